@@ -1,0 +1,1 @@
+"""The SDK: define jobs, submit them, wait for their results."""

@@ -1,0 +1,1 @@
+"""The master node: the pure core, the journal, the election, and the shell around them."""

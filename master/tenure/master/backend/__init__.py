@@ -1,0 +1,1 @@
+"""Backends: the connections that journals and elections share, and the errors they raise."""

@@ -1,0 +1,1 @@
+"""The pure core of one partition: commands in, events and effects out; no clock, no I/O."""

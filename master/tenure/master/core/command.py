@@ -1,0 +1,293 @@
+"""What the shell asks of a partition. Imperatives; batches; plain data.
+
+``Partition.decide(command, now_ms)`` reads state, changes nothing and returns a ``Decision``, or a
+``Refusal`` when the command as a whole cannot be done. Rows inside a batch are refused one by one in
+the reply. Every list of rows is owned by the command: nobody changes it afterwards.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tenure.master.core.record import JobFault, Policy
+from tenure.protocol.fence import Lease, Token
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import AttemptOutcome, JobState
+
+
+class SubmitSetting(NamedTuple):
+    """What rows of a submit share: a policy and when they become ready.
+
+    Attributes:
+        policy: Everything of the options that never changes.
+        priority: 0 (critical) to 10 (low).
+        delay_ms: Ready this long after the submit; 0 for at once.
+        at_ms: Ready at this time; 0 for none. Excludes delay_ms.
+    """
+
+    policy: Policy
+    priority: int
+    delay_ms: int
+    at_ms: int
+
+
+class SubmitRow(NamedTuple):
+    """One job to submit; ``setting`` indexes ``SubmitJobs.settings``; ``key`` may be empty."""
+
+    job_id: JobId
+    setting: int
+    payload: bytes
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitJobs:
+    """Accept jobs. Reply: ``SubmitReply``."""
+
+    settings: list[SubmitSetting]
+    rows: list[SubmitRow]
+    all_or_nothing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelJobs:
+    """Cancel queued jobs at once and ask running ones to stop. Reply: list of ``JobVerdict``."""
+
+    job_ids: list[JobId]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequeueJobs:
+    """Give FAILED or CANCELLED jobs a new run. Reply: list of ``JobVerdict``."""
+
+    job_ids: list[JobId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgeJobs:
+    """Forget terminal jobs, leaving tombstones. Reply: list of ``JobVerdict``."""
+
+    job_ids: list[JobId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTerm:
+    """The first command of a term, after replay. Its event must commit before anything is served.
+
+    Attributes:
+        token: The office's token; leases of the term carry it.
+        incarnation: The master process that leads.
+        window_ms: How long leases are re-declared before anything is granted; 0 when the last
+            batch was a ``TermClosed`` or when no lease is open.
+    """
+
+    token: Token
+    incarnation: str
+    window_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseTerm:
+    """The last command of a term that ends in order: journals the sessions and their leases."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSession:
+    """A worker's stream was opened to this partition (volatile).
+
+    Attributes:
+        session_id: Unique among the streams of this master process.
+        incarnation: UUID of the worker process. A newer stream of the same incarnation takes over
+            the leases of an older one; another incarnation never does.
+        worker: The worker's name, for people.
+        job_names: The jobs it can run.
+        queues: The queues it serves; empty: all.
+        slots: How many jobs it runs at once.
+    """
+
+    session_id: int
+    incarnation: str
+    worker: str
+    job_names: frozenset[str]
+    queues: frozenset[str]
+    slots: int
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseSession:
+    """A stream ended (volatile). Leases stay until they are returned, claimed or expire."""
+
+    session_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainSession:
+    """Grant nothing more to this session (volatile)."""
+
+    session_id: int
+
+
+class HeldRow(NamedTuple):
+    """A lease that a worker holds, as its heartbeats and declarations say."""
+
+    job_id: JobId
+    lease: Lease
+    started: bool
+    running_ms: int
+    progress: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclareLeases:
+    """A worker's answer to PartitionOpened: every lease it holds of this partition."""
+
+    session_id: int
+    rows: list[HeldRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewLeases:
+    """A heartbeat: the full set of held leases and the last assignment seen.
+
+    Effect: ``SendHeartbeatAck``. Leases granted in assignments up to ``last_assignment`` that are
+    not in the set are gone and are taken back.
+    """
+
+    session_id: int
+    number: int
+    last_assignment: int
+    rows: list[HeldRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptAssignment:
+    """All assignments up to this number have arrived at the worker (volatile)."""
+
+    session_id: int
+    number: int
+
+
+class LeaseRow(NamedTuple):
+    """A job and one lease of it."""
+
+    job_id: JobId
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartLeases:
+    """These jobs have started (volatile); their timeouts run from now."""
+
+    session_id: int
+    rows: list[LeaseRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnLeases:
+    """A worker hands jobs back unstarted or interrupted: RELEASED, charged to no budget."""
+
+    session_id: int
+    rows: list[LeaseRow]
+
+
+class ReportRow(NamedTuple):
+    """How one attempt ended, by its worker."""
+
+    job_id: JobId
+    lease: Lease
+    outcome: AttemptOutcome
+    result: bytes
+    content_type: str
+    fault: JobFault | None
+    run_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportAttempts:
+    """Judge reports by the late-report table. Effect: ``SendVerdicts``, after the commit.
+
+    Attributes:
+        jitter: Uniform numbers in [0, 1), at least one a row; retries use them.
+    """
+
+    session_id: int
+    rows: list[ReportRow]
+    jitter: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatch:
+    """Grant ready jobs to sessions with credit.
+
+    Only jobs whose record's seq is at most ``committed_seq`` are eligible. Nothing is granted
+    before the window is closed.
+
+    Attributes:
+        credits: (session_id, how many grants it may get now), in no special order.
+        grants_max: At most this many in one decision.
+    """
+
+    credits: list[tuple[int, int]]
+    committed_seq: int
+    grants_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FireTimers:
+    """Do all that is due: delays, backoffs, expiries, timeouts, take-backs, retention.
+
+    Attributes:
+        rows_max: Stop after about this many jobs; ``Partition.next_timer_ms`` says when to go on.
+        jitter: Uniform numbers in [0, 1), at least ``rows_max``.
+    """
+
+    rows_max: int
+    jitter: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseWindow:
+    """End the adoption window: judge the claims and the reports that were kept for its end.
+
+    Attributes:
+        jitter: As in ``ReportAttempts``.
+    """
+
+    jitter: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartLeases:
+    """After a thaw: every lease's TTL starts anew (volatile)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushDeadlines:
+    """After a gap in the event loop: move every lease deadline by the gap (volatile)."""
+
+    gap_ms: int
+
+
+Command = (
+    SubmitJobs
+    | CancelJobs
+    | RequeueJobs
+    | PurgeJobs
+    | OpenTerm
+    | CloseTerm
+    | OpenSession
+    | CloseSession
+    | DrainSession
+    | DeclareLeases
+    | RenewLeases
+    | AcceptAssignment
+    | StartLeases
+    | ReturnLeases
+    | ReportAttempts
+    | Dispatch
+    | FireTimers
+    | CloseWindow
+    | RestartLeases
+    | PushDeadlines
+)

@@ -1,0 +1,142 @@
+"""What a partition wants done outside: effects, replies and the decision that carries them.
+
+Effects are released by the shell in order, each after the commit that it waits for: by default the
+highest seq applied when it was computed, its own decision's events included. The one exception is a
+``SendAssignment`` with ``write_ahead=False`` (first grants): it waits only for what was applied
+before its own decision, and its jobs were committed when they were picked.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tenure.master.core.event import Event
+from tenure.master.core.record import JobRecord
+from tenure.protocol.fence import Lease
+from tenure.protocol.ids import JobId
+from tenure.protocol.refusal import Refusal
+from tenure.protocol.vocabulary import JobState, Verdict
+
+
+class GrantRow(NamedTuple):
+    """One job in an assignment. Id, policy, payload and run are the record's (they do not change).
+
+    Attributes:
+        lease_seq: The new lease; its token is the term's.
+        attempt: 1 for the first attempt of a run.
+        deadline_ms: When the whole job must have ended; 0: never.
+    """
+
+    record: JobRecord
+    lease_seq: int
+    attempt: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendAssignment:
+    """Grant jobs to a session."""
+
+    session_id: int
+    number: int
+    rows: list[GrantRow]
+    write_ahead: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendVerdicts:
+    """Answer a worker's reports."""
+
+    session_id: int
+    rows: list[tuple[JobId, Lease, Verdict]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendRevokes:
+    """Tell a worker that leases are lost, or ask for unstarted ones (``unless_started``)."""
+
+    session_id: int
+    rows: list[tuple[JobId, Lease]]
+    unless_started: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendCancels:
+    """Ask a worker to stop jobs."""
+
+    session_id: int
+    rows: list[tuple[JobId, Lease]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendHeartbeatAck:
+    """Acknowledge a heartbeat: its leases are renewed."""
+
+    session_id: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifySettled:
+    """These jobs became terminal: waiters may have their results."""
+
+    records: list[JobRecord]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announce:
+    """Something an operator or an audit wants to see: a line on the master's stdout.
+
+    Attributes:
+        event: adopted | expired | suspect | taken_back | poisoned | window_closed.
+        counts: For example ``{"leases": 12, "closed": 1}``.
+    """
+
+    event: str
+    counts: dict[str, int]
+
+
+Effect = (
+    SendAssignment
+    | SendVerdicts
+    | SendRevokes
+    | SendCancels
+    | SendHeartbeatAck
+    | NotifySettled
+    | Announce
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitReply:
+    """What became of a submit's rows.
+
+    Attributes:
+        job_ids: One a row: its id, or the id that its key already names; "" if refused.
+        existing: Indexes of rows that existed before.
+        refusals: (index, why) of refused rows.
+    """
+
+    job_ids: list[str]
+    existing: list[int]
+    refusals: list[tuple[int, Refusal]]
+
+
+class JobVerdict(NamedTuple):
+    """What became of one job of a batched command: its state (None if purged), or a refusal."""
+
+    job_id: str
+    state: JobState | None
+    refusal: Refusal | None
+
+
+Reply = SubmitReply | list[JobVerdict] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a command comes to: events to apply in order, then effects and a reply to release."""
+
+    events: tuple[Event, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    reply: Reply = None

@@ -1,0 +1,140 @@
+"""What a partition remembers: policies, jobs, attempts. Owned by the core; only apply writes them.
+
+They are msgspec Structs: the journal and the snapshots encode them as they are, and ``gc=False``
+keeps a million of them out of the garbage collector's sight (none can be part of a cycle).
+"""
+
+import msgspec
+
+from tenure.protocol.fence import Lease
+from tenure.protocol.ids import JobId
+from tenure.protocol.limits import (
+    BACKOFF_BASE_MS_DEFAULT,
+    BACKOFF_CAP_MS_DEFAULT,
+    BACKOFF_FACTOR_DEFAULT,
+    DEFAULT_CONTENT_TYPE,
+    DEFAULT_QUEUE,
+    DEFAULT_TENANT,
+    KEY_WINDOW_MS_DEFAULT,
+    MAX_ATTEMPTS_DEFAULT,
+    MAX_LOST_DEFAULT,
+)
+from tenure.protocol.vocabulary import (
+    AttemptOutcome,
+    Backoff,
+    ErrorCategory,
+    FailureReason,
+    Jitter,
+    JobState,
+)
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """When and how often to try again. Times in milliseconds."""
+
+    backoff: Backoff = Backoff.EXPONENTIAL
+    base_ms: int = BACKOFF_BASE_MS_DEFAULT
+    factor: float = BACKOFF_FACTOR_DEFAULT
+    cap_ms: int = BACKOFF_CAP_MS_DEFAULT
+    jitter: Jitter = Jitter.FULL
+    max_attempts: int = MAX_ATTEMPTS_DEFAULT
+    max_lost: int = MAX_LOST_DEFAULT
+    #: Base for errors of category SYSTEM; 0: ``base_ms``.
+    system_base_ms: int = 0
+    non_retryable: tuple[str, ...] = ()
+
+
+class Policy(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """What a job's options say and nobody changes later; equal ones are one object (interned).
+
+    Times in milliseconds; 0 means none.
+    """
+
+    name: str
+    queue: str = DEFAULT_QUEUE
+    tenant: str = DEFAULT_TENANT
+    retry: RetryPolicy = RetryPolicy()
+    timeout_ms: int = 0
+    schedule_timeout_ms: int = 0
+    deadline_ms: int = 0
+    heartbeat_timeout_ms: int = 0
+    at_most_once: bool = False
+    result_ttl_ms: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
+    content_type: str = DEFAULT_CONTENT_TYPE
+    key_window_ms: int = KEY_WINDOW_MS_DEFAULT
+
+
+class JobFault(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What went wrong in an attempt."""
+
+    type: str
+    message: str
+    traceback: str = ""
+    category: ErrorCategory = ErrorCategory.TRANSIENT
+    retry_after_ms: int | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """One ended attempt. A job's last attempt is in its record's own fields until a new one starts.
+
+    Times in milliseconds of the term clock; 0 means it never happened.
+    """
+
+    number: int
+    worker: str
+    lease: Lease
+    granted_ms: int
+    started_ms: int
+    ended_ms: int
+    outcome: AttemptOutcome
+    fault: JobFault | None = None
+
+
+class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=True):
+    """All that is persistent about one job.
+
+    Volatile facts (who holds the lease's stream, when it expires) are in ``Session`` and rebuilt;
+    order and counts are derived.
+    """
+
+    job_id: JobId
+    #: Seq of the event that last wrote this record.
+    seq: int
+    #: Order of submission in the partition: breaks ties of the order key.
+    ordinal: int
+    state: JobState
+    policy: Policy
+    priority: int
+    payload: bytes
+    key: str
+    submitted_ms: int
+    #: When it is or was due; the age that priority works on.
+    ready_ms: int
+    run: int = 0
+    #: Failures charged in this run.
+    attempts_charged: int = 0
+    #: Losses charged in this run.
+    losses_charged: int = 0
+    #: Grants in a row that never arrived.
+    undelivered: int = 0
+    #: Grants of this run: the number of the current or last attempt.
+    attempt: int = 0
+    #: The newest lease granted; it is open while the state is RUNNING.
+    lease: Lease | None = None
+    #: Incarnation of the worker process that ``lease`` went to, and its name.
+    incarnation: str = ""
+    worker: str = ""
+    granted_ms: int = 0
+    started_ms: int = 0
+    #: When the last attempt ended or the job became terminal.
+    ended_ms: int = 0
+    outcome: AttemptOutcome | None = None
+    cancel_requested: bool = False
+    cancel_reason: str = ""
+    result: bytes = b""
+    result_content_type: str = ""
+    fault: JobFault | None = None
+    failure_reason: FailureReason | None = None
+    #: Ended attempts before the last one: the first and last 10, of all runs.
+    history: tuple[Attempt, ...] = ()

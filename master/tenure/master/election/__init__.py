@@ -1,0 +1,1 @@
+"""The election: who leads a partition, and proof of it."""

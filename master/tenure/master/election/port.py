@@ -1,0 +1,100 @@
+"""The election port: one office per partition, won with a token and kept by keepalives.
+
+Adapters: ``election.sqlite``, ``election.etcd`` and the simulated one in ``tenure.testing``.
+
+An adapter runs nothing in the background: the node calls ``renew`` on its own schedule, so that a
+wedged event loop stops the keepalives, and judges ``Office.answered_at_ms`` itself (DESIGN rule:
+a keepalive counts only if the loop turned and no batch is stuck).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tenure.protocol.fence import Token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """Who stands for an office: the value of the office's key.
+
+    Attributes:
+        incarnation: UUID of the master process.
+        name: The master's name, for people.
+        address: Where clients and workers reach it.
+    """
+
+    incarnation: str
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leader:
+    """Who holds an office now, as far as the store knows."""
+
+    candidate: Candidate
+    token: Token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A live master, by its member key.
+
+    Attributes:
+        candidate: Who it is.
+        version: The release it runs.
+        wall_ms: Its wall clock when it last wrote the key.
+    """
+
+    candidate: Candidate
+    version: str
+    wall_ms: int
+
+
+class Office(Protocol):
+    """An office that was won. Dropping it without ``resign`` leaves it until its TTL is over."""
+
+    token: Token
+    #: The office's time to live without a keepalive, ms; None: it cannot be lost (SQLite).
+    ttl_ms: int | None
+
+    async def renew(self) -> None:
+        """Sends one keepalive and waits for its answer (its own deadline inside).
+
+        The caller notes the time before the call; when the call returns, the office was held
+        at that time and lives for ``ttl_ms`` from it.
+
+        Raises:
+            OfficeLost: The lease is gone.
+            StoreUnavailable: No answer.
+        """
+
+    async def verify(self) -> None:
+        """Linearizable read that the key still has this token's revision.
+
+        Raises:
+            OfficeLost: It has not.
+            StoreUnavailable: No answer.
+        """
+
+    async def resign(self) -> None:
+        """Gives the office up so that the next one can win it at once. Idempotent."""
+
+
+class Election(Protocol):
+    """The election of one partition."""
+
+    async def campaign(self) -> Office | None:
+        """One try to win the office; None if another holds it.
+
+        A try of unknown outcome is resolved inside by reading the key: mine → won.
+
+        Raises:
+            StoreUnavailable: Still unknown; call again.
+        """
+
+    async def leader(self) -> Leader | None:
+        """Who holds the office now (may be stale by a network delay: a hint)."""
+
+    async def vacancy(self, timeout_ms: int) -> None:
+        """Returns when the office may be free, or after the timeout. A hint, never a proof."""

@@ -1,0 +1,1 @@
+"""The journal: the port, framing, event codec, snapshots, and the adapters."""

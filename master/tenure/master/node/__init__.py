@@ -1,0 +1,1 @@
+"""The master node: owns partitions, commits, recovers, serves, freezes, hands over."""

@@ -1,0 +1,64 @@
+"""Job ids: UUIDv7 (RFC 9562) with the home partition in ``rand_a``, as canonical text.
+
+```
+ 0                   48   52           64 66                            128
+ | unix time in ms    | 7 | partition   |10| random                      |
+```
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Final, NewType
+
+from tenure.protocol.limits import PARTITIONS_MAX
+
+#: Canonical lower-case UUID text, 36 characters.
+JobId = NewType("JobId", str)
+
+_JOB_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+def mint(partition: int, now_ms: int, random_bits: int) -> JobId:
+    """Builds a job id.
+
+    Args:
+        partition: The job's home, 0 to 4095.
+        now_ms: The cluster's clock, milliseconds since the Unix epoch.
+        random_bits: At least 62 random bits; higher ones are dropped.
+    """
+    if not 0 <= partition < PARTITIONS_MAX:
+        raise ValueError(f"expected a partition below {PARTITIONS_MAX}, got {partition}")
+    low = 0x8000_0000_0000_0000 | (random_bits & 0x3FFF_FFFF_FFFF_FFFF)
+    text = f"{now_ms & 0xFFFF_FFFF_FFFF:012x}7{partition:03x}{low:016x}"
+    return JobId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+
+
+def minter(random_bits: Callable[[int], int]) -> Callable[[int, int], JobId]:
+    """Returns ``mint`` with its randomness bound, for example ``minter(random.getrandbits)``."""
+
+    def mint_now(partition: int, now_ms: int) -> JobId:
+        return mint(partition, now_ms, random_bits(62))
+
+    return mint_now
+
+
+def is_job_id(text: str) -> bool:
+    """Whether the text is a job id in canonical form."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def partition_of(job_id: str) -> int:
+    """The home partition that a job id names. The id must have its canonical form."""
+    return int(job_id[15:18], 16)
+
+
+def time_ms_of(job_id: str) -> int:
+    """When a job id was minted, milliseconds since the Unix epoch."""
+    return int(job_id[:8] + job_id[9:13], 16)
+
+
+def home_partition(tenant: str, queue: str, partitions: int) -> int:
+    """The partition in which a queue lives: BLAKE2b-64(tenant, 0x00, queue) mod partitions."""
+    digest = hashlib.blake2b(f"{tenant}\0{queue}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % partitions

@@ -1,0 +1,49 @@
+"""Every limit that clients and masters both know (the documentation's table of limits)."""
+
+from typing import Final
+
+PAYLOAD_BYTES_DEFAULT: Final = 256 * 1024
+PAYLOAD_BYTES_MAX: Final = 400 * 1024
+BATCH_JOBS_MAX: Final = 1_000
+BATCH_BYTES_MAX: Final = 400 * 1024
+
+NAME_CHARS_MAX: Final = 128
+#: Queues, jobs, tenants and labels.
+NAME_PATTERN: Final = r"[A-Za-z0-9._/-]{1,128}"
+KEY_CHARS_MAX: Final = 256
+
+PRIORITY_MIN: Final = 0
+PRIORITY_MAX: Final = 10
+PRIORITY_DEFAULT: Final = 5
+
+DAY_MS: Final = 86_400_000
+DELAY_MS_MAX: Final = 366 * DAY_MS
+TIMEOUT_MS_MAX: Final = 7 * DAY_MS
+ATTEMPTS_MAX: Final = 1_000
+MAX_ATTEMPTS_DEFAULT: Final = 4
+MAX_LOST_DEFAULT: Final = 3
+BACKOFF_BASE_MS_DEFAULT: Final = 1_000
+BACKOFF_FACTOR_DEFAULT: Final = 2.0
+BACKOFF_CAP_MS_DEFAULT: Final = 60_000
+KEY_WINDOW_MS_DEFAULT: Final = DAY_MS
+KEY_WINDOW_MS_MAX: Final = 7 * DAY_MS
+
+PARTITIONS_MAX: Final = 4_096
+#: An unknown job id older than this is refused; tombstones outlive it.
+RETRY_WINDOW_MS: Final = 300_000
+#: A job id further ahead than this is refused.
+ID_AHEAD_MS_MAX: Final = 60_000
+
+ERROR_MESSAGE_BYTES_MAX: Final = 4 * 1024
+TRACEBACK_BYTES_MAX: Final = 32 * 1024
+
+PAGE_SIZE_DEFAULT: Final = 100
+PAGE_SIZE_MAX: Final = 1_000
+
+DEFAULT_TENANT: Final = "default"
+DEFAULT_QUEUE: Final = "default"
+DEFAULT_CONTENT_TYPE: Final = "application/msgpack"
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:7400"
+#: The revision of the worker protocol spoken.
+PROTOCOL_REVISION: Final = 1

@@ -1,0 +1,65 @@
+"""Refusals as data: what the core answers instead of raising, and the published reasons."""
+
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something was refused: the published list, in ``google.rpc.ErrorInfo.reason``."""
+
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    BATCH_TOO_LARGE = "BATCH_TOO_LARGE"
+    WRONG_PARTITION = "WRONG_PARTITION"
+    NOT_FOUND = "NOT_FOUND"
+    RESULT_EXPIRED = "RESULT_EXPIRED"
+    JOB_ID_CONFLICT = "JOB_ID_CONFLICT"
+    JOB_KEY_CONFLICT = "JOB_KEY_CONFLICT"
+    REQUEST_TOO_OLD = "REQUEST_TOO_OLD"
+    ID_FROM_FUTURE = "ID_FROM_FUTURE"
+    WRONG_STATE = "WRONG_STATE"
+    QUEUE_FULL = "QUEUE_FULL"
+    MEMORY_FULL = "MEMORY_FULL"
+    STORE_FULL = "STORE_FULL"
+    NOT_LEADER = "NOT_LEADER"
+    FROZEN = "FROZEN"
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+    PARTITION_HALTED = "PARTITION_HALTED"
+    CURSOR_EXPIRED = "CURSOR_EXPIRED"
+    SUPERSEDED = "SUPERSEDED"
+    LEASE_EXPIRED = "LEASE_EXPIRED"
+    UNREACHABLE = "UNREACHABLE"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    STORE_LOCKED = "STORE_LOCKED"
+    STORE_MISMATCH = "STORE_MISMATCH"
+    STORE_CORRUPT = "STORE_CORRUPT"
+    STORE_IO = "STORE_IO"
+    FENCED = "FENCED"
+    FORMAT_TOO_NEW = "FORMAT_TOO_NEW"
+    PROTOCOL_TOO_OLD = "PROTOCOL_TOO_OLD"
+    UNKNOWN_JOB = "UNKNOWN_JOB"
+    APP_NOT_IMPORTABLE = "APP_NOT_IMPORTABLE"
+    ADDRESS_IN_USE = "ADDRESS_IN_USE"
+    INSECURE_BIND = "INSECURE_BIND"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One refusal: "expected to <verb> <thing>, but <why>", and what to do about it.
+
+    Attributes:
+        reason: From the published list.
+        message: A readable line.
+        metadata: Every variable in the message.
+        field: The path of the wrong field, if one is.
+        retry_after_ms: When a retry is worth trying, if it is.
+    """
+
+    reason: Reason
+    message: str
+    metadata: dict[str, str] = dataclass_field(default_factory=dict)
+    field: str = ""
+    retry_after_ms: int | None = None

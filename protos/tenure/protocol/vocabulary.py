@@ -1,0 +1,84 @@
+"""The one vocabulary of states and outcomes, with the numbers of the protos.
+
+The members equal the enum values of ``tenure.v1`` (a test compares them), so the wire, the journal
+and the core never translate. This module knows no stubs: the core may import it.
+"""
+
+from enum import IntEnum
+
+
+class JobState(IntEnum):
+    """Where a job is in its life."""
+
+    SCHEDULED = 1  #: left when its time has come (timer)
+    BLOCKED = 2  #: left when its parents have ended
+    PENDING = 3  #: left by a grant, a cancel or its schedule timeout
+    RUNNING = 4  #: left by a report, an expiry or a take-back
+    RETRYING = 5  #: left when its backoff is over (timer) or by a cancel
+    COMPLETED = 6  #: terminal; left by a purge only
+    FAILED = 7  #: terminal, the dead letter; left by a requeue or a purge
+    CANCELLED = 8  #: terminal; left by a requeue or a purge
+
+
+#: States that a job leaves only by a requeue or a purge.
+TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+
+
+class AttemptOutcome(IntEnum):
+    """How one attempt ended."""
+
+    COMPLETED = 1
+    FAILED = 2
+    FAILED_PERMANENT = 3
+    TIMED_OUT = 4
+    LOST = 5
+    RELEASED = 6
+    CANCELLED = 7
+
+
+class FailureReason(IntEnum):
+    """Why a job is FAILED."""
+
+    EXHAUSTED = 1
+    PERMANENT = 2
+    TIMED_OUT = 3
+    EXPIRED = 4
+    POISON = 5
+    LOST = 6
+    DEPENDENCY = 7
+
+
+class Backoff(IntEnum):
+    """How the delay before attempt n+1 grows with n failures."""
+
+    EXPONENTIAL = 1
+    LINEAR = 2
+    FIXED = 3
+    FIBONACCI = 4
+    NONE = 5
+
+
+class Jitter(IntEnum):
+    """How much of a delay is drawn at random."""
+
+    FULL = 1
+    EQUAL = 2
+    NONE = 3
+
+
+class ErrorCategory(IntEnum):
+    """What kind of trouble an error is."""
+
+    TRANSIENT = 1
+    PERMANENT = 2
+    SYSTEM = 3
+
+
+class Verdict(IntEnum):
+    """What became of a worker's report."""
+
+    ACCEPTED = 1
+    DUPLICATE = 2
+    SUPERSEDED = 3
+    GONE = 4
+    IGNORED = 5
