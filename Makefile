@@ -1,0 +1,91 @@
+# The one entry for people and machines: `make help` lists what there is.
+# Every target sets up what it needs first, so any of them works on a fresh clone.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+PRODUCT := protos/tenure/protocol client worker master testing
+SUITES := unit conformance simulation integration chaos
+# More for pytest, as in: make test-unit PYTEST_ARGS="-k lease -x"
+PYTEST_ARGS ?=
+PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(INSTALLED) etcd ## make .venv with all extras and tools, and find or install etcd
+
+# The stamp is older than pyproject.toml exactly when there is something new to install.
+$(INSTALLED): pyproject.toml tools/install.sh
+	@PYTHON='$(PYTHON)' tools/install.sh $(VENV)
+	@touch $@
+
+.PHONY: etcd
+etcd:
+	@tools/ensure_etcd.sh
+
+.PHONY: protos
+protos: $(INSTALLED) ## generate the stubs from protos/tenure/**/*.proto
+	$(BIN)/python tools/generate_stubs.py
+
+.PHONY: fmt
+fmt: $(INSTALLED) ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: lint
+lint: $(INSTALLED) ## format check, ruff, layer contracts, tidy rules, fresh stubs, buf
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(PYTEST) -q tests/unit/test_tidy.py tests/unit/test_stubs_fresh.py
+	$(BIN)/buf lint
+
+.PHONY: types
+types: $(INSTALLED) ## mypy, strict, on all hand-written product code
+	$(BIN)/mypy $(PRODUCT)
+
+.PHONY: verify
+verify: lint types ## the static half of CI
+
+.PHONY: test
+test: $(INSTALLED) etcd ## every suite
+	$(PYTEST) $(SUITES:%=tests/%)
+
+.PHONY: test-unit
+test-unit: $(INSTALLED) ## pure code only: no network, no etcd
+	$(PYTEST) tests/unit
+
+.PHONY: test-integration
+test-integration: $(INSTALLED) etcd ## real processes, real SQLite, real etcd
+	$(PYTEST) tests/integration
+
+.PHONY: test-conformance
+test-conformance: $(INSTALLED) etcd ## one suite per port, over every adapter
+	$(PYTEST) tests/conformance
+
+.PHONY: chaos
+chaos: $(INSTALLED) etcd ## real processes, killed and frozen under load
+	$(PYTEST) tests/chaos
+
+.PHONY: nightly
+nightly: $(INSTALLED) etcd ## every suite with the long tests and many more examples
+	TENURE_HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "" $(SUITES:%=tests/%)
+
+.PHONY: bench
+bench: $(INSTALLED) etcd ## throughput and latency, with the bare pipe as the ceiling
+	$(BIN)/python -m benchmarks
+
+.PHONY: demo
+demo: $(INSTALLED) ## one node: measure the standard library, write a report
+	$(BIN)/python -m examples.stdlib_metrics.demo
+
+.PHONY: demo-cluster
+demo-cluster: $(INSTALLED) etcd ## three masters on etcd, with the leader and a worker killed midway
+	$(BIN)/python -m examples.stdlib_metrics.demo_cluster
