@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -242,7 +242,7 @@ class EtcdClient:
         serializable: bool = False,
         timeout_s: float | None = None,
     ) -> pb.RangeResponse:
-        """Read ``key``, or ``[key, range_end)`` in key order; linearizable unless told otherwise."""
+        """Read ``key``, or ``[key, range_end)`` in key order; linearizable unless told not to be."""
         request = pb.RangeRequest(
             key=key,
             range_end=range_end,
@@ -325,7 +325,7 @@ class EtcdClient:
 
     async def watch(
         self, key: bytes, range_end: bytes = b"", *, start_revision: int = 0
-    ) -> AsyncIterator[WatchBatch]:
+    ) -> AsyncGenerator[WatchBatch, None]:
         """Follow the changes of ``key`` or ``[key, range_end)``; an empty batch comes first.
 
         Close the iterator (``contextlib.aclosing``) to end the watch. To resume after Unavailable,
@@ -337,7 +337,8 @@ class EtcdClient:
             start_revision: inclusive; 0: from now on.
 
         Raises:
-            Compacted: ``start_revision`` is no longer there: list, then watch from there.
+            Compacted: ``start_revision`` is no longer there: list, then watch from the list's
+                revision + 1. Etcd says so only after the first, empty batch.
             Unavailable: the watch broke.
         """
         create = pb.WatchCreateRequest(

@@ -105,7 +105,8 @@ def error_of(code: grpc.StatusCode, detail: str, *, mutates: bool) -> EtcdError:
         return LeaseNotFound(detail)
     if "lease already exists" in detail:
         return LeaseExists(detail)
-    if code in _DEFINITE:
+    # Go's server turns an oversized message down before any handler sees it.
+    if code in _DEFINITE or detail.startswith("grpc: received message larger than max"):
         return Refused(detail)
     text = f"{code.name}: {detail}"
     if mutates and not detail.startswith(_NOT_PROPOSED):
