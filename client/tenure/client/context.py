@@ -1,0 +1,172 @@
+"""What a running job knows of itself: ``current_job()``.
+
+Outside a worker it is an inert context, so that job functions stay plain functions in tests.
+"""
+
+import logging
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar, Token
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final
+
+from tenure.client.errors import Cancelled, LeaseLost, invalid
+from tenure.protocol.fence import NO_TOKEN, Lease
+
+_LOGGER: Final = logging.getLogger("tenure.job")
+
+
+def _ignore(pct: float) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+class JobLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose records name the job and the attempt."""
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return msg, kwargs
+
+
+class JobContext:
+    """One attempt of one job, as its own code sees it.
+
+    Attributes:
+        id: The job's id.
+        name: The job's name.
+        attempt: 1 for the first attempt of a run.
+        fence: The lease's fixed-width text. It rises with each lease of the job, whichever master
+            granted it: store it with what you write, and refuse writes that carry a lower one.
+    """
+
+    __slots__ = (
+        "_deadline_ms",
+        "_is_cancelled",
+        "_is_lost",
+        "_on_progress",
+        "attempt",
+        "fence",
+        "id",
+        "name",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        name: str,
+        attempt: int,
+        fence: str,
+        deadline_ms: int | None = None,
+        on_progress: Callable[[float], None] = _ignore,
+        is_cancelled: Callable[[], bool] = _never,
+        is_lost: Callable[[], bool] = _never,
+    ) -> None:
+        """Used by workers.
+
+        Args:
+            id: The job's id.
+            name: The job's name.
+            attempt: 1 for the first attempt of a run.
+            fence: The lease's fence text.
+            deadline_ms: When the attempt must have ended, milliseconds since the Unix epoch.
+            on_progress: Takes a percentage; called in the thread that runs the job.
+            is_cancelled: Whether someone has cancelled the job.
+            is_lost: Whether the lease is lost.
+        """
+        self.id = id
+        self.name = name
+        self.attempt = attempt
+        self.fence = fence
+        self._deadline_ms = deadline_ms
+        self._on_progress = on_progress
+        self._is_cancelled = is_cancelled
+        self._is_lost = is_lost
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When this attempt must have ended (UTC), or None."""
+        if self._deadline_ms is None:
+            return None
+        return datetime.fromtimestamp(self._deadline_ms / 1000, UTC)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether someone has cancelled the job. Never raises."""
+        return self._is_cancelled()
+
+    @property
+    def log(self) -> JobLog:
+        """A logger whose records carry ``job_id``, ``job_name`` and ``attempt``."""
+        extra = {"job_id": self.id, "job_name": self.name, "attempt": self.attempt}
+        return JobLog(_LOGGER, extra)
+
+    def progress(self, pct: float) -> None:
+        """Says how far the job has come, and is a checkpoint.
+
+        Args:
+            pct: 0 to 100.
+
+        Raises:
+            Cancelled: The job was cancelled.
+            LeaseLost: The lease is lost.
+            Rejected: ``pct`` is out of range.
+        """
+        if not 0 <= pct <= 100:
+            raise invalid("pct", f"from 0 to 100, got {pct}")
+        self.checkpoint()
+        self._on_progress(pct)
+
+    def checkpoint(self, data: None = None) -> None:
+        """A point at which the job may be stopped.
+
+        Args:
+            data: Reserved for saved state.
+
+        Raises:
+            LeaseLost: The lease is lost; this wins over a cancel.
+            Cancelled: The job was cancelled.
+        """
+        if self._is_lost():
+            raise LeaseLost(self.id)
+        if self._is_cancelled():
+            raise Cancelled(self.id)
+
+
+_INERT: Final = JobContext(id="", name="", attempt=1, fence=Lease(NO_TOKEN, 0, 0).fence)
+_current: Final[ContextVar[JobContext]] = ContextVar("tenure_current_job", default=_INERT)
+
+
+def current_job() -> JobContext:
+    """The context of the job that runs here, or an inert one outside a worker."""
+    return _current.get()
+
+
+class activate:  # noqa: N801  (reads as a verb: `with activate(context):`)
+    """Makes a context the current one for a ``with`` block, in this thread or task."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+        self._token: Token[JobContext] | None = None
+
+    def __enter__(self) -> JobContext:
+        self._token = _current.set(self._context)
+        return self._context
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+            self._token = None

@@ -1,0 +1,183 @@
+"""The errors that users of the SDK meet, outside their jobs and inside.
+
+```
+TenureError
+├── Rejected       the request is wrong: do not send it again
+│   ├── JobFailed      result(): the job ended FAILED
+│   ├── JobCancelled   result(): the job was cancelled
+│   └── Cancelled      inside a job: someone cancelled it; clean up and let it pass
+├── Fenced
+│   └── LeaseLost      inside a job: another worker may have it; stop touching the world
+└── Unavailable    the cluster cannot answer now: try again
+    └── WaitTimeout    wait for longer (it is a TimeoutError too)
+Permanent, RetryLater  raised by a job to say how its failure is to be treated
+```
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tenure.protocol.errors import Fenced, Rejected, TenureError, Unavailable
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import ErrorCategory, FailureReason
+
+__all__ = [
+    "Cancelled",
+    "Fenced",
+    "JobCancelled",
+    "JobFailed",
+    "LeaseLost",
+    "Permanent",
+    "Reason",
+    "Rejected",
+    "RemoteError",
+    "RetryLater",
+    "TenureError",
+    "Unavailable",
+    "WaitTimeout",
+    "error_type_names",
+    "invalid",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteError:
+    """What went wrong in a job's last attempt, as its worker saw it.
+
+    Attributes:
+        type: Class name, qualified by its module unless it is a builtin.
+        message: At most 4 KiB.
+        traceback: At most 32 KiB; may be empty.
+        category: What kind of trouble; None if the worker did not say.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    category: ErrorCategory | None = None
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+class JobFailed(Rejected):
+    """A job ended FAILED.
+
+    Attributes:
+        job_id: The job.
+        error: The last attempt's error.
+        attempts: How many attempts there were.
+        failure_reason: Why there was no further one.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        error: RemoteError,
+        attempts: int,
+        failure_reason: FailureReason | None = None,
+    ) -> None:
+        why = failure_reason.name if failure_reason else "FAILED"
+        super().__init__(
+            f"expected job {job_id} to complete, but it failed ({why}) after "
+            f"{attempts} attempt{'' if attempts == 1 else 's'}: {error}",
+            reason=Reason.JOB_FAILED,
+            metadata={"job_id": job_id, "attempts": str(attempts), "failure_reason": why},
+        )
+        self.job_id = job_id
+        self.error = error
+        self.attempts = attempts
+        self.failure_reason = failure_reason
+
+
+class JobCancelled(Rejected):
+    """A job was cancelled, so it has no result."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"expected job {job_id} to complete, but it was cancelled; "
+            "`tenure jobs requeue` runs it again",
+            reason=Reason.JOB_CANCELLED,
+            metadata={"job_id": job_id},
+        )
+        self.job_id = job_id
+
+
+class WaitTimeout(Unavailable, TimeoutError):
+    """The job had not ended when the caller's own timeout had passed; it goes on."""
+
+    def __init__(self, job_id: str, timeout_s: float) -> None:
+        super().__init__(
+            f"expected job {job_id} to end within {timeout_s:g} s, but it has not; "
+            "it goes on, so wait longer or cancel it",
+            reason=Reason.DEADLINE_EXCEEDED,
+            metadata={"job_id": job_id, "timeout_s": f"{timeout_s:g}"},
+        )
+        self.job_id = job_id
+
+
+class Cancelled(Rejected):
+    """Raised inside a job at its next checkpoint after someone has cancelled it."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"expected to go on with job {job_id}, but it has been cancelled",
+            reason=Reason.JOB_CANCELLED,
+            metadata={"job_id": job_id},
+        )
+
+
+class LeaseLost(Fenced):
+    """Raised inside a job at its next checkpoint after its lease was lost.
+
+    Another worker may run the job already: stop, and change nothing more outside.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"expected to hold the lease of job {job_id}, but it is lost; "
+            "another worker may run the job",
+            reason=Reason.LEASE_EXPIRED,
+            metadata={"job_id": job_id},
+        )
+
+
+class Permanent(Exception):
+    """Raised by a job: a retry cannot mend this, so fail at once."""
+
+
+class RetryLater(Exception):
+    """Raised by a job: try again, but not before this time has passed.
+
+    The wish wins over the backoff; the attempt is charged all the same.
+    """
+
+    def __init__(self, after: timedelta, message: str = "") -> None:
+        if after < timedelta(0):
+            raise invalid("after", f"a delay of 0 or more, got {after}")
+        super().__init__(message or f"try again after {after}")
+        self.after = after
+
+
+def error_type_names(kind: type[BaseException]) -> list[str]:
+    """The names by which ``non_retryable`` may mean an error: its class and its base classes.
+
+    The first one is the error's own name, as ``JobError.type`` carries it.
+    """
+    return [
+        base.__qualname__
+        if base.__module__ == "builtins"
+        else f"{base.__module__}.{base.__qualname__}"
+        for base in kind.__mro__
+        if base is not object
+    ]
+
+
+def invalid(field: str, expected: str, **metadata: str) -> Rejected:
+    """The error for a wrong argument: ``expected <field> to be <expected>``."""
+    return Rejected(
+        f"expected {field} to be {expected}",
+        reason=Reason.INVALID_ARGUMENT,
+        metadata={"field": field, **metadata},
+        field=field,
+    )

@@ -1,0 +1,291 @@
+"""``@job``: turns a function into a job definition that can be called, tuned and submitted."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
+
+from tenure.client.codec import Signature
+from tenure.client.errors import Rejected, invalid
+from tenure.client.options import Options, Retry, check_name
+from tenure.protocol.limits import DEFAULT_QUEUE
+from tenure.protocol.refusal import Reason
+from tenure.v1 import common_pb2
+
+__all__ = ["AsyncJob", "Executor", "Job", "JobDef", "Retry", "job", "named"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+#: Where a function runs: in a thread, in the worker's event loop, or in a spawned child process.
+Executor = Literal["thread", "async", "process"]
+
+_UNCHANGED: Final[Any] = object()
+
+
+class JobDef(Generic[P, R_co]):
+    """A function that can be submitted, and how its jobs are to be run. Immutable.
+
+    Attributes:
+        name: What the cluster knows it by.
+        fn: The function itself.
+        executor: Where workers run it.
+        settings: Queue, priority, timeouts and so on.
+        signature: What it takes and returns.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str,
+        executor: Executor,
+        settings: Options,
+        signature: Signature | None = None,
+    ) -> None:
+        """Used by ``job()``; ``signature`` is handed on to copies of one definition."""
+        check_name("name", name)
+        functools.update_wrapper(cast("Any", self), fn)
+        self.name: Final = name
+        self.fn: Final = fn
+        self.executor: Final[Executor] = executor
+        self.settings: Final = settings
+        self.signature: Final = signature or Signature(name, fn)
+        self._wire: common_pb2.JobOptions | None = None
+
+    @property
+    def queue(self) -> str:
+        """The queue that its jobs wait in."""
+        return self.settings.queue
+
+    @property
+    def retry(self) -> Retry | None:
+        """When a failed job is tried again; None: the defaults."""
+        return self.settings.retry
+
+    @property
+    def timeout(self) -> timedelta | None:
+        """Each attempt's own limit."""
+        return self.settings.timeout
+
+    @property
+    def wire(self) -> common_pb2.JobOptions:
+        """The settings as a message, built once. Shared: never change it."""
+        if self._wire is None:
+            self._wire = self.settings.to_wire(self.name)
+        return self._wire
+
+    def options(
+        self,
+        *,
+        queue: str = _UNCHANGED,
+        tenant: str = _UNCHANGED,
+        priority: int | None = _UNCHANGED,
+        delay: timedelta | None = _UNCHANGED,
+        at: datetime | None = _UNCHANGED,
+        key: str = _UNCHANGED,
+        key_window: timedelta | None = _UNCHANGED,
+        timeout: timedelta | None = _UNCHANGED,
+        schedule_timeout: timedelta | None = _UNCHANGED,
+        deadline: timedelta | None = _UNCHANGED,
+        heartbeat_timeout: timedelta | None = _UNCHANGED,
+        retry: Retry | None = _UNCHANGED,
+        labels: Mapping[str, str] = _UNCHANGED,
+        at_most_once: bool = _UNCHANGED,
+        result_ttl: timedelta | None = _UNCHANGED,
+    ) -> Self:
+        """The same job with other settings; what is not named stays.
+
+        Args:
+            queue: The queue to wait in; jobs of one queue start in order.
+            tenant: On whose behalf.
+            priority: 0 (critical) to 10 (low); None: 5.
+            delay: Wait this long first (at most 366 days).
+            at: Wait until then; must have a time zone. Excludes ``delay``.
+            key: Idempotency key: within its window the same (tenant, queue, key) is the same job.
+            key_window: How long the key stays taken; None: 24 hours (at most 7 days).
+            timeout: Each attempt's own limit (at most 7 days).
+            schedule_timeout: Fail the job if no attempt has started within this time.
+            deadline: Limit of the whole job, retries included.
+            heartbeat_timeout: Time out an attempt that reports no progress for this long.
+            retry: When to try again.
+            labels: Names and values to find jobs by.
+            at_most_once: Never run it a second time, not even after a crash.
+            result_ttl: How long the result is kept.
+
+        Raises:
+            Rejected: A value is out of range; ``field`` names it.
+        """
+        given = {
+            "queue": queue,
+            "tenant": tenant,
+            "priority": priority,
+            "delay": delay,
+            "at": at,
+            "key": key,
+            "key_window": key_window,
+            "timeout": timeout,
+            "schedule_timeout": schedule_timeout,
+            "deadline": deadline,
+            "heartbeat_timeout": heartbeat_timeout,
+            "retry": retry,
+            "labels": labels,
+            "at_most_once": at_most_once,
+            "result_ttl": result_ttl,
+        }
+        changes: dict[str, Any] = {
+            name: value for name, value in given.items() if value is not _UNCHANGED
+        }
+        changed = type(self)(
+            self.fn,
+            name=self.name,
+            executor=self.executor,
+            settings=dataclasses.replace(self.settings, **changes),
+            signature=self.signature,
+        )
+        if changes.keys() <= {"key"}:
+            # A key belongs to the row, so a batch of keyed jobs shares one message.
+            changed._wire = self.wire
+        return changed
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} on queue {self.queue}>"
+
+
+class Job(JobDef[P, R_co]):
+    """A job whose function is a plain one. Calling it calls the function, here and now."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        result: R_co = self.fn(*args, **kwargs)
+        return result
+
+
+class AsyncJob(JobDef[P, R_co]):
+    """A job whose function is a coroutine function. Calling it makes the coroutine, here."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+        coroutine: Coroutine[Any, Any, R_co] = self.fn(*args, **kwargs)
+        return coroutine
+
+
+class JobDecorator(Protocol):
+    """What ``job(queue=…)`` returns."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncJob[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Job[P, R]: ...
+
+
+# The coroutine overload comes first: the other one would take it for a function that returns a
+# coroutine, and every handle of an async job would have the wrong type.
+@overload
+def job(  # type: ignore[overload-overlap]
+    fn: Callable[P, Coroutine[Any, Any, R]], /
+) -> AsyncJob[P, R]: ...
+@overload
+def job(fn: Callable[P, R], /) -> Job[P, R]: ...
+@overload
+def job(
+    *,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    executor: Executor | None = None,
+    retry: Retry | None = None,
+    timeout: timedelta | None = None,
+    priority: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    schedule_timeout: timedelta | None = None,
+    deadline: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    at_most_once: bool = False,
+    result_ttl: timedelta | None = None,
+) -> JobDecorator: ...
+def job(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    executor: Executor | None = None,
+    labels: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Any:
+    """Makes a job of a function: ``@job`` or ``@job(queue="media", …)``.
+
+    Args:
+        fn: The function, when used without parentheses.
+        name: What the cluster knows it by; default ``module.function``.
+        executor: ``"process"`` runs it in a spawned child (CPU work, code that may crash). The
+            default is a thread for functions and the worker's event loop for coroutine functions.
+        labels: Names and values to find jobs by.
+        **settings: As ``JobDef.options`` takes them.
+
+    Raises:
+        Rejected: A setting is out of range; ``field`` names it.
+    """
+    options = Options(labels=dict(labels or {}), **settings)
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        is_async = inspect.iscoroutinefunction(function)
+        kind = AsyncJob if is_async else Job
+        return kind(
+            function,
+            name=name or _default_name(function),
+            executor=_executor_for(is_async, executor),
+            settings=options,
+        )
+
+    return decorate if fn is None else decorate(fn)
+
+
+def named(name: str, **settings: Any) -> Job[..., Any]:
+    """A job known by name only: its function lives elsewhere, so arguments go unchecked.
+
+    Args:
+        name: The job's name.
+        **settings: As ``JobDef.options`` takes them.
+    """
+
+    def elsewhere(*args: Any, **kwargs: Any) -> Any:
+        raise Rejected(
+            f"expected to run job {name}, but its function is not defined here",
+            reason=Reason.UNKNOWN_JOB,
+            metadata={"job": name},
+        )
+
+    return Job(elsewhere, name=name, executor="thread", settings=Options(**settings))
+
+
+def _executor_for(is_async: bool, wish: Executor | None) -> Executor:
+    if is_async:
+        if wish not in (None, "async"):
+            raise invalid("executor", f"'async' for a coroutine function, got {wish!r}")
+        return "async"
+    if wish not in (None, "thread", "process"):
+        raise invalid("executor", f"'thread' or 'process' for a plain function, got {wish!r}")
+    return wish or "thread"
+
+
+def _default_name(function: Callable[..., Any]) -> str:
+    """``module.function``, with the name a worker would import the main module by."""
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        if spec is not None:
+            module = spec.name
+        elif file is not None:
+            module = Path(file).stem
+    name = f"{module}.{function.__qualname__}"
+    if "<" in name:
+        raise invalid("name", f"given for a function inside another one: {name}")
+    return name

@@ -1,0 +1,184 @@
+"""How a job is to be run: ``Retry``, the settings of a definition, and their wire form.
+
+Everything a user can get wrong is refused here, with the field's name.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from tenure.client.errors import error_type_names, invalid
+from tenure.protocol import limits
+from tenure.protocol.vocabulary import Backoff, Jitter
+from tenure.v1 import common_pb2
+
+BackoffName = Literal["exponential", "linear", "fixed", "fibonacci", "none"]
+JitterName = Literal["full", "equal", "none"]
+
+_BACKOFFS: Final = {member.name.lower(): member.value for member in Backoff}
+_JITTERS: Final = {member.name.lower(): member.value for member in Jitter}
+_NAME: Final = re.compile(limits.NAME_PATTERN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When and how often to try a failed job again.
+
+    Attributes:
+        max_attempts: Attempts the job's own failures may cost, the first included (1 to 1,000).
+        max_lost: Crashes and expired leases allowed before the job counts as poison.
+        backoff: How the delay grows: base*factor^(n-1), base*n, base, base*fib(n), or none.
+        base: The first delay.
+        factor: For ``exponential``.
+        cap: No delay is longer.
+        jitter: ``full``: uniform in [0, d]; ``equal``: uniform in [d/2, d]; or none.
+        system_base: ``base`` for errors of category SYSTEM; None: the same.
+        non_retryable: Errors that fail the job at once: classes (their subclasses count too), or
+            names such as ``"ValueError"`` or ``"app.errors.BadInput"``.
+    """
+
+    max_attempts: int = limits.MAX_ATTEMPTS_DEFAULT
+    max_lost: int = limits.MAX_LOST_DEFAULT
+    backoff: BackoffName = "exponential"
+    base: timedelta = timedelta(milliseconds=limits.BACKOFF_BASE_MS_DEFAULT)
+    factor: float = limits.BACKOFF_FACTOR_DEFAULT
+    cap: timedelta = timedelta(milliseconds=limits.BACKOFF_CAP_MS_DEFAULT)
+    jitter: JitterName = "full"
+    system_base: timedelta | None = None
+    non_retryable: tuple[type[BaseException] | str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_int("retry.max_attempts", self.max_attempts, 1, limits.ATTEMPTS_MAX)
+        _check_int("retry.max_lost", self.max_lost, 0, limits.ATTEMPTS_MAX)
+        if self.backoff not in _BACKOFFS:
+            raise invalid("retry.backoff", f"one of {', '.join(_BACKOFFS)}, got {self.backoff!r}")
+        if self.jitter not in _JITTERS:
+            raise invalid("retry.jitter", f"one of {', '.join(_JITTERS)}, got {self.jitter!r}")
+        _check_span("retry.base", self.base, limits.DELAY_MS_MAX, zero=True)
+        _check_span("retry.cap", self.cap, limits.DELAY_MS_MAX, zero=True)
+        _check_span("retry.system_base", self.system_base, limits.DELAY_MS_MAX, zero=True)
+        if not 1 <= self.factor <= 1000:
+            raise invalid("retry.factor", f"from 1 to 1000, got {self.factor}")
+
+    def to_wire(self) -> common_pb2.RetryPolicy:
+        """The policy as a message."""
+        policy = common_pb2.RetryPolicy(
+            backoff=_BACKOFFS[self.backoff],  # type: ignore[arg-type]
+            base=self.base,
+            factor=self.factor,
+            cap=self.cap,
+            jitter=_JITTERS[self.jitter],  # type: ignore[arg-type]
+            max_attempts=self.max_attempts,
+            max_lost=self.max_lost,
+            non_retryable=[
+                kind if isinstance(kind, str) else error_type_names(kind)[0]
+                for kind in self.non_retryable
+            ],
+        )
+        if self.system_base is not None:
+            policy.system_base.FromTimedelta(self.system_base)
+        return policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The settings of a job definition; checked when made. See ``JobDef.options``."""
+
+    queue: str = limits.DEFAULT_QUEUE
+    tenant: str = limits.DEFAULT_TENANT
+    priority: int | None = None
+    delay: timedelta | None = None
+    at: datetime | None = None
+    key: str = ""
+    key_window: timedelta | None = None
+    timeout: timedelta | None = None
+    schedule_timeout: timedelta | None = None
+    deadline: timedelta | None = None
+    heartbeat_timeout: timedelta | None = None
+    retry: Retry | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    at_most_once: bool = False
+    result_ttl: timedelta | None = None
+    content_type: str = limits.DEFAULT_CONTENT_TYPE
+
+    def __post_init__(self) -> None:
+        check_name("queue", self.queue)
+        check_name("tenant", self.tenant)
+        if self.priority is not None:
+            _check_int("priority", self.priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
+        _check_span("delay", self.delay, limits.DELAY_MS_MAX, zero=True)
+        if self.at is not None:
+            if not isinstance(self.at, datetime) or self.at.tzinfo is None:
+                raise invalid(
+                    "at", f"a datetime with a time zone (say which, as tzinfo), got {self.at!r}"
+                )
+            if self.delay is not None:
+                raise invalid("at", "given without a delay: a job becomes ready once")
+        if not isinstance(self.key, str) or len(self.key) > limits.KEY_CHARS_MAX:
+            raise invalid("key", f"text of at most {limits.KEY_CHARS_MAX} characters")
+        _check_span("key_window", self.key_window, limits.KEY_WINDOW_MS_MAX)
+        for name in ("timeout", "schedule_timeout", "deadline", "heartbeat_timeout"):
+            longest = limits.TIMEOUT_MS_MAX if "out" in name else limits.DELAY_MS_MAX
+            _check_span(name, getattr(self, name), longest)
+        _check_span("result_ttl", self.result_ttl, limits.DELAY_MS_MAX)
+        for label, value in self.labels.items():
+            check_name(f"labels[{label}]", label)
+            check_name(f"labels[{label}]", value)
+
+    def to_wire(self, name: str) -> common_pb2.JobOptions:
+        """The settings of the job with this name as a message (all but the key, a row's own)."""
+        wire = common_pb2.JobOptions(
+            name=name,
+            queue=self.queue,
+            tenant=self.tenant,
+            at_most_once=self.at_most_once,
+            labels=self.labels,
+            content_type=self.content_type,
+        )
+        if self.priority is not None:
+            wire.priority = self.priority
+        if self.at is not None:
+            wire.at_ms = round(self.at.timestamp() * 1000)
+        if self.retry is not None:
+            wire.retry.CopyFrom(self.retry.to_wire())
+        for name in _SPANS:
+            span: timedelta | None = getattr(self, name)
+            if span is not None:
+                getattr(wire, name).FromTimedelta(span)
+        return wire
+
+
+_SPANS: Final = (
+    "delay",
+    "key_window",
+    "timeout",
+    "schedule_timeout",
+    "deadline",
+    "heartbeat_timeout",
+    "result_ttl",
+)
+
+
+def check_name(where: str, name: str) -> None:
+    """Refuses what is no name of a queue, job, tenant or label."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise invalid(
+            where, f"1 to {limits.NAME_CHARS_MAX} characters of A-Z a-z 0-9 . _ / -, got {name!r}"
+        )
+
+
+def _check_int(where: str, value: int, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise invalid(where, f"a whole number from {least} to {most}, got {value!r}")
+
+
+def _check_span(where: str, span: timedelta | None, most_ms: int, *, zero: bool = False) -> None:
+    if span is None:
+        return
+    if not isinstance(span, timedelta):
+        raise invalid(where, f"a timedelta, got {span!r}")
+    least = timedelta(0) if zero else timedelta(milliseconds=1)
+    if not least <= span <= timedelta(milliseconds=most_ms):
+        raise invalid(where, f"from {least} to {timedelta(milliseconds=most_ms)}, got {span}")
