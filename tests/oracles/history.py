@@ -1,0 +1,205 @@
+"""Histories: what each process of a run saw, written as it happened, and read back together.
+
+One JSONL file a process. An operation is an ``invoke`` row before it begins, then one row that says
+how it ended: ``ok`` (it took effect), ``fail`` (it did not), ``info`` (nobody knows). A process
+that was killed leaves its last calls open; the reader closes them as ``info``. An operation that
+has no beginning of its own (a job's start, seen by the job) is a single ``ok`` row.
+
+Times are taken by the process that acts, never inferred from what another saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, Self
+
+import msgspec
+
+Kind = Literal["invoke", "ok", "fail", "info"]
+
+#: What operations are called in the rows' ``f``.
+SUBMIT = "submit"
+RESULT = "result"
+CANCEL = "cancel"
+START = "start"
+END = "end"
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a history.
+
+    Attributes:
+        wall: The wall clock, ms since the Unix epoch: for people.
+        boottime: CLOCK_BOOTTIME in ms: one clock for every process of a machine.
+        process: What the process is, for example ``client-1``.
+        incarnation: UUID of the process: a restarted one is another.
+        type: How far the operation has come.
+        f: Which operation.
+        call: Counts the operations of an incarnation; joins an ``invoke`` with its end.
+        job: The job's id, as soon as the process knows it.
+        token: The office's token, where one is seen.
+        lease: The fence text of the lease, where one is seen.
+        hash: ``hash_of`` what the job is about (submit) or has come to (result).
+        attempt: The attempt's number, in rows of a running job.
+        state: The job's state as read.
+        detail: The error, for people.
+    """
+
+    wall: int
+    boottime: float
+    process: str
+    incarnation: str
+    type: Kind
+    f: str
+    call: int
+    job: str = ""
+    token: str = ""
+    lease: str = ""
+    hash: str = ""
+    attempt: int = 0
+    state: str = ""
+    detail: str = ""
+
+
+def hash_of(value: object) -> str:
+    """A short hash of plain data (strings, numbers, lists, maps), the same in every process."""
+    encoded = msgspec.msgpack.encode(value, order="deterministic")
+    return hashlib.blake2b(encoded, digest_size=12).hexdigest()
+
+
+class Recorder:
+    """The only writer of one history file. Every row is in the file when a method returns.
+
+    A row is one ``write`` to a file opened for appending: kill -9 cuts no row that was written, and
+    threads of the process do not mix theirs.
+    """
+
+    def __init__(self, directory: Path, process: str) -> None:
+        self.process = process
+        self.incarnation = str(uuid.uuid4())
+        self.path = directory / f"{process}-{self.incarnation[:8]}.jsonl"
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o644)
+        self._encoder = msgspec.json.Encoder()
+        self._calls = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def invoke(self, f: str, *, job: str = "", hash: str = "") -> int:
+        """An operation begins. Returns its call number, for the row of its end."""
+        self._calls += 1
+        self.write("invoke", f, self._calls, job=job, hash=hash)
+        return self._calls
+
+    def observe(
+        self, f: str, *, job: str, lease: str = "", hash: str = "", attempt: int = 0
+    ) -> None:
+        """Something happened here that has no beginning to record."""
+        self._calls += 1
+        self.write("ok", f, self._calls, job=job, lease=lease, hash=hash, attempt=attempt)
+
+    def write(
+        self,
+        kind: Kind,
+        f: str,
+        call: int,
+        *,
+        job: str = "",
+        lease: str = "",
+        hash: str = "",
+        attempt: int = 0,
+        state: str = "",
+        detail: str = "",
+    ) -> None:
+        """Append one row."""
+        row = Row(
+            wall=time.time_ns() // 1_000_000,
+            boottime=boottime_ms(),
+            process=self.process,
+            incarnation=self.incarnation,
+            type=kind,
+            f=f,
+            call=call,
+            job=job,
+            lease=lease,
+            hash=hash,
+            attempt=attempt,
+            state=state,
+            detail=detail,
+        )
+        os.write(self._file, self._encoder.encode(row) + b"\n")
+
+
+def boottime_ms() -> float:
+    """CLOCK_BOOTTIME now, in ms."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) / 1e6
+
+
+class BadHistory(ValueError):
+    """A history that no run of recorders can have written: the evidence itself is broken."""
+
+
+def read_history(directory: Path) -> list[Row]:
+    """All rows of a run, every operation closed, in the order of the boot clock.
+
+    Raises:
+        BadHistory: a line does not parse (but for a last one that a kill cut short), an operation
+            ends twice, or ends without having begun.
+    """
+    rows: list[Row] = []
+    for path in sorted(directory.glob("*.jsonl")):
+        rows += _close_open_calls(path.name, list(_read_rows(path)))
+    rows.sort(key=lambda row: row.boottime)
+    return rows
+
+
+def _read_rows(path: Path) -> Iterator[Row]:
+    decoder = msgspec.json.Decoder(Row)
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            yield decoder.decode(line)
+        except msgspec.DecodeError as error:
+            if number == len(lines):
+                return
+            raise BadHistory(f"{path.name}:{number}: {error}") from error
+
+
+def _close_open_calls(name: str, rows: list[Row]) -> list[Row]:
+    """The rows, and one ``info`` row for each call that its process did not live to end."""
+    begun: dict[tuple[str, int], Row] = {}
+    ended: set[tuple[str, int]] = set()
+    for row in rows:
+        key = (row.incarnation, row.call)
+        if row.type == "invoke":
+            if key in begun:
+                raise BadHistory(f"{name}: call {row.call} begins twice")
+            begun[key] = row
+            continue
+        if key in ended:
+            raise BadHistory(f"{name}: call {row.call} ({row.f}) ends twice")
+        if key not in begun and row.f in (SUBMIT, RESULT, CANCEL):
+            raise BadHistory(f"{name}: call {row.call} ({row.f}) ends without having begun")
+        ended.add(key)
+    open_calls: Iterable[Row] = (row for key, row in begun.items() if key not in ended)
+    last = rows[-1].boottime if rows else 0.0
+    return rows + [
+        msgspec.structs.replace(row, type="info", boottime=last, detail="its process ended")
+        for row in open_calls
+    ]

@@ -1,0 +1,47 @@
+"""S3: at most one accepted terminal result a job and run, and every read shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tests.oracles.facts import Fact, Settled
+from tests.oracles.history import RESULT, SUBMIT, Row
+from tests.oracles.verdict import Violation
+
+
+def check_results(rows: Sequence[Row], facts: Iterable[Fact]) -> list[Violation]:
+    """Compare what was accepted with what clients read, for jobs that nobody requeues mid-read."""
+    violations: list[Violation] = []
+    accepted: dict[tuple[str, int], Settled] = {}
+    by_job: dict[str, set[tuple[str, str]]] = {}
+    for fact in facts:
+        if not isinstance(fact, Settled):
+            continue
+        earlier = accepted.setdefault((fact.job, fact.run), fact)
+        if earlier is not fact:
+            violations.append(
+                Violation("S3", fact.job, f"settled at seq {earlier.seq} and at seq {fact.seq}")
+            )
+        by_job.setdefault(fact.job, set()).add((fact.state, fact.content))
+    for row in rows:
+        if row.f != RESULT or row.type != "ok":
+            continue
+        known = by_job.get(row.job)
+        if known is None:
+            violations.append(Violation("S3", row.job, "a result was read that none accepted"))
+        elif (row.state, row.hash) not in known:
+            violations.append(
+                Violation("S3", row.job, f"{row.process} read {row.state} {row.hash}, not {known}")
+            )
+    return violations
+
+
+def check_echo(rows: Sequence[Row]) -> list[Violation]:
+    """For jobs that return their argument: each COMPLETED result is what was submitted."""
+    submitted = {row.job: row.hash for row in rows if row.f == SUBMIT and row.type == "ok"}
+    return [
+        Violation("S3", row.job, "its result is not made from its own payload")
+        for row in rows
+        if row.f == RESULT and row.type == "ok" and row.state == "COMPLETED"
+        if submitted.get(row.job, row.hash) != row.hash
+    ]

@@ -1,0 +1,134 @@
+"""S1, S2, S20: what was acknowledged is there; what is there was asked for and never refused.
+
+The model is a total queue: every submit has its own content, and sets are compared. A submit of
+unknown outcome may be there or not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tests.oracles.history import CANCEL, RESULT, SUBMIT, Row
+from tests.oracles.verdict import Violation
+
+
+class Present(NamedTuple):
+    """A job found when the run was over, with the hash of what was submitted."""
+
+    job: str
+    content: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How the submits of a run ended, and what is wrong with them."""
+
+    acked: int
+    failed: int
+    unknown: int
+    recovered: int
+    violations: list[Violation]
+
+
+def check_submits(rows: Iterable[Row], present: Sequence[Present]) -> Tally:
+    """Compare the submits of a history with the jobs that exist after it."""
+    invoked: set[str] = set()
+    acked: list[Row] = []
+    failed: set[str] = set()
+    unknown: set[str] = set()
+    for row in rows:
+        if row.f != SUBMIT:
+            continue
+        match row.type:
+            case "invoke":
+                invoked.add(row.hash)
+            case "ok":
+                acked.append(row)
+            case "fail":
+                failed.add(row.hash)
+            case "info":
+                unknown.add(row.hash)
+    there = {job.content for job in present}
+    return Tally(
+        acked=len(acked),
+        failed=len(failed),
+        unknown=len(unknown),
+        recovered=len(unknown & there),
+        violations=[
+            *_lost(acked, present),
+            *_unexpected(present, invoked),
+            *_duplicated(acked, present),
+            *_failed_but_there(failed, {row.hash for row in acked}, present),
+        ],
+    )
+
+
+def check_failed_cancels(rows: Sequence[Row], states: dict[str, str]) -> list[Violation]:
+    """S20 for cancels: a job whose only cancels failed is not CANCELLED, and was never read so."""
+    asked = {row.job for row in rows if row.f == CANCEL and row.type in ("ok", "info")}
+    failed = {row.job for row in rows if row.f == CANCEL and row.type == "fail"} - asked
+    read = {
+        row.job: row.state
+        for row in rows
+        if row.f == RESULT and row.type == "ok" and row.state == "CANCELLED"
+    }
+    return [
+        Violation("S20", job, "a cancel that was reported failed took effect")
+        for job in sorted(failed)
+        if "CANCELLED" in (states.get(job), read.get(job))
+    ]
+
+
+def _lost(acked: list[Row], present: Sequence[Present]) -> list[Violation]:
+    there = {job.job: job.content for job in present}
+    found = []
+    for row in acked:
+        content = there.get(row.job)
+        if content is None:
+            found.append(Violation("S1", row.job, f"acknowledged to {row.process}, then lost"))
+        elif content != row.hash:
+            found.append(Violation("S1", row.job, "present with another content than was acked"))
+    return found
+
+
+def _unexpected(present: Sequence[Present], invoked: set[str]) -> list[Violation]:
+    return [
+        Violation("S2", job.job, "present, but nobody ever submitted it")
+        for job in present
+        if job.content not in invoked
+    ]
+
+
+def _duplicated(acked: list[Row], present: Sequence[Present]) -> list[Violation]:
+    ids: defaultdict[str, set[str]] = defaultdict(set)
+    entries: defaultdict[str, int] = defaultdict(int)
+    for job in present:
+        ids[job.content].add(job.job)
+        entries[job.job] += 1
+    found = [
+        Violation("S1", job, f"present {count} times")
+        for job, count in entries.items()
+        if count > 1
+    ]
+    for row in acked:
+        ids[row.hash].add(row.job)
+    found += [
+        Violation("S1", content, f"one submit became the jobs {', '.join(sorted(jobs))}")
+        for content, jobs in ids.items()
+        if len(jobs) > 1
+    ]
+    return found
+
+
+def _failed_but_there(
+    failed: set[str], acked: set[str], present: Sequence[Present]
+) -> list[Violation]:
+    return [
+        Violation("S20", job.job, "its submit was reported failed, but it is present")
+        for job in present
+        if job.content in failed - acked
+    ]

@@ -1,0 +1,55 @@
+"""S15: the checker passes a whole history and refuses each corrupted one."""
+
+from __future__ import annotations
+
+from tests.oracles.executions import check_executions, duplicate_executions
+from tests.oracles.facts import Closed, Granted
+from tests.oracles.history import START, Row
+from tests.unit.oracles.sample import TERM_2, facts, lease, row, rows
+
+
+def start(seq: int, attempt: int, job: str = "C") -> Row:
+    """A worker starts a job under a lease of the second term."""
+    return row("ok", START, 100 + seq, job=job, lease=lease(TERM_2, seq), attempt=attempt)
+
+
+def test_whole_history_passes() -> None:
+    """Executions are within the budgets; the one job that ran twice is named."""
+    assert check_executions(rows(), facts(), failovers=0) == []
+    assert duplicate_executions(rows()) == {"B": 2}
+
+
+def test_one_execution_too_many_is_found() -> None:
+    """C may fail once and not be lost: a second charged run needs a failover as its excuse."""
+    history = [*rows(), start(3, 2)]
+
+    assert [found.subject for found in check_executions(history, facts(), failovers=0)] == ["C"]
+    assert check_executions(history, facts(), failovers=1) == []
+
+
+def test_released_run_is_free() -> None:
+    """A run that was handed back is charged to no budget."""
+    history = [*rows(), start(3, 2)]
+    released = Closed(13, "C", lease(TERM_2, 3), "")
+
+    assert check_executions(history, [*facts(), released], failovers=0) == []
+
+
+def test_one_lease_executed_twice_is_found() -> None:
+    """A duplicated grant must not become a second run."""
+    history = [*rows(), start(2, 1)]
+
+    found = check_executions(history, facts(), failovers=5)
+
+    assert [violation.detail for violation in found] == [
+        f"lease {lease(TERM_2, 2)} was executed 2 times"
+    ]
+
+
+def test_reordered_attempts_are_found() -> None:
+    """Attempt numbers rise with the leases, at the workers and in the journal."""
+    history = [*rows(), start(3, 1, "B")]
+    journal = [*facts(), Granted(13, "B", lease(TERM_2, 3), 2)]
+
+    assert check_executions(history, facts(), failovers=0) != []
+    assert check_executions(rows(), journal, failovers=9) != []
