@@ -1,0 +1,357 @@
+"""What happened: the events that ``apply`` takes, journaled ones first, then volatile ones.
+
+A durable event carries the new values of the fields that it writes (never "+1") and the time of its
+decision; its seq is its place in the journal. Rows are structs without keys (``array_like``); what
+all rows of a batch share is said once. The journal encodes durable events as they are, so a field is
+only ever added at the end of a struct, with a default.
+
+Volatile events change what a term knows about sessions and leases. They have no seq, are never
+journaled, and are gone after a failover: workers say it all again.
+"""
+
+import msgspec
+
+from tenure.master.core.command import HeldRow, LeaseRow, ReportRow, SubmitRow
+from tenure.master.core.record import JobFault, Policy
+from tenure.protocol.fence import Lease, Token
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
+
+
+class TermOpened(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="term_opened"
+):
+    """A master took the office: older terms' leases may be adopted until the window closes."""
+
+    now_ms: int
+    token: Token
+    incarnation: str
+    window_ms: int
+
+
+class StandingLease(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A lease that stood when its term closed; ``started_ms`` is 0 if it had not started."""
+
+    job_id: JobId
+    lease: Lease
+    started_ms: int
+
+
+class StandingHolder(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A worker process and the leases it held when the term closed."""
+
+    incarnation: str
+    worker: str
+    leases: list[StandingLease]
+
+
+class TermClosed(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="term_closed"
+):
+    """The term ended in order; if this is the last event, the successor needs no window."""
+
+    now_ms: int
+    token: Token
+    holders: list[StandingHolder]
+
+
+class SubmittedSetting(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What rows of a submit share: their policy, priority, state and when they are due."""
+
+    policy: Policy
+    priority: int
+    ready_ms: int
+    state: JobState
+
+
+class JobsSubmitted(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_submitted"
+):
+    """Jobs were accepted; row i has ordinal ``first_ordinal + i``. Rows are as they were asked."""
+
+    now_ms: int
+    first_ordinal: int
+    settings: list[SubmittedSetting]
+    rows: list[SubmitRow]
+
+
+class JobsReadied(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_readied"
+):
+    """Delays and backoffs were over: the jobs are PENDING."""
+
+    now_ms: int
+    job_ids: list[JobId]
+
+
+class JobsGranted(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_granted"
+):
+    """A session got leases; row i has lease seq ``first_lease_seq + i`` of the token's term.
+
+    ``session_id`` and ``assignment`` mean something to the term that wrote them only.
+    """
+
+    now_ms: int
+    token: Token
+    incarnation: str
+    worker: str
+    session_id: int
+    assignment: int
+    first_lease_seq: int
+    job_ids: list[JobId]
+    #: The number of each attempt in its run.
+    attempts: list[int]
+
+
+class AdoptedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A lease that the journal had lost (its grant was not committed) and its worker proved."""
+
+    job_id: JobId
+    lease: Lease
+    attempt: int
+    granted_ms: int
+    started_ms: int
+
+
+class LeasesAdopted(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="leases_adopted"
+):
+    """The jobs are RUNNING under leases that a worker declared or reported."""
+
+    now_ms: int
+    incarnation: str
+    worker: str
+    rows: list[AdoptedRow]
+
+
+class CompletedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One success."""
+
+    job_id: JobId
+    started_ms: int
+    result: bytes
+    content_type: str
+
+
+class JobsCompleted(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_completed"
+):
+    """Results were accepted, each under the newest lease of its job."""
+
+    now_ms: int
+    rows: list[CompletedRow]
+
+
+class EndedRow(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """One attempt that ended without a result, and what became of its job."""
+
+    job_id: JobId
+    lease: Lease
+    outcome: AttemptOutcome
+    state: JobState
+    #: When it is due again; unchanged unless the job is RETRYING or was failed into PENDING.
+    ready_ms: int
+    started_ms: int
+    attempts_charged: int
+    losses_charged: int
+    undelivered: int
+    fault: JobFault | None
+    failure_reason: FailureReason | None
+
+
+class AttemptsEnded(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="attempts_ended"
+):
+    """Leases were closed: by a report, an expiry, a timeout, a return or a take-back."""
+
+    now_ms: int
+    rows: list[EndedRow]
+
+
+class CancelsRequested(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="cancels_requested"
+):
+    """RUNNING jobs were asked to stop."""
+
+    now_ms: int
+    job_ids: list[JobId]
+    reason: str
+
+
+class JobsCancelled(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_cancelled"
+):
+    """Queued jobs were cancelled."""
+
+    now_ms: int
+    job_ids: list[JobId]
+    reason: str
+
+
+class JobsExpired(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_expired"
+):
+    """Queued jobs FAILED because their schedule timeout or deadline had passed."""
+
+    now_ms: int
+    job_ids: list[JobId]
+    failure_reason: FailureReason
+
+
+class RequeuedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A job and the number of its new run."""
+
+    job_id: JobId
+    run: int
+
+
+class JobsRequeued(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_requeued"
+):
+    """Dead letters got a new run with fresh budgets."""
+
+    now_ms: int
+    rows: list[RequeuedRow]
+
+
+class JobsPurged(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_purged"
+):
+    """Terminal jobs were forgotten; their tombstones stay for a while."""
+
+    now_ms: int
+    job_ids: list[JobId]
+
+
+DurableEvent = (
+    TermOpened
+    | TermClosed
+    | JobsSubmitted
+    | JobsReadied
+    | JobsGranted
+    | LeasesAdopted
+    | JobsCompleted
+    | AttemptsEnded
+    | CancelsRequested
+    | JobsCancelled
+    | JobsExpired
+    | JobsRequeued
+    | JobsPurged
+)
+
+
+class SessionOpened(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A worker's stream was opened; it takes over what older streams of its incarnation held."""
+
+    now_ms: int
+    session_id: int
+    incarnation: str
+    worker: str
+    job_names: frozenset[str]
+    queues: frozenset[str]
+    slots: int
+    labels: tuple[tuple[str, str], ...]
+
+
+class SessionClosed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A stream ended; the leases stay with the incarnation."""
+
+    session_id: int
+
+
+class SessionDrained(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A session gets nothing more."""
+
+    session_id: int
+
+
+class LeasesDeclared(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A worker listed every lease it holds: grants may go to it, its leases are renewed."""
+
+    now_ms: int
+    session_id: int
+    rows: list[HeldRow]
+
+
+class LeasesRenewed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A heartbeat renewed all leases of a session and told how its jobs do."""
+
+    now_ms: int
+    session_id: int
+    last_assignment: int
+    rows: list[HeldRow]
+
+
+class AssignmentAccepted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Assignments up to this number have arrived."""
+
+    session_id: int
+    number: int
+
+
+class LeasesStarted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Jobs started under their leases."""
+
+    now_ms: int
+    rows: list[LeaseRow]
+
+
+class ReportsKept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Reports came while the window was open; they are judged at its end."""
+
+    session_id: int
+    rows: list[ReportRow]
+
+
+class TakeBacksAsked(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Unstarted leases were asked back; only the worker's answer or the deadline closes them."""
+
+    now_ms: int
+    rows: list[LeaseRow]
+
+
+class WindowClosed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The claims were judged; leases that nobody claimed are withheld for one lease TTL."""
+
+    now_ms: int
+
+
+class TimersFired(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """All timers up to these marks were looked at; each waits for its next time, if it has one."""
+
+    now_ms: int
+    #: (due, tie-break) of the last entry looked at; None: none was.
+    job_mark: tuple[int, int] | None
+    holder_mark: tuple[int, int] | None
+
+
+class LeasesRestarted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Every lease's TTL starts anew."""
+
+    now_ms: int
+
+
+class DeadlinesPushed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Every lease deadline moved by a gap in which nothing could be heard."""
+
+    gap_ms: int
+
+
+VolatileEvent = (
+    SessionOpened
+    | SessionClosed
+    | SessionDrained
+    | LeasesDeclared
+    | LeasesRenewed
+    | AssignmentAccepted
+    | LeasesStarted
+    | ReportsKept
+    | TakeBacksAsked
+    | WindowClosed
+    | TimersFired
+    | LeasesRestarted
+    | DeadlinesPushed
+)
+
+Event = DurableEvent | VolatileEvent
