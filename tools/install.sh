@@ -24,7 +24,7 @@ if [[ ! -x $venv/bin/python ]]; then
 fi
 
 echo "setup: installing Tenure and its tools into $venv (about a minute the first time)" >&2
-# Only pip 25.1 and newer know dependency groups.
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+# Only pip 25.1 and newer know dependency groups. `-qq` keeps errors and drops warnings.
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check \
     --editable '.[all]' --group dev
