@@ -5,8 +5,11 @@
 
 from typing import Protocol
 
+from tenure.master.backend.errors import StoreMismatch
 from tenure.master.election.port import Candidate, Election, Member
 from tenure.master.journal.port import Journal
+from tenure.protocol.errors import Rejected
+from tenure.protocol.refusal import Reason
 
 
 class Store(Protocol):
@@ -30,3 +33,65 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Gives up what is open; offices not resigned stay until their TTL. Idempotent."""
+
+
+async def open_store(
+    url: str,
+    *,
+    candidate: Candidate,
+    wall_ms: int,
+    partitions: int | None = None,
+    cluster_id: str | None = None,
+) -> Store:
+    """Opens a store, and bootstraps it if it is new.
+
+    Args:
+        url: Which (see the module's text).
+        candidate: Who stands for the offices.
+        wall_ms: The wall clock now; stamps batch 0 of a new store.
+        partitions: How many partitions the cluster has; fixed by the first open. None: what the
+            store says, and 1 for a new one.
+        cluster_id: The cluster that the store must belong to; None: whichever it is.
+
+    Raises:
+        Rejected: The URL is wrong, or its path cannot be used.
+        StoreMismatch: The store is another cluster's, or has another number of partitions.
+        StoreLocked: Another process has it open (SQLite).
+        StoreUnavailable: It does not answer (etcd).
+        FormatTooNew: A newer release made it.
+    """
+    store = await _open(url, candidate, wall_ms, partitions)
+    if cluster_id is not None and cluster_id != store.cluster_id:
+        await store.close()
+        raise StoreMismatch(
+            f"expected the store {url} to be cluster {cluster_id}'s, but it is cluster"
+            f" {store.cluster_id}'s; name that cluster, or another store",
+            reason=Reason.STORE_MISMATCH,
+            metadata={"url": url, "expected": cluster_id, "found": store.cluster_id},
+        )
+    return store
+
+
+async def _open(url: str, candidate: Candidate, wall_ms: int, partitions: int | None) -> Store:
+    # Each backend is imported only when it is used: one node needs no etcd client.
+    scheme, _, _ = url.partition("://")
+    if scheme == "sqlite":
+        from tenure.master import sqlite_store
+
+        path = sqlite_store.parse_url(url)
+        return await sqlite_store.SqliteStore.open(
+            path, candidate=candidate, wall_ms=wall_ms, partitions=partitions
+        )
+    if scheme == "etcd":
+        from tenure.master import etcd_store
+
+        return await etcd_store.open_etcd_store(
+            url, candidate, partitions=partitions, wall_ms=wall_ms
+        )
+    raise Rejected(
+        f"expected the URL of a store, but got {url!r}; write sqlite:///path/to/store.db, or"
+        " etcd://h1:2379,h2:2379,h3:2379 with an optional /prefix",
+        reason=Reason.INVALID_ARGUMENT,
+        metadata={"url": url},
+        field="store",
+    )
