@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from tests.oracles.facts import Closed, Fact, Granted, Settled, Submitted
+from tests.oracles.facts import Adopted, Closed, Fact, Granted, Settled, Submitted, run_of
 from tests.oracles.history import START, Row
 from tests.oracles.verdict import Violation
 
@@ -27,7 +27,7 @@ def check_executions(
     }
     starts = _starts(rows)
     violations = []
-    for job, leases in starts.items():
+    for (job, _run), leases in starts.items():
         charged = [lease for lease in leases if lease not in free]
         limit = budget.get(job, 0) + failovers
         if len(charged) > limit:
@@ -41,15 +41,15 @@ def check_executions(
 
 def duplicate_executions(rows: Sequence[Row]) -> dict[str, int]:
     """Jobs that were started under more than one lease, and under how many."""
-    return {job: len(leases) for job, leases in _starts(rows).items() if len(leases) > 1}
+    return {job: len(leases) for (job, _), leases in _starts(rows).items() if len(leases) > 1}
 
 
-def _starts(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Starts by job and lease."""
-    starts: defaultdict[str, dict[str, list[Row]]] = defaultdict(dict)
+def _starts(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, list[Row]]]:
+    """Starts by job and run, then by lease."""
+    starts: defaultdict[tuple[str, str], dict[str, list[Row]]] = defaultdict(dict)
     for row in rows:
         if row.f == START:
-            starts[row.job].setdefault(row.lease, []).append(row)
+            starts[row.job, run_of(row.lease)].setdefault(row.lease, []).append(row)
     return starts
 
 
@@ -75,10 +75,10 @@ def _attempts_fall(facts: Iterable[Fact]) -> list[Violation]:
     last: dict[tuple[str, str], int] = {}
     violations = []
     for fact in facts:
-        if not isinstance(fact, Granted):
+        if not isinstance(fact, Granted | Adopted):
             continue
-        # The run is the end of the fence text: each requeue starts the count anew.
-        key = (fact.job, fact.lease[-8:])
+        # Each requeue starts the count anew.
+        key = (fact.job, run_of(fact.lease))
         if fact.attempt <= last.get(key, 0):
             violations.append(
                 Violation("S15", fact.job, f"attempt {fact.attempt} was granted after {last[key]}")

@@ -29,6 +29,15 @@ class Granted(NamedTuple):
     attempt: int
 
 
+class Adopted(NamedTuple):
+    """A lease whose grant was never journaled was proved by its worker, and stands."""
+
+    seq: int
+    job: str
+    lease: str
+    attempt: int
+
+
 class Closed(NamedTuple):
     """A lease ended. ``charged`` is the budget it cost: ``attempt``, ``loss`` or nothing."""
 
@@ -56,11 +65,17 @@ class TermBegan(NamedTuple):
     token: str
 
 
-Fact = Submitted | Granted | Closed | Settled | TermBegan
+Fact = Submitted | Granted | Adopted | Closed | Settled | TermBegan
 
-TOKEN_DIGITS = 24
+#: How many digits of a fence text are its token, and how many at the end its run.
+TOKEN_DIGITS, RUN_DIGITS = 24, 8
 
 
 def token_of(lease: str) -> str:
     """The office's part of a fence text."""
     return lease[:TOKEN_DIGITS]
+
+
+def run_of(lease: str) -> str:
+    """The run's part of a fence text: one more for each requeue."""
+    return lease[-RUN_DIGITS:]

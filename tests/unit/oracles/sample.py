@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.oracles.facts import Closed, Fact, Granted, Settled, Submitted, TermBegan
-from tests.oracles.history import RESULT, START, SUBMIT, Kind, Row
+from tests.oracles.facts import Adopted, Closed, Fact, Granted, Settled, Submitted, TermBegan
+from tests.oracles.history import END, RESULT, START, SUBMIT, Kind, Row
 from tests.oracles.submits import Present
 
 TERM_1 = f"{1:08x}{7:016x}"
@@ -58,15 +58,17 @@ def rows() -> list[Row]:
         row("ok", START, 7, job="B", lease=lease(TERM_1, 2), attempt=1),
         row("ok", START, 8, job="B", lease=lease(TERM_2, 1), attempt=2),
         row("ok", START, 9, job="C", lease=lease(TERM_2, 2), attempt=1),
+        row("ok", END, 10, job="A", lease=lease(TERM_1, 1), content="a"),
+        row("ok", END, 11, job="B", lease=lease(TERM_2, 1), content="b"),
     ]
     for call, (job, state, content) in enumerate(
         (
             ("A", "COMPLETED", "a"),
             ("B", "COMPLETED", "b"),
             ("A", "COMPLETED", "a"),
-            ("C", "FAILED", "broken"),
+            ("C", "FAILED", ""),
         ),
-        10,
+        12,
     ):
         history.append(row("invoke", RESULT, call, job=job))
         history.append(row("ok", RESULT, call, job=job, state=state, content=content))
@@ -84,7 +86,7 @@ def present() -> list[Present]:
 
 
 def facts() -> list[Fact]:
-    """B's first lease is lost with its worker; C's first grant is not journaled."""
+    """B's first lease is lost with its worker; C's grant was not journaled, so it is adopted."""
     return [
         TermBegan(1, TERM_1),
         Submitted(2, "A", "a", 2, 1),
@@ -99,5 +101,7 @@ def facts() -> list[Fact]:
         Granted(10, "B", lease(TERM_2, 1), 2),
         Closed(11, "B", lease(TERM_2, 1), ""),
         Settled(11, "B", 0, lease(TERM_2, 1), "COMPLETED", "b"),
-        Settled(12, "C", 0, lease(TERM_2, 2), "FAILED", "broken"),
+        Adopted(12, "C", lease(TERM_2, 2), 1),
+        Closed(13, "C", lease(TERM_2, 2), "attempt"),
+        Settled(13, "C", 0, lease(TERM_2, 2), "FAILED", ""),
     ]

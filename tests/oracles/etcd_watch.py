@@ -1,0 +1,196 @@
+"""Everything that happens to a cluster's keys in etcd, from revision 1 on, seen from outside.
+
+The watch is the oracle's own: synchronous gRPC in a thread, on whichever member answers, resumed
+at the revision after the last one seen. It knows where the keys lie (the store's layout is part of
+its contract) and shares no code with the product.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from tenure.etcdapi import etcd_pb2 as pb
+from tests.oracles.journal import (
+    BatchDeleted,
+    BatchWritten,
+    Change,
+    OfficeTaken,
+    OfficeVacated,
+    SnapshotPublished,
+)
+
+_CHANNEL_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_CALL_TIMEOUT_S = 2.0
+_PARTITION_KEY = re.compile(
+    rb"/partitions/(\d+)/(office|snapshot|halted|batch/\d+|slice/[^/]+/\d+)"
+)
+
+
+class WatchBroken(RuntimeError):
+    """The oracle did not see everything: nothing can be said about the run."""
+
+
+class StoreWatch:
+    """Collects every change under a prefix while a run goes on.
+
+    Args:
+        endpoints: ``host:port`` of the members.
+        prefix: What the cluster's keys start with.
+    """
+
+    def __init__(self, endpoints: Sequence[str], prefix: str = "/tenure") -> None:
+        self.changes: list[Change] = []
+        self.halted: set[int] = set()
+        self._endpoints = list(endpoints)
+        self._prefix = prefix.encode()
+        self._marker = self._prefix + b"/oracle"
+        self._epoch = 0
+        self._seen = 0
+        self._until: int | None = None
+        self._failure = ""
+        self._ended = threading.Event()
+        self._stopping = threading.Event()
+        self._calls: list[Any] = []
+        self._thread = threading.Thread(target=self._run, name="store-watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        for call in self._calls:
+            call.cancel()
+        self._thread.join(timeout=10)
+
+    def finish(self, timeout_s: float = 20.0) -> list[Change]:
+        """Every change up to now: a key of the oracle's own marks where now is.
+
+        Raises:
+            WatchBroken: the watch lost something, or the marker did not come.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._until = self._put_marker(deadline)
+        while not self._ended.wait(timeout=0.05):
+            if time.monotonic() > deadline or self._failure:
+                break
+        if self._failure or not self._ended.is_set():
+            raise WatchBroken(self._failure or f"revision {self._until} did not come in time")
+        return [change for change in self.changes if change.revision <= self._until]
+
+    def _put_marker(self, deadline: float) -> int:
+        request = pb.PutRequest(key=self._marker, value=b"end")
+        for endpoint in self._rotate():
+            try:
+                with grpc.insecure_channel(endpoint, _CHANNEL_OPTIONS) as channel:
+                    put = channel.unary_unary(
+                        "/etcdserverpb.KV/Put",
+                        request_serializer=pb.PutRequest.SerializeToString,
+                        response_deserializer=pb.PutResponse.FromString,
+                    )
+                    return int(put(request, timeout=_CALL_TIMEOUT_S).header.revision)
+            except grpc.RpcError as error:
+                if time.monotonic() > deadline:
+                    raise WatchBroken(f"etcd took no marker: {error}") from error
+        raise WatchBroken("there is no etcd member to ask")
+
+    def _rotate(self) -> Iterator[str]:
+        while not self._stopping.is_set():
+            yield from self._endpoints
+
+    def _run(self) -> None:
+        for endpoint in self._rotate():
+            # A member that is gone or frozen costs a moment; the next one goes on where it ended.
+            with contextlib.suppress(grpc.RpcError):
+                self._follow(endpoint)
+            if self._failure or self._ended.is_set():
+                return
+            self._stopping.wait(timeout=0.1)
+
+    def _follow(self, endpoint: str) -> None:
+        requests: queue.SimpleQueue[pb.WatchRequest | None] = queue.SimpleQueue()
+        create = pb.WatchCreateRequest(
+            key=self._prefix,
+            range_end=self._prefix[:-1] + bytes([self._prefix[-1] + 1]),
+            start_revision=self._seen + 1,
+        )
+        requests.put(pb.WatchRequest(create_request=create))
+        with grpc.insecure_channel(endpoint, _CHANNEL_OPTIONS) as channel:
+            watch: Callable[..., Any] = channel.stream_stream(
+                "/etcdserverpb.Watch/Watch",
+                request_serializer=pb.WatchRequest.SerializeToString,
+                response_deserializer=pb.WatchResponse.FromString,
+            )
+            # A member without a leader ends the stream instead of keeping it open in silence.
+            call = watch(iter(requests.get, None), metadata=(("hasleader", "true"),))
+            self._calls.append(call)
+            try:
+                for response in call:
+                    self._take(response)
+                    if self._failure or self._ended.is_set() or response.canceled:
+                        return
+            finally:
+                requests.put(None)
+                call.cancel()
+                self._calls.remove(call)
+
+    def _take(self, response: pb.WatchResponse) -> None:
+        if response.compact_revision:
+            self._failure = (
+                f"revisions {self._seen + 1} to {response.compact_revision} were compacted away"
+                " before the oracle saw them"
+            )
+            return
+        for event in response.events:
+            self._record(event)
+            self._seen = event.kv.mod_revision
+        if self._until is not None and self._seen >= self._until:
+            self._ended.set()
+
+    def _record(self, event: pb.Event) -> None:
+        kv, put = event.kv, event.type == pb.Event.PUT
+        name = kv.key.removeprefix(self._prefix)
+        if name == b"/epoch" and put:
+            self._epoch = int(kv.value)
+        match = _PARTITION_KEY.fullmatch(name)
+        if match is None:
+            return
+        partition, revision, what = int(match[1]), kv.mod_revision, match[2]
+        created = kv.create_revision == revision
+        if what == b"office":
+            if put and created:
+                self.changes.append(OfficeTaken(revision, partition, self._epoch))
+            elif not put:
+                self.changes.append(OfficeVacated(revision, partition))
+        elif what == b"snapshot" and put:
+            # The pointer's value is the snapshot's id, a zero byte, its manifest.
+            manifest = kv.value.partition(b"\0")[2]
+            self.changes.append(SnapshotPublished(revision, partition, manifest))
+        elif what == b"halted" and put:
+            self.halted.add(partition)
+        elif what.startswith(b"batch/"):
+            number = int(what.removeprefix(b"batch/"))
+            if put:
+                self.changes.append(BatchWritten(revision, partition, number, created, kv.value))
+            else:
+                self.changes.append(BatchDeleted(revision, partition, number))

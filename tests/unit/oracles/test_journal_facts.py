@@ -1,0 +1,134 @@
+"""The oracle's own decoding says what the product's encoder wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tenure.client.codec import encode_args
+from tenure.client.job import job
+from tenure.master.core import event
+from tenure.master.core.command import SubmitRow
+from tenure.master.core.record import Policy, RetryPolicy
+from tenure.master.journal.codec import encode_events
+from tenure.master.journal.frame import Chain
+from tenure.protocol.fence import Lease, Token
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import AttemptOutcome, JobState
+from tests.oracles.facts import Adopted, Closed, Granted, Settled, Submitted, TermBegan
+from tests.oracles.history import hash_of
+from tests.oracles.journal_facts import journal_facts
+
+FIRST, SECOND = Token(1, 7), Token(1, 9)
+A, B, C = JobId("a"), JobId("b"), JobId("c")
+
+
+@job(name="echo")
+def echo(text: str) -> str:
+    """A job that returns its argument."""
+    return text
+
+
+def submitted() -> event.JobsSubmitted:
+    """Three jobs with budgets of 2 and 1."""
+    setting = event.SubmittedSetting(
+        policy=Policy(name="echo", retry=RetryPolicy(max_attempts=2, max_lost=1)),
+        priority=5,
+        ready_ms=0,
+        state=JobState.PENDING,
+    )
+    rows = [SubmitRow(job, 0, encode_args(echo, (f"text {job}",), {}), "") for job in (A, B, C)]
+    return event.JobsSubmitted(now_ms=0, first_ordinal=0, settings=[setting], rows=rows)
+
+
+def granted(token: Token, first_seq: int, jobs: list[JobId], attempt: int) -> event.JobsGranted:
+    """One assignment."""
+    return event.JobsGranted(
+        now_ms=0,
+        token=token,
+        incarnation="i",
+        worker="w",
+        session_id=1,
+        assignment=1,
+        first_lease_seq=first_seq,
+        job_ids=jobs,
+        attempts=[attempt] * len(jobs),
+    )
+
+
+def ended(job_id: JobId, lease: Lease, state: JobState, losses: int) -> event.AttemptsEnded:
+    """One lost attempt."""
+    row = event.EndedRow(
+        job_id=job_id,
+        lease=lease,
+        outcome=AttemptOutcome.LOST,
+        state=state,
+        ready_ms=0,
+        started_ms=0,
+        attempts_charged=0,
+        losses_charged=losses,
+        undelivered=0,
+        fault=None,
+        failure_reason=None,
+    )
+    return event.AttemptsEnded(now_ms=0, rows=[row])
+
+
+def completed(job_id: JobId) -> event.JobsCompleted:
+    """One accepted result."""
+    result = msgspec.msgpack.encode(f"text {job_id}")
+    return event.JobsCompleted(now_ms=0, rows=[event.CompletedRow(job_id, 0, result, "")])
+
+
+def opened(token: Token) -> event.TermOpened:
+    """A term begins."""
+    return event.TermOpened(now_ms=0, token=token, incarnation="m", window_ms=0)
+
+
+def sealed(*batches: Sequence[Any]) -> list[bytes]:
+    """The batches as a store holds them."""
+    chain = Chain.start(0)
+    return [
+        chain.seal(
+            token=FIRST, stamp_ms=0, events=encode_events(events), event_count=len(events)
+        ).data
+        for events in batches
+    ]
+
+
+def test_facts_are_what_was_written() -> None:
+    """A life of three jobs over two terms: a loss, an adoption, a requeue."""
+    first, second = Lease(FIRST, 1, 0), Lease(SECOND, 1, 0)
+    lost = Lease(FIRST, 2, 0)
+    adopted = event.AdoptedRow(C, lost, 1, 0, 0)
+    facts = journal_facts(
+        sealed(
+            [opened(FIRST), submitted()],
+            [granted(FIRST, 1, [A], 1), ended(A, first, JobState.RETRYING, 1)],
+            [opened(SECOND), granted(SECOND, 1, [A, B], 2), completed(A)],
+            [event.LeasesAdopted(now_ms=0, incarnation="i", worker="w", rows=[adopted])],
+            [event.JobsCancelled(now_ms=0, job_ids=[B], reason="")],
+            [event.JobsRequeued(now_ms=0, rows=[event.RequeuedRow(B, 1)])],
+            [granted(SECOND, 3, [B], 1), ended(B, Lease(SECOND, 3, 1), JobState.FAILED, 1)],
+        )
+    )
+
+    b_first, b_second = Lease(SECOND, 2, 0).fence, Lease(SECOND, 3, 1).fence
+    assert facts == [
+        TermBegan(1, f"{1:08x}{7:016x}"),
+        *(Submitted(2, job, hash_of(f"text {job}"), 2, 1) for job in (A, B, C)),
+        Granted(3, A, first.fence, 1),
+        Closed(4, A, first.fence, "loss"),
+        TermBegan(5, f"{1:08x}{9:016x}"),
+        Granted(6, A, second.fence, 2),
+        Granted(6, B, b_first, 2),
+        Closed(7, A, second.fence, ""),
+        Settled(7, A, 0, second.fence, "COMPLETED", hash_of("text a")),
+        Adopted(8, C, lost.fence, 1),
+        Settled(9, B, 0, "", "CANCELLED", ""),
+        Granted(11, B, b_second, 1),
+        Closed(12, B, b_second, "loss"),
+        Settled(12, B, 1, b_second, "FAILED", ""),
+    ]
