@@ -1,7 +1,9 @@
 """The SDK: define jobs, submit them, wait for their results."""
 
+from tenure.client.client import AsyncClient, JobVerdict
 from tenure.client.context import JobContext, current_job
 from tenure.client.errors import (
+    BatchFailed,
     Cancelled,
     Fenced,
     JobCancelled,
@@ -16,9 +18,22 @@ from tenure.client.errors import (
     Unavailable,
     WaitTimeout,
 )
+from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import AsyncJob, Job, JobDef, Retry, job, named
+from tenure.client.sync import Client, JobHandle
+from tenure.client.watch import JobEvent
+from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
 
 __all__ = [
+    "AsyncClient",
+    "AsyncJobHandle",
+    "Client",
+    "JobEvent",
+    "JobHandle",
+    "JobVerdict",
+    "AttemptOutcome",
+    "FailureReason",
+    "JobState",
     "AsyncJob",
     "Job",
     "JobDef",
@@ -27,6 +42,7 @@ __all__ = [
     "named",
     "JobContext",
     "current_job",
+    "BatchFailed",
     "Cancelled",
     "Fenced",
     "JobCancelled",

@@ -10,18 +10,22 @@ TenureError
 │   └── LeaseLost      inside a job: another worker may have it; stop touching the world
 └── Unavailable    the cluster cannot answer now: try again
     └── WaitTimeout    wait for longer (it is a TimeoutError too)
+BatchFailed            map(): some were refused; has the handles of the others
 Permanent, RetryLater  raised by a job to say how its failure is to be treated
 ```
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from tenure.protocol.errors import Fenced, Rejected, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import ErrorCategory, FailureReason
 
 __all__ = [
+    "BatchFailed",
     "Cancelled",
     "Fenced",
     "JobCancelled",
@@ -114,6 +118,27 @@ class WaitTimeout(Unavailable, TimeoutError):
             metadata={"job_id": job_id, "timeout_s": f"{timeout_s:g}"},
         )
         self.job_id = job_id
+
+
+class BatchFailed(TenureError):
+    """Some jobs of a batch were not accepted; the others were.
+
+    Attributes:
+        handles: Of the accepted jobs, in order.
+        errors: Why the others were not, by their index in the batch.
+    """
+
+    def __init__(self, handles: Sequence[Any], errors: Mapping[int, TenureError]) -> None:
+        first = next(iter(errors.values()))
+        super().__init__(
+            f"expected to submit {len(handles) + len(errors)} jobs, but {len(errors)} were not "
+            f"accepted, the first because: {first.message}",
+            reason=first.reason,
+            metadata={"accepted": str(len(handles)), "refused": str(len(errors))},
+            retry_after_ms=first.retry_after_ms,
+        )
+        self.handles = handles
+        self.errors = dict(errors)
 
 
 class Cancelled(Rejected):

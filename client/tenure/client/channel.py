@@ -1,0 +1,175 @@
+"""The grpc.aio adapter of the transport port.
+
+Two channels to each address: long streams and unary calls do not share one, so neither waits for
+the other's flow control. gRPC's own retries are off: who calls knows what may be sent again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final, Generic, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from tenure.protocol.errors import TenureError, Unavailable, error_from_rpc
+from tenure.protocol.refusal import Reason
+
+M = TypeVar("M", bound=Message)
+
+#: A frozen peer is found after 5 + 2 seconds; keepalive alone would wait 60 s for the ping.
+CHANNEL_OPTIONS: Final[list[tuple[str, Any]]] = [
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_retries", 0),
+    # Without its own pool the stream channel would share its connection with the unary one.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.max_send_message_length", 64 * 1024 * 1024),
+]
+
+
+class GrpcTransport:
+    """Calls masters over plaintext gRPC. Use it from one event loop."""
+
+    def __init__(self) -> None:
+        self._unary: dict[str, grpc.aio.Channel] = {}
+        self._streams: dict[str, grpc.aio.Channel] = {}
+        self._closed = False
+
+    async def unary(
+        self, address: str, method: str, request: Message, response_type: type[M], timeout_s: float
+    ) -> M:
+        channel = self._channel(self._unary, address)
+        call = channel.unary_unary(
+            method,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response_type.FromString,
+        )(request, timeout=max(timeout_s, 0.001))
+        try:
+            response: M = await call
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, address=address) from None
+        finally:
+            call.cancel()
+        return response
+
+    def stream(self, address: str, method: str, response_type: type[M]) -> "GrpcStream[M]":
+        channel = self._channel(self._streams, address)
+        call = channel.stream_stream(
+            method,
+            request_serializer=_serialize,
+            response_deserializer=response_type.FromString,
+        )()
+        return GrpcStream(call, address)
+
+    async def close(self) -> None:
+        self._closed = True
+        channels = [*self._unary.values(), *self._streams.values()]
+        self._unary.clear()
+        self._streams.clear()
+        for channel in channels:
+            await channel.close()
+
+    def _channel(self, pool: dict[str, grpc.aio.Channel], address: str) -> grpc.aio.Channel:
+        if self._closed:
+            raise Unavailable(
+                "expected an open client, but it was closed; make a new one",
+                reason=Reason.UNREACHABLE,
+            )
+        channel = pool.get(address)
+        if channel is None:
+            channel = pool[address] = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        return channel
+
+
+class GrpcStream(Generic[M]):
+    """One bidirectional call."""
+
+    def __init__(self, call: Any, address: str) -> None:
+        self._call = call
+        self._address = address
+        self._abandoned = False
+
+    async def send(self, message: Message) -> None:
+        try:
+            await self._call.write(message)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, address=self._address) from None
+        except asyncio.InvalidStateError:
+            # grpc.aio says "already finished" to a late write; the status says why it finished.
+            raise await self._failure() from None
+        except asyncio.CancelledError:
+            self._reraise_own_cancel()
+            raise self._gone() from None
+
+    def __aiter__(self) -> AsyncIterator[M]:
+        return self._read()
+
+    async def _read(self) -> AsyncIterator[M]:
+        while True:
+            try:
+                message = await self._call.read()
+            except grpc.aio.AioRpcError as error:
+                raise error_from_rpc(error, address=self._address) from None
+            except asyncio.CancelledError:
+                self._reraise_own_cancel()
+                raise self._gone() from None
+            if message is grpc.aio.EOF:
+                return
+            yield message
+
+    async def close_sending(self) -> None:
+        try:
+            await self._call.done_writing()
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, address=self._address) from None
+        except asyncio.InvalidStateError:
+            raise await self._failure() from None
+
+    def cancel(self) -> None:
+        self._abandoned = True
+        self._call.cancel()
+
+    def _reraise_own_cancel(self) -> None:
+        """Lets a cancellation of this very task pass.
+
+        grpc.aio raises CancelledError for a cancelled *call* too, and that is no cancellation of
+        the task that reads it.
+        """
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+
+    async def _failure(self) -> TenureError:
+        if self._abandoned:
+            return self._gone()
+        code = await self._call.code()
+        if code is grpc.StatusCode.OK:
+            return self._gone()
+        return error_from_rpc(
+            grpc.aio.AioRpcError(
+                code,
+                await self._call.initial_metadata() or grpc.aio.Metadata(),
+                await self._call.trailing_metadata() or grpc.aio.Metadata(),
+                await self._call.details(),
+            ),
+            address=self._address,
+        )
+
+    def _gone(self) -> Unavailable:
+        return Unavailable(
+            f"expected an open stream to {self._address}, but it has ended",
+            reason=Reason.UNREACHABLE,
+            metadata={"address": self._address},
+        )
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()

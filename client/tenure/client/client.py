@@ -1,0 +1,487 @@
+"""``AsyncClient``: submit jobs, wait for them, look at them, stop them."""
+
+import asyncio
+import heapq
+import os
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
+
+from tenure.client.channel import GrpcTransport
+from tenure.client.cluster import ClusterView
+from tenure.client.codec import encode_args
+from tenure.client.errors import BatchFailed, invalid
+from tenure.client.handle import AsyncJobHandle
+from tenure.client.job import JobDef
+from tenure.client.router import Router
+from tenure.client.scope import TaskScope
+from tenure.client.submitter import Row, Submitter
+from tenure.client.topology import Rng, Topology, parse_addresses
+from tenure.client.transport import Transport
+from tenure.client.waiter import ResultFuture, Waiter
+from tenure.client.watch import JobEvent, Watch
+from tenure.protocol import limits
+from tenure.protocol.errors import TenureError, Unavailable, error_of, refusal_from_wire
+from tenure.protocol.ids import is_job_id, time_ms_of
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import JobState
+from tenure.v1 import jobs_pb2
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+_SERVICE: Final = "/tenure.v1.JobService/"
+_Verdicts = jobs_pb2.CancelJobsResponse | jobs_pb2.RequeueJobsResponse | jobs_pb2.PurgeJobsResponse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobVerdict:
+    """What became of one job of a batched call.
+
+    Attributes:
+        job_id: The job.
+        state: Its state after the call; None if it was purged or refused.
+        error: Why it was refused; None if it was not.
+    """
+
+    job_id: str
+    state: JobState | None
+    error: TenureError | None
+
+    def state_or_raise(self) -> JobState:
+        """The state, or the error raised."""
+        if self.error is not None:
+            raise self.error
+        if self.state is None:
+            raise TenureError(f"expected a state of job {self.job_id}, but the answer had none")
+        return self.state
+
+
+class _Core:
+    """What a client has once it is in use, all of one event loop."""
+
+    def __init__(
+        self, addresses: Sequence[str], transport: Transport, rng: Rng, timeout_s: float
+    ) -> None:
+        self.transport = transport
+        self.scope = TaskScope()
+        self.router = Router(transport, Topology(addresses, rng))
+        self.submitter = Submitter(self.router, self.scope, rng, timeout_s)
+        self.waiter = Waiter(self.router, self.scope)
+
+
+class AsyncClient:
+    """A connection to a cluster, for one event loop.
+
+    Finds the masters by itself, follows leaders through failovers, and makes batches of concurrent
+    submits. Use it with ``async with``, or call ``close()`` in the end.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        timeout: float = 30.0,
+        transport: Transport | None = None,
+        rng: Rng | None = None,
+    ) -> None:
+        """Connects at first use.
+
+        Args:
+            address: ``HOST:PORT`` of any master, or several, comma-separated; None reads
+                TENURE_ADDRESS, then takes 127.0.0.1:7400.
+            timeout: Seconds that one operation may take, failovers included. Waiting for a result
+                has its own.
+            transport: How masters are reached; None: gRPC.
+            rng: Randomness; None: seeded by the system.
+
+        Raises:
+            Rejected: The address is not of that form.
+        """
+        text = address or os.environ.get("TENURE_ADDRESS") or limits.DEFAULT_ADDRESS
+        self._addresses = parse_addresses(text)
+        if timeout <= 0:
+            raise invalid("timeout", f"more than 0 seconds, got {timeout}")
+        self._timeout_s = timeout
+        self._transport = transport
+        self._rng: Rng = rng or random.Random()
+        self._core: _Core | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends all streams; who still waits gets Unavailable. Idempotent."""
+        self._closed = True
+        core, self._core = self._core, None
+        if core is not None:
+            try:
+                await core.scope.close()
+            finally:
+                await core.transport.close()
+
+    @property
+    def cluster(self) -> ClusterView:
+        """The cluster itself: masters, leaders, workers."""
+        return ClusterView(self._started().router, self._timeout_s)
+
+    # ------------------------------------------------------------------------------- submitting
+
+    async def submit(
+        self, job: JobDef[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncJobHandle[R]:
+        """Submits one job; returns when it is durably accepted.
+
+        Concurrent calls share requests. After a failover the same job is sent again under the
+        same id, so it is never accepted twice. A cancelled call may or may not be accepted.
+
+        Args:
+            job: What to run; ``job.options(…)`` says how.
+            *args: For the function; checked against its signature.
+            **kwargs: For the function.
+
+        Raises:
+            Rejected: The job cannot be accepted; ``reason`` and ``field`` say why.
+            Unavailable: Nobody could accept it in time. OUTCOME_UNKNOWN: somebody may have.
+        """
+        row = Row(job.wire, encode_args(job, args, kwargs), job.settings.key)
+        await self._started().submitter.submit((row,))
+        if row.refusal is not None:
+            raise error_of(row.refusal)
+        return AsyncJobHandle(self, row.job_id, job.name, job)
+
+    async def map(
+        self, job: JobDef[Concatenate[T, ...], R], items: Iterable[T]
+    ) -> Sequence[AsyncJobHandle[R]]:
+        """Submits one job for each item, in few requests; returns when all are accepted.
+
+        Jobs of one queue keep the order of the items. It is not all or nothing.
+
+        Args:
+            job: A job that takes the item as its first argument.
+            items: The arguments.
+
+        Raises:
+            BatchFailed: Some were not accepted; it has the handles of the others.
+        """
+        return await self.submit_many(job, ((item,) for item in items))
+
+    async def submit_many(
+        self, job: JobDef[..., R], calls: Iterable[Sequence[Any]]
+    ) -> Sequence[AsyncJobHandle[R]]:
+        """Submits one job for each sequence of positional arguments. See ``map``."""
+        wire, key = job.wire, job.settings.key
+        rows = [Row(wire, encode_args(job, tuple(args), {}), key) for args in calls]
+        await self._started().submitter.submit(rows)
+        handles = [
+            AsyncJobHandle[R](self, row.job_id, job.name, job)
+            for row in rows
+            if row.refusal is None
+        ]
+        if len(handles) < len(rows):
+            errors = {
+                index: error_of(row.refusal)
+                for index, row in enumerate(rows)
+                if row.refusal is not None
+            }
+            raise BatchFailed(handles, errors)
+        return handles
+
+    # ---------------------------------------------------------------------------------- waiting
+
+    async def as_completed(
+        self, handles: Iterable[AsyncJobHandle[R]]
+    ) -> AsyncIterator[AsyncJobHandle[R]]:
+        """Yields handles as their jobs end; ``result()`` of such a handle returns at once.
+
+        A job that ended FAILED or CANCELLED is yielded too, and its ``result()`` raises.
+        """
+        done: deque[tuple[AsyncJobHandle[R], ResultFuture]] = deque()
+        some = asyncio.Event()
+
+        def notify(handle: AsyncJobHandle[R]) -> Callable[[ResultFuture], None]:
+            def arrived(future: ResultFuture) -> None:
+                done.append((handle, future))
+                some.set()
+
+            return arrived
+
+        core = await self._ready()
+        waiting: dict[ResultFuture, str] = {}
+        try:
+            for handle in handles:
+                future = core.waiter.lane(handle.id).expect(handle.id)
+                waiting[future] = handle.id
+                future.add_done_callback(notify(handle))
+            while waiting:
+                while done:
+                    handle, future = done.popleft()
+                    del waiting[future]
+                    handle.take(future.result())
+                    yield handle
+                if waiting:
+                    some.clear()
+                    await some.wait()
+        finally:
+            for future, job_id in waiting.items():
+                core.waiter.lane(job_id).forget(job_id, future)
+
+    async def wait_for_result(self, job_id: str) -> jobs_pb2.JobResult:
+        """The final state of a job as the master sends it. Waits as long as it takes."""
+        core = await self._ready()
+        return await core.waiter.result(job_id)
+
+    # ---------------------------------------------------------------------------------- looking
+
+    @overload
+    async def get(self, job_id: str) -> AsyncJobHandle[Any]: ...
+    @overload
+    async def get(self, job_id: str, job: JobDef[..., R]) -> AsyncJobHandle[R]: ...
+    async def get(self, job_id: str, job: JobDef[..., Any] | None = None) -> AsyncJobHandle[Any]:
+        """A handle of a job that was submitted earlier, here or elsewhere.
+
+        Args:
+            job_id: Its id.
+            job: Its definition; gives the result its type.
+
+        Raises:
+            Rejected: NOT_FOUND; or the job is another one than ``job``.
+        """
+        found = await self.describe(job_id)
+        if job is not None and job.name != found.options.name:
+            raise invalid("job", f"{found.options.name}, as {job_id} says, got {job.name}")
+        return AsyncJobHandle(self, job_id, found.options.name, job)
+
+    async def describe(self, job_id: str, *, with_payload: bool = False) -> jobs_pb2.Job:
+        """Everything that the cluster knows of a job: state, options, attempts, error.
+
+        Args:
+            job_id: The job.
+            with_payload: The encoded arguments and result, too.
+
+        Raises:
+            Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
+        """
+        response = await self._started().router.call(
+            await self._home(job_id),
+            _SERVICE + "GetJob",
+            jobs_pb2.GetJobRequest(job_id=job_id, without_payload=not with_payload),
+            jobs_pb2.GetJobResponse,
+            self._timeout_s,
+        )
+        return response.job
+
+    async def list(
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        queue: str = "",
+        name: str = "",
+        tenant: str = "",
+    ) -> AsyncIterator[jobs_pb2.Job]:
+        """Jobs, newest first, without payloads; pages are fetched as they are needed.
+
+        Args:
+            states: Only these; none: all.
+            queue: Only this one.
+            name: Only jobs of this name.
+            tenant: Only this one's.
+        """
+        core = await self._ready()
+        jobs = _filter(states, queue, name, tenant)
+        pages = [self._pages(p, jobs) for p in range(core.router.topology.partitions)]
+        # A merge of the partitions' own orders; the partition breaks ties, so jobs never compare.
+        heads: list[tuple[int, int, jobs_pb2.Job]] = []
+
+        async def advance(partition: int) -> None:
+            job = await anext(pages[partition], None)
+            if job is not None:
+                heapq.heappush(heads, (-time_ms_of(job.job_id), partition, job))
+
+        for partition in range(len(pages)):
+            await advance(partition)
+        while heads:
+            _, partition, job = heapq.heappop(heads)
+            yield job
+            await advance(partition)
+
+    async def count(
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        queue: str = "",
+        name: str = "",
+        tenant: str = "",
+    ) -> dict[JobState, int]:
+        """How many jobs are in each state; filters as in ``list``."""
+        core = await self._ready()
+        jobs = _filter(states, queue, name, tenant)
+        counts: dict[JobState, int] = {}
+        for partition in range(core.router.topology.partitions):
+            response = await core.router.call(
+                partition,
+                _SERVICE + "CountJobs",
+                jobs_pb2.CountJobsRequest(partition=partition, filter=jobs),
+                jobs_pb2.CountJobsResponse,
+                self._timeout_s,
+            )
+            for row in response.counts:
+                state = JobState(row.state)
+                counts[state] = counts.get(state, 0) + row.count
+        return counts
+
+    async def watch(
+        self,
+        *,
+        cursor: str | None = None,
+        states: Iterable[JobState] = (),
+        queue: str = "",
+        name: str = "",
+        tenant: str = "",
+    ) -> AsyncIterator[JobEvent]:
+        """Changes of jobs as they are committed, until the caller stops.
+
+        Args:
+            cursor: Go on after the event that carried it; None: from now on.
+            states: Only changes into these states; none: all.
+            queue: Only this one.
+            name: Only jobs of this name.
+            tenant: Only this one's.
+
+        Raises:
+            Rejected: CURSOR_EXPIRED: list the jobs, then watch without a cursor.
+        """
+        core = await self._ready()
+        watch = Watch(core.router, core.scope, _filter(states, queue, name, tenant))
+        async for event in watch.events(cursor):
+            yield event
+
+    # --------------------------------------------------------------------------------- changing
+
+    async def cancel(self, job_ids: Iterable[str], *, reason: str = "") -> Sequence[JobVerdict]:
+        """Asks jobs to stop. One verdict for each id, in order.
+
+        Args:
+            job_ids: The jobs.
+            reason: For the record.
+        """
+        return await self._change(
+            "CancelJobs",
+            job_ids,
+            lambda ids: jobs_pb2.CancelJobsRequest(job_ids=ids, reason=reason),
+            jobs_pb2.CancelJobsResponse,
+        )
+
+    async def requeue(self, job_ids: Iterable[str]) -> Sequence[JobVerdict]:
+        """Gives FAILED or CANCELLED jobs a new run. One verdict for each id, in order."""
+        return await self._change(
+            "RequeueJobs",
+            job_ids,
+            lambda ids: jobs_pb2.RequeueJobsRequest(job_ids=ids),
+            jobs_pb2.RequeueJobsResponse,
+        )
+
+    async def purge(self, job_ids: Iterable[str]) -> Sequence[JobVerdict]:
+        """Forgets jobs that have ended. One verdict for each id, in order."""
+        return await self._change(
+            "PurgeJobs",
+            job_ids,
+            lambda ids: jobs_pb2.PurgeJobsRequest(job_ids=ids),
+            jobs_pb2.PurgeJobsResponse,
+        )
+
+    # ---------------------------------------------------------------------------------- private
+
+    def _started(self) -> _Core:
+        if self._core is None:
+            if self._closed:
+                raise Unavailable(
+                    "expected an open client, but it was closed; make a new one",
+                    reason=Reason.UNREACHABLE,
+                )
+            transport = self._transport or GrpcTransport()
+            self._core = _Core(self._addresses, transport, self._rng, self._timeout_s)
+        return self._core
+
+    async def _ready(self) -> _Core:
+        core = self._started()
+        if not core.router.topology.partitions:
+            await core.router.ready(self._timeout_s)
+        return core
+
+    async def _home(self, job_id: str) -> int:
+        if not is_job_id(job_id):
+            raise invalid("job_id", f"a job's id, got {job_id!r}")
+        return (await self._ready()).router.topology.home_of_id(job_id)
+
+    async def _pages(self, partition: int, jobs: jobs_pb2.JobFilter) -> AsyncIterator[jobs_pb2.Job]:
+        request = jobs_pb2.ListJobsRequest(partition=partition, filter=jobs)
+        while True:
+            page = await self._started().router.call(
+                partition,
+                _SERVICE + "ListJobs",
+                request,
+                jobs_pb2.ListJobsResponse,
+                self._timeout_s,
+            )
+            for job in page.jobs:
+                yield job
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def _change(
+        self,
+        method: str,
+        job_ids: Iterable[str],
+        request: Callable[[Sequence[str]], Any],
+        response_type: type[_Verdicts],
+    ) -> Sequence[JobVerdict]:
+        """A batched change, split by partition and size."""
+        ids = [*job_ids]
+        by_partition: dict[int, list[str]] = {}
+        for job_id in ids:
+            by_partition.setdefault(await self._home(job_id), []).append(job_id)
+        verdicts: dict[str, JobVerdict] = {}
+        for partition, some in by_partition.items():
+            for start in range(0, len(some), limits.BATCH_JOBS_MAX):
+                response = await self._started().router.call(
+                    partition,
+                    _SERVICE + method,
+                    request(some[start : start + limits.BATCH_JOBS_MAX]),
+                    response_type,
+                    self._timeout_s,
+                )
+                for row in response.verdicts:
+                    verdicts[row.job_id] = _verdict(row)
+        return [verdicts[job_id] for job_id in ids]
+
+
+def _verdict(row: jobs_pb2.JobVerdict) -> JobVerdict:
+    return JobVerdict(
+        job_id=row.job_id,
+        state=JobState(row.state) if row.state else None,
+        error=error_of(refusal_from_wire(row.refusal)) if row.HasField("refusal") else None,
+    )
+
+
+def _filter(states: Iterable[JobState], queue: str, name: str, tenant: str) -> jobs_pb2.JobFilter:
+    return jobs_pb2.JobFilter(
+        states=[int(state) for state in states],  # type: ignore[misc]
+        queue=queue,
+        name=name,
+        tenant=tenant,
+    )

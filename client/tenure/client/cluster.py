@@ -1,0 +1,57 @@
+"""A look at the cluster itself: masters, leaders, workers."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from tenure.client.router import GET_TOPOLOGY, Router
+from tenure.protocol.errors import TenureError
+from tenure.v1 import cluster_pb2
+
+_SERVICE: Final = "/tenure.v1.ClusterService/"
+
+
+class ClusterView:
+    """Reads that any master answers."""
+
+    def __init__(self, router: Router, timeout_s: float) -> None:
+        self._router = router
+        self._timeout_s = timeout_s
+
+    async def topology(self) -> cluster_pb2.GetTopologyResponse:
+        """Partitions, their leaders, the masters' addresses and the cluster's clock."""
+        return await self._router.ask_any(
+            GET_TOPOLOGY,
+            cluster_pb2.GetTopologyRequest(),
+            cluster_pb2.GetTopologyResponse,
+            self._timeout_s,
+        )
+
+    async def members(self) -> Sequence[cluster_pb2.Member]:
+        """The masters that live."""
+        response = await self._router.ask_any(
+            _SERVICE + "ListMembers",
+            cluster_pb2.ListMembersRequest(),
+            cluster_pb2.ListMembersResponse,
+            self._timeout_s,
+        )
+        return response.members
+
+    async def status(self) -> tuple[list[cluster_pb2.GetStatusResponse], dict[str, TenureError]]:
+        """Every known master's own view, and why those that did not answer did not."""
+        topology = await self.topology()
+        views: list[cluster_pb2.GetStatusResponse] = []
+        failed: dict[str, TenureError] = {}
+        for address in topology.masters or self._router.topology.masters:
+            try:
+                view = await self._router.transport.unary(
+                    address,
+                    _SERVICE + "GetStatus",
+                    cluster_pb2.GetStatusRequest(),
+                    cluster_pb2.GetStatusResponse,
+                    self._timeout_s,
+                )
+            except TenureError as error:
+                failed[address] = error
+            else:
+                views.append(view)
+        return views, failed

@@ -1,0 +1,129 @@
+"""``AsyncJobHandle``: a submitted job, as its submitter holds it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tenure.client.codec import decode_result
+from tenure.client.errors import JobCancelled, JobFailed, RemoteError, WaitTimeout
+from tenure.protocol.errors import error_of, refusal_from_wire
+from tenure.protocol.vocabulary import ErrorCategory, FailureReason, JobState
+from tenure.v1 import jobs_pb2
+
+if TYPE_CHECKING:
+    from tenure.client.client import AsyncClient
+    from tenure.client.job import JobDef
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class AsyncJobHandle(Generic[R_co]):
+    """A job that the cluster has accepted.
+
+    Attributes:
+        id: The job's id. ``client.get(id)`` makes a handle of it again, in any process.
+        name: The job's name.
+    """
+
+    __slots__ = ("_client", "_job", "_result", "id", "name")
+
+    def __init__(
+        self, client: AsyncClient, job_id: str, name: str, job: JobDef[..., Any] | None
+    ) -> None:
+        """Used by ``AsyncClient``; without a job, results come back as plain values."""
+        self._client = client
+        self._job = job
+        self._result: jobs_pb2.JobResult | None = None
+        self.id = job_id
+        self.name = name
+
+    async def result(self, timeout: float | None = None) -> R_co:
+        """Waits until the job has ended, through failovers, and returns what it returned.
+
+        Args:
+            timeout: Seconds; None waits as long as it takes.
+
+        Raises:
+            JobFailed: It failed for good; the error and the attempts are in it.
+            JobCancelled: It was cancelled.
+            WaitTimeout: It has not ended yet, and goes on.
+            Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
+        """
+        return self._value(await self.outcome(timeout))
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the job has ended. False: it has not within ``timeout`` seconds."""
+        try:
+            await self.outcome(timeout)
+        except WaitTimeout:
+            return False
+        return True
+
+    async def status(self) -> JobState:
+        """The job's present state."""
+        return JobState((await self._client.describe(self.id)).state)
+
+    async def cancel(self, reason: str = "") -> JobState:
+        """Asks the job to stop, and returns its state after that.
+
+        A waiting job is CANCELLED at once. A running one stops at its next checkpoint; if it
+        completes before, it is COMPLETED.
+
+        Raises:
+            Rejected: WRONG_STATE if it has ended otherwise already.
+        """
+        (verdict,) = await self._client.cancel([self.id], reason=reason)
+        return verdict.state_or_raise()
+
+    async def requeue(self) -> JobState:
+        """Runs a FAILED or CANCELLED job again, with a fresh budget.
+
+        Raises:
+            Rejected: WRONG_STATE if it is neither.
+        """
+        (verdict,) = await self._client.requeue([self.id])
+        self._result = None
+        return verdict.state_or_raise()
+
+    async def outcome(self, timeout: float | None = None) -> jobs_pb2.JobResult:
+        """The raw final state, asked for once. See ``result``."""
+        if self._result is None:
+            if timeout is None:
+                self._result = await self._client.wait_for_result(self.id)
+            else:
+                try:
+                    async with asyncio.timeout(timeout):
+                        self._result = await self._client.wait_for_result(self.id)
+                except TimeoutError:
+                    raise WaitTimeout(self.id, timeout) from None
+        return self._result
+
+    def take(self, result: jobs_pb2.JobResult) -> None:
+        """Takes a final state that arrived by another way than ``outcome``."""
+        self._result = result
+
+    def _value(self, result: jobs_pb2.JobResult) -> R_co:
+        """What a final state means: a value or an error."""
+        state = int(result.state)
+        if state == JobState.COMPLETED:
+            value: R_co = decode_result(result.result, result.content_type, self._job)
+            return value
+        if result.HasField("refusal"):
+            raise error_of(refusal_from_wire(result.refusal))
+        if state == JobState.CANCELLED:
+            raise JobCancelled(self.id)
+        raise JobFailed(
+            self.id,
+            RemoteError(
+                type=result.error.type,
+                message=result.error.message,
+                traceback=result.error.traceback,
+                category=ErrorCategory(result.error.category) if result.error.category else None,
+            ),
+            result.attempts,
+            FailureReason(result.failure_reason) if result.failure_reason else None,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.id}>"

@@ -1,0 +1,188 @@
+"""Calls to the leader of a partition, whoever that is by now."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message
+
+from tenure.client.topology import Topology
+from tenure.client.transport import Transport
+from tenure.protocol.errors import TenureError, Unavailable, error_of
+from tenure.protocol.refusal import Reason
+from tenure.v1 import cluster_pb2
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+#: Outcomes after which the same request may be sent again, to the same leader or the next one.
+RESEND: Final = frozenset(
+    {
+        Reason.NOT_LEADER,
+        Reason.FROZEN,
+        Reason.OUTCOME_UNKNOWN,
+        Reason.UNREACHABLE,
+        Reason.STORE_UNAVAILABLE,
+        Reason.DEADLINE_EXCEEDED,
+    }
+)
+
+#: One call's own deadline; the caller's may allow for several.
+CALL_TIMEOUT_S: Final = 5.0
+TOPOLOGY_TIMEOUT_S: Final = 2.0
+GET_TOPOLOGY: Final = "/tenure.v1.ClusterService/GetTopology"
+
+
+class Router:
+    """Finds leaders and calls them again after a failover.
+
+    Attributes:
+        transport: How masters are reached.
+        topology: What is known of the cluster.
+    """
+
+    def __init__(self, transport: Transport, topology: Topology) -> None:
+        self.transport = transport
+        self.topology = topology
+        self._asking = asyncio.Lock()
+        self._asked = 0
+        self._failure: TenureError | None = None
+
+    async def ready(self, timeout_s: float) -> None:
+        """Returns when the number of partitions is known.
+
+        Raises:
+            Unavailable: No master has answered in time.
+        """
+        await self._until(self._known, timeout_s)
+
+    async def leader(self, partition: int) -> str:
+        """The partition's leader, asking a master if it is not known.
+
+        Raises:
+            Unavailable: No master answers, or none leads the partition now.
+        """
+        address = self.topology.leader(partition)
+        if address is None:
+            await self.refresh()
+            address = self.topology.leader(partition)
+        if address is None:
+            raise Unavailable(
+                f"expected partition {partition} to have a leader, but it has none now",
+                reason=Reason.NOT_LEADER,
+                metadata={"partition": str(partition)},
+            )
+        return address
+
+    async def refresh(self) -> None:
+        """Asks a master for the topology. Those who ask at the same time share one call.
+
+        Raises:
+            TenureError: The master asked did not answer; the next refresh asks another one.
+        """
+        seen = self._asked
+        async with self._asking:
+            if self._asked == seen:
+                await self._ask()
+            elif self._failure is not None:
+                # A copy: one instance raised by many tasks would collect all their tracebacks.
+                raise error_of(self._failure.to_refusal())
+
+    async def call(
+        self,
+        partition: int,
+        method: str,
+        request: Message,
+        response_type: type[M],
+        timeout_s: float,
+    ) -> M:
+        """Calls the partition's leader until it answers or the time is up.
+
+        Raises:
+            TenureError: The leader's refusal, or the last failure when the time was up.
+        """
+
+        async def once() -> M:
+            address = await self.leader(partition)
+            try:
+                return await self.transport.unary(
+                    address, method, request, response_type, CALL_TIMEOUT_S
+                )
+            except TenureError as error:
+                self.topology.failed(partition, address, error)
+                raise
+
+        return await self._until(once, timeout_s)
+
+    async def ask_any(
+        self, method: str, request: Message, response_type: type[M], timeout_s: float
+    ) -> M:
+        """Calls any master, the next one if one does not answer.
+
+        Raises:
+            TenureError: A refusal, or the last failure when the time was up.
+        """
+
+        async def once() -> M:
+            address = self.topology.next_master()
+            try:
+                return await self.transport.unary(
+                    address, method, request, response_type, CALL_TIMEOUT_S
+                )
+            except Unavailable:
+                self.topology.lost(address)
+                raise
+
+        return await self._until(once, timeout_s)
+
+    async def _known(self) -> None:
+        if not self.topology.partitions:
+            await self.refresh()
+
+    async def _ask(self) -> None:
+        address = self.topology.next_master()
+        loop = asyncio.get_running_loop()
+        try:
+            answer = await self.transport.unary(
+                address,
+                GET_TOPOLOGY,
+                cluster_pb2.GetTopologyRequest(),
+                cluster_pb2.GetTopologyResponse,
+                TOPOLOGY_TIMEOUT_S,
+            )
+        except TenureError as error:
+            self.topology.lost(address)
+            self._failure = error
+            self._asked += 1
+            raise
+        self._failure = None
+        self._asked += 1
+        self.topology.learned(answer, loop.time())
+
+    async def _until(self, once: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+        """Tries until it succeeds, is refused for good, or the time is up."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        last: Unavailable | None = None
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await once()
+            except TimeoutError:
+                raise last or _timed_out(timeout_s) from None
+            except Unavailable as error:
+                failures += 1
+                delay = self.topology.backoff_s(failures)
+                if error.reason not in RESEND or loop.time() + delay >= deadline:
+                    raise
+                last = error
+            await asyncio.sleep(delay)
+
+
+def _timed_out(timeout_s: float) -> Unavailable:
+    return Unavailable(
+        f"expected an answer within {timeout_s:g} s, but none came; is a master running?",
+        reason=Reason.DEADLINE_EXCEEDED,
+        metadata={"timeout_s": f"{timeout_s:g}"},
+    )

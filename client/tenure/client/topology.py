@@ -1,0 +1,165 @@
+"""Who leads which partition, what the cluster's clock says, whom to ask next. Sans-IO.
+
+Times come in as seconds of the event loop's clock (it never jumps, so the cluster's clock is kept
+as an offset to it and no wall clock is read).
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from tenure.client.errors import invalid
+from tenure.protocol.errors import TenureError
+from tenure.protocol.fence import NO_TOKEN, Token
+from tenure.protocol.ids import home_partition, partition_of
+from tenure.protocol.refusal import Reason
+from tenure.v1 import cluster_pb2
+
+#: ErrorInfo metadata of NOT_LEADER: the leader's address, if the refusing master knows it.
+LEADER_HINT: Final = "leader"
+#: ErrorInfo metadata of REQUEST_TOO_OLD and ID_FROM_FUTURE: the leader's clock.
+CLUSTER_TIME: Final = "now_ms"
+
+BACKOFF_BASE_S: Final = 0.1
+BACKOFF_CAP_S: Final = 2.0
+
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/,\[\]]+):([0-9]{1,5})")
+
+
+class Rng(Protocol):
+    """Randomness (``random.Random`` fits)."""
+
+    def random(self) -> float:
+        """Uniform in [0, 1)."""
+
+    def getrandbits(self, k: int, /) -> int:
+        """k random bits."""
+
+
+def parse_addresses(text: str) -> list[str]:
+    """``HOST:PORT``, one or several, comma-separated.
+
+    Raises:
+        Rejected: The text is something else.
+    """
+    addresses = [part.strip() for part in text.split(",") if part.strip()]
+    for address in addresses:
+        match = _ADDRESS.fullmatch(address)
+        if match is None or not 0 < int(match[2]) < 65_536:
+            raise invalid("address", f"HOST:PORT, one or several, comma-separated, got {text!r}")
+    if not addresses:
+        raise invalid("address", "HOST:PORT, got nothing")
+    return addresses
+
+
+def backoff_s(failures: int, rng: Rng) -> float:
+    """How long to wait after so many failures in a row: exponential, with full jitter.
+
+    The first failure costs no wait: most often the leader has only moved.
+    """
+    if failures <= 1:
+        return 0.0
+    # 2**5 is beyond the cap already; a larger power would overflow after days of failures.
+    ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 5))
+    return rng.random() * ceiling
+
+
+class Topology:
+    """What a client knows of the cluster.
+
+    Attributes:
+        partitions: How many there are; 0 until a master has said it.
+    """
+
+    def __init__(self, seeds: Sequence[str], rng: Rng | None = None) -> None:
+        self._masters: dict[str, None] = dict.fromkeys(seeds)
+        self._leaders: dict[int, str] = {}
+        self._tokens: dict[int, Token] = {}
+        self._homes: dict[tuple[str, str], int] = {}
+        self._rng: Rng = rng or random.Random()
+        self._next = 0
+        self._clock_offset_s: float | None = None
+        self.partitions = 0
+
+    def learned(self, answer: cluster_pb2.GetTopologyResponse, at_s: float) -> None:
+        """Takes a master's view. A leader under an older token than one known is no news."""
+        if answer.partition_count != self.partitions:
+            self._homes.clear()
+            self.partitions = answer.partition_count
+        for leader in answer.leaders:
+            token = Token(leader.token.epoch, leader.token.revision)
+            if token >= self._tokens.get(leader.partition, NO_TOKEN):
+                self._tokens[leader.partition] = token
+                self._leaders[leader.partition] = leader.address
+        for address in answer.masters:
+            self._masters.setdefault(address)
+        self.clock_seen(answer.now_ms, at_s)
+
+    def home(self, tenant: str, queue: str) -> int:
+        """The partition in which a queue lives. ``partitions`` must be known."""
+        key = (tenant, queue)
+        home = self._homes.get(key)
+        if home is None:
+            home = self._homes[key] = home_partition(tenant, queue, self.partitions)
+        return home
+
+    def home_of_id(self, job_id: str) -> int:
+        """The partition that a job id names. ``partitions`` must be known.
+
+        Raises:
+            Rejected: No such partition, so the id comes from another cluster.
+        """
+        home = partition_of(job_id)
+        if home >= self.partitions:
+            raise invalid("job_id", f"of this cluster, but {job_id} is not: no partition {home}")
+        return home
+
+    def leader(self, partition: int) -> str | None:
+        """The address of the partition's leader, if known."""
+        return self._leaders.get(partition)
+
+    def failed(self, partition: int, address: str, error: TenureError) -> None:
+        """Takes what a failed call to a partition's supposed leader says about the cluster."""
+        if error.reason is Reason.NOT_LEADER:
+            hint = error.metadata.get(LEADER_HINT, "")
+            if hint and hint != address:
+                self._masters.setdefault(hint)
+                self._leaders[partition] = hint
+            elif self._leaders.get(partition) == address:
+                del self._leaders[partition]
+        elif error.reason in (Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED):
+            self.lost(address)
+
+    def lost(self, address: str) -> None:
+        """Nobody answers there: forget that it leads, and ask another master next."""
+        for partition in [p for p, known in self._leaders.items() if known == address]:
+            del self._leaders[partition]
+        masters = list(self._masters)
+        if address in masters and masters[self._next % len(masters)] == address:
+            self._next += 1
+
+    def next_master(self) -> str:
+        """Whom to ask for the topology: the same one until it is lost."""
+        masters = list(self._masters)
+        return masters[self._next % len(masters)]
+
+    @property
+    def masters(self) -> list[str]:
+        """All addresses known, those given by the user first."""
+        return list(self._masters)
+
+    def clock_seen(self, cluster_ms: int, at_s: float) -> None:
+        """The cluster's clock showed this when the answer was read."""
+        if cluster_ms > 0:
+            self._clock_offset_s = cluster_ms / 1000 - at_s
+
+    def cluster_ms(self, at_s: float) -> int:
+        """The cluster's clock; ids are minted by it. 0 until a master has told it."""
+        if self._clock_offset_s is None:
+            return 0
+        return int((self._clock_offset_s + at_s) * 1000)
+
+    def backoff_s(self, failures: int) -> float:
+        """How long to wait after so many failures in a row."""
+        return backoff_s(failures, self._rng)

@@ -1,0 +1,139 @@
+"""Watches: the changes of jobs in all partitions as one stream, with a cursor to go on from."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from tenure.client.errors import invalid
+from tenure.client.router import RESEND, Router
+from tenure.client.scope import TaskScope
+from tenure.protocol.errors import TenureError, Unavailable
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import JobState
+from tenure.v1 import jobs_pb2
+
+WATCH_JOBS: Final = "/tenure.v1.JobService/WatchJobs"
+#: Answers that may wait unread before the streams are read no further.
+BUFFERED_MAX: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """One change of one job.
+
+    Attributes:
+        job_id: The job.
+        state: Its state after the change. RUNNING is best effort.
+        name: The job's name.
+        queue: Its queue.
+        at: When, by the cluster's clock.
+        cursor: Pass it to ``watch`` to go on after this change.
+    """
+
+    job_id: str
+    state: JobState
+    name: str
+    queue: str
+    at: datetime
+    cursor: str
+
+
+def parse_cursor(text: str) -> dict[int, int]:
+    """``partition:seq``, comma-separated.
+
+    Raises:
+        Rejected: The text is no cursor.
+    """
+    try:
+        pairs = [part.split(":") for part in text.split(",") if part]
+        return {int(partition): int(seq) for partition, seq in pairs}
+    except ValueError:
+        raise invalid("cursor", f"one that an event carried, got {text!r}") from None
+
+
+def format_cursor(positions: Mapping[int, int]) -> str:
+    """The text form of how far a watch has come in each partition."""
+    return ",".join(f"{partition}:{seq}" for partition, seq in sorted(positions.items()))
+
+
+class Watch:
+    """One watch over all partitions. Follows leaders; resumes where it was."""
+
+    def __init__(self, router: Router, scope: TaskScope, jobs: jobs_pb2.JobFilter) -> None:
+        self._router = router
+        self._scope = scope
+        self._filter = jobs
+        self._positions: dict[int, int] = {}
+        self._answers: asyncio.Queue[jobs_pb2.WatchJobsResponse | TenureError] = asyncio.Queue(
+            BUFFERED_MAX
+        )
+
+    async def events(self, cursor: str | None) -> AsyncIterator[JobEvent]:
+        """Changes after the cursor; without one, from now on."""
+        self._positions = parse_cursor(cursor) if cursor else {}
+        reached = dict(self._positions)
+        pumps = [
+            await self._scope.start(self._pump(partition))
+            for partition in range(self._router.topology.partitions)
+        ]
+        try:
+            while True:
+                answer = await self._answers.get()
+                if isinstance(answer, TenureError):
+                    raise answer
+                partition = answer.position.partition
+                for change in answer.changes:
+                    reached[partition] = change.seq
+                    yield JobEvent(
+                        job_id=change.job_id,
+                        state=JobState(change.state),
+                        name=change.name,
+                        queue=change.queue,
+                        at=change.changed_at.ToDatetime(UTC),
+                        cursor=format_cursor(reached),
+                    )
+                reached[partition] = max(reached.get(partition, 0), answer.position.seq)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+
+    async def _pump(self, partition: int) -> None:
+        """Reads one partition until refused for good."""
+        failures = 0
+        while True:
+            address = ""
+            try:
+                address = await self._router.leader(partition)
+                await self._read(partition, address)
+                failures = 0
+            except Unavailable as error:
+                if error.reason not in RESEND:
+                    await self._answers.put(error)
+                    return
+                self._router.topology.failed(partition, address, error)
+                failures += 1
+            except TenureError as error:
+                await self._answers.put(error)
+                return
+            await asyncio.sleep(self._router.topology.backoff_s(failures))
+
+    async def _read(self, partition: int, address: str) -> None:
+        stream = self._router.transport.stream(address, WATCH_JOBS, jobs_pb2.WatchJobsResponse)
+        try:
+            request = jobs_pb2.WatchJobsRequest(partition=partition, filter=self._filter)
+            if partition in self._positions:
+                request.after_seq = self._positions[partition]
+            await stream.send(request)
+            await stream.close_sending()
+            async for answer in stream:
+                answer.position.partition = partition
+                await self._answers.put(answer)
+                self._positions[partition] = answer.position.seq
+        finally:
+            stream.cancel()
+        raise Unavailable(
+            f"expected the leader of partition {partition} to go on, but it ended the watch",
+            reason=Reason.UNREACHABLE,
+        )
