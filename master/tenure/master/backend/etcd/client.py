@@ -25,6 +25,7 @@ from tenure.etcdapi import etcd_pb2 as pb
 from tenure.master.backend.etcd.errors import (
     Compacted,
     EtcdError,
+    HistoryRewound,
     LeaseNotFound,
     OutcomeUnknown,
     Unavailable,
@@ -199,6 +200,9 @@ class EtcdClient:
         self._current = 0
         self._call_timeout_s = call_timeout_s
         self._closed = False
+        self._cluster_id = 0
+        # The newest revision that an answer has shown.
+        self._revision = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -221,6 +225,11 @@ class EtcdClient:
         """The address the next call goes to."""
         return self._endpoints[self._current].address
 
+    @property
+    def cluster_id(self) -> int:
+        """The id of the cluster that answered first; 0 before any answer."""
+        return self._cluster_id
+
     async def close(self) -> None:
         """Close all channels; calls under way end as if their connection had broken."""
         self._closed = True
@@ -242,7 +251,7 @@ class EtcdClient:
         serializable: bool = False,
         timeout_s: float | None = None,
     ) -> pb.RangeResponse:
-        """Read ``key``, or ``[key, range_end)`` in key order; linearizable unless told not to be."""
+        """Read ``key`` or ``[key, range_end)``, in key order; linearizable by default."""
         request = pb.RangeRequest(
             key=key,
             range_end=range_end,
@@ -253,7 +262,10 @@ class EtcdClient:
             serializable=serializable,
             sort_order=pb.RangeRequest.DESCEND if descending else pb.RangeRequest.NONE,
         )
-        return await self._call(_RANGE, request, timeout_s=timeout_s)
+        floor = 0 if serializable else self._revision
+        response = await self._call(_RANGE, request, timeout_s=timeout_s)
+        self._check_history(response.header, floor)
+        return response
 
     async def txn(
         self,
@@ -264,7 +276,10 @@ class EtcdClient:
         """Run one of two branches, atomically. A put or delete is a transaction of one."""
         request = pb.TxnRequest(compare=compare, success=success, failure=failure)
         reads = all(op.WhichOneof("request") == "request_range" for op in (*success, *failure))
-        return await self._call(_TXN_READ if reads else _TXN, request)
+        floor = self._revision
+        response = await self._call(_TXN_READ if reads else _TXN, request)
+        self._check_history(response.header, floor)
+        return response
 
     async def compact(self, revision: int) -> None:
         """Forget superseded revisions before ``revision``; what is current stays.
@@ -473,6 +488,26 @@ class EtcdClient:
         if isinstance(known, Unavailable | OutcomeUnknown):
             self._rotate(endpoint)
         return known
+
+    def _check_history(self, header: pb.ResponseHeader, floor: int) -> None:
+        """Refuse an answer that linearizability rules out.
+
+        Args:
+            header: the answer's.
+            floor: the newest revision seen when the call was made.
+        """
+        self._cluster_id = self._cluster_id or header.cluster_id
+        if header.cluster_id != self._cluster_id:
+            raise HistoryRewound(
+                f"expected answers from etcd cluster {self._cluster_id:x}, but a member of"
+                f" {header.cluster_id:x} answered; was a backup restored?"
+            )
+        if header.revision < floor:
+            raise HistoryRewound(
+                f"expected a revision of at least {floor}, but got {header.revision}; was a"
+                f" backup restored, or does this etcd lose writes?"
+            )
+        self._revision = max(self._revision, header.revision)
 
     def _rotate(self, failed: _Endpoint) -> None:
         # Several calls may fail on one endpoint together; only the first of them moves on.

@@ -69,6 +69,13 @@ class LeaseExists(EtcdError):
     """The lease id is taken: by an earlier grant of unknown outcome, if the id was our own."""
 
 
+class HistoryRewound(EtcdError):
+    """A member answered from another cluster, or from a past this client has already left.
+
+    Etcd promises neither can happen; a restored backup or a version that loses writes does it.
+    """
+
+
 class Refused(EtcdError):
     """The server will never take this request as it is (too large, not permitted, malformed)."""
 

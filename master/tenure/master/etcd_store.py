@@ -1,0 +1,323 @@
+"""The store in etcd: bootstrap, the member keys, and a journal and an election per partition."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from tenure.etcdapi import etcd_pb2 as pb
+from tenure.master.backend.errors import StoreMismatch
+from tenure.master.backend.etcd import operation as op
+from tenure.master.backend.etcd.client import EtcdClient, EtcdTls
+from tenure.master.backend.etcd.errors import EtcdError, LeaseExists, LeaseNotFound
+from tenure.master.backend.etcd.keyspace import DEFAULT_PREFIX, ClusterKeys
+from tenure.master.backend.etcd.resolution import failed, resolve
+from tenure.master.election.etcd import OFFICE_TTL_S, EtcdElection
+from tenure.master.election.port import Candidate, Member
+from tenure.master.journal.etcd import EtcdJournal
+from tenure.master.journal.frame import genesis
+from tenure.protocol.errors import Rejected, TenureError
+from tenure.protocol.fence import Token
+from tenure.protocol.refusal import Reason
+
+#: The layout of the key space; a store with another one is not opened.
+FORMAT: Final = 1
+#: Renew a member key at about a third of this.
+MEMBER_TTL_S: Final = 10
+
+_FIRST_EPOCH: Final = 1
+_DEFAULT_PORT: Final = 2379
+_TLS_FILES: Final = ("ca", "cert", "key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdUrl:
+    """``etcd://host:port,host:port[/prefix][?ca=FILE&cert=FILE&key=FILE]``, taken apart.
+
+    Attributes:
+        endpoints: ``host:port`` each; the port defaults to 2379.
+        prefix: What all keys start with.
+        tls: Set when ``ca`` is given.
+    """
+
+    endpoints: tuple[str, ...]
+    prefix: str = DEFAULT_PREFIX
+    tls: EtcdTls | None = None
+
+    @classmethod
+    def parse(cls, url: str) -> EtcdUrl:
+        """Read a store URL, and the certificate files it names.
+
+        Raises:
+            Rejected: it is not one, or a file cannot be read.
+        """
+        parts = urlsplit(url)
+        hosts = [host for host in parts.netloc.split(",") if host]
+        files = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if parts.scheme != "etcd" or not hosts:
+            raise _bad_url(url, "etcd://HOST:PORT,HOST:PORT[/prefix]")
+        if unknown := sorted(set(files) - set(_TLS_FILES)):
+            raise _bad_url(url, f"no parameters but ca, cert and key (got {', '.join(unknown)})")
+        if files and ("ca" not in files or ("cert" in files) != ("key" in files)):
+            raise _bad_url(url, "ca, and cert and key together")
+        try:
+            paths = [Path(files[name]) if name in files else None for name in _TLS_FILES]
+            tls = EtcdTls.from_files(paths[0], *paths[1:]) if paths[0] else None
+        except OSError as error:
+            raise _bad_url(url, f"files that can be read ({error})") from error
+        return cls(
+            endpoints=tuple(host if ":" in host else f"{host}:{_DEFAULT_PORT}" for host in hosts),
+            prefix=parts.path.rstrip("/") or DEFAULT_PREFIX,
+            tls=tls,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """The bootstrap record, with the epoch that is kept beside it."""
+
+    cluster_id: str
+    format: int
+    partitions: int
+    etcd_cluster_id: str
+    epoch: int
+
+
+class EtcdStore:
+    """What a master opens at start; see ``store.Store``. Made by ``open_etcd_store``."""
+
+    def __init__(
+        self,
+        client: EtcdClient,
+        keys: ClusterKeys,
+        record: _Record,
+        candidate: Candidate,
+        office_ttl_s: int,
+    ) -> None:
+        self.cluster_id = record.cluster_id
+        self.partitions = record.partitions
+        self._client = client
+        self._keys = keys
+        self._epoch = record.epoch
+        self._candidate = candidate
+        self._office_ttl_s = office_ttl_s
+        #: 0: no member key was written yet, or its lease has ended.
+        self._member_lease = 0
+
+    def election(self, partition: int) -> EtcdElection:
+        return EtcdElection(
+            self._client,
+            self._keys.partition(partition),
+            self._candidate,
+            self._epoch,
+            ttl_s=self._office_ttl_s,
+        )
+
+    def journal(self, partition: int) -> EtcdJournal:
+        return EtcdJournal(self._client, self._keys.partition(partition))
+
+    async def register(self, candidate: Candidate, version: str, wall_ms: int) -> None:
+        action = f"write the member key of {candidate.name}"
+        value = json.dumps(
+            {
+                "incarnation": candidate.incarnation,
+                "name": candidate.name,
+                "address": candidate.address,
+                "version": version,
+                "wall_ms": wall_ms,
+            }
+        )
+        try:
+            if self._member_lease:
+                try:
+                    await resolve(lambda: self._client.lease_keepalive(self._member_lease), action)
+                except LeaseNotFound:
+                    self._member_lease = 0
+            if not self._member_lease:
+                self._member_lease = await self._grant_member_lease(action)
+            key = self._keys.member(candidate.incarnation)
+            put = op.put(key, value.encode(), lease=self._member_lease)
+            # Putting the same value twice is harmless.
+            guard = self._keys.epoch_is(self._epoch)
+            answer = await resolve(lambda: self._client.txn([guard], [put]), action)
+        except EtcdError as error:
+            raise failed(action, error) from error
+        if not answer.succeeded:
+            raise StoreMismatch(
+                f"expected to {action} in epoch {self._epoch}, but the cluster was restored"
+                " meanwhile; restart this master",
+                reason=Reason.STORE_MISMATCH,
+            )
+
+    async def members(self) -> list[Member]:
+        action = "list the masters"
+        prefix = self._keys.members
+        try:
+            found = await resolve(lambda: self._client.range(prefix, op.prefix_end(prefix)), action)
+        except EtcdError as error:
+            raise failed(action, error) from error
+        return [_member(kv) for kv in found.kvs]
+
+    async def close(self) -> None:
+        lease, self._member_lease = self._member_lease, 0
+        if lease:
+            # A courtesy to the others; without it the key goes when its lease ends.
+            with suppress(EtcdError):
+                await self._client.lease_revoke(lease)
+        await self._client.close()
+
+    async def _grant_member_lease(self, action: str) -> int:
+        lease_id = secrets.randbits(62) + 1
+        with suppress(LeaseExists):
+            await resolve(lambda: self._client.lease_grant(MEMBER_TTL_S, lease_id), action)
+        return lease_id
+
+
+async def open_etcd_store(
+    url: str,
+    candidate: Candidate,
+    *,
+    partitions: int | None,
+    wall_ms: int,
+    office_ttl_s: int = OFFICE_TTL_S,
+) -> EtcdStore:
+    """Open the store, and bootstrap it if nobody has yet.
+
+    Args:
+        url: See ``EtcdUrl``.
+        candidate: Who will stand for its offices.
+        partitions: How many it has, or shall have; None takes what there is, or 1.
+        wall_ms: UTC since the Unix epoch, for batch 0.
+        office_ttl_s: An office's time to live without a keepalive.
+
+    Raises:
+        Rejected: The URL is wrong.
+        StoreMismatch: The store was made otherwise, or etcd was restored from a backup.
+        StoreUnavailable: Etcd does not answer; try again.
+    """
+    parsed = EtcdUrl.parse(url)
+    keys = ClusterKeys(parsed.prefix)
+    client = EtcdClient(parsed.endpoints, tls=parsed.tls)
+    try:
+        record = await _read_record(client, keys)
+        if record is None:
+            record = await _bootstrap(client, keys, partitions or 1, wall_ms)
+        _check(record, client, partitions)
+        await client.check_versions()
+    except EtcdError as error:
+        await client.close()
+        raise failed("open the store", error) from error
+    except BaseException:
+        await client.close()
+        raise
+    return EtcdStore(client, keys, record, candidate, office_ttl_s)
+
+
+async def _read_record(client: EtcdClient, keys: ClusterKeys) -> _Record | None:
+    answer = await resolve(
+        lambda: client.txn(success=[op.get(keys.record), op.get(keys.epoch)]), "open the store"
+    )
+    record, epoch = (response.response_range.kvs for response in answer.responses)
+    if not record:
+        return None
+    fields = json.loads(record[0].value)
+    if fields["format"] != FORMAT:
+        raise StoreMismatch(
+            f"expected a store of format {FORMAT}, but it has format {fields['format']}; run the"
+            " release of Tenure that made it, or a newer one",
+            reason=Reason.STORE_MISMATCH,
+        )
+    return _Record(
+        cluster_id=fields["cluster_id"],
+        format=fields["format"],
+        partitions=fields["partitions"],
+        etcd_cluster_id=fields["etcd_cluster_id"],
+        epoch=int(epoch[0].value) if epoch else 0,
+    )
+
+
+async def _bootstrap(
+    client: EtcdClient, keys: ClusterKeys, partitions: int, wall_ms: int
+) -> _Record:
+    """Write batch 0 of each partition, then the record that makes them a cluster.
+
+    Masters may do this at the same time, or die in the middle: everything is create-only, and once
+    the record is there no batch 0 is written any more (it may have been truncated since).
+    """
+    action = "bootstrap the store"
+    token = Token(_FIRST_EPOCH, 0)
+    for partition in range(partitions):
+        batch = genesis(partition, token, wall_ms)
+        key = keys.partition(partition).batch(batch.number)
+        await _create(client, [keys.record, key], [op.put(key, batch.data)], action)
+    fields = {
+        "cluster_id": str(uuid.uuid4()),
+        "format": FORMAT,
+        "partitions": partitions,
+        "etcd_cluster_id": f"{client.cluster_id:x}",
+    }
+    puts = [
+        op.put(keys.record, json.dumps(fields).encode()),
+        op.put(keys.epoch, b"%d" % _FIRST_EPOCH),
+    ]
+    await _create(client, [keys.record, keys.epoch], puts, action)
+    # Whoever was first, what is stored now is the truth.
+    record = await _read_record(client, keys)
+    if record is None:
+        raise StoreMismatch(
+            "expected a new store, but it has an epoch and no bootstrap record; use another"
+            " prefix, or delete what is left under this one",
+            reason=Reason.STORE_MISMATCH,
+        )
+    return record
+
+
+async def _create(
+    client: EtcdClient, absent: list[bytes], puts: list[pb.RequestOp], action: str
+) -> None:
+    """Make the puts unless one of the keys is there already."""
+    compare = [op.absent(key) for key in absent]
+    await resolve(lambda: client.txn(compare, puts), action)
+
+
+def _check(record: _Record, client: EtcdClient, partitions: int | None) -> None:
+    if partitions is not None and partitions != record.partitions:
+        raise StoreMismatch(
+            f"expected a store with {partitions} partitions, but it has {record.partitions}; start"
+            f" with --partitions {record.partitions}, or use another prefix",
+            reason=Reason.STORE_MISMATCH,
+            metadata={"partitions": str(record.partitions)},
+        )
+    found = f"{client.cluster_id:x}"
+    if found != record.etcd_cluster_id:
+        raise StoreMismatch(
+            f"expected etcd cluster {record.etcd_cluster_id}, but this is {found}: it was restored"
+            " from a backup; run `tenure cluster restore`, which raises the epoch",
+            reason=Reason.STORE_MISMATCH,
+            metadata={"expected": record.etcd_cluster_id, "found": found},
+        )
+
+
+def _member(kv: pb.KeyValue) -> Member:
+    fields = json.loads(kv.value)
+    return Member(
+        candidate=Candidate(
+            incarnation=fields["incarnation"], name=fields["name"], address=fields["address"]
+        ),
+        version=fields["version"],
+        wall_ms=fields["wall_ms"],
+    )
+
+
+def _bad_url(url: str, expected: str) -> TenureError:
+    return Rejected(
+        f"expected the store URL to have {expected}, but got {url!r}",
+        reason=Reason.INVALID_ARGUMENT,
+        field="store",
+    )
