@@ -1,0 +1,179 @@
+"""``tenure master``: one process from its flags to its exit code."""
+
+import asyncio
+import ipaddress
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from tenure.master.backend.errors import StoreIoError
+from tenure.master.election.port import Candidate
+from tenure.master.node.clock import SystemClock
+from tenure.master.node.master import Master
+from tenure.master.node.trace import Trace
+from tenure.master.rpc.server import RpcServer
+from tenure.master.store import open_store
+from tenure.protocol.errors import Rejected
+from tenure.protocol.refusal import Reason
+
+_log = logging.getLogger(__name__)
+
+EXIT_OK: Final = 0
+EXIT_STORE_IO: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterConfig:
+    """What a master is started with.
+
+    Attributes:
+        store: ``sqlite:///path`` or ``etcd://host:port,…[/prefix]``.
+        name: For people; unique in the cluster. Empty: made from host and port.
+        cluster: If given, the store must belong to this cluster id.
+        listen: ``HOST:PORT``; port 0 takes a free one.
+        advertise: Where others reach it; None: as it listens.
+        partitions: For the bootstrap; None: whatever the store has (1 for a new one).
+        insecure: Allow an address that is not loopback without TLS and token.
+    """
+
+    store: str
+    name: str = ""
+    cluster: str | None = None
+    listen: str = "127.0.0.1:7400"
+    advertise: str | None = None
+    partitions: int | None = None
+    insecure: bool = False
+
+
+def announce(event: str, fields: Mapping[str, object]) -> None:
+    """Prints one JSON line on stdout."""
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+def run(config: MasterConfig) -> int:
+    """Runs a master until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        TenureError: It cannot start; the message says what to do.
+    """
+    if not __debug__:
+        raise Rejected(
+            "expected to run with safety checks, but Python was started with -O; start without it",
+            reason=Reason.INVALID_ARGUMENT,
+        )
+    return uvloop.run(serve(config))
+
+
+async def serve(config: MasterConfig) -> int:
+    """As ``run``, inside an event loop."""
+    host, port = checked_address(config.listen, insecure=config.insecure)
+    clock = SystemClock()
+    rng = random.Random()
+    server = RpcServer(host, port)
+    await server.bind()
+    address = config.advertise or f"{host}:{server.port}"
+    name = config.name or f"{socket.gethostname()}-{server.port}"
+    me = Candidate(incarnation=str(uuid.UUID(int=rng.getrandbits(128))), name=name, address=address)
+    trace_path = os.environ.get("TENURE_TRACE")
+    trace = Trace(Path(trace_path) if trace_path else None, clock)
+    try:
+        store = await open_store(
+            config.store,
+            candidate=me,
+            wall_ms=clock.wall_ms(),
+            partitions=config.partitions,
+            cluster_id=config.cluster,
+        )
+    except BaseException:
+        await server.stop()
+        raise
+    master = Master(
+        store=store,
+        me=me,
+        clock=clock,
+        rng=rng,
+        announce=announce,
+        version=metadata.version("tenure"),
+        store_name=config.store,
+        trace=trace,
+    )
+    try:
+        await server.start(master)
+        announce("serving", {"address": address, "name": name, "cluster": store.cluster_id})
+        _stop_on_signals(master)
+        return await _run(master)
+    finally:
+        master.hub.close_all()
+        await server.stop()
+        await store.close()
+        trace.close()
+
+
+async def _run(master: Master) -> int:
+    code = EXIT_OK
+    try:
+        await master.run()
+    except* StoreIoError as failed:
+        _log.critical(
+            "The store failed, stopping at once so that nothing false is acknowledged: %s",
+            failed.exceptions[0],
+            extra={"action": "store_io"},
+        )
+        code = EXIT_STORE_IO
+    return code
+
+
+def _stop_on_signals(master: Master) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, master.stop)
+
+
+def checked_address(text: str, *, insecure: bool) -> tuple[str, int]:
+    """Host and port of a listen address.
+
+    Raises:
+        Rejected: It is no address, or not loopback although nothing protects it.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise Rejected(
+            f"expected a listen address like 127.0.0.1:7400, got {text!r}",
+            reason=Reason.INVALID_ARGUMENT,
+            metadata={"listen": text},
+            field="listen",
+        )
+    if not insecure and not _is_loopback(host.strip("[]")):
+        raise Rejected(
+            f"expected to listen on a loopback address, but {host} is not one and neither TLS nor "
+            "a token protects it; listen on 127.0.0.1, or give --insecure if the network is safe",
+            reason=Reason.INSECURE_BIND,
+            metadata={"listen": text},
+            field="listen",
+        )
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

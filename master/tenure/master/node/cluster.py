@@ -1,0 +1,110 @@
+"""ClusterService: who leads what, and how this master is. Waits for no commit."""
+
+from collections.abc import Callable
+
+from tenure.master.node.hub import WorkerHub
+from tenure.master.node.link import token_to_wire
+from tenure.master.node.roster import Roster
+from tenure.v1 import cluster_pb2
+
+
+class ClusterApi:
+    """The cluster's service, without gRPC.
+
+    Args:
+        roster: Offices and members.
+        hub: The workers' streams.
+        seats: The status of each partition here.
+        version: This release.
+        store: The store's URL, without secrets.
+    """
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        hub: WorkerHub,
+        seats: Callable[[], list[cluster_pb2.PartitionStatus]],
+        version: str,
+        store: str,
+    ) -> None:
+        self._roster = roster
+        self._hub = hub
+        self._seats = seats
+        self._version = version
+        self._store = store
+
+    async def get_topology(
+        self, _: cluster_pb2.GetTopologyRequest
+    ) -> cluster_pb2.GetTopologyResponse:
+        """Which master leads which partition, as far as this one knows."""
+        roster = self._roster
+        response = cluster_pb2.GetTopologyResponse(
+            cluster_id=roster.cluster_id,
+            partition_count=roster.partitions,
+            masters=roster.addresses(),
+            now_ms=roster.now_ms(),
+        )
+        for partition in range(roster.partitions):
+            term, other = roster.terms.get(partition), roster.leaders.get(partition)
+            if term is not None and term.open:
+                leader, token = roster.me, term.token
+            elif other is not None:
+                leader, token = other.candidate, other.token
+            else:
+                continue
+            response.leaders.add(
+                partition=partition,
+                token=token_to_wire(token),
+                name=leader.name,
+                address=leader.address,
+            )
+        return response
+
+    async def list_members(
+        self, _: cluster_pb2.ListMembersRequest
+    ) -> cluster_pb2.ListMembersResponse:
+        """All live masters."""
+        response = cluster_pb2.ListMembersResponse()
+        for member in self._roster.members:
+            response.members.add(
+                incarnation=member.candidate.incarnation,
+                name=member.candidate.name,
+                address=member.candidate.address,
+                version=member.version,
+            )
+        return response
+
+    async def get_status(self, _: cluster_pb2.GetStatusRequest) -> cluster_pb2.GetStatusResponse:
+        """This master's partitions and the workers connected to it."""
+        roster = self._roster
+        response = cluster_pb2.GetStatusResponse(
+            cluster_id=roster.cluster_id,
+            name=roster.me.name,
+            address=roster.me.address,
+            version=self._version,
+            store=self._store,
+            partitions=self._seats(),
+        )
+        response.workers.extend(self._workers())
+        return response
+
+    def _workers(self) -> list[cluster_pb2.WorkerStatus]:
+        workers = {}
+        for link in self._hub.links():
+            hello = link.hello
+            workers[link.session_id] = cluster_pb2.WorkerStatus(
+                incarnation=hello.incarnation,
+                name=hello.name,
+                slots=hello.slots,
+                job_names=hello.job_names,
+            )
+        for term in self._roster.terms.values():
+            now_ms = term.clock.now_ms()
+            for session in term.partition.sessions():
+                worker = workers.get(session.session_id)
+                if worker is not None:
+                    worker.leases += session.leases
+                    worker.draining = session.draining
+                    worker.heartbeat_age_ms = now_ms - session.heard_ms
+        return list(workers.values())

@@ -1,0 +1,166 @@
+"""Effects to workers and waiters, as parts of the envelopes that are filling up."""
+
+from typing import Final, Protocol
+
+from tenure.master.core.effect import (
+    NotifySettled,
+    SendAssignment,
+    SendCancels,
+    SendHeartbeatAck,
+    SendRevokes,
+    SendVerdicts,
+)
+from tenure.master.core.record import JobRecord, Policy
+from tenure.master.node.hub import WorkerHub
+from tenure.master.node.link import lease_ref
+from tenure.master.node.translate import options_of, result_of
+from tenure.protocol.errors import TenureError
+from tenure.protocol.fence import Token
+from tenure.protocol.vocabulary import TERMINAL
+from tenure.v1 import common_pb2, jobs_pb2
+
+_POLICIES_KEPT: Final = 1_000
+
+
+class ResultSink(Protocol):
+    """Who waits for results: a stream or a unary call."""
+
+    def add(self, result: jobs_pb2.JobResult) -> None:
+        """Takes one job's result."""
+
+    def fail(self, error: TenureError) -> None:
+        """The leader stepped down: ask the next one."""
+
+
+class Waiters:
+    """Who waits for which job of one partition."""
+
+    def __init__(self) -> None:
+        self._sinks: dict[str, list[ResultSink]] = {}
+
+    def add(self, job_id: str, sink: ResultSink) -> None:
+        """The sink gets the job's result when it is terminal and durable."""
+        self._sinks.setdefault(job_id, []).append(sink)
+
+    def discard(self, job_id: str, sink: ResultSink) -> None:
+        """The sink no longer wants to know."""
+        sinks = self._sinks.get(job_id)
+        if sinks is not None and sink in sinks:
+            sinks.remove(sink)
+            if not sinks:
+                del self._sinks[job_id]
+
+    def settle(self, record: JobRecord) -> None:
+        """A job is terminal and durable."""
+        sinks = self._sinks.get(record.job_id)
+        if sinks is None or record.state not in TERMINAL:
+            return
+        del self._sinks[record.job_id]
+        result = result_of(record)
+        for sink in sinks:
+            sink.add(result)
+
+    def abandon(self, error: TenureError) -> None:
+        """Nobody here will know any more."""
+        sinks = {id(sink): sink for waiting in self._sinks.values() for sink in waiting}
+        self._sinks.clear()
+        for sink in sinks.values():
+            sink.fail(error)
+
+
+class Delivery:
+    """Fills envelopes for one term.
+
+    Args:
+        partition: Whose term it is.
+        token: The term's token.
+        hub: The workers' streams.
+    """
+
+    def __init__(self, *, partition: int, token: Token, hub: WorkerHub) -> None:
+        self._partition = partition
+        self._token = token
+        self._hub = hub
+        self._options: dict[tuple[Policy, int], common_pb2.JobOptions] = {}
+        self.waiters = Waiters()
+
+    def assignment(self, effect: SendAssignment) -> None:
+        """Grants; they count against the stream's credit even if it is gone."""
+        link = self._hub.spend(effect.session_id, len(effect.rows))
+        if link is None:
+            return
+        size = sum(len(row.record.payload) for row in effect.rows) + 96 * len(effect.rows)
+        part = link.instruction(self._partition, self._token, size)
+        assignment = part.assignment
+        assignment.number = effect.number
+        indexes: dict[tuple[int, int], int] = {}
+        add = assignment.grants.add
+        for record, lease_seq, attempt, deadline_ms in effect.rows:
+            kind = (id(record.policy), record.priority)
+            index = indexes.get(kind)
+            if index is None:
+                index = indexes[kind] = len(indexes)
+                assignment.options.append(self._options_of(record))
+            add(
+                job_id=record.job_id,
+                seq=lease_seq,
+                run=record.run,
+                attempt=attempt,
+                options=index,
+                payload=record.payload,
+                deadline_ms=deadline_ms,
+            )
+
+    def _options_of(self, record: JobRecord) -> common_pb2.JobOptions:
+        kind = (record.policy, record.priority)
+        options = self._options.get(kind)
+        if options is None:
+            if len(self._options) >= _POLICIES_KEPT:
+                self._options.clear()
+            options = self._options[kind] = options_of(record.policy)
+            options.priority = record.priority
+        return options
+
+    def verdicts(self, effect: SendVerdicts) -> None:
+        """Answers to reports."""
+        link = self._hub.get(effect.session_id)
+        if link is None:
+            return
+        part = link.instruction(self._partition, self._token, 64 * len(effect.rows))
+        token, add = self._token, part.verdicts.add
+        for job_id, lease, verdict in effect.rows:
+            row = add(verdict=verdict)
+            lease_ref(row.lease, job_id, lease, token)
+
+    def heartbeat_ack(self, effect: SendHeartbeatAck, backlog: int) -> None:
+        """An answer to a heartbeat, with the backlog as a hint."""
+        link = self._hub.get(effect.session_id)
+        if link is not None:
+            part = link.instruction(self._partition, self._token)
+            part.heartbeat_ack.number = effect.number
+            part.backlog = backlog
+
+    def revokes(self, effect: SendRevokes) -> None:
+        """Leases that are lost, or wanted back."""
+        link = self._hub.get(effect.session_id)
+        if link is None:
+            return
+        part = link.instruction(self._partition, self._token)
+        for job_id, lease in effect.rows:
+            row = part.revokes.add(unless_started=effect.unless_started, reason=effect.reason)
+            lease_ref(row.lease, job_id, lease, self._token)
+
+    def cancels(self, effect: SendCancels) -> None:
+        """Jobs that should stop."""
+        link = self._hub.get(effect.session_id)
+        if link is None:
+            return
+        part = link.instruction(self._partition, self._token)
+        for job_id, lease in effect.rows:
+            lease_ref(part.cancels.add(), job_id, lease, self._token)
+
+    def settled(self, effect: NotifySettled) -> None:
+        """Results for those who wait."""
+        settle = self.waiters.settle
+        for record in effect.records:
+            settle(record)

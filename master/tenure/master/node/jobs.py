@@ -1,0 +1,404 @@
+"""JobService: what clients ask, answered by the term of the partition they ask about."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final
+
+from tenure.master.core.command import CancelJobs, PurgeJobs, RequeueJobs, SubmitJobs, SubmitRow
+from tenure.master.core.effect import JobVerdict, Reply, SubmitReply
+from tenure.master.core.record import JobRecord
+from tenure.master.node.outbox import Outbox
+from tenure.master.node.port import Rng
+from tenure.master.node.roster import Roster
+from tenure.master.node.term import Term
+from tenure.master.node.translate import SettingCache, invalid, job_of, result_of, wire_enum
+from tenure.protocol import limits
+from tenure.protocol.errors import Rejected, TenureError, refusal_to_wire
+from tenure.protocol.ids import JobId, is_job_id, mint, partition_of
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import TERMINAL, JobState
+from tenure.v1 import jobs_pb2
+
+_WAIT_S_DEFAULT: Final = 30.0
+_WAIT_S_MAX: Final = 60.0
+
+Send = Callable[[jobs_pb2.StreamSubmitsResponse], Awaitable[None]]
+
+
+class JobApi:
+    """The clients' service, without gRPC: messages in, messages out, errors raised.
+
+    Args:
+        roster: Finds the term of a partition, or says who leads it.
+        rng: Mints ids for callers that send none.
+    """
+
+    def __init__(self, *, roster: Roster, rng: Rng) -> None:
+        self._roster = roster
+        self._rng = rng
+        self._settings = SettingCache(roster.partitions)
+
+    # Submits.
+
+    async def submit_jobs(self, request: jobs_pb2.SubmitJobsRequest) -> jobs_pb2.SubmitJobsResponse:
+        """Accepts a batch; returns when it is durable."""
+        if not request.jobs:
+            return jobs_pb2.SubmitJobsResponse()
+        term, command = self._submit(request)
+        return _submitted(await term.ask(command))
+
+    async def stream_submits(
+        self,
+        requests: AsyncIterator[jobs_pb2.StreamSubmitsRequest],
+        send: Send,
+    ) -> None:
+        """Accepts numbered batches, several at once; answers each as it becomes durable."""
+        outbox: Outbox[jobs_pb2.StreamSubmitsResponse] = Outbox()
+
+        async def read() -> None:
+            async for request in requests:
+                self._submit_numbered(request, outbox)
+            outbox.close()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(read())
+            await outbox.write(send)
+
+    def _submit_numbered(
+        self,
+        request: jobs_pb2.StreamSubmitsRequest,
+        outbox: Outbox[jobs_pb2.StreamSubmitsResponse],
+    ) -> None:
+        number = request.number
+
+        def answer(reply: Reply | TenureError) -> None:
+            response = jobs_pb2.StreamSubmitsResponse(number=number)
+            if isinstance(reply, TenureError):
+                response.refusal.CopyFrom(refusal_to_wire(reply.to_refusal()))
+            else:
+                response.response.CopyFrom(_submitted(reply))
+            outbox.put(response)
+
+        try:
+            term, command = self._submit(request.request)
+        except TenureError as error:
+            answer(error)
+        else:
+            term.post(command, answer)
+
+    def _submit(self, request: jobs_pb2.SubmitJobsRequest) -> tuple[Term, SubmitJobs]:
+        jobs = request.jobs
+        if len(jobs) > limits.BATCH_JOBS_MAX:
+            raise _too_many(len(jobs))
+        if not request.options:
+            raise invalid("options", "the batch has none; jobs name theirs by index")
+        settings = [
+            self._settings.get(options, f"options[{index}]")
+            for index, options in enumerate(request.options)
+        ]
+        home = settings[0].home
+        for index, setting in enumerate(settings):
+            if setting.home != home:
+                raise _foreign(f"options[{index}].queue", home, setting.home)
+        term = self._roster.term(home)
+        if term.gate.full:
+            raise term.store_full()
+        rows = []
+        for index, job in enumerate(jobs):
+            job_id = job.job_id
+            if not job_id:
+                job_id = mint(home, term.clock.now_ms(), self._rng.getrandbits(62))
+            elif not is_job_id(job_id):
+                raise invalid(f"jobs[{index}].job_id", f"{job_id[:60]!r} is no lower-case UUIDv7")
+            elif partition_of(job_id) != home:
+                raise _foreign(f"jobs[{index}].job_id", home, partition_of(job_id))
+            if job.options >= len(settings):
+                raise invalid(f"jobs[{index}].options", f"there are {len(settings)} options")
+            if len(job.key) > limits.KEY_CHARS_MAX:
+                raise invalid(
+                    f"jobs[{index}].key", f"it is longer than {limits.KEY_CHARS_MAX} characters"
+                )
+            rows.append(SubmitRow(JobId(job_id), job.options, job.payload, job.key))
+        return term, SubmitJobs(
+            settings=[setting.core for setting in settings],
+            rows=rows,
+            all_or_nothing=request.all_or_nothing,
+        )
+
+    # Reads.
+
+    async def get_job(self, request: jobs_pb2.GetJobRequest) -> jobs_pb2.GetJobResponse:
+        """One job."""
+        term = self._term_of(request.job_id)
+        record = await _read(term, request.job_id)
+        return jobs_pb2.GetJobResponse(job=job_of(record, with_payload=not request.without_payload))
+
+    async def list_jobs(self, request: jobs_pb2.ListJobsRequest) -> jobs_pb2.ListJobsResponse:
+        """A page of one partition's jobs, newest first."""
+        if request.page_size < 0:
+            raise invalid("page_size", f"{request.page_size} is negative")
+        size = min(request.page_size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
+        before = _ordinal(request.page_token)
+        term = self._roster.term(request.partition)
+        wanted = request.filter
+        records = term.partition.list_jobs(
+            states=_states(wanted),
+            queue=wanted.queue,
+            name=wanted.name,
+            tenant=wanted.tenant,
+            before_ordinal=before,
+            limit=size + 1,
+        )
+        page = records[:size]
+        response = jobs_pb2.ListJobsResponse(
+            jobs=[job_of(record, with_payload=False) for record in page]
+        )
+        if len(records) > size:
+            response.next_page_token = format(page[-1].ordinal, "x")
+        await term.readable(max((record.seq for record in page), default=0))
+        return response
+
+    async def count_jobs(self, request: jobs_pb2.CountJobsRequest) -> jobs_pb2.CountJobsResponse:
+        """How many jobs of one partition are in each state."""
+        term = self._roster.term(request.partition)
+        wanted = request.filter
+        counts = term.partition.counts(
+            states=_states(wanted), queue=wanted.queue, name=wanted.name, tenant=wanted.tenant
+        )
+        response = jobs_pb2.CountJobsResponse()
+        for state in JobState:
+            if counts.get(state):
+                response.counts.add(state=wire_enum(state), count=counts[state])
+        await term.readable(term.partition.next_seq - 1)
+        return response
+
+    async def wait_job(self, request: jobs_pb2.WaitJobRequest) -> jobs_pb2.WaitJobResponse:
+        """The job's result, or its present state when the timeout has passed."""
+        timeout_s = _WAIT_S_DEFAULT
+        if request.HasField("timeout"):
+            timeout_s = min(request.timeout.ToMilliseconds() / 1000, _WAIT_S_MAX)
+        term = self._term_of(request.job_id)
+        record = await _read(term, request.job_id)
+        if record.state not in TERMINAL:
+            sink = _Single()
+            term.waiters.add(request.job_id, sink)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return jobs_pb2.WaitJobResponse(result=await sink.future)
+            except TimeoutError:
+                record = await _read(term, request.job_id)
+            finally:
+                term.waiters.discard(request.job_id, sink)
+        return jobs_pb2.WaitJobResponse(result=result_of(record))
+
+    async def stream_results(
+        self,
+        requests: AsyncIterator[jobs_pb2.StreamResultsRequest],
+        send: Callable[[jobs_pb2.StreamResultsResponse], Awaitable[None]],
+    ) -> None:
+        """Ids in, results out as the jobs end."""
+        sink = _Stream()
+
+        async def read() -> None:
+            async for request in requests:
+                self._await_results(request, sink)
+            sink.outbox.close()
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(read())
+                await sink.outbox.write(send)
+        finally:
+            for job_id, term in sink.waiting.items():
+                term.waiters.discard(job_id, sink)
+
+    def _await_results(self, request: jobs_pb2.StreamResultsRequest, sink: "_Stream") -> None:
+        if not request.job_ids:
+            return
+        term = self._term_of(request.job_ids[0])
+        committed_seq = term.gate.committed_seq
+        get, add = term.partition.get, term.waiters.add
+        for job_id in request.job_ids:
+            record = get(JobId(job_id))
+            if isinstance(record, JobRecord):
+                if record.state in TERMINAL and record.seq <= committed_seq:
+                    sink.add(result_of(record))
+                else:
+                    sink.waiting[job_id] = term
+                    add(job_id, sink)
+            else:
+                error = _missing(job_id, expired=record is not None)
+                result = jobs_pb2.JobResult(job_id=job_id)
+                result.refusal.CopyFrom(refusal_to_wire(error.to_refusal()))
+                sink.add(result)
+
+    async def watch_jobs(
+        self,
+        request: jobs_pb2.WatchJobsRequest,
+        send: Callable[[jobs_pb2.WatchJobsResponse], Awaitable[None]],
+    ) -> None:
+        """Committed changes of one partition's jobs, from a cursor on."""
+        term = self._roster.term(request.partition)
+        after_seq = request.after_seq if request.HasField("after_seq") else None
+        async for response in term.watch.follow(request.filter, after_seq):
+            await send(response)
+
+    # Changes.
+
+    async def cancel_jobs(self, request: jobs_pb2.CancelJobsRequest) -> jobs_pb2.CancelJobsResponse:
+        """Cancels queued jobs at once and asks running ones to stop."""
+        term, ids = self._batch(request.job_ids)
+        reply = await term.ask(CancelJobs(job_ids=ids, reason=request.reason[:1024]))
+        return jobs_pb2.CancelJobsResponse(verdicts=_verdicts(reply))
+
+    async def requeue_jobs(
+        self, request: jobs_pb2.RequeueJobsRequest
+    ) -> jobs_pb2.RequeueJobsResponse:
+        """Gives FAILED or CANCELLED jobs a new run."""
+        term, ids = self._batch(request.job_ids)
+        reply = await term.ask(RequeueJobs(job_ids=ids))
+        return jobs_pb2.RequeueJobsResponse(verdicts=_verdicts(reply))
+
+    async def purge_jobs(self, request: jobs_pb2.PurgeJobsRequest) -> jobs_pb2.PurgeJobsResponse:
+        """Forgets terminal jobs."""
+        term, ids = self._batch(request.job_ids)
+        reply = await term.ask(PurgeJobs(job_ids=ids))
+        return jobs_pb2.PurgeJobsResponse(verdicts=_verdicts(reply))
+
+    def _batch(self, job_ids: Sequence[str]) -> tuple[Term, list[JobId]]:
+        if not job_ids:
+            raise invalid("job_ids", "it is empty")
+        if len(job_ids) > limits.BATCH_JOBS_MAX:
+            raise _too_many(len(job_ids))
+        term = self._term_of(job_ids[0])
+        for index, job_id in enumerate(job_ids):
+            if not is_job_id(job_id) or partition_of(job_id) != term.number:
+                raise invalid(
+                    f"job_ids[{index}]",
+                    f"{job_id[:60]!r} is no job id of partition {term.number}; "
+                    "send one call a partition",
+                )
+        return term, [JobId(job_id) for job_id in job_ids]
+
+    def _term_of(self, job_id: str) -> Term:
+        if not is_job_id(job_id):
+            raise invalid("job_id", f"{job_id[:60]!r} is no lower-case UUIDv7")
+        return self._roster.term(partition_of(job_id))
+
+
+class _Stream:
+    """The sink of a StreamResults call: results collect in envelopes."""
+
+    def __init__(self) -> None:
+        self.outbox: Outbox[jobs_pb2.StreamResultsResponse] = Outbox()
+        self.waiting: dict[str, Term] = {}
+
+    def add(self, result: jobs_pb2.JobResult) -> None:
+        self.waiting.pop(result.job_id, None)
+        envelope = self.outbox.last()
+        if envelope is None or len(envelope.results) >= limits.BATCH_JOBS_MAX:
+            envelope = jobs_pb2.StreamResultsResponse()
+            self.outbox.put(envelope)
+        envelope.results.append(result)
+
+    def fail(self, error: TenureError) -> None:
+        self.outbox.fail(error)
+
+
+class _Single:
+    """The sink of a WaitJob call."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[jobs_pb2.JobResult]
+        self.future = asyncio.get_running_loop().create_future()
+
+    def add(self, result: jobs_pb2.JobResult) -> None:
+        with contextlib.suppress(asyncio.InvalidStateError):
+            self.future.set_result(result)
+
+    def fail(self, error: TenureError) -> None:
+        with contextlib.suppress(asyncio.InvalidStateError):
+            self.future.set_exception(error)
+
+
+async def _read(term: Term, job_id: str) -> JobRecord:
+    record = term.partition.get(JobId(job_id))
+    if not isinstance(record, JobRecord):
+        await term.readable(0)
+        raise _missing(job_id, expired=record is not None)
+    await term.readable(record.seq)
+    return record
+
+
+def _missing(job_id: str, *, expired: bool) -> TenureError:
+    if expired:
+        return Rejected(
+            f"expected to read job {job_id}, but it was purged and only its tombstone is left; "
+            "keep results longer with result_ttl, or read them sooner",
+            reason=Reason.RESULT_EXPIRED,
+            metadata={"job_id": job_id},
+        )
+    return Rejected(
+        f"expected to read job {job_id}, but no such job is known; check the id and the cluster",
+        reason=Reason.NOT_FOUND,
+        metadata={"job_id": job_id},
+    )
+
+
+def _submitted(reply: Reply) -> jobs_pb2.SubmitJobsResponse:
+    if not isinstance(reply, SubmitReply):
+        raise TypeError(f"expected the reply to a submit, got {type(reply).__name__}")
+    response = jobs_pb2.SubmitJobsResponse(job_ids=reply.job_ids, existing=reply.existing)
+    for index, refusal in reply.refusals:
+        response.errors.add(index=index, refusal=refusal_to_wire(refusal))
+    return response
+
+
+def _verdicts(reply: Reply) -> list[jobs_pb2.JobVerdict]:
+    if not isinstance(reply, list):
+        raise TypeError(f"expected verdicts, got {type(reply).__name__}")
+    return [_verdict(row) for row in reply]
+
+
+def _verdict(row: JobVerdict) -> jobs_pb2.JobVerdict:
+    wire = jobs_pb2.JobVerdict(job_id=row.job_id)
+    if row.state is not None:
+        wire.state = wire_enum(row.state)
+    if row.refusal is not None:
+        wire.refusal.CopyFrom(refusal_to_wire(row.refusal))
+    return wire
+
+
+def _states(wanted: jobs_pb2.JobFilter) -> frozenset[JobState]:
+    try:
+        return frozenset(JobState(state) for state in wanted.states)
+    except ValueError:
+        raise invalid("filter.states", f"{list(wanted.states)} has an unknown state") from None
+
+
+def _ordinal(page_token: str) -> int | None:
+    if not page_token:
+        return None
+    try:
+        return int(page_token, 16)
+    except ValueError:
+        raise invalid("page_token", "it is not one that a list answered") from None
+
+
+def _too_many(count: int) -> TenureError:
+    return Rejected(
+        f"expected at most {limits.BATCH_JOBS_MAX} jobs in a batch, but it has {count}; split it",
+        reason=Reason.BATCH_TOO_LARGE,
+        metadata={"jobs": str(count), "limit": str(limits.BATCH_JOBS_MAX)},
+    )
+
+
+def _foreign(field: str, home: int, found: int) -> TenureError:
+    return Rejected(
+        f"expected all jobs of a batch to live in partition {home}, but {field} belongs to "
+        f"partition {found}; send one batch a partition",
+        reason=Reason.WRONG_PARTITION,
+        metadata={"partition": str(home), "found": str(found)},
+        field=field,
+    )

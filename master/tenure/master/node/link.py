@@ -1,0 +1,106 @@
+"""One worker's stream as the master sees it: its credit, and the envelope that is filling up.
+
+What terms want to tell a worker collects in envelopes; the writer task sends them one after the
+other, so everything said while one is on its way travels together in the next.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from tenure.protocol.fence import Lease, Token
+from tenure.v1 import common_pb2, worker_pb2
+
+_ENVELOPE_BYTES_MAX: Final = 256 * 1024
+
+
+def token_to_wire(token: Token) -> common_pb2.Token:
+    """A token as a message."""
+    return common_pb2.Token(epoch=token.epoch, revision=token.revision)
+
+
+class WorkerLink:
+    """A worker's stream.
+
+    Args:
+        session_id: Unique in this master process.
+        hello: What the worker said of itself.
+    """
+
+    def __init__(self, session_id: int, hello: worker_pb2.Hello) -> None:
+        self.session_id = session_id
+        self.hello = hello
+        #: Cumulative: how many grants may have been sent in all, and how many were.
+        self.credit_limit = 0
+        self.granted = 0
+        self._credit_number = 0
+        self._envelopes: deque[worker_pb2.SessionResponse] = deque()
+        self._room = 0
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    @property
+    def credit(self) -> int:
+        """How many grants the worker would take now."""
+        return self.credit_limit - self.granted
+
+    def take_credit(self, limit: worker_pb2.CreditLimit) -> None:
+        """Takes a new limit and acknowledges its number; older numbers than the last do nothing."""
+        if limit.number > self._credit_number:
+            self._credit_number = limit.number
+            self.credit_limit = limit.limit
+            self.envelope().credit_acked = limit.number
+
+    def envelope(self, size: int = 0) -> worker_pb2.SessionResponse:
+        """The envelope to add ``size`` bytes to; it will be sent as soon as the writer is free."""
+        if not self._envelopes or self._room < size:
+            self._envelopes.append(worker_pb2.SessionResponse())
+            self._room = _ENVELOPE_BYTES_MAX
+        self._room -= size
+        self._wake.set()
+        return self._envelopes[-1]
+
+    def instruction(
+        self, partition: int, token: Token, size: int = 0
+    ) -> worker_pb2.PartitionInstruction:
+        """A part of the envelope that speaks for one partition."""
+        envelope = self.envelope(size)
+        parts = envelope.instructions
+        if parts and parts[-1].partition == partition and not parts[-1].HasField("assignment"):
+            return parts[-1]
+        return parts.add(partition=partition, token=token_to_wire(token))
+
+    def close(self) -> None:
+        """Ends the stream after what is queued has been sent. Idempotent."""
+        self._closed = True
+        self._wake.set()
+
+    async def write(self, send: Callable[[worker_pb2.SessionResponse], Awaitable[None]]) -> None:
+        """Sends envelopes until closed: the stream's one writer."""
+        while True:
+            while self._envelopes:
+                await send(self._envelopes.popleft())
+            if self._closed:
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+
+def lease_ref(
+    ref: worker_pb2.LeaseRef, job_id: str, lease: Lease, token: Token
+) -> worker_pb2.LeaseRef:
+    """Fills in a lease's reference; the token is left out when it is the message's own."""
+    ref.job_id = job_id
+    ref.seq = lease.seq
+    ref.run = lease.run
+    if lease.token != token:
+        ref.token.epoch, ref.token.revision = lease.token
+    return ref
+
+
+def lease_of(ref: worker_pb2.LeaseRef, token: Token) -> Lease:
+    """The lease that a reference names."""
+    if ref.HasField("token"):
+        return Lease(Token(ref.token.epoch, ref.token.revision), ref.seq, ref.run)
+    return Lease(token, ref.seq, ref.run)

@@ -1,0 +1,159 @@
+"""A master: its seats, its roster and the services that it offers."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tenure.master.core.partition import PartitionConfig
+
+from tenure.master.backend.errors import StoreUnavailable
+from tenure.master.election.port import Candidate, Member
+from tenure.master.node.cluster import ClusterApi
+from tenure.master.node.hub import WorkerHub
+from tenure.master.node.jobs import JobApi
+from tenure.master.node.port import Clock, Rng
+from tenure.master.node.roster import Roster
+from tenure.master.node.seat import Seat, Surroundings
+from tenure.master.node.trace import Trace
+from tenure.master.node.workers import WorkerApi
+from tenure.master.store import Store
+from tenure.v1 import worker_pb2
+
+_log = logging.getLogger(__name__)
+
+_REGISTER_MS: Final = 2_000
+_LOOK_MS: Final = 500
+_LEASE_TTL_MS: Final = 15_000
+_HEARTBEAT_MS: Final = 5_000
+
+
+class Master:
+    """One master process, without its listener.
+
+    Args:
+        store: Opened for ``me``.
+        me: This master.
+        clock: The machine's clocks.
+        rng: Jitter and ids.
+        announce: Prints a line for operators: event name and fields.
+        version: This release.
+        store_name: The store's URL, for people.
+        trace: Told of every append.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        me: Candidate,
+        clock: Clock,
+        rng: Rng,
+        announce: Callable[[str, Mapping[str, object]], None],
+        version: str,
+        store_name: str,
+        trace: Trace,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._version = version
+        self._me = me
+        self.hub = WorkerHub()
+        self.roster = Roster(
+            cluster_id=store.cluster_id, partitions=store.partitions, me=me, clock=clock
+        )
+        self.roster.members = [Member(candidate=me, version=version, wall_ms=clock.wall_ms())]
+        around = Surroundings(
+            roster=self.roster,
+            hub=self.hub,
+            clock=clock,
+            rng=rng,
+            trace=trace,
+            announce=announce,
+            config=self._config,
+        )
+        self._seats = [
+            Seat(
+                partition=partition,
+                election=store.election(partition),
+                journal=store.journal(partition),
+                around=around,
+            )
+            for partition in range(store.partitions)
+        ]
+        self.jobs = JobApi(roster=self.roster, rng=rng)
+        self.workers = WorkerApi(hub=self.hub, rng=rng, welcome=self._welcome)
+        self.cluster = ClusterApi(
+            roster=self.roster,
+            hub=self.hub,
+            seats=lambda: [seat.status() for seat in self._seats],
+            version=version,
+            store=store_name,
+        )
+
+    def _config(self, partition: int) -> PartitionConfig:
+        return PartitionConfig(
+            partition=partition, partitions=self._store.partitions, lease_ttl_ms=_LEASE_TTL_MS
+        )
+
+    def _welcome(self) -> worker_pb2.Welcome:
+        welcome = worker_pb2.Welcome(
+            cluster_id=self.roster.cluster_id,
+            master=self._me.name,
+            now_ms=self.roster.now_ms(),
+            masters=self.roster.addresses(),
+        )
+        welcome.lease_ttl.FromMilliseconds(_LEASE_TTL_MS)
+        welcome.heartbeat_interval.FromMilliseconds(_HEARTBEAT_MS)
+        return welcome
+
+    async def run(self) -> None:
+        """Campaigns for every partition and leads those it wins, until stopped.
+
+        Raises:
+            StoreIoError: The store failed on I/O; the process must exit.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            keep = [
+                tasks.create_task(self._register()),
+                tasks.create_task(self._look_around()),
+            ]
+            async with asyncio.TaskGroup() as seats:
+                for seat in self._seats:
+                    seats.create_task(seat.run())
+            for task in keep:
+                task.cancel()
+
+    def stop(self) -> None:
+        """Hands every partition over; ``run`` returns when that is done. Idempotent."""
+        for seat in self._seats:
+            seat.stop()
+
+    async def _register(self) -> None:
+        while True:
+            try:
+                await self._store.register(self._me, self._version, self._clock.wall_ms())
+                members = await self._store.members()
+                if members:
+                    self.roster.members = members
+            except StoreUnavailable as error:
+                _log.warning("Cannot register: %s", error, extra={"action": "register"})
+            await self._clock.sleep(_REGISTER_MS)
+
+    async def _look_around(self) -> None:
+        """Learns who leads what elsewhere: hints for clients."""
+        while True:
+            await self._clock.sleep(_LOOK_MS)
+            for partition in range(self._store.partitions):
+                if partition not in self.roster.terms:
+                    await self._look_at(partition)
+
+    async def _look_at(self, partition: int) -> None:
+        try:
+            leader = await self._store.election(partition).leader()
+        except StoreUnavailable:
+            return
+        if leader is None or leader.candidate == self._me:
+            self.roster.leaders.pop(partition, None)
+        else:
+            self.roster.leaders[partition] = leader

@@ -1,0 +1,100 @@
+"""Who leads what, as this master knows it: its own terms, and hints about the others'."""
+
+from hashlib import blake2b
+
+from tenure.master.election.port import Candidate, Leader, Member
+from tenure.master.node.port import Clock
+from tenure.master.node.term import Term
+from tenure.protocol.errors import LEADER_METADATA, Rejected, TenureError, Unavailable
+from tenure.protocol.refusal import Reason
+
+
+class Roster:
+    """The cluster's offices and members.
+
+    Args:
+        cluster_id: From the bootstrap record.
+        partitions: How many there are.
+        me: This master.
+        clock: For the cluster's time when no term is at hand.
+    """
+
+    def __init__(self, *, cluster_id: str, partitions: int, me: Candidate, clock: Clock) -> None:
+        self.cluster_id = cluster_id
+        self.partitions = partitions
+        self.me = me
+        self._clock = clock
+        #: Terms that serve here, by partition.
+        self.terms: dict[int, Term] = {}
+        #: Leaders elsewhere, by partition; a hint.
+        self.leaders: dict[int, Leader] = {}
+        self.members: list[Member] = []
+        #: Partitions that nobody may lead, and why.
+        self.halted: dict[int, str] = {}
+
+    def term(self, partition: int) -> Term:
+        """The term of a partition that this master leads.
+
+        Raises:
+            Unavailable: NOT_LEADER with a hint, or PARTITION_HALTED.
+            Rejected: There is no such partition.
+        """
+        term = self.terms.get(partition)
+        if term is not None and term.open and not term.closing:
+            return term
+        raise self.not_leader(partition)
+
+    def not_leader(self, partition: int) -> TenureError:
+        """Why this master does not answer for a partition, and who might."""
+        if not 0 <= partition < self.partitions:
+            return Rejected(
+                f"expected a partition below {self.partitions}, got {partition}",
+                reason=Reason.WRONG_PARTITION,
+                metadata={"partition": str(partition)},
+            )
+        if partition in self.halted:
+            return Unavailable(
+                f"expected to serve partition {partition}, but it is halted: "
+                f"{self.halted[partition]}",
+                reason=Reason.PARTITION_HALTED,
+                metadata={"partition": str(partition)},
+                retry_after_ms=5_000,
+            )
+        metadata = {"partition": str(partition), "now_ms": str(self.now_ms())}
+        hint = self.leaders.get(partition)
+        if hint is not None and hint.candidate != self.me:
+            metadata[LEADER_METADATA] = hint.candidate.address
+        return Unavailable(
+            f"expected to serve partition {partition}, but {self.me.name} does not lead it; "
+            f"ask {metadata.get(LEADER_METADATA, 'another master')}",
+            reason=Reason.NOT_LEADER,
+            metadata=metadata,
+            retry_after_ms=100,
+        )
+
+    def now_ms(self) -> int:
+        """The cluster's clock: a term's, or the wall where no term is led."""
+        return max((term.clock.now_ms() for term in self.terms.values()), default=None) or (
+            self._clock.wall_ms()
+        )
+
+    def walls_ms(self) -> list[int]:
+        """The wall clocks of the live masters; this one's counts alone only when it is alone."""
+        others = [m.wall_ms for m in self.members if m.candidate.incarnation != self.me.incarnation]
+        return [*others, self._clock.wall_ms()]
+
+    def addresses(self) -> list[str]:
+        """Where the live masters are, this one first."""
+        found = [self.me.address]
+        found += [m.candidate.address for m in self.members if m.candidate.address not in found]
+        return found
+
+    def rank(self, partition: int) -> int:
+        """This master's place in the rendezvous order of a partition, 0 being the preferred."""
+        names = {member.candidate.name for member in self.members} | {self.me.name}
+        order = sorted(names, key=lambda name: _weight(partition, name), reverse=True)
+        return order.index(self.me.name)
+
+
+def _weight(partition: int, name: str) -> bytes:
+    return blake2b(f"{partition}\0{name}".encode(), digest_size=8).digest()

@@ -1,0 +1,294 @@
+"""One partition's seat at one master: campaign, recover, lead, step down, and again.
+
+```
+ FOLLOWER ──office won──► RECOVERING ──TermOpened──► ADOPTING ──window──► SERVING ⇄ FROZEN | FULL
+    ▲                         │                                             │
+    └───────office lost───────┴──────────────◄──────────────────────────────┘
+ HALTED: the journal cannot be read; nobody campaigns until an operator has cleared it
+```
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tenure.master.core.partition import Partition, PartitionConfig
+
+from tenure.master.backend.errors import (
+    CorruptJournal,
+    FormatTooNew,
+    OfficeLost,
+    StoreIoError,
+    StoreUnavailable,
+)
+from tenure.master.election.port import Election, Office
+from tenure.master.journal.frame import Chain
+from tenure.master.journal.port import HaltRecord, Journal
+from tenure.master.node.clock import TermClock
+from tenure.master.node.gate import CommitGate
+from tenure.master.node.hub import WorkerHub
+from tenure.master.node.keeper import Keeper
+from tenure.master.node.port import Clock, Rng
+from tenure.master.node.recovery import recover
+from tenure.master.node.roster import Roster
+from tenure.master.node.snapshot import Snapshotter
+from tenure.master.node.term import Term
+from tenure.master.node.trace import Trace
+from tenure.v1 import cluster_pb2
+
+_log = logging.getLogger(__name__)
+
+_RETRY_MS: Final = 300
+_VACANCY_MS: Final = 2_000
+#: How long a master waits for each one that a partition prefers to it.
+_RANK_DELAY_MS: Final = 150
+_HALTED_LOOK_MS: Final = 5_000
+_SLEW_MS: Final = 2_000
+
+_Role = cluster_pb2.PartitionRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all seats of one master share."""
+
+    roster: Roster
+    hub: WorkerHub
+    clock: Clock
+    rng: Rng
+    trace: Trace
+    announce: Callable[[str, Mapping[str, object]], None]
+    config: Callable[[int], PartitionConfig]
+
+
+class _SteppedDown(Exception):
+    """The term was handed over in order."""
+
+
+class Seat:
+    """Runs for one partition's office and leads it when it has it.
+
+    Args:
+        partition: Its number.
+        election: Its office.
+        journal: Its log.
+        around: What the master's seats share.
+    """
+
+    def __init__(
+        self, *, partition: int, election: Election, journal: Journal, around: Surroundings
+    ) -> None:
+        self.partition = partition
+        self._election = election
+        self._journal = journal
+        self._around = around
+        self._stopping = asyncio.Event()
+        self._role = _Role.PARTITION_ROLE_FOLLOWER
+        self._term: Term | None = None
+        self._keeper: Keeper | None = None
+
+    def stop(self) -> None:
+        """Hands over and campaigns no more; ``run`` returns when that is done. Idempotent."""
+        self._stopping.set()
+
+    def status(self) -> cluster_pb2.PartitionStatus:
+        """How the seat is; waits for nothing."""
+        status = cluster_pb2.PartitionStatus(partition=self.partition, role=self._role)
+        status.detail = self._around.roster.halted.get(self.partition, "")
+        term, keeper = self._term, self._keeper
+        if term is None or keeper is None:
+            return status
+        if keeper.frozen:
+            status.role = _Role.PARTITION_ROLE_FROZEN
+        elif term.gate.full:
+            status.role = _Role.PARTITION_ROLE_FULL
+        elif term.partition.window_open:
+            status.role = _Role.PARTITION_ROLE_ADOPTING
+        stats = term.partition.stats()
+        status.token.epoch, status.token.revision = term.token
+        status.applied_seq = term.partition.next_seq - 1
+        status.committed_seq = term.gate.committed_seq
+        status.batch_number = max(0, term.gate.committed_number)
+        status.jobs = stats.jobs
+        status.ready = stats.ready
+        status.running = stats.running
+        status.payload_bytes = stats.payload_bytes
+        return status
+
+    async def run(self) -> None:
+        """Campaigns and leads until stopped.
+
+        Raises:
+            StoreIoError: The process must exit.
+        """
+        while not self._stopping.is_set():
+            try:
+                office, sent_ms = await self._campaign()
+            except StoreUnavailable as error:
+                _log.warning("Cannot campaign: %s", error, extra=self._extra("campaign"))
+                await self._pause(_RETRY_MS)
+                continue
+            if office is None:
+                await self._await_vacancy()
+            else:
+                await self._lead(office, sent_ms)
+
+    async def _campaign(self) -> tuple[Office | None, int]:
+        halted = await self._journal.halted()
+        halts = self._around.roster.halted
+        if halted is not None:
+            halts[self.partition] = halted.detail
+            self._role = _Role.PARTITION_ROLE_HALTED
+            await self._pause(_HALTED_LOOK_MS)
+            return None, 0
+        halts.pop(self.partition, None)
+        self._role = _Role.PARTITION_ROLE_FOLLOWER
+        sent_ms = self._around.clock.boot_ms()
+        return await self._election.campaign(), sent_ms
+
+    async def _await_vacancy(self) -> None:
+        if self._role == _Role.PARTITION_ROLE_HALTED:
+            return
+        leader = await self._election.leader()
+        if leader is not None:
+            self._around.roster.leaders[self.partition] = leader
+        async with asyncio.TaskGroup() as tasks:
+            vacancy = tasks.create_task(self._election.vacancy(_VACANCY_MS))
+            stopped = tasks.create_task(self._stopping.wait())
+            await asyncio.wait({vacancy, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            vacancy.cancel()
+            stopped.cancel()
+        await self._pause(self._around.roster.rank(self.partition) * _RANK_DELAY_MS)
+
+    async def _pause(self, ms: int) -> None:
+        if self._stopping.is_set() or ms <= 0:
+            return
+        try:
+            async with asyncio.timeout(ms / 1000):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _lead(self, office: Office, sent_ms: int) -> None:
+        around = self._around
+        keeper = Keeper(office, around.clock, sent_ms=sent_ms)
+        self._role = _Role.PARTITION_ROLE_RECOVERING
+        number = str(office.token)
+        why = "handed over"
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(keeper.run())
+                await self._reign(tasks, office, keeper)
+        except* _SteppedDown:
+            _log.info("Handed over", extra=self._extra("step_down"))
+        except* OfficeLost as lost:
+            why = "office lost"
+            _log.warning("Lost the office: %s", lost.exceptions[0], extra=self._extra("fenced"))
+        except* StoreUnavailable as gone:
+            why = "store unavailable"
+            _log.warning("Gave up: %s", gone.exceptions[0], extra=self._extra("unavailable"))
+        except* FormatTooNew as newer:
+            why = "format too new"
+            around.roster.halted[self.partition] = str(newer.exceptions[0])
+            self.stop()
+        except* CorruptJournal as corrupt:
+            why = "halted"
+            await self._halt(office, corrupt.exceptions[0])
+        finally:
+            self._role = _Role.PARTITION_ROLE_FOLLOWER
+            self._end_term(office)
+            around.announce("follower", {"partition": self.partition, "term": number, "why": why})
+            await self._resign(office)
+
+    async def _reign(self, tasks: asyncio.TaskGroup, office: Office, keeper: Keeper) -> None:
+        around = self._around
+        config = around.config(self.partition)
+        partition, chain = await recover(self._journal, config)
+        log_bytes = await self._journal.log_bytes()
+        clock = TermClock(
+            around.clock, stamp_ms=partition.stamp_ms, walls_ms=around.roster.walls_ms()
+        )
+        term = self._make_term(office, keeper, partition, chain, clock)
+        tasks.create_task(term.gate.run())
+        window = not partition.closed_in_order and partition.stats().running > 0
+        self._term, self._keeper = term, keeper
+        await term.begin(around.roster.me.incarnation, window=window)
+        around.roster.leaders.pop(self.partition, None)
+        around.roster.terms[self.partition] = term
+        self._role = _Role.PARTITION_ROLE_SERVING
+        around.announce("leader", {"partition": self.partition, "term": str(office.token)})
+        owner = tasks.create_task(term.own())
+        snapshotter = Snapshotter(
+            term=term, journal=self._journal, clock=around.clock, log_bytes=log_bytes
+        )
+        tasks.create_task(snapshotter.run())
+        tasks.create_task(self._slew(term))
+        await self._stopping.wait()
+        owner.cancel()
+        await term.close()
+        raise _SteppedDown
+
+    def _make_term(
+        self, office: Office, keeper: Keeper, partition: Partition, chain: Chain, clock: TermClock
+    ) -> Term:
+        around = self._around
+        gate = CommitGate(
+            journal=self._journal,
+            token=office.token,
+            chain=chain,
+            clock=around.clock,
+            stamp=clock.now_ms,
+            trace=around.trace,
+        )
+        return Term(
+            partition=partition,
+            gate=gate,
+            keeper=keeper,
+            token=office.token,
+            clock=clock,
+            rng=around.rng,
+            hub=around.hub,
+            announce=around.announce,
+        )
+
+    async def _slew(self, term: Term) -> None:
+        while True:
+            await self._around.clock.sleep(_SLEW_MS)
+            off_ms = term.clock.slew(self._around.roster.walls_ms())
+            if abs(off_ms) > 5_000:
+                _log.warning(
+                    "The term's clock is %d ms off the masters' median; check their clocks",
+                    -off_ms,
+                    extra=self._extra("clock"),
+                )
+
+    def _end_term(self, office: Office) -> None:
+        term, self._term, self._keeper = self._term, None, None
+        if term is None:
+            return
+        roster = self._around.roster
+        roster.terms.pop(self.partition, None)
+        self._around.hub.close_partition(self.partition, office.token, "")
+        term.abandon(roster.not_leader(self.partition))
+
+    async def _resign(self, office: Office) -> None:
+        try:
+            await office.resign()
+        except (OfficeLost, StoreUnavailable, StoreIoError) as error:
+            _log.info("Could not resign: %s", error, extra=self._extra("resign"))
+
+    async def _halt(self, office: Office, error: BaseException) -> None:
+        batch = int(getattr(error, "metadata", {}).get("batch", "0"))
+        detail = str(error)
+        _log.error("Halting the partition: %s", detail, extra=self._extra("halt"))
+        self._around.roster.halted[self.partition] = detail
+        self._around.announce("halted", {"partition": self.partition, "detail": detail})
+        try:
+            await self._journal.halt(office.token, HaltRecord(batch_number=batch, detail=detail))
+        except (OfficeLost, StoreUnavailable) as refused:
+            _log.warning("Could not write HALTED: %s", refused, extra=self._extra("halt"))
+
+    def _extra(self, action: str) -> dict[str, object]:
+        return {"action": action, "partition": self.partition}

@@ -1,0 +1,97 @@
+"""Snapshots: a fuzzy copy of the state, written in slices between turns, then the log is cut.
+
+1. Note the chain's open end: replay will start with the next batch.
+2. Write slice after slice; the owner loop turns in between, so slices differ in age. Each record
+   carries the seq that last wrote it, so replay knows what a record already has.
+3. When everything any slice saw has committed, publish; then truncate what lies before.
+"""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from tenure.master.backend.errors import StoreFull, StoreUnavailable
+from tenure.master.journal.frame import seal_manifest, seal_slice
+from tenure.master.journal.port import Journal
+from tenure.master.node.port import Clock
+from tenure.master.node.term import Term
+
+_SLICE_ROWS: Final = 256
+_LOG_BYTES_MIN: Final = 16 * 1024 * 1024
+_LOOK_MS: Final = 500
+_RETRY_MS: Final = 500
+
+
+class Snapshotter:
+    """Keeps one term's log short.
+
+    Args:
+        term: Whose state to write.
+        journal: Where to.
+        clock: For its pauses.
+        log_bytes: Bytes of batches already in the journal when the term began.
+    """
+
+    def __init__(self, *, term: Term, journal: Journal, clock: Clock, log_bytes: int) -> None:
+        self._term = term
+        self._journal = journal
+        self._clock = clock
+        self._snapshot_bytes = 0
+        term.gate.log_bytes += log_bytes
+
+    async def run(self) -> None:
+        """Takes a snapshot whenever the log exceeds twice the last one, until cancelled."""
+        while True:
+            await self._clock.sleep(_LOOK_MS)
+            await self.run_once()
+
+    async def run_once(self) -> bool:
+        """Takes a snapshot if one is due; says whether it did."""
+        due_bytes = max(_LOG_BYTES_MIN, 2 * self._snapshot_bytes)
+        if self._term.gate.log_bytes < due_bytes:
+            return False
+        await self.take()
+        return True
+
+    async def take(self) -> None:
+        """Writes, publishes and truncates."""
+        term, gate, journal = self._term, self._term.gate, self._journal
+        snapshot_id = uuid.uuid4().hex
+        first_batch, previous_hash = gate.chain.number, gate.chain.previous_hash
+        log_bytes_before = gate.log_bytes
+        cursor = term.partition.snapshot()
+        index, size = 0, 0
+        while (rows := cursor.next_slice(_SLICE_ROWS)) is not None:
+            data = seal_slice(term.number, snapshot_id, index, msgspec.msgpack.encode(rows))
+            write = partial(journal.write_slice, term.token, snapshot_id, index, data)
+            await self._persist(write)
+            index += 1
+            size += len(data)
+        last_seq = term.partition.next_seq - 1
+        await gate.settled(last_seq)
+        manifest = seal_manifest(
+            partition=term.number,
+            snapshot_id=snapshot_id,
+            slice_count=index,
+            first_batch=first_batch,
+            previous_hash=previous_hash,
+            last_seq=last_seq,
+            token=term.token,
+            stamp_ms=term.clock.now_ms(),
+        )
+        publish = partial(journal.publish_snapshot, term.token, snapshot_id, manifest)
+        await self._persist(publish)
+        await self._persist(partial(journal.truncate, term.token, first_batch))
+        gate.log_bytes -= log_bytes_before
+        self._snapshot_bytes = size
+
+    async def _persist(self, mutate: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await mutate()
+                return
+            except (StoreUnavailable, StoreFull):
+                await self._clock.sleep(_RETRY_MS)

@@ -1,0 +1,413 @@
+"""One term of one partition: the owner loop between the inbox, the core and the commit gate.
+
+```
+ RPC handlers ──post──► inbox ──turn──► core.decide ──► core.apply ──► gate ──commit──► effects
+                                  ▲                                              (replies, grants,
+ timers, window, dispatch ────────┘                                               verdicts, acks)
+```
+Only the owner loop changes the partition. A turn is synchronous; between turns the loop runs
+everything else, so what arrives meanwhile is one batch for the next turn.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tenure.master.core.partition import Partition
+
+from tenure.master.core.command import (
+    CloseTerm,
+    CloseWindow,
+    Command,
+    Dispatch,
+    FireTimers,
+    OpenTerm,
+    PushDeadlines,
+    RestartLeases,
+)
+from tenure.master.core.effect import (
+    Announce,
+    Effect,
+    NotifySettled,
+    Reply,
+    SendAssignment,
+    SendCancels,
+    SendHeartbeatAck,
+    SendRevokes,
+    SendVerdicts,
+)
+from tenure.master.node.clock import TermClock
+from tenure.master.node.delivery import Delivery
+from tenure.master.node.gate import CommitGate
+from tenure.master.node.hub import WorkerHub
+from tenure.master.node.keeper import Keeper
+from tenure.master.node.port import Rng
+from tenure.master.node.watch import Watch
+from tenure.protocol.errors import TenureError, Unavailable, error_of
+from tenure.protocol.fence import Token
+from tenure.protocol.refusal import Reason, Refusal
+
+#: Gets a command's reply, or the error that it ended in.
+Answer = Callable[[Reply | TenureError], None]
+
+_COMMANDS_A_TURN: Final = 64
+_TIMER_ROWS: Final = 512
+_GRANTS_A_TURN: Final = 512
+_WINDOW_MS: Final = 2_500
+#: After a window, grants are ramped up from this many a second over the ramp's length.
+_RAMP_MS: Final = 5_000
+_RAMP_GRANTS_PER_S: Final = 2_000
+#: Posted commands kept while frozen; more are refused.
+_INBOX_MAX: Final = 10_000
+
+
+def _ignore(_: Reply | TenureError) -> None:
+    """For commands whose effects are their answer."""
+
+
+class Term:
+    """Leads one partition from the moment its state is recovered.
+
+    Args:
+        partition: The recovered state.
+        gate: Commits its events.
+        keeper: Knows whether the office is ours.
+        token: The office's token.
+        clock: The term's clock.
+        rng: Draws jitter.
+        hub: The workers' streams.
+        announce: Prints a line for operators: event name and fields.
+    """
+
+    def __init__(
+        self,
+        *,
+        partition: Partition,
+        gate: CommitGate,
+        keeper: Keeper,
+        token: Token,
+        clock: TermClock,
+        rng: Rng,
+        hub: WorkerHub,
+        announce: Callable[[str, Mapping[str, object]], None],
+    ) -> None:
+        self.partition = partition
+        self.number = partition.config.partition
+        self.gate = gate
+        self.token = token
+        self.clock = clock
+        #: True from the commit of TermOpened until the term ends: commands are taken.
+        self.open = False
+        #: True once the term's last event has been posted: nothing but HOLD is answered.
+        self.closing = False
+        self._keeper = keeper
+        self._rng = rng
+        self._hub = hub
+        self._announce = announce
+        self._delivery = Delivery(partition=self.number, token=token, hub=hub)
+        self.waiters = self._delivery.waiters
+        self.watch = Watch(number=self.number)
+        self._inbox: deque[tuple[Command, Answer]] = deque()
+        self._applied_answers: dict[int, Answer] = {}
+        self._answer_number = 0
+        self._wake = asyncio.Event()
+        self._turns = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        self._window_until_ms = 0
+        self._ramp_from_ms = 0
+        self._ramp_granted = 0
+        self._first_grant = False
+        gate.on_commit = self._wake.set
+        keeper.kept = self
+
+    # What the keeper asks (see ``keeper.Kept``).
+
+    def turns(self) -> int:
+        """How often the owner loop has turned; asking makes it turn once more."""
+        self._wake.set()
+        return self._turns
+
+    def stuck_ms(self) -> int:
+        """How long the oldest batch has been on its way; 0: none is."""
+        return self.gate.stuck_ms()
+
+    def thaw(self) -> None:
+        """The office was held all along: every lease's TTL starts anew."""
+        self._inbox.appendleft((RestartLeases(), _ignore))
+        self._wake.set()
+
+    def resume(self, gap_ms: int) -> None:
+        """The process stood still: push all deadlines before anything buffered is judged."""
+        self._inbox.appendleft((PushDeadlines(gap_ms=gap_ms), _ignore))
+        self._wake.set()
+
+    # What handlers ask.
+
+    @property
+    def judging(self) -> bool:
+        """Whether heartbeats and reports can be judged now; else they are answered with HOLD."""
+        return self.open and not self.closing and not self._keeper.frozen
+
+    def post(self, command: Command, answer: Answer = _ignore) -> None:
+        """Queues a command for the owner loop; ``answer`` is called once, after the commit."""
+        if len(self._inbox) >= _INBOX_MAX:
+            answer(_busy(self.number))
+            return
+        self._inbox.append((command, answer))
+        self._wake.set()
+
+    def nudge(self) -> None:
+        """Makes the owner loop turn: something it looks at has changed."""
+        self._wake.set()
+
+    async def ask(self, command: Command) -> Reply:
+        """Posts a command and waits for its reply.
+
+        Raises:
+            TenureError: The command was refused, or its outcome is not known.
+        """
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def answer(reply: Reply | TenureError) -> None:
+            if future.done():
+                return
+            if isinstance(reply, TenureError):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        self.post(command, answer)
+        return await future
+
+    def store_full(self) -> TenureError:
+        """The refusal of new work while the store has no space."""
+        return Unavailable(
+            f"expected partition {self.number} to take new jobs, but its store has no space left; "
+            "free space on its disk (or raise etcd's quota), then try again",
+            reason=Reason.STORE_FULL,
+            metadata={"partition": str(self.number)},
+            retry_after_ms=5_000,
+        )
+
+    async def readable(self, seq: int) -> None:
+        """Waits until what was applied up to ``seq`` may be shown.
+
+        Raises:
+            Unavailable: The office cannot be proved now.
+        """
+        await self.gate.settled(seq)
+        if self._keeper.frozen:
+            raise _frozen(self.number)
+
+    # The owner loop.
+
+    async def begin(self, incarnation: str, *, window: bool) -> None:
+        """Commits TermOpened and opens the term to workers and clients.
+
+        Args:
+            incarnation: This master process.
+            window: Whether leases may be out that their workers must re-declare first.
+        """
+        window_ms = _WINDOW_MS if window else 0
+        command = OpenTerm(token=self.token, incarnation=incarnation, window_ms=window_ms)
+        self._do(command, _ignore, self.clock.now_ms())
+        await self.gate.settled(self.partition.next_seq - 1)
+        now_ms = self.clock.now_ms()
+        self._window_until_ms = now_ms + window_ms
+        if window:
+            self._ramp_from_ms = now_ms + window_ms
+        self.open = True
+        self._hub.open_partition(self)
+        self._wake.set()
+
+    async def own(self) -> None:
+        """Turns until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._turns += 1
+            if self._keeper.may_act():
+                self._turn()
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Hands over in order: grants nothing more and commits TermClosed."""
+        self.closing = True
+        self._do(CloseTerm(), _ignore, self.clock.now_ms())
+        await self.gate.settled(self.partition.next_seq - 1)
+
+    def abandon(self, error: TenureError) -> None:
+        """Ends the term for all who wait: what was applied has an unknown outcome."""
+        self.open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        unknown = Unavailable(
+            f"expected partition {self.number} to commit the call, but its leader stepped down; "
+            "send it again: the same job id is the same job",
+            reason=Reason.OUTCOME_UNKNOWN,
+            metadata={"partition": str(self.number)},
+        )
+        while self._inbox:
+            self._inbox.popleft()[1](error)
+        for answer in list(self._applied_answers.values()):
+            answer(unknown)
+        self._applied_answers.clear()
+        self.waiters.abandon(error)
+
+    def _turn(self) -> None:
+        now_ms = self.clock.now_ms()
+        inbox = self._inbox
+        for _ in range(min(len(inbox), _COMMANDS_A_TURN)):
+            command, answer = inbox.popleft()
+            self._do(command, answer, now_ms)
+        if self.closing:
+            return
+        if self._timer_due(now_ms):
+            command = FireTimers(rows_max=_TIMER_ROWS, jitter=self._draw(_TIMER_ROWS))
+            self._do(command, _ignore, now_ms)
+        if self.open:
+            self._look_at_window(now_ms)
+            self._dispatch(now_ms)
+        self._arm(now_ms)
+        if inbox:
+            self._wake.set()
+
+    def _do(self, command: Command, answer: Answer, now_ms: int) -> None:
+        partition = self.partition
+        decision = partition.decide(command, now_ms)
+        if isinstance(decision, Refusal):
+            self._hold_answer(answer, error_of(decision))
+            return
+        seq = partition.next_seq - 1
+        for event in decision.events:
+            partition.apply(event)
+            if seq != partition.next_seq - 1:
+                # It got a seq: it is durable.
+                seq += 1
+                self.gate.add(event)
+        for effect in decision.effects:
+            if isinstance(effect, SendAssignment) and not effect.write_ahead:
+                self._release(effect)
+            else:
+                self.gate.hold(seq, lambda effect=effect: self._release(effect))  # type: ignore[misc]
+        if answer is not _ignore:
+            self._hold_answer(answer, decision.reply)
+
+    def _hold_answer(self, answer: Answer, reply: Reply | TenureError) -> None:
+        if answer is _ignore:
+            return
+        self._answer_number += 1
+        number = self._answer_number
+        self._applied_answers[number] = answer
+
+        def release() -> None:
+            if self._applied_answers.pop(number, None) is not None:
+                answer(reply)
+
+        self.gate.hold(self.partition.next_seq - 1, release)
+
+    def _release(self, effect: Effect) -> None:
+        delivery = self._delivery
+        match effect:
+            case SendAssignment():
+                delivery.assignment(effect)
+                if not self._first_grant:
+                    self._first_grant = True
+                    self._announce("first_grant", {"partition": self.number})
+            case SendVerdicts():
+                delivery.verdicts(effect)
+            case SendHeartbeatAck():
+                backlog = self.partition.backlog_for(effect.session_id)
+                delivery.heartbeat_ack(effect, backlog)
+            case SendRevokes():
+                delivery.revokes(effect)
+            case SendCancels():
+                delivery.cancels(effect)
+            case NotifySettled():
+                delivery.settled(effect)
+            case Announce():
+                self._announce(effect.event, {"partition": self.number, **effect.counts})
+
+    def _look_at_window(self, now_ms: int) -> None:
+        partition = self.partition
+        if partition.window_open and (
+            now_ms >= self._window_until_ms or partition.window_due(now_ms)
+        ):
+            self._ramp_from_ms = now_ms
+            self._do(CloseWindow(jitter=self._draw(_TIMER_ROWS)), _ignore, now_ms)
+
+    def _dispatch(self, now_ms: int) -> None:
+        if self.partition.window_open or not self.partition.has_ready():
+            return
+        credits = self._hub.credits()
+        grants_max = min(_GRANTS_A_TURN, self._ramp_room(now_ms))
+        if not credits or grants_max <= 0:
+            return
+        command = Dispatch(
+            credits=credits, committed_seq=self.gate.committed_seq, grants_max=grants_max
+        )
+        granted = self._hub.granted_total
+        self._do(command, _ignore, now_ms)
+        granted = self._hub.granted_total - granted
+        self._ramp_granted += granted
+        if granted and self.partition.has_ready() and self._hub.has_credit():
+            self._wake.set()
+
+    def _ramp_room(self, now_ms: int) -> int:
+        if not self._ramp_from_ms:
+            return _GRANTS_A_TURN
+        since_ms = now_ms - self._ramp_from_ms
+        if since_ms >= _RAMP_MS:
+            self._ramp_from_ms = 0
+            return _GRANTS_A_TURN
+        # The rate grows linearly, so what may have been granted in all grows with its square.
+        allowed = 64 + _RAMP_GRANTS_PER_S * since_ms * (1 + since_ms / _RAMP_MS) / 1000
+        room = int(allowed) - self._ramp_granted
+        if room <= 0:
+            self._arm_at(now_ms, now_ms + 20)
+        return room
+
+    def _timer_due(self, now_ms: int) -> bool:
+        due_ms = self.partition.next_timer_ms()
+        return due_ms is not None and due_ms <= now_ms
+
+    def _arm(self, now_ms: int) -> None:
+        due_ms = self.partition.next_timer_ms()
+        if self.partition.window_open:
+            due_ms = min(due_ms or self._window_until_ms, self._window_until_ms)
+        if due_ms is not None:
+            self._arm_at(now_ms, due_ms)
+
+    def _arm_at(self, now_ms: int, due_ms: int) -> None:
+        if self._timer is not None:
+            if now_ms < self._timer_ms <= due_ms:
+                return
+            self._timer.cancel()
+        self._timer_ms = due_ms
+        delay_s = max(0, due_ms - now_ms) / 1000
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+
+    def _draw(self, count: int) -> list[float]:
+        draw = self._rng.random
+        return [draw() for _ in range(count)]
+
+
+def _busy(partition: int) -> TenureError:
+    return Unavailable(
+        f"expected partition {partition} to take the call, but too many wait for it; try again",
+        reason=Reason.FROZEN,
+        metadata={"partition": str(partition)},
+        retry_after_ms=500,
+    )
+
+
+def _frozen(partition: int) -> TenureError:
+    return Unavailable(
+        f"expected partition {partition} to answer, but its leader cannot prove its office now; "
+        "try again",
+        reason=Reason.FROZEN,
+        metadata={"partition": str(partition)},
+        retry_after_ms=500,
+    )

@@ -1,0 +1,305 @@
+"""Between the wire and the core: options become policies, records become jobs.
+
+Everything a client sends is validated here, once; inside, types say it.
+"""
+
+import re
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tenure.master.core.command import SubmitSetting
+from tenure.master.core.record import Attempt, JobFault, JobRecord, Policy, RetryPolicy
+from tenure.protocol import limits
+from tenure.protocol.errors import Rejected
+from tenure.protocol.ids import home_partition, partition_of
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import TERMINAL, Backoff, ErrorCategory, Jitter
+from tenure.v1 import common_pb2, jobs_pb2
+
+_NAME: Final = re.compile(limits.NAME_PATTERN)
+_SETTINGS_KEPT: Final = 1_000
+
+
+def invalid(field: str, message: str) -> Rejected:
+    """The error for a wrong field: its path and a readable line."""
+    return Rejected(
+        f"expected a valid {field}, but {message}",
+        reason=Reason.INVALID_ARGUMENT,
+        metadata={"field": field},
+        field=field,
+    )
+
+
+class Setting(NamedTuple):
+    """One kind of options, validated: the core's setting and the home of its queue."""
+
+    core: SubmitSetting
+    home: int
+
+
+class SettingCache:
+    """Validates options once: batches repeat the same few kinds for ever.
+
+    Args:
+        partitions: How many partitions the cluster has.
+    """
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+        self._known: dict[bytes, Setting] = {}
+
+    def get(self, options: common_pb2.JobOptions, path: str) -> Setting:
+        """The setting that options mean. Raises Rejected with the field's path."""
+        key = options.SerializeToString(deterministic=True)
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= _SETTINGS_KEPT:
+                self._known.clear()
+            core = setting_of(options, path)
+            home = home_partition(core.policy.tenant, core.policy.queue, self._partitions)
+            known = self._known[key] = Setting(core, home)
+        return known
+
+
+def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
+    """Validates options and turns them into the core's terms."""
+    priority = options.priority if options.HasField("priority") else limits.PRIORITY_DEFAULT
+    if priority > limits.PRIORITY_MAX:
+        raise invalid(
+            f"{path}.priority",
+            f"{priority} is not between {limits.PRIORITY_MIN} (critical) and "
+            f"{limits.PRIORITY_MAX} (low)",
+        )
+    delay_ms = _span(options.delay, f"{path}.delay", limits.DELAY_MS_MAX)
+    if options.at_ms < 0:
+        raise invalid(f"{path}.at_ms", "it lies before 1970")
+    if delay_ms and options.at_ms:
+        raise invalid(f"{path}.at_ms", "delay is set too; give one of the two")
+    timeout = limits.TIMEOUT_MS_MAX
+    span = limits.DELAY_MS_MAX
+    window_ms = _span(options.key_window, f"{path}.key_window", limits.KEY_WINDOW_MS_MAX)
+    policy = Policy(
+        name=_name(options.name, f"{path}.name"),
+        queue=_name(options.queue or limits.DEFAULT_QUEUE, f"{path}.queue"),
+        tenant=_name(options.tenant or limits.DEFAULT_TENANT, f"{path}.tenant"),
+        retry=_retry(options.retry, f"{path}.retry"),
+        timeout_ms=_span(options.timeout, f"{path}.timeout", timeout),
+        schedule_timeout_ms=_span(options.schedule_timeout, f"{path}.schedule_timeout", span),
+        deadline_ms=_span(options.deadline, f"{path}.deadline", span),
+        heartbeat_timeout_ms=_span(options.heartbeat_timeout, f"{path}.heartbeat_timeout", timeout),
+        at_most_once=options.at_most_once,
+        result_ttl_ms=_span(options.result_ttl, f"{path}.result_ttl", span),
+        labels=tuple(
+            (_name(k, f"{path}.labels"), _name(v, f"{path}.labels[{k}]"))
+            for k, v in sorted(options.labels.items())
+        ),
+        content_type=options.content_type or limits.DEFAULT_CONTENT_TYPE,
+        key_window_ms=window_ms or limits.KEY_WINDOW_MS_DEFAULT,
+    )
+    return SubmitSetting(policy, priority, delay_ms, options.at_ms)
+
+
+def _retry(retry: common_pb2.RetryPolicy, path: str) -> RetryPolicy:
+    span = limits.DELAY_MS_MAX
+    for field, value in (("max_attempts", retry.max_attempts), ("max_lost", retry.max_lost)):
+        if value > limits.ATTEMPTS_MAX:
+            raise invalid(f"{path}.{field}", f"{value} is above {limits.ATTEMPTS_MAX}")
+    factor = retry.factor or limits.BACKOFF_FACTOR_DEFAULT
+    if not 1.0 <= factor <= 1000.0:
+        raise invalid(f"{path}.factor", f"{factor} is not between 1 and 1000")
+    base_ms, cap_ms = limits.BACKOFF_BASE_MS_DEFAULT, limits.BACKOFF_CAP_MS_DEFAULT
+    if retry.HasField("base"):
+        base_ms = _span(retry.base, f"{path}.base", span)
+    if retry.HasField("cap"):
+        cap_ms = _span(retry.cap, f"{path}.cap", span)
+    return RetryPolicy(
+        backoff=Backoff(retry.backoff or Backoff.EXPONENTIAL),
+        base_ms=base_ms,
+        factor=factor,
+        cap_ms=cap_ms,
+        jitter=Jitter(retry.jitter or Jitter.FULL),
+        max_attempts=retry.max_attempts or limits.MAX_ATTEMPTS_DEFAULT,
+        max_lost=retry.max_lost or limits.MAX_LOST_DEFAULT,
+        system_base_ms=_span(retry.system_base, f"{path}.system_base", span),
+        non_retryable=tuple(retry.non_retryable),
+    )
+
+
+def _span(duration: Duration, path: str, max_ms: int) -> int:
+    span_ms = duration.ToMilliseconds()
+    if span_ms < 0:
+        raise invalid(path, f"{span_ms} ms is negative")
+    if span_ms > max_ms:
+        raise invalid(path, f"{span_ms} ms is above the limit of {max_ms} ms")
+    return span_ms
+
+
+def _name(text: str, path: str) -> str:
+    if _NAME.fullmatch(text) is None:
+        raise invalid(
+            path,
+            f"{text[:140]!r} is not 1 to {limits.NAME_CHARS_MAX} characters of letters, digits "
+            "and . _ / -",
+        )
+    return text
+
+
+def options_of(policy: Policy) -> common_pb2.JobOptions:
+    """A policy as a worker and a reader see it (priority and delay belong to the job)."""
+    options = common_pb2.JobOptions(
+        name=policy.name,
+        queue=policy.queue,
+        tenant=policy.tenant,
+        at_most_once=policy.at_most_once,
+        labels=dict(policy.labels),
+        content_type=policy.content_type,
+    )
+    for field, span_ms in (
+        (options.timeout, policy.timeout_ms),
+        (options.schedule_timeout, policy.schedule_timeout_ms),
+        (options.deadline, policy.deadline_ms),
+        (options.heartbeat_timeout, policy.heartbeat_timeout_ms),
+        (options.result_ttl, policy.result_ttl_ms),
+        (options.key_window, policy.key_window_ms),
+    ):
+        if span_ms:
+            field.FromMilliseconds(span_ms)
+    retry, wire = policy.retry, options.retry
+    wire.backoff = wire_enum(retry.backoff)
+    wire.base.FromMilliseconds(retry.base_ms)
+    wire.factor = retry.factor
+    wire.cap.FromMilliseconds(retry.cap_ms)
+    wire.jitter = wire_enum(retry.jitter)
+    wire.max_attempts = retry.max_attempts
+    wire.max_lost = retry.max_lost
+    if retry.system_base_ms:
+        wire.system_base.FromMilliseconds(retry.system_base_ms)
+    wire.non_retryable.extend(retry.non_retryable)
+    return options
+
+
+def fault_to_wire(fault: JobFault) -> common_pb2.JobError:
+    """An attempt's error as a message."""
+    wire = common_pb2.JobError(
+        type=fault.type,
+        message=fault.message,
+        traceback=fault.traceback,
+        category=wire_enum(fault.category),
+    )
+    if fault.retry_after_ms is not None:
+        wire.retry_after.FromMilliseconds(fault.retry_after_ms)
+    return wire
+
+
+def fault_from_wire(wire: common_pb2.JobError) -> JobFault:
+    """An attempt's error from a message, cut to the limits."""
+    after = wire.retry_after.ToMilliseconds() if wire.HasField("retry_after") else None
+    return JobFault(
+        type=wire.type[: limits.NAME_CHARS_MAX * 2],
+        message=_cut(wire.message, limits.ERROR_MESSAGE_BYTES_MAX),
+        traceback=_cut(wire.traceback, limits.TRACEBACK_BYTES_MAX),
+        category=ErrorCategory(wire.category or ErrorCategory.TRANSIENT),
+        retry_after_ms=after,
+    )
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    data = text.encode()
+    if len(data) <= bytes_max:
+        return text
+    return data[: bytes_max - 6].decode(errors="ignore") + " [cut]"
+
+
+def job_of(record: JobRecord, *, with_payload: bool) -> jobs_pb2.Job:
+    """A record as its users see it."""
+    job = jobs_pb2.Job(
+        job_id=record.job_id,
+        state=wire_enum(record.state),
+        options=options_of(record.policy),
+        key=record.key,
+        attempts_charged=record.attempts_charged,
+        losses_charged=record.losses_charged,
+        run=record.run,
+        cancel_requested=record.cancel_requested,
+        cancel_reason=record.cancel_reason,
+        partition=partition_of(record.job_id),
+    )
+    job.options.priority = record.priority
+    _stamp(job.submitted_at, record.submitted_ms)
+    _stamp(job.ready_at, record.ready_ms)
+    if record.state in TERMINAL:
+        _stamp(job.finished_at, record.ended_ms)
+    job.attempts.extend(_attempt(attempt) for attempt in record.history)
+    if record.lease is not None:
+        job.attempts.append(_last_attempt(record))
+    if record.fault is not None:
+        job.error.CopyFrom(fault_to_wire(record.fault))
+    if record.failure_reason is not None:
+        job.failure_reason = wire_enum(record.failure_reason)
+    if with_payload:
+        job.payload = record.payload
+        job.result = record.result
+        job.result_content_type = record.result_content_type
+    return job
+
+
+def result_of(record: JobRecord) -> jobs_pb2.JobResult:
+    """What a waiter wants to know of a terminal record (or of its present state)."""
+    result = jobs_pb2.JobResult(
+        job_id=record.job_id,
+        state=wire_enum(record.state),
+        result=record.result,
+        content_type=record.result_content_type,
+        attempts=record.attempt,
+    )
+    if record.fault is not None:
+        result.error.CopyFrom(fault_to_wire(record.fault))
+    if record.failure_reason is not None:
+        result.failure_reason = wire_enum(record.failure_reason)
+    return result
+
+
+def _attempt(attempt: Attempt) -> jobs_pb2.Attempt:
+    wire = jobs_pb2.Attempt(
+        number=attempt.number,
+        worker=attempt.worker,
+        fence=attempt.lease.fence,
+        run=attempt.lease.run,
+        outcome=wire_enum(attempt.outcome),
+    )
+    _stamp(wire.granted_at, attempt.granted_ms)
+    _stamp(wire.started_at, attempt.started_ms)
+    _stamp(wire.ended_at, attempt.ended_ms)
+    if attempt.fault is not None:
+        wire.error.CopyFrom(fault_to_wire(attempt.fault))
+    return wire
+
+
+def _last_attempt(record: JobRecord) -> jobs_pb2.Attempt:
+    lease = record.lease
+    if lease is None:
+        raise ValueError(f"expected job {record.job_id} to have had a lease")
+    wire = jobs_pb2.Attempt(
+        number=record.attempt, worker=record.worker, fence=lease.fence, run=lease.run
+    )
+    _stamp(wire.granted_at, record.granted_ms)
+    _stamp(wire.started_at, record.started_ms)
+    if record.outcome is not None:
+        wire.outcome = wire_enum(record.outcome)
+        _stamp(wire.ended_at, record.ended_ms)
+        if record.fault is not None:
+            wire.error.CopyFrom(fault_to_wire(record.fault))
+    return wire
+
+
+def wire_enum(member: IntEnum) -> Any:
+    """The number of a member of the vocabulary, as any of the stubs' enum fields takes it."""
+    return member.value
+
+
+def _stamp(field: Timestamp, ms: int) -> None:
+    if ms:
+        field.FromMilliseconds(ms)

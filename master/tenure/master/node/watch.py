@@ -1,0 +1,135 @@
+"""WatchJobs: committed changes of a partition's jobs, remembered for those who come back.
+
+The first watcher of a term turns recording on; from then on the latest changes are kept in a ring,
+so that a watch that breaks can resume behind its cursor. A cursor older than the ring, or of a term
+before, is CURSOR_EXPIRED: list, then watch from there.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
+
+from tenure.protocol.errors import Rejected, TenureError
+from tenure.protocol.refusal import Reason
+from tenure.v1 import jobs_pb2
+
+_CHANGES_KEPT: Final = 20_000
+_CHANGES_A_MESSAGE: Final = 500
+
+
+class Change(NamedTuple):
+    """One committed change of a job."""
+
+    seq: int
+    job_id: str
+    state: int
+    name: str
+    queue: str
+    tenant: str
+    changed_ms: int
+
+
+class Watch:
+    """The changes of one term, and who follows them.
+
+    Args:
+        number: The partition.
+    """
+
+    def __init__(self, *, number: int) -> None:
+        self._number = number
+        self._changes: deque[Change] = deque(maxlen=_CHANGES_KEPT)
+        self._from_seq: int | None = None
+        self._followers: set[asyncio.Event] = set()
+        self._error: TenureError | None = None
+        self.committed_seq = 0
+
+    @property
+    def on(self) -> bool:
+        """Whether changes must be recorded."""
+        return self._from_seq is not None
+
+    def record(self, changes: list[Change], committed_seq: int) -> None:
+        """Takes changes that have committed, and how far the commits have come."""
+        self.committed_seq = committed_seq
+        if not changes:
+            return
+        kept = self._changes
+        if len(kept) + len(changes) > _CHANGES_KEPT and kept:
+            lost = min(len(kept), len(kept) + len(changes) - _CHANGES_KEPT)
+            self._from_seq = kept[lost - 1].seq
+        kept.extend(changes)
+        for follower in self._followers:
+            follower.set()
+
+    def abandon(self, error: TenureError) -> None:
+        """The term has ended: every follower is told."""
+        self._error = error
+        for follower in self._followers:
+            follower.set()
+
+    async def follow(
+        self, wanted: jobs_pb2.JobFilter, after_seq: int | None
+    ) -> AsyncIterator[jobs_pb2.WatchJobsResponse]:
+        """Yields changes after a cursor (None: from now on), a position with each message.
+
+        Raises:
+            Rejected: CURSOR_EXPIRED.
+            TenureError: The leader stepped down.
+        """
+        if self._from_seq is None:
+            self._from_seq = self.committed_seq
+        seq = self.committed_seq if after_seq is None else after_seq
+        wake = asyncio.Event()
+        self._followers.add(wake)
+        try:
+            yield self._message([], seq)
+            while True:
+                if self._error is not None:
+                    raise self._error
+                if seq < self._from_seq:
+                    raise _expired(self._number, seq, self._from_seq)
+                changes = [change for change in self._changes if change.seq > seq]
+                matching = [change for change in changes if _matches(change, wanted)]
+                for start in range(0, len(matching), _CHANGES_A_MESSAGE):
+                    part = matching[start : start + _CHANGES_A_MESSAGE]
+                    yield self._message(part, part[-1].seq)
+                seq = changes[-1].seq if changes else seq
+                wake.clear()
+                await wake.wait()
+        finally:
+            self._followers.discard(wake)
+
+    def _message(self, changes: list[Change], seq: int) -> jobs_pb2.WatchJobsResponse:
+        response = jobs_pb2.WatchJobsResponse()
+        response.position.partition = self._number
+        response.position.seq = seq
+        for change in changes:
+            row = response.changes.add(
+                job_id=change.job_id,
+                state=change.state,
+                name=change.name,
+                queue=change.queue,
+                seq=change.seq,
+            )
+            row.changed_at.FromMilliseconds(change.changed_ms)
+        return response
+
+
+def _matches(change: Change, wanted: jobs_pb2.JobFilter) -> bool:
+    return (
+        (not wanted.states or change.state in wanted.states)
+        and wanted.queue in ("", change.queue)
+        and wanted.name in ("", change.name)
+        and wanted.tenant in ("", change.tenant)
+    )
+
+
+def _expired(partition: int, seq: int, from_seq: int) -> TenureError:
+    return Rejected(
+        f"expected to resume a watch of partition {partition} after {seq}, but changes are known "
+        f"only after {from_seq}; list the jobs, then watch from now on",
+        reason=Reason.CURSOR_EXPIRED,
+        metadata={"partition": str(partition), "after_seq": str(seq), "from_seq": str(from_seq)},
+    )

@@ -1,0 +1,182 @@
+"""WorkerService: a worker's envelopes become commands of the terms they speak to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from tenure.master.core.command import (
+    AcceptAssignment,
+    DeclareLeases,
+    HeldRow,
+    LeaseRow,
+    RenewLeases,
+    ReportAttempts,
+    ReportRow,
+    ReturnLeases,
+    StartLeases,
+)
+from tenure.master.node.hub import WorkerHub
+from tenure.master.node.link import WorkerLink, lease_of
+from tenure.master.node.port import Rng
+from tenure.master.node.term import Term
+from tenure.master.node.translate import fault_from_wire, invalid
+from tenure.protocol import limits
+from tenure.protocol.errors import Rejected
+from tenure.protocol.fence import Token
+from tenure.protocol.ids import JobId
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.v1 import worker_pb2
+
+_OUTCOMES: Final = {outcome.value: outcome for outcome in AttemptOutcome}
+#: Reports of one command; a command's event must fit into one batch.
+_REPORT_ROWS_MAX: Final = 512
+_REPORT_BYTES_MAX: Final = 256 * 1024
+
+
+class WorkerApi:
+    """The lease stream's service, without gRPC.
+
+    Args:
+        hub: The streams of this master.
+        rng: Draws jitter for retries.
+        welcome: Builds the first message to a worker.
+    """
+
+    def __init__(
+        self, *, hub: WorkerHub, rng: Rng, welcome: Callable[[], worker_pb2.Welcome]
+    ) -> None:
+        self._hub = hub
+        self._rng = rng
+        self._welcome = welcome
+
+    async def session(
+        self,
+        requests: AsyncIterator[worker_pb2.SessionRequest],
+        send: Callable[[worker_pb2.SessionResponse], Awaitable[None]],
+    ) -> None:
+        """Serves one stream until either side ends it.
+
+        Raises:
+            Rejected: The first message is no Hello that this release understands.
+        """
+        first = await anext(requests, None)
+        if first is None:
+            return
+        hello = _checked(first)
+        await send(worker_pb2.SessionResponse(welcome=self._welcome()))
+        link = self._hub.connect(hello)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(self._read(link, first, requests))
+                await link.write(send)
+                reader.cancel()
+        finally:
+            self._hub.disconnect(link)
+
+    async def _read(
+        self,
+        link: WorkerLink,
+        first: worker_pb2.SessionRequest,
+        requests: AsyncIterator[worker_pb2.SessionRequest],
+    ) -> None:
+        self._take(link, first)
+        async for request in requests:
+            self._take(link, request)
+            if request.HasField("goodbye"):
+                break
+        link.close()
+
+    def _take(self, link: WorkerLink, request: worker_pb2.SessionRequest) -> None:
+        for update in request.updates:
+            term = self._hub.terms.get(update.partition)
+            if term is None or update.token.epoch != term.token.epoch:
+                continue
+            if update.token.revision == term.token.revision:
+                self._update(link, term, update)
+        if request.HasField("credit"):
+            self._hub.take_credit(link, request.credit)
+
+    def _update(self, link: WorkerLink, term: Term, update: worker_pb2.PartitionUpdate) -> None:
+        session_id, token = link.session_id, term.token
+        if update.HasField("declare"):
+            rows = [_held(held, token) for held in update.declare.leases]
+            term.post(DeclareLeases(session_id=session_id, rows=rows))
+        if update.accepted_assignment:
+            term.post(AcceptAssignment(session_id=session_id, number=update.accepted_assignment))
+        if update.started:
+            started = [LeaseRow(JobId(r.job_id), lease_of(r, token)) for r in update.started]
+            term.post(StartLeases(session_id=session_id, rows=started))
+        if update.returned:
+            returned = [LeaseRow(JobId(r.job_id), lease_of(r, token)) for r in update.returned]
+            term.post(ReturnLeases(session_id=session_id, rows=returned))
+        if update.reports:
+            self._report(link, term, update)
+        if update.HasField("heartbeat"):
+            self._heartbeat(link, term, update.heartbeat)
+
+    def _heartbeat(self, link: WorkerLink, term: Term, beat: worker_pb2.Heartbeat) -> None:
+        if not term.judging:
+            link.instruction(term.number, term.token).hold.number = beat.number
+            return
+        term.post(
+            RenewLeases(
+                session_id=link.session_id,
+                number=beat.number,
+                last_assignment=beat.last_assignment,
+                rows=[_held(held, term.token) for held in beat.held.leases],
+            )
+        )
+
+    def _report(self, link: WorkerLink, term: Term, update: worker_pb2.PartitionUpdate) -> None:
+        token = term.token
+        rows: list[ReportRow] = []
+        size = 0
+        for report in update.reports:
+            ref = report.lease
+            fault = fault_from_wire(report.error) if report.HasField("error") else None
+            size += len(report.result) + 64 + (len(fault.traceback) if fault else 0)
+            if rows and (size > _REPORT_BYTES_MAX or len(rows) >= _REPORT_ROWS_MAX):
+                self._post_reports(link, term, rows)
+                rows, size = [], len(report.result) + 64
+            rows.append(
+                ReportRow(
+                    JobId(ref.job_id),
+                    lease_of(ref, token),
+                    _OUTCOMES.get(report.outcome, AttemptOutcome.LOST),
+                    report.result,
+                    report.content_type,
+                    fault,
+                    report.run_ms,
+                )
+            )
+        self._post_reports(link, term, rows)
+
+    def _post_reports(self, link: WorkerLink, term: Term, rows: list[ReportRow]) -> None:
+        draw = self._rng.random
+        jitter = [draw() if row.fault is not None else 0.0 for row in rows]
+        term.post(ReportAttempts(session_id=link.session_id, rows=rows, jitter=jitter))
+
+
+def _held(held: worker_pb2.HeldLease, token: Token) -> HeldRow:
+    return HeldRow(
+        JobId(held.lease.job_id),
+        lease_of(held.lease, token),
+        held.started,
+        held.running_ms,
+        held.progress,
+    )
+
+
+def _checked(first: worker_pb2.SessionRequest) -> worker_pb2.Hello:
+    hello = first.hello
+    if not first.HasField("hello") or not hello.incarnation:
+        raise invalid("hello", "the first message of a session must introduce the worker")
+    if hello.protocol < limits.PROTOCOL_REVISION:
+        raise Rejected(
+            f"expected a worker that speaks protocol {limits.PROTOCOL_REVISION}, but "
+            f"{hello.name or hello.incarnation} speaks {hello.protocol}; upgrade it",
+            reason=Reason.PROTOCOL_TOO_OLD,
+            metadata={"protocol": str(hello.protocol)},
+        )
+    return hello

@@ -1,0 +1,1 @@
+"""gRPC: the thin layer between the wire and the node's services."""

@@ -1,0 +1,208 @@
+"""The master's listener: grpc.aio servicers that hand messages to the node's services.
+
+Handlers hold no logic. An error raised by a service becomes a status with exactly one ErrorInfo;
+NOT_LEADER also names the leader in plain trailing metadata.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from tenure.master.node.master import Master
+from tenure.protocol.errors import LEADER_METADATA, Rejected, TenureError, status_of
+from tenure.protocol.refusal import Reason
+from tenure.v1 import cluster_pb2, jobs_pb2, worker_pb2
+
+_log = logging.getLogger(__name__)
+
+_Request = TypeVar("_Request", bound=Message)
+_Context = Any
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+#: DESIGN: pings find a frozen peer; two servers must never share a port silently.
+_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.max_send_message_length", 16 * 1024 * 1024),
+)
+_SERVICES: Final = (jobs_pb2, worker_pb2, cluster_pb2)
+_GRACE_S: Final = 0.5
+
+
+class RpcServer:
+    """Listens for clients and workers.
+
+    Args:
+        host: A loopback address, or one that the operator allowed.
+        port: 0 takes a free one.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self.port = port
+        self._server: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()
+
+    async def bind(self) -> None:
+        """Takes the port.
+
+        Raises:
+            Rejected: ADDRESS_IN_USE.
+        """
+        self._server = grpc.aio.server(options=_OPTIONS)
+        try:
+            self.port = self._server.add_insecure_port(f"{self._host}:{self.port}")
+        except RuntimeError:
+            raise Rejected(
+                f"expected to listen on {self._host}:{self.port}, but the address is in use or "
+                "not this machine's; stop what listens there, or give another --listen",
+                reason=Reason.ADDRESS_IN_USE,
+                metadata={"listen": f"{self._host}:{self.port}"},
+                field="listen",
+            ) from None
+
+    async def start(self, master: Master) -> None:
+        """Serves a master's services, health and reflection."""
+        server = self._server
+        if server is None:
+            raise RuntimeError("expected bind() before start()")
+        server.add_generic_rpc_handlers(tuple(_handlers(master)))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [s.full_name for m in _SERVICES for s in m.DESCRIPTOR.services_by_name.values()]
+        reflection.enable_server_reflection(
+            [*names, reflection.SERVICE_NAME, health.SERVICE_NAME], server
+        )
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await server.start()
+
+    async def stop(self) -> None:
+        """Says NOT_SERVING and stops; open streams are cut after a short grace. Idempotent."""
+        server, self._server = self._server, None
+        if server is not None:
+            await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+            await server.stop(_GRACE_S)
+
+    async def _set_health(self, status: Any) -> None:
+        for service in ("", "liveness", "readiness"):
+            await self._health.set(service, status)
+
+
+def _handlers(master: Master) -> list[grpc.GenericRpcHandler]:
+    jobs, cluster, workers = master.jobs, master.cluster, master.workers
+    return [
+        _service(
+            "JobService",
+            {
+                "SubmitJobs": _unary(jobs.submit_jobs, jobs_pb2.SubmitJobsRequest),
+                "StreamSubmits": _bidi(jobs.stream_submits, jobs_pb2.StreamSubmitsRequest),
+                "GetJob": _unary(jobs.get_job, jobs_pb2.GetJobRequest),
+                "ListJobs": _unary(jobs.list_jobs, jobs_pb2.ListJobsRequest),
+                "CountJobs": _unary(jobs.count_jobs, jobs_pb2.CountJobsRequest),
+                "WaitJob": _unary(jobs.wait_job, jobs_pb2.WaitJobRequest),
+                "StreamResults": _bidi(jobs.stream_results, jobs_pb2.StreamResultsRequest),
+                "WatchJobs": _server_stream(jobs.watch_jobs, jobs_pb2.WatchJobsRequest),
+                "CancelJobs": _unary(jobs.cancel_jobs, jobs_pb2.CancelJobsRequest),
+                "RequeueJobs": _unary(jobs.requeue_jobs, jobs_pb2.RequeueJobsRequest),
+                "PurgeJobs": _unary(jobs.purge_jobs, jobs_pb2.PurgeJobsRequest),
+            },
+        ),
+        _service("WorkerService", {"Session": _bidi(workers.session, worker_pb2.SessionRequest)}),
+        _service(
+            "ClusterService",
+            {
+                "GetTopology": _unary(cluster.get_topology, cluster_pb2.GetTopologyRequest),
+                "ListMembers": _unary(cluster.list_members, cluster_pb2.ListMembersRequest),
+                "GetStatus": _unary(cluster.get_status, cluster_pb2.GetStatusRequest),
+            },
+        ),
+    ]
+
+
+def _service(name: str, methods: dict[str, _Handler]) -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(f"tenure.v1.{name}", methods)
+
+
+def _unary(
+    serve: Callable[[_Request], Awaitable[Message]], request_type: type[_Request]
+) -> _Handler:
+    async def handle(request: _Request, context: _Context) -> Message:
+        try:
+            return await serve(request)
+        except Exception as error:
+            await _abort(context, error)
+            raise
+
+    return grpc.unary_unary_rpc_method_handler(
+        handle, request_deserializer=request_type.FromString, response_serializer=_serialize
+    )
+
+
+def _bidi(
+    serve: Callable[[AsyncIterator[_Request], Callable[[Any], Awaitable[None]]], Awaitable[None]],
+    request_type: type[_Request],
+) -> _Handler:
+    async def handle(requests: AsyncIterator[_Request], context: _Context) -> None:
+        try:
+            await serve(requests, context.write)
+        except Exception as error:  # noqa: BLE001 - every failure becomes a status
+            await _abort(context, error)
+
+    return grpc.stream_stream_rpc_method_handler(
+        handle, request_deserializer=request_type.FromString, response_serializer=_serialize
+    )
+
+
+def _server_stream(
+    serve: Callable[[_Request, Callable[[Any], Awaitable[None]]], Awaitable[None]],
+    request_type: type[_Request],
+) -> _Handler:
+    async def handle(request: _Request, context: _Context) -> None:
+        try:
+            await serve(request, context.write)
+        except Exception as error:  # noqa: BLE001 - every failure becomes a status
+            await _abort(context, error)
+
+    return grpc.unary_stream_rpc_method_handler(
+        handle, request_deserializer=request_type.FromString, response_serializer=_serialize
+    )
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+async def _abort(context: _Context, error: Exception) -> None:
+    found = _first(error)
+    if isinstance(found, grpc.RpcError | asyncio.InvalidStateError | grpc.aio.UsageError):
+        # The peer went away while something was being written to it.
+        _log.debug("A call ended early: %s", found, extra={"action": "call_ended"})
+        raise found
+    if not isinstance(found, TenureError):
+        _log.error("A handler failed", exc_info=error, extra={"action": "handler_failed"})
+        found = TenureError("expected to answer, but the master failed inside; see its log")
+    leader = found.metadata.get(LEADER_METADATA)
+    status = rpc_status.to_status(status_of(found))
+    metadata = status.trailing_metadata
+    if leader:
+        metadata = (*metadata, (LEADER_METADATA, leader))
+    await context.abort(status.code, status.details, metadata)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
