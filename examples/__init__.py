@@ -1,0 +1,1 @@
+"""Programs that show Tenure at work; each folder is one of them."""

@@ -1,0 +1,1 @@
+"""Measures every module of the Python standard library, one job per module."""
