@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from tenure.etcdapi import etcd_pb2 as pb
-from tenure.master.backend.errors import StoreMismatch
+from tenure.master.backend.errors import FormatTooNew, StoreMismatch
 from tenure.master.backend.etcd import operation as op
 from tenure.master.backend.etcd.client import EtcdClient, EtcdTls
 from tenure.master.backend.etcd.errors import EtcdError, LeaseExists, LeaseNotFound
@@ -105,22 +105,21 @@ class EtcdStore:
         self._client = client
         self._keys = keys
         self._epoch = record.epoch
-        self._candidate = candidate
-        self._office_ttl_s = office_ttl_s
+        # One of each a partition: they remember what is under way.
+        branches = [keys.partition(partition) for partition in range(record.partitions)]
+        self._elections = [
+            EtcdElection(client, branch, candidate, record.epoch, ttl_s=office_ttl_s)
+            for branch in branches
+        ]
+        self._journals = [EtcdJournal(client, branch) for branch in branches]
         #: 0: no member key was written yet, or its lease has ended.
         self._member_lease = 0
 
     def election(self, partition: int) -> EtcdElection:
-        return EtcdElection(
-            self._client,
-            self._keys.partition(partition),
-            self._candidate,
-            self._epoch,
-            ttl_s=self._office_ttl_s,
-        )
+        return self._elections[partition]
 
     def journal(self, partition: int) -> EtcdJournal:
-        return EtcdJournal(self._client, self._keys.partition(partition))
+        return self._journals[partition]
 
     async def register(self, candidate: Candidate, version: str, wall_ms: int) -> None:
         action = f"write the member key of {candidate.name}"
@@ -199,6 +198,7 @@ async def open_etcd_store(
     Raises:
         Rejected: The URL is wrong.
         StoreMismatch: The store was made otherwise, or etcd was restored from a backup.
+        FormatTooNew: A newer release made it.
         StoreUnavailable: Etcd does not answer; try again.
     """
     parsed = EtcdUrl.parse(url)
@@ -227,11 +227,12 @@ async def _read_record(client: EtcdClient, keys: ClusterKeys) -> _Record | None:
     if not record:
         return None
     fields = json.loads(record[0].value)
-    if fields["format"] != FORMAT:
-        raise StoreMismatch(
-            f"expected a store of format {FORMAT}, but it has format {fields['format']}; run the"
-            " release of Tenure that made it, or a newer one",
-            reason=Reason.STORE_MISMATCH,
+    if fields["format"] > FORMAT:
+        raise FormatTooNew(
+            f"expected to open the store, but a newer release made it (format {fields['format']};"
+            f" this release reads up to {FORMAT}); upgrade this master",
+            reason=Reason.FORMAT_TOO_NEW,
+            metadata={"format": str(fields["format"])},
         )
     return _Record(
         cluster_id=fields["cluster_id"],
@@ -298,7 +299,7 @@ def _check(record: _Record, client: EtcdClient, partitions: int | None) -> None:
     if found != record.etcd_cluster_id:
         raise StoreMismatch(
             f"expected etcd cluster {record.etcd_cluster_id}, but this is {found}: it was restored"
-            " from a backup; run `tenure cluster restore`, which raises the epoch",
+            " from a backup; run ``tenure cluster restore``, which raises the epoch",
             reason=Reason.STORE_MISMATCH,
             metadata={"expected": record.etcd_cluster_id, "found": found},
         )
