@@ -1,0 +1,1 @@
+"""What tests run against: a virtual-time loop, simulated adapters of every port, real etcd."""
