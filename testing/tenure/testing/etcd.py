@@ -248,12 +248,15 @@ class EtcdCluster:
         return [member.address for member in self.members]
 
     def url(self, prefix: str = "") -> str:
-        """The store URL of this cluster.
+        """The store URL of this cluster, with the certificates if it wants them.
 
         Args:
             prefix: the path under which keys go, for example ``/test-1``.
         """
-        return f"etcd://{','.join(self.endpoints)}{prefix}"
+        url = f"etcd://{','.join(self.endpoints)}{prefix}"
+        if self.tls is None:
+            return url
+        return f"{url}?ca={self.tls.ca}&cert={self.tls.cert}&key={self.tls.key}"
 
     def start(self) -> None:
         """Start every member and wait until the cluster answers.

@@ -20,8 +20,8 @@ from tenure.master.backend.etcd.errors import (
 )
 from tenure.protocol.refusal import Reason
 
-#: Covers a frozen member and an election of etcd's own; what takes longer is the caller's to
-#: decide, who knows how long it may still lead.
+#: No new try starts after this. It covers a frozen member and an election of etcd's own; beyond it
+#: the caller must decide, who knows how long it may still lead.
 BUDGET_S = 5.0
 _FIRST_PAUSE_S = 0.02
 _PAUSE_MAX_S = 0.5
@@ -29,22 +29,19 @@ _PAUSE_MAX_S = 0.5
 _T = TypeVar("_T")
 
 
-async def resolve(
-    call: Callable[[], Awaitable[_T]], action: str, *, budget_s: float = BUDGET_S
-) -> _T:
+async def resolve(call: Callable[[], Awaitable[_T]], action: str) -> _T:
     """Repeat ``call`` until it is answered.
 
     Args:
         call: makes one try; must be safe to repeat.
         action: for messages, for example "append batch 7".
-        budget_s: no new try starts after this many seconds.
 
     Raises:
-        StoreUnavailable: no answer in all that time: the outcome is unknown.
+        StoreUnavailable: no answer within ``BUDGET_S``: the outcome is unknown.
         EtcdError: any other failure, as it is.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + budget_s
+    deadline = loop.time() + BUDGET_S
     pause_s = _FIRST_PAUSE_S
     while True:
         try:
