@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from tenure.client.errors import invalid
-from tenure.protocol.errors import TenureError
+from tenure.protocol.errors import LEADER_METADATA, TenureError
 from tenure.protocol.fence import NO_TOKEN, Token
 from tenure.protocol.ids import home_partition, partition_of
 from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2
 
 #: ErrorInfo metadata of NOT_LEADER: the leader's address, if the refusing master knows it.
-LEADER_HINT: Final = "leader"
+LEADER_HINT: Final = LEADER_METADATA
 #: ErrorInfo metadata of REQUEST_TOO_OLD and ID_FROM_FUTURE: the leader's clock.
 CLUSTER_TIME: Final = "now_ms"
 
