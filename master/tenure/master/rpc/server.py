@@ -6,8 +6,8 @@ NOT_LEADER also names the leader in plain trailing metadata.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias, assert_never
 
 import grpc
 from google.protobuf.message import Message
@@ -16,13 +16,23 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from tenure.master.node.master import Master
-from tenure.protocol.errors import LEADER_METADATA, Rejected, TenureError, status_of
+from tenure.master.node.method import (
+    PACKAGE,
+    Bidi,
+    Method,
+    Send,
+    ServerStream,
+    Unary,
+    answer_of,
+    first_of,
+    services,
+)
+from tenure.protocol.errors import LEADER_METADATA, Rejected, status_of
 from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2, jobs_pb2, worker_pb2
 
 _log = logging.getLogger(__name__)
 
-_Request = TypeVar("_Request", bound=Message)
 _Context = Any
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -102,83 +112,54 @@ class RpcServer:
 
 
 def _handlers(master: Master) -> list[grpc.GenericRpcHandler]:
-    jobs, cluster, workers = master.jobs, master.cluster, master.workers
     return [
-        _service(
-            "JobService",
-            {
-                "SubmitJobs": _unary(jobs.submit_jobs, jobs_pb2.SubmitJobsRequest),
-                "StreamSubmits": _bidi(jobs.stream_submits, jobs_pb2.StreamSubmitsRequest),
-                "GetJob": _unary(jobs.get_job, jobs_pb2.GetJobRequest),
-                "ListJobs": _unary(jobs.list_jobs, jobs_pb2.ListJobsRequest),
-                "CountJobs": _unary(jobs.count_jobs, jobs_pb2.CountJobsRequest),
-                "WaitJob": _unary(jobs.wait_job, jobs_pb2.WaitJobRequest),
-                "StreamResults": _bidi(jobs.stream_results, jobs_pb2.StreamResultsRequest),
-                "WatchJobs": _server_stream(jobs.watch_jobs, jobs_pb2.WatchJobsRequest),
-                "CancelJobs": _unary(jobs.cancel_jobs, jobs_pb2.CancelJobsRequest),
-                "RequeueJobs": _unary(jobs.requeue_jobs, jobs_pb2.RequeueJobsRequest),
-                "PurgeJobs": _unary(jobs.purge_jobs, jobs_pb2.PurgeJobsRequest),
-            },
-        ),
-        _service("WorkerService", {"Session": _bidi(workers.session, worker_pb2.SessionRequest)}),
-        _service(
-            "ClusterService",
-            {
-                "GetTopology": _unary(cluster.get_topology, cluster_pb2.GetTopologyRequest),
-                "ListMembers": _unary(cluster.list_members, cluster_pb2.ListMembersRequest),
-                "GetStatus": _unary(cluster.get_status, cluster_pb2.GetStatusRequest),
-            },
-        ),
+        grpc.method_handlers_generic_handler(
+            f"{PACKAGE}.{service}", {name: _handler(method) for name, method in methods.items()}
+        )
+        for service, methods in services(master).items()
     ]
 
 
-def _service(name: str, methods: dict[str, _Handler]) -> grpc.GenericRpcHandler:
-    return grpc.method_handlers_generic_handler(f"tenure.v1.{name}", methods)
+def _handler(method: Method) -> _Handler:
+    parse = method.request_type.FromString
+    match method:
+        case Unary():
+            return grpc.unary_unary_rpc_method_handler(
+                _unary(method), request_deserializer=parse, response_serializer=_serialize
+            )
+        case ServerStream():
+            return grpc.unary_stream_rpc_method_handler(
+                _streaming(method.serve), request_deserializer=parse, response_serializer=_serialize
+            )
+        case Bidi():
+            return grpc.stream_stream_rpc_method_handler(
+                _streaming(method.serve), request_deserializer=parse, response_serializer=_serialize
+            )
+        case _:
+            assert_never(method)
 
 
-def _unary(
-    serve: Callable[[_Request], Awaitable[Message]], request_type: type[_Request]
-) -> _Handler:
-    async def handle(request: _Request, context: _Context) -> Message:
+def _unary(method: Unary) -> Callable[[Any, _Context], Awaitable[Message]]:
+    async def handle(request: Any, context: _Context) -> Message:
         try:
-            return await serve(request)
+            return await method.serve(request)
         except Exception as error:
             await _abort(context, error)
             raise
 
-    return grpc.unary_unary_rpc_method_handler(
-        handle, request_deserializer=request_type.FromString, response_serializer=_serialize
-    )
+    return handle
 
 
-def _bidi(
-    serve: Callable[[AsyncIterator[_Request], Callable[[Any], Awaitable[None]]], Awaitable[None]],
-    request_type: type[_Request],
-) -> _Handler:
-    async def handle(requests: AsyncIterator[_Request], context: _Context) -> None:
+def _streaming(
+    serve: Callable[[Any, Send], Awaitable[None]],
+) -> Callable[[Any, _Context], Awaitable[None]]:
+    async def handle(requests: Any, context: _Context) -> None:
         try:
             await serve(requests, context.write)
         except Exception as error:  # noqa: BLE001 - every failure becomes a status
             await _abort(context, error)
 
-    return grpc.stream_stream_rpc_method_handler(
-        handle, request_deserializer=request_type.FromString, response_serializer=_serialize
-    )
-
-
-def _server_stream(
-    serve: Callable[[_Request, Callable[[Any], Awaitable[None]]], Awaitable[None]],
-    request_type: type[_Request],
-) -> _Handler:
-    async def handle(request: _Request, context: _Context) -> None:
-        try:
-            await serve(request, context.write)
-        except Exception as error:  # noqa: BLE001 - every failure becomes a status
-            await _abort(context, error)
-
-    return grpc.unary_stream_rpc_method_handler(
-        handle, request_deserializer=request_type.FromString, response_serializer=_serialize
-    )
+    return handle
 
 
 def _serialize(message: Message) -> bytes:
@@ -186,23 +167,15 @@ def _serialize(message: Message) -> bytes:
 
 
 async def _abort(context: _Context, error: Exception) -> None:
-    found = _first(error)
+    found = first_of(error)
     if isinstance(found, grpc.RpcError | asyncio.InvalidStateError | grpc.aio.UsageError):
         # The peer went away while something was being written to it.
         _log.debug("A call ended early: %s", found, extra={"action": "call_ended"})
         raise found
-    if not isinstance(found, TenureError):
-        _log.error("A handler failed", exc_info=error, extra={"action": "handler_failed"})
-        found = TenureError("expected to answer, but the master failed inside; see its log")
-    leader = found.metadata.get(LEADER_METADATA)
-    status = rpc_status.to_status(status_of(found))
+    answer = answer_of(error)
+    leader = answer.metadata.get(LEADER_METADATA)
+    status = rpc_status.to_status(status_of(answer))
     metadata = status.trailing_metadata
     if leader:
         metadata = (*metadata, (LEADER_METADATA, leader))
     await context.abort(status.code, status.details, metadata)
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

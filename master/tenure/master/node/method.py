@@ -1,0 +1,92 @@
+"""The methods that a master offers: one table, read by gRPC and by the simulated network alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.message import Message
+
+from tenure.protocol.errors import TenureError
+from tenure.v1 import cluster_pb2, jobs_pb2, worker_pb2
+
+if TYPE_CHECKING:
+    from tenure.master.node.master import Master
+
+_log = logging.getLogger(__name__)
+
+PACKAGE: Final = "tenure.v1"
+
+#: Sends one message to the caller.
+Send = Callable[[Any], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """One message in, one out."""
+
+    serve: Callable[[Any], Awaitable[Message]]
+    request_type: type[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStream:
+    """One message in, many out."""
+
+    serve: Callable[[Any, Send], Awaitable[None]]
+    request_type: type[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Bidi:
+    """Messages both ways until either side ends the call."""
+
+    serve: Callable[[AsyncIterator[Any], Send], Awaitable[None]]
+    request_type: type[Message]
+
+
+Method = Unary | ServerStream | Bidi
+
+
+def services(master: Master) -> dict[str, dict[str, Method]]:
+    """All methods, by service and name."""
+    jobs, workers, cluster = master.jobs, master.workers, master.cluster
+    return {
+        "JobService": {
+            "SubmitJobs": Unary(jobs.submit_jobs, jobs_pb2.SubmitJobsRequest),
+            "StreamSubmits": Bidi(jobs.stream_submits, jobs_pb2.StreamSubmitsRequest),
+            "GetJob": Unary(jobs.get_job, jobs_pb2.GetJobRequest),
+            "ListJobs": Unary(jobs.list_jobs, jobs_pb2.ListJobsRequest),
+            "CountJobs": Unary(jobs.count_jobs, jobs_pb2.CountJobsRequest),
+            "WaitJob": Unary(jobs.wait_job, jobs_pb2.WaitJobRequest),
+            "StreamResults": Bidi(jobs.stream_results, jobs_pb2.StreamResultsRequest),
+            "WatchJobs": ServerStream(jobs.watch_jobs, jobs_pb2.WatchJobsRequest),
+            "CancelJobs": Unary(jobs.cancel_jobs, jobs_pb2.CancelJobsRequest),
+            "RequeueJobs": Unary(jobs.requeue_jobs, jobs_pb2.RequeueJobsRequest),
+            "PurgeJobs": Unary(jobs.purge_jobs, jobs_pb2.PurgeJobsRequest),
+        },
+        "WorkerService": {"Session": Bidi(workers.session, worker_pb2.SessionRequest)},
+        "ClusterService": {
+            "GetTopology": Unary(cluster.get_topology, cluster_pb2.GetTopologyRequest),
+            "ListMembers": Unary(cluster.list_members, cluster_pb2.ListMembersRequest),
+            "GetStatus": Unary(cluster.get_status, cluster_pb2.GetStatusRequest),
+        },
+    }
+
+
+def first_of(error: BaseException) -> BaseException:
+    """The error itself, or the first one inside a group, however nested."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def answer_of(error: BaseException) -> TenureError:
+    """What the caller of a method that failed is told."""
+    found = first_of(error)
+    if isinstance(found, TenureError):
+        return found
+    _log.error("A handler failed", exc_info=error, extra={"action": "handler_failed"})
+    return TenureError("expected to answer, but the master failed inside; see its log")
