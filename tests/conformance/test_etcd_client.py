@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -22,6 +23,7 @@ from tenure.master.backend.etcd.errors import (
     Compacted,
     EtcdError,
     FutureRevision,
+    HistoryRewound,
     LeaseExists,
     LeaseNotFound,
     NoSpace,
@@ -413,6 +415,40 @@ def test_closing_ends_the_calls_under_way(cluster: EtcdCluster) -> None:
     finally:
         victim.resume()
         cluster.wait_ready()
+
+
+def test_a_member_of_another_cluster_is_found_out() -> None:
+    """Answers of two clusters are never mixed, whoever wrote the list of endpoints."""
+    with EtcdCluster(1) as mine, EtcdCluster(1) as other:
+
+        async def main() -> None:
+            async with EtcdClient([*mine.endpoints, *other.endpoints]) as client:
+                await client.range(b"/x")
+                mine.members[0].kill()
+                with pytest.raises(Unavailable):
+                    await client.range(b"/x")
+                with pytest.raises(HistoryRewound, match="backup"):
+                    await client.range(b"/x")
+
+        asyncio.run(main())
+
+
+def test_a_cluster_that_lost_its_past_is_found_out() -> None:
+    """A linearizable answer from before what this client has seen is refused."""
+    with EtcdCluster(1) as cluster:
+        member = cluster.members[0]
+
+        async def scenario(client: EtcdClient) -> None:
+            for number in range(3):
+                await client.txn(success=[op.put(b"/past", b"%d" % number)])
+            member.kill()
+            shutil.rmtree(member.directory / "data")
+            member.start()
+            cluster.wait_ready()
+            with pytest.raises(HistoryRewound, match="revision"):
+                await until_answered(client, lambda: client.range(b"/past"))
+
+        run(cluster, scenario)
 
 
 def test_versions_are_read_and_old_ones_warned_about(

@@ -338,6 +338,26 @@ def test_a_lost_campaign_cannot_win_later(url: str, monkeypatch: pytest.MonkeyPa
     asyncio.run(main())
 
 
+def test_an_office_that_another_won_meanwhile_is_not_mine(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A campaign of unknown outcome was lost after all, and a rival leads: None, not the office."""
+    monkeypatch.setattr("tenure.master.backend.etcd.resolution.BUDGET_S", 0.0)
+
+    async def main() -> None:
+        async with opened(url, BOB) as rival, LossyClient(url) as client:
+            election = EtcdElection(client, client.keys.partition(0), ALICE, 1)
+            client.script = ["drop"]
+            with pytest.raises(StoreUnavailable):
+                await election.campaign()
+            theirs = await won(rival.election(0))
+            assert await election.campaign() is None
+            assert await election.campaign() is None
+            await theirs.verify()
+
+    asyncio.run(main())
+
+
 def test_a_new_epoch_ends_every_term(url: str) -> None:
     """After a restore has raised the epoch, no token of the old one is good for anything."""
 
