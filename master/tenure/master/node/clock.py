@@ -8,7 +8,7 @@ from typing import Final
 
 from tenure.master.node.port import Clock
 
-_SLEW: Final = 0.01
+_SLEW_DIVISOR: Final = 100
 
 
 class SystemClock:
@@ -44,23 +44,23 @@ class TermClock:
         self._clock = clock
         self._boot_ms = clock.boot_ms()
         self._base_ms = max(stamp_ms, int(statistics.median(walls_ms or [clock.wall_ms()])))
-        self._last_ms = self._base_ms
+        #: How far the median was ahead when the clock was last set.
+        self._off_ms = 0
 
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch, by the term."""
-        now_ms = self._base_ms + self._clock.boot_ms() - self._boot_ms
-        self._last_ms = max(self._last_ms, now_ms)
-        return self._last_ms
+        since_ms = self._clock.boot_ms() - self._boot_ms
+        reach_ms = since_ms // _SLEW_DIVISOR
+        return self._base_ms + since_ms + max(-reach_ms, min(reach_ms, self._off_ms))
 
     def slew(self, walls_ms: Sequence[int]) -> int:
-        """Moves at most 1 % of the time since the last call toward the median of the walls.
+        """From now on approaches the median of the walls, by at most 1 % of the time that passes.
 
         Returns:
-            How far the median is from this clock, in milliseconds.
+            How far the median is ahead of this clock, in milliseconds.
         """
-        now_ms, boot_ms = self.now_ms(), self._clock.boot_ms()
-        off_ms = int(statistics.median(walls_ms)) - now_ms
-        reach_ms = int((boot_ms - self._boot_ms) * _SLEW)
-        self._base_ms = now_ms + max(-reach_ms, min(reach_ms, off_ms))
-        self._boot_ms = boot_ms
-        return off_ms
+        now_ms = self.now_ms()
+        self._boot_ms = self._clock.boot_ms()
+        self._base_ms = now_ms
+        self._off_ms = int(statistics.median(walls_ms)) - now_ms
+        return self._off_ms

@@ -1,0 +1,113 @@
+"""Options from the wire: defaults, limits, and the path of what is wrong."""
+
+from datetime import timedelta
+
+import pytest
+
+from tenure.master.core.record import JobFault, Policy, RetryPolicy
+from tenure.master.node.translate import (
+    SettingCache,
+    fault_from_wire,
+    fault_to_wire,
+    options_of,
+    setting_of,
+)
+from tenure.protocol import limits
+from tenure.protocol.errors import Rejected
+from tenure.protocol.ids import home_partition
+from tenure.protocol.vocabulary import Backoff, ErrorCategory, Jitter
+from tenure.v1 import common_pb2
+
+
+def test_unset_options_take_the_documented_defaults() -> None:
+    """Only a name is needed."""
+    setting = setting_of(common_pb2.JobOptions(name="app.f"), "options[0]")
+    assert setting.priority == 5
+    assert (setting.delay_ms, setting.at_ms) == (0, 0)
+    assert setting.policy == Policy(name="app.f")
+    assert setting.policy.retry == RetryPolicy()
+
+
+def test_priority_zero_is_not_unset() -> None:
+    """0 is the most urgent priority, not the default."""
+    assert setting_of(common_pb2.JobOptions(name="f", priority=0), "o").priority == 0
+
+
+def test_a_policy_survives_the_wire() -> None:
+    """What a worker gets means what the client sent."""
+    policy = Policy(
+        name="app.f",
+        queue="q",
+        tenant="t",
+        retry=RetryPolicy(
+            backoff=Backoff.LINEAR,
+            base_ms=250,
+            factor=3.0,
+            cap_ms=9_000,
+            jitter=Jitter.NONE,
+            max_attempts=7,
+            max_lost=2,
+            system_base_ms=4_000,
+            non_retryable=("builtins.ValueError",),
+        ),
+        timeout_ms=1_500,
+        schedule_timeout_ms=2_500,
+        deadline_ms=9_500,
+        heartbeat_timeout_ms=700,
+        at_most_once=True,
+        result_ttl_ms=60_000,
+        labels=(("gpu", "true"), ("region", "eu")),
+        key_window_ms=5_000,
+    )
+    assert setting_of(options_of(policy), "o").policy == policy
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"name": ""}, "o.name"),
+        ({"name": "white space"}, "o.name"),
+        ({"name": "f", "queue": "q" * 129}, "o.queue"),
+        ({"name": "f", "tenant": "a b"}, "o.tenant"),
+        ({"name": "f", "priority": 11}, "o.priority"),
+        ({"name": "f", "delay": timedelta(days=367)}, "o.delay"),
+        ({"name": "f", "delay": timedelta(seconds=-1)}, "o.delay"),
+        ({"name": "f", "delay": timedelta(seconds=1), "at_ms": 5}, "o.at_ms"),
+        ({"name": "f", "at_ms": -5}, "o.at_ms"),
+        ({"name": "f", "timeout": timedelta(days=8)}, "o.timeout"),
+        ({"name": "f", "key_window": timedelta(days=8)}, "o.key_window"),
+        ({"name": "f", "labels": {"bad label": "x"}}, "o.labels"),
+        ({"name": "f", "retry": {"max_attempts": 1_001}}, "o.retry.max_attempts"),
+        ({"name": "f", "retry": {"factor": 0.5}}, "o.retry.factor"),
+    ],
+)
+def test_a_wrong_field_is_named(options: dict[str, object], field: str) -> None:
+    """Each bad value is refused with its path."""
+    with pytest.raises(Rejected) as caught:
+        setting_of(common_pb2.JobOptions(**options), "o")  # type: ignore[arg-type]
+    assert caught.value.field == field
+    assert field in caught.value.message
+
+
+def test_equal_options_are_one_setting() -> None:
+    """Batches that repeat their options validate them once, and know their home."""
+    cache = SettingCache(4)
+    one = cache.get(common_pb2.JobOptions(name="f", queue="mail"), "o")
+    two = cache.get(common_pb2.JobOptions(name="f", queue="mail"), "o")
+    assert one is two
+    assert one.home == home_partition("default", "mail", 4)
+
+
+def test_long_errors_are_cut() -> None:
+    """Messages and tracebacks end at their limits, and say so."""
+    wire = common_pb2.JobError(type="E", message="ä" * 9_000, traceback="t" * 99_000)
+    fault = fault_from_wire(wire)
+    assert len(fault.message.encode()) <= limits.ERROR_MESSAGE_BYTES_MAX
+    assert fault.message.endswith("[cut]")
+    assert len(fault.traceback.encode()) <= limits.TRACEBACK_BYTES_MAX
+
+
+def test_a_fault_survives_the_wire() -> None:
+    """Type, message, category and the wish for a delay arrive."""
+    fault = JobFault("app.Busy", "later", "trace", ErrorCategory.SYSTEM, 1_500)
+    assert fault_from_wire(fault_to_wire(fault)) == fault

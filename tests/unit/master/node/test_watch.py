@@ -1,0 +1,101 @@
+"""Watches: changes after a cursor, and cursors that are too old."""
+
+import asyncio
+
+import pytest
+
+from tenure.master.node.watch import Change, Watch
+from tenure.protocol.errors import Rejected, Unavailable
+from tenure.protocol.refusal import Reason
+from tenure.testing.loop import run_virtual
+from tenure.v1 import jobs_pb2
+
+
+def _change(seq: int, queue: str = "default") -> Change:
+    return Change(seq, f"job-{seq}", 3, "app.f", queue, "default", 1_000)
+
+
+async def _take(watch: Watch, count: int, after_seq: int | None, queue: str = "") -> list[str]:
+    found: list[str] = []
+    async for response in watch.follow(jobs_pb2.JobFilter(queue=queue), after_seq):
+        found += [change.job_id for change in response.changes]
+        if len(found) >= count:
+            return found
+    return found
+
+
+def test_a_watch_sees_what_comes_after_it_began() -> None:
+    """From now on means: every later change, once, in order."""
+
+    async def main() -> list[str]:
+        watch = Watch(number=0)
+        watch.committed_seq = 5
+        async with asyncio.TaskGroup() as tasks:
+            taking = tasks.create_task(_take(watch, 3, None))
+            await asyncio.sleep(0)
+            watch.record([_change(6), _change(7)], 7)
+            await asyncio.sleep(0)
+            watch.record([_change(8)], 8)
+        return taking.result()
+
+    assert run_virtual(main) == ["job-6", "job-7", "job-8"]
+
+
+def test_a_cursor_resumes() -> None:
+    """A watch that broke goes on behind its cursor without a gap."""
+
+    async def main() -> list[str]:
+        watch = Watch(number=0)
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(_take(watch, 1, None))
+            await asyncio.sleep(0)
+            watch.record([_change(1)], 1)
+            await first
+            watch.record([_change(2), _change(3)], 3)
+            return await _take(watch, 2, 1)
+
+    assert run_virtual(main) == ["job-2", "job-3"]
+
+
+def test_a_filter_leaves_out_the_rest() -> None:
+    """Only matching jobs are told."""
+
+    async def main() -> list[str]:
+        watch = Watch(number=0)
+        async with asyncio.TaskGroup() as tasks:
+            taking = tasks.create_task(_take(watch, 1, None, queue="mail"))
+            await asyncio.sleep(0)
+            watch.record([_change(1), _change(2, "mail")], 2)
+        return taking.result()
+
+    assert run_virtual(main) == ["job-2"]
+
+
+def test_a_cursor_behind_the_ring_is_expired() -> None:
+    """What is no longer known is refused, never skipped."""
+
+    async def main() -> None:
+        watch = Watch(number=0)
+        watch.committed_seq = 100
+        async for _ in watch.follow(jobs_pb2.JobFilter(), None):
+            break
+        with pytest.raises(Rejected) as caught:
+            await _take(watch, 1, 50)
+        assert caught.value.reason is Reason.CURSOR_EXPIRED
+
+    run_virtual(main)
+
+
+def test_followers_learn_that_the_term_ended() -> None:
+    """A watch ends with the reason, not in silence."""
+
+    async def main() -> None:
+        watch = Watch(number=0)
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_take(watch, 1, None))
+                await asyncio.sleep(0)
+                watch.abandon(Unavailable("stepped down", reason=Reason.NOT_LEADER))
+        assert caught.group_contains(Unavailable)
+
+    run_virtual(main)
