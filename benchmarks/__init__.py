@@ -1,0 +1,1 @@
+"""What Tenure costs, measured beside a bare pipe of the same shape: `python -m benchmarks`."""

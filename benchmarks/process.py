@@ -1,0 +1,157 @@
+"""Processes that a measurement starts: their JSON lines, CPU time, memory, and end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import psutil
+
+#: The folder that `benchmarks` and `examples` are imported from.
+ROOT: Final = Path(__file__).resolve().parents[1]
+_TERM_GRACE_S: Final = 10.0
+
+
+class ProcessFailed(RuntimeError):
+    """A process ended or fell silent when its line was expected."""
+
+
+class Process:
+    """One started program. Its stdout is read as JSON lines, its stderr goes to a file.
+
+    Args:
+        name: What reports call it.
+        arguments: The command line.
+        log: Where its stderr goes; the end of it is part of every error.
+    """
+
+    def __init__(self, name: str, arguments: list[str], log: Path) -> None:
+        self.name = name
+        self._log = log
+        self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        #: Every line so far, each with `received_s`, the harness's own monotonic clock.
+        self.history: list[dict[str, Any]] = []
+        with log.open("ab") as stderr:
+            self._popen = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, cwd=ROOT
+            )
+        self._process = psutil.Process(self._popen.pid)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def expect(self, event: str, timeout_s: float = 30.0, **fields: object) -> dict[str, Any]:
+        """Waits for the next line with this event and these fields; skips others.
+
+        Raises:
+            ProcessFailed: It did not come in time, or the process ended first.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self._lines.get(timeout=max(deadline - time.monotonic(), 0.001))
+            except queue.Empty:
+                raise self._failed(f"say {event} within {timeout_s:g} s") from None
+            if line is None:
+                raise self._failed(f"say {event} before it ended")
+            if line.get("event") == event and fields.items() <= line.items():
+                return line
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far, of this process and its children."""
+        total = 0.0
+        for process in (self._process, *self._process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def resident_bytes(self) -> int:
+        """Resident memory now."""
+        size: int = self._process.memory_info().rss
+        return size
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL to it and its children, and waits until it is gone."""
+        children = self._process.children(recursive=True) if self.running else []
+        for process in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._popen.kill()
+        self._popen.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, then SIGKILL after ten seconds. Returns the exit code."""
+        if self.running:
+            self.send(signal.SIGTERM)
+            try:
+                self._popen.wait(_TERM_GRACE_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self._popen.wait()
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The end of its stderr."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+
+    def _read(self) -> None:
+        if self._popen.stdout is None:
+            raise RuntimeError("expected a pipe from the process")
+        for raw in self._popen.stdout:
+            with contextlib.suppress(ValueError):
+                line = {**json.loads(raw), "received_s": time.monotonic()}
+                self.history.append(line)
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def _failed(self, what: str) -> ProcessFailed:
+        return ProcessFailed(
+            f"expected {self.name} to {what}, but it did not; its log ends:\n{self.log_tail()}"
+        )
+
+
+class ProcessGroup:
+    """Starts processes and stops them all at the end, the youngest first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.processes: list[Process] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in reversed(self.processes):
+            if error is None:
+                process.stop()
+            else:
+                process.kill()
+
+    def start(self, name: str, *arguments: str) -> Process:
+        """Starts `python -m …` with these arguments."""
+        log = self._folder / f"{name}.log"
+        process = Process(name, [sys.executable, "-m", *arguments], log)
+        self.processes.append(process)
+        return process
