@@ -1,0 +1,1 @@
+"""The ``tenure`` command: the top layer, where clients, workers and masters meet."""

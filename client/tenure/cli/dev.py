@@ -1,0 +1,193 @@
+"""``tenure dev``: a master and workers as one process tree, for one machine.
+
+```
+ tenure dev ─┬─ tenure master --store sqlite:///…   started first; its serving line starts the rest
+             └─ tenure worker APP --master …        one or more; stopped first, so that it can drain
+```
+Nothing of gRPC runs in this process. The children have sessions of their own: Ctrl-C reaches only
+this process, which then stops them in order. If it is killed, the kernel ends them.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import tempfile
+from asyncio.subprocess import PIPE, Process
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tenure.cli import exits
+
+#: How long a child may take to end after TERM, a worker's drain included.
+STOP_TIMEOUT_S: Final = 35.0
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevConfig:
+    """What ``tenure dev`` is started with.
+
+    Attributes:
+        app: Module to serve, or None for a master alone.
+        data_dir: Where the store lies; made if missing.
+        listen: Where the master listens.
+        workers: How many worker processes.
+        slots: Jobs each worker runs at once; None: the worker's default.
+        ephemeral: Use a temporary directory instead of ``data_dir``.
+        insecure: Allow an address that is not loopback.
+        verbose: Let the children log more.
+    """
+
+    app: str | None
+    data_dir: Path
+    listen: str
+    workers: int
+    slots: int | None
+    ephemeral: bool
+    insecure: bool
+    verbose: bool
+
+
+def run(config: DevConfig) -> int:
+    """Runs until SIGINT or SIGTERM, or until a child fails. Returns the exit code."""
+    with contextlib.ExitStack() as stack:
+        directory = config.data_dir
+        if config.ephemeral:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tenure-")))
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            exits.say(f"tenure: cannot make the data directory {directory}: {error.strerror}")
+            return exits.USAGE
+        return asyncio.run(_Tree(config, directory.resolve()).run())
+
+
+class _Tree:
+    """The children, and the order in which they start and stop."""
+
+    def __init__(self, config: DevConfig, directory: Path) -> None:
+        self._config = config
+        self._store = f"sqlite://{directory / 'tenure.db'}"
+        self._serving = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._address = ""
+        self._code = exits.OK
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopping.set)
+        config = self._config
+        arguments = ["master", "--store", self._store, "--listen", config.listen, "--name", "dev"]
+        arguments += ["--insecure"] if config.insecure else []
+        master = await self._start(arguments)
+        workers: list[Process] = []
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(master))
+            try:
+                if await self._until_serving():
+                    for index in range(1, config.workers + 1):
+                        worker = await self._start(self._worker_arguments(index))
+                        workers.append(worker)
+                        group.create_task(self._follow(worker))
+                    self._greet()
+                    await self._stopping.wait()
+            finally:
+                self._stopping.set()
+                for child in workers:
+                    _signal(child, signal.SIGTERM)
+                for child in workers:
+                    await _ended(child)
+                _signal(master, signal.SIGTERM)
+                await _ended(master)
+        return self._code
+
+    def _worker_arguments(self, index: int) -> list[str]:
+        arguments = ["worker", str(self._config.app), "--master", self._address]
+        arguments += ["--name", f"dev-{index}"]
+        if self._config.slots is not None:
+            arguments += ["--slots", str(self._config.slots)]
+        return arguments
+
+    async def _start(self, arguments: list[str]) -> Process:
+        verbose = ["--verbose"] if self._config.verbose else []
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tenure.cli",
+            *arguments,
+            *verbose,
+            stdout=PIPE,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+
+    async def _follow(self, child: Process) -> None:
+        """Passes a child's stdout through; if the child ends by itself, all end."""
+        if child.stdout is not None:
+            while line := await child.stdout.readline():
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
+                self._notice(line)
+        code = await child.wait()
+        if not self._stopping.is_set():
+            self._code = code if code > 0 else exits.JOB_FAILED
+            exits.say(f"tenure: a child process ended with code {code}; stopping the others")
+            self._stopping.set()
+
+    def _notice(self, line: bytes) -> None:
+        if self._serving.is_set() or not line.startswith(b"{"):
+            return
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            event = json.loads(line)
+            if event["event"] == "serving":
+                self._address = event["address"]
+                self._serving.set()
+
+    async def _until_serving(self) -> bool:
+        """Whether the master came up before something stopped us."""
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(self._serving.wait())
+            stopping = group.create_task(self._stopping.wait())
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            serving.cancel()
+            stopping.cancel()
+        return self._serving.is_set() and not self._stopping.is_set()
+
+    def _greet(self) -> None:
+        app = self._config.app
+        where = "nowhere: gone when this ends" if self._config.ephemeral else self._store
+        exits.say(f"tenure: serving on {self._address}; jobs are kept {where}")
+        if app is None:
+            exits.say(f"next: tenure worker APP --master {self._address}")
+        else:
+            flag = "" if self._address == "127.0.0.1:7400" else f" --address {self._address}"
+            exits.say(f"next: tenure submit {app}.JOB ARG --wait{flag}   (Ctrl-C stops all)")
+
+
+def _signal(child: Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.send_signal(number)
+
+
+async def _ended(child: Process) -> None:
+    """Waits for a child that was asked to end, and kills it if it does not."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await child.wait()
+    except TimeoutError:
+        _signal(child, signal.SIGKILL)
+        await child.wait()
+
+
+def _end_with_parent() -> None:
+    """In the child, before it becomes another program: TERM me when my parent dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)

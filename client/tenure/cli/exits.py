@@ -1,0 +1,62 @@
+"""Exit codes, and errors as one readable line on stderr."""
+
+import sys
+from typing import Final
+
+from tenure.protocol.errors import TenureError
+from tenure.protocol.refusal import Reason
+
+OK: Final = 0
+JOB_FAILED: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+UNAVAILABLE: Final = 4
+PERMISSION: Final = 5
+CONFLICT: Final = 6
+TIMED_OUT: Final = 124
+INTERRUPTED: Final = 130
+
+_BY_REASON: Final = {
+    Reason.INVALID_ARGUMENT: USAGE,
+    Reason.PAYLOAD_TOO_LARGE: USAGE,
+    Reason.BATCH_TOO_LARGE: USAGE,
+    Reason.WRONG_PARTITION: USAGE,
+    Reason.APP_NOT_IMPORTABLE: USAGE,
+    Reason.INSECURE_BIND: USAGE,
+    Reason.NOT_FOUND: NOT_FOUND,
+    Reason.UNKNOWN_JOB: NOT_FOUND,
+    Reason.RESULT_EXPIRED: NOT_FOUND,
+    Reason.JOB_ID_CONFLICT: CONFLICT,
+    Reason.JOB_KEY_CONFLICT: CONFLICT,
+    Reason.REQUEST_TOO_OLD: CONFLICT,
+    Reason.ID_FROM_FUTURE: CONFLICT,
+    Reason.WRONG_STATE: CONFLICT,
+    Reason.CURSOR_EXPIRED: CONFLICT,
+    Reason.STORE_MISMATCH: CONFLICT,
+    Reason.STORE_LOCKED: CONFLICT,
+    Reason.ADDRESS_IN_USE: CONFLICT,
+    Reason.FORMAT_TOO_NEW: CONFLICT,
+    Reason.PROTOCOL_TOO_OLD: CONFLICT,
+    Reason.FENCED: CONFLICT,
+}
+
+
+def code_of(error: TenureError) -> int:
+    """The exit code that says what kind of trouble an error is."""
+    if isinstance(error, TimeoutError):
+        return TIMED_OUT
+    known = _BY_REASON.get(error.reason)
+    if known is not None:
+        return known
+    return UNAVAILABLE if error.retryable else JOB_FAILED
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def explain(error: TenureError) -> None:
+    """An error as one line."""
+    line = " ".join(str(error).split())
+    say(f"tenure: {line} [{error.reason}]")
