@@ -1,0 +1,239 @@
+"""The worker's side of all its streams, without I/O: messages and facts in, orders out.
+
+Streams come and go, partitions move between masters, the worker's slots are one: the arbiter routes
+what masters say to the partition it is about, splits the credit over the streams, and fences the
+worker off leases that it could not renew. It reads no clock and no socket: the shell (``runtime``)
+passes the time in, sends what ``flush`` gives and carries out the orders in ``workload``.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple, assert_never
+
+from tenure.protocol.fence import Token
+from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.v1 import worker_pb2
+from tenure.worker.credit import Claim, distribute
+from tenure.worker.held import HeldJob
+from tenure.worker.partition import Partition
+from tenure.worker.port import Fact, FactKind, Rng
+from tenure.worker.session import Session, token_of
+from tenure.worker.workload import Workload
+
+
+class Orders(NamedTuple):
+    """What the executors are to do."""
+
+    runs: list[HeldJob]
+    stops: list[tuple[HeldJob, AttemptOutcome]]
+    lost: list[HeldJob]
+
+
+class Arbiter:
+    """All that a worker knows and owes.
+
+    Attributes:
+        sessions: The open streams.
+        partitions: Every partition that was ever opened to this worker.
+    """
+
+    def __init__(self, hello: worker_pb2.Hello, rng: Rng) -> None:
+        self.sessions: list[Session] = []
+        self.partitions: dict[int, Partition] = {}
+        self._hello = hello
+        self._rng = rng
+        self._workload = Workload(hello.slots)
+        #: Jobs given back while their code could not be stopped; their end frees nothing more.
+        self._forsaken: set[HeldJob] = set()
+
+    # Streams.
+
+    def stream_opened(self, address: str, now_ms: int) -> Session:
+        """A stream stands; its Hello is the first thing to flush."""
+        session = Session(address, self._hello, self._rng, now_ms)
+        self.sessions.append(session)
+        return session
+
+    def stream_closed(self, session: Session) -> None:
+        """The stream is gone. Leases stay: they are declared to whoever opens their partition."""
+        for partition in session.partitions.values():
+            partition.session = None
+        session.partitions.clear()
+        self.sessions.remove(session)
+        self._share_credit()
+
+    def received(
+        self, session: Session, said: worker_pb2.SessionResponse, now_ms: int
+    ) -> list[str]:
+        """Takes a master's envelope. Returns addresses of masters that it names."""
+        addresses: list[str] = []
+        if said.HasField("welcome"):
+            session.welcome(said.welcome)
+            addresses.extend(session.masters)
+        for opened in said.opened:
+            self._open(session, opened.partition, token_of(opened.token))
+        if said.credit_acked:
+            session.credit_acked(said.credit_acked)
+        for instruction in said.instructions:
+            partition = self.partitions.get(instruction.partition)
+            if partition is None:
+                partition = self._partition(instruction.partition)
+            session.instructed(partition, instruction, now_ms)
+        for closed in said.closed:
+            partition = self.partitions.get(closed.partition)
+            if partition is not None and partition.close(token_of(closed.token), session):
+                session.partitions.pop(closed.partition, None)
+            if closed.hint:
+                addresses.append(closed.hint)
+        if said.HasField("drain"):
+            session.draining = True
+            for partition in session.partitions.values():
+                self._return_unstarted(partition)
+        self._share_credit()
+        return addresses
+
+    def _open(self, session: Session, number: int, token: Token) -> None:
+        partition = self._partition(number)
+        before = partition.session
+        if not partition.open(token, session):
+            return
+        if before is not None and before is not session:
+            before.partitions.pop(number, None)
+        session.partitions[number] = partition
+
+    def _partition(self, number: int) -> Partition:
+        partition = self.partitions.get(number)
+        if partition is None:
+            partition = self.partitions[number] = Partition(number, self._workload)
+        return partition
+
+    # Executors.
+
+    def happened(self, facts: Iterable[Fact]) -> None:
+        """Takes what the executors have to say."""
+        workload = self._workload
+        for kind, job in facts:
+            partition = self.partitions[job.partition]
+            match kind:
+                case FactKind.STARTED:
+                    partition.started(job)
+                case FactKind.ENDED:
+                    self._freed(job)
+                    workload.note_run(job)
+                    partition.ended(job)
+                case FactKind.UNSTARTED:
+                    partition.give_back(job)
+                case FactKind.ABANDONED:
+                    partition.ended(job)
+                case FactKind.FREED:
+                    self._freed(job)
+                case _:
+                    assert_never(kind)
+        self._share_credit()
+
+    def _freed(self, job: HeldJob) -> None:
+        if job in self._forsaken:
+            self._forsaken.discard(job)
+        else:
+            self._workload.occupied -= 1
+
+    def take_orders(self) -> Orders | None:
+        """What the executors are to do now, or None for nothing."""
+        workload = self._workload
+        if not (workload.runs or workload.stops or workload.lost):
+            return None
+        orders = Orders(workload.runs, workload.stops, workload.lost)
+        workload.runs, workload.stops, workload.lost = [], [], []
+        return orders
+
+    # Time.
+
+    def tick(self, now_ms: int) -> list[Session]:
+        """Lets time pass. Returns streams whose masters do not answer: they are to be dropped."""
+        scan_ms = self._workload.next_scan_ms
+        if scan_ms is not None and now_ms >= scan_ms:
+            self._workload.next_scan_ms = None
+            for partition in self.partitions.values():
+                partition.scan(now_ms)
+            self._share_credit()
+        deaf = []
+        for session in self.sessions:
+            session.tick(now_ms)
+            if session.is_deaf(now_ms):
+                deaf.append(session)
+        return deaf
+
+    def next_wake_ms(self) -> int | None:
+        """When ``tick`` has something to do next."""
+        times = [session.next_wake_ms() for session in self.sessions]
+        times.append(self._workload.next_scan_ms)
+        return min((time_ms for time_ms in times if time_ms is not None), default=None)
+
+    # The way out.
+
+    def drain(self) -> None:
+        """Takes nothing more, and returns what has not begun. What runs goes on."""
+        self._workload.draining = True
+        for partition in self.partitions.values():
+            self._return_unstarted(partition)
+        self._share_credit()
+
+    def interrupt(self) -> None:
+        """Orders all that runs to stop, to be handed back uncharged."""
+        for job in self._unfinished():
+            self._workload.stops.append((job, AttemptOutcome.RELEASED))
+
+    def forsake(self) -> None:
+        """Hands back what could not be stopped: the process is about to end, and it with it."""
+        for job in self._unfinished():
+            self.partitions[job.partition].give_back(job)
+            self._forsaken.add(job)
+
+    def say_goodbye(self, reason: str) -> None:
+        """Ends every stream in order, after all that is still to say."""
+        for session in self.sessions:
+            session.goodbye = reason
+
+    @property
+    def running(self) -> int:
+        """Jobs that have begun and not ended."""
+        return sum(1 for _ in self._unfinished())
+
+    @property
+    def held(self) -> int:
+        """Leases that are not freed: jobs that run, and results without a verdict."""
+        return sum(len(partition.held) for partition in self.partitions.values())
+
+    @property
+    def deliverable(self) -> int:
+        """Those of them whose partitions are open now."""
+        return sum(
+            len(partition.held)
+            for partition in self.partitions.values()
+            if partition.session is not None
+        )
+
+    def _unfinished(self) -> list[HeldJob]:
+        return [
+            job
+            for partition in self.partitions.values()
+            for job in partition.held.values()
+            if job.result is None
+        ]
+
+    def _return_unstarted(self, partition: Partition) -> None:
+        for job in list(partition.held.values()):
+            if job.result is None and job.withdraw():
+                partition.give_back(job)
+
+    def _share_credit(self) -> None:
+        """Offers the free part of the pool to the streams that have open partitions."""
+        pool = self._workload.pool
+        claims: list[Claim] = []
+        for session in self.sessions:
+            if session.partitions and not session.draining and not self._workload.draining:
+                claims.append(Claim(session.credit, session.backlog))
+                continue
+            if session.credit.wanted:
+                session.credit.offer(0)
+            pool -= session.credit.unspent
+        distribute(max(0, pool), claims)

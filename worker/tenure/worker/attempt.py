@@ -1,0 +1,149 @@
+"""One attempt: the job's function called with its arguments, and what came of it as a result.
+
+The three executors share this; the process executor runs it on the other side of a pipe.
+"""
+
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from tenure.client.codec import decode_args, encode_result
+from tenure.client.context import JobContext
+from tenure.client.errors import LeaseLost, Permanent, RetryLater, error_type_names
+from tenure.client.job import JobDef
+from tenure.protocol.errors import Rejected
+from tenure.protocol.limits import ERROR_MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX
+from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+from tenure.worker.held import AttemptResult, Fault, HeldJob
+
+#: The functions that a worker serves, by job name.
+JobTable = Mapping[str, JobDef[..., Any]]
+
+#: What a cut text ends in.
+CUT: Final = "[cut]"
+#: Class names of user code have no bound of their own.
+TYPE_BYTES_MAX: Final = 512
+_SECOND_MS: Final = 1000
+
+
+class RefusedCall(Exception):
+    """The payload does not fit the function; the cause says where."""
+
+
+def prepare(jobs: JobTable, job: HeldJob) -> tuple[JobDef[..., Any], list[Any], dict[str, Any]]:
+    """The function to call and its arguments.
+
+    Raises:
+        RefusedCall: The arguments do not fit; calling again cannot help.
+        LookupError: This worker does not know the job.
+    """
+    definition = jobs.get(job.terms.name)
+    if definition is None:
+        raise LookupError(f"expected a job named {job.terms.name}, but this worker has none")
+    try:
+        args, kwargs = decode_args(job.payload, job.terms.content_type, definition)
+    except Rejected as error:
+        raise RefusedCall from error
+    return definition, args, kwargs
+
+
+def context_of(
+    job: HeldJob, wall_ms: int, on_progress: Callable[[float], None] | None = None
+) -> JobContext:
+    """What ``current_job()`` is to return inside the job.
+
+    Args:
+        job: The job.
+        wall_ms: Now, milliseconds since the Unix epoch.
+        on_progress: Takes the job's progress; the default notes it for heartbeats.
+    """
+    deadline_ms = job.deadline_ms or None
+    if job.terms.timeout_ms:
+        timeout_at_ms = wall_ms + job.terms.timeout_ms
+        deadline_ms = timeout_at_ms if deadline_ms is None else min(deadline_ms, timeout_at_ms)
+    return JobContext(
+        id=job.job_id,
+        name=job.terms.name,
+        attempt=job.attempt,
+        fence=job.lease.fence,
+        deadline_ms=deadline_ms,
+        on_progress=on_progress or job.report_progress,
+        is_cancelled=job.is_cancelled,
+        is_lost=job.is_lost,
+    )
+
+
+def returned(job: HeldJob, value: Any) -> AttemptResult:
+    """The result of a function that returned."""
+    try:
+        return AttemptResult(AttemptOutcome.COMPLETED, encode_result(value, job.terms.name))
+    except Rejected as error:
+        return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error))
+
+
+def raised(job: HeldJob, error: BaseException) -> AttemptResult:
+    """The result of a function that raised.
+
+    A job that was asked to stop has stopped, whatever it raised on its way out.
+    """
+    if isinstance(error, LeaseLost) and job.lost_seen:
+        return AttemptResult(AttemptOutcome.LOST, fault=fault_of(error))
+    if job.stop is not None:
+        return AttemptResult(job.stop, fault=fault_of(error))
+    if isinstance(error, RefusedCall) and isinstance(error.__cause__, Rejected):
+        return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error.__cause__))
+    names = error_type_names(type(error))
+    permanent = isinstance(error, Permanent) or not job.terms.non_retryable.isdisjoint(names)
+    if permanent:
+        fault = fault_of(error)._replace(category=ErrorCategory.PERMANENT)
+        return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=fault)
+    return AttemptResult(AttemptOutcome.FAILED, fault=fault_of(error))
+
+
+def stopped(outcome: AttemptOutcome, message: str) -> AttemptResult:
+    """The result of an attempt that was ended from outside."""
+    fault = Fault(f"tenure.{outcome.name}", message, "", ErrorCategory.SYSTEM)
+    return AttemptResult(outcome, fault=fault)
+
+
+def fault_of(error: BaseException) -> Fault:
+    """An exception as a fault: without this module's own frames, within the limits."""
+    retry_after_ms = None
+    if isinstance(error, RetryLater):
+        retry_after_ms = int(error.after.total_seconds() * _SECOND_MS)
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001  (user code: __str__ may do anything)
+        message = f"(its __str__ raised {type(broken).__name__})"
+    trace = error.__traceback__
+    # The first frame is the executor's call; users know their own code better.
+    inner = trace.tb_next if trace is not None and trace.tb_next is not None else trace
+    try:
+        lines = traceback.format_exception(type(error), error, inner)
+    except Exception as broken:  # noqa: BLE001  (the same)
+        lines = [f"(no traceback: formatting it raised {type(broken).__name__})"]
+    return Fault(
+        cut(error_type_names(type(error))[0], TYPE_BYTES_MAX),
+        cut(message, ERROR_MESSAGE_BYTES_MAX),
+        cut("".join(lines), TRACEBACK_BYTES_MAX),
+        ErrorCategory.SYSTEM if isinstance(error, OSError | MemoryError) else _TRANSIENT,
+        retry_after_ms,
+    )
+
+
+def cut(text: str, bytes_max: int) -> str:
+    """The text, or its beginning and a mark, in at most this many bytes of UTF-8."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= bytes_max:
+        return data.decode()
+    return data[: bytes_max - len(CUT)].decode("utf-8", "ignore") + CUT
+
+
+_TRANSIENT: Final = ErrorCategory.TRANSIENT
+
+
+def _rejection(error: Rejected) -> Fault:
+    """A refusal of the contract: its reason is the type that users look for."""
+    return Fault(
+        str(error.reason), cut(str(error), ERROR_MESSAGE_BYTES_MAX), "", ErrorCategory.PERMANENT
+    )

@@ -1,0 +1,29 @@
+"""What a worker is told at its start."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """How to run a worker.
+
+    Attributes:
+        app: The module whose jobs it serves, for example ``app.jobs``.
+        masters: Addresses of masters; one that answers is enough, it names the others.
+        name: A label for people; empty: made from the host's name and the process id.
+        queues: The queues it serves; empty: all.
+        slots: How many jobs run at once.
+        labels: For people.
+        build_id: The version of the application.
+        drain_timeout_s: How long jobs may go on after SIGTERM before they are handed back.
+    """
+
+    app: str
+    masters: list[str]
+    name: str = ""
+    queues: list[str] = field(default_factory=list)
+    slots: int = 10
+    labels: Mapping[str, str] = field(default_factory=dict)
+    build_id: str = ""
+    drain_timeout_s: float = 30.0

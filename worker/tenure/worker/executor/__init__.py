@@ -1,0 +1,1 @@
+"""Where user code runs: a loop of its own, threads, and spawned children."""

@@ -1,0 +1,65 @@
+"""Slots and the one queue before them, shared by all kinds of executors.
+
+Jobs begin in the order in which they came, whatever kind they are of; no more than ``slots`` run at
+once. The thread in which a job ends asks for the next one, so a stream of small jobs of one kind
+costs no hop between threads.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from tenure.client.job import Executor as Kind
+from tenure.worker.held import HeldJob
+
+#: Queues jobs of one kind, from any thread.
+Submit = Callable[[list[HeldJob]], None]
+
+
+class SlotGate:
+    """Lets jobs through as slots are free. Thread-safe."""
+
+    def __init__(self, slots: int, kind_of: Callable[[HeldJob], Kind]) -> None:
+        self._free = slots
+        self._kind_of = kind_of
+        self._submits: dict[Kind, Submit] = {}
+        self._queue: deque[HeldJob] = deque()
+        self._lock = threading.Lock()
+
+    def serve(self, kind: Kind, submit: Submit) -> None:
+        """Names who runs jobs of a kind. Before the first ``offer``."""
+        self._submits[kind] = submit
+
+    def offer(self, jobs: list[HeldJob]) -> None:
+        """Queues jobs, and passes on what has a slot."""
+        with self._lock:
+            self._queue.extend(jobs)
+            ready = self._take()
+        self._pass_on(ready)
+
+    def next(self, kind: Kind) -> HeldJob | None:
+        """Frees one slot. Returns the next job if it is of this kind; others go their own way."""
+        with self._lock:
+            self._free += 1
+            if not self._queue:
+                return None
+            ready = self._take()
+        mine = None
+        if ready and self._kind_of(ready[0]) == kind:
+            mine = ready.pop(0)
+        self._pass_on(ready)
+        return mine
+
+    def _take(self) -> list[HeldJob]:
+        count = min(self._free, len(self._queue))
+        self._free -= count
+        return [self._queue.popleft() for _ in range(count)]
+
+    def _pass_on(self, ready: list[HeldJob]) -> None:
+        if not ready:
+            return
+        by_kind: dict[Kind, list[HeldJob]] = {}
+        for job in ready:
+            by_kind.setdefault(self._kind_of(job), []).append(job)
+        for kind, jobs in by_kind.items():
+            self._submits[kind](jobs)

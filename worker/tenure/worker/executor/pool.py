@@ -1,0 +1,219 @@
+"""All executors as one: the slots, the timeouts, the graces, and the watch over the async loop.
+
+What a job has to obey:
+
+| order | async | thread | process |
+|---|---|---|---|
+| cancel, hand back | cancelled; given up after the grace | learns it at a checkpoint; the same | \
+learns it; killed after the grace |
+| timeout | the same | given up at once | killed at once |
+| lease of an at-most-once job lost | the same | given up at once | killed at once |
+
+"Given up" means that the attempt is reported while its code still runs; the slot stays occupied
+until that ends, because a thread cannot be killed.
+"""
+
+import heapq
+import logging
+from collections.abc import Callable
+from itertools import count
+from typing import Final
+
+from tenure.client.job import Executor as Kind
+from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.worker.attempt import JobTable, stopped
+from tenure.worker.executor import frame
+from tenure.worker.executor.coroutine import CoroutineExecutor
+from tenure.worker.executor.gate import SlotGate
+from tenure.worker.executor.outbox import Outbox
+from tenure.worker.executor.process import ProcessExecutor
+from tenure.worker.executor.runner import Stage, ThreadClock
+from tenure.worker.executor.thread import ThreadExecutor
+from tenure.worker.held import HeldJob
+from tenure.worker.port import Fact, FactKind
+
+_LOGGER: Final = logging.getLogger(__name__)
+#: How long a job may take to end after it was asked to.
+GRACE_MS: Final = 5_000
+#: The same when the worker itself is about to end.
+RELEASE_GRACE_MS: Final = 1_000
+#: How often the async loop is asked to turn, and how late it may be.
+PROBE_MS: Final = 500
+BLOCKED_MS: Final = 2_000
+#: Alarms of ended jobs are swept out above this.
+ALARMS_MIN: Final = 1_000
+#: Outcomes that leave no time to obey.
+_AT_ONCE: Final = frozenset({AttemptOutcome.TIMED_OUT, AttemptOutcome.LOST})
+
+
+class ExecutorPool:
+    """The ``Executor`` port over threads, a loop and children."""
+
+    def __init__(
+        self,
+        jobs: JobTable,
+        app: str,
+        slots: int,
+        clock: ThreadClock,
+        wake: Callable[[], None],
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            jobs: The functions.
+            app: The module they are from; children import it too.
+            slots: How many jobs run at once.
+            clock: Time.
+            wake: Called from any thread when there are facts to take.
+        """
+        self._clock = clock
+        self._jobs = jobs
+        self._outbox = Outbox(wake)
+        self._gate = SlotGate(slots, self._kind_of)
+        kinds = {definition.executor for definition in jobs.values()}
+        self._threads = ThreadExecutor(self._stage("thread"), slots)
+        self._gate.serve("thread", self._threads.submit)
+        self._coroutines: CoroutineExecutor | None = None
+        if "async" in kinds:
+            self._coroutines = CoroutineExecutor(self._stage("async"))
+            self._gate.serve("async", self._coroutines.submit)
+        self._processes: ProcessExecutor | None = None
+        if "process" in kinds:
+            self._processes = ProcessExecutor(self._stage("process"), app, slots)
+            self._gate.serve("process", self._processes.submit)
+        #: (when, order, job, outcome): a timeout, or the end of a grace if ``job.stop`` is set.
+        self._alarms: list[tuple[int, int, HeldJob, AttemptOutcome]] = []
+        self._alarms_max = ALARMS_MIN
+        self._order = count()
+        self._watch = _LoopWatch(self._coroutines) if self._coroutines is not None else None
+
+    def start(self) -> None:
+        if self._coroutines is not None:
+            self._coroutines.start()
+        if self._processes is not None:
+            self._processes.start()
+
+    def run(self, jobs: list[HeldJob]) -> None:
+        self._gate.offer(jobs)
+
+    def stop(self, job: HeldJob, outcome: AttemptOutcome) -> None:
+        if job.result is not None or job.stop is not None:
+            return
+        job.stop = outcome
+        kind = self._kind_of(job)
+        grace_ms = RELEASE_GRACE_MS if outcome is AttemptOutcome.RELEASED else GRACE_MS
+        if kind == "async" and self._coroutines is not None:
+            self._coroutines.interrupt(job)
+        elif outcome in _AT_ONCE:
+            grace_ms = 0
+        elif self._processes is not None:
+            self._processes.tell(job, frame.Stop(outcome))
+        if grace_ms:
+            self._alarm(self._clock.boot_ms() + grace_ms, job, outcome)
+        else:
+            self._give_up(job, outcome)
+
+    def tell_lost(self, job: HeldJob) -> None:
+        if self._processes is not None:
+            self._processes.tell(job, frame.Lost(job.lapsed or job.revoked))
+
+    def take_facts(self) -> list[Fact]:
+        facts = self._outbox.take()
+        for kind, job in facts:
+            if kind is not FactKind.STARTED or not job.terms.timeout_ms or job.result is not None:
+                continue
+            if job.started_ms is not None:
+                due_ms = job.started_ms + job.terms.timeout_ms
+                self._alarm(due_ms, job, AttemptOutcome.TIMED_OUT)
+        return facts
+
+    def tick(self, now_ms: int) -> None:
+        while self._alarms and self._alarms[0][0] <= now_ms:
+            _, _, job, outcome = heapq.heappop(self._alarms)
+            if job.result is not None:
+                continue
+            if job.stop is outcome:
+                self._give_up(job, outcome)
+            else:
+                self.stop(job, outcome)
+        if self._watch is not None:
+            self._watch.tick(now_ms)
+
+    def next_wake_ms(self) -> int | None:
+        times = [self._alarms[0][0]] if self._alarms else []
+        if self._watch is not None:
+            times.append(self._watch.next_ms)
+        return min(times, default=None)
+
+    def close(self) -> None:
+        self._threads.close()
+        if self._coroutines is not None:
+            self._coroutines.close()
+        if self._processes is not None:
+            self._processes.close()
+
+    def _stage(self, kind: Kind) -> Stage:
+        return Stage(kind, self._jobs, self._gate, self._outbox, self._clock)
+
+    def _kind_of(self, job: HeldJob) -> Kind:
+        definition = self._jobs.get(job.terms.name)
+        # An unknown job fails in a thread, with its name.
+        return definition.executor if definition is not None else "thread"
+
+    def _alarm(self, due_ms: int, job: HeldJob, outcome: AttemptOutcome) -> None:
+        if len(self._alarms) >= self._alarms_max:
+            # Most jobs end long before their timeouts: forget those that have.
+            self._alarms = [alarm for alarm in self._alarms if alarm[2].result is None]
+            heapq.heapify(self._alarms)
+            self._alarms_max = max(ALARMS_MIN, 2 * len(self._alarms))
+        heapq.heappush(self._alarms, (due_ms, next(self._order), job, outcome))
+
+    def _give_up(self, job: HeldJob, outcome: AttemptOutcome) -> None:
+        """Ends an attempt that does not end by itself."""
+        if self._kind_of(job) == "process" and self._processes is not None:
+            self._processes.kill(job)
+            return
+        result = stopped(outcome, "the job was asked to stop and has not; its code still runs")
+        if job.finish(result, self._clock.boot_ms()):
+            _LOGGER.warning(
+                "job %s (%s) was asked to stop and has not: it keeps its slot until it ends",
+                job.job_id,
+                job.terms.name,
+                extra={"action": "abandon", "job_id": job.job_id},
+            )
+            self._outbox.post(FactKind.ABANDONED, job)
+
+
+class _LoopWatch:
+    """Notices when a job blocks the async loop, and says which one."""
+
+    def __init__(self, executor: CoroutineExecutor) -> None:
+        self._executor = executor
+        self._probed_ms: int | None = None
+        self._turns = 0
+        self._warned = False
+        #: When to look again; at once, the first time.
+        self.next_ms = 0
+
+    def tick(self, now_ms: int) -> None:
+        if now_ms < self.next_ms:
+            return
+        self.next_ms = now_ms + PROBE_MS
+        if self._probed_ms is None or self._executor.turns != self._turns:
+            self._turns = self._executor.turns
+            self._probed_ms = now_ms
+            self._warned = False
+            self._executor.probe()
+        elif now_ms - self._probed_ms >= BLOCKED_MS and not self._warned:
+            job = self._executor.busy_job()
+            if job is None:
+                return
+            self._warned = True
+            _LOGGER.warning(
+                "job %s (%s) has blocked the loop of async jobs for %.1f s: no other async job "
+                "gets on; make it await, or make it a plain function",
+                job.job_id,
+                job.terms.name,
+                (now_ms - self._probed_ms) / 1000,
+                extra={"action": "loop_blocked", "job_id": job.job_id},
+            )

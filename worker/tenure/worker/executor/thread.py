@@ -1,0 +1,66 @@
+"""Plain functions, each in a thread.
+
+A thread cannot be killed: a job that is to stop learns it at its next checkpoint. Threads are
+daemons, so one that never comes back does not keep the process.
+"""
+
+import contextvars
+import threading
+from queue import SimpleQueue
+
+from tenure.client.context import activate
+from tenure.worker.attempt import context_of, prepare, raised, returned
+from tenure.worker.executor.runner import Stage
+from tenure.worker.held import AttemptResult, HeldJob
+
+
+class ThreadExecutor:
+    """Starts threads as they are needed, at most one a slot, and keeps them."""
+
+    def __init__(self, stage: Stage, slots: int) -> None:
+        self._stage = stage
+        self._slots = slots
+        self._queue: SimpleQueue[HeldJob | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        #: Threads that wait for a job, minus jobs that wait for a thread.
+        self._spare = 0
+
+    def submit(self, jobs: list[HeldJob]) -> None:
+        """Queues jobs that have slots."""
+        with self._lock:
+            self._spare -= len(jobs)
+            while self._spare < 0 and len(self._threads) < self._slots:
+                self._spare += 1
+                name = f"tenure-job-{len(self._threads)}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        for job in jobs:
+            self._queue.put(job)
+
+    def close(self) -> None:
+        """Lets idle threads end."""
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _work(self) -> None:
+        stage = self._stage
+        while (job := self._queue.get()) is not None:
+            while job is not None:
+                if stage.begin(job):
+                    # A context of its own, so that nothing leaks from one job into the next.
+                    result = contextvars.Context().run(self._attempt, job)
+                    stage.settle(job, result)
+                job = stage.next()
+            with self._lock:
+                self._spare += 1
+
+    def _attempt(self, job: HeldJob) -> AttemptResult:
+        try:
+            definition, args, kwargs = prepare(self._stage.jobs, job)
+            with activate(context_of(job, self._stage.wall_ms())):
+                value = definition.fn(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
+            return raised(job, error)
+        return returned(job, value)

@@ -1,0 +1,404 @@
+"""One partition as this worker sees it: its office, the leases held of it, what is still to say.
+
+A partition outlives the streams over which it is served: leases and unacked reports stay here and
+go to whoever opens the partition next. Nothing under a token lower than the highest seen counts.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tenure.protocol.fence import NO_TOKEN, Lease, Token
+from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.v1 import common_pb2, worker_pb2
+from tenure.worker.held import AttemptResult, Fault, HeldJob, LeaseKey, Terms
+from tenure.worker.workload import Workload
+
+if TYPE_CHECKING:
+    from tenure.worker.session import Session
+
+#: The worker's deadline is this much earlier than a lease TTL after its heartbeat.
+SAFETY_MS: Final = 1_000
+#: How long after its deadline the result of a lost lease is still offered.
+DELIVERY_MS: Final = 120_000
+#: Bounds of one envelope; an outcome larger than that travels alone.
+REPORTS_MAX: Final = 512
+REPORT_BYTES_MAX: Final = 256 * 1024
+#: Heartbeats whose answers are still awaited; older ones renew nothing worth having.
+UNANSWERED_MAX: Final = 8
+
+
+class Beat(NamedTuple):
+    """A heartbeat on its way: when it was sent, and what it said."""
+
+    sent_ms: int
+    last_assignment: int
+    jobs: list[HeldJob]
+
+
+class Partition:
+    """The leases held of one partition.
+
+    Attributes:
+        number: Which partition.
+        token: The highest token seen.
+        session: The stream over which it is open, if it is.
+        held: Every lease from its grant until its report's verdict.
+        backlog: The leader's last hint: ready jobs that this worker could run.
+    """
+
+    def __init__(self, number: int, workload: Workload) -> None:
+        self.number = number
+        self.token = NO_TOKEN
+        self.session: Session | None = None
+        self.held: dict[LeaseKey, HeldJob] = {}
+        self.backlog = 0
+        self._workload = workload
+        self._declare_due = False
+        self._heartbeat_due = False
+        #: The highest assignment received in this opening, and the last without a gap before it.
+        self._last_assignment = 0
+        self._accepted = 0
+        self._accepted_sent = 0
+        self._beat_number = 0
+        self._beats: dict[int, Beat] = {}
+        self._started: list[HeldJob] = []
+        self._returned: list[tuple[str, Lease]] = []
+        self._reports: deque[HeldJob] = deque()
+
+    # The office.
+
+    def open(self, token: Token, session: "Session") -> bool:
+        """The stream's master leads. False: under an old token, so nothing happens."""
+        if token < self.token:
+            return False
+        if token != self.token or self.session is not session:
+            self._last_assignment = self._accepted = self._accepted_sent = 0
+            self._beats.clear()
+        self.token = token
+        self.session = session
+        self.backlog = 0
+        self._declare_due = self._heartbeat_due = True
+        # The declaration says which leases have started.
+        self._started.clear()
+        self._reports = deque(job for job in self.held.values() if job.result is not None)
+        for job in self._reports:
+            job.reported_ms = None
+        return True
+
+    def close(self, token: Token, session: "Session") -> bool:
+        """The stream's master leads no longer. False: it has not led in this office."""
+        if self.session is not session or token != self.token:
+            return False
+        self.session = None
+        return True
+
+    def is_open(self, token: Token, session: "Session") -> bool:
+        """Whether what the stream says under this token counts."""
+        return self.session is session and token == self.token
+
+    # What the master says.
+
+    def assign(self, assignment: worker_pb2.Assignment, anchor_ms: int) -> None:
+        """Takes grants.
+
+        Args:
+            assignment: The grants.
+            anchor_ms: A time before which none of them can have been granted.
+        """
+        if assignment.number <= self._last_assignment:
+            return
+        if assignment.number == self._accepted + 1:
+            self._accepted = assignment.number
+        self._last_assignment = assignment.number
+        workload = self._workload
+        expires_ms = anchor_ms + self.lease_ttl_ms - SAFETY_MS
+        terms = [_terms(options) for options in assignment.options]
+        refuse = workload.draining or (self.session is not None and self.session.draining)
+        token = self.token
+        for grant in assignment.grants:
+            lease = Lease(token, grant.seq, grant.run)
+            if refuse:
+                self._returned.append((grant.job_id, lease))
+                continue
+            job = HeldJob(
+                job_id=grant.job_id,
+                partition=self.number,
+                lease=lease,
+                terms=terms[grant.options],
+                payload=grant.payload,
+                attempt=grant.attempt,
+                deadline_ms=grant.deadline_ms,
+                expires_ms=expires_ms,
+            )
+            self.held[(grant.job_id, token, grant.seq)] = job
+            workload.runs.append(job)
+            workload.occupied += 1
+        workload.watch(expires_ms)
+
+    def judge(self, verdicts: Iterable[worker_pb2.ReportVerdict]) -> None:
+        """Frees the leases whose reports have been judged, however they were."""
+        for verdict in verdicts:
+            key = self._key(verdict.lease)
+            job = self.held.get(key)
+            if job is not None and job.result is not None:
+                del self.held[key]
+
+    def revoke(self, revokes: Iterable[worker_pb2.Revoke]) -> None:
+        """Gives leases back (Started wins), or learns that they are lost."""
+        for revoke in revokes:
+            job = self.held.get(self._key(revoke.lease))
+            if job is None:
+                # Never arrived, or given back before: either way it is not here.
+                self._returned.append((revoke.lease.job_id, self._lease(revoke.lease)))
+            elif job.withdraw():
+                self.give_back(job)
+            elif job.result is not None:
+                continue
+            elif revoke.unless_started:
+                self._started.append(job)
+            else:
+                job.revoked = True
+                self._mark_lost(job)
+
+    def cancel(self, refs: Iterable[worker_pb2.LeaseRef]) -> None:
+        """Stops jobs; unstarted ones end at once."""
+        for ref in refs:
+            job = self.held.get(self._key(ref))
+            if job is None or job.result is not None:
+                continue
+            if job.withdraw():
+                job.finish(AttemptResult(AttemptOutcome.CANCELLED), 0)
+                self._workload.occupied -= 1
+                self._reports.append(job)
+            else:
+                self._workload.stops.append((job, AttemptOutcome.CANCELLED))
+
+    def heartbeat_answered(self, number: int, now_ms: int) -> int | None:
+        """Renews what the heartbeat listed. Returns when it was sent, if it is known."""
+        beat = self._take_beat(number)
+        if beat is None:
+            return None
+        # The master has compared the set with what it granted: no gap is left before this.
+        self._accepted = max(self._accepted, beat.last_assignment)
+        expires_ms = beat.sent_ms + self.lease_ttl_ms - SAFETY_MS
+        for job in beat.jobs:
+            if expires_ms <= job.expires_ms:
+                continue
+            job.expires_ms = expires_ms
+            if job.lapsed and now_ms < expires_ms and self._may_revive(job):
+                job.lapsed = False
+                self._workload.lost.append(job)
+        self._workload.watch(expires_ms)
+        return beat.sent_ms
+
+    def heartbeat_held(self, number: int) -> None:
+        """The leader cannot judge now: an answer, but it renews nothing."""
+        self._take_beat(number)
+
+    @property
+    def oldest_unanswered_ms(self) -> int | None:
+        """When the oldest heartbeat without an answer was sent."""
+        return next((beat.sent_ms for beat in self._beats.values()), None)
+
+    # What the executors say.
+
+    def started(self, job: HeldJob) -> None:
+        """A job has begun."""
+        self._started.append(job)
+
+    def ended(self, job: HeldJob) -> None:
+        """An attempt has its result: report it, or hand it back if it was interrupted for that."""
+        if job.result is not None and job.result.outcome is AttemptOutcome.RELEASED:
+            if self.held.pop(job.key, None) is not None:
+                self._returned.append((job.job_id, job.lease))
+        elif job.key in self.held:
+            self._reports.append(job)
+            self._workload.watch(job.expires_ms)
+
+    def give_back(self, job: HeldJob) -> None:
+        """Returns a job that is not going to run here (any more)."""
+        if self.held.pop(job.key, None) is not None:
+            self._workload.occupied -= 1
+            self._returned.append((job.job_id, job.lease))
+
+    # Time.
+
+    def heartbeat(self) -> None:
+        """A heartbeat is due."""
+        self._heartbeat_due = True
+
+    def scan(self, now_ms: int) -> None:
+        """Fences this worker off leases past their deadlines, and says when to look again."""
+        for job in list(self.held.values()):
+            if now_ms < job.expires_ms:
+                self._workload.watch(job.expires_ms)
+            elif job.result is not None and now_ms >= job.expires_ms + DELIVERY_MS:
+                del self.held[job.key]
+            elif not job.lapsed:
+                self._lapse(job)
+            if job.lapsed and job.result is not None:
+                self._workload.watch(job.expires_ms + DELIVERY_MS)
+
+    def _lapse(self, job: HeldJob) -> None:
+        job.lapsed = True
+        if job.result is not None:
+            return
+        if job.withdraw():
+            self.give_back(job)
+        else:
+            self._mark_lost(job)
+
+    def _may_revive(self, job: HeldJob) -> bool:
+        return not job.lost_seen and not job.revoked and job.stop is None
+
+    def _mark_lost(self, job: HeldJob) -> None:
+        self._workload.lost.append(job)
+        if job.terms.at_most_once:
+            self._workload.stops.append((job, AttemptOutcome.LOST))
+
+    @property
+    def lease_ttl_ms(self) -> int:
+        """As the open stream's master has it."""
+        return self.session.lease_ttl_ms if self.session else 0
+
+    # What the worker says.
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to say."""
+        return not (
+            self._reports
+            or self._started
+            or self._returned
+            or self._heartbeat_due
+            or self._declare_due
+            or self._accepted != self._accepted_sent
+        )
+
+    def fill(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> None:
+        """Writes what is to say, as much as fits, into the message."""
+        update.partition = self.number
+        token = update.token
+        token.epoch, token.revision = self.token
+        if self._declare_due:
+            self._declare_due = False
+            update.declare.leases.extend(self._held_rows(now_ms))
+        if self._heartbeat_due:
+            self._heartbeat_due = False
+            self._fill_heartbeat(update.heartbeat, now_ms)
+        if self._accepted != self._accepted_sent:
+            self._accepted_sent = self._accepted
+            update.accepted_assignment = self._accepted
+        if self._started:
+            # Whoever has ended by now says so with its report.
+            running = [job for job in self._started if job.result is None]
+            update.started.extend([self._ref(job.job_id, job.lease) for job in running])
+            self._started.clear()
+        if self._returned:
+            update.returned.extend([self._ref(job_id, lease) for job_id, lease in self._returned])
+            self._returned.clear()
+        if self._reports:
+            update.reports.extend(self._report_rows(now_ms))
+
+    def _fill_heartbeat(self, heartbeat: worker_pb2.Heartbeat, now_ms: int) -> None:
+        self._beat_number += 1
+        heartbeat.number = self._beat_number
+        heartbeat.last_assignment = self._last_assignment
+        heartbeat.held.leases.extend(self._held_rows(now_ms))
+        beat = Beat(now_ms, self._last_assignment, list(self.held.values()))
+        self._beats[self._beat_number] = beat
+        if len(self._beats) > UNANSWERED_MAX:
+            del self._beats[next(iter(self._beats))]
+        self._resend_reports(now_ms)
+
+    def _resend_reports(self, now_ms: int) -> None:
+        """Offers reports again that should have had their verdicts long ago.
+
+        Whatever was lost on the way heals by this. A repeat changes nothing at the master.
+        """
+        patience_ms = 3 * self.session.heartbeat_interval_ms if self.session else 0
+        for job in self.held.values():
+            if job.reported_ms is not None and now_ms - job.reported_ms >= patience_ms:
+                job.reported_ms = None
+                self._reports.append(job)
+
+    def _held_rows(self, now_ms: int) -> list[worker_pb2.HeldLease]:
+        rows = []
+        for job in self.held.values():
+            row = worker_pb2.HeldLease(
+                lease=self._ref(job.job_id, job.lease), progress=job.progress
+            )
+            if job.started_ms is not None:
+                row.started = True
+                row.running_ms = max(0, now_ms - job.started_ms)
+            rows.append(row)
+        return rows
+
+    def _report_rows(self, now_ms: int) -> list[worker_pb2.Report]:
+        rows: list[worker_pb2.Report] = []
+        size = 0
+        while self._reports and len(rows) < REPORTS_MAX and size < REPORT_BYTES_MAX:
+            job = self._reports.popleft()
+            result = job.result
+            if result is None or job.key not in self.held:
+                continue
+            job.reported_ms = now_ms
+            row = worker_pb2.Report(
+                lease=self._ref(job.job_id, job.lease),
+                outcome=result.outcome,  # type: ignore[arg-type]
+                result=result.result,
+                run_ms=job.run_ms,
+            )
+            size += len(result.result) + 64
+            if result.fault is not None:
+                _write_fault(row.error, result.fault)
+                size += len(result.fault.message) + len(result.fault.traceback)
+            rows.append(row)
+        return rows
+
+    def _ref(self, job_id: str, lease: Lease) -> worker_pb2.LeaseRef:
+        ref = worker_pb2.LeaseRef(job_id=job_id, seq=lease.seq, run=lease.run)
+        if lease.token != self.token:
+            ref.token.epoch, ref.token.revision = lease.token
+        return ref
+
+    def _lease(self, ref: worker_pb2.LeaseRef) -> Lease:
+        return Lease(self._token_of(ref), ref.seq, ref.run)
+
+    def _key(self, ref: worker_pb2.LeaseRef) -> LeaseKey:
+        return (ref.job_id, self._token_of(ref), ref.seq)
+
+    def _token_of(self, ref: worker_pb2.LeaseRef) -> Token:
+        if ref.HasField("token"):
+            return Token(ref.token.epoch, ref.token.revision)
+        return self.token
+
+    def _take_beat(self, number: int) -> Beat | None:
+        """The heartbeat of this number; it and all before it are answered now."""
+        found = self._beats.get(number)
+        if found is None:
+            return None
+        for earlier in [known for known in self._beats if known <= number]:
+            del self._beats[earlier]
+        return found
+
+
+def _terms(options: common_pb2.JobOptions) -> Terms:
+    timeout_ms = options.timeout.ToMilliseconds() if options.HasField("timeout") else 0
+    return Terms(
+        name=options.name,
+        timeout_ms=timeout_ms,
+        at_most_once=options.at_most_once,
+        content_type=options.content_type,
+        non_retryable=frozenset(options.retry.non_retryable),
+    )
+
+
+def _write_fault(error: common_pb2.JobError, fault: Fault) -> None:
+    error.type = fault.type
+    error.message = fault.message
+    error.traceback = fault.traceback
+    error.category = fault.category  # type: ignore[assignment]
+    if fault.retry_after_ms is not None:
+        error.retry_after.FromMilliseconds(fault.retry_after_ms)

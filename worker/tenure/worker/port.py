@@ -1,0 +1,69 @@
+"""What the worker needs from outside besides the transport: time, chance and executors."""
+
+from enum import Enum
+from typing import Protocol
+
+from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.worker.held import HeldJob
+
+
+class Clock(Protocol):
+    """Time, in integer milliseconds."""
+
+    def boot_ms(self) -> int:
+        """CLOCK_BOOTTIME: never jumps, counts suspends. May be called from any thread."""
+
+    async def sleep(self, ms: int) -> None:
+        """Sleeps on the boot clock."""
+
+
+class Rng(Protocol):
+    """Randomness (``random.Random`` fits)."""
+
+    def random(self) -> float:
+        """Uniform in [0, 1)."""
+
+
+class FactKind(Enum):
+    """What an executor has to say about a job."""
+
+    STARTED = "started"  #: user code is about to run
+    ENDED = "ended"  #: ``job.result`` is set and the slot is free
+    UNSTARTED = "unstarted"  #: its lease had lapsed when its turn came: it was not begun
+    ABANDONED = "abandoned"  #: ``job.result`` is set, but user code still occupies the slot
+    FREED = "freed"  #: the user code of an abandoned job has ended after all
+
+
+Fact = tuple[FactKind, HeldJob]
+
+
+class Executor(Protocol):
+    """Runs jobs. All calls come from the session's thread; facts come back in batches.
+
+    An adapter is made with a ``wake`` function, which it may call from any thread when there are
+    facts to take.
+    """
+
+    def start(self) -> None:
+        """Makes ready to run jobs."""
+
+    def run(self, jobs: list[HeldJob]) -> None:
+        """Queues jobs; they begin in this order as slots are free."""
+
+    def stop(self, job: HeldJob, outcome: AttemptOutcome) -> None:
+        """Asks a begun job to end, with this outcome if it obeys; the first wish counts."""
+
+    def tell_lost(self, job: HeldJob) -> None:
+        """``job.is_lost`` has changed: pass it on to where the job runs."""
+
+    def take_facts(self) -> list[Fact]:
+        """All facts since the last call, in order."""
+
+    def tick(self, now_ms: int) -> None:
+        """Enforces timeouts and graces that are due."""
+
+    def next_wake_ms(self) -> int | None:
+        """When ``tick`` has something to do next."""
+
+    def close(self) -> None:
+        """Stops everything at once; jobs that still run are given up. Idempotent."""

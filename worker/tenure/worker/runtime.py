@@ -1,0 +1,317 @@
+"""The worker node: the arbiter's shell. It carries bytes, time and orders, and decides nothing.
+
+Session and gRPC live in the main thread's loop; user code never does. So however long a job blocks
+its loop or computes, heartbeats go out in time (only code that holds the interpreter's lock for
+seconds, such as one huge regular expression, could delay them: run that with
+``executor="process"``).
+"""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from tenure.client.channel import GrpcTransport
+from tenure.client.transport import Transport
+from tenure.protocol.errors import TenureError
+from tenure.protocol.limits import PROTOCOL_REVISION
+from tenure.v1 import cluster_pb2, worker_pb2
+from tenure.worker import app
+from tenure.worker.arbiter import Arbiter
+from tenure.worker.attempt import JobTable
+from tenure.worker.clock import SystemClock
+from tenure.worker.config import WorkerConfig
+from tenure.worker.executor.pool import RELEASE_GRACE_MS, ExecutorPool
+from tenure.worker.link import MasterLink
+from tenure.worker.port import Clock, Executor, Rng
+from tenure.worker.session import Session
+
+_LOGGER: Final = logging.getLogger(__name__)
+#: Deadlines are looked at this often at least.
+TICK_MS_MAX: Final = 100
+TOPOLOGY_MS: Final = 10_000
+TOPOLOGY_METHOD: Final = "/tenure.v1.ClusterService/GetTopology"
+#: How long the last verdicts, and then the ends of the streams, are waited for.
+LAST_WORDS_MS: Final = 2_000
+
+#: Says what happens to whoever started the worker: an event's name and its fields.
+Announce = Callable[[str, dict[str, str]], None]
+
+
+class MakeExecutor(Protocol):
+    """Makes the executor once there is a loop to wake."""
+
+    def __call__(self, wake: Callable[[], None]) -> Executor: ...
+
+
+class WorkerNode:
+    """A worker from its first dial to its goodbye."""
+
+    def __init__(
+        self,
+        hello: worker_pb2.Hello,
+        masters: list[str],
+        *,
+        transport: Transport,
+        clock: Clock,
+        rng: Rng,
+        make_executor: MakeExecutor,
+        drain_timeout_ms: int,
+        announce: Announce,
+    ) -> None:
+        """Dials nothing yet.
+
+        Args:
+            hello: How it introduces itself.
+            masters: Addresses to start with.
+            transport: The network.
+            clock: Time.
+            rng: For jitter.
+            make_executor: Builds what runs the jobs.
+            drain_timeout_ms: How long jobs may go on after ``drain``.
+            announce: Told of registrations, drain and end.
+        """
+        self._hello = hello
+        self._masters = masters
+        self._transport = transport
+        self._clock = clock
+        self._rng = rng
+        self._drain_timeout_ms = drain_timeout_ms
+        self._announce = announce
+        self._arbiter = Arbiter(hello, rng)
+        self._executor = make_executor(self._wake_from_any_thread)
+        self._links: dict[str, MasterLink] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._kept: list[asyncio.Task[None]] = []
+        self._draining = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._moved = asyncio.Event()
+
+    async def run(self) -> None:
+        """Works until ``drain`` has been asked for and is done."""
+        self._loop = asyncio.get_running_loop()
+        self._executor.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._kept = [
+                    tasks.create_task(self._keep_time()),
+                    tasks.create_task(self._keep_topology()),
+                ]
+                for address in self._masters:
+                    self._dial(address)
+                await self._draining.wait()
+                await self._wind_down()
+                for task in self._kept:
+                    task.cancel()
+        finally:
+            self._executor.close()
+            self._announce("stopped", {})
+
+    def drain(self) -> None:
+        """Finish what runs and end; asked a second time: hand back at once."""
+        if self._draining.is_set():
+            self._hurry.set()
+        self._draining.set()
+
+    # Links: the Owner port.
+
+    def opened(self, address: str) -> Session:
+        return self._arbiter.stream_opened(address, self._clock.boot_ms())
+
+    def received(self, session: Session, said: worker_pb2.SessionResponse) -> bool:
+        addresses = self._arbiter.received(session, said, self._clock.boot_ms())
+        if said.HasField("welcome"):
+            if self._has_other(session):
+                return False
+            self._announce(
+                "registered",
+                {
+                    "master": session.master,
+                    "address": session.address,
+                    "incarnation": self._hello.incarnation,
+                },
+            )
+        for address in addresses:
+            self._dial(address)
+        self._step()
+        return True
+
+    def closed(self, session: Session) -> None:
+        self._arbiter.stream_closed(session)
+        self._step()
+
+    def _has_other(self, session: Session) -> bool:
+        """Whether the session's master is known by another address already."""
+        return any(
+            other is not session and other.master == session.master
+            for other in self._arbiter.sessions
+        )
+
+    def _dial(self, address: str) -> None:
+        """Keeps a stream to this address from now on."""
+        if not address or address in self._links or self._tasks is None:
+            return
+        link = MasterLink(
+            address,
+            owner=self,
+            transport=self._transport,
+            clock=self._clock,
+            rng=self._rng,
+        )
+        self._links[address] = link
+        self._kept.append(self._tasks.create_task(link.run()))
+
+    # What drives the arbiter.
+
+    def _wake_from_any_thread(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._take_facts)
+
+    def _take_facts(self) -> None:
+        self._arbiter.happened(self._executor.take_facts())
+        self._step()
+
+    async def _keep_time(self) -> None:
+        while True:
+            now_ms = self._clock.boot_ms()
+            self._executor.tick(now_ms)
+            for session in self._arbiter.tick(now_ms):
+                self._links[session.address].drop()
+            self._step()
+            times = (self._arbiter.next_wake_ms(), self._executor.next_wake_ms())
+            wait_ms = min((due_ms - now_ms for due_ms in times if due_ms is not None), default=0)
+            await self._clock.sleep(min(max(wait_ms, 1), TICK_MS_MAX))
+
+    async def _keep_topology(self) -> None:
+        """Finds masters that came after the Welcome."""
+        while True:
+            await self._clock.sleep(TOPOLOGY_MS)
+            for session in list(self._arbiter.sessions):
+                if not session.master:
+                    continue
+                try:
+                    topology = await self._transport.unary(
+                        session.address,
+                        TOPOLOGY_METHOD,
+                        cluster_pb2.GetTopologyRequest(),
+                        cluster_pb2.GetTopologyResponse,
+                        2.0,
+                    )
+                except TenureError:
+                    continue
+                for address in topology.masters:
+                    self._dial(address)
+                break
+
+    def _step(self) -> None:
+        """Carries out what the arbiter has decided."""
+        orders = self._arbiter.take_orders()
+        if orders is not None:
+            if orders.runs:
+                self._executor.run(orders.runs)
+            for job in orders.lost:
+                self._executor.tell_lost(job)
+            for job, outcome in orders.stops:
+                self._executor.stop(job, outcome)
+        for link in self._links.values():
+            link.wake()
+        self._moved.set()
+
+    # The way out.
+
+    async def _wind_down(self) -> None:
+        """Finishes, hands back the rest, says goodbye."""
+        self._announce("draining", {})
+        arbiter = self._arbiter
+        arbiter.drain()
+        self._step()
+        await self._until(lambda: arbiter.held == 0 or self._hurry.is_set(), self._drain_timeout_ms)
+        if arbiter.running:
+            _LOGGER.info(
+                "handing back %d jobs that have not ended",
+                arbiter.running,
+                extra={"action": "drain"},
+            )
+            arbiter.interrupt()
+            self._step()
+            await self._until(lambda: arbiter.running == 0, 2 * RELEASE_GRACE_MS)
+            arbiter.forsake()
+            self._step()
+        await self._until(lambda: arbiter.deliverable == 0, LAST_WORDS_MS)
+        arbiter.say_goodbye("drained")
+        for link in self._links.values():
+            link.leave()
+        await self._until(lambda: not arbiter.sessions, LAST_WORDS_MS)
+
+    async def _until(self, done: Callable[[], bool], timeout_ms: int) -> None:
+        """Waits until something is so, or for this long."""
+        deadline_ms = self._clock.boot_ms() + timeout_ms
+        while not done() and self._clock.boot_ms() < deadline_ms:
+            self._moved.clear()
+            # The clock's own ticks set the event too, so no timeout is needed here.
+            await self._moved.wait()
+
+
+def introduction(config: WorkerConfig, jobs: JobTable, incarnation: str) -> worker_pb2.Hello:
+    """How a worker introduces itself to masters."""
+    return worker_pb2.Hello(
+        incarnation=incarnation,
+        name=config.name or f"{socket.gethostname()}-{os.getpid()}",
+        job_names=sorted(jobs),
+        queues=config.queues,
+        slots=config.slots,
+        labels=config.labels,
+        build_id=config.build_id,
+        protocol=PROTOCOL_REVISION,
+    )
+
+
+async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -> None:
+    """Runs a worker in this loop until SIGTERM or SIGINT has drained it."""
+    transport, clock = GrpcTransport(), SystemClock()
+
+    def make_executor(wake: Callable[[], None]) -> Executor:
+        return ExecutorPool(jobs, config.app, config.slots, clock, wake)
+
+    node = WorkerNode(
+        introduction(config, jobs, str(uuid.uuid4())),
+        config.masters,
+        transport=transport,
+        clock=clock,
+        rng=random.Random(),
+        make_executor=make_executor,
+        drain_timeout_ms=int(config.drain_timeout_s * 1000),
+        announce=announce,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.drain)
+    try:
+        await node.run()
+    finally:
+        await transport.close()
+
+
+def main(config: WorkerConfig) -> int:
+    """What ``tenure worker`` runs. Returns the exit code.
+
+    Raises:
+        Rejected: The application cannot be imported.
+    """
+    jobs = app.load(config.app)
+    asyncio.run(run_worker(config, jobs, _announce))
+    return 0
+
+
+def _announce(event: str, fields: dict[str, str]) -> None:
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()

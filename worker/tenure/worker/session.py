@@ -1,0 +1,170 @@
+"""One stream to one master, without I/O: what arrives, and what is to be sent.
+
+```
+ opened ──Hello──► greeted ──Welcome──► serving ──(Goodbye)──► ended
+```
+The master announces the partitions it leads; what belongs to a partition is the business of
+``partition``, credit that of ``credit``. This module has what is the stream's own: the greeting,
+the clock of heartbeats, and the proof of life.
+"""
+
+from typing import Final
+
+from tenure.protocol.fence import Token
+from tenure.v1 import common_pb2, worker_pb2
+from tenure.worker.credit import CreditLine
+from tenure.worker.partition import Partition
+from tenure.worker.port import Rng
+
+LEASE_TTL_MS_DEFAULT: Final = 15_000
+HEARTBEAT_MS_DEFAULT: Final = 5_000
+#: Heartbeats come this much earlier or later, so that workers do not beat in step.
+HEARTBEAT_JITTER: Final = 0.1
+#: A master that has not welcomed us by then is dialled again.
+WELCOME_MS_MAX: Final = 10_000
+#: Envelopes stay below this by leaving whole partitions for the next one.
+ENVELOPE_ROWS_MAX: Final = 512
+
+
+class Session:
+    """The worker's side of one stream.
+
+    Attributes:
+        address: The master's address, as dialled.
+        master: The master's name; empty before its Welcome.
+        partitions: What is open here.
+        credit: What this master may still grant.
+        draining: The master wants us to take nothing more over this stream.
+        proven_ms: When the newest message that the master has answered was sent. Whatever it sends
+            from now on happened later, by its clock too.
+    """
+
+    def __init__(self, address: str, hello: worker_pb2.Hello, rng: Rng, now_ms: int) -> None:
+        self.address = address
+        self.master = ""
+        self.masters: list[str] = []
+        self.partitions: dict[int, Partition] = {}
+        self.credit = CreditLine()
+        self.draining = False
+        self.lease_ttl_ms = LEASE_TTL_MS_DEFAULT
+        self.heartbeat_interval_ms = HEARTBEAT_MS_DEFAULT
+        self.proven_ms = now_ms
+        self.goodbye: str | None = None
+        self._hello: worker_pb2.Hello | None = hello
+        self._opened_ms = now_ms
+        self._rng = rng
+        self._beat_ms = now_ms
+
+    # What the master says. The arbiter routes it here.
+
+    def welcome(self, welcome: worker_pb2.Welcome) -> None:
+        """The master has taken our Hello."""
+        self.master = welcome.master or self.address
+        self.masters = list(welcome.masters)
+        if welcome.HasField("lease_ttl"):
+            self.lease_ttl_ms = welcome.lease_ttl.ToMilliseconds()
+        if welcome.HasField("heartbeat_interval"):
+            self.heartbeat_interval_ms = welcome.heartbeat_interval.ToMilliseconds()
+
+    def credit_acked(self, number: int) -> None:
+        """The master goes by this limit now."""
+        sent = self.credit.ack(number)
+        if sent is not None:
+            self.proven_ms = max(self.proven_ms, sent.sent_ms)
+
+    def instructed(
+        self, partition: Partition, said: worker_pb2.PartitionInstruction, now_ms: int
+    ) -> None:
+        """What the master says of one partition, if it may still say it."""
+        grants = len(said.assignment.grants) if said.HasField("assignment") else 0
+        # The master has spent this credit, whatever becomes of the grants.
+        self.credit.granted += grants
+        if not partition.is_open(token_of(said.token), self):
+            return
+        if said.HasField("heartbeat_ack"):
+            sent_ms = partition.heartbeat_answered(said.heartbeat_ack.number, now_ms)
+            if sent_ms is not None:
+                self.proven_ms = max(self.proven_ms, sent_ms)
+        if said.HasField("hold"):
+            partition.heartbeat_held(said.hold.number)
+        if grants:
+            partition.assign(said.assignment, self.proven_ms)
+        if said.verdicts:
+            partition.judge(said.verdicts)
+        if said.revokes:
+            partition.revoke(said.revokes)
+        if said.cancels:
+            partition.cancel(said.cancels)
+        if grants or said.backlog or said.HasField("heartbeat_ack"):
+            partition.backlog = said.backlog
+
+    @property
+    def backlog(self) -> int:
+        """Ready jobs behind this stream that the worker could run."""
+        return sum(partition.backlog for partition in self.partitions.values())
+
+    # Time.
+
+    def tick(self, now_ms: int) -> None:
+        """Sends heartbeats when they are due."""
+        if now_ms < self._beat_ms or not self.partitions:
+            return
+        for partition in self.partitions.values():
+            partition.heartbeat()
+        spread = 1 + HEARTBEAT_JITTER * (2 * self._rng.random() - 1)
+        self._beat_ms = now_ms + int(self.heartbeat_interval_ms * spread)
+
+    def is_deaf(self, now_ms: int) -> bool:
+        """Whether the master has left us without an answer for too long: dial again."""
+        if not self.master:
+            return now_ms - self._opened_ms >= WELCOME_MS_MAX
+        waited = [
+            now_ms - sent_ms
+            for partition in self.partitions.values()
+            if (sent_ms := partition.oldest_unanswered_ms) is not None
+        ]
+        return bool(waited) and max(waited) >= self.lease_ttl_ms
+
+    def next_wake_ms(self) -> int | None:
+        """When ``tick`` or ``is_deaf`` has something to say next."""
+        if not self.master:
+            return self._opened_ms + WELCOME_MS_MAX
+        if self.partitions:
+            return self._beat_ms
+        return None
+
+    # What the worker says.
+
+    def flush(self, now_ms: int) -> worker_pb2.SessionRequest | None:
+        """The next envelope, or None if there is nothing to say. Call until it is None."""
+        request = worker_pb2.SessionRequest()
+        said = False
+        if self._hello is not None:
+            request.hello.CopyFrom(self._hello)
+            self._hello = None
+            # The proof that a Welcome gives is as old as this.
+            self.proven_ms = now_ms
+            said = True
+        limit = self.credit.news(now_ms)
+        if limit is not None:
+            request.credit.number = limit.number
+            request.credit.limit = limit.limit
+            said = True
+        rows = 0
+        for partition in self.partitions.values():
+            if partition.silent or rows >= ENVELOPE_ROWS_MAX:
+                continue
+            update = request.updates.add()
+            partition.fill(update, now_ms)
+            rows += len(update.reports)
+            said = True
+        if not said and self.goodbye is not None:
+            request.goodbye.reason = self.goodbye
+            self.goodbye = None
+            said = True
+        return request if said else None
+
+
+def token_of(wire: common_pb2.Token) -> Token:
+    """A token as the wire has it."""
+    return Token(wire.epoch, wire.revision)

@@ -1,0 +1,73 @@
+"""What the whole worker has to do, whichever master granted it: slots, orders, averages."""
+
+from typing import Final
+
+from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.worker.held import HeldJob
+
+#: How much work may wait here unstarted, so that slots need not wait for the network.
+PREFETCH_MS: Final = 50
+PREFETCH_JOBS_MAX: Final = 512
+PREFETCH_BYTES_MAX: Final = 8 * 1024 * 1024
+#: The clock's grain: shorter runs count as this.
+RUN_MS_MIN: Final = 0.5
+#: How much one more run moves the mean.
+MEAN_WEIGHT: Final = 0.05
+
+
+class Workload:
+    """Shared by the sessions of one worker. Orders wait here until the shell takes them.
+
+    Attributes:
+        slots: How many jobs run at once.
+        occupied: Jobs granted and not ended, and ended ones whose code still runs.
+        draining: Nothing new is taken.
+        runs: Orders to run, in order.
+        stops: Orders to stop begun jobs, with the outcome to report.
+        lost: Jobs whose ``is_lost`` has changed.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.occupied = 0
+        self.draining = False
+        self.runs: list[HeldJob] = []
+        self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
+        self.lost: list[HeldJob] = []
+        #: When a lease may lapse next; nothing is scanned before.
+        self.next_scan_ms: int | None = None
+        self._mean_run_ms: float | None = None
+        self._mean_payload_bytes = 0.0
+
+    @property
+    def pool(self) -> int:
+        """How many grants all masters together may still send."""
+        if self.draining:
+            return 0
+        return max(0, self.slots + self.prefetch - self.occupied)
+
+    @property
+    def prefetch(self) -> int:
+        """Jobs beyond the slots that are worth having here: none until run times are known."""
+        if self._mean_run_ms is None:
+            return 0
+        jobs = min(PREFETCH_JOBS_MAX, int(self.slots * PREFETCH_MS / self._mean_run_ms))
+        if self._mean_payload_bytes * jobs > PREFETCH_BYTES_MAX:
+            jobs = int(PREFETCH_BYTES_MAX / self._mean_payload_bytes)
+        return jobs
+
+    def note_run(self, job: HeldJob) -> None:
+        """Takes a finished run into the means."""
+        run_ms = max(RUN_MS_MIN, job.run_ms)
+        size = len(job.payload)
+        if self._mean_run_ms is None:
+            self._mean_run_ms = run_ms
+            self._mean_payload_bytes = size
+        else:
+            self._mean_run_ms += (run_ms - self._mean_run_ms) * MEAN_WEIGHT
+            self._mean_payload_bytes += (size - self._mean_payload_bytes) * MEAN_WEIGHT
+
+    def watch(self, expires_ms: int) -> None:
+        """Makes sure that leases are scanned at this time."""
+        if self.next_scan_ms is None or expires_ms < self.next_scan_ms:
+            self.next_scan_ms = expires_ms
