@@ -1,8 +1,8 @@
 """A store for simulations: one ``SimStoreServer`` is what etcd is to a cluster of masters.
 
-Each master opens a ``SimStore`` on it and has a ``Link`` of its own to it. The faults are there: cut
-one way or both, slow, or with the answer of the next mutation lost, before or after the server has
-applied it. The server itself can be full, and offices can be ended before their time.
+Each master opens a ``SimStore`` on it and has a ``Link`` of its own to it. The faults are there:
+cut one way or both, slow, or with the answer of the next mutation lost, before or after the server
+has applied it. The server itself can be full, and offices can be ended before their time.
 
 Requests travel apart from their callers: what was sent is applied even if the caller was cancelled
 or its master crashed meanwhile, as it is with a real network. So a deposed master's late writes are
