@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -37,13 +37,6 @@ pytestmark = pytest.mark.etcd
 
 # What a scheduler hiccup on a busy machine may add to a measured time.
 SLACK_S = 2.0
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[EtcdCluster]:
-    """Three members that every test leaves running."""
-    with EtcdCluster(3) as started:
-        yield started
 
 
 def run(
@@ -516,7 +509,7 @@ def test_no_space_lets_reads_and_deletes_through_and_ends_by_the_runbook() -> No
 
             async def fill() -> None:
                 nonlocal written
-                while written < 64:
+                while written < 1_000:
                     await client.txn(success=[op.put(b"/fill/%03d" % written, bytes(200_000))])
                     written += 1
 

@@ -1,413 +1,36 @@
-"""What only the store in etcd can get wrong: lost answers, reordered and late transactions, dead
-and frozen members, compaction, a full database, a restored backup.
+"""The journal in etcd: stale tokens, lost answers, overtaking batches, compaction; and faults of
+the cluster itself: dead and frozen members, no majority, no space.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
 
 import pytest
 
-from tenure.etcdapi import etcd_pb2 as pb
 from tenure.master.backend.errors import (
     CorruptJournal,
     OfficeLost,
     StoreFull,
     StoreIoError,
-    StoreMismatch,
     StoreUnavailable,
 )
 from tenure.master.backend.etcd import operation as op
-from tenure.master.backend.etcd.client import EtcdClient
-from tenure.master.backend.etcd.errors import OutcomeUnknown
-from tenure.master.backend.etcd.keyspace import ClusterKeys
-from tenure.master.election.etcd import EtcdElection, EtcdOffice
-from tenure.master.election.port import Candidate
-from tenure.master.etcd_store import EtcdStore, EtcdUrl, open_etcd_store
 from tenure.master.journal.etcd import EtcdJournal
 from tenure.master.journal.port import HaltRecord, SealedBatch
-from tenure.protocol.errors import Rejected
-from tenure.protocol.fence import Token
 from tenure.testing.etcd import EtcdCluster
+from tests.conformance.lossy_etcd import (
+    ALICE,
+    BOB,
+    MUTATIONS,
+    LossyClient,
+    batch,
+    numbers,
+    opened,
+    won,
+)
 
 pytestmark = pytest.mark.etcd
-
-ALICE = Candidate(incarnation="11111111", name="alice", address="127.0.0.1:1")
-BOB = Candidate(incarnation="22222222", name="bob", address="127.0.0.1:2")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[EtcdCluster]:
-    """Three members that every test leaves running."""
-    with EtcdCluster(3) as started:
-        yield started
-
-
-@pytest.fixture
-def url(cluster: EtcdCluster, request: pytest.FixtureRequest) -> str:
-    """A store of this test's own."""
-    return cluster.url(f"/{request.node.name}")
-
-
-@asynccontextmanager
-async def opened(
-    url: str, candidate: Candidate = ALICE, *, partitions: int | None = None, ttl_s: int = 6
-) -> AsyncIterator[EtcdStore]:
-    """A store, closed at the end."""
-    store = await open_etcd_store(
-        url, candidate, partitions=partitions, wall_ms=1_000, office_ttl_s=ttl_s
-    )
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-class LossyClient(EtcdClient):
-    """A client whose next transactions lose their request, or their answer, as told."""
-
-    def __init__(self, url: str) -> None:
-        parsed = EtcdUrl.parse(url)
-        super().__init__(parsed.endpoints, tls=parsed.tls)
-        self.keys = ClusterKeys(parsed.prefix)
-        #: One word a transaction, first come first served: "pass", "drop" or "mute".
-        self.script: list[str] = []
-        #: Runs once, after the next mute transaction has been applied.
-        self.after_mute: Callable[[], Awaitable[object]] | None = None
-        self.sent = 0
-
-    async def txn(
-        self,
-        compare: Sequence[pb.Compare] = (),
-        success: Sequence[pb.RequestOp] = (),
-        failure: Sequence[pb.RequestOp] = (),
-    ) -> pb.TxnResponse:
-        self.sent += 1
-        word = self.script.pop(0) if self.script else "pass"
-        if word == "drop":
-            raise OutcomeUnknown("the request was lost")
-        answer = await super().txn(compare, success, failure)
-        if word == "mute":
-            if self.after_mute is not None:
-                hook, self.after_mute = self.after_mute, None
-                await hook()
-            raise OutcomeUnknown("the answer was lost")
-        return answer
-
-
-def batch(number: int, text: str = "") -> SealedBatch:
-    """A batch as the journal sees it: bytes."""
-    return SealedBatch(number=number, data=f"batch {number} {text}".encode())
-
-
-async def numbers(journal: EtcdJournal, first: int = 0) -> list[int]:
-    """The numbers that a read yields."""
-    return [sealed.number async for sealed in journal.read(first)]
-
-
-async def won(election: EtcdElection) -> EtcdOffice:
-    """Campaign, and win."""
-    office = await election.campaign()
-    assert office is not None
-    return office
-
-
-# ---- Bootstrap ------------------------------------------------------------------------------
-
-
-def test_masters_that_bootstrap_at_once_agree(url: str) -> None:
-    """One record wins, everybody sees the same cluster, and each partition has its batch 0."""
-
-    async def main() -> None:
-        stores = await asyncio.gather(
-            *(open_etcd_store(url, ALICE, partitions=3, wall_ms=now) for now in range(4))
-        )
-        assert len({store.cluster_id for store in stores}) == 1
-        for partition in range(3):
-            assert await numbers(stores[0].journal(partition)) == [0]
-        for store in stores:
-            await store.close()
-
-    asyncio.run(main())
-
-
-def test_another_number_of_partitions_is_refused(url: str) -> None:
-    """The count is fixed at bootstrap; None takes what there is."""
-
-    async def main() -> None:
-        async with opened(url, partitions=2):
-            with pytest.raises(StoreMismatch, match="--partitions 2"):
-                await open_etcd_store(url, BOB, partitions=3, wall_ms=1)
-        async with opened(url) as store:
-            assert store.partitions == 2
-
-    asyncio.run(main())
-
-
-def test_bootstrap_is_never_repeated_over_a_truncated_journal(url: str) -> None:
-    """Opening a store whose batch 0 is gone does not write it again."""
-
-    async def main() -> None:
-        async with opened(url) as store:
-            office = await won(store.election(0))
-            await store.journal(0).append(office.token, batch(1))
-            assert await store.journal(0).truncate(office.token, 1) == 1
-        async with opened(url, BOB) as store:
-            assert await store.journal(0).last_number() == 1
-            assert await numbers(store.journal(0), 1) == [1]
-            with pytest.raises(CorruptJournal):
-                await numbers(store.journal(0), 0)
-
-    asyncio.run(main())
-
-
-def test_a_restored_etcd_is_refused(cluster: EtcdCluster, url: str) -> None:
-    """A store whose etcd has another cluster id comes from a backup: only a restore opens it."""
-
-    async def main() -> None:
-        async with opened(url), LossyClient(url) as client:
-            record = (await client.range(client.keys.record)).kvs[0].value
-            moved = record.replace(f"{client.cluster_id:x}".encode(), b"feed")
-            await client.txn(success=[op.put(client.keys.record, moved)])
-        with pytest.raises(StoreMismatch, match="restored"):
-            await open_etcd_store(url, BOB, partitions=None, wall_ms=1)
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "etcd://",
-        "etcd:///tenure",
-        "sqlite:///x",
-        "etcd://h1:1?user=me",
-        "etcd://h1:1?cert=/x&key=/y",
-        "etcd://h1:1?ca=/no/such/file",
-    ],
-)
-def test_a_wrong_url_is_refused(wrong: str) -> None:
-    """Each mistake is named before anything is dialled."""
-    with pytest.raises(Rejected, match="store URL"):
-        EtcdUrl.parse(wrong)
-
-
-def test_a_url_is_taken_apart() -> None:
-    """Ports and prefix have their defaults."""
-    parsed = EtcdUrl.parse("etcd://h1,h2:79,[::1]:80/a/b/")
-    assert parsed.endpoints == ("h1:2379", "h2:79", "[::1]:80")
-    assert parsed.prefix == "/a/b"
-    assert EtcdUrl.parse("etcd://h1").prefix == "/tenure"
-
-
-# ---- The office -----------------------------------------------------------------------------
-
-
-def test_the_office_passes_on_and_tokens_rise(url: str) -> None:
-    """One holder at a time; a resignation frees it at once; the next token is greater."""
-
-    async def main() -> None:
-        async with opened(url) as mine, opened(url, BOB) as yours:
-            first = await won(mine.election(0))
-            assert await yours.election(0).campaign() is None
-            led = await yours.election(0).leader()
-            assert led is not None
-            assert (led.candidate, led.token) == (ALICE, first.token)
-            async with asyncio.TaskGroup() as tasks:
-                waiting = tasks.create_task(yours.election(0).vacancy(30_000))
-                await asyncio.sleep(0)
-                await first.resign()
-                await first.resign()
-                await waiting
-            second = await won(yours.election(0))
-            assert second.token > first.token
-            for call in (first.renew, first.verify):
-                with pytest.raises(OfficeLost):
-                    await call()
-            await second.verify()
-
-    asyncio.run(main())
-
-
-def test_an_office_ends_without_keepalives_and_lives_with_them(url: str) -> None:
-    """The unrenewed office of one partition falls vacant; the renewed one of another does not."""
-
-    async def main() -> None:
-        async with opened(url, partitions=2, ttl_s=2) as mine, opened(url, BOB) as yours:
-            kept, dropped = await won(mine.election(0)), await won(mine.election(1))
-            async with asyncio.TaskGroup() as tasks:
-                expiry = tasks.create_task(yours.election(1).vacancy(30_000))
-                while not expiry.done():
-                    await kept.renew()
-                    await asyncio.wait([expiry], timeout=0.5)
-            await kept.verify()
-            for call in (dropped.renew, dropped.verify):
-                with pytest.raises(OfficeLost):
-                    await call()
-            assert await yours.election(0).campaign() is None
-            assert await yours.election(1).campaign() is not None
-
-    asyncio.run(main())
-
-
-def test_a_second_term_of_one_master_gets_a_token_of_its_own(url: str) -> None:
-    """A campaign never hands out the token of an office that the same election won before."""
-
-    async def main() -> None:
-        async with opened(url) as store:
-            first = await won(store.election(0))
-            assert await store.election(0).campaign() is None
-            await first.resign()
-            second = await won(store.election(0))
-            assert second.token > first.token
-            with pytest.raises(OfficeLost):
-                await store.journal(0).append(first.token, batch(1))
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("word", ["mute", "drop"])
-def test_a_campaign_without_an_answer_is_resolved(url: str, word: str) -> None:
-    """Applied or not, the campaign ends in exactly one office, and its token is the key's."""
-
-    async def main() -> None:
-        async with opened(url), LossyClient(url) as client:
-            keys = client.keys.partition(0)
-            election = EtcdElection(client, keys, ALICE, 1)
-            client.script = [word]
-            office = await won(election)
-            held = (await client.range(keys.office)).kvs[0]
-            assert office.token == Token(1, held.create_revision)
-            await office.verify()
-
-    asyncio.run(main())
-
-
-def test_a_campaign_left_in_the_dark_is_resolved_by_the_next(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After StoreUnavailable the office may be mine: the next call finds my ballot, and I lead."""
-    monkeypatch.setattr("tenure.master.backend.etcd.resolution.BUDGET_S", 0.0)
-
-    async def main() -> None:
-        async with opened(url), LossyClient(url) as client:
-            keys = client.keys.partition(0)
-            election = EtcdElection(client, keys, ALICE, 1)
-            client.script = ["mute"] + ["drop"] * 99
-            with pytest.raises(StoreUnavailable):
-                await election.campaign()
-            client.script = []
-            held = (await client.range(keys.office)).kvs[0]
-            office = await won(election)
-            assert office.token.revision == held.create_revision
-            await office.renew()
-
-    asyncio.run(main())
-
-
-def test_a_lost_campaign_cannot_win_later(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A campaign given up for lost is made void: arriving late, it fails for want of its lease."""
-    monkeypatch.setattr("tenure.master.backend.etcd.resolution.BUDGET_S", 0.0)
-    late: list[tuple[Sequence[pb.Compare], Sequence[pb.RequestOp]]] = []
-
-    class Postponing(LossyClient):
-        async def txn(
-            self,
-            compare: Sequence[pb.Compare] = (),
-            success: Sequence[pb.RequestOp] = (),
-            failure: Sequence[pb.RequestOp] = (),
-        ) -> pb.TxnResponse:
-            if not late:
-                late.append((compare, success))
-            return await super().txn(compare, success, failure)
-
-    async def main() -> None:
-        async with opened(url), Postponing(url) as client:
-            election = EtcdElection(client, client.keys.partition(0), ALICE, 1)
-            client.script = ["drop"] * 99
-            with pytest.raises(StoreUnavailable):
-                await election.campaign()
-            client.script = []
-            await (await won(election)).resign()
-            with pytest.raises(Exception, match="lease not found"):
-                await client.txn(*late[0])
-            assert await election.leader() is None
-
-    asyncio.run(main())
-
-
-def test_an_office_that_another_won_meanwhile_is_not_mine(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A campaign of unknown outcome was lost after all, and a rival leads: None, not the office."""
-    monkeypatch.setattr("tenure.master.backend.etcd.resolution.BUDGET_S", 0.0)
-
-    async def main() -> None:
-        async with opened(url, BOB) as rival, LossyClient(url) as client:
-            election = EtcdElection(client, client.keys.partition(0), ALICE, 1)
-            client.script = ["drop"]
-            with pytest.raises(StoreUnavailable):
-                await election.campaign()
-            theirs = await won(rival.election(0))
-            assert await election.campaign() is None
-            assert await election.campaign() is None
-            await theirs.verify()
-
-    asyncio.run(main())
-
-
-def test_a_new_epoch_ends_every_term(url: str) -> None:
-    """After a restore has raised the epoch, no token of the old one is good for anything."""
-
-    async def main() -> None:
-        async with opened(url) as store, LossyClient(url) as client:
-            office = await won(store.election(0))
-            await client.txn(success=[op.put(client.keys.epoch, b"2")])
-            with pytest.raises(OfficeLost):
-                await store.journal(0).append(office.token, batch(1))
-            with pytest.raises(OfficeLost):
-                await office.verify()
-            await office.resign()
-            with pytest.raises(StoreMismatch, match="restored"):
-                await store.election(0).campaign()
-            with pytest.raises(StoreMismatch, match="restored"):
-                await store.register(ALICE, "0", 1)
-
-    asyncio.run(main())
-
-
-def test_members_come_and_go(url: str) -> None:
-    """A registered master is listed with what it last said, and gone after it has closed."""
-
-    async def main() -> None:
-        async with opened(url) as mine:
-            async with opened(url, BOB) as yours:
-                await mine.register(ALICE, "1.0", 1)
-                await yours.register(BOB, "1.1", 2)
-                await mine.register(ALICE, "1.0", 3)
-                found = await yours.members()
-                assert [(m.candidate, m.version, m.wall_ms) for m in found] == [
-                    (ALICE, "1.0", 3),
-                    (BOB, "1.1", 2),
-                ]
-            assert [member.candidate for member in await mine.members()] == [ALICE]
-
-    asyncio.run(main())
-
-
-# ---- The journal ----------------------------------------------------------------------------
-
-
-MUTATIONS: dict[str, Callable[[EtcdJournal, Token], Awaitable[object]]] = {
-    "append": lambda journal, token: journal.append(token, batch(3, "mine")),
-    "write_slice": lambda journal, token: journal.write_slice(token, "s2", 0, b"mine"),
-    "publish_snapshot": lambda journal, token: journal.publish_snapshot(token, "s2", b"mine"),
-    "truncate": lambda journal, token: journal.truncate(token, 2),
-    "truncate nothing": lambda journal, token: journal.truncate(token, 0),
-    "halt": lambda journal, token: journal.halt(token, HaltRecord(batch_number=1, detail="mine")),
-}
 
 
 @pytest.mark.parametrize("how", ["resigned", "expired", "another leads", "own second term"])
@@ -727,8 +350,11 @@ def test_one_bad_member_costs_nobody_the_term(
         cluster.wait_ready()
 
 
-def test_without_a_majority_the_outcome_is_unknown_until_it_is_back() -> None:
+def test_without_a_majority_the_outcome_is_unknown_until_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Two of three members dead: StoreUnavailable; afterwards the same call commits."""
+    monkeypatch.setattr("tenure.master.backend.etcd.resolution.BUDGET_S", 1.5)
     with EtcdCluster(3) as cluster:
 
         async def main() -> None:
@@ -784,7 +410,7 @@ def test_a_full_store_keeps_the_term_and_takes_truncations() -> None:
 
                 async def fill() -> None:
                     nonlocal number
-                    while number < 64:
+                    while number < 1_000:
                         large = SealedBatch(number=number + 1, data=bytes(200_000))
                         await journal.append(office.token, large)
                         number += 1
