@@ -58,6 +58,6 @@ def parse_label(text: str) -> tuple[str, str]:
     return name, value
 
 
-def comma_separated(text: str) -> tuple[str, ...]:
+def comma_separated(text: str) -> list[str]:
     """The parts of a list given as one word."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -114,7 +114,7 @@ def worker(
     build_id: Annotated[str, typer.Option(help="Which build of the application this is.")] = "",
     drain_timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="On TERM, let jobs end for so long.")
-    ] = 25.0,
+    ] = 30.0,
     verbose: Verbose = False,
 ) -> int:
     """Runs a worker that serves the @job functions of an importable module.
@@ -124,7 +124,8 @@ def worker(
     _log_to_stderr(verbose)
 
     with _extra("worker"):
-        from tenure.worker.runtime import WorkerConfig, main
+        from tenure.worker.config import WorkerConfig
+        from tenure.worker.runtime import main
 
     from tenure.client.topology import parse_addresses
     from tenure.protocol.limits import DEFAULT_ADDRESS
@@ -133,7 +134,7 @@ def worker(
     return main(
         WorkerConfig(
             app=app,
-            masters=tuple(parse_addresses(masters or DEFAULT_ADDRESS)),
+            masters=parse_addresses(masters or DEFAULT_ADDRESS),
             name=name,
             queues=comma_separated(queues),
             labels=dict(map(parse_label, label or [])),
