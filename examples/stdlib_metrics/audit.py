@@ -71,13 +71,14 @@ async def audit_jobs(client: AsyncClient, path_of: Mapping[str, str]) -> Audit:
 
 
 def _count(audit: Audit, job: jobs_pb2.Job, path: str) -> None:
-    audit.completed += job.state == JobState.COMPLETED
-    audit.failed += job.state == JobState.FAILED
-    audit.lost += job.state not in _TERMINAL
-    deciding = [attempt for attempt in job.attempts if attempt.outcome in _ACCEPTED]
+    state = int(job.state)
+    audit.completed += state == JobState.COMPLETED
+    audit.failed += state == JobState.FAILED
+    audit.lost += state not in _TERMINAL
+    deciding = [attempt for attempt in job.attempts if int(attempt.outcome) in _ACCEPTED]
     audit.accepted_twice += len(deciding) > 1
-    lost = [attempt for attempt in job.attempts if attempt.outcome == AttemptOutcome.LOST]
-    audit.attempts_lost += len(lost)
+    lost = sum(int(attempt.outcome) == AttemptOutcome.LOST for attempt in job.attempts)
+    audit.attempts_lost += lost
     if lost and deciding:
         last = deciding[-1]
         ended = last.ended_at.seconds + last.ended_at.nanos / 1e9
