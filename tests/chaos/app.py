@@ -1,0 +1,48 @@
+"""The jobs that chaos runs: each records its start and its end in its worker's history."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from functools import cache
+from pathlib import Path
+
+from tenure.client import Retry, current_job, job
+from tests.oracles.history import END, START, Recorder, hash_of
+
+#: Retries come at once and losses are no poison: a run has many of both.
+_PATIENT = Retry(max_attempts=4, max_lost=10, backoff="none")
+
+
+@cache
+def _recorder() -> Recorder:
+    """This process's writer; the worker's name and the folder come from the test."""
+    return Recorder(Path(os.environ["CHAOS_HISTORY"]), os.environ["CHAOS_PROCESS"])
+
+
+def _started() -> None:
+    me = current_job()
+    _recorder().observe(START, job=me.id, lease=me.fence, attempt=me.attempt)
+
+
+def _ended(text: str) -> str:
+    me = current_job()
+    _recorder().observe(END, job=me.id, lease=me.fence, attempt=me.attempt, hash=hash_of(text))
+    return text
+
+
+@job(name="echo", retry=_PATIENT)
+async def echo(text: str, hold_s: float = 0.0) -> str:
+    """Returns its argument after a while, without holding up others."""
+    _started()
+    await asyncio.sleep(hold_s)
+    return _ended(text)
+
+
+@job(name="block_the_loop", queue="blocking", retry=_PATIENT)
+async def block_the_loop(text: str, hold_s: float) -> str:
+    """Holds the worker's event loop: nothing else in that loop runs meanwhile."""
+    _started()
+    time.sleep(hold_s)  # noqa: ASYNC251 - it is what this job is for
+    return _ended(text)

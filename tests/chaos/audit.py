@@ -1,0 +1,166 @@
+"""What a run proves: every checker over its history and its journal, and the times it took."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.oracles.replay import check_replay
+
+from tests.oracles.executions import check_executions, duplicate_executions
+from tests.oracles.facts import Fact, Settled, Submitted, token_of
+from tests.oracles.history import END, RESULT, START, SUBMIT, Row, read_history
+from tests.oracles.journal import BatchWritten, Change, check_chain, check_journal
+from tests.oracles.journal_facts import journal_facts
+from tests.oracles.leases import check_leases
+from tests.oracles.results import check_echo, check_results
+from tests.oracles.submits import Present, check_failed_cancels, check_submits
+from tests.oracles.verdict import Violation, require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """A run that kept every invariant.
+
+    Attributes:
+        rows: Its history.
+        facts: What its journal says.
+        acked: How many submits were acknowledged.
+        unknown: How many ended without anybody knowing.
+        recovered: How many of those took effect.
+        completed: How many results were read.
+        reruns: Jobs that were started more than once, with how often.
+    """
+
+    rows: list[Row]
+    facts: list[Fact]
+    acked: int
+    unknown: int
+    recovered: int
+    completed: int
+    reruns: dict[str, int]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.acked} acked, {self.unknown} unknown ({self.recovered} recovered),"
+            f" {self.completed} results read, {len(self.reruns)} jobs started again; lost 0,"
+            " accepted twice 0"
+        )
+
+
+def audit_etcd(history: Path, changes: Sequence[Change], *, failovers: int) -> Audit:
+    """Check a run on etcd by what the watch saw from revision 1 on.
+
+    Raises:
+        InvariantBroken: with the first violations.
+    """
+    batches = [change.data for change in changes if isinstance(change, BatchWritten)]
+    return _audit(history, batches, check_journal(changes), failovers)
+
+
+def audit_sqlite(history: Path, batches: Sequence[bytes], *, failovers: int) -> Audit:
+    """Check a run on SQLite by the journal that is left (it was not truncated).
+
+    Raises:
+        InvariantBroken: with the first violations.
+    """
+    return _audit(history, batches, check_chain(0, batches), failovers)
+
+
+def _audit(
+    history: Path, batches: Sequence[bytes], found: list[Violation], failovers: int
+) -> Audit:
+    rows = read_history(history)
+    facts = journal_facts(batches)
+    present = present_jobs(facts)
+    tally = check_submits(rows, present)
+    states = {job.job: job.state for job in present}
+    require(
+        [
+            *found,
+            *tally.violations,
+            *check_failed_cancels(rows, states),
+            *check_results(rows, facts),
+            *check_echo(rows),
+            *check_leases(rows, facts),
+            *check_executions(rows, facts, failovers=failovers),
+            *check_replay(batches, present, facts),
+            *_unread(rows),
+        ]
+    )
+    return Audit(
+        rows=rows,
+        facts=facts,
+        acked=tally.acked,
+        unknown=tally.unknown,
+        recovered=tally.recovered,
+        completed=sum(row.f == RESULT and row.type == "ok" for row in rows),
+        reruns=duplicate_executions(rows),
+    )
+
+
+def present_jobs(facts: Iterable[Fact]) -> list[Present]:
+    """The jobs of a journal without purges, each in its last state."""
+    contents: list[tuple[str, str]] = []
+    states: dict[str, str] = {}
+    for fact in facts:
+        if isinstance(fact, Submitted):
+            contents.append((fact.job, fact.content))
+        elif isinstance(fact, Settled):
+            states[fact.job] = fact.state
+    return [Present(job, content, states.get(job, "")) for job, content in contents]
+
+
+def _unread(rows: Iterable[Row]) -> list[Violation]:
+    """After the final drain every acknowledged job has been read as ended."""
+    waiting: dict[str, Row] = {}
+    read: set[str] = set()
+    for row in rows:
+        if row.f == SUBMIT and row.type == "ok":
+            waiting[row.job] = row
+        elif row.f == RESULT and row.type == "ok":
+            read.add(row.job)
+    return [Violation("S1", job, "nobody ever read how it ended") for job in waiting.keys() - read]
+
+
+# Times and counts.
+
+
+def token_text(term: str) -> str:
+    """The first digits of the fences of a term, from ``EPOCH.REVISION``."""
+    epoch, _, revision = term.partition(".")
+    return f"{int(epoch):08x}{int(revision):016x}"
+
+
+def first_start(rows: Iterable[Row], term: str) -> float:
+    """When the first job started under a lease of a term (boot clock, ms)."""
+    token = token_text(term)
+    return min(
+        (row.boottime for row in rows if row.f == START and token_of(row.lease) == token),
+        default=float("inf"),
+    )
+
+
+def running_at(rows: Sequence[Row], at_ms: float) -> int:
+    """How many executions were under way at a moment: those that began before and ended after."""
+    began = {row.lease for row in rows if row.f == START and row.boottime <= at_ms}
+    return sum(row.f == END and row.boottime > at_ms and row.lease in began for row in rows)
+
+
+def in_flight(trace: Path) -> list[int]:
+    """Batches that a dead master had sent and not seen committed."""
+    sent: dict[int, None] = {}
+    if not trace.exists():
+        return []
+    for line in trace.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if row["event"] == "append_sent":
+            sent[row["number"]] = None
+        elif row["event"] == "append_committed":
+            sent.pop(row["number"], None)
+    return list(sent)

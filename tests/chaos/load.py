@@ -1,0 +1,141 @@
+"""A client under load, as a process: submits jobs, waits for their results, records both.
+
+``python -m tests.chaos.load --address A[,B] --name client-1 --open 1000 --hold-s 0.3``. It keeps
+``--open`` jobs on their way until a line ``stop`` on stdin (or ``--jobs`` are submitted), waits for
+what is left, prints ``drained`` and ends. Its JSON lines count what was acknowledged and completed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tenure.client import AsyncClient, JobFailed, TenureError
+from tenure.client.errors import Reason
+from tests.chaos import app
+from tests.oracles.history import RESULT, SUBMIT, Recorder, hash_of
+
+_SAY_EVERY = 50
+_RESULT_TIMEOUT_S = 150.0
+
+
+@dataclass(slots=True)
+class Load:
+    """One run of the client."""
+
+    client: AsyncClient
+    recorder: Recorder
+    name: str
+    hold_s: float
+    jobs_max: int
+    job: Any = app.echo
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    submitted: int = 0
+    acked: int = 0
+    completed: int = 0
+    unknown: int = 0
+    failed: int = 0
+
+    async def run(self, open_max: int) -> None:
+        """Keeps that many jobs on their way until it is told to stop."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(open_max, self.jobs_max)):
+                group.create_task(self._one_after_another())
+        self.say("drained")
+
+    def say(self, event: str) -> None:
+        """One line on stdout."""
+        line = {
+            "event": event,
+            "acked": self.acked,
+            "completed": self.completed,
+            "unknown": self.unknown,
+            "failed": self.failed,
+        }
+        print(json.dumps(line), flush=True)  # noqa: T201 - its stdout is what the test reads
+
+    async def _one_after_another(self) -> None:
+        while not self.stopping.is_set() and self.submitted < self.jobs_max:
+            self.submitted += 1
+            text = f"{self.name}/{self.submitted:06d}"
+            job_id = await self._submit(text)
+            if job_id:
+                await self._result(job_id)
+
+    async def _submit(self, text: str) -> str:
+        content = hash_of(text)
+        call = self.recorder.invoke(SUBMIT, hash=content)
+        try:
+            handle = await self.client.submit(self.job, text, self.hold_s)
+        except TenureError as error:
+            unknown = error.reason is Reason.OUTCOME_UNKNOWN
+            self.recorder.write(
+                "info" if unknown else "fail",
+                SUBMIT,
+                call,
+                hash=content,
+                job=error.metadata.get("job_id", ""),
+                detail=str(error),
+            )
+            self.unknown += unknown
+            self.failed += not unknown
+            self.say("submit_failed")
+            return ""
+        self.recorder.write("ok", SUBMIT, call, job=handle.id, hash=content)
+        self.acked += 1
+        if self.acked % _SAY_EVERY == 0 or self.acked == self.jobs_max:
+            self.say("acked")
+        return handle.id
+
+    async def _result(self, job_id: str) -> None:
+        call = self.recorder.invoke(RESULT, job=job_id)
+        state, content, detail = "COMPLETED", "", ""
+        try:
+            handle = self.client.get(job_id, self.job)
+            content = hash_of(await handle.result(timeout=_RESULT_TIMEOUT_S))
+        except JobFailed as error:
+            state, detail = "FAILED", str(error)
+        except (TenureError, TimeoutError) as error:
+            self.recorder.write("info", RESULT, call, job=job_id, detail=repr(error))
+            self.say("result_unknown")
+            return
+        self.recorder.write(
+            "ok", RESULT, call, job=job_id, hash=content, state=state, detail=detail
+        )
+        self.completed += 1
+        if self.completed % _SAY_EVERY == 0 or self.completed == self.jobs_max:
+            self.say("completed")
+
+
+async def main() -> None:
+    """Parses the flags, runs the load, obeys stdin."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--open", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=10**9)
+    parser.add_argument("--hold-s", type=float, default=0.0)
+    parser.add_argument("--job", default="echo")
+    flags = parser.parse_args()
+    with Recorder(Path(os.environ["CHAOS_HISTORY"]), flags.name) as recorder:
+        async with AsyncClient(flags.address) as client:
+            load = Load(
+                client=client,
+                recorder=recorder,
+                name=flags.name,
+                hold_s=flags.hold_s,
+                jobs_max=flags.jobs,
+                job=getattr(app, flags.job),
+            )
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), load.stopping.set)
+            await load.run(flags.open)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
