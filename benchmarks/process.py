@@ -8,8 +8,10 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -149,9 +151,20 @@ class ProcessGroup:
             else:
                 process.kill()
 
+    def tenure(self, name: str, *arguments: str) -> Process:
+        """Starts `tenure …` with these arguments."""
+        return self.start(name, "tenure.cli", *arguments)
+
     def start(self, name: str, *arguments: str) -> Process:
         """Starts `python -m …` with these arguments."""
         log = self._folder / f"{name}.log"
         process = Process(name, [sys.executable, "-m", *arguments], log)
         self.processes.append(process)
         return process
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[Path]:
+    """A temporary folder for one measurement."""
+    with tempfile.TemporaryDirectory(prefix="tenure-bench-") as name:
+        yield Path(name)

@@ -1,0 +1,99 @@
+"""The client of the throughput measurement: submits through the SDK, waits, checks every job.
+
+    python -m benchmarks.client --master HOST:PORT --jobs N
+
+Prints `begin` before the first measured submit, `end` after the last result, and `checked` with
+every broken promise found when all is read back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections import Counter
+
+import uvloop
+
+from benchmarks.jobs import noop
+from benchmarks.payload import checksum, payload
+from benchmarks.pipe.client import WARM_UP_JOBS, say
+from tenure.client import AsyncClient, AttemptOutcome, JobState
+
+#: Jobs of one `submit_many`, and how many such calls are under way: a window like the pipe's.
+_CHUNK_JOBS = 1_000
+_CHUNKS = 8
+
+
+class Run:
+    """What was acknowledged, and what went wrong with it."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._next = 0
+        self._last = 0
+        self.acked: Counter[str] = Counter()
+        self.violations: list[str] = []
+
+    async def run(self, jobs: int) -> None:
+        """Submits this many jobs and waits for all results."""
+        self._last += jobs
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_CHUNKS):
+                group.create_task(self._lane())
+
+    async def _lane(self) -> None:
+        client = self._client
+        while (first := self._next) < self._last:
+            self._next = min(first + _CHUNK_JOBS, self._last)
+            data = [payload(number) for number in range(first, self._next)]
+            handles = await client.map(noop, data)
+            expected = {handle.id: checksum(row) for handle, row in zip(handles, data, strict=True)}
+            self.acked.update(expected.keys())
+            async for handle in client.as_completed(handles):
+                found = await handle.result()
+                if expected.pop(handle.id, None) != found:
+                    self.violations.append(f"S3 {handle.id}: answered twice, or a wrong checksum")
+            if expected:
+                self.violations.append(f"S1: {len(expected)} jobs of a chunk have no result")
+
+    async def check(self) -> None:
+        """Reads every job back: each acknowledged one is there once, completed once."""
+        seen: Counter[str] = Counter()
+        async for job in self._client.list(name=noop.name):
+            seen[job.job_id] += 1
+            completed = sum(
+                int(attempt.outcome) == AttemptOutcome.COMPLETED for attempt in job.attempts
+            )
+            if int(job.state) != JobState.COMPLETED:
+                self.violations.append(f"S1 {job.job_id}: not terminal when all was done")
+            elif completed != 1:
+                self.violations.append(f"S3 {job.job_id}: {completed} accepted results")
+        for job_id, count in self.acked.items():
+            if count != 1:
+                self.violations.append(f"S1 {job_id}: one id for {count} submits")
+            if seen[job_id] != 1:
+                self.violations.append(f"S1 {job_id}: listed {seen[job_id]} times")
+        strangers = seen.keys() - self.acked.keys()
+        self.violations += [f"S2 {job_id}: nobody submitted it" for job_id in strangers]
+
+
+async def measure(address: str, jobs: int) -> None:
+    """Warms up, runs the measured jobs, checks them."""
+    async with AsyncClient(address, timeout=60) as client:
+        run = Run(client)
+        await run.run(WARM_UP_JOBS)
+        say("begin")
+        began = time.perf_counter()
+        await run.run(jobs)
+        say("end", seconds=time.perf_counter() - began, jobs=jobs)
+        await run.check()
+        say("checked", violations=run.violations[:20], count=len(run.violations))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--master", required=True)
+    parser.add_argument("--jobs", type=int, required=True)
+    arguments = parser.parse_args()
+    uvloop.run(measure(arguments.master, arguments.jobs))
