@@ -134,15 +134,22 @@ class Lane(ABC, Generic[S]):
             address, self.method, self.response_type
         )
         self._stream = stream
+        failure: TenureError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(stream))
                 await self._write(stream)
         except* TenureError as several:
-            raise first_of(several) from None
+            failure = first_of(several)
         finally:
             self._stream = None
             stream.cancel()
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # Before Python 3.13 a group that has errors forgets that it was cancelled as well.
+            raise asyncio.CancelledError
+        if failure is not None:
+            raise failure
 
     async def _write(self, stream: Stream[Message, S]) -> None:
         while True:

@@ -1,0 +1,259 @@
+"""What a client says of jobs it holds no handle of, and of the cluster."""
+
+import asyncio
+
+import pytest
+
+from tenure.client import AsyncClient, BatchFailed, Reason, Rejected, job
+from tenure.client.watch import format_cursor, parse_cursor
+from tenure.protocol.ids import mint, partition_of
+from tenure.protocol.refusal import Refusal
+from tenure.protocol.vocabulary import JobState
+from tenure.testing.loop import run_virtual
+from tenure.v1 import jobs_pb2
+from tests.unit.client.fake_master import EPOCH_MS, FakeCluster
+from tests.unit.client.test_submitter import add, play
+
+
+@job(name="app.other")
+def other() -> None:
+    """Does nothing."""
+
+
+def test_list_merges_partitions_newest_first_over_pages() -> None:
+    """A list spans all partitions and pages, newest first, each job once."""
+    cluster = FakeCluster(partitions=3)
+
+    async def work(client: AsyncClient) -> None:
+        submitted = []
+        for n in range(15):
+            await asyncio.sleep(0.01)
+            handle = await client.submit(add.options(queue=f"q{n}"), n)
+            submitted.append(handle.id)
+        assert len({partition_of(job_id) for job_id in submitted}) == 3
+        listed = [found.job_id async for found in client.list()]
+        assert listed == submitted[::-1]
+
+    play(cluster, work)
+
+
+def test_list_and_count_filter() -> None:
+    """Filters reach the master; counts add up over the partitions."""
+    cluster = FakeCluster(partitions=2)
+
+    async def work(client: AsyncClient) -> None:
+        handles = [await client.submit(add.options(queue=f"q{n}"), n) for n in range(6)]
+        await client.submit(other)
+        cluster.complete(handles[0].id, 0)
+        assert await client.count(name="app.add") == {JobState.PENDING: 5, JobState.COMPLETED: 1}
+        done = [found.job_id async for found in client.list(states=[JobState.COMPLETED])]
+        assert done == [handles[0].id]
+
+    play(cluster, work)
+
+
+def test_describe_and_status() -> None:
+    """A handle's status is the job's present state, asked of the leader."""
+    cluster = FakeCluster()
+
+    async def work(client: AsyncClient) -> None:
+        handle = await client.submit(add, 1)
+        assert await handle.status() is JobState.PENDING
+        cluster.complete(handle.id, 1)
+        assert await handle.status() is JobState.COMPLETED
+        assert (await client.describe(handle.id)).options.queue == "sums"
+
+    play(cluster, work)
+
+
+def test_get_refuses_another_jobs_definition() -> None:
+    """A handle is typed by the definition it is got with, so that must be the job's own."""
+    cluster = FakeCluster()
+
+    async def work(client: AsyncClient) -> None:
+        handle = await client.submit(add, 1)
+        assert (await client.get(handle.id)).name == "app.add"
+        with pytest.raises(Rejected, match=r"app\.add"):
+            await client.get(handle.id, other)
+
+    play(cluster, work)
+
+
+def test_batched_changes_answer_in_the_callers_order() -> None:
+    """Cancel, requeue and purge go to each partition's leader; verdicts keep the ids' order."""
+    cluster = FakeCluster(partitions=2, masters=("a:1", "b:1"))
+    cluster.leaders = {0: "a:1", 1: "b:1"}
+
+    async def work(client: AsyncClient) -> None:
+        handles = [await client.submit(add.options(queue=f"q{n}"), n) for n in range(8)]
+        unknown = mint(1, EPOCH_MS, 9)
+        ids = [*(handle.id for handle in handles), unknown]
+        verdicts = await client.cancel(ids, reason="enough")
+        assert [verdict.job_id for verdict in verdicts] == ids
+        assert {verdict.state for verdict in verdicts[:-1]} == {JobState.CANCELLED}
+        assert verdicts[-1].error is not None
+        assert verdicts[-1].error.reason is Reason.NOT_FOUND
+        with pytest.raises(Rejected):
+            verdicts[-1].state_or_raise()
+        assert await handles[0].requeue() is JobState.PENDING
+        (purged,) = await client.purge([handles[1].id])
+        assert purged.error is None
+        assert handles[1].id not in cluster.jobs
+
+    play(cluster, work)
+
+
+@pytest.mark.parametrize("job_id", ["", "nonsense", "00000000-0000-4000-8000-000000000000"])
+def test_what_is_no_job_id_is_refused_here(job_id: str) -> None:
+    """An id in a wrong form never reaches a master."""
+    cluster = FakeCluster()
+
+    async def work(client: AsyncClient) -> None:
+        with pytest.raises(Rejected) as caught:
+            await client.describe(job_id)
+        assert caught.value.field == "job_id"
+
+    play(cluster, work)
+
+
+def test_an_id_of_another_cluster_is_refused() -> None:
+    """An id that names a partition this cluster does not have is refused with a reason."""
+    cluster = FakeCluster(partitions=2)
+
+    async def work(client: AsyncClient) -> None:
+        with pytest.raises(Rejected, match="of this cluster"):
+            await client.describe(mint(7, EPOCH_MS, 1))
+
+    play(cluster, work)
+
+
+def test_a_batch_that_fails_in_part_keeps_the_others_handles() -> None:
+    """BatchFailed carries the accepted jobs' handles, and the errors by index."""
+    cluster = FakeCluster()
+    refusal = Refusal(reason=Reason.QUEUE_FULL, message="the queue is full")
+    accepted = iter(range(3))
+    cluster.refuse_rows = lambda _: None if next(accepted, None) is not None else refusal
+
+    async def work(client: AsyncClient) -> None:
+        with pytest.raises(BatchFailed) as caught:
+            await client.map(add, range(5))
+        assert len(caught.value.handles) == 3
+        assert sorted(caught.value.errors) == [3, 4]
+        assert caught.value.reason is Reason.QUEUE_FULL
+        assert await client.map(add, []) == []
+
+    play(cluster, work)
+
+
+def change(job_id: str, seq: int) -> jobs_pb2.JobChange:
+    """One change as a master sends it."""
+    row = jobs_pb2.JobChange(
+        job_id=job_id, state=JobState.COMPLETED, name="app.add", queue="q", seq=seq
+    )
+    row.changed_at.FromMilliseconds(EPOCH_MS)
+    return row
+
+
+def test_a_watch_merges_partitions_and_resumes_after_a_failover() -> None:
+    """Events carry a vector cursor; a broken stream goes on behind the last position."""
+    cluster = FakeCluster(partitions=2, masters=("a:1", "b:1"))
+
+    async def work(client: AsyncClient) -> None:
+        events = client.watch(cursor="0:10,1:20")
+        first = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(1)
+        watches = {s.partition: s for s in cluster.streams if s.method == "WatchJobs"}
+        assert {p: s.watch.after_seq for p, s in watches.items()} == {0: 10, 1: 20}
+        position = jobs_pb2.WatchPosition(partition=1, seq=22)
+        watches[1].deliver(
+            jobs_pb2.WatchJobsResponse(
+                changes=[change("x", 21), change("y", 22)], position=position
+            )
+        )
+        assert (await first).cursor == "0:10,1:21"
+        assert (await anext(events)).cursor == "0:10,1:22"
+
+        cluster.kill("a:1")
+        cluster.leaders = {0: "b:1", 1: "b:1"}
+        second = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(5)
+        watches = {s.partition: s for s in cluster.streams if s.method == "WatchJobs"}
+        assert {p: s.watch.after_seq for p, s in watches.items()} == {0: 10, 1: 22}
+        position = jobs_pb2.WatchPosition(partition=0, seq=11)
+        watches[0].deliver(jobs_pb2.WatchJobsResponse(changes=[change("z", 11)], position=position))
+        event = await second
+        assert (event.job_id, event.cursor) == ("z", "0:11,1:22")
+        await events.aclose()
+
+    play(cluster, work)
+
+
+def test_an_expired_cursor_ends_the_watch() -> None:
+    """CURSOR_EXPIRED reaches the caller, who has to list and start anew."""
+    cluster = FakeCluster()
+
+    async def work(client: AsyncClient) -> None:
+        with pytest.raises(Rejected) as caught:
+            await anext(client.watch(cursor="0:404"))
+        assert caught.value.reason is Reason.CURSOR_EXPIRED
+
+    play(cluster, work)
+
+
+def test_cursors_round_trip_and_nonsense_is_refused() -> None:
+    """The text form of a cursor is exact; anything else names the field."""
+    assert parse_cursor(format_cursor({2: 5, 0: 7})) == {0: 7, 2: 5}
+    with pytest.raises(Rejected) as caught:
+        parse_cursor("yesterday")
+    assert caught.value.field == "cursor"
+
+
+def test_the_cluster_answers_through_any_master() -> None:
+    """Members come from any master that lives; a status names the masters that do not answer."""
+    cluster = FakeCluster(masters=("a:1", "b:1"))
+    cluster.dead.add("a:1")
+    cluster.leaders[0] = "b:1"
+
+    async def work(client: AsyncClient) -> None:
+        assert [member.name for member in await client.cluster.members()] == ["a:1", "b:1"]
+        views, failed = await client.cluster.status()
+        assert [view.name for view in views] == ["b:1"]
+        assert list(failed) == ["a:1"]
+
+    play(cluster, work)
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "host:", "host:99999", ":7400", "a:1,b", ",", "http://a:1"]
+)
+def test_a_wrong_address_is_refused_at_once(address: str) -> None:
+    """A malformed address is an error of the constructor, which names the field."""
+    with pytest.raises(Rejected) as caught:
+        AsyncClient(address)
+    assert caught.value.field == "address"
+
+
+def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an argument TENURE_ADDRESS counts."""
+    cluster = FakeCluster(masters=("env:1",))
+    monkeypatch.setenv("TENURE_ADDRESS", "env:1")
+
+    async def main() -> None:
+        async with AsyncClient(transport=cluster) as client:
+            await client.submit(add, 1)
+
+    run_virtual(main)
+    assert cluster.calls[0][0] == "env:1"
+
+
+def test_a_users_error_leaves_the_client_as_it_is() -> None:
+    """What the body of ``async with`` raises comes out unwrapped."""
+    cluster = FakeCluster()
+
+    async def main() -> None:
+        async with AsyncClient("a:1", transport=cluster) as client:
+            await client.submit(add, 1)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        run_virtual(main)
