@@ -14,9 +14,8 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from tenure.client import AsyncClient, JobFailed, TenureError
+from tenure.client import AsyncClient, AsyncJobHandle, JobDef, JobFailed, TenureError
 from tenure.client.errors import Reason
 from tests.chaos import app
 from tests.oracles.history import RESULT, SUBMIT, Recorder, hash_of
@@ -34,7 +33,7 @@ class Load:
     name: str
     hold_s: float
     jobs_max: int
-    job: Any = app.echo
+    job: JobDef[[str, float], str] = app.echo
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     submitted: int = 0
     acked: int = 0
@@ -64,15 +63,15 @@ class Load:
         while not self.stopping.is_set() and self.submitted < self.jobs_max:
             self.submitted += 1
             text = f"{self.name}/{self.submitted:06d}"
-            job_id = await self._submit(text)
-            if job_id:
-                await self._result(job_id)
+            handle = await self._submit(text)
+            if handle is not None:
+                await self._result(handle)
 
-    async def _submit(self, text: str) -> str:
+    async def _submit(self, text: str) -> AsyncJobHandle[str] | None:
         content = hash_of(text)
         call = self.recorder.invoke(SUBMIT, hash=content)
         try:
-            handle = await self.client.submit(self.job, text, self.hold_s)
+            handle: AsyncJobHandle[str] = await self.client.submit(self.job, text, self.hold_s)
         except TenureError as error:
             unknown = error.reason is Reason.OUTCOME_UNKNOWN
             self.recorder.write(
@@ -86,18 +85,18 @@ class Load:
             self.unknown += unknown
             self.failed += not unknown
             self.say("submit_failed")
-            return ""
+            return None
         self.recorder.write("ok", SUBMIT, call, job=handle.id, hash=content)
         self.acked += 1
         if self.acked % _SAY_EVERY == 0 or self.acked == self.jobs_max:
             self.say("acked")
-        return handle.id
+        return handle
 
-    async def _result(self, job_id: str) -> None:
+    async def _result(self, handle: AsyncJobHandle[str]) -> None:
+        job_id = handle.id
         call = self.recorder.invoke(RESULT, job=job_id)
         state, content, detail = "COMPLETED", "", ""
         try:
-            handle = self.client.get(job_id, self.job)
             content = hash_of(await handle.result(timeout=_RESULT_TIMEOUT_S))
         except JobFailed as error:
             state, detail = "FAILED", str(error)
