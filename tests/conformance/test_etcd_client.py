@@ -129,7 +129,19 @@ def test_each_compare_means_what_it_says(
         key = b"/compare/key"
         await client.txn(success=[op.delete(key)])
         revision = (await client.txn(success=[op.put(key, b"v")])).header.revision
-        assert (await client.txn([compare(key, revision)])).succeeded is holds
+        look = [op.get(key)]
+        answer = await client.txn([compare(key, revision)], look, look)
+        assert answer.succeeded is holds
+
+    run(cluster, scenario)
+
+
+def test_a_transaction_of_compares_alone_is_not_sent(cluster: EtcdCluster) -> None:
+    """Etcd would answer it from one member's own, perhaps stale, state."""
+
+    async def scenario(client: EtcdClient) -> None:
+        with pytest.raises(ValueError, match="only compares"):
+            await client.txn([op.absent(b"/x")])
 
     run(cluster, scenario)
 

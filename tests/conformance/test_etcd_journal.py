@@ -18,6 +18,7 @@ from tenure.master.backend.errors import (
 from tenure.master.backend.etcd import operation as op
 from tenure.master.journal.etcd import EtcdJournal
 from tenure.master.journal.port import HaltRecord, SealedBatch
+from tenure.protocol.fence import Token
 from tenure.testing.etcd import EtcdCluster
 from tests.conformance.lossy_etcd import (
     ALICE,
@@ -63,6 +64,18 @@ def test_a_stale_token_changes_nothing(url: str, kind: str, how: str) -> None:
             after = await client.range(root, op.prefix_end(root))
             assert list(after.kvs) == list(before.kvs)
             assert after.header.revision == before.header.revision
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", MUTATIONS)
+def test_the_token_of_batch_0_holds_no_vacant_office(url: str, kind: str) -> None:
+    """Revision 0 means "absent" to etcd: a token with it must not pass while nobody leads."""
+
+    async def main() -> None:
+        async with opened(url) as store:
+            with pytest.raises(OfficeLost):
+                await MUTATIONS[kind](store.journal(0), Token(1, 0))
 
     asyncio.run(main())
 

@@ -84,10 +84,12 @@ class EtcdOffice:
 
     async def verify(self) -> None:
         action = f"verify the office of partition {self._keys.partition}"
+        # It is the read that makes etcd ask for a majority.
+        guard, look = self._keys.guard(self.token), [op.get(self._keys.office)]
         if self.abandoned:
             raise self._lost(action, "it was given up")
         try:
-            answer = await resolve(lambda: self._client.txn(self._keys.guard(self.token)), action)
+            answer = await resolve(lambda: self._client.txn(guard, failure=look), action)
         except EtcdError as error:
             raise failed(action, error) from error
         if not answer.succeeded:

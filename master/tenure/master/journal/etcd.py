@@ -380,9 +380,10 @@ class EtcdJournal:
         self, token: Token, success: Sequence[pb.RequestOp], action: str
     ) -> pb.TxnResponse:
         """One guarded transaction that may be applied twice without harm."""
-        compare = self._keys.guard(token)
+        # The read makes etcd ask for a majority even where there is nothing to change.
+        compare, look = self._keys.guard(token), [op.get(self._keys.office)]
         try:
-            answer = await resolve(lambda: self._client.txn(compare, success), action)
+            answer = await resolve(lambda: self._client.txn(compare, success, look), action)
         except EtcdError as error:
             raise failed(action, error) from error
         if not answer.succeeded:

@@ -273,7 +273,14 @@ class EtcdClient:
         success: Sequence[pb.RequestOp] = (),
         failure: Sequence[pb.RequestOp] = (),
     ) -> pb.TxnResponse:
-        """Run one of two branches, atomically. A put or delete is a transaction of one."""
+        """Run one of two branches, atomically. A put or delete is a transaction of one.
+
+        Raises:
+            ValueError: There is no operation in it. Etcd would answer such a transaction from what
+                one member happens to have: its compares would not be linearizable.
+        """
+        if not success and not failure:
+            raise ValueError("expected a transaction with an operation, but got only compares")
         request = pb.TxnRequest(compare=compare, success=success, failure=failure)
         reads = all(op.WhichOneof("request") == "request_range" for op in (*success, *failure))
         floor = self._revision

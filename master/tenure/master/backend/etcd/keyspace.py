@@ -82,7 +82,12 @@ class PartitionKeys:
 
     def guard(self, token: Token) -> list[pb.Compare]:
         """True while ``token`` holds the office: the same key, not one that was won later."""
-        return [op.created_at(self.office, token.revision), self.epoch_is(token.epoch)]
+        return [
+            # Without this, revision 0 would mean "nobody holds it".
+            op.exists(self.office),
+            op.created_at(self.office, token.revision),
+            self.epoch_is(token.epoch),
+        ]
 
     def epoch_is(self, epoch: int) -> pb.Compare:
         """True while the cluster's epoch is the one given."""
