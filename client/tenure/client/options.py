@@ -19,6 +19,16 @@ JitterName = Literal["full", "equal", "none"]
 
 _BACKOFFS: Final = {member.name.lower(): member.value for member in Backoff}
 _JITTERS: Final = {member.name.lower(): member.value for member in Jitter}
+#: The settings that are spans of time, with their limits in milliseconds.
+_SPANS: Final = {
+    "delay": limits.DELAY_MS_MAX,
+    "key_window": limits.KEY_WINDOW_MS_MAX,
+    "timeout": limits.TIMEOUT_MS_MAX,
+    "schedule_timeout": limits.TIMEOUT_MS_MAX,
+    "deadline": limits.DELAY_MS_MAX,
+    "heartbeat_timeout": limits.TIMEOUT_MS_MAX,
+    "result_ttl": limits.DELAY_MS_MAX,
+}
 _NAME: Final = re.compile(limits.NAME_PATTERN)
 
 
@@ -108,7 +118,8 @@ class Options:
         check_name("tenant", self.tenant)
         if self.priority is not None:
             _check_int("priority", self.priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
-        _check_span("delay", self.delay, limits.DELAY_MS_MAX, zero=True)
+        for name, most_ms in _SPANS.items():
+            _check_span(name, getattr(self, name), most_ms, zero=name == "delay")
         if self.at is not None:
             if not isinstance(self.at, datetime) or self.at.tzinfo is None:
                 raise invalid(
@@ -118,11 +129,6 @@ class Options:
                 raise invalid("at", "given without a delay: a job becomes ready once")
         if not isinstance(self.key, str) or len(self.key) > limits.KEY_CHARS_MAX:
             raise invalid("key", f"text of at most {limits.KEY_CHARS_MAX} characters")
-        _check_span("key_window", self.key_window, limits.KEY_WINDOW_MS_MAX)
-        for name in ("timeout", "schedule_timeout", "deadline", "heartbeat_timeout"):
-            longest = limits.TIMEOUT_MS_MAX if "out" in name else limits.DELAY_MS_MAX
-            _check_span(name, getattr(self, name), longest)
-        _check_span("result_ttl", self.result_ttl, limits.DELAY_MS_MAX)
         for label, value in self.labels.items():
             check_name(f"labels[{label}]", label)
             check_name(f"labels[{label}]", value)
@@ -148,17 +154,6 @@ class Options:
             if span is not None:
                 getattr(wire, name).FromTimedelta(span)
         return wire
-
-
-_SPANS: Final = (
-    "delay",
-    "key_window",
-    "timeout",
-    "schedule_timeout",
-    "deadline",
-    "heartbeat_timeout",
-    "result_ttl",
-)
 
 
 def check_name(where: str, name: str) -> None:

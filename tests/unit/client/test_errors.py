@@ -1,0 +1,47 @@
+"""The errors that users meet: what they are, and what they say."""
+
+from datetime import timedelta
+
+import pytest
+
+from tenure.client import JobFailed, RemoteError, RetryLater, TenureError, WaitTimeout
+from tenure.client.errors import error_type_names
+from tenure.protocol.vocabulary import ErrorCategory, FailureReason
+
+
+class Broken(KeyError):
+    """An error of an application."""
+
+
+def test_a_failed_jobs_error_says_what_happened() -> None:
+    """One line names the job, the number of attempts, the reason and the remote error."""
+    remote = RemoteError(type="ValueError", message="bad", category=ErrorCategory.PERMANENT)
+    error = JobFailed("id-1", remote, 1, FailureReason.PERMANENT)
+    assert str(error) == (
+        "expected job id-1 to complete, but it failed (PERMANENT) after 1 attempt: ValueError: bad"
+    )
+    assert isinstance(error, TenureError)
+    assert not error.retryable
+
+
+def test_a_wait_timeout_is_both_kinds() -> None:
+    """Code that knows only TimeoutError catches it, and so does code that knows only ours."""
+    error = WaitTimeout("id-1", 2.5)
+    assert isinstance(error, TimeoutError)
+    assert isinstance(error, TenureError)
+    assert "2.5 s" in str(error)
+    assert error.retryable
+
+
+def test_error_names_cover_base_classes() -> None:
+    """A policy may name an error or any of its base classes; builtins go without a module."""
+    names = error_type_names(Broken)
+    assert names[0] == f"{__name__}.Broken"
+    assert names[1:4] == ["KeyError", "LookupError", "Exception"]
+
+
+def test_a_retry_wish_looks_forward() -> None:
+    """A delay below zero is refused where it is written."""
+    assert RetryLater(timedelta(seconds=3)).after == timedelta(seconds=3)
+    with pytest.raises(TenureError):
+        RetryLater(timedelta(seconds=-3))

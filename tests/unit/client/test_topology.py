@@ -1,0 +1,112 @@
+"""The sans-IO half of routing: leaders, hints, clocks, addresses, backoff."""
+
+import random
+
+import pytest
+
+from tenure.client import Reason, Rejected, Unavailable
+from tenure.client.topology import BACKOFF_CAP_S, Topology, backoff_s, parse_addresses
+from tenure.protocol.errors import LEADER_METADATA
+from tenure.protocol.ids import home_partition
+from tenure.v1 import cluster_pb2, common_pb2
+
+
+def answer(
+    leaders: dict[int, tuple[int, str]], *, partitions: int = 2, now_ms: int = 1_000
+) -> cluster_pb2.GetTopologyResponse:
+    """A master's view; leaders are given as (revision, address)."""
+    return cluster_pb2.GetTopologyResponse(
+        partition_count=partitions,
+        leaders=[
+            cluster_pb2.PartitionLeader(
+                partition=partition,
+                token=common_pb2.Token(epoch=1, revision=revision),
+                address=address,
+            )
+            for partition, (revision, address) in leaders.items()
+        ],
+        masters=["m1:1", "m2:1"],
+        now_ms=now_ms,
+    )
+
+
+def unavailable(reason: Reason, **metadata: str) -> Unavailable:
+    """An error of a call."""
+    return Unavailable("no", reason=reason, metadata=metadata)
+
+
+def test_an_older_view_changes_nothing() -> None:
+    """A leader under a lower token than one known before is a straggler's view."""
+    topology = Topology(["s:1"])
+    topology.learned(answer({0: (7, "new:1")}), 0)
+    topology.learned(answer({0: (5, "old:1"), 1: (6, "other:1")}), 0)
+    assert topology.leader(0) == "new:1"
+    assert topology.leader(1) == "other:1"
+
+
+def test_hints_and_losses_move_leaders() -> None:
+    """NOT_LEADER follows its hint or forgets; an address nobody answers at leads nothing."""
+    topology = Topology(["s:1"])
+    topology.learned(answer({0: (7, "a:1"), 1: (8, "a:1")}), 0)
+    topology.failed(0, "a:1", unavailable(Reason.NOT_LEADER, **{LEADER_METADATA: "b:1"}))
+    assert topology.leader(0) == "b:1"
+    assert "b:1" in topology.masters
+    topology.failed(0, "b:1", unavailable(Reason.NOT_LEADER))
+    assert topology.leader(0) is None
+    topology.failed(1, "a:1", unavailable(Reason.UNREACHABLE))
+    assert topology.leader(1) is None
+
+
+def test_an_error_about_an_old_leader_leaves_the_new_one() -> None:
+    """A late NOT_LEADER of a leader replaced meanwhile does not forget its successor."""
+    topology = Topology(["s:1"])
+    topology.learned(answer({0: (8, "b:1")}), 0)
+    topology.failed(0, "a:1", unavailable(Reason.NOT_LEADER))
+    assert topology.leader(0) == "b:1"
+
+
+def test_masters_are_asked_in_turn_when_they_do_not_answer() -> None:
+    """The next master is asked only when the present one is lost; all come round."""
+    topology = Topology(["s:1"])
+    topology.learned(answer({}), 0)
+    assert topology.next_master() == topology.next_master() == "s:1"
+    asked = []
+    for _ in range(4):
+        asked.append(topology.next_master())
+        topology.lost(asked[-1])
+    assert asked == ["s:1", "m1:1", "m2:1", "s:1"]
+
+
+def test_the_clusters_clock_is_kept_as_an_offset() -> None:
+    """Between answers the cluster's clock runs with the loop's; a newer answer corrects it."""
+    topology = Topology(["s:1"])
+    assert topology.cluster_ms(5.0) == 0
+    topology.learned(answer({}, now_ms=1_000_000), 5.0)
+    assert topology.cluster_ms(7.5) == 1_002_500
+    topology.clock_seen(2_000_000, 8.0)
+    assert topology.cluster_ms(8.0) == 2_000_000
+
+
+def test_homes_follow_the_published_hash() -> None:
+    """A queue's home is the contract's, and ids of other clusters are refused."""
+    topology = Topology(["s:1"])
+    topology.learned(answer({}, partitions=4), 0)
+    for queue in ("a", "b", "mail"):
+        assert topology.home("default", queue) == home_partition("default", queue, 4)
+    with pytest.raises(Rejected):
+        topology.home_of_id("00000000-0000-7009-8000-000000000000")
+
+
+def test_backoff_grows_with_full_jitter_up_to_the_cap() -> None:
+    """The first failure costs nothing; later ones draw from a doubling range that is capped."""
+    rng = random.Random(1)
+    assert backoff_s(1, rng) == 0
+    for failures, ceiling in ((2, 0.2), (3, 0.4), (5, 1.6), (9, BACKOFF_CAP_S), (10_000, 2.0)):
+        drawn = [backoff_s(failures, rng) for _ in range(500)]
+        assert 0 <= min(drawn) < ceiling * 0.1
+        assert ceiling * 0.9 < max(drawn) <= ceiling
+
+
+def test_addresses_may_be_several() -> None:
+    """Addresses are separated by commas; IPv6 goes in brackets."""
+    assert parse_addresses("a:1, b:2,[::1]:3") == ["a:1", "b:2", "[::1]:3"]
