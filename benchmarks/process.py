@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 #: The folder that `benchmarks` and `examples` are imported from.
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -98,6 +98,7 @@ class Process:
                 process.kill()
         self._popen.kill()
         self._popen.wait()
+        self._reader.join()
 
     def stop(self) -> int:
         """SIGTERM, then SIGKILL after ten seconds. Returns the exit code."""
@@ -107,6 +108,7 @@ class Process:
                 self._popen.wait(_TERM_GRACE_S)
             except subprocess.TimeoutExpired:
                 self.kill()
+        self._reader.join()
         return self._popen.wait()
 
     def log_tail(self, lines: int = 15) -> str:
@@ -116,11 +118,12 @@ class Process:
     def _read(self) -> None:
         if self._popen.stdout is None:
             raise RuntimeError("expected a pipe from the process")
-        for raw in self._popen.stdout:
-            with contextlib.suppress(ValueError):
-                line = {**json.loads(raw), "received_s": time.monotonic()}
-                self.history.append(line)
-                self._lines.put(line)
+        with self._popen.stdout as stdout:
+            for raw in stdout:
+                with contextlib.suppress(ValueError):
+                    line = {**json.loads(raw), "received_s": time.monotonic()}
+                    self.history.append(line)
+                    self._lines.put(line)
         self._lines.put(None)
 
     def _failed(self, what: str) -> ProcessFailed:

@@ -157,8 +157,9 @@ class Program:
     def _read(self) -> None:
         if self._process.stdout is None:
             raise RuntimeError("expected a pipe from the process")
-        for raw in self._process.stdout:
-            with suppress(ValueError):
-                self._events.add(Line(self.name, json.loads(raw), time.monotonic()))
+        with self._process.stdout as stdout:
+            for raw in stdout:
+                with suppress(ValueError):
+                    self._events.add(Line(self.name, json.loads(raw), time.monotonic()))
         self._process.wait()
         self._events.wake()
