@@ -86,7 +86,6 @@ def run(arguments: list[str]) -> int:
         exits.say(_usage_line(error))
         return exits.USAGE
     except (typer.Abort, KeyboardInterrupt):
-        exits.say("tenure: interrupted")
         return exits.INTERRUPTED
     except TenureError as error:
         exits.explain(error)
