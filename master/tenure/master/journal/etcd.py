@@ -116,6 +116,9 @@ class EtcdJournal:
                 self._set_sent(flight, None)
                 await self._wait_for_predecessor(batch.number, stored_number)
             self._note_stored(batch)
+            # Its answer may have come first, but callers see commits in order.
+            if (predecessor := self._flights.get(batch.number - 1)) is not None:
+                await predecessor.ended.wait()
         finally:
             # A repeated append of the same number may have taken the entry over.
             if self._flights.get(batch.number) is flight:
