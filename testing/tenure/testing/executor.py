@@ -1,0 +1,124 @@
+"""The worker's executor port inside the simulated loop: no threads, user code in virtual time."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from tenure.client.context import activate
+from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.worker.attempt import JobTable, context_of, prepare, raised, returned
+from tenure.worker.executor.outbox import Outbox
+from tenure.worker.executor.runner import ThreadClock
+from tenure.worker.held import AttemptResult, HeldJob
+from tenure.worker.port import Fact, FactKind
+
+
+class _Task(Protocol):
+    def cancel(self) -> bool: ...
+
+
+class LoopExecutor:
+    """Runs jobs as tasks of the worker's own process. Plain functions take no virtual time.
+
+    Args:
+        jobs: The functions.
+        slots: How many jobs run at once.
+        clock: The worker's clock.
+        spawn: Starts a task in the worker's process; None if that has ended.
+        wake: Called when there are facts to take.
+    """
+
+    def __init__(
+        self,
+        jobs: JobTable,
+        slots: int,
+        *,
+        clock: ThreadClock,
+        spawn: Callable[[Coroutine[Any, Any, None], str], _Task | None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._jobs = jobs
+        self._free = slots
+        self._clock = clock
+        self._spawn = spawn
+        self._outbox = Outbox(wake)
+        self._queue: deque[HeldJob] = deque()
+        self._tasks: dict[HeldJob, _Task] = {}
+
+    def start(self) -> None:
+        """There is nothing to make ready."""
+
+    def run(self, jobs: list[HeldJob]) -> None:
+        self._queue.extend(jobs)
+        self._fill()
+
+    def stop(self, job: HeldJob, outcome: AttemptOutcome) -> None:
+        if job.result is None and job.stop is None:
+            job.stop = outcome
+            task = self._tasks.get(job)
+            if task is not None:
+                # A task cancelled before its first step would never say how it ended; that step is
+                # in the loop's queue by now.
+                asyncio.get_running_loop().call_soon(task.cancel)
+
+    def tell_lost(self, job: HeldJob) -> None:
+        """User code asks ``job.is_lost`` itself: it runs in the same process."""
+
+    def take_facts(self) -> list[Fact]:
+        return self._outbox.take()
+
+    def tick(self, now_ms: int) -> None:
+        for job in list(self._tasks):
+            due_ms = self._timeout_ms(job)
+            if due_ms is not None and due_ms <= now_ms:
+                self.stop(job, AttemptOutcome.TIMED_OUT)
+
+    def next_wake_ms(self) -> int | None:
+        due = [self._timeout_ms(job) for job in self._tasks]
+        return min((due_ms for due_ms in due if due_ms is not None), default=None)
+
+    def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _timeout_ms(self, job: HeldJob) -> int | None:
+        if not job.terms.timeout_ms or job.started_ms is None or job.stop is not None:
+            return None
+        return job.started_ms + job.terms.timeout_ms
+
+    def _fill(self) -> None:
+        while self._free and self._queue:
+            job = self._queue.popleft()
+            now_ms = self._clock.boot_ms()
+            if not job.begin(now_ms):
+                continue
+            if now_ms >= job.expires_ms:
+                job.started_ms = None
+                self._outbox.post(FactKind.UNSTARTED, job)
+                continue
+            self._free -= 1
+            self._outbox.post(FactKind.STARTED, job)
+            task = self._spawn(self._work(job), f"job {job.job_id}")
+            if task is not None:
+                self._tasks[job] = task
+
+    async def _work(self, job: HeldJob) -> None:
+        result = await self._attempt(job)
+        self._tasks.pop(job, None)
+        self._free += 1
+        job.finish(result, self._clock.boot_ms())
+        self._outbox.post(FactKind.ENDED, job)
+        self._fill()
+
+    async def _attempt(self, job: HeldJob) -> AttemptResult:
+        try:
+            definition, args, kwargs = prepare(self._jobs, job)
+            with activate(context_of(job, self._clock.wall_ms())):
+                value = definition.fn(*args, **kwargs)
+                if definition.executor == "async":
+                    value = await value
+        # A cancelled task here is a stopped job: the outcome is reported, the loop goes on.
+        except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
+            return raised(job, error)
+        return returned(job, value)

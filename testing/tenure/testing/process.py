@@ -1,0 +1,222 @@
+"""Simulated processes on one loop: each can stand still like one that got SIGSTOP, or be killed.
+
+A process is known by a context variable: tasks, timers and callbacks that its code starts inherit
+the context, and so belong to it. While it is frozen, whatever of it is due waits; when it is thawed
+all of that runs at once, in order, as after SIGCONT. The code inside notices nothing but the time.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Final, TypeVar, TypeVarTuple
+
+from tenure.testing.loop import VirtualLoop
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Process:
+    """One simulated process: tasks in a group of its own.
+
+    Args:
+        name: For people.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        #: Whether it stands still.
+        self.frozen = False
+        #: Whether it was killed: it only unwinds.
+        self.killed = False
+        self._due: list[_Step] = []
+        #: Its tasks that have not ended, in the order of their creation.
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._context = contextvars.copy_context()
+        self._context.run(_PROCESS.set, self)
+
+    def start(
+        self, group: asyncio.TaskGroup, main: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Runs a program as this process until it returns or is killed."""
+        group.create_task(self._run(main), name=self.name, context=self._context)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+        """Starts one more task inside; None if the process has ended."""
+        if self._group is None or self.killed:
+            work.close()
+            return None
+        return self._group.create_task(work, name=name, context=self._context.copy())
+
+    def freeze(self) -> None:
+        """Nothing of it runs from now on. Idempotent."""
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """It goes on, first with what was due meanwhile, in order. Idempotent."""
+        self.frozen = False
+        due, self._due = self._due, []
+        for step in due:
+            step.catch_up()
+
+    def kill(self) -> None:
+        """Ends it. Idempotent.
+
+        Something has to unwind its tasks, so they are cancelled, as often as they ask for one more
+        await on their way out. Cut it off from network and store first, so that nothing that they
+        still do has an effect.
+        """
+        self.killed = True
+        self.thaw()
+        self._unwind()
+
+    def _unwind(self) -> None:
+        if self._tasks:
+            for task in list(self._tasks):
+                task.cancel()
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._unwind, context=contextvars.Context())
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it is left."""
+        return not self._tasks
+
+    def defer(self, step: "_Step") -> None:
+        """For the loop: something of this process is due while it is frozen."""
+        self._due.append(step)
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """For the loop: a task was created inside."""
+        self._tasks[task] = None
+        task.add_done_callback(self._forget, context=contextvars.Context())
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        del self._tasks[task]
+
+    async def _run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await main()
+                raise _Exited
+        except* _Exited:
+            pass
+        finally:
+            self._group = None
+
+
+class _Exited(Exception):
+    """The program has returned: ends what it has left running."""
+
+
+_PROCESS: Final[contextvars.ContextVar[Process]] = contextvars.ContextVar("process")
+
+
+class _Step:
+    """A callback of a process that is not run while the process is frozen."""
+
+    __slots__ = ("args", "callback", "context", "handle", "process")
+
+    def __init__(
+        self,
+        process: Process,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context,
+    ) -> None:
+        self.process = process
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.handle: asyncio.Handle | None = None
+
+    def __call__(self) -> None:
+        if self.process.frozen:
+            self.process.defer(self)
+        else:
+            self.callback(*self.args)
+
+    def catch_up(self) -> None:
+        """Runs late, unless it is cancelled before."""
+        asyncio.get_running_loop().call_soon(self._run_late, context=self.context)
+
+    def _run_late(self) -> None:
+        if self.handle is not None and not self.handle.cancelled():
+            self.callback(*self.args)
+
+
+class ProcessLoop(VirtualLoop):
+    """A virtual-time loop that knows processes: frozen ones stand still."""
+
+    def call_soon(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        owner = contextvars.copy_context() if context is None else context
+        process = owner.get(_PROCESS)
+        if process is None:
+            return super().call_soon(callback, *args, context=owner)
+        step = _Step(process, callback, args, owner)
+        step.handle = super().call_soon(step, context=owner)
+        return step.handle
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        owner = contextvars.copy_context() if context is None else context
+        process = owner.get(_PROCESS)
+        if process is None:
+            return super().call_at(when, callback, *args, context=owner)
+        step = _Step(process, callback, args, owner)
+        timer = super().call_at(when, step, context=owner)
+        step.handle = timer
+        return timer
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        # There are no threads: it is the same.
+        return self.call_soon(callback, *args, context=context)
+
+    def _make_task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Task[T]:
+        owner = contextvars.copy_context() if context is None else context
+        task = super()._make_task(loop, coroutine, name=name, context=owner)
+        process = owner.get(_PROCESS)
+        if process is not None:
+            process.adopt(task)
+        return task
+
+
+def run_processes(
+    main: Callable[[], Coroutine[Any, Any, T]], *, limit_s: float | None = 86_400.0
+) -> T:
+    """As ``loop.run_virtual``, with processes.
+
+    Args:
+        main: The program around the processes; it belongs to none.
+        limit_s: How much virtual time it may take.
+
+    Raises:
+        Deadlock: It waits for something that can never happen.
+        TimeLimit: It takes too much virtual time.
+    """
+    with asyncio.Runner(loop_factory=lambda: ProcessLoop(limit_s)) as runner:
+        return runner.run(main())

@@ -1,0 +1,140 @@
+"""Simulated processes: a frozen one does nothing, a killed one ends whatever it does on its way."""
+
+import asyncio
+
+from tenure.testing.process import Process, run_processes
+
+
+async def ticking(ticks: list[float]) -> None:
+    """Notes the time each second."""
+    while True:
+        await asyncio.sleep(1)
+        ticks.append(asyncio.get_running_loop().time())
+
+
+def test_a_frozen_process_stands_still_and_catches_up() -> None:
+    """Timers that come due while it is frozen run when it is thawed, late, and once."""
+    ticks: list[float] = []
+
+    async def main() -> None:
+        process = Process("p")
+        async with asyncio.TaskGroup() as group:
+            process.start(group, lambda: ticking(ticks))
+            await asyncio.sleep(2.5)
+            process.freeze()
+            await asyncio.sleep(10)
+            process.thaw()
+            await asyncio.sleep(1.25)
+            process.kill()
+
+    run_processes(main)
+    assert ticks == [1, 2, 12.5, 13.5]
+
+
+def test_what_is_cancelled_while_frozen_does_not_run() -> None:
+    """A timer of a frozen process that is cancelled before the thaw never fires."""
+    fired: list[str] = []
+
+    async def program(timers: list[asyncio.TimerHandle]) -> None:
+        timers.append(asyncio.get_running_loop().call_later(1, fired.append, "late"))
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        process = Process("p")
+        timers: list[asyncio.TimerHandle] = []
+        async with asyncio.TaskGroup() as group:
+            process.start(group, lambda: program(timers))
+            await asyncio.sleep(0.5)
+            process.freeze()
+            await asyncio.sleep(1)
+            timers[0].cancel()
+            process.thaw()
+            await asyncio.sleep(1)
+            process.kill()
+
+    run_processes(main)
+    assert fired == []
+
+
+def test_others_go_on_while_one_is_frozen() -> None:
+    """A message to a frozen process waits; those who sent it do not."""
+    seen: list[tuple[str, float]] = []
+
+    async def reader(name: str, inbox: asyncio.Queue[str]) -> None:
+        while True:
+            await inbox.get()
+            seen.append((name, asyncio.get_running_loop().time()))
+
+    async def main() -> None:
+        frozen, lively = Process("frozen"), Process("lively")
+        inboxes: dict[str, asyncio.Queue[str]] = {
+            "frozen": asyncio.Queue(),
+            "lively": asyncio.Queue(),
+        }
+        async with asyncio.TaskGroup() as group:
+            for process in (frozen, lively):
+                name = process.name
+                process.start(group, lambda name=name: reader(name, inboxes[name]))
+            await asyncio.sleep(1)
+            frozen.freeze()
+            for inbox in inboxes.values():
+                inbox.put_nowait("hello")
+            await asyncio.sleep(1)
+            frozen.thaw()
+            await asyncio.sleep(1)
+            frozen.kill()
+            lively.kill()
+
+    run_processes(main)
+    assert seen == [("lively", 1), ("frozen", 2)]
+
+
+def test_kill_ends_a_process_that_cleans_up_for_ever() -> None:
+    """A task that awaits something hopeless in its ``finally`` is cancelled again."""
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.Event().wait()
+
+    async def program() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stubborn())
+            group.create_task(stubborn())
+
+    async def main() -> bool:
+        process = Process("p")
+        async with asyncio.TaskGroup() as group:
+            process.start(group, program)
+            await asyncio.sleep(1)
+            process.freeze()
+            process.kill()
+            await asyncio.sleep(1)
+            return process.ended
+
+    assert run_processes(main)
+
+
+def test_an_ended_process_takes_nothing_more() -> None:
+    """``spawn`` runs a task inside, until the program has returned; that ends the task too."""
+    seen: list[str] = []
+
+    async def note(text: str) -> None:
+        try:
+            seen.append(text)
+            await asyncio.Event().wait()
+        finally:
+            seen.append(f"end of {text}")
+
+    async def main() -> None:
+        process = Process("p")
+        async with asyncio.TaskGroup() as group:
+            process.start(group, lambda: asyncio.sleep(2))
+            await asyncio.sleep(1)
+            assert process.spawn(note("first"), "first") is not None
+            await asyncio.sleep(2)
+            assert process.spawn(note("second"), "second") is None
+
+    run_processes(main)
+    assert seen == ["first", "end of first"]
