@@ -42,8 +42,6 @@ class Arbiter:
         self._hello = hello
         self._rng = rng
         self._workload = Workload(hello.slots)
-        #: Jobs given back while their code could not be stopped; their end frees nothing more.
-        self._forsaken: set[HeldJob] = set()
 
     # Streams.
 
@@ -117,7 +115,7 @@ class Arbiter:
                 case FactKind.STARTED:
                     partition.started(job)
                 case FactKind.ENDED:
-                    self._freed(job)
+                    workload.occupied -= 1
                     workload.note_run(job)
                     partition.ended(job)
                 case FactKind.UNSTARTED:
@@ -125,16 +123,10 @@ class Arbiter:
                 case FactKind.ABANDONED:
                     partition.ended(job)
                 case FactKind.FREED:
-                    self._freed(job)
+                    workload.occupied -= 1
                 case _:
                     assert_never(kind)
         self._share_credit()
-
-    def _freed(self, job: HeldJob) -> None:
-        if job in self._forsaken:
-            self._forsaken.discard(job)
-        else:
-            self._workload.occupied -= 1
 
     def take_orders(self) -> Orders | None:
         """What the executors are to do now, or None for nothing."""
@@ -186,7 +178,6 @@ class Arbiter:
         """Hands back what could not be stopped: the process is about to end, and it with it."""
         for job in self._unfinished():
             self.partitions[job.partition].give_back(job)
-            self._forsaken.add(job)
 
     def say_goodbye(self, reason: str) -> None:
         """Ends every stream in order, after all that is still to say."""

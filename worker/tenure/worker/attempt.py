@@ -13,6 +13,7 @@ from tenure.client.errors import LeaseLost, Permanent, RetryLater, error_type_na
 from tenure.client.job import JobDef
 from tenure.protocol.errors import Rejected
 from tenure.protocol.limits import ERROR_MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX
+from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.held import AttemptResult, Fault, HeldJob
 
@@ -35,11 +36,15 @@ def prepare(jobs: JobTable, job: HeldJob) -> tuple[JobDef[..., Any], list[Any], 
 
     Raises:
         RefusedCall: The arguments do not fit; calling again cannot help.
-        LookupError: This worker does not know the job.
+        Rejected: UNKNOWN_JOB: another worker may have it.
     """
     definition = jobs.get(job.terms.name)
     if definition is None:
-        raise LookupError(f"expected a job named {job.terms.name}, but this worker has none")
+        raise Rejected(
+            f"expected a job named {job.terms.name}, but this worker's application has none",
+            reason=Reason.UNKNOWN_JOB,
+            metadata={"job": job.terms.name},
+        )
     try:
         args, kwargs = decode_args(job.payload, job.terms.content_type, definition)
     except Rejected as error:
@@ -92,6 +97,8 @@ def raised(job: HeldJob, error: BaseException) -> AttemptResult:
         return AttemptResult(job.stop, fault=fault_of(error))
     if isinstance(error, RefusedCall) and isinstance(error.__cause__, Rejected):
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error.__cause__))
+    if isinstance(error, Rejected) and error.reason is Reason.UNKNOWN_JOB:
+        return AttemptResult(AttemptOutcome.FAILED, fault=_rejection(error, _TRANSIENT))
     names = error_type_names(type(error))
     permanent = isinstance(error, Permanent) or not job.terms.non_retryable.isdisjoint(names)
     if permanent:
@@ -142,8 +149,6 @@ def cut(text: str, bytes_max: int) -> str:
 _TRANSIENT: Final = ErrorCategory.TRANSIENT
 
 
-def _rejection(error: Rejected) -> Fault:
+def _rejection(error: Rejected, category: ErrorCategory = ErrorCategory.PERMANENT) -> Fault:
     """A refusal of the contract: its reason is the type that users look for."""
-    return Fault(
-        str(error.reason), cut(str(error), ERROR_MESSAGE_BYTES_MAX), "", ErrorCategory.PERMANENT
-    )
+    return Fault(str(error.reason), cut(str(error), ERROR_MESSAGE_BYTES_MAX), "", category)

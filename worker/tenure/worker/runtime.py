@@ -16,6 +16,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from tenure.client.channel import GrpcTransport
@@ -173,8 +174,9 @@ class WorkerNode:
     # What drives the arbiter.
 
     def _wake_from_any_thread(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._take_facts)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # The loop is closed: nobody wants to know any more.
+                self._loop.call_soon_threadsafe(self._take_facts)
 
     def _take_facts(self) -> None:
         self._arbiter.happened(self._executor.take_facts())

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVarTuple
+from typing import Final, TypeVarTuple
 
 from tenure.client.context import activate
 from tenure.worker.attempt import context_of, prepare, raised, returned
@@ -18,6 +18,8 @@ from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
 
 A = TypeVarTuple("A")
+#: How long the end of the loop is waited for.
+CLOSE_S: Final = 1.0
 
 
 class CoroutineExecutor:
@@ -64,8 +66,10 @@ class CoroutineExecutor:
         return next((job for job, known in list(self._tasks.items()) if known is task), None)
 
     def close(self) -> None:
-        """Cancels all tasks and ends the loop, without waiting for either."""
+        """Cancels all tasks and ends the loop. Jobs that do not obey are left behind."""
         self._call(self._closing.set)
+        if self._thread.is_alive():
+            self._thread.join(timeout=CLOSE_S)
 
     def _call(self, function: Callable[[*A], object], *args: *A) -> None:
         if self._loop is not None:

@@ -1,0 +1,206 @@
+"""The jobs that worker tests run: an application as a user would write it."""
+
+import asyncio
+import contextvars
+import os
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+from tenure.client import Permanent, RetryLater, current_job, job
+
+_TRACE = contextvars.ContextVar("trace", default="clean")
+
+
+def _pause() -> None:
+    """Lets the others have the processor for a moment, without giving the loop a turn."""
+    threading.Event().wait(0.005)
+
+
+class BadInput(Exception):
+    """An error of the application's own."""
+
+
+@job(name="double")
+def double(number: int) -> int:
+    """A plain function."""
+    return 2 * number
+
+
+@job(name="double_async")
+async def double_async(number: int) -> int:
+    """A coroutine function."""
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+@job(name="double_in_child", executor="process")
+def double_in_child(number: int) -> int:
+    """A plain function in a child."""
+    return 2 * number
+
+
+@job(name="who")
+def who() -> list[str]:
+    """What a job knows of itself."""
+    me = current_job()
+    return [me.id, me.name, str(me.attempt), me.fence]
+
+
+@job(name="who_in_child", executor="process")
+def who_in_child() -> list[str]:
+    """The same in a child."""
+    me = current_job()
+    return [me.id, me.name, str(me.attempt), me.fence]
+
+
+@job(name="fail")
+def fail(kind: str) -> None:
+    """Raises what is asked for."""
+    raise {
+        "plain": RuntimeError("no luck"),
+        "permanent": Permanent("never"),
+        "later": RetryLater(timedelta(seconds=7)),
+        "listed": BadInput("unusable"),
+        "os": OSError("disk on fire"),
+        "exit": SystemExit(3),
+        "long": ValueError("x" * 10_000),
+    }[kind]
+
+
+@job(name="give_back_too_much")
+def give_back_too_much() -> bytes:
+    """Its result is over the limit."""
+    return b"x" * (300 * 1024)
+
+
+@job(name="give_back_nonsense")
+def give_back_nonsense() -> object:
+    """Its result cannot be encoded."""
+    return threading.Lock()
+
+
+@job(name="leave_trace")
+def leave_trace() -> str:
+    """Sets a context variable, and gives back what it found."""
+    before = _TRACE.get()
+    _TRACE.set("dirty")
+    return before
+
+
+@job(name="leave_trace_async")
+async def leave_trace_async() -> str:
+    """The same in the loop."""
+    before = _TRACE.get()
+    _TRACE.set("dirty")
+    return before
+
+
+@job(name="until_told")
+def until_told(started: str) -> str:
+    """Runs until it is told to stop."""
+    Path(started).touch()
+    while True:
+        current_job().checkpoint()
+        _pause()
+
+
+@job(name="until_told_async")
+async def until_told_async(started: str) -> str:
+    """Waits until it is cancelled."""
+    Path(started).touch()
+    await asyncio.Event().wait()
+    return "never"
+
+
+@job(name="until_told_in_child", executor="process")
+def until_told_in_child(started: str) -> str:
+    """Runs until it is told to stop."""
+    Path(started).touch()
+    while True:
+        current_job().progress(50)
+        _pause()
+
+
+@job(name="deaf")
+def deaf(started: str, release: str) -> str:
+    """Never asks whether it should stop."""
+    Path(started).touch()
+    while not Path(release).exists():
+        _pause()
+    return "late"
+
+
+@job(name="deaf_in_child", executor="process")
+def deaf_in_child(started: str) -> None:
+    """Never asks whether it should stop."""
+    Path(started).touch()
+    threading.Event().wait(600)
+
+
+@job(name="parent_in_child", executor="process")
+def parent_in_child(started: str) -> None:
+    """Starts a program of its own, and waits for it."""
+    program = subprocess.Popen(["sleep", "600"])
+    Path(started).write_text(str(program.pid))
+    program.wait()
+
+
+@job(name="stubborn_async")
+async def stubborn_async(started: str, release: str) -> str:
+    """Goes on when it is cancelled."""
+    Path(started).touch()
+    while not Path(release).exists():
+        try:
+            await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            continue
+    return "late"
+
+
+@job(name="block_loop")
+async def block_loop(started: str, release: str) -> str:
+    """Blocks its loop."""
+    Path(started).touch()
+    while not Path(release).exists():
+        _pause()  # what an async job must not do
+    return "unblocked"
+
+
+@job(name="crash_in_child", executor="process")
+def crash_in_child() -> None:
+    """Ends its process behind our back."""
+    os._exit(17)
+
+
+@job(name="abort_in_child", executor="process")
+def abort_in_child() -> None:
+    """Dies of a signal."""
+    os.abort()
+
+
+@job(name="babble_in_child", executor="process")
+def babble_in_child() -> None:
+    """Writes nonsense into whatever descriptors it has inherited."""
+    for number in range(3, 64):
+        try:
+            os.write(number, b"\xff\xff\xff\xff nonsense")
+        except OSError:
+            continue
+    threading.Event().wait(600)
+
+
+@job(name="print_in_child", executor="process")
+def print_in_child() -> str:
+    """Prints."""
+    sys.stdout.write("not for the worker's stdout")
+    return "printed"
+
+
+@job(name="note_run")
+def note_run(path: str) -> None:
+    """Leaves a line for each run."""
+    with Path(path).open("a") as file:
+        file.write("ran\n")

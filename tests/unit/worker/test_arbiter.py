@@ -1,0 +1,195 @@
+"""The worker over all its streams: one pool of credit, averages, and the way out."""
+
+from tenure.protocol.fence import Token
+from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.v1 import worker_pb2
+from tenure.worker.held import AttemptResult, HeldJob
+from tenure.worker.port import FactKind
+from tenure.worker.session import Session
+from tests.unit.worker.masters import job_id
+from tests.unit.worker.rig import Rig
+
+NEWER = Token(1, 101)
+
+
+def ack_credit(rig: Rig, session: Session) -> None:
+    """The master takes the last limit that the worker sent."""
+    limits = rig.hear(session).limits
+    if limits:
+        acked = worker_pb2.SessionResponse(credit_acked=limits[-1].number)
+        rig.tell(session, acked)
+
+
+def run_for(rig: Rig, job: HeldJob, ms: int) -> None:
+    """A running job ends after this long."""
+    rig.now_ms += ms
+    rig.end(job)
+
+
+class TestCredit:
+    """One pool, split over the streams."""
+
+    def test_no_partition_no_credit(self) -> None:
+        """A master that leads nothing could only hoard it."""
+        rig = Rig(slots=4)
+        rig.connect("m1")
+        leader = rig.leading("m2")
+        assert leader.credit.unspent == 4
+
+    def test_running_jobs_occupy_the_pool(self) -> None:
+        """Credit comes back when a job ends, not when its report is judged."""
+        rig = Rig(slots=2)
+        session = rig.leading()
+        rig.grant(session, 1, 2)
+        job, _ = rig.begin(2)
+        assert session.credit.unspent == 0
+        run_for(rig, job, 60_000)
+        assert session.credit.unspent == 1
+        assert rig.arbiter.held == 2
+
+    def test_credit_of_a_broken_stream_goes_to_the_others(self) -> None:
+        """A dead master cannot spend anything."""
+        rig = Rig(slots=4)
+        first = rig.leading("m1", partition=0)
+        second = rig.leading("m2", partition=1)
+        ack_credit(rig, first)
+        ack_credit(rig, second)
+        rig.arbiter.stream_closed(first)
+        assert second.credit.unspent == 4
+
+    def test_two_leaders_share_by_backlog(self) -> None:
+        """The master with work gets the slots of the one without, once that one has acked."""
+        rig = Rig(slots=10)
+        idle = rig.leading("m1", partition=0)
+        busy = rig.leading("m2", partition=1)
+        for session in (idle, busy, idle, busy):
+            ack_credit(rig, session)
+        assert (idle.credit.unspent, busy.credit.unspent) == (5, 5)
+        rig.instruct(busy, partition=1, backlog=1_000)
+        assert (idle.credit.unspent, busy.credit.unspent) == (5, 5)
+        ack_credit(rig, idle)
+        assert (idle.credit.unspent, busy.credit.unspent) == (1, 9)
+
+    def test_short_jobs_are_fetched_ahead(self) -> None:
+        """Jobs of 10 ms on 4 slots: 20 more than the slots; jobs of a minute: none."""
+        rig = Rig(slots=4)
+        session = rig.leading()
+        rig.grant(session, 1)
+        (job,) = rig.begin()
+        run_for(rig, job, 10)
+        assert session.credit.unspent == 4 + 20
+        for number in range(2, 200):
+            rig.grant(session, number)
+            (job,) = rig.begin()
+            run_for(rig, job, 60_000)
+        assert session.credit.unspent == 4
+
+    def test_large_payloads_are_not_fetched_ahead(self) -> None:
+        """What waits here is bounded in bytes too."""
+        rig = Rig(slots=4)
+        session = rig.leading()
+        said = worker_pb2.Assignment(number=1, options=[{"name": "double"}])
+        said.grants.add(job_id=job_id(1), seq=1, payload=b"x" * 256 * 1024)
+        rig.instruct(session, assignment=said)
+        (job,) = rig.begin()
+        rig.end(job)
+        assert session.credit.unspent == 4 + 32
+
+    def test_abandoned_job_keeps_its_slot(self) -> None:
+        """A thread that does not stop occupies its slot although the attempt is reported."""
+        rig = Rig(slots=1)
+        session = rig.leading()
+        rig.grant(session, 1)
+        (job,) = rig.begin()
+        job.finish(AttemptResult(AttemptOutcome.TIMED_OUT), rig.now_ms)
+        rig.arbiter.happened([(FactKind.ABANDONED, job)])
+        assert len(rig.hear(session).reports) == 1
+        assert session.credit.unspent == 0
+        rig.arbiter.happened([(FactKind.FREED, job)])
+        assert session.credit.unspent == 1
+
+
+class TestDrain:
+    """Ending in order."""
+
+    def test_drain_returns_what_waits_and_keeps_what_runs(self) -> None:
+        """No credit, no unstarted job; running ones go on under their leases."""
+        rig = Rig(slots=4)
+        session = rig.leading()
+        rig.grant(session, 1, 2)
+        (job,) = rig.begin()
+        rig.hear(session)
+        rig.arbiter.drain()
+        said = rig.hear(session)
+        assert said.returned == [job_id(2)]
+        assert said.limits[-1].limit == session.credit.granted
+        assert rig.begin() == []
+        rig.end(job)
+        assert len(rig.hear(session).reports) == 1
+        assert session.credit.wanted == 0
+
+    def test_grants_on_their_way_into_a_drain_are_returned(self) -> None:
+        """The master had not heard yet: its grants come straight back."""
+        rig = Rig()
+        session = rig.leading()
+        rig.arbiter.drain()
+        rig.grant(session, 1)
+        assert rig.queued == []
+        assert rig.hear(session).returned == [job_id(1)]
+
+    def test_a_masters_drain_is_about_its_stream(self) -> None:
+        """Its unstarted jobs go back and it gets no credit; other masters' jobs go on."""
+        rig = Rig(slots=4)
+        drained = rig.leading("m1", partition=0)
+        other = rig.leading("m2", partition=1)
+        rig.grant(drained, 1)
+        rig.grant(other, 2, partition=1)
+        rig.tell(drained, worker_pb2.SessionResponse(drain=worker_pb2.Drain()))
+        ack_credit(rig, drained)
+        assert drained.credit.unspent == 0
+        assert [job.job_id for job in rig.begin(2)] == [job_id(2, 1)]
+
+    def test_interrupt_stops_what_runs_as_released(self) -> None:
+        """Handed back uncharged, not cancelled."""
+        rig = Rig()
+        session = rig.leading()
+        rig.grant(session, 1)
+        (job,) = rig.begin()
+        rig.arbiter.interrupt()
+        orders = rig.arbiter.take_orders()
+        assert orders is not None
+        assert orders.stops == [(job, AttemptOutcome.RELEASED)]
+
+    def test_forsaken_job_is_returned(self) -> None:
+        """What cannot be stopped is handed back; its late end is nobody's business."""
+        rig = Rig(slots=2)
+        session = rig.leading()
+        rig.grant(session, 1)
+        (job,) = rig.begin()
+        rig.arbiter.drain()
+        rig.hear(session)
+        rig.arbiter.forsake()
+        assert rig.hear(session).returned == [job_id(1)]
+        rig.end(job)
+        assert rig.hear(session).reports == []
+
+
+class TestOrders:
+    """What executors get to do."""
+
+    def test_orders_are_taken_once(self) -> None:
+        """Nothing runs twice."""
+        rig = Rig()
+        rig.grant(rig.leading(), 1)
+        assert rig.arbiter.take_orders() is None
+
+    def test_job_whose_lease_lapsed_in_the_queue_is_returned(self) -> None:
+        """An executor that finds the lease over hands the job back."""
+        rig = Rig(slots=2)
+        session = rig.leading()
+        rig.grant(session, 1)
+        (job,) = rig.queued
+        job.begin(rig.now_ms)
+        rig.arbiter.happened([(FactKind.UNSTARTED, job)])
+        assert rig.hear(session).returned == [job_id(1)]
+        assert session.credit.unspent == 2

@@ -1,0 +1,240 @@
+"""The arbiter under random histories: masters that come, go and are deposed, lost streams, time.
+
+The machine plays three masters with three offices each for two partitions, and the executors. It
+keeps its own books and compares after each step.
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    precondition,
+    rule,
+)
+
+from tenure.protocol.fence import Token
+from tenure.v1 import worker_pb2
+from tenure.worker.held import HeldJob, LeaseKey
+from tenure.worker.session import Session
+from tenure.worker.workload import PREFETCH_JOBS_MAX
+from tests.unit.worker.rig import Rig, Said
+
+SLOTS = 3
+TOKENS = [Token(1, revision) for revision in range(1, 4)]
+partitions = st.sampled_from([0, 1])
+tokens = st.sampled_from(TOKENS)
+
+
+class Worker(RuleBasedStateMachine):
+    """Random masters against one arbiter."""
+
+    sessions: Bundle[Session] = Bundle("sessions")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rig = Rig(slots=SLOTS)
+        self.next_job = 1
+        #: What the worker may still be acting on: granted under an office that was open then.
+        self.granted: dict[LeaseKey, worker_pb2.LeaseRef] = {}
+        self.ended: dict[LeaseKey, HeldJob] = {}
+        #: Ended jobs whose reports have arrived somewhere since the partition was last opened.
+        self.judged: set[LeaseKey] = set()
+        self.highest: dict[int, Token] = {}
+        self.offices: dict[int, tuple[Session, Token]] = {}
+        self.live: list[Session] = []
+
+    def hear(self, session: Session) -> Said:
+        """Takes down what the worker says, and checks whom it says it to."""
+        said = self.rig.hear(session)
+        for update in said.updates:
+            owner, token = self.offices[update.partition]
+            assert owner is session
+            assert (
+                update.token
+                == worker_pb2.PartitionUpdate(
+                    token={"epoch": token.epoch, "revision": token.revision}
+                ).token
+            )
+        return said
+
+    @rule(target=sessions, name=st.sampled_from(["m1", "m2", "m3"]))
+    def connect(self, name: str) -> Session:
+        """A stream to a master."""
+        session = self.rig.connect(name)
+        self.live.append(session)
+        return session
+
+    @rule(session=consumes(sessions))
+    def lose(self, session: Session) -> None:
+        """A stream breaks."""
+        self.rig.arbiter.stream_closed(session)
+        self.live.remove(session)
+        for partition, (owner, _) in list(self.offices.items()):
+            if owner is session:
+                del self.offices[partition]
+
+    @rule(session=sessions, partition=partitions, token=tokens)
+    def open(self, session: Session, partition: int, token: Token) -> None:
+        """A master claims to lead."""
+        self.rig.open(session, partition, token)
+        if token >= self.highest.get(partition, TOKENS[0]):
+            self.highest[partition] = token
+            self.offices[partition] = (session, token)
+            said = self.hear(session).of(partition)
+            keys = {job.key for job in self.rig.arbiter.partitions[partition].held.values()}
+            assert [len(declared) for declared in said.declared] == [len(keys)]
+            reported = {report.lease.job_id for report in said.reports}
+            owed = {key[0] for key in self.ended if key in keys}
+            assert reported == owed, "whoever opens the partition gets every unjudged report"
+        else:
+            assert not self.hear(session).of(partition).declared
+
+    @rule(session=sessions, partition=partitions, token=tokens)
+    def close(self, session: Session, partition: int, token: Token) -> None:
+        """A master says that it leads no more."""
+        self.rig.close(session, partition, token)
+        if self.offices.get(partition) == (session, token):
+            del self.offices[partition]
+
+    @rule(session=sessions, partition=partitions, token=tokens, count=st.integers(1, 3))
+    def grant(self, session: Session, partition: int, token: Token, count: int) -> None:
+        """A master grants, within its credit."""
+        count = min(count, session.credit.unspent)
+        if not count:
+            return
+        before = len(self.rig.queued)
+        numbers = range(self.next_job, self.next_job + count)
+        self.next_job += count
+        refs = self.rig.grant(session, *numbers, partition=partition, token=token)
+        valid = self.offices.get(partition) == (session, token)
+        assert len(self.rig.queued) - before == (count if valid else 0)
+        if valid:
+            for ref in refs:
+                self.granted[(ref.job_id, token, ref.seq)] = ref
+
+    @rule()
+    def begin(self) -> None:
+        """An executor has a free slot."""
+        for job in self.rig.begin():
+            assert job.key in self.granted
+            assert self.rig.now_ms < job.expires_ms
+
+    @precondition(lambda self: self.rig.running)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        """A job ends."""
+        job = data.draw(st.sampled_from(self.rig.running))
+        self.rig.end(job)
+        self.ended[job.key] = job
+
+    @precondition(lambda self: self.ended)
+    @rule(data=st.data(), session=sessions, token=tokens)
+    def judge(self, data: st.DataObject, session: Session, token: Token) -> None:
+        """A master judges a report; a deposed one's verdict is void."""
+        key = data.draw(st.sampled_from(list(self.ended)))
+        partition = self.ended[key].partition
+        self.rig.judge(session, self.granted[key], partition=partition, token=token)
+        if self.offices.get(partition) == (session, token):
+            del self.ended[key]
+
+    @precondition(lambda self: self.granted)
+    @rule(data=st.data(), session=sessions, token=tokens, unless_started=st.booleans())
+    def revoke(
+        self, data: st.DataObject, session: Session, token: Token, unless_started: bool
+    ) -> None:
+        """A master takes a lease back."""
+        key = data.draw(st.sampled_from(list(self.granted)))
+        partition = int(key[0][15:18], 16)
+        running = [job for job in self.rig.running if job.key == key]
+        self.rig.revoke(
+            session,
+            self.granted[key],
+            unless_started=unless_started,
+            partition=partition,
+            token=token,
+        )
+        if self.offices.get(partition) != (session, token):
+            return
+        said = self.hear(session).of(partition)
+        if running and unless_started:
+            assert key[0] in said.started
+            assert key[0] not in said.returned
+        elif not running and key not in self.ended:
+            assert key[0] in said.returned
+
+    @rule(session=sessions)
+    def listen(self, session: Session) -> None:
+        """A master reads, and acks the credit that it reads of."""
+        for limit in self.hear(session).limits:
+            self.rig.tell(session, worker_pb2.SessionResponse(credit_acked=limit.number))
+
+    @rule(session=sessions, ack=st.booleans())
+    def answer(self, session: Session, ack: bool) -> None:
+        """A master answers heartbeats, or holds."""
+        for update in self.hear(session).updates:
+            if not update.HasField("heartbeat"):
+                continue
+            _, token = self.offices[update.partition]
+            where = {"partition": update.partition, "token": token}
+            if ack:
+                self.rig.ack(session, update.heartbeat, **where)
+            else:
+                hold = worker_pb2.Hold(number=update.heartbeat.number)
+                self.rig.instruct(session, hold=hold, **where)
+
+    @rule(session=sessions, partition=partitions, backlog=st.integers(0, 100))
+    def hint(self, session: Session, partition: int, backlog: int) -> None:
+        """A master says how much it has."""
+        if partition in self.offices and self.offices[partition][0] is session:
+            token = self.offices[partition][1]
+            self.rig.instruct(session, partition=partition, token=token, backlog=backlog)
+
+    @rule(ms=st.sampled_from([10, 1_000, 5_000, 14_000]))
+    def wait(self, ms: int) -> None:
+        """Time passes."""
+        self.rig.wait(ms)
+        # Results are given up two minutes after their leases have lapsed.
+        for key, job in list(self.ended.items()):
+            if self.rig.now_ms >= job.expires_ms + 120_000:
+                del self.ended[key]
+
+    @invariant()
+    def credit_fits(self) -> None:
+        """All masters together can never overfill the worker."""
+        unspent = sum(session.credit.unspent for session in self.live)
+        unended = sum(
+            job.result is None
+            for partition in self.rig.arbiter.partitions.values()
+            for job in partition.held.values()
+        )
+        assert unspent + unended <= SLOTS + PREFETCH_JOBS_MAX
+        if not self.rig.arbiter._workload.prefetch:
+            assert unspent + unended <= SLOTS
+
+    @invariant()
+    def books_balance(self) -> None:
+        """Occupied slots are exactly the leases whose jobs have not ended."""
+        held = [
+            job
+            for partition in self.rig.arbiter.partitions.values()
+            for job in partition.held.values()
+        ]
+        workload = self.rig.arbiter._workload
+        assert workload.occupied == sum(job.result is None for job in held)
+        assert {job.key for job in held if job.result is not None} == set(self.ended)
+
+    @invariant()
+    def open_partitions_are_the_latest_offices(self) -> None:
+        """A partition is open where its highest token was last announced, or nowhere."""
+        for number, partition in self.rig.arbiter.partitions.items():
+            office = self.offices.get(number)
+            assert partition.session is (office[0] if office else None)
+            if office:
+                assert partition.token == office[1]
+
+
+TestWorker = Worker.TestCase
+TestWorker.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
