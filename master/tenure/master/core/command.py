@@ -1,8 +1,8 @@
 """What the shell asks of a partition. Imperatives; batches; plain data.
 
 ``Partition.decide(command, now_ms)`` reads state, changes nothing and returns a ``Decision``, or a
-``Refusal`` when the command as a whole cannot be done. Rows inside a batch are refused one by one in
-the reply. Every list of rows is owned by the command: nobody changes it afterwards.
+``Refusal`` when the command as a whole cannot be done. Rows inside a batch are refused one by one
+in the reply. Every list of rows is owned by the command: nobody changes it afterwards.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tenure.master.core.record import JobFault, Policy
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
-from tenure.protocol.vocabulary import AttemptOutcome, JobState
+from tenure.protocol.vocabulary import AttemptOutcome
 
 
 class SubmitSetting(NamedTuple):

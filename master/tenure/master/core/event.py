@@ -1,9 +1,9 @@
 """What happened: the events that ``apply`` takes, journaled ones first, then volatile ones.
 
-A durable event carries the new values of the fields that it writes (never "+1") and the time of its
-decision; its seq is its place in the journal. Rows are structs without keys (``array_like``); what
-all rows of a batch share is said once. The journal encodes durable events as they are, so a field is
-only ever added at the end of a struct, with a default.
+A durable event carries the new values of the fields that it writes (never "+1") and the time of
+its decision; its seq is its place in the journal. Rows are structs without keys (``array_like``);
+what all rows of a batch share is said once. The journal encodes durable events as they are, so a
+field is only ever added at the end of a struct, with a default.
 
 Volatile events change what a term knows about sessions and leases. They have no seq, are never
 journaled, and are gone after a failover: workers say it all again.
@@ -126,9 +126,10 @@ class LeasesAdopted(
 
 
 class CompletedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One success."""
+    """One success, under the newest lease of its job."""
 
     job_id: JobId
+    lease: Lease
     started_ms: int
     result: bytes
     content_type: str
@@ -137,7 +138,7 @@ class CompletedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class JobsCompleted(
     msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_completed"
 ):
-    """Results were accepted, each under the newest lease of its job."""
+    """Results were accepted."""
 
     now_ms: int
     rows: list[CompletedRow]
@@ -150,7 +151,7 @@ class EndedRow(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=T
     lease: Lease
     outcome: AttemptOutcome
     state: JobState
-    #: When it is due again; unchanged unless the job is RETRYING or was failed into PENDING.
+    #: When it is due again; unchanged unless the job is RETRYING.
     ready_ms: int
     started_ms: int
     attempts_charged: int
@@ -307,7 +308,6 @@ class ReportsKept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class TakeBacksAsked(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Unstarted leases were asked back; only the worker's answer or the deadline closes them."""
 
-    now_ms: int
     rows: list[LeaseRow]
 
 

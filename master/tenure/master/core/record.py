@@ -138,3 +138,5 @@ class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=Tru
     failure_reason: FailureReason | None = None
     #: Ended attempts before the last one: the first and last 10, of all runs.
     history: tuple[Attempt, ...] = ()
+    #: When this run first became due: its schedule timeout and deadline count from here.
+    run_due_ms: int = 0

@@ -1,0 +1,314 @@
+"""What is due: delays, backoffs, timeouts, expiries, take-backs, retention.
+
+A timer says only that a job or a holder wants to be looked at; here is what is then done.
+"""
+
+from tenure.master.core.attempt import draws, end_attempt, lost_fault, timeout_fault
+from tenure.master.core.command import FireTimers, LeaseRow
+from tenure.master.core.effect import Announce, Decision, Effect, SendRevokes
+from tenure.master.core.event import (
+    AttemptsEnded,
+    EndedRow,
+    Event,
+    JobsExpired,
+    JobsPurged,
+    JobsReadied,
+    TakeBacksAsked,
+    TimersFired,
+)
+from tenure.master.core.record import JobFault, JobRecord
+from tenure.master.core.report import revokes, settling
+from tenure.master.core.session import Holder, Holding, Session
+from tenure.master.core.state import State, footprint, has_started, lease_of
+from tenure.master.core.transition import TERMINAL, Move, sources
+from tenure.protocol.fence import Lease
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
+
+_READIED = sources(Move.READY)
+
+
+def next_timer_ms(state: State) -> int | None:
+    """When ``decide_fire`` has something to do; None: nothing waits for a time."""
+    if not state.serving or state.window_ends_ms is not None:
+        return None
+    times = [
+        time
+        for time in (
+            state.timers.next_ms(),
+            state.holder_timers.next_ms(),
+            state.finished.next_ms(state.lanes.counts),
+        )
+        if time is not None
+    ]
+    return min(times) if times else None
+
+
+def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
+    """Does what is due, about ``rows_max`` jobs of it."""
+    if not state.serving or state.window_ends_ms is not None:
+        return Decision()
+    due = _Due(state, command, now_ms)
+    records, job_mark = state.timers.due(now_ms, command.rows_max)
+    for record in records:
+        due.look_at_job(record)
+    holders, holder_mark = state.holder_timers.due(now_ms, command.rows_max)
+    for holder in holders:
+        due.look_at_holder(holder)
+    for record in state.finished.due(state.lanes.counts, now_ms, command.rows_max):
+        due.purge(record)
+    events = due.events()
+    if job_mark is not None or holder_mark is not None:
+        events.append(TimersFired(now_ms=now_ms, job_mark=job_mark, holder_mark=holder_mark))
+    return Decision(events=tuple(events), effects=tuple(due.effects()))
+
+
+class _Due:
+    """What is due in one decision."""
+
+    def __init__(self, state: State, command: FireTimers, now_ms: int) -> None:
+        self._state = state
+        self._now_ms = now_ms
+        self._draws = draws(command.jitter)
+        #: Jobs that were decided on.
+        self._decided: set[JobId] = set()
+        self._readied: list[JobId] = []
+        self._expired: dict[FailureReason, list[JobId]] = {}
+        self._ended: list[EndedRow] = []
+        self._purged: list[JobId] = []
+        self._asked: dict[int, list[LeaseRow]] = {}
+        #: By reason: (incarnation, job, lease).
+        self._revoked: dict[str, list[tuple[str, JobId, Lease]]] = {}
+        self._leases_expired = 0
+        #: Sessions with nothing to do: [session, free slots]; None: not looked for yet.
+        self._idle: list[tuple[Session, list[None]]] | None = None
+
+    def look_at_job(self, record: JobRecord) -> None:
+        """Does what a job's time asks for."""
+        job_id = record.job_id
+        if job_id in self._decided or self._state.jobs.get(job_id) is not record:
+            return
+        if record.state in TERMINAL:
+            ttl_ms = record.policy.result_ttl_ms
+            if ttl_ms and record.ended_ms + ttl_ms <= self._now_ms:
+                self.purge(record)
+        elif record.state is JobState.RUNNING:
+            self._look_at_running(record)
+        else:
+            self._look_at_queued(record)
+
+    def look_at_holder(self, holder: Holder) -> None:
+        """Ends what a holder has lost, and asks back what it does not use."""
+        now_ms, config = self._now_ms, self._state.config
+        if self._state.holders.get(holder.incarnation) is not holder or holder.check_ms > now_ms:
+            return
+        if holder.deadline_ms <= now_ms:
+            for holding in holder.leases.values():
+                self._leases_expired += 1
+                fault = lost_fault(holder.worker, config.lease_ttl_ms)
+                self._end(holding, AttemptOutcome.LOST, fault, "expired")
+            return
+        session = holder.session
+        if session is None:
+            return
+        unaccepted = dict(session.unaccepted)
+        for holding in holder.leases.values():
+            if holding.started_ms:
+                continue
+            sent_ms = unaccepted.get(holding.assignment)
+            granted_ms = holding.record.granted_ms
+            if sent_ms is not None and self._state.lease_deadline_ms(sent_ms) <= now_ms:
+                self._never_arrived(holding)
+            elif holding.asked:
+                continue
+            elif (sent_ms is not None and sent_ms + config.accept_timeout_ms <= now_ms) or (
+                granted_ms + config.take_back_ms <= now_ms and self._idle_instead(session, holding)
+            ):
+                row = LeaseRow(holding.record.job_id, lease_of(holding.record))
+                self._asked.setdefault(session.session_id, []).append(row)
+
+    def purge(self, record: JobRecord) -> None:
+        """Forgets a finished job."""
+        if record.job_id not in self._decided:
+            self._decided.add(record.job_id)
+            self._purged.append(record.job_id)
+
+    def events(self) -> list[Event]:
+        """What it comes to."""
+        now_ms = self._now_ms
+        events: list[Event] = []
+        if self._readied:
+            events.append(JobsReadied(now_ms=now_ms, job_ids=self._readied))
+        for reason, job_ids in self._expired.items():
+            events.append(JobsExpired(now_ms=now_ms, job_ids=job_ids, failure_reason=reason))
+        if self._ended:
+            events.append(AttemptsEnded(now_ms=now_ms, rows=self._ended))
+        if self._purged:
+            events.append(JobsPurged(now_ms=now_ms, job_ids=self._purged))
+        if self._asked:
+            rows = [row for asked in self._asked.values() for row in asked]
+            events.append(TakeBacksAsked(rows=rows))
+        return events
+
+    def effects(self) -> list[Effect]:
+        """Whom to tell."""
+        state = self._state
+        effects: list[Effect] = []
+        for reason, leases in self._revoked.items():
+            effects += revokes(state, leases, reason)
+        for session_id, rows in self._asked.items():
+            effects.append(
+                SendRevokes(
+                    session_id=session_id,
+                    rows=[(row.job_id, row.lease) for row in rows],
+                    unless_started=True,
+                    reason="take_back",
+                )
+            )
+        expired = [state.jobs[job_id] for ids in self._expired.values() for job_id in ids]
+        effects += settling(state, self._ended, expired)
+        if self._leases_expired:
+            effects.append(Announce(event="expired", counts={"leases": self._leases_expired}))
+        never_arrived = len(self._revoked.get("never_arrived", ()))
+        if never_arrived:
+            effects.append(Announce(event="taken_back", counts={"leases": never_arrived}))
+        return effects
+
+    def _look_at_queued(self, record: JobRecord) -> None:
+        policy, now_ms = record.policy, self._now_ms
+        if policy.deadline_ms and record.run_due_ms + policy.deadline_ms <= now_ms:
+            self._expired.setdefault(FailureReason.TIMED_OUT, []).append(record.job_id)
+        elif (
+            policy.schedule_timeout_ms
+            and record.run_due_ms + policy.schedule_timeout_ms <= now_ms
+            and not has_started(record)
+        ):
+            self._expired.setdefault(FailureReason.EXPIRED, []).append(record.job_id)
+        elif record.state in _READIED and record.ready_ms <= now_ms:
+            self._readied.append(record.job_id)
+        else:
+            return
+        self._decided.add(record.job_id)
+
+    def _look_at_running(self, record: JobRecord) -> None:
+        policy, now_ms = record.policy, self._now_ms
+        holding = self._state.holding_of(record)
+        if holding is None:
+            return
+        if policy.deadline_ms and record.run_due_ms + policy.deadline_ms <= now_ms:
+            fault = timeout_fault("the job did not end before its deadline", policy.deadline_ms)
+            final = FailureReason.TIMED_OUT
+            self._end(holding, AttemptOutcome.TIMED_OUT, fault, "deadline", final)
+            return
+        if not holding.started_ms:
+            return
+        grace_ms = self._state.config.timeout_grace_ms
+        progress_ms = policy.heartbeat_timeout_ms
+        if policy.timeout_ms and holding.started_ms + policy.timeout_ms + grace_ms <= now_ms:
+            fault = timeout_fault("the attempt did not end within its timeout", policy.timeout_ms)
+        elif progress_ms and holding.progress_ms + progress_ms + grace_ms <= now_ms:
+            fault = timeout_fault("the attempt reported no progress", progress_ms)
+        else:
+            return
+        self._end(holding, AttemptOutcome.TIMED_OUT, fault, "timeout")
+
+    def _never_arrived(self, holding: Holding) -> None:
+        """Ends a lease whose grant was not answered while its session is alive."""
+        # Nobody knows that it did not run: a job that must not run twice is lost.
+        final = FailureReason.LOST if holding.record.policy.at_most_once else None
+        self._end(holding, AttemptOutcome.RELEASED, None, "never_arrived", final)
+
+    def _end(
+        self,
+        holding: Holding,
+        outcome: AttemptOutcome,
+        fault: JobFault | None,
+        reason: str,
+        final: FailureReason | None = None,
+    ) -> None:
+        record = holding.record
+        if record.job_id in self._decided:
+            return
+        self._decided.add(record.job_id)
+        lease = lease_of(record)
+        self._ended.append(
+            end_attempt(
+                self._state.config,
+                record,
+                lease,
+                outcome,
+                fault,
+                now_ms=self._now_ms,
+                started_ms=holding.started_ms,
+                draw=next(self._draws),
+                never_arrived=outcome is AttemptOutcome.RELEASED,
+                final=final,
+            )
+        )
+        lost = self._revoked.setdefault(reason, [])
+        lost.append((record.incarnation, record.job_id, lease))
+
+    def _idle_instead(self, busy: Session, holding: Holding) -> bool:
+        """Whether another session has nothing to do and could run the job; takes its slot."""
+        if self._idle is None:
+            self._idle = self._find_idle()
+        policy = holding.record.policy
+        for session, free in self._idle:
+            if free and session is not busy and session.serves(policy.queue, policy.name):
+                free.pop()
+                return True
+        return False
+
+    def _find_idle(self) -> list[tuple[Session, list[None]]]:
+        state = self._state
+        idle = []
+        for session in state.sessions.values():
+            free = session.slots - len(session.holder.leases)
+            if free <= 0:
+                continue
+            if not session.may_be_granted(self._now_ms, state.config.accept_timeout_ms):
+                continue
+            waiting = state.lanes.active.values()
+            if not any(session.serves(lane.queue, lane.name) for lane in waiting):
+                idle.append((session, [None] * free))
+        return idle
+
+
+def apply_timers_fired(state: State, event: TimersFired) -> None:
+    """Arms again what was looked at and still waits."""
+    now_ms = event.now_ms
+    for record in state.timers.take(event.job_mark):
+        due_ms = state.due_ms(record)
+        if due_ms is not None:
+            state.timers.arm_at(record, max(due_ms, now_ms + 1))
+    for holder in state.holder_timers.take(event.holder_mark):
+        if holder.check_ms <= now_ms:
+            holder.check_ms = 0
+            if state.holders.get(holder.incarnation) is holder:
+                state.watch(holder, now_ms)
+
+
+def apply_readied(state: State, event: JobsReadied, seq: int) -> None:
+    """Makes jobs PENDING whose delay or backoff is over."""
+    for job_id in event.job_ids:
+        record = state.jobs.get(job_id)
+        if record is None or record.seq >= seq:
+            continue
+        before, size = record.state, footprint(record)
+        record.seq = seq
+        record.state = JobState.PENDING
+        state.moved(record, before, size)
+
+
+def apply_expired(state: State, event: JobsExpired, seq: int) -> None:
+    """Fails queued jobs whose time is over."""
+    for job_id in event.job_ids:
+        record = state.jobs.get(job_id)
+        if record is None or record.seq >= seq:
+            continue
+        before, size = record.state, footprint(record)
+        record.seq = seq
+        record.state = JobState.FAILED
+        record.ended_ms = event.now_ms
+        record.failure_reason = event.failure_reason
+        state.moved(record, before, size)

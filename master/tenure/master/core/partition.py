@@ -1,0 +1,287 @@
+"""A partition: the facade of the core, and where commands and events find their functions.
+
+```
+ command ─► decide (reads) ─► Decision: events, effects, reply
+                                  │
+                                  └─► apply (writes), event by event, in order
+```
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any, Final, assert_never
+
+from tenure.master.core import command as commands
+from tenure.master.core import control, dispatch, fire, lease, query, report, submit, term
+from tenure.master.core import event as events
+from tenure.master.core.config import PartitionConfig, Retention
+from tenure.master.core.effect import Decision
+from tenure.master.core.rebuild import rebuild
+from tenure.master.core.record import JobRecord
+from tenure.master.core.session import Holding
+from tenure.master.core.snapshot import Slice, SnapshotCursor, load_slice, state_hash
+from tenure.master.core.state import JobChange, State
+from tenure.master.core.tombstone import Tombstone
+from tenure.protocol.fence import Token
+from tenure.protocol.ids import JobId
+from tenure.protocol.refusal import Refusal
+from tenure.protocol.vocabulary import JobState
+
+__all__ = ["Partition", "PartitionConfig", "Retention"]
+
+_DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
+    events.JobsSubmitted: submit.apply_submitted,
+    events.JobsGranted: dispatch.apply_granted,
+    events.JobsCompleted: report.apply_completed,
+    events.JobsPurged: control.apply_purged,
+    events.AttemptsEnded: report.apply_ended,
+    events.LeasesAdopted: report.apply_adopted,
+    events.JobsReadied: fire.apply_readied,
+    events.JobsExpired: fire.apply_expired,
+    events.JobsCancelled: control.apply_cancelled,
+    events.CancelsRequested: control.apply_cancels_requested,
+    events.JobsRequeued: control.apply_requeued,
+    events.TermOpened: term.apply_term_opened,
+    events.TermClosed: term.apply_term_closed,
+}
+
+_VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
+    events.SessionOpened: lease.apply_session_opened,
+    events.SessionClosed: lease.apply_session_closed,
+    events.SessionDrained: lease.apply_session_drained,
+    events.LeasesDeclared: lease.apply_declared,
+    events.LeasesRenewed: lease.apply_renewed,
+    events.AssignmentAccepted: lease.apply_accepted,
+    events.LeasesStarted: lease.apply_started,
+    events.TakeBacksAsked: lease.apply_take_backs_asked,
+    events.LeasesRestarted: lease.apply_leases_restarted,
+    events.DeadlinesPushed: lease.apply_deadlines_pushed,
+    events.ReportsKept: term.apply_reports_kept,
+    events.WindowClosed: term.apply_window_closed,
+    events.TimersFired: fire.apply_timers_fired,
+}
+
+
+class Partition:
+    """One partition: what is decided about its jobs, and what is known of them.
+
+    Recovery: ``load_slice`` for each slice of the snapshot, ``replay`` for each event since it
+    began, ``finish_replay`` once; then ``decide`` and ``apply``, an ``OpenTerm`` first.
+    """
+
+    def __init__(self, config: PartitionConfig) -> None:
+        self.config = config
+        self._state = State(config)
+
+    @property
+    def next_seq(self) -> int:
+        """The seq that the next durable event will get."""
+        return self._state.next_seq
+
+    @property
+    def stamp_ms(self) -> int:
+        """The highest time in any event."""
+        return self._state.stamp_ms
+
+    @property
+    def token(self) -> Token:
+        """The token of the newest term."""
+        return self._state.token
+
+    # Deciding and applying.
+
+    def decide(self, command: commands.Command, now_ms: int) -> Decision | Refusal:
+        """What a command comes to now; changes nothing.
+
+        Time must not run back: ``now_ms`` is at least ``stamp_ms``.
+        """
+        state = self._state
+        match command:
+            case commands.SubmitJobs():
+                return submit.decide_submit(state, command, now_ms)
+            case commands.Dispatch():
+                return dispatch.decide_dispatch(state, command, now_ms)
+            case commands.ReportAttempts():
+                return report.decide_report(state, command, now_ms)
+            case commands.StartLeases():
+                return lease.decide_start(command, now_ms)
+            case commands.AcceptAssignment():
+                return _volatile(
+                    events.AssignmentAccepted(session_id=command.session_id, number=command.number)
+                )
+            case commands.RenewLeases():
+                return lease.decide_renew(state, command, now_ms)
+            case commands.FireTimers():
+                return fire.decide_fire(state, command, now_ms)
+            case commands.ReturnLeases():
+                return lease.decide_return(state, command, now_ms)
+            case commands.DeclareLeases():
+                return lease.decide_declare(state, command, now_ms)
+            case commands.OpenSession():
+                return lease.decide_open_session(command, now_ms)
+            case commands.CloseSession():
+                return _volatile(events.SessionClosed(session_id=command.session_id))
+            case commands.DrainSession():
+                return _volatile(events.SessionDrained(session_id=command.session_id))
+            case commands.CancelJobs():
+                return control.decide_cancel(state, command, now_ms)
+            case commands.RequeueJobs():
+                return control.decide_requeue(state, command, now_ms)
+            case commands.PurgeJobs():
+                return control.decide_purge(state, command, now_ms)
+            case commands.OpenTerm():
+                return term.decide_open_term(state, command, now_ms)
+            case commands.CloseTerm():
+                return term.decide_close_term(state, now_ms)
+            case commands.CloseWindow():
+                return term.decide_close_window(state, command, now_ms)
+            case commands.RestartLeases():
+                return _volatile(events.LeasesRestarted(now_ms=now_ms))
+            case commands.PushDeadlines():
+                return _volatile(events.DeadlinesPushed(gap_ms=command.gap_ms))
+            case _:
+                assert_never(command)
+
+    def apply(self, event: events.Event) -> None:
+        """Takes an event over; a durable one gets ``next_seq``."""
+        state = self._state
+        durable = _DURABLE.get(type(event))
+        if durable is None:
+            _VOLATILE[type(event)](state, event)
+            return
+        seq = state.next_seq
+        state.next_seq = seq + 1
+        self._write(durable, event, seq)
+
+    def replay(self, event: events.DurableEvent, seq: int) -> None:
+        """Takes a journaled event over during recovery; what has seen it already skips it."""
+        self._state.next_seq = max(self._state.next_seq, seq + 1)
+        self._write(_DURABLE[type(event)], event, seq)
+
+    def finish_replay(self) -> None:
+        """Rebuilds what is derived; from here on every event keeps it up."""
+        state = self._state
+        term.find_holders(state)
+        rebuild(state)
+
+    # Time.
+
+    def next_timer_ms(self) -> int | None:
+        """When ``FireTimers`` has something to do; None: nothing waits for a time."""
+        return fire.next_timer_ms(self._state)
+
+    @property
+    def window_open(self) -> bool:
+        """Whether leases are being re-declared and nothing is granted yet."""
+        return self._state.window_ends_ms is not None
+
+    @property
+    def window_ends_ms(self) -> int | None:
+        """When the window ends at the latest; None: it is not open."""
+        return self._state.window_ends_ms
+
+    def window_due(self, now_ms: int) -> bool:
+        """Whether ``CloseWindow`` is due: all that held leases are back, or the time is over."""
+        return term.window_due(self._state, now_ms)
+
+    # Looking.
+
+    def has_ready(self) -> bool:
+        """Whether a job is PENDING."""
+        return bool(self._state.lanes.active)
+
+    def backlog_for(self, session_id: int) -> int:
+        """How many PENDING jobs a session could run."""
+        return query.backlog_for(self._state, session_id)
+
+    def get(self, job_id: JobId) -> JobRecord | Tombstone | None:
+        """A job, or what is left of it; the record is the live one: do not keep it."""
+        record = self._state.jobs.get(job_id)
+        return record or self._state.tombstones.get(job_id, self._state.stamp_ms)
+
+    def holding_of(self, job_id: JobId) -> Holding | None:
+        """What is known in this term of a running job: start and progress."""
+        record = self._state.jobs.get(job_id)
+        return None if record is None else self._state.holding_of(record)
+
+    def list_jobs(
+        self,
+        *,
+        states: Collection[JobState] = (),
+        queue: str = "",
+        name: str = "",
+        tenant: str = "",
+        before_ordinal: int | None = None,
+        limit: int,
+    ) -> list[JobRecord]:
+        """Jobs that match, newest first; unset filters match all.
+
+        Args:
+            states: Any of these.
+            queue: In this queue.
+            name: Of this name.
+            tenant: Of this tenant.
+            before_ordinal: Only jobs submitted before the one with this ordinal.
+            limit: At most this many.
+        """
+        lanes = query.Filter(frozenset(states), queue, name, tenant)
+        return query.list_jobs(self._state, lanes, before_ordinal, limit)
+
+    def counts(
+        self,
+        *,
+        states: Collection[JobState] = (),
+        queue: str = "",
+        name: str = "",
+        tenant: str = "",
+    ) -> dict[JobState, int]:
+        """How many jobs match, by state, those states only that have some."""
+        return query.counts(self._state, query.Filter(frozenset(states), queue, name, tenant))
+
+    def stats(self) -> query.PartitionStats:
+        """The partition's size."""
+        return query.stats(self._state)
+
+    def sessions(self) -> list[query.SessionStatus]:
+        """Its open sessions, oldest first."""
+        return query.sessions(self._state)
+
+    # Watching.
+
+    def watch_changes(self, watched: bool) -> None:
+        """Starts or stops to remember changes for ``drain_changes``."""
+        if watched is not (self._state.changes is not None):
+            self._state.changes = [] if watched else None
+
+    def drain_changes(self) -> list[JobChange]:
+        """Changes of jobs' states since the last call, in order; empty if nobody watches."""
+        changes = self._state.changes
+        if not changes:
+            return []
+        self._state.changes = []
+        return changes
+
+    # Snapshots.
+
+    def snapshot(self) -> SnapshotCursor:
+        """Begins a snapshot that goes on while events are applied."""
+        return SnapshotCursor(self._state)
+
+    def load_slice(self, part: Slice) -> None:
+        """Takes over one slice of a snapshot, in their order, before any ``replay``."""
+        load_slice(self._state, part)
+
+    def state_hash(self) -> bytes:
+        """A hash of all that is persistent: equal after any replay of the same events."""
+        return state_hash(self._state)
+
+    def _write(self, applier: Callable[[State, Any, int], None], event: Any, seq: int) -> None:
+        state = self._state
+        if event.now_ms > state.stamp_ms:
+            state.stamp_ms = event.now_ms
+        applier(state, event, seq)
+        state.keys.sweep(state.stamp_ms)
+        state.tombstones.sweep(state.stamp_ms)
+
+
+def _volatile(event: events.VolatileEvent) -> Decision:
+    return Decision(events=(event,))

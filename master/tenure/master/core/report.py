@@ -1,0 +1,370 @@
+"""Reports: the late-report table of the design, row by row, and what an accepted report writes.
+
+| state of the job when a report comes | ruling |
+|---|---|
+| running under the report's lease | TAKE |
+| terminal, same lease, same content | REPEAT (a replayed ack) |
+| terminal otherwise, or an earlier run | DUPLICATE: the first stays |
+| lease closed by the master, job not granted again: success | TAKE: it saves the work |
+| the same, no success | IGNORED: the closure was charged |
+| lease closed by this very report | REPEAT |
+| granted again | SUPERSEDED |
+| a lease newer than the newest known (its grant was not committed) | ADOPT, then TAKE |
+| unknown | GONE |
+"""
+
+from enum import Enum, unique
+from typing import Final
+from zlib import crc32
+
+from tenure.master.core.attempt import draws, end_attempt, remember_attempt
+from tenure.master.core.command import ReportAttempts, ReportRow
+from tenure.master.core.effect import (
+    Announce,
+    Decision,
+    Effect,
+    NotifySettled,
+    SendRevokes,
+    SendVerdicts,
+)
+from tenure.master.core.event import (
+    AdoptedRow,
+    AttemptsEnded,
+    CompletedRow,
+    EndedRow,
+    Event,
+    JobsCompleted,
+    LeasesAdopted,
+    ReportsKept,
+)
+from tenure.master.core.record import JobFault, JobRecord
+from tenure.master.core.session import Holding
+from tenure.master.core.state import State, footprint
+from tenure.master.core.transition import TERMINAL, Move, sources
+from tenure.protocol.fence import Lease
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import (
+    AttemptOutcome,
+    ErrorCategory,
+    FailureReason,
+    JobState,
+    Verdict,
+)
+
+_COMPLETED: Final = AttemptOutcome.COMPLETED
+_RUNNING: Final = JobState.RUNNING
+_ADOPTABLE: Final = sources(Move.ADOPT)
+_COMPLETABLE: Final = sources(Move.COMPLETE)
+#: Closures that the master judged or asked for: the worker's own word is still to come.
+_CLOSED_BY_MASTER: Final = frozenset(
+    {AttemptOutcome.LOST, AttemptOutcome.TIMED_OUT, AttemptOutcome.RELEASED}
+)
+
+
+@unique
+class Ruling(Enum):
+    """What the table says about a report; the value is the verdict that its worker gets."""
+
+    TAKE = (1, Verdict.ACCEPTED)
+    ADOPT = (2, Verdict.ACCEPTED)
+    REPEAT = (3, Verdict.ACCEPTED)
+    DUPLICATE = (4, Verdict.DUPLICATE)
+    SUPERSEDED = (5, Verdict.SUPERSEDED)
+    IGNORED = (6, Verdict.IGNORED)
+    GONE = (7, Verdict.GONE)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the worker is told."""
+        return self.value[1]
+
+
+def rule(record: JobRecord, row: ReportRow) -> Ruling:
+    """Rules on a report of a known job: the late-report table."""
+    lease, newest = row.lease, record.lease
+    if lease.run < record.run:
+        return Ruling.DUPLICATE
+    if record.state in TERMINAL:
+        return Ruling.REPEAT if lease == newest and _same(record, row) else Ruling.DUPLICATE
+    if newest is None or lease > newest:
+        return Ruling.ADOPT if record.state in _ADOPTABLE else Ruling.IGNORED
+    if lease < newest:
+        return Ruling.SUPERSEDED
+    if record.state is _RUNNING:
+        return Ruling.TAKE
+    if row.outcome is _COMPLETED:
+        saves = record.outcome in _CLOSED_BY_MASTER and record.state in _COMPLETABLE
+        return Ruling.TAKE if saves else Ruling.DUPLICATE
+    return Ruling.REPEAT if _same(record, row) else Ruling.IGNORED
+
+
+def _same(record: JobRecord, row: ReportRow) -> bool:
+    """Whether the report says what the job's last attempt is known to have come to."""
+    if record.outcome is not row.outcome:
+        return False
+    return record.result == row.result and record.fault == row.fault
+
+
+class Judge:
+    """Rules on reports of one decision, and gathers what becomes of their jobs."""
+
+    def __init__(self, state: State, now_ms: int, jitter: list[float]) -> None:
+        self._state = state
+        self._now_ms = now_ms
+        self._draws = draws(jitter)
+        self._completed: list[CompletedRow] = []
+        self._ended: list[EndedRow] = []
+        #: By incarnation and worker.
+        self._adopted: dict[tuple[str, str], list[AdoptedRow]] = {}
+        #: Reports that changed something, by their jobs.
+        self.taken: dict[JobId, ReportRow] = {}
+        #: Leases that lost against an adopted one: (incarnation, job, lease).
+        self.losers: list[tuple[str, JobId, Lease]] = []
+
+    def rule(self, row: ReportRow, incarnation: str, worker: str) -> Verdict:
+        """Rules on one report by a worker."""
+        job_id, lease, outcome, result, content_type, _, run_ms = sent = row
+        state = self._state
+        record = state.jobs.get(job_id)
+        if record is None:
+            return self._unknown(row).verdict
+        earlier = self.taken.get(job_id)
+        if earlier is not None:
+            return Verdict.ACCEPTED if earlier == sent else Verdict.DUPLICATE
+        if len(result) > state.config.payload_bytes_max:
+            row = _too_large(row, state.config.payload_bytes_max)
+            outcome = row.outcome
+        if record.state is _RUNNING and record.lease == lease:
+            ruling = Ruling.TAKE
+        else:
+            ruling = rule(record, row)
+        if ruling is Ruling.TAKE or ruling is Ruling.ADOPT:
+            started_ms = self._started_ms(record, lease, run_ms)
+            if ruling is Ruling.ADOPT:
+                self._adopt(record, lease, incarnation, worker, started_ms)
+            if outcome is _COMPLETED:
+                self._completed.append(
+                    CompletedRow(job_id, lease, started_ms, result, content_type)
+                )
+            else:
+                self._end(record, row, started_ms)
+            self.taken[job_id] = sent
+        return ruling.verdict
+
+    def events(self) -> list[Event]:
+        """What the reports came to."""
+        now_ms = self._now_ms
+        events: list[Event] = [
+            LeasesAdopted(now_ms=now_ms, incarnation=incarnation, worker=worker, rows=rows)
+            for (incarnation, worker), rows in self._adopted.items()
+        ]
+        if self._completed:
+            events.append(JobsCompleted(now_ms=now_ms, rows=self._completed))
+        if self._ended:
+            events.append(AttemptsEnded(now_ms=now_ms, rows=self._ended))
+        return events
+
+    def effects(self) -> list[Effect]:
+        """Whom to tell about jobs that ended for good."""
+        jobs = self._state.jobs
+        settled = [jobs[row.job_id] for row in self._completed]
+        return settling(self._state, self._ended, settled)
+
+    def _unknown(self, row: ReportRow) -> Ruling:
+        tombstone = self._state.tombstones.get(row.job_id, self._now_ms)
+        if tombstone is None:
+            return Ruling.GONE
+        same = (
+            tombstone.lease == row.lease
+            and tombstone.outcome is row.outcome
+            and tombstone.result_crc == crc32(row.result)
+        )
+        return Ruling.REPEAT if same else Ruling.DUPLICATE
+
+    def _started_ms(self, record: JobRecord, lease: Lease, run_ms: int) -> int:
+        if record.lease == lease:
+            holding = self._state.holding_of(record)
+            if holding is not None and holding.started_ms:
+                return holding.started_ms
+            return max(self._now_ms - run_ms, record.granted_ms)
+        return self._now_ms - run_ms
+
+    def _adopt(
+        self, record: JobRecord, lease: Lease, incarnation: str, worker: str, started_ms: int
+    ) -> None:
+        if record.state is _RUNNING and record.lease is not None:
+            self.losers.append((record.incarnation, record.job_id, record.lease))
+        rows = self._adopted.setdefault((incarnation, worker), [])
+        rows.append(AdoptedRow(record.job_id, lease, record.attempt + 1, started_ms, started_ms))
+
+    def _end(self, record: JobRecord, row: ReportRow, started_ms: int) -> None:
+        ended = end_attempt(
+            self._state.config,
+            record,
+            row.lease,
+            row.outcome,
+            row.fault,
+            now_ms=self._now_ms,
+            started_ms=started_ms,
+            draw=next(self._draws),
+        )
+        self._ended.append(ended)
+
+
+def _too_large(row: ReportRow, limit: int) -> ReportRow:
+    """The report of a job whose result cannot be kept."""
+    fault = JobFault(
+        "tenure.ResultTooLarge",
+        f"expected a result of at most {limit} bytes, got {len(row.result)}: store it elsewhere "
+        "and return a reference",
+        category=ErrorCategory.PERMANENT,
+    )
+    return row._replace(outcome=AttemptOutcome.FAILED_PERMANENT, result=b"", fault=fault)
+
+
+def settling(
+    state: State, ended: list[EndedRow], settled: list[JobRecord] | None = None
+) -> list[Effect]:
+    """Whom to tell about attempts that ended: waiters, and operators about poison."""
+    records = list(settled or [])
+    records += [state.jobs[row.job_id] for row in ended if row.state in TERMINAL]
+    effects: list[Effect] = [NotifySettled(records=records)] if records else []
+    poisoned = sum(row.failure_reason is FailureReason.POISON for row in ended)
+    if poisoned:
+        effects.append(Announce(event="poisoned", counts={"jobs": poisoned}))
+    return effects
+
+
+def revokes(state: State, losers: list[tuple[str, JobId, Lease]], reason: str) -> list[Effect]:
+    """Tells holders that have a stream that leases of theirs are lost."""
+    by_session: dict[int, list[tuple[JobId, Lease]]] = {}
+    for incarnation, job_id, lease in losers:
+        holder = state.holders.get(incarnation)
+        if holder is not None and holder.session is not None:
+            by_session.setdefault(holder.session.session_id, []).append((job_id, lease))
+    return [
+        SendRevokes(session_id=session_id, rows=rows, unless_started=False, reason=reason)
+        for session_id, rows in by_session.items()
+    ]
+
+
+def decide_report(state: State, command: ReportAttempts, now_ms: int) -> Decision:
+    """Judges a worker's reports; while the window is open they are kept for its end."""
+    if not state.serving:
+        return Decision()
+    if state.window_ends_ms is not None:
+        kept = ReportsKept(session_id=command.session_id, rows=command.rows)
+        return Decision(events=(kept,))
+    session = state.sessions.get(command.session_id)
+    incarnation = session.holder.incarnation if session is not None else ""
+    worker = session.holder.worker if session is not None else ""
+    judge = Judge(state, now_ms, command.jitter)
+    verdicts = [
+        (row.job_id, row.lease, judge.rule(row, incarnation, worker)) for row in command.rows
+    ]
+    effects: list[Effect] = [SendVerdicts(session_id=command.session_id, rows=verdicts)]
+    effects += revokes(state, judge.losers, "superseded")
+    effects += judge.effects()
+    return Decision(events=tuple(judge.events()), effects=tuple(effects))
+
+
+def apply_completed(state: State, event: JobsCompleted, seq: int) -> None:
+    """Closes the leases with their results."""
+    jobs, now_ms = state.jobs, event.now_ms
+    done: list[JobRecord] = []
+    for row in event.rows:
+        record = jobs.get(row.job_id)
+        if record is None or record.seq >= seq:
+            continue
+        before = record.state
+        size = 0 if before is _RUNNING else footprint(record)
+        record.seq = seq
+        record.state = JobState.COMPLETED
+        record.ended_ms = now_ms
+        record.started_ms = row.started_ms
+        record.outcome = _COMPLETED
+        record.result = row.result
+        record.result_content_type = row.content_type
+        record.undelivered = 0
+        if before is _RUNNING:
+            done.append(record)
+        else:
+            # A late success: the closure had left a fault, and a place in another order.
+            record.fault = None
+            state.moved(record, before, size)
+    if state.live and done:
+        _index_completed(state, done, seq)
+
+
+def _index_completed(state: State, done: list[JobRecord], seq: int) -> None:
+    """Keeps up what is derived from jobs that were RUNNING and succeeded together."""
+    holder = None
+    stored = 0
+    for record in done:
+        stored += len(record.result)
+        if holder is None or holder.incarnation != record.incarnation:
+            holder = state.holders.get(record.incarnation)
+        if holder is not None:
+            holder.leases.pop(record.job_id, None)
+            if holder.session is None:
+                state.forget_if_idle(holder)
+        if record.policy.result_ttl_ms:
+            state.timers.arm(record)
+    state.stored_bytes += stored
+    state.lanes.tally(done, _RUNNING, JobState.COMPLETED)
+    state.finished.push(JobState.COMPLETED, done[0].ended_ms, seq, done)
+    if state.changes is not None:
+        state.note(done)
+
+
+def apply_ended(state: State, event: AttemptsEnded, seq: int) -> None:
+    """Closes leases without a result."""
+    for row in event.rows:
+        record = state.jobs.get(row.job_id)
+        if record is None or record.seq >= seq:
+            continue
+        before, size = record.state, footprint(record)
+        if state.live:
+            state.release(record)
+        record.seq = seq
+        record.state = row.state
+        record.ready_ms = row.ready_ms
+        record.started_ms = row.started_ms
+        record.ended_ms = event.now_ms
+        record.outcome = row.outcome
+        record.attempts_charged = row.attempts_charged
+        record.losses_charged = row.losses_charged
+        record.undelivered = row.undelivered
+        record.fault = row.fault
+        record.failure_reason = row.failure_reason
+        state.moved(record, before, size)
+
+
+def apply_adopted(state: State, event: LeasesAdopted, seq: int) -> None:
+    """Opens leases that workers proved."""
+    for row in event.rows:
+        record = state.jobs.get(row.job_id)
+        if record is None or record.seq >= seq:
+            continue
+        before, size = record.state, footprint(record)
+        if state.live:
+            state.release(record)
+        remember_attempt(record)
+        record.seq = seq
+        record.state = _RUNNING
+        record.lease = row.lease
+        record.incarnation = event.incarnation
+        record.worker = event.worker
+        record.attempt = row.attempt
+        record.granted_ms = row.granted_ms
+        record.started_ms = 0
+        record.ended_ms = 0
+        record.outcome = None
+        if state.live:
+            holder = state.holder(event.incarnation, event.worker, event.now_ms)
+            holder.leases[row.job_id] = Holding(
+                record, 0, started_ms=row.started_ms, progress_ms=row.started_ms
+            )
+            if state.window_ends_ms is None:
+                state.watch(holder, event.now_ms)
+        state.moved(record, before, size)

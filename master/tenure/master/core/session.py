@@ -1,0 +1,136 @@
+"""What a term knows about workers: their streams, what they hold, and until when (all volatile).
+
+A *holder* is a worker process, by its incarnation: leases and their deadline belong to it. A
+*session* is a stream of it. A newer stream takes over; one that ends leaves the leases where they
+are.
+"""
+
+from collections import deque
+
+import msgspec
+
+from tenure.master.core.command import HeldRow
+from tenure.master.core.event import SessionOpened
+from tenure.master.core.record import JobRecord
+from tenure.protocol.ids import JobId
+
+
+class Holding(msgspec.Struct, gc=False, eq=False):
+    """An open lease as its holder's messages tell about it; the lease itself is the record's."""
+
+    record: JobRecord
+    #: The assignment that granted it; 0: an older session's, which no message can still carry.
+    assignment: int
+    #: 0: not started yet.
+    started_ms: int = 0
+    progress: float = 0.0
+    #: When the job last reported progress, or started.
+    progress_ms: int = 0
+    #: Whether it was asked back.
+    asked: bool = False
+
+
+class Holder:
+    """A worker process and its leases."""
+
+    __slots__ = (
+        "check_ms",
+        "claims",
+        "deadline_ms",
+        "heartbeat_ms",
+        "incarnation",
+        "leases",
+        "session",
+        "worker",
+    )
+
+    incarnation: str
+    worker: str
+    #: The newest stream, None if it has ended.
+    session: "Session | None"
+    #: In the order of their grants.
+    leases: dict[JobId, Holding]
+    #: Its leases are lost after this; 0: not judged before the window closes.
+    deadline_ms: int
+    #: When it was last heard of; 0: not in this term.
+    heartbeat_ms: int
+    #: When its timer looks at it next; 0: it has none.
+    check_ms: int
+    #: The leases that it declared while the window is open; None: it has not.
+    claims: list[HeldRow] | None
+
+    def __init__(self, incarnation: str, worker: str) -> None:
+        self.incarnation = incarnation
+        self.worker = worker
+        self.session = None
+        self.leases = {}
+        self.deadline_ms = 0
+        self.heartbeat_ms = 0
+        self.check_ms = 0
+        self.claims = None
+
+    def next_check_ms(self, now_ms: int, take_back_ms: int) -> int | None:
+        """When a timer should look at its leases next; None: it has none to look at."""
+        if not self.leases:
+            return None
+        due_ms = self.deadline_ms
+        if self.session is not None:
+            unstarted = any(not holding.started_ms for holding in self.leases.values())
+            if unstarted:
+                due_ms = min(due_ms, now_ms + take_back_ms)
+        return max(due_ms, now_ms + 1)
+
+
+class Session:
+    """A worker's stream to this partition."""
+
+    __slots__ = (
+        "assignment",
+        "declared",
+        "draining",
+        "holder",
+        "job_names",
+        "labels",
+        "queues",
+        "session_id",
+        "slots",
+        "unaccepted",
+    )
+
+    #: The last assignment sent.
+    assignment: int
+    #: Assignments that have not been accepted: (number, when it was sent), in order.
+    unaccepted: deque[tuple[int, int]]
+    #: Whether it has listed its leases; nothing is granted before.
+    declared: bool
+    draining: bool
+
+    def __init__(self, opened: SessionOpened, holder: Holder) -> None:
+        self.session_id = opened.session_id
+        self.holder = holder
+        self.job_names = opened.job_names
+        self.queues = opened.queues
+        self.slots = opened.slots
+        self.labels = opened.labels
+        self.assignment = 0
+        self.unaccepted = deque()
+        self.declared = False
+        self.draining = False
+
+    def serves(self, queue: str, name: str) -> bool:
+        """Whether it runs jobs of this name from this queue."""
+        return name in self.job_names and (not self.queues or queue in self.queues)
+
+    def accept(self, number: int) -> None:
+        """Assignments up to the number have arrived."""
+        unaccepted = self.unaccepted
+        while unaccepted and unaccepted[0][0] <= number:
+            unaccepted.popleft()
+
+    def may_be_granted(self, now_ms: int, accept_timeout_ms: int) -> bool:
+        """Whether it is alive, not deaf, and wants work."""
+        if self.draining or not self.declared or self.holder.session is not self:
+            return False
+        if self.unaccepted and self.unaccepted[0][1] + accept_timeout_ms <= now_ms:
+            return False
+        return now_ms < self.holder.deadline_ms

@@ -1,0 +1,117 @@
+"""Snapshots: the persistent state in slices, taken between other events; and the state's hash.
+
+A snapshot is *fuzzy*: its slices show the partition at different times. That is no harm, because
+each record carries the seq of the event that last wrote it, and the replay of all events since the
+snapshot began skips what a record has seen already. Two orders matter: the head (counters) comes
+first, tombstones come after jobs (see ``control.apply_purged``).
+
+A slice is a list that msgpack can carry: its kind, then its content.
+"""
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from tenure.master.core.key import KeyRecord
+from tenure.master.core.record import JobRecord, Policy
+from tenure.master.core.state import State
+from tenure.protocol.fence import Token
+
+Slice: TypeAlias = list[Any]
+
+_POLICY: Final = JobRecord.__struct_fields__.index("policy")
+
+
+class SnapshotCursor:
+    """Walks through a partition while it goes on changing."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._rows_max = 1
+        self._slices = self._walk()
+
+    def next_slice(self, rows_max: int) -> Slice | None:
+        """The next part of about ``rows_max`` rows; None: that was all."""
+        self._rows_max = max(rows_max, 1)
+        return next(self._slices, None)
+
+    def _walk(self) -> Iterator[Slice]:
+        state = self._state
+        yield ["head", state.next_seq, state.next_ordinal, state.stamp_ms, list(state.token)]
+        yield from self._walk_jobs()
+        names = state.keys.standing(state.stamp_ms)
+        at = 0
+        while at < len(names):
+            part = names[at : at + self._rows_max]
+            at += len(part)
+            yield ["keys", [[*name, *record] for name, record in part]]
+        rows: list[bytes] = []
+        for prefix in state.tombstones.prefixes():
+            rows += state.tombstones.rows(prefix)
+            if len(rows) >= self._rows_max:
+                yield ["tombstones", rows]
+                rows = []
+        if rows:
+            yield ["tombstones", rows]
+
+    def _walk_jobs(self) -> Iterator[Slice]:
+        jobs = self._state.jobs
+        job_ids = list(jobs)
+        at = 0
+        while at < len(job_ids):
+            part = job_ids[at : at + self._rows_max]
+            at += len(part)
+            policies: dict[Policy, int] = {}
+            rows = []
+            for job_id in part:
+                record = jobs.get(job_id)
+                if record is not None:
+                    row = list(msgspec.structs.astuple(record))
+                    row[_POLICY] = policies.setdefault(record.policy, len(policies))
+                    rows.append(row)
+            if rows:
+                yield ["jobs", list(policies), rows]
+
+
+def load_slice(state: State, part: Slice) -> None:
+    """Takes over one slice, of any snapshot cursor, decoded or not."""
+    kind, *content = part
+    match kind:
+        case "head":
+            state.next_seq, state.next_ordinal, state.stamp_ms = content[:3]
+            state.token = Token(*content[3])
+        case "jobs":
+            policies = [state.intern(msgspec.convert(p, Policy)) for p in content[0]]
+            for row in content[1]:
+                values = list(row)
+                values[_POLICY] = policies[values[_POLICY]]
+                record = msgspec.convert(values, JobRecord)
+                state.jobs[record.job_id] = record
+        case "keys":
+            for tenant, queue, key, *record in content[0]:
+                state.keys.put((tenant, queue, key), KeyRecord(*record))
+        case "tombstones":
+            for row in content[0]:
+                state.tombstones.load(row)
+        case _:
+            raise ValueError(f"expected a slice of a known kind, got {kind!r}")
+
+
+def state_hash(state: State) -> bytes:
+    """BLAKE2b-128 over all that is persistent, in one order whatever the way to it was.
+
+    Keys and tombstones that do not stand at the stamp are left out: when they are physically
+    dropped is no part of the state.
+    """
+    digest = blake2b(digest_size=16)
+    encode = msgspec.msgpack.Encoder().encode
+    digest.update(encode([state.next_seq, state.next_ordinal, state.stamp_ms, state.token]))
+    for record in sorted(state.jobs.values(), key=lambda record: record.ordinal):
+        digest.update(encode(record))
+    for item in sorted(state.keys.standing(state.stamp_ms)):
+        digest.update(encode(item))
+    for row in sorted(state.tombstones.standing(state.stamp_ms)):
+        digest.update(row)
+    return digest.digest()

@@ -1,0 +1,285 @@
+"""Everything a partition knows. Deciders read it, appliers write it, nobody else touches it.
+
+Three kinds of things, and the order in which they can be trusted:
+
+- *persistent*: written by durable events only, in the snapshot, in the state hash;
+- *derived*: a function of what is persistent, kept up event by event, rebuilt after a replay;
+- *volatile*: what workers told this term; empty after a replay.
+"""
+
+from typing import Final, NamedTuple
+
+from tenure.master.core import transition
+from tenure.master.core.command import ReportRow
+from tenure.master.core.config import PartitionConfig
+from tenure.master.core.key import Keys
+from tenure.master.core.ready import Lane, Lanes, order_key
+from tenure.master.core.record import JobFault, JobRecord, Policy
+from tenure.master.core.retention import Finished
+from tenure.master.core.session import Holder, Holding, Session
+from tenure.master.core.timer import Timers
+from tenure.master.core.tombstone import Tombstones
+from tenure.protocol.fence import NO_TOKEN, Lease, Token
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import JobState
+
+_POLICIES_MAX: Final = 4_096
+
+
+class JobChange(NamedTuple):
+    """A job's new state, for watches."""
+
+    job_id: JobId
+    state: JobState
+    name: str
+    queue: str
+    tenant: str
+    changed_ms: int
+    seq: int
+
+
+class KeptReport(NamedTuple):
+    """A report that came while the window was open, and who sent it."""
+
+    session_id: int
+    incarnation: str
+    worker: str
+    row: ReportRow
+
+
+class State:
+    """The state of one partition."""
+
+    __slots__ = (
+        "changes",
+        "config",
+        "finished",
+        "holder_timers",
+        "holders",
+        "id_partition",
+        "jobs",
+        "kept",
+        "keys",
+        "known",
+        "lanes",
+        "lease_seq",
+        "live",
+        "next_ordinal",
+        "next_seq",
+        "policies",
+        "serving",
+        "sessions",
+        "stamp_ms",
+        "stored_bytes",
+        "timers",
+        "token",
+        "tombstones",
+        "window_ends_ms",
+    )
+
+    def __init__(self, config: PartitionConfig) -> None:
+        self.config = config
+        #: What characters 15 to 18 of the partition's job ids are.
+        self.id_partition = f"{config.partition:03x}"
+
+        # Persistent.
+        #: In order of their ordinals.
+        self.jobs: dict[JobId, JobRecord] = {}
+        self.keys = Keys()
+        self.tombstones = Tombstones()
+        self.next_seq = 1
+        self.next_ordinal = 1
+        #: The highest time journaled.
+        self.stamp_ms = 0
+        #: Of the newest term.
+        self.token: Token = NO_TOKEN
+
+        # Derived.
+        #: Whether derived things are kept up: not before the replay is over.
+        self.live = False
+        #: Equal policies are one object, as far as this remembers.
+        self.policies: dict[Policy, Policy] = {}
+        self.reset_derived()
+
+        # Volatile.
+        #: Between TermOpened and TermClosed of this process's own term.
+        self.serving = False
+        #: When the adoption window ends; None: it is closed.
+        self.window_ends_ms: int | None = None
+        #: Incarnations that held leases when the term was opened.
+        self.known: list[str] = []
+        self.lease_seq = 0
+        self.holders: dict[str, Holder] = {}
+        self.sessions: dict[int, Session] = {}
+        #: Reports kept for the window's end, by job and lease.
+        self.kept: dict[tuple[JobId, Lease], KeptReport] = {}
+        #: Changes since the last drain; None: nobody watches.
+        self.changes: list[JobChange] | None = None
+
+    def reset_derived(self) -> None:
+        """Empties what is derived."""
+        self.lanes = Lanes()
+        self.finished = Finished(self.config.retention)
+        self.timers: Timers[JobRecord] = Timers(self.due_ms)
+        self.holder_timers: Timers[Holder] = Timers(lambda holder: holder.check_ms or None)
+        #: Payloads, results and errors, all together.
+        self.stored_bytes = 0
+
+    def intern(self, policy: Policy) -> Policy:
+        """The one object for equal policies."""
+        known = self.policies.get(policy)
+        if known is None:
+            if len(self.policies) >= _POLICIES_MAX:
+                self.policies.clear()
+            known = self.policies[policy] = policy
+        return known
+
+    def holding_of(self, record: JobRecord) -> Holding | None:
+        """What is known of a running job's lease in this term."""
+        if record.state is not JobState.RUNNING:
+            return None
+        holder = self.holders.get(record.incarnation)
+        return None if holder is None else holder.leases.get(record.job_id)
+
+    def due_ms(self, record: JobRecord) -> int | None:
+        """When a job next wants to be looked at by a timer; None: it waits for none."""
+        policy, state = record.policy, record.state
+        if state in transition.TERMINAL:
+            if policy.result_ttl_ms and self.jobs.get(record.job_id) is record:
+                return record.ended_ms + policy.result_ttl_ms
+            return None
+        due: list[int] = []
+        if policy.deadline_ms:
+            due.append(record.run_due_ms + policy.deadline_ms)
+        if state is JobState.RUNNING:
+            holding = self.holding_of(record)
+            if holding is not None and holding.started_ms:
+                grace = self.config.timeout_grace_ms
+                if policy.timeout_ms:
+                    due.append(holding.started_ms + policy.timeout_ms + grace)
+                if policy.heartbeat_timeout_ms:
+                    due.append(holding.progress_ms + policy.heartbeat_timeout_ms + grace)
+        else:
+            if state is JobState.SCHEDULED or state is JobState.RETRYING:
+                due.append(record.ready_ms)
+            if policy.schedule_timeout_ms and not has_started(record):
+                due.append(record.run_due_ms + policy.schedule_timeout_ms)
+        return min(due) if due else None
+
+    def moved(self, record: JobRecord, before: JobState, bytes_before: int) -> None:
+        """Keeps up what is derived from one job that an event has changed.
+
+        Args:
+            record: The job as it is now.
+            before: The state it had.
+            bytes_before: The ``footprint`` it had.
+        """
+        if not self.live:
+            return
+        lane, counts, state = self.lanes.of(record.policy), self.lanes.counts, record.state
+        lane.counts[before] -= 1
+        lane.counts[state] += 1
+        counts[before] -= 1
+        counts[state] += 1
+        self.stored_bytes += footprint(record) - bytes_before
+        if before is JobState.PENDING:
+            self.lanes.settle(lane)
+        elif before in transition.TERMINAL:
+            self.finished.settle(counts)
+        self._place(lane, record)
+        if self.changes is not None:
+            self.note([record])
+
+    def _place(self, lane: Lane, record: JobRecord) -> None:
+        """Puts a job where its state says it waits."""
+        state = record.state
+        if state is JobState.PENDING:
+            key = order_key(record.priority, record.ready_ms, self.config.aging_step_ms)
+            self.lanes.push(lane, key, record.seq, [record])
+        elif state in transition.TERMINAL:
+            self.finished.push(state, record.ended_ms, record.seq, [record])
+        self.timers.arm(record)
+
+    def lease_deadline_ms(self, now_ms: int) -> int:
+        """Until when leases renewed now are valid, as the master sees it."""
+        return now_ms + self.config.lease_ttl_ms + self.config.lease_margin_ms
+
+    def holder(self, incarnation: str, worker: str, now_ms: int) -> Holder:
+        """A worker process; one that was not known is first heard of now."""
+        holder = self.holders.get(incarnation)
+        if holder is None:
+            holder = self.holders[incarnation] = Holder(incarnation, worker)
+            if self.window_ends_ms is None:
+                holder.deadline_ms = self.lease_deadline_ms(now_ms)
+        return holder
+
+    def release(self, record: JobRecord) -> None:
+        """Takes a job that runs no more from its holder."""
+        holder = self.holders.get(record.incarnation)
+        if holder is not None:
+            holder.leases.pop(record.job_id, None)
+            self.forget_if_idle(holder)
+
+    def forget_if_idle(self, holder: Holder) -> None:
+        """Drops a holder that has neither a stream nor a lease."""
+        if holder.session is None and not holder.leases and holder.claims is None:
+            self.holders.pop(holder.incarnation, None)
+
+    def watch(self, holder: Holder, now_ms: int) -> None:
+        """Sees to it that a timer looks at a holder's leases when they next need it."""
+        by_ms = holder.next_check_ms(now_ms, self.config.take_back_ms)
+        if by_ms is not None:
+            self.watch_by(holder, by_ms)
+
+    def watch_by(self, holder: Holder, by_ms: int) -> None:
+        """Sees to it that a timer looks at a holder's leases by then."""
+        if not holder.check_ms or by_ms < holder.check_ms:
+            holder.check_ms = by_ms
+            self.holder_timers.arm_at(holder, by_ms)
+
+    def note(self, records: list[JobRecord]) -> None:
+        """Tells watches of jobs' new states."""
+        if self.changes is None:
+            return
+        for record in records:
+            policy = record.policy
+            self.changes.append(
+                JobChange(
+                    record.job_id,
+                    record.state,
+                    policy.name,
+                    policy.queue,
+                    policy.tenant,
+                    self.stamp_ms,
+                    record.seq,
+                )
+            )
+
+
+def lease_of(record: JobRecord) -> Lease:
+    """The newest lease of a job that was granted at least once."""
+    if record.lease is None:
+        raise ValueError(f"expected a lease of job {record.job_id}, but it was never granted")
+    return record.lease
+
+
+def has_started(record: JobRecord) -> bool:
+    """Whether an attempt of the job's present run has started, as far as is known."""
+    if record.attempts_charged or record.losses_charged:
+        return True
+    if record.attempt and record.started_ms:
+        return True
+    return any(a.started_ms and a.lease.run == record.run for a in record.history)
+
+
+def fault_bytes(fault: JobFault | None) -> int:
+    """About how many bytes a fault takes."""
+    return 0 if fault is None else len(fault.type) + len(fault.message) + len(fault.traceback)
+
+
+def footprint(record: JobRecord) -> int:
+    """How many bytes of payload, result and errors a job keeps."""
+    size = len(record.payload) + len(record.result) + fault_bytes(record.fault)
+    for attempt in record.history:
+        size += fault_bytes(attempt.fault)
+    return size

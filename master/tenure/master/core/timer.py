@@ -1,0 +1,89 @@
+"""Timers: when to look at something again.
+
+An entry says only *when to look*; what to do then is read off the thing itself. So an entry is
+never cancelled: looked at too early, the thing names its next time. There is one entry at or before
+each thing's next time; no-op jobs have none.
+"""
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+#: Entries are thinned out when there are this many more of them than after the last time.
+_SLACK = 1_024
+
+
+class Timers(Generic[T]):
+    """A heap of (due, tie-break, thing); ties fall in the order in which they were armed."""
+
+    __slots__ = ("_due_ms", "_heap", "_serial", "_thinned")
+
+    def __init__(self, due_ms: Callable[[T], int | None]) -> None:
+        """``due_ms`` says when a thing wants to be looked at next; None: never."""
+        self._due_ms = due_ms
+        self._heap: list[tuple[int, int, T]] = []
+        self._serial = 0
+        self._thinned = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def arm(self, thing: T) -> None:
+        """Sees to it that the thing is looked at when it next wants to be, if ever."""
+        due = self._due_ms(thing)
+        if due is not None:
+            self.arm_at(thing, due)
+
+    def arm_at(self, thing: T, due_ms: int) -> None:
+        """Sees to it that the thing is looked at then."""
+        self._serial += 1
+        heappush(self._heap, (due_ms, self._serial, thing))
+        if len(self._heap) > 2 * self._thinned + _SLACK:
+            self._thin_out()
+
+    def next_ms(self) -> int | None:
+        """When ``due`` has something to give."""
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now_ms: int, limit: int) -> tuple[list[T], tuple[int, int] | None]:
+        """What is due, earliest first, and the mark of the last of it; changes nothing.
+
+        Walks the heap best first: an entry is looked at only when its parent was due.
+        """
+        heap = self._heap
+        found: list[T] = []
+        mark = None
+        frontier = [(heap[0][0], heap[0][1], 0)] if heap else []
+        while frontier and frontier[0][0] <= now_ms and len(found) < limit:
+            due, serial, node = heappop(frontier)
+            found.append(heap[node][2])
+            mark = (due, serial)
+            for child in (2 * node + 1, 2 * node + 2):
+                if child < len(heap):
+                    heappush(frontier, (heap[child][0], heap[child][1], child))
+        return found, mark
+
+    def take(self, mark: tuple[int, int] | None) -> list[T]:
+        """Takes out all up to the mark. Whoever takes arms again what still waits."""
+        heap, taken = self._heap, []
+        while mark is not None and heap and heap[0][:2] <= mark:
+            taken.append(heappop(heap)[2])
+        return taken
+
+    def things(self) -> list[tuple[int, T]]:
+        """All (due, thing), in no special order; for audits."""
+        return [(due, thing) for due, _, thing in self._heap]
+
+    def _thin_out(self) -> None:
+        """Drops entries of things that want nothing, or that have an earlier one."""
+        kept: list[tuple[int, int, T]] = []
+        seen: dict[int, None] = {}
+        for due, serial, thing in sorted(self._heap, key=lambda entry: entry[:2]):
+            if id(thing) not in seen and self._due_ms(thing) is not None:
+                seen[id(thing)] = None
+                kept.append((due, serial, thing))
+        self._heap = kept
+        self._thinned = len(kept)
+        heapify(kept)

@@ -1,0 +1,97 @@
+"""The transition table: which move takes a job from which state to which. There is no other.
+
+```
+            SCHEDULE          READY               GRANT, ADOPT        COMPLETE
+ (none) ──┬────────► SCHEDULED ───► PENDING ──────────────► RUNNING ─────────► COMPLETED
+          │ SUBMIT                  ▲  ▲  ▲                  │ │ │ └─ STOP ───► CANCELLED
+          └─────────────────────────┘  │  └──── RELEASE ─────┘ │ └─── FAIL ───► FAILED
+                                 READY │          RETRY        │
+                                    RETRYING ◄─────────────────┘
+ queued ── CANCEL ──► CANCELLED     queued ── EXPIRE ──► FAILED     terminal ── PURGE ──► (none)
+ CANCELLED, FAILED ── REQUEUE ──► PENDING     PENDING, RETRYING ── COMPLETE (late) ──► COMPLETED
+```
+Deciders ask ``sources`` whether a move is open to a job; appliers set what the events say. A test
+walks the full product of states and moves, and the stateful test checks every step against it.
+"""
+
+from enum import Enum, unique
+from typing import Final
+
+from tenure.protocol.vocabulary import TERMINAL, JobState
+
+_S = JobState
+
+
+@unique
+class Move(Enum):
+    """What can happen to a job; the comment says who does it."""
+
+    SUBMIT = "submit"  #: a client; due at once
+    SCHEDULE = "schedule"  #: a client; due later
+    READY = "ready"  #: its timer
+    GRANT = "grant"  #: dispatch
+    ADOPT = "adopt"  #: a worker that proves a newer lease than the journal knows
+    COMPLETE = "complete"  #: a report with a result, also a late one
+    RETRY = "retry"  #: a failure or a loss that the budgets allow
+    RELEASE = "release"  #: a worker that hands it back, or a grant that never arrived
+    FAIL = "fail"  #: an attempt that ended for good
+    STOP = "stop"  #: an attempt that ended after a cancel was asked for
+    REQUEST_CANCEL = "request_cancel"  #: a client, of a running job
+    CANCEL = "cancel"  #: a client, of a queued job
+    EXPIRE = "expire"  #: the schedule timeout or the deadline of a queued job
+    REQUEUE = "requeue"  #: an operator
+    PURGE = "purge"  #: retention, or an operator
+
+
+#: States in which a job waits without a lease.
+QUEUED: Final = frozenset({_S.SCHEDULED, _S.BLOCKED, _S.PENDING, _S.RETRYING})
+#: States from which a job can still run.
+OPEN: Final = QUEUED | {_S.RUNNING}
+
+#: (move, from) → to. None is a job that the partition does not know (yet, or any more).
+TABLE: Final[dict[tuple[Move, JobState | None], JobState | None]] = {
+    (Move.SUBMIT, None): _S.PENDING,
+    (Move.SCHEDULE, None): _S.SCHEDULED,
+    (Move.READY, _S.SCHEDULED): _S.PENDING,
+    (Move.READY, _S.RETRYING): _S.PENDING,
+    (Move.GRANT, _S.PENDING): _S.RUNNING,
+    (Move.ADOPT, _S.SCHEDULED): _S.RUNNING,
+    (Move.ADOPT, _S.BLOCKED): _S.RUNNING,
+    (Move.ADOPT, _S.PENDING): _S.RUNNING,
+    (Move.ADOPT, _S.RUNNING): _S.RUNNING,
+    (Move.ADOPT, _S.RETRYING): _S.RUNNING,
+    (Move.COMPLETE, _S.PENDING): _S.COMPLETED,
+    (Move.COMPLETE, _S.RUNNING): _S.COMPLETED,
+    (Move.COMPLETE, _S.RETRYING): _S.COMPLETED,
+    (Move.RETRY, _S.RUNNING): _S.RETRYING,
+    (Move.RELEASE, _S.RUNNING): _S.PENDING,
+    (Move.FAIL, _S.RUNNING): _S.FAILED,
+    (Move.STOP, _S.RUNNING): _S.CANCELLED,
+    (Move.REQUEST_CANCEL, _S.RUNNING): _S.RUNNING,
+    (Move.CANCEL, _S.SCHEDULED): _S.CANCELLED,
+    (Move.CANCEL, _S.BLOCKED): _S.CANCELLED,
+    (Move.CANCEL, _S.PENDING): _S.CANCELLED,
+    (Move.CANCEL, _S.RETRYING): _S.CANCELLED,
+    (Move.EXPIRE, _S.SCHEDULED): _S.FAILED,
+    (Move.EXPIRE, _S.BLOCKED): _S.FAILED,
+    (Move.EXPIRE, _S.PENDING): _S.FAILED,
+    (Move.EXPIRE, _S.RETRYING): _S.FAILED,
+    (Move.REQUEUE, _S.FAILED): _S.PENDING,
+    (Move.REQUEUE, _S.CANCELLED): _S.PENDING,
+    (Move.PURGE, _S.COMPLETED): None,
+    (Move.PURGE, _S.FAILED): None,
+    (Move.PURGE, _S.CANCELLED): None,
+}
+
+
+def sources(move: Move) -> frozenset[JobState]:
+    """The states in which the move is open to a job that exists."""
+    return frozenset(state for (by, state) in TABLE if by is move and state is not None)
+
+
+def targets() -> frozenset[tuple[JobState | None, JobState | None]]:
+    """Every (from, to) that some move makes."""
+    return frozenset((state, to) for (_, state), to in TABLE.items())
+
+
+__all__ = ["Move", "OPEN", "QUEUED", "TABLE", "TERMINAL", "sources", "targets"]
