@@ -83,6 +83,11 @@ class Process:
         """Whether nothing of it is left."""
         return not self._tasks
 
+    async def join(self) -> None:
+        """Waits until nothing of it is left."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     def defer(self, step: "_Step") -> None:
         """For the loop: something of this process is due while it is frozen."""
         self._due.append(step)

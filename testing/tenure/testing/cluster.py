@@ -1,0 +1,387 @@
+"""A whole cluster in one process on virtual time: the shipped masters, workers and clients.
+
+    async with simulated_cluster(seed=7, jobs=[work]) as cluster:
+        handle = await cluster.client().submit(work, 1)
+        (await cluster.elected()).kill()
+        print(await handle.result())
+
+Only what lies behind the ports is simulated: clock, network, store, and the executor's threads.
+Run it inside ``process.run_processes``; the same seed and the same program give the same run.
+"""
+
+import asyncio
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from tenure.client.client import AsyncClient
+from tenure.client.job import JobDef
+from tenure.master.election.port import Candidate
+from tenure.master.node.master import Master
+from tenure.master.node.method import PACKAGE, services
+from tenure.master.node.trace import Trace
+from tenure.testing.clock import SimClock
+from tenure.testing.executor import LoopExecutor
+from tenure.testing.network import SimNetwork, full_names
+from tenure.testing.process import Process
+from tenure.testing.store import SimStore, SimStoreServer
+from tenure.worker.attempt import JobTable
+from tenure.worker.config import WorkerConfig
+from tenure.worker.port import Executor
+from tenure.worker.runtime import WorkerNode, introduction
+
+VERSION: Final = "0-simulated"
+_PORT: Final = 7400
+_DRAIN_MS: Final = 30_000
+#: What the listener allows open streams when it closes.
+_GRACE_MS: Final = 500
+_POLL_S: Final = 0.01
+
+
+class Announcement(NamedTuple):
+    """What a process said of itself, as its operator would read it."""
+
+    at_s: float
+    process: str
+    event: str
+    fields: Mapping[str, object]
+
+
+class SimNode(ABC):
+    """A machine of the cluster, and the process that runs there now.
+
+    Attributes:
+        name: Its name.
+        host: Its name on the network.
+        clock: Its clocks.
+        process: The present incarnation.
+    """
+
+    def __init__(self, cluster: "SimCluster", name: str, host: str) -> None:
+        self.name = name
+        self.host = host
+        self.clock = SimClock()
+        self.process = Process(name)
+        self._cluster = cluster
+        self._incarnations = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives (frozen or not)."""
+        return not self.process.ended and not self.process.killed
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """A new process on this node."""
+        self._incarnations += 1
+        process = self.process = Process(self.name)
+        rng = self._cluster.rng(f"{self.name}.{self._incarnations}")
+        process.start(group, lambda: self._run(process, rng))
+
+    @abstractmethod
+    def stop(self) -> None:
+        """As SIGTERM does: it ends in order."""
+
+    def kill(self) -> None:
+        """As ``kill -9`` does."""
+        self._cluster.network.crash(self.host)
+        self.process.kill()
+
+    def freeze(self) -> None:
+        """As SIGSTOP does: the node's clocks go on, its process does not."""
+        self._cluster.network.stall(self.host)
+        self.process.freeze()
+
+    def thaw(self) -> None:
+        """As SIGCONT does."""
+        self._cluster.network.unstall(self.host)
+        self.process.thaw()
+
+    @abstractmethod
+    async def _run(self, process: Process, rng: Random) -> None:
+        """What ``main`` of the process does."""
+
+
+class SimMaster(SimNode):
+    """A master.
+
+    Attributes:
+        store: Its way to the store; None until it has opened it.
+        node: The shipped master; None until it has opened the store.
+    """
+
+    def __init__(self, cluster: "SimCluster", name: str) -> None:
+        super().__init__(cluster, name, f"{name}:{_PORT}")
+        self.store: SimStore | None = None
+        self.node: Master | None = None
+
+    def leads(self, partition: int) -> bool:
+        """Whether it serves a partition, as far as it knows."""
+        return self.running and self.node is not None and partition in self.node.roster.terms
+
+    def stop(self) -> None:
+        """As SIGTERM does: it hands over what it leads, and ends."""
+        if self.node is not None:
+            self.node.stop()
+
+    def kill(self) -> None:
+        if self.store is not None:
+            self.store.crash()
+        super().kill()
+
+    async def _run(self, process: Process, rng: Random) -> None:
+        cluster = self._cluster
+        incarnation = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+        me = Candidate(incarnation=incarnation, name=self.name, address=self.host)
+        store = self.store = await cluster.store.open(
+            me, wall_ms=self.clock.wall_ms(), partitions=cluster.partitions
+        )
+        node = self.node = Master(
+            store=store,
+            me=me,
+            clock=self.clock,
+            rng=rng,
+            announce=cluster.announcer(process),
+            version=VERSION,
+            store_name="simulated",
+            trace=Trace(None, self.clock),
+        )
+        cluster.network.listen(self.host, process, full_names(services(node), PACKAGE))
+        try:
+            await node.run()
+        finally:
+            if not process.killed:
+                node.hub.close_all()
+                await self.clock.sleep(_GRACE_MS)
+                cluster.network.crash(self.host)
+                await store.close()
+
+
+class SimWorker(SimNode):
+    """A worker.
+
+    Attributes:
+        node: The shipped worker; None until its process has started.
+    """
+
+    def __init__(self, cluster: "SimCluster", name: str) -> None:
+        super().__init__(cluster, name, name)
+        self.node: WorkerNode | None = None
+
+    def stop(self) -> None:
+        """As SIGTERM does: it drains, and ends."""
+        if self.node is not None:
+            self.node.drain()
+
+    async def _run(self, process: Process, rng: Random) -> None:
+        cluster = self._cluster
+        config = WorkerConfig(
+            app="simulated", masters=cluster.addresses, name=self.name, slots=cluster.slots
+        )
+        incarnation = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+
+        def make_executor(wake: Callable[[], None]) -> Executor:
+            return LoopExecutor(
+                cluster.jobs, cluster.slots, clock=self.clock, spawn=process.spawn, wake=wake
+            )
+
+        transport = cluster.network.transport(self.name)
+        self.node = WorkerNode(
+            introduction(config, cluster.jobs, incarnation),
+            config.masters,
+            transport=transport,
+            clock=self.clock,
+            rng=rng,
+            make_executor=make_executor,
+            drain_timeout_ms=_DRAIN_MS,
+            announce=cluster.announcer(process),
+        )
+        try:
+            await self.node.run()
+        finally:
+            await transport.close()
+
+
+class SimCluster:
+    """Masters, workers, clients, their network and their store. Made by ``simulated_cluster``.
+
+    Attributes:
+        network: Between all of them; a master's node is its address, the others' their names.
+        store: The server behind all masters' stores.
+        masters: By name: ``m1``, ``m2``, …
+        workers: By name: ``w1``, ``w2``, …
+        announcements: What all processes said of themselves, in order.
+    """
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        seed: int,
+        *,
+        jobs: Iterable[JobDef[..., Any]],
+        masters: int,
+        workers: int,
+        partitions: int,
+        slots: int,
+    ) -> None:
+        self._group = group
+        self._seed = seed
+        self.partitions = partitions
+        self.slots = slots
+        self.jobs: JobTable = {job.name: job for job in jobs}
+        self.network = SimNetwork(self.rng("network"))
+        self.store = SimStoreServer()
+        self.announcements: list[Announcement] = []
+        self.masters = {f"m{n}": SimMaster(self, f"m{n}") for n in range(1, masters + 1)}
+        self.workers = {f"w{n}": SimWorker(self, f"w{n}") for n in range(1, workers + 1)}
+        self._clients: list[AsyncClient] = []
+
+    # For tests.
+
+    def client(self, *, timeout: float = 60.0) -> AsyncClient:
+        """A new client on a node of its own (``c1``, ``c2``, …); closed with the cluster."""
+        name = f"c{len(self._clients) + 1}"
+        client = AsyncClient(
+            ",".join(self.addresses),
+            timeout=timeout,
+            transport=self.network.transport(name),
+            rng=self.rng(name),
+        )
+        self._clients.append(client)
+        return client
+
+    def leader(self, partition: int = 0) -> SimMaster | None:
+        """Who holds a partition's office by the store's account, and serves it by his own."""
+        if not self.store.partitions:
+            return None
+        office = self.store.office(partition)
+        if office is None:
+            return None
+        master = self.masters[office.candidate.name]
+        return master if master.leads(partition) else None
+
+    async def elected(self, partition: int = 0, within_s: float = 30.0) -> SimMaster:
+        """Waits until a partition has a leader that serves it.
+
+        Raises:
+            TimeoutError: It has none in time.
+        """
+        await self.until(lambda: self.leader(partition) is not None, within_s)
+        leader = self.leader(partition)
+        if leader is None:
+            raise TimeoutError(f"expected a leader of partition {partition}, but it has gone again")
+        return leader
+
+    async def until(self, condition: Callable[[], bool], within_s: float = 60.0) -> None:
+        """Lets virtual time pass until something is so.
+
+        Raises:
+            TimeoutError: It is not so in time.
+        """
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + within_s
+        while not condition():
+            if loop.time() >= deadline_s:
+                said = "\n".join(map(str, self.announcements[-20:]))
+                raise TimeoutError(
+                    f"expected it within {within_s} s; the last that was said:\n{said}"
+                )
+            await asyncio.sleep(_POLL_S)
+
+    def start(self, node: SimNode) -> None:
+        """Starts a node again whose process has stopped or was killed."""
+        node.start(self._group)
+
+    def heal(self) -> None:
+        """Ends every fault that can end: no cut, no loss, nobody stands still."""
+        self.network.heal_all()
+        for node in self.nodes:
+            node.thaw()
+        for master in self.masters.values():
+            if master.store is not None and master.running:
+                master.store.link.heal()
+
+    def restart_dead(self) -> None:
+        """Starts whatever does not run."""
+        for node in self.nodes:
+            if not node.running:
+                node.start(self._group)
+
+    @property
+    def nodes(self) -> list[SimNode]:
+        """All masters and workers."""
+        return [*self.masters.values(), *self.workers.values()]
+
+    def journal(self, partition: int = 0) -> list[bytes]:
+        """All batches of a partition that are stored, in order."""
+        batches = self.store.partitions[partition].batches
+        return [batches[number] for number in sorted(batches)]
+
+    # For what runs inside.
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the masters listen."""
+        return [master.host for master in self.masters.values()]
+
+    def rng(self, name: str) -> Random:
+        """Randomness for one actor: its draws do not depend on what the others do."""
+        return Random(f"{self._seed}/{name}")
+
+    def announcer(self, process: Process) -> Callable[[str, Mapping[str, object]], None]:
+        """Notes what a process announces, while it lives."""
+
+        def announce(event: str, fields: Mapping[str, object]) -> None:
+            if not process.killed:
+                now_s = asyncio.get_running_loop().time()
+                self.announcements.append(Announcement(now_s, process.name, event, dict(fields)))
+
+        return announce
+
+    async def close(self) -> None:
+        """Closes the clients and kills the rest. Idempotent."""
+        while self._clients:
+            await self._clients.pop().close()
+        for node in self.nodes:
+            node.kill()
+        for node in self.nodes:
+            await node.process.join()
+
+
+@asynccontextmanager
+async def simulated_cluster(
+    *,
+    seed: int,
+    jobs: Iterable[JobDef[..., Any]],
+    masters: int = 3,
+    workers: int = 2,
+    partitions: int = 1,
+    slots: int = 4,
+) -> AsyncIterator[SimCluster]:
+    """A cluster whose processes start now and end with the block.
+
+    Args:
+        seed: Of all randomness in it.
+        jobs: What its workers serve.
+        masters: How many masters.
+        workers: How many workers.
+        partitions: How many partitions.
+        slots: How many jobs each worker runs at once.
+    """
+    async with asyncio.TaskGroup() as group:
+        cluster = SimCluster(
+            group,
+            seed,
+            jobs=jobs,
+            masters=masters,
+            workers=workers,
+            partitions=partitions,
+            slots=slots,
+        )
+        cluster.restart_dead()
+        try:
+            yield cluster
+        finally:
+            await cluster.close()
