@@ -367,8 +367,13 @@ def _free_ports(count: int) -> list[int]:
 
 def _issue_certificates(directory: Path) -> TlsFiles:
     """One certificate of a new authority, for the members and the client alike."""
-    # Only those who ask for TLS need the library.
-    import trustme
+    try:
+        # Only those who ask for TLS need the library.
+        import trustme
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            "expected to make certificates, but trustme is not installed; pip install trustme"
+        ) from error
 
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1", "localhost")
