@@ -106,5 +106,6 @@ class ClusterApi:
                 if worker is not None:
                     worker.leases += session.leases
                     worker.draining = session.draining
-                    worker.heartbeat_age_ms = now_ms - session.heard_ms
+                    if session.heartbeat_ms:
+                        worker.heartbeat_age_ms = now_ms - session.heartbeat_ms
         return list(workers.values())

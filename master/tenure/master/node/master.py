@@ -5,9 +5,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tenure.master.core.partition import PartitionConfig
-
 from tenure.master.backend.errors import StoreUnavailable
+from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Candidate, Member
 from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.hub import WorkerHub

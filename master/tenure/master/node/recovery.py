@@ -1,11 +1,13 @@
 """From the journal to a partition's state: snapshot, then every batch after it, verified."""
 
 import asyncio
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
-from tenure.master.core.partition import Partition, PartitionConfig
 
+from tenure.master.core.config import PartitionConfig
+from tenure.master.core.event import DurableEvent, TermClosed
+from tenure.master.core.partition import Partition
 from tenure.master.journal.codec import decode_events
 from tenure.master.journal.frame import Chain, open_snapshot
 from tenure.master.journal.port import Journal
@@ -14,14 +16,26 @@ from tenure.master.journal.port import Journal
 _EVENTS_A_TURN: Final = 16
 
 
-async def recover(journal: Journal, config: PartitionConfig) -> tuple[Partition, Chain]:
+class Recovered(NamedTuple):
+    """A partition as its journal tells it.
+
+    Attributes:
+        partition: Ready for its first command.
+        chain: The journal's open end.
+        closed: Whether the last thing journaled was a TermClosed: nobody could have been granted
+            anything since, so the next term needs no window.
+    """
+
+    partition: Partition
+    chain: Chain
+    closed: bool
+
+
+async def recover(journal: Journal, config: PartitionConfig) -> Recovered:
     """Rebuilds a partition from its journal, reading linearizably.
 
     Call it only after the office was won: what is read then includes all that any earlier term
     has committed.
-
-    Returns:
-        The partition, ready for its first command, and the journal's open end.
 
     Raises:
         CorruptJournal: A gap, a broken chain or a bad checksum.
@@ -38,14 +52,16 @@ async def recover(journal: Journal, config: PartitionConfig) -> tuple[Partition,
             await asyncio.sleep(0)
         chain = Chain.after_snapshot(snapshot.manifest)
     replayed = 0
+    last: DurableEvent | None = None
     async for sealed in journal.read(chain.number):
         batch = chain.follow(sealed)
         for seq, event in enumerate(decode_events(batch.events), batch.first_seq):
             partition.replay(event, seq)
+            last = event
             replayed += 1
             if replayed % _EVENTS_A_TURN == 0:
                 await asyncio.sleep(0)
     partition.finish_replay()
     if chain.next_seq is None:
         chain.next_seq = partition.next_seq
-    return partition, chain
+    return Recovered(partition, chain, isinstance(last, TermClosed))

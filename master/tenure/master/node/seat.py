@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tenure.master.core.partition import Partition, PartitionConfig
-
 from tenure.master.backend.errors import (
     CorruptJournal,
     FormatTooNew,
@@ -23,6 +21,8 @@ from tenure.master.backend.errors import (
     StoreIoError,
     StoreUnavailable,
 )
+from tenure.master.core.config import PartitionConfig
+from tenure.master.core.partition import Partition
 from tenure.master.election.port import Election, Office
 from tenure.master.journal.frame import Chain
 from tenure.master.journal.port import HaltRecord, Journal
@@ -205,16 +205,17 @@ class Seat:
     async def _reign(self, tasks: asyncio.TaskGroup, office: Office, keeper: Keeper) -> None:
         around = self._around
         config = around.config(self.partition)
-        partition, chain = await recover(self._journal, config)
+        partition, chain, closed = await recover(self._journal, config)
         log_bytes = await self._journal.log_bytes()
         clock = TermClock(
             around.clock, stamp_ms=partition.stamp_ms, walls_ms=around.roster.walls_ms()
         )
         term = self._make_term(office, keeper, partition, chain, clock)
         tasks.create_task(term.gate.run())
-        window = not partition.closed_in_order and partition.stats().running > 0
+        window = not closed and partition.stats().running > 0
         self._term, self._keeper = term, keeper
         await term.begin(around.roster.me.incarnation, window=window)
+        around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
         around.roster.leaders.pop(self.partition, None)
         around.roster.terms[self.partition] = term
         self._role = _Role.PARTITION_ROLE_SERVING
@@ -228,6 +229,7 @@ class Seat:
         await self._stopping.wait()
         owner.cancel()
         await term.close()
+        around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
         raise _SteppedDown
 
     def _make_term(

@@ -12,9 +12,7 @@ everything else, so what arrives meanwhile is one batch for the next turn.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final
-
-from tenure.master.core.partition import Partition
+from typing import Final, cast
 
 from tenure.master.core.command import (
     CloseTerm,
@@ -37,6 +35,8 @@ from tenure.master.core.effect import (
     SendRevokes,
     SendVerdicts,
 )
+from tenure.master.core.event import DurableEvent
+from tenure.master.core.partition import Partition
 from tenure.master.node.clock import TermClock
 from tenure.master.node.delivery import Delivery
 from tenure.master.node.gate import CommitGate
@@ -107,7 +107,11 @@ class Term:
         self._announce = announce
         self._delivery = Delivery(partition=self.number, token=token, hub=hub)
         self.waiters = self._delivery.waiters
-        self.watch = Watch(number=self.number)
+        self.watch = Watch(
+            number=self.number,
+            committed_seq=lambda: gate.committed_seq,
+            record_changes=partition.watch_changes,
+        )
         self._inbox: deque[tuple[Command, Answer]] = deque()
         self._applied_answers: dict[int, Answer] = {}
         self._answer_number = 0
@@ -255,6 +259,7 @@ class Term:
             answer(unknown)
         self._applied_answers.clear()
         self.waiters.abandon(error)
+        self.watch.abandon(error)
 
     def _turn(self) -> None:
         now_ms = self.clock.now_ms()
@@ -286,14 +291,16 @@ class Term:
             if seq != partition.next_seq - 1:
                 # It got a seq: it is durable.
                 seq += 1
-                self.gate.add(event)
+                self.gate.add(cast(DurableEvent, event))
         for effect in decision.effects:
             if isinstance(effect, SendAssignment) and not effect.write_ahead:
                 self._release(effect)
             else:
                 self.gate.hold(seq, lambda effect=effect: self._release(effect))  # type: ignore[misc]
-        if answer is not _ignore:
-            self._hold_answer(answer, decision.reply)
+        self._hold_answer(answer, decision.reply)
+        if self.watch.on:
+            changes = partition.drain_changes()
+            self.gate.hold(seq, lambda: self.watch.record(changes))
 
     def _hold_answer(self, answer: Answer, reply: Reply | TenureError) -> None:
         if answer is _ignore:

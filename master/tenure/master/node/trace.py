@@ -1,10 +1,11 @@
-"""A trace of appends for those who kill masters: which batch was on its way at the end.
+"""A trace for those who kill masters: which batch was on its way at the end, and what was known.
 
 Set ``TENURE_TRACE`` to a file's path; each append then writes one JSON line before it is sent and
-one after it has committed.
+one after it has committed, and each term the hash of its state at its beginning and its end.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -28,22 +29,27 @@ class Trace:
     def append_sent(self, partition: int, number: int, last_seq: int) -> None:
         """A batch is about to be sent to the store."""
         if self._file is not None:
-            self._write("append_sent", partition, number, last_seq)
+            self._write("append_sent", partition, number=number, last_seq=last_seq)
 
     def append_committed(self, partition: int, number: int, last_seq: int) -> None:
         """A batch has committed; what waited for it has not been released yet."""
         if self._file is not None:
-            self._write("append_committed", partition, number, last_seq)
+            self._write("append_committed", partition, number=number, last_seq=last_seq)
 
-    def _write(self, event: str, partition: int, number: int, last_seq: int) -> None:
+    def state(self, partition: int, last_seq: int, state_hash: Callable[[], bytes]) -> None:
+        """The whole state after an event; it is hashed only if somebody traces."""
+        if self._file is not None:
+            text = state_hash().hex()
+            self._write("state", partition, last_seq=last_seq, hash=text)
+
+    def _write(self, event: str, partition: int, **fields: int | str) -> None:
         if self._file is None:
             return
         row = {
             "boot_ms": self._clock.boot_ms(),
             "event": event,
             "partition": partition,
-            "number": number,
-            "last_seq": last_seq,
+            **fields,
         }
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()

@@ -7,9 +7,11 @@ before, is CURSOR_EXPIRED: list, then watch from there.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+from collections.abc import AsyncIterator, Callable
+from typing import Final
 
+from tenure.master.core.state import JobChange
+from tenure.master.node.translate import wire_enum
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.refusal import Reason
 from tenure.v1 import jobs_pb2
@@ -18,41 +20,37 @@ _CHANGES_KEPT: Final = 20_000
 _CHANGES_A_MESSAGE: Final = 500
 
 
-class Change(NamedTuple):
-    """One committed change of a job."""
-
-    seq: int
-    job_id: str
-    state: int
-    name: str
-    queue: str
-    tenant: str
-    changed_ms: int
-
-
 class Watch:
     """The changes of one term, and who follows them.
 
     Args:
         number: The partition.
+        committed_seq: How far the commits have come.
+        record_changes: Told when changes must be remembered from now on.
     """
 
-    def __init__(self, *, number: int) -> None:
+    def __init__(
+        self,
+        *,
+        number: int,
+        committed_seq: Callable[[], int],
+        record_changes: Callable[[bool], None],
+    ) -> None:
         self._number = number
-        self._changes: deque[Change] = deque(maxlen=_CHANGES_KEPT)
+        self._committed_seq = committed_seq
+        self._record_changes = record_changes
+        self._changes: deque[JobChange] = deque(maxlen=_CHANGES_KEPT)
         self._from_seq: int | None = None
         self._followers: set[asyncio.Event] = set()
         self._error: TenureError | None = None
-        self.committed_seq = 0
 
     @property
     def on(self) -> bool:
         """Whether changes must be recorded."""
         return self._from_seq is not None
 
-    def record(self, changes: list[Change], committed_seq: int) -> None:
-        """Takes changes that have committed, and how far the commits have come."""
-        self.committed_seq = committed_seq
+    def record(self, changes: list[JobChange]) -> None:
+        """Takes changes that have committed."""
         if not changes:
             return
         kept = self._changes
@@ -79,8 +77,9 @@ class Watch:
             TenureError: The leader stepped down.
         """
         if self._from_seq is None:
-            self._from_seq = self.committed_seq
-        seq = self.committed_seq if after_seq is None else after_seq
+            self._from_seq = self._committed_seq()
+            self._record_changes(True)
+        seq = self._committed_seq() if after_seq is None else after_seq
         wake = asyncio.Event()
         self._followers.add(wake)
         try:
@@ -101,14 +100,14 @@ class Watch:
         finally:
             self._followers.discard(wake)
 
-    def _message(self, changes: list[Change], seq: int) -> jobs_pb2.WatchJobsResponse:
+    def _message(self, changes: list[JobChange], seq: int) -> jobs_pb2.WatchJobsResponse:
         response = jobs_pb2.WatchJobsResponse()
         response.position.partition = self._number
         response.position.seq = seq
         for change in changes:
             row = response.changes.add(
                 job_id=change.job_id,
-                state=change.state,
+                state=wire_enum(change.state),
                 name=change.name,
                 queue=change.queue,
                 seq=change.seq,
@@ -117,9 +116,9 @@ class Watch:
         return response
 
 
-def _matches(change: Change, wanted: jobs_pb2.JobFilter) -> bool:
+def _matches(change: JobChange, wanted: jobs_pb2.JobFilter) -> bool:
     return (
-        (not wanted.states or change.state in wanted.states)
+        (not wanted.states or wire_enum(change.state) in wanted.states)
         and wanted.queue in ("", change.queue)
         and wanted.name in ("", change.name)
         and wanted.tenant in ("", change.tenant)

@@ -4,15 +4,23 @@ import asyncio
 
 import pytest
 
-from tenure.master.node.watch import Change, Watch
+from tenure.master.core.state import JobChange
+from tenure.master.node.watch import Watch
 from tenure.protocol.errors import Rejected, Unavailable
+from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import JobState
 from tenure.testing.loop import run_virtual
 from tenure.v1 import jobs_pb2
 
 
-def _change(seq: int, queue: str = "default") -> Change:
-    return Change(seq, f"job-{seq}", 3, "app.f", queue, "default", 1_000)
+def _change(seq: int, queue: str = "default") -> JobChange:
+    job_id = JobId(f"job-{seq}")
+    return JobChange(job_id, JobState.PENDING, "app.f", queue, "default", 1_000, seq)
+
+
+def _watch(committed_seq: int = 0) -> Watch:
+    return Watch(number=0, committed_seq=lambda: committed_seq, record_changes=lambda watched: None)
 
 
 async def _take(watch: Watch, count: int, after_seq: int | None, queue: str = "") -> list[str]:
@@ -28,14 +36,13 @@ def test_a_watch_sees_what_comes_after_it_began() -> None:
     """From now on means: every later change, once, in order."""
 
     async def main() -> list[str]:
-        watch = Watch(number=0)
-        watch.committed_seq = 5
+        watch = _watch(5)
         async with asyncio.TaskGroup() as tasks:
             taking = tasks.create_task(_take(watch, 3, None))
             await asyncio.sleep(0)
-            watch.record([_change(6), _change(7)], 7)
+            watch.record([_change(6), _change(7)])
             await asyncio.sleep(0)
-            watch.record([_change(8)], 8)
+            watch.record([_change(8)])
         return taking.result()
 
     assert run_virtual(main) == ["job-6", "job-7", "job-8"]
@@ -45,13 +52,13 @@ def test_a_cursor_resumes() -> None:
     """A watch that broke goes on behind its cursor without a gap."""
 
     async def main() -> list[str]:
-        watch = Watch(number=0)
+        watch = _watch()
         async with asyncio.TaskGroup() as tasks:
             first = tasks.create_task(_take(watch, 1, None))
             await asyncio.sleep(0)
-            watch.record([_change(1)], 1)
+            watch.record([_change(1)])
             await first
-            watch.record([_change(2), _change(3)], 3)
+            watch.record([_change(2), _change(3)])
             return await _take(watch, 2, 1)
 
     assert run_virtual(main) == ["job-2", "job-3"]
@@ -61,11 +68,11 @@ def test_a_filter_leaves_out_the_rest() -> None:
     """Only matching jobs are told."""
 
     async def main() -> list[str]:
-        watch = Watch(number=0)
+        watch = _watch()
         async with asyncio.TaskGroup() as tasks:
             taking = tasks.create_task(_take(watch, 1, None, queue="mail"))
             await asyncio.sleep(0)
-            watch.record([_change(1), _change(2, "mail")], 2)
+            watch.record([_change(1), _change(2, "mail")])
         return taking.result()
 
     assert run_virtual(main) == ["job-2"]
@@ -75,8 +82,7 @@ def test_a_cursor_behind_the_ring_is_expired() -> None:
     """What is no longer known is refused, never skipped."""
 
     async def main() -> None:
-        watch = Watch(number=0)
-        watch.committed_seq = 100
+        watch = _watch(100)
         async for _ in watch.follow(jobs_pb2.JobFilter(), None):
             break
         with pytest.raises(Rejected) as caught:
@@ -89,13 +95,15 @@ def test_a_cursor_behind_the_ring_is_expired() -> None:
 def test_followers_learn_that_the_term_ended() -> None:
     """A watch ends with the reason, not in silence."""
 
+    async def followed(watch: Watch) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_take(watch, 1, None))
+            await asyncio.sleep(0)
+            watch.abandon(Unavailable("stepped down", reason=Reason.NOT_LEADER))
+
     async def main() -> None:
-        watch = Watch(number=0)
         with pytest.raises(ExceptionGroup) as caught:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_take(watch, 1, None))
-                await asyncio.sleep(0)
-                watch.abandon(Unavailable("stepped down", reason=Reason.NOT_LEADER))
+            await followed(_watch())
         assert caught.group_contains(Unavailable)
 
     run_virtual(main)
