@@ -49,7 +49,7 @@ def parse_url(url: str) -> Path:
     if not rest.strip("/"):
         raise _bad_url(url, "it names no file; write sqlite:///path/to/store.db")
     if not rest.startswith("/"):
-        raise _bad_url(url, f"its path needs a third slash; write sqlite:///{rest}")
+        raise _bad_url(url, f"it needs a third slash; write sqlite:///{rest}")
     if rest.endswith("/"):
         raise _bad_url(url, f"it names a directory; write {url}store.db")
     if "?" in rest or "#" in rest:

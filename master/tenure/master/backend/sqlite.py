@@ -140,13 +140,13 @@ class SqliteConnection:
         future: asyncio.Future[T] = self._loop.create_future()
         work = _Work(operation, future, size, atomic, frees)
         with self._admission:
-            if self._failure is not None:
-                raise _again(self._failure)
             if self._closing:
                 raise StoreIoError(
                     f"expected to use the store {self.path}, but it was closed",
                     reason=Reason.STORE_IO,
                 )
+            if self._failure is not None:
+                raise _again(self._failure)
             self._queue.put(work)
         return await future
 
@@ -156,6 +156,8 @@ class SqliteConnection:
             self._closing = True
             self._queue.put(None)
         await asyncio.shield(self._ended)
+        # It has said that it is done; what is left of it takes no time.
+        self._thread.join()
 
     # ---- the thread -----------------------------------------------------------------------------
 

@@ -12,9 +12,26 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[DurableEvent])
 
 
+def encode_event(event: DurableEvent) -> bytes:
+    """One event, to be joined with others into a batch."""
+    return _encoder.encode(event)
+
+
+def join_events(encoded: Sequence[bytes]) -> bytes:
+    """A batch's ``events`` field: a msgpack array of events that are already encoded."""
+    count = len(encoded)
+    if count < 16:
+        head = bytes([0x90 | count])
+    elif count < 1 << 16:
+        head = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        head = b"\xdd" + count.to_bytes(4, "big")
+    return head + b"".join(encoded)
+
+
 def encode_events(events: Sequence[DurableEvent]) -> bytes:
     """A batch's ``events`` field."""
-    return _encoder.encode(events)
+    return join_events([_encoder.encode(event) for event in events])
 
 
 def decode_events(data: bytes) -> list[DurableEvent]:
