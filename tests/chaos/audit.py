@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from tests.oracles.replay import check_replay
+from typing import Any
 
 from tests.oracles.executions import check_executions, duplicate_executions
 from tests.oracles.facts import Fact, Settled, Submitted, token_of
@@ -15,6 +14,7 @@ from tests.oracles.history import END, RESULT, START, SUBMIT, Row, read_history
 from tests.oracles.journal import BatchWritten, Change, check_chain, check_journal
 from tests.oracles.journal_facts import journal_facts
 from tests.oracles.leases import check_leases
+from tests.oracles.replay import check_replay
 from tests.oracles.results import check_echo, check_results
 from tests.oracles.submits import Present, check_failed_cancels, check_submits
 from tests.oracles.verdict import Violation, require
@@ -50,27 +50,41 @@ class Audit:
         )
 
 
-def audit_etcd(history: Path, changes: Sequence[Change], *, failovers: int) -> Audit:
+def audit_etcd(
+    history: Path, changes: Sequence[Change], hashes: Mapping[int, str], *, failovers: int
+) -> Audit:
     """Check a run on etcd by what the watch saw from revision 1 on.
+
+    Args:
+        history: The directory of the recorders' files.
+        changes: All of them, of one partition.
+        hashes: What leaders traced of their state (``live_hashes``).
+        failovers: How many may have caught a first grant's event uncommitted.
 
     Raises:
         InvariantBroken: with the first violations.
     """
     batches = [change.data for change in changes if isinstance(change, BatchWritten)]
-    return _audit(history, batches, check_journal(changes), failovers)
+    return _audit(history, batches, check_journal(changes), hashes, failovers)
 
 
-def audit_sqlite(history: Path, batches: Sequence[bytes], *, failovers: int) -> Audit:
+def audit_sqlite(
+    history: Path, batches: Sequence[bytes], hashes: Mapping[int, str], *, failovers: int
+) -> Audit:
     """Check a run on SQLite by the journal that is left (it was not truncated).
 
     Raises:
         InvariantBroken: with the first violations.
     """
-    return _audit(history, batches, check_chain(0, batches), failovers)
+    return _audit(history, batches, check_chain(0, batches), hashes, failovers)
 
 
 def _audit(
-    history: Path, batches: Sequence[bytes], found: list[Violation], failovers: int
+    history: Path,
+    batches: Sequence[bytes],
+    found: list[Violation],
+    hashes: Mapping[int, str],
+    failovers: int,
 ) -> Audit:
     rows = read_history(history)
     facts = journal_facts(batches)
@@ -86,7 +100,7 @@ def _audit(
             *check_echo(rows),
             *check_leases(rows, facts),
             *check_executions(rows, facts, failovers=failovers),
-            *check_replay(batches, present, facts),
+            *check_replay(batches, present, facts, hashes),
             *_unread(rows),
         ]
     )
@@ -149,18 +163,33 @@ def running_at(rows: Sequence[Row], at_ms: float) -> int:
     return sum(row.f == END and row.boottime > at_ms and row.lease in began for row in rows)
 
 
+def live_hashes(traces: Iterable[Path]) -> dict[int, str]:
+    """By seq: the hash of the state that a leader had there, at the ends of its terms."""
+    return {
+        row["last_seq"]: row["hash"]
+        for trace in traces
+        for row in trace_rows(trace)
+        if row["event"] == "state"
+    }
+
+
 def in_flight(trace: Path) -> list[int]:
     """Batches that a dead master had sent and not seen committed."""
     sent: dict[int, None] = {}
-    if not trace.exists():
-        return []
-    for line in trace.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
+    for row in trace_rows(trace):
         if row["event"] == "append_sent":
             sent[row["number"]] = None
         elif row["event"] == "append_committed":
             sent.pop(row["number"], None)
     return list(sent)
+
+
+def trace_rows(trace: Path) -> Iterator[dict[str, Any]]:
+    """What a master wrote while it could; a last line may be torn."""
+    if not trace.exists():
+        return
+    for line in trace.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return

@@ -147,9 +147,16 @@ class Cluster:
         """What is found in the events.
 
         Raises:
-            Expired: it is not found in time.
+            Expired: it is not found in time, or a process failed before.
         """
-        found = self.timeline.wait(look, timeout_s)
+
+        def look_or_give_up(events: list[Event]) -> tuple[T | None] | None:
+            found = look(events)
+            if found is not None:
+                return (found,)
+            return (None,) if any(p.crashed for p in self.processes.values()) else None
+
+        (found,) = self.timeline.wait(look_or_give_up, timeout_s) or (None,)
         if found is None:
             raise Expired(f"{what} did not come within {timeout_s} s\n{self.story()}")
         return found

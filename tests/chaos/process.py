@@ -131,8 +131,7 @@ class Process:
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
-        self.started_ms = boottime_ms()
-        self.killed_ms = 0.0
+        self._told_to_end = False
         self._reader = threading.Thread(target=self._read, name=f"stdout of {name}", daemon=True)
         self._reader.start()
 
@@ -146,6 +145,11 @@ class Process:
         """Whether it has not ended (a frozen one has not)."""
         return self.process.poll() is None
 
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended in error and nobody had told it to."""
+        return not self._told_to_end and self.process.poll() not in (None, 0)
+
     def events(self, name: str = "") -> list[Event]:
         """What this very process has said, all of it or one kind."""
         return [
@@ -156,14 +160,16 @@ class Process:
 
     def kill(self) -> float:
         """SIGKILL, and wait until it is gone. Returns the boot clock just before, in ms."""
-        self.killed_ms = boottime_ms()
+        at_ms = boottime_ms()
+        self._told_to_end = True
         self._signal(signal.SIGKILL)
         self.process.wait()
-        return self.killed_ms
+        return at_ms
 
     def terminate(self) -> float:
         """SIGTERM; returns the boot clock just before, in ms."""
         at_ms = boottime_ms()
+        self._told_to_end = True
         self._signal(signal.SIGTERM)
         return at_ms
 
@@ -227,4 +233,6 @@ class Process:
             except ValueError:
                 fields = {"event": "text", "line": line.decode(errors="replace")}
             self._timeline.add(Event(boottime_ms(), self.log.name, fields))
+        # Its stdout is closed, so it ends now or has ended: those who wait for it look again.
+        self.process.wait()
         self._timeline.nudge()

@@ -21,6 +21,7 @@ from tests.chaos.audit import (
     audit_sqlite,
     first_start,
     in_flight,
+    live_hashes,
     running_at,
 )
 from tests.chaos.cluster import Cluster
@@ -113,7 +114,12 @@ class Stage:
         changes = self.watch.finish()
         if self.watch.halted:
             raise AssertionError(f"partitions were halted: {self.watch.halted}")
-        audit = audit_etcd(self.cluster.history, changes, failovers=len(self.failovers))
+        audit = audit_etcd(
+            self.cluster.history,
+            changes,
+            live_hashes(self.cluster.traces.values()),
+            failovers=len(self.failovers),
+        )
         for failover, trace in self.traces:
             failover.in_flight = len(in_flight(trace))
         for failover in self.failovers:
@@ -380,7 +386,8 @@ def sqlite_killed(directory: Path) -> Report:
     remains = read_remains(path)
     if remains.first != 0:
         raise AssertionError("the journal was truncated: this audit needs all of it")
-    audit = audit_sqlite(history, remains.batches, failovers=len(failovers))
+    hashes = live_hashes(cluster.traces.values())
+    audit = audit_sqlite(history, remains.batches, hashes, failovers=len(failovers))
     for failover in failovers:
         failover.running = running_at(audit.rows, failover.at_ms)
         failover.first_grant_ms = first_start(audit.rows, failover.term) - failover.at_ms

@@ -1,8 +1,7 @@
 """Facts from a journal's bytes, decoded here by position: the product's event types are not used.
 
 A batch's body is a msgpack array of events, each an array whose first entry names it. A grant's
-run, and the lease under which a result was accepted, are not written out: they follow from the
-events before, so they are tracked here too.
+run is not written out: it follows from the events before, so it is tracked here too.
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ class _Reader:
     def __init__(self) -> None:
         self.facts: list[Fact] = []
         self._runs: dict[str, int] = {}
-        self._newest: dict[str, str] = {}
         self._open: set[str] = set()
         self._charged: dict[str, tuple[int, int]] = {}
         self._readers: dict[str, Callable[[int, list[Any]], None]] = {
@@ -81,21 +79,21 @@ class _Reader:
         token, first_lease_seq, jobs, attempts = event[2], event[7], event[8], event[9]
         for index, (job, attempt) in enumerate(zip(jobs, attempts, strict=True)):
             lease = fence([token, first_lease_seq + index, self._runs.get(job, 0)])
-            self._note_open(job, lease)
+            self._open.add(lease)
             self.facts.append(Granted(seq, job, lease, attempt))
 
     def _adopted(self, seq: int, event: list[Any]) -> None:
         for job, lease, attempt, _granted, _started in event[4]:
             text = fence(lease)
-            self._note_open(job, text)
+            self._open.add(text)
             self.facts.append(Adopted(seq, job, text, attempt))
 
     def _completed(self, seq: int, event: list[Any]) -> None:
-        for job, _started, result, _content_type in event[2]:
-            lease = self._newest.get(job, "")
-            self._close(seq, job, lease, "")
+        for job, lease, _started, result, _content_type in event[2]:
+            text = fence(lease)
+            self._close(seq, job, text, "")
             content = hash_of(_decode(result)) if result else ""
-            self._settle(seq, job, lease, "COMPLETED", content)
+            self._settle(seq, job, text, "COMPLETED", content)
 
     def _ended(self, seq: int, event: list[Any]) -> None:
         for row in event[2]:
@@ -124,10 +122,6 @@ class _Reader:
         for job, run in event[2]:
             self._runs[job] = run
             self._charged.pop(job, None)
-
-    def _note_open(self, job: str, lease: str) -> None:
-        self._newest[job] = lease
-        self._open.add(lease)
 
     def _close(self, seq: int, job: str, lease: str, charged: str) -> None:
         # A result that saves the work of a lease closed before closes nothing.

@@ -76,10 +76,10 @@ def ended(job_id: JobId, lease: Lease, state: JobState, losses: int) -> event.At
     return event.AttemptsEnded(now_ms=0, rows=[row])
 
 
-def completed(job_id: JobId) -> event.JobsCompleted:
+def completed(job_id: JobId, lease: Lease) -> event.JobsCompleted:
     """One accepted result."""
     result = msgspec.msgpack.encode(f"text {job_id}")
-    return event.JobsCompleted(now_ms=0, rows=[event.CompletedRow(job_id, 0, result, "")])
+    return event.JobsCompleted(now_ms=0, rows=[event.CompletedRow(job_id, lease, 0, result, "")])
 
 
 def opened(token: Token) -> event.TermOpened:
@@ -107,7 +107,7 @@ def test_facts_are_what_was_written() -> None:
         sealed(
             [opened(FIRST), submitted()],
             [granted(FIRST, 1, [A], 1), ended(A, first, JobState.RETRYING, 1)],
-            [opened(SECOND), granted(SECOND, 1, [A, B], 2), completed(A)],
+            [opened(SECOND), granted(SECOND, 1, [A, B], 2), completed(A, second)],
             [event.LeasesAdopted(now_ms=0, incarnation="i", worker="w", rows=[adopted])],
             [event.JobsCancelled(now_ms=0, job_ids=[B], reason="")],
             [event.JobsRequeued(now_ms=0, rows=[event.RequeuedRow(B, 1)])],
