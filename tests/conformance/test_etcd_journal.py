@@ -435,8 +435,10 @@ def test_a_full_store_keeps_the_term_and_takes_truncations() -> None:
                         await MUTATIONS[kind](journal, office.token)
                 await office.renew()
                 await office.verify()
-                with pytest.raises(StoreFull):
+                with pytest.raises(StoreUnavailable, match="space"):
                     await store.election(1).campaign()
+                with pytest.raises(StoreUnavailable, match="space"):
+                    await store.register(ALICE, "0", 1)
                 assert await journal.last_number() == number
                 assert await journal.truncate(office.token, number) == number
                 await client.defragment(cluster.endpoints[0])

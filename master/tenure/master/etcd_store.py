@@ -15,9 +15,9 @@ from tenure.etcdapi import etcd_pb2 as pb
 from tenure.master.backend.errors import FormatTooNew, StoreMismatch
 from tenure.master.backend.etcd import operation as op
 from tenure.master.backend.etcd.client import EtcdClient, EtcdTls
-from tenure.master.backend.etcd.errors import EtcdError, LeaseExists, LeaseNotFound
+from tenure.master.backend.etcd.errors import EtcdError, LeaseExists, LeaseNotFound, NoSpace
 from tenure.master.backend.etcd.keyspace import DEFAULT_PREFIX, ClusterKeys
-from tenure.master.backend.etcd.resolution import failed, resolve
+from tenure.master.backend.etcd.resolution import failed, resolve, unavailable
 from tenure.master.election.etcd import OFFICE_TTL_S, EtcdElection
 from tenure.master.election.port import Candidate, Member
 from tenure.master.journal.etcd import EtcdJournal
@@ -145,6 +145,9 @@ class EtcdStore:
             # Putting the same value twice is harmless.
             guard = self._keys.epoch_is(self._epoch)
             answer = await resolve(lambda: self._client.txn([guard], [put]), action)
+        except NoSpace as error:
+            # A key that is there already lives on: its lease has been renewed.
+            raise unavailable(action, error) from error
         except EtcdError as error:
             raise failed(action, error) from error
         if not answer.succeeded:

@@ -33,10 +33,11 @@ from tenure.master.backend.etcd.errors import (
     EtcdError,
     LeaseExists,
     LeaseNotFound,
+    NoSpace,
     Unavailable,
 )
 from tenure.master.backend.etcd.keyspace import PartitionKeys
-from tenure.master.backend.etcd.resolution import failed, resolve
+from tenure.master.backend.etcd.resolution import failed, resolve, unavailable
 from tenure.master.election.port import Candidate, Leader
 from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason
@@ -151,6 +152,9 @@ class EtcdElection:
         action = f"campaign for partition {self._keys.partition}"
         try:
             return await self._campaign(action)
+        except NoSpace as error:
+            # Etcd grants no lease now; nobody can lead until an operator has made space.
+            raise unavailable(action, error) from error
         except EtcdError as error:
             raise failed(action, error) from error
 

@@ -54,9 +54,9 @@ async def resolve(call: Callable[[], Awaitable[_T]], action: str) -> _T:
 
 
 def unavailable(action: str, error: EtcdError) -> StoreUnavailable:
-    """Etcd did not answer."""
+    """Etcd did not answer, or cannot do it now."""
     return StoreUnavailable(
-        f"expected to {action}, but etcd did not answer: {error}",
+        f"expected to {action}, but etcd did not do it: {error}",
         reason=Reason.STORE_UNAVAILABLE,
     )
 
