@@ -186,10 +186,8 @@ class AsyncClient:
         wire, key = job.wire, job.settings.key
         rows = [Row(wire, encode_args(job, tuple(args), {}), key) for args in calls]
         await self._started().submitter.submit(rows)
-        handles = [
-            AsyncJobHandle[R](self, row.job_id, job.name, job)
-            for row in rows
-            if row.refusal is None
+        handles: Sequence[AsyncJobHandle[R]] = [
+            AsyncJobHandle(self, row.job_id, job.name, job) for row in rows if row.refusal is None
         ]
         if len(handles) < len(rows):
             errors = {

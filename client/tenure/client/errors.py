@@ -113,7 +113,7 @@ class WaitTimeout(Unavailable, TimeoutError):
     def __init__(self, job_id: str, timeout_s: float) -> None:
         super().__init__(
             f"expected job {job_id} to end within {timeout_s:g} s, but it has not; "
-            "it goes on, so wait longer or cancel it",
+            f"it goes on: wait longer, or see `tenure jobs get {job_id}`",
             reason=Reason.DEADLINE_EXCEEDED,
             metadata={"job_id": job_id, "timeout_s": f"{timeout_s:g}"},
         )
