@@ -126,13 +126,13 @@ class Seat:
         while not self._stopping.is_set():
             try:
                 office, sent_ms = await self._campaign()
+                if office is None:
+                    await self._await_vacancy()
             except StoreUnavailable as error:
                 _log.warning("Cannot campaign: %s", error, extra=self._extra("campaign"))
                 await self._pause(_RETRY_MS)
                 continue
-            if office is None:
-                await self._await_vacancy()
-            else:
+            if office is not None:
                 await self._lead(office, sent_ms)
 
     async def _campaign(self) -> tuple[Office | None, int]:
