@@ -200,14 +200,20 @@ class Rig:
     # Executors.
 
     def begin(self, count: int = 1) -> list[HeldJob]:
-        """The next queued jobs begin, unless they were withdrawn."""
-        begun = []
+        """The next queued jobs begin, unless they were withdrawn or have lapsed."""
+        begun: list[HeldJob] = []
+        facts = []
         while self.queued and len(begun) < count:
             job = self.queued.pop(0)
-            if job.begin(self.now_ms):
+            if not job.begin(self.now_ms):
+                continue
+            if self.now_ms >= job.expires_ms:
+                facts.append((FactKind.UNSTARTED, job))
+            else:
+                facts.append((FactKind.STARTED, job))
                 begun.append(job)
         self.running.extend(begun)
-        self.arbiter.happened([(FactKind.STARTED, job) for job in begun])
+        self.arbiter.happened(facts)
         self._take_orders()
         return begun
 

@@ -237,4 +237,4 @@ class Worker(RuleBasedStateMachine):
 
 
 TestWorker = Worker.TestCase
-TestWorker.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestWorker.settings = settings(stateful_step_count=50)

@@ -1,0 +1,127 @@
+"""A real executor pool, and a test that waits for its facts."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tenure.client.codec import encode_args
+from tenure.protocol.fence import Lease
+from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.worker import app
+from tenure.worker.clock import SystemClock
+from tenure.worker.executor.pool import ExecutorPool
+from tenure.worker.held import AttemptResult, HeldJob, Terms
+from tenure.worker.port import FactKind
+from tests.unit.worker.masters import TOKEN, job_id
+
+APP = "tests.unit.worker.applications"
+JOBS = app.load(APP)
+WAIT_S = 30.0
+
+
+class ShiftedClock(SystemClock):
+    """The real clock, ahead by what the test wants: graces pass without waiting for them."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def boot_ms(self) -> int:
+        return super().boot_ms() + self.ahead_ms
+
+
+class Bench:
+    """The session's side of a pool."""
+
+    def __init__(self, slots: int, jobs: list[str]) -> None:
+        self.clock = ShiftedClock()
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        table = {name: JOBS[name] for name in jobs}
+        self.pool = ExecutorPool(table, APP, slots, self.clock, lambda: self._woken.put(None))
+        self.facts: list[tuple[FactKind, HeldJob]] = []
+        self._number = 0
+
+    def job(self, name: str, *args: Any, **fields: Any) -> HeldJob:
+        """A job to run, with fields of its terms or of the job itself."""
+        self._number += 1
+        terms = {
+            key: fields.pop(key)
+            for key in ("timeout_ms", "at_most_once", "non_retryable", "content_type")
+            if key in fields
+        }
+        payload = fields.pop("payload", None)
+        if payload is None:
+            payload = encode_args(JOBS[name], args, {})
+        return HeldJob(
+            job_id=job_id(self._number),
+            partition=0,
+            lease=Lease(TOKEN, self._number, 0),
+            terms=Terms(name, **terms),
+            payload=payload,
+            expires_ms=fields.pop("expires_ms", 1 << 60),
+            **fields,
+        )
+
+    def until(self, done: Callable[[], object]) -> None:
+        """Takes facts until something is so."""
+        while not done():
+            self._woken.get(timeout=WAIT_S)
+            self.facts.extend(self.pool.take_facts())
+
+    def run(self, *jobs: HeldJob) -> list[AttemptResult]:
+        """Runs jobs to their ends."""
+        self.pool.run(list(jobs))
+        self.until(lambda: all(self.kinds(job)[-1:] == [FactKind.ENDED] for job in jobs))
+        return [job.result for job in jobs if job.result is not None]
+
+    def result(self, name: str, *args: Any, **fields: Any) -> AttemptResult:
+        """Runs one job."""
+        (result,) = self.run(self.job(name, *args, **fields))
+        return result
+
+    def kinds(self, job: HeldJob) -> list[FactKind]:
+        """What was said of a job so far."""
+        return [kind for kind, known in self.facts if known is job]
+
+    def begin(self, job: HeldJob, started: Path) -> HeldJob:
+        """Runs a job until its code has touched the file."""
+        self.pool.run([job])
+        wait_for(started)
+        self.until(lambda: FactKind.STARTED in self.kinds(job))
+        return job
+
+    def pass_time(self, ms: int) -> None:
+        """Lets the pool see a later time."""
+        self.clock.ahead_ms += ms
+        self.pool.tick(self.clock.boot_ms())
+
+    def outcome_after(self, job: HeldJob, kind: FactKind) -> AttemptOutcome:
+        """The job's outcome once the fact has come."""
+        self.until(lambda: kind in self.kinds(job))
+        if job.result is None:
+            raise AssertionError(f"{job.job_id} has no result")
+        return job.result.outcome
+
+
+@contextmanager
+def bench(*jobs: str, slots: int = 2) -> Iterator[Bench]:
+    """A started pool for some of the test application's jobs."""
+    made = Bench(slots, list(jobs))
+    made.pool.start()
+    try:
+        yield made
+    finally:
+        made.pool.close()
+
+
+def wait_for(path: Path) -> None:
+    """Waits for another thread or process to create a file."""
+    tick = threading.Event()
+    end = time.monotonic() + WAIT_S
+    while not path.exists():
+        if time.monotonic() > end:
+            raise AssertionError(f"{path} never came")
+        tick.wait(0.005)
