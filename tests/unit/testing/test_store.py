@@ -141,14 +141,14 @@ def test_a_crashed_masters_last_words_count() -> None:
         office = await _won(alice)
         chain = await _chain(alice.journal(0))
         alice.link.delay_ms = 10
-        append = asyncio.ensure_future(
-            alice.journal(0).append(office.token, _seal(chain, office.token))
-        )
-        await CLOCK.sleep(5)
-        alice.crash()
-        await CLOCK.sleep(60_000)
-        assert not append.done()
-        append.cancel()
+        async with asyncio.TaskGroup() as group:
+            batch = _seal(chain, office.token)
+            append = group.create_task(alice.journal(0).append(office.token, batch))
+            await CLOCK.sleep(5)
+            alice.crash()
+            await CLOCK.sleep(60_000)
+            assert not append.done()
+            append.cancel()
         assert await _chain(bob.journal(0)) == chain
 
     run_virtual(main)
