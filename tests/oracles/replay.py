@@ -23,12 +23,16 @@ from tests.oracles.history import hash_of
 from tests.oracles.submits import Present
 from tests.oracles.verdict import Violation
 
+ONLY_PARTITION = PartitionConfig(partition=0, partitions=1)
+
 
 def check_replay(
     batches: Iterable[bytes],
     present: Sequence[Present],
     facts: Iterable[Fact],
     live_hashes: Mapping[int, str],
+    *,
+    config: PartitionConfig = ONLY_PARTITION,
 ) -> list[Violation]:
     """Replay a whole journal from batch 0.
 
@@ -37,9 +41,10 @@ def check_replay(
         present: The jobs by the oracles' own reading.
         facts: The same reading's facts.
         live_hashes: By seq: the hash of a live leader's state right after that event.
+        config: Which partition it is the journal of.
     """
-    partition = Partition(PartitionConfig(partition=0, partitions=1))
-    chain = Chain.start(0)
+    partition = Partition(config)
+    chain = Chain.start(config.partition)
     violations: list[Violation] = []
     unseen = dict(live_hashes)
     for number, data in enumerate(batches):

@@ -146,7 +146,7 @@ class SimMaster(SimNode):
             announce=cluster.announcer(process),
             version=VERSION,
             store_name="simulated",
-            trace=Trace(None, self.clock),
+            trace=_StateTrace(self.clock, cluster.state_hashes),
         )
         cluster.network.listen(self.host, process, full_names(services(node), PACKAGE))
         try:
@@ -204,6 +204,17 @@ class SimWorker(SimNode):
             await transport.close()
 
 
+class _StateTrace(Trace):
+    """Keeps the hashes of leaders' states for those who replay the journal."""
+
+    def __init__(self, clock: SimClock, hashes: dict[tuple[int, int], str]) -> None:
+        super().__init__(None, clock)
+        self._hashes = hashes
+
+    def state(self, partition: int, last_seq: int, state_hash: Callable[[], bytes]) -> None:
+        self._hashes[partition, last_seq] = state_hash().hex()
+
+
 class SimCluster:
     """Masters, workers, clients, their network and their store. Made by ``simulated_cluster``.
 
@@ -213,6 +224,7 @@ class SimCluster:
         masters: By name: ``m1``, ``m2``, …
         workers: By name: ``w1``, ``w2``, …
         announcements: What all processes said of themselves, in order.
+        state_hashes: By partition and seq: the hash of a leader's state right after that event.
     """
 
     def __init__(
@@ -234,6 +246,7 @@ class SimCluster:
         self.network = SimNetwork(self.rng("network"))
         self.store = SimStoreServer()
         self.announcements: list[Announcement] = []
+        self.state_hashes: dict[tuple[int, int], str] = {}
         self.masters = {f"m{n}": SimMaster(self, f"m{n}") for n in range(1, masters + 1)}
         self.workers = {f"w{n}": SimWorker(self, f"w{n}") for n in range(1, workers + 1)}
         self._clients: list[AsyncClient] = []

@@ -119,6 +119,11 @@ class _Exited(Exception):
 _PROCESS: Final[contextvars.ContextVar[Process]] = contextvars.ContextVar("process")
 
 
+def current_process() -> Process | None:
+    """The process that the running code belongs to."""
+    return _PROCESS.get(None)
+
+
 class _Step:
     """A callback of a process that is not run while the process is frozen."""
 

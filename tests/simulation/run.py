@@ -1,0 +1,169 @@
+"""A run of a simulated cluster under load, its history kept in memory, judged by the oracles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tenure.client import AsyncJob, AsyncJobHandle, JobFailed, Retry, TenureError, current_job, job
+from tenure.client.client import AsyncClient
+from tenure.client.errors import Reason
+from tenure.master.core.config import PartitionConfig
+from tenure.testing.clock import WALL_ORIGIN_MS
+from tenure.testing.cluster import SimCluster
+from tenure.testing.process import current_process
+from tests.chaos.audit import present_jobs
+from tests.oracles.executions import check_executions
+from tests.oracles.facts import Fact, TermBegan
+from tests.oracles.history import END, RESULT, START, SUBMIT, Kind, Row, hash_of
+from tests.oracles.journal import check_chain
+from tests.oracles.journal_facts import journal_facts
+from tests.oracles.leases import check_leases
+from tests.oracles.replay import check_replay
+from tests.oracles.results import check_echo, check_results
+from tests.oracles.submits import check_submits
+from tests.oracles.verdict import Violation, require
+
+#: Retries come at once and losses are no poison: a run has many of both.
+PATIENT = Retry(max_attempts=4, max_lost=10, backoff="none")
+#: After everything is whole again: the TTL of a lost lease, a failover, and the rest of the jobs.
+DRAIN_S = 120.0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The history of all processes of a run."""
+
+    rows: list[Row] = field(default_factory=list)
+    _calls: int = 0
+
+    def invoke(self, f: str, *, job: str = "", hash: str = "") -> int:
+        """An operation begins; its number."""
+        self._calls += 1
+        self.write("invoke", f, self._calls, job=job, hash=hash)
+        return self._calls
+
+    def observe(self, f: str, *, hash: str = "") -> None:
+        """The running job notes its start or its end."""
+        me = current_job()
+        self._calls += 1
+        self.write("ok", f, self._calls, job=me.id, lease=me.fence, attempt=me.attempt, hash=hash)
+
+    def write(self, kind: Kind, f: str, call: int, **fields: str | int) -> None:
+        """One row, at this moment of virtual time, by the process that runs now."""
+        process = current_process()
+        at_ms = asyncio.get_running_loop().time() * 1000
+        row = {
+            "wall": WALL_ORIGIN_MS + int(at_ms),
+            "boottime": at_ms,
+            "process": "client" if process is None else process.name,
+            "incarnation": str(id(process)),
+            "type": kind,
+            "f": f,
+            "call": call,
+            **fields,
+        }
+        self.rows.append(Row(**row))  # type: ignore[arg-type]
+
+
+class Run:
+    """The load on one cluster: jobs that return their argument after a while.
+
+    Attributes:
+        ledger: What clients and workers saw.
+        echo: The job.
+    """
+
+    def __init__(self) -> None:
+        ledger = self.ledger = Ledger()
+
+        @job(name="echo", retry=PATIENT)
+        async def echo(text: str, hold_s: float) -> str:
+            ledger.observe(START)
+            await asyncio.sleep(hold_s)
+            ledger.observe(END, hash=hash_of(text))
+            return text
+
+        self.echo: AsyncJob[[str, float], str] = echo
+
+    async def one(self, client: AsyncClient, text: str, hold_s: float) -> None:
+        """Submits one job and waits for its result."""
+        handle = await self.submit(client, text, hold_s)
+        if handle is not None:
+            await self.result(handle)
+
+    async def submit(
+        self, client: AsyncClient, text: str, hold_s: float
+    ) -> AsyncJobHandle[str] | None:
+        """Submits one job; None if nobody took it, or nobody knows."""
+        content = hash_of(text)
+        call = self.ledger.invoke(SUBMIT, hash=content)
+        try:
+            handle = await client.submit(self.echo, text, hold_s)
+        except TenureError as error:
+            kind: Kind = "info" if error.reason is Reason.OUTCOME_UNKNOWN else "fail"
+            self.ledger.write(kind, SUBMIT, call, hash=content, detail=str(error))
+            return None
+        self.ledger.write("ok", SUBMIT, call, job=handle.id, hash=content)
+        return handle
+
+    async def result(self, handle: AsyncJobHandle[str]) -> None:
+        """Waits for one result, as long as it takes."""
+        call = self.ledger.invoke(RESULT, job=handle.id)
+        state, content, detail = "COMPLETED", "", ""
+        try:
+            content = hash_of(await handle.result())
+        except JobFailed as error:
+            state, detail = "FAILED", str(error)
+        self.ledger.write(
+            "ok", RESULT, call, job=handle.id, hash=content, state=state, detail=detail
+        )
+
+    def judge(self, cluster: SimCluster) -> None:
+        """Holds the run to the invariants.
+
+        Raises:
+            InvariantBroken: With the first violations.
+        """
+        violations: list[Violation] = [
+            Violation("handler", "", repr(error)) for error in cluster.network.failures
+        ]
+        facts: list[Fact] = []
+        for partition in range(cluster.partitions):
+            batches = cluster.journal(partition)
+            violations += check_chain(partition, batches)
+            hashes = {
+                seq: text
+                for (number, seq), text in cluster.state_hashes.items()
+                if number == partition
+            }
+            found = journal_facts(batches)
+            config = PartitionConfig(partition=partition, partitions=cluster.partitions)
+            present = present_jobs(found)
+            violations += check_replay(batches, present, found, hashes, config=config)
+            facts += found
+        rows = self.ledger.rows
+        violations += check_submits(rows, present_jobs(facts)).violations
+        violations += check_results(rows, facts)
+        violations += check_echo(rows)
+        violations += check_leases(rows, facts)
+        violations += check_executions(rows, facts, failovers=terms(facts) - 1)
+        violations += _unread(rows)
+        require(violations)
+
+
+def terms(facts: Iterable[Fact]) -> int:
+    """How many terms a journal has seen."""
+    return sum(isinstance(fact, TermBegan) for fact in facts)
+
+
+def _unread(rows: Iterable[Row]) -> list[Violation]:
+    """After the drain every acknowledged job has been read as ended."""
+    acked = [row.job for row in rows if row.f == SUBMIT and row.type == "ok"]
+    read = {row.job for row in rows if row.f == RESULT and row.type == "ok"}
+    return [
+        Violation("S1", job_id, "nobody ever read how it ended")
+        for job_id in acked
+        if job_id not in read
+    ]

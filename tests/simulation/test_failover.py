@@ -1,0 +1,85 @@
+"""The shipped master, session and client through failovers, in one process on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+
+from tenure.client import AsyncClient
+from tenure.testing.cluster import simulated_cluster
+from tenure.testing.process import run_processes
+from tests.oracles.executions import duplicate_executions
+from tests.oracles.history import END, START
+from tests.simulation.faults import FAULTS, STORM_S, storm
+from tests.simulation.run import DRAIN_S, Run
+
+#: A leader is there again this long after a kill: 2 × TTL + 3 s.
+LEADER_S = 15.0
+
+
+def now_s() -> float:
+    """The virtual time."""
+    return asyncio.get_running_loop().time()
+
+
+def test_failover() -> None:
+    """Submit, kill the leader midway, read every result; what ran goes on and nothing is lost."""
+
+    async def main() -> None:
+        run = Run()
+        rows = run.ledger.rows
+        async with simulated_cluster(seed=1, jobs=[run.echo], slots=8) as cluster:
+            client = cluster.client()
+            leader = await cluster.elected()
+            async with asyncio.TaskGroup() as group:
+                for number in range(40):
+                    group.create_task(run.one(client, f"job {number}", 0.5 * number))
+                await asyncio.sleep(10)
+                leader.kill()
+                killed_s = now_s()
+                successor = await cluster.elected()
+                assert successor is not leader
+                assert now_s() - killed_s < LEADER_S
+                began = {row.lease for row in rows if row.f == START}
+                ended = {row.lease for row in rows if row.f == END}
+            run.judge(cluster)
+            # What ran when the successor took over was adopted by it, and ran once.
+            assert len(began - ended) >= 4
+            assert began - ended <= {row.lease for row in rows if row.f == END}
+            assert duplicate_executions(rows) == {}
+            assert len({row.job for row in rows if row.f == END}) == 40
+
+    run_processes(main)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_faults(seed: int) -> None:
+    """Whatever strikes: after it, every accepted job ends, once, and all invariants hold."""
+    run_processes(lambda: random_run(seed), limit_s=600)
+
+
+async def random_run(seed: int) -> None:
+    """A short load, one to three faults of random kinds and times, and the judgement."""
+    run = Run()
+    rng = Random(seed)
+    async with simulated_cluster(
+        seed=seed, jobs=[run.echo], partitions=rng.choice((1, 1, 2)), slots=4
+    ) as cluster:
+        clients = [cluster.client(), cluster.client()]
+        async with asyncio.timeout(STORM_S + DRAIN_S), asyncio.TaskGroup() as group:
+            for number in range(30):
+                group.create_task(late(run, clients[number % 2], number, rng))
+            await storm(cluster, rng, FAULTS)
+            cluster.heal()
+            cluster.restart_dead()
+        run.judge(cluster)
+
+
+async def late(run: Run, client: AsyncClient, number: int, rng: Random) -> None:
+    """Submits at some moment of the storm, and waits for the result."""
+    hold_s = rng.choice((0.0, 0.05, 1.0, rng.uniform(0, 20)))
+    after_s = rng.uniform(0, STORM_S)
+    await asyncio.sleep(after_s)
+    await run.one(client, f"job {number}", hold_s)
