@@ -217,15 +217,15 @@ def masters_killed(etcd: EtcdCluster, directory: Path) -> Report:
         leader = cluster.leader()
         cluster.wait_said(cluster.processes["worker-1"], "registered")
         run.after("kill of an idle leader", leader.kill(), leader)
-        load = cluster.start_load("client-1", "--open", "16", "--hold-s", "0.5")
-        cluster.wait_said(load, "acked", at_least={"acked": 250})
+        load = cluster.start_load("client-1", "--open", "16", "--hold-s", "0.1")
+        cluster.wait_said(load, "acked", at_least={"acked": 200})
         at_ms = 0.0
         for master in cluster.masters:
             at_ms = master.kill()
         for number in (1, 2, 3):
             cluster.start_master(f"master-{number}")
         run.after("kill of all masters", at_ms)
-        cluster.wait_said(load, "acked", at_least={"acked": 500})
+        cluster.wait_said(load, "acked", at_least={"acked": 400})
         cluster.drain(load)
         return run.finish()
 

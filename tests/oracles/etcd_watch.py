@@ -61,9 +61,8 @@ class StoreWatch:
         self._marker = self._prefix + b"/oracle"
         self._epoch = 0
         self._seen = 0
-        self._until: int | None = None
         self._failure = ""
-        self._ended = threading.Event()
+        self._progress = threading.Condition()
         self._stopping = threading.Event()
         self._calls: list[Any] = []
         self._thread = threading.Thread(target=self._run, name="store-watch", daemon=True)
@@ -90,13 +89,14 @@ class StoreWatch:
             WatchBroken: the watch lost something, or the marker did not come.
         """
         deadline = time.monotonic() + timeout_s
-        self._until = self._put_marker(deadline)
-        while not self._ended.wait(timeout=0.05):
-            if time.monotonic() > deadline or self._failure:
-                break
-        if self._failure or not self._ended.is_set():
-            raise WatchBroken(self._failure or f"revision {self._until} did not come in time")
-        return [change for change in self.changes if change.revision <= self._until]
+        marker = self._put_marker(deadline)
+        with self._progress:
+            self._progress.wait_for(
+                lambda: self._failure or self._seen >= marker, timeout=deadline - time.monotonic()
+            )
+            if self._failure or self._seen < marker:
+                raise WatchBroken(self._failure or f"revision {marker} did not come in time")
+            return [change for change in self.changes if change.revision <= marker]
 
     def _put_marker(self, deadline: float) -> int:
         request = pb.PutRequest(key=self._marker, value=b"end")
@@ -123,7 +123,7 @@ class StoreWatch:
             # A member that is gone or frozen costs a moment; the next one goes on where it ended.
             with contextlib.suppress(grpc.RpcError):
                 self._follow(endpoint)
-            if self._failure or self._ended.is_set():
+            if self._failure:
                 return
             self._stopping.wait(timeout=0.1)
 
@@ -146,8 +146,10 @@ class StoreWatch:
             self._calls.append(call)
             try:
                 for response in call:
-                    self._take(response)
-                    if self._failure or self._ended.is_set() or response.canceled:
+                    with self._progress:
+                        self._take(response)
+                        self._progress.notify_all()
+                    if self._failure or response.canceled:
                         return
             finally:
                 requests.put(None)
@@ -164,8 +166,6 @@ class StoreWatch:
         for event in response.events:
             self._record(event)
             self._seen = event.kv.mod_revision
-        if self._until is not None and self._seen >= self._until:
-            self._ended.set()
 
     def _record(self, event: pb.Event) -> None:
         kv, put = event.kv, event.type == pb.Event.PUT
