@@ -72,6 +72,7 @@ class _Tree:
 
     def __init__(self, config: DevConfig, directory: Path) -> None:
         self._config = config
+        self._directory = directory
         self._store = f"sqlite://{directory / 'tenure.db'}"
         self._serving = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -137,7 +138,9 @@ class _Tree:
         code = await child.wait()
         if not self._stopping.is_set():
             self._code = code if code > 0 else exits.JOB_FAILED
-            exits.say(f"tenure: a child process ended with code {code}; stopping the others")
+            if not exits.USAGE <= code <= exits.CONFLICT:
+                # With those codes it has said itself what is wrong.
+                exits.say(f"tenure: a child process ended with code {code}; stopping the others")
             self._stopping.set()
 
     def _notice(self, line: bytes) -> None:
@@ -161,8 +164,8 @@ class _Tree:
 
     def _greet(self) -> None:
         app = self._config.app
-        where = "nowhere: gone when this ends" if self._config.ephemeral else self._store
-        exits.say(f"tenure: serving on {self._address}; jobs are kept {where}")
+        kept = "gone when this ends" if self._config.ephemeral else f"kept in {self._directory}"
+        exits.say(f"tenure: serving on {self._address}; jobs are {kept}")
         if app is None:
             exits.say(f"next: tenure worker APP --master {self._address}")
         else:

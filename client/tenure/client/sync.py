@@ -45,6 +45,11 @@ class _Portal:
         self._thread.start()
         self._started.wait()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether coroutines can be run."""
+        return self._loop is not None and self._thread.is_alive() and os.getpid() == self._pid
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine over there and waits for it. An interrupt here cancels it there."""
         loop = self._loop
@@ -273,4 +278,6 @@ class Client:
             while (item := self._portal.run(following())) is not _EXHAUSTED:
                 yield item
         finally:
-            self._portal.run(close())
+            # The last reference may go when the client is closed already, and its tasks with it.
+            if self._portal.is_open:
+                self._portal.run(close())
