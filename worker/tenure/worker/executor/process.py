@@ -133,7 +133,7 @@ class Child:
 
 
 class ProcessExecutor:
-    """A fixed number of children."""
+    """Children: one a core from the start, more as jobs wait for one, at most one a slot."""
 
     def __init__(self, stage: Stage, app: str, children: int) -> None:
         self._stage = stage
@@ -143,20 +143,40 @@ class ProcessExecutor:
         self._children: set[Child] = set()
         self._running: dict[HeldJob, Child] = {}
         self._closing = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"tenure-child-{number}", daemon=True)
-            for number in range(children)
-        ]
+        self._children_max = children
+        self._threads: list[threading.Thread] = []
+        #: Children that wait for a job, minus jobs that wait for a child.
+        self._spare = 0
 
     def start(self) -> None:
-        """Starts the children, without waiting until they are ready."""
-        for thread in self._threads:
-            thread.start()
+        """Starts the first children, without waiting until they are ready."""
+        with self._lock:
+            for _ in range(min(self._children_max, os.cpu_count() or 1)):
+                self._add_child()
 
     def submit(self, jobs: list[HeldJob]) -> None:
         """Queues jobs that have slots."""
+        with self._lock:
+            self._spare -= len(jobs)
+            while self._spare < 0 and len(self._threads) < self._children_max:
+                self._add_child()
         for job in jobs:
             self._queue.put(job)
+
+    def _add_child(self) -> None:
+        self._spare += 1
+        name = f"tenure-child-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _next(self) -> HeldJob | None:
+        """The job that takes over the slot of the one that ended; None: the child is spare."""
+        job = self._stage.next()
+        if job is None:
+            with self._lock:
+                self._spare += 1
+        return job
 
     def tell(self, job: HeldJob, said: frame.Stop | frame.Lost) -> None:
         """Says something to the job, if it runs."""
@@ -192,7 +212,7 @@ class ProcessExecutor:
                 self._closing.wait(RESPAWN_S)
                 continue
             # The slot of a job that took its child along is free only now that there is another.
-            job = self._stage.next() if owes_slot else None
+            job = self._next() if owes_slot else None
             try:
                 owes_slot = self._feed(child, job)
             finally:
@@ -242,7 +262,7 @@ class ProcessExecutor:
                 return False
             if stage.begin(job) and not self._run(child, job):
                 return True
-            job = stage.next()
+            job = self._next()
 
     def _run(self, child: Child, job: HeldJob) -> bool:
         """Runs a job. Returns whether the child lives on."""
