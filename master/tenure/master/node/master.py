@@ -112,6 +112,7 @@ class Master:
         Raises:
             StoreIoError: The store failed on I/O; the process must exit.
         """
+        await self._meet()
         async with asyncio.TaskGroup() as tasks:
             keep = [
                 tasks.create_task(self._register()),
@@ -130,14 +131,16 @@ class Master:
 
     async def _register(self) -> None:
         while True:
-            try:
-                await self._store.register(self._me, self._version, self._clock.wall_ms())
-                members = await self._store.members()
-                if members:
-                    self.roster.members = members
-            except StoreUnavailable as error:
-                _log.warning("Cannot register: %s", error, extra={"action": "register"})
             await self._clock.sleep(_REGISTER_MS)
+            await self._meet()
+
+    async def _meet(self) -> None:
+        """Shows this master to the others, and learns who they are."""
+        try:
+            await self._store.register(self._me, self._version, self._clock.wall_ms())
+            self.roster.members = await self._store.members() or self.roster.members
+        except StoreUnavailable as error:
+            _log.warning("Cannot register: %s", error, extra={"action": "register"})
 
     async def _look_around(self) -> None:
         """Learns who leads what elsewhere: hints for clients."""

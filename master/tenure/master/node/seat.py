@@ -123,6 +123,7 @@ class Seat:
         Raises:
             StoreIoError: The process must exit.
         """
+        await self._give_way()
         while not self._stopping.is_set():
             try:
                 office, sent_ms = await self._campaign()
@@ -160,6 +161,10 @@ class Seat:
             await asyncio.wait({vacancy, stopped}, return_when=asyncio.FIRST_COMPLETED)
             vacancy.cancel()
             stopped.cancel()
+        await self._give_way()
+
+    async def _give_way(self) -> None:
+        """Lets the masters that the partition prefers go first, so that masters share them out."""
         await self._pause(self._around.roster.rank(self.partition) * _RANK_DELAY_MS)
 
     async def _pause(self, ms: int) -> None:
