@@ -54,6 +54,7 @@ CORE = "master/tenure/master/core/"
 CORE_MAY_IMPORT = frozenset(
     {
         "abc",
+        "array",
         "bisect",
         "collections",
         "collections.abc",
@@ -71,6 +72,7 @@ CORE_MAY_IMPORT = frozenset(
         "struct",
         "types",
         "typing",
+        "zlib",
     }
 )
 CORE_MAY_IMPORT_FROM_PROTOCOL = frozenset({"fence", "ids", "limits", "refusal", "vocabulary"})

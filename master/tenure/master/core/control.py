@@ -15,7 +15,6 @@ from tenure.master.core.event import (
 )
 from tenure.master.core.record import JobRecord
 from tenure.master.core.state import State, footprint, lease_of
-from tenure.master.core.tombstone import bury
 from tenure.master.core.transition import QUEUED, Move, sources
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
@@ -184,7 +183,7 @@ def apply_purged(state: State, event: JobsPurged, seq: int) -> None:
             continue
         del jobs[job_id]
         record.seq = seq
-        tombstones.add(bury(record, now_ms), replayed=not live)
+        tombstones.bury(record, now_ms, replayed=not live)
         gone.append(record)
     if live and gone:
         _unindex(state, gone)

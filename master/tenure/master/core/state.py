@@ -7,6 +7,7 @@ Three kinds of things, and the order in which they can be trusted:
 - *volatile*: what workers told this term; empty after a replay.
 """
 
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from tenure.master.core import transition
@@ -120,8 +121,10 @@ class State:
         """Empties what is derived."""
         self.lanes = Lanes()
         self.finished = Finished(self.config.retention)
-        self.timers: Timers[JobRecord] = Timers(self.due_ms)
-        self.holder_timers: Timers[Holder] = Timers(lambda holder: holder.check_ms or None)
+        self.timers: Timers[JobRecord] = Timers(self.due_ms, attrgetter("job_id"))
+        self.holder_timers: Timers[Holder] = Timers(
+            lambda holder: holder.check_ms or None, attrgetter("incarnation")
+        )
         #: Payloads, results and errors, all together.
         self.stored_bytes = 0
 

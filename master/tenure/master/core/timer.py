@@ -18,11 +18,12 @@ _SLACK = 1_024
 class Timers(Generic[T]):
     """A heap of (due, tie-break, thing); ties fall in the order in which they were armed."""
 
-    __slots__ = ("_due_ms", "_heap", "_serial", "_thinned")
+    __slots__ = ("_due_ms", "_heap", "_name", "_serial", "_thinned")
 
-    def __init__(self, due_ms: Callable[[T], int | None]) -> None:
-        """``due_ms`` says when a thing wants to be looked at next; None: never."""
+    def __init__(self, due_ms: Callable[[T], int | None], name: Callable[[T], str]) -> None:
+        """``due_ms`` says when a thing wants to be looked at next (None: never), ``name`` who."""
         self._due_ms = due_ms
+        self._name = name
         self._heap: list[tuple[int, int, T]] = []
         self._serial = 0
         self._thinned = 0
@@ -79,10 +80,11 @@ class Timers(Generic[T]):
     def _thin_out(self) -> None:
         """Drops entries of things that want nothing, or that have an earlier one."""
         kept: list[tuple[int, int, T]] = []
-        seen: dict[int, None] = {}
+        seen: set[str] = set()
         for due, serial, thing in sorted(self._heap, key=lambda entry: entry[:2]):
-            if id(thing) not in seen and self._due_ms(thing) is not None:
-                seen[id(thing)] = None
+            name = self._name(thing)
+            if name not in seen and self._due_ms(thing) is not None:
+                seen.add(name)
                 kept.append((due, serial, thing))
         self._heap = kept
         self._thinned = len(kept)

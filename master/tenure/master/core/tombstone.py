@@ -25,9 +25,12 @@ from tenure.protocol.ids import JobId, time_ms_of
 from tenure.protocol.limits import RETRY_WINDOW_MS
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 
-#: id, state, outcome, lease (epoch, revision, seq, run), CRC of the result, time of the purge.
+#: Id (its halves swapped: the random one sorts), state, outcome, lease (epoch, revision, seq, run),
+#: CRC of the result, time of the purge.
 _ROW: Final = struct.Struct(">16sBBIQQIIQ")
+_NO_LEASE: Final = Lease(NO_TOKEN, 0, 0)
 _PREFIX_CHARS: Final = 11
+_BUCKET_MS: Final = 256
 _OPEN_ROWS_MAX: Final = 512
 _OPEN_BUCKETS_MAX: Final = 64
 #: Buckets forgotten with one event: many more than one event can fill.
@@ -51,31 +54,30 @@ class Tombstone(msgspec.Struct, frozen=True, gc=False):
         return max(self.purged_ms, time_ms_of(self.job_id)) + RETRY_WINDOW_MS
 
 
-def bury(record: JobRecord, now_ms: int) -> Tombstone:
-    """The tombstone of a job that is purged now."""
-    return Tombstone(
-        record.job_id, record.state, record.outcome, record.lease, crc32(record.result), now_ms
-    )
+def _swapped(job_id: JobId) -> bytes:
+    """An id's random half, then the half with its time: how rows are sorted."""
+    return bytes.fromhex(job_id[19:23] + job_id[24:] + job_id[:8] + job_id[9:13] + job_id[14:18])
 
 
-def _pack(tombstone: Tombstone) -> bytes:
-    token, seq, run = tombstone.lease or Lease(NO_TOKEN, 0, 0)
+def _pack(record: JobRecord, now_ms: int) -> bytes:
+    """The packed tombstone of a job that is purged now."""
+    token, seq, run = record.lease or _NO_LEASE
     return _ROW.pack(
-        bytes.fromhex(tombstone.job_id.replace("-", "")),
-        tombstone.state,
-        tombstone.outcome or 0,
-        token.epoch,
-        token.revision,
+        _swapped(record.job_id),
+        record.state,
+        record.outcome or 0,
+        token[0],
+        token[1],
         seq,
         run,
-        tombstone.result_crc,
-        tombstone.purged_ms,
+        crc32(record.result),
+        now_ms,
     )
 
 
 def _unpack(row: bytes) -> Tombstone:
     raw, state, outcome, epoch, revision, seq, run, crc, purged_ms = _ROW.unpack(row)
-    text = raw.hex()
+    text = raw[8:].hex() + raw[:8].hex()
     token = Token(epoch, revision)
     return Tombstone(
         JobId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"),
@@ -87,27 +89,24 @@ def _unpack(row: bytes) -> Tombstone:
     )
 
 
-def _sort_key(row: bytes) -> int:
-    """The random half of the row's id."""
-    return int.from_bytes(row[8:16], "big")
-
-
 class _Run:
     """Rows sorted by the random half of their ids, packed."""
 
     __slots__ = ("keys", "rows")
 
     def __init__(self, rows: list[bytes]) -> None:
-        rows.sort(key=_sort_key)
-        self.keys = array("Q", map(_sort_key, rows))
+        rows.sort()
+        halves = b"".join([row[:8] for row in rows])
+        self.keys = array("Q", struct.unpack(f">{len(rows)}Q", halves))
         self.rows = b"".join(rows)
 
-    def find(self, key: int, raw_id: bytes) -> bytes | None:
+    def find(self, swapped_id: bytes) -> bytes | None:
         keys, size = self.keys, _ROW.size
+        key = int.from_bytes(swapped_id[:8], "big")
         index = bisect_left(keys, key)
         while index < len(keys) and keys[index] == key:
             row = self.rows[index * size : (index + 1) * size]
-            if row[:16] == raw_id:
+            if row[:16] == swapped_id:
                 return row
             index += 1
         return None
@@ -120,10 +119,13 @@ class _Run:
 class _Bucket:
     """The tombstones of ids from one span of 256 ms."""
 
-    __slots__ = ("expires_ms", "latest", "runs")
+    __slots__ = ("ends_ms", "latest", "purged_ms", "runs")
 
-    def __init__(self) -> None:
-        self.expires_ms = 0
+    def __init__(self, ends_ms: int) -> None:
+        #: None of its ids is later.
+        self.ends_ms = ends_ms
+        #: When the last of its jobs was purged.
+        self.purged_ms = 0
         self.latest: dict[JobId, bytes] = {}
         self.runs: list[_Run] = []
 
@@ -141,10 +143,9 @@ class _Bucket:
         row = self.latest.get(job_id)
         if row is not None or not self.runs:
             return row
-        raw_id = bytes.fromhex(job_id.replace("-", ""))
-        key = _sort_key(raw_id)
+        swapped_id = _swapped(job_id)
         for run in reversed(self.runs):
-            row = run.find(key, raw_id)
+            row = run.find(swapped_id)
             if row is not None:
                 return row
         return None
@@ -177,13 +178,13 @@ class Tombstones:
         tombstone = _unpack(row)
         return tombstone if now_ms < tombstone.expires_ms else None
 
-    def add(self, tombstone: Tombstone, *, replayed: bool) -> None:
-        """Puts up a tombstone; only in a replay it may be there already."""
-        row = _pack(tombstone)
+    def bury(self, record: JobRecord, now_ms: int, *, replayed: bool) -> None:
+        """Puts up the tombstone of a purged job; only in a replay it may be there already."""
+        row = _pack(record, now_ms)
         if replayed:
             self.load(row)
         else:
-            self._add_row(tombstone.job_id, row, tombstone.purged_ms)
+            self._add(record.job_id, row, now_ms)
 
     def sweep(self, now_ms: int) -> None:
         """Forgets buckets of which no tombstone stands any more: some now, others next time."""
@@ -193,8 +194,9 @@ class Tombstones:
                 return
             prefix = heappop(expiries)[1]
             bucket = self._buckets[prefix]
-            if bucket.expires_ms > now_ms:
-                heappush(expiries, (bucket.expires_ms, prefix))
+            expires_ms = max(bucket.purged_ms, bucket.ends_ms) + RETRY_WINDOW_MS
+            if expires_ms > now_ms:
+                heappush(expiries, (expires_ms, prefix))
             else:
                 del self._buckets[prefix]
                 self._unsealed.pop(prefix, None)
@@ -213,7 +215,7 @@ class Tombstones:
         tombstone = _unpack(row)
         bucket = self._buckets.get(tombstone.job_id[:_PREFIX_CHARS])
         if bucket is None or bucket.find(tombstone.job_id) is None:
-            self._add_row(tombstone.job_id, row, tombstone.purged_ms)
+            self._add(tombstone.job_id, row, tombstone.purged_ms)
 
     def standing(self, now_ms: int) -> Iterator[bytes]:
         """The packed rows of all tombstones that stand, in no special order."""
@@ -222,22 +224,21 @@ class Tombstones:
                 if now_ms < _unpack(row).expires_ms:
                     yield row
 
-    def _add_row(self, job_id: JobId, row: bytes, purged_ms: int) -> None:
+    def _add(self, job_id: JobId, row: bytes, purged_ms: int) -> None:
         prefix = job_id[:_PREFIX_CHARS]
         bucket = self._buckets.get(prefix)
         if bucket is None:
-            bucket = self._buckets[prefix] = _Bucket()
-        # The bucket's ids are less than 256 ms later than the one at hand.
-        expires_ms = max(purged_ms, time_ms_of(job_id) + 256) + RETRY_WINDOW_MS
-        if not bucket.expires_ms:
-            heappush(self._expiries, (expires_ms, prefix))
-        bucket.expires_ms = max(bucket.expires_ms, expires_ms)
+            bucket = self._buckets[prefix] = _Bucket(time_ms_of(job_id) + _BUCKET_MS)
+            heappush(self._expiries, (max(purged_ms, bucket.ends_ms) + RETRY_WINDOW_MS, prefix))
+        if purged_ms > bucket.purged_ms:
+            bucket.purged_ms = purged_ms
         bucket.latest[job_id] = row
-        self._unsealed[prefix] = None
         if len(bucket.latest) >= _OPEN_ROWS_MAX:
             bucket.seal()
-            del self._unsealed[prefix]
-        elif len(self._unsealed) > _OPEN_BUCKETS_MAX:
+            self._unsealed.pop(prefix, None)
+            return
+        self._unsealed[prefix] = None
+        if len(self._unsealed) > _OPEN_BUCKETS_MAX:
             oldest = next(iter(self._unsealed))
             del self._unsealed[oldest]
             self._buckets[oldest].seal()
