@@ -165,7 +165,7 @@ class _Tree:
     def _greet(self) -> None:
         app = self._config.app
         kept = "gone when this ends" if self._config.ephemeral else f"kept in {self._directory}"
-        exits.say(f"tenure: serving on {self._address}; jobs are {kept}")
+        exits.say(f"serving on {self._address}; jobs are {kept}")
         if app is None:
             exits.say(f"next: tenure worker APP --master {self._address}")
         else:

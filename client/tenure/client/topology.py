@@ -128,7 +128,8 @@ class Topology:
                 self._leaders[partition] = hint
             elif self._leaders.get(partition) == address:
                 del self._leaders[partition]
-        elif error.reason in (Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED):
+        elif error.reason in (Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED, Reason.FROZEN):
+            # A frozen leader may have a successor that it does not know of.
             self.lost(address)
 
     def lost(self, address: str) -> None:

@@ -60,15 +60,18 @@ class Bridge:
             async for request in requests:
                 await stream.send(request)
 
+        refusal = None
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(feed())
             try:
                 async for answer in stream:
                     yield answer
             except TenureError as error:
-                await context.abort_with_status(rpc_status.to_status(status_of(error)))
+                refusal = error
             finally:
                 feeding.cancel()
+        if refusal is not None:
+            await context.abort_with_status(rpc_status.to_status(status_of(refusal)))
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]

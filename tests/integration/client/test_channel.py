@@ -161,15 +161,16 @@ def test_cancelling_a_stream_wakes_its_reader_with_an_error() -> None:
         answers = aiter(stream)
         await anext(answers)
 
-        async def read() -> str:
+        async def read() -> Reason:
             with pytest.raises(Unavailable) as caught:
                 await anext(answers)
             return caught.value.reason
 
-        reader = asyncio.ensure_future(read())
-        await asyncio.sleep(0)
-        stream.cancel()
-        assert await reader == Reason.UNREACHABLE
+        async with asyncio.TaskGroup() as tasks:
+            reader = tasks.create_task(read())
+            await asyncio.sleep(0)
+            stream.cancel()
+        assert reader.result() is Reason.UNREACHABLE
 
     play(work)
 
@@ -182,11 +183,15 @@ def test_cancelling_the_reading_task_stays_a_cancellation() -> None:
         await stream.send(a_submit(1))
         answers = aiter(stream)
         await anext(answers)
-        reader = asyncio.ensure_future(anext(answers))
-        await asyncio.sleep(0)
-        reader.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reader
+
+        async def read() -> None:
+            await anext(answers)
+
+        async with asyncio.TaskGroup() as tasks:
+            reader = tasks.create_task(read())
+            await asyncio.sleep(0)
+            reader.cancel()
+        assert reader.cancelled()
         stream.cancel()
 
     play(work)

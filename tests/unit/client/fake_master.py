@@ -19,6 +19,7 @@ from tenure.protocol.errors import (
 from tenure.protocol.ids import home_partition, partition_of
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import FailureReason, JobState
+from tenure.testing.clock import SimClock
 from tenure.v1 import cluster_pb2, jobs_pb2
 
 #: The cluster's clock at the loop's time 0.
@@ -61,12 +62,18 @@ class FakeCluster:
         self.streams: list[FakeStream] = []
         self.calls: list[tuple[str, str]] = []
         self.skew_ms = 0
+        self.clock = SimClock()
+        self.tasks: asyncio.TaskGroup
 
     def now_ms(self) -> int:
         """The cluster's clock."""
         return EPOCH_MS + int(asyncio.get_running_loop().time() * 1000) + self.skew_ms
 
     # ------------------------------------------------------------------------ what tests do
+
+    async def pass_time(self, seconds: float) -> None:
+        """Lets (virtual) time go by."""
+        await self.clock.sleep(round(seconds * 1000))
 
     def lead(self, address: str, partition: int = 0) -> None:
         """Another master wins a partition; streams to the old one are told, if it lives."""
@@ -111,7 +118,7 @@ class FakeCluster:
     async def unary(
         self, address: str, method: str, request: Any, response_type: Any, timeout_s: float
     ) -> Any:
-        await asyncio.sleep(0.001)
+        await self.clock.sleep(1)
         self.calls.append((address, method.rpartition("/")[2]))
         if address in self.dead or address not in self.masters:
             raise unreachable(address)
@@ -330,12 +337,13 @@ class FakeStream:
         self.awaited: set[str] = set()
         self.watch: jobs_pb2.WatchJobsRequest | None = None
         self.sent: list[Any] = []
+        self.clock = cluster.clock
         self._cluster = cluster
         self._inbox: asyncio.Queue[Any] = asyncio.Queue()
         self._ended: TenureError | None = None
 
     async def send(self, message: Any) -> None:
-        await asyncio.sleep(0.001)
+        await self.clock.sleep(1)
         if self._ended is not None:
             raise self._ended
         copy = type(message).FromString(message.SerializeToString())
@@ -366,7 +374,7 @@ class FakeStream:
             message = await self._inbox.get()
             if isinstance(message, TenureError):
                 raise message
-            await asyncio.sleep(0.001)
+            await self.clock.sleep(1)
             yield message
 
     async def close_sending(self) -> None:

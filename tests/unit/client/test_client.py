@@ -1,11 +1,11 @@
 """What a client says of jobs it holds no handle of, and of the cluster."""
 
-import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tenure.client import AsyncClient, BatchFailed, Reason, Rejected, job
-from tenure.client.watch import format_cursor, parse_cursor
+from tenure.client.watch import JobEvent, format_cursor, parse_cursor
 from tenure.protocol.ids import mint, partition_of
 from tenure.protocol.refusal import Refusal
 from tenure.protocol.vocabulary import JobState
@@ -27,7 +27,7 @@ def test_list_merges_partitions_newest_first_over_pages() -> None:
     async def work(client: AsyncClient) -> None:
         submitted = []
         for n in range(15):
-            await asyncio.sleep(0.01)
+            await cluster.pass_time(0.01)
             handle = await client.submit(add.options(queue=f"q{n}"), n)
             submitted.append(handle.id)
         assert len({partition_of(job_id) for job_id in submitted}) == 3
@@ -154,14 +154,19 @@ def change(job_id: str, seq: int) -> jobs_pb2.JobChange:
     return row
 
 
+async def next_of(events: AsyncIterator[JobEvent]) -> JobEvent:
+    """The next event, as a coroutine that can be a task."""
+    return await anext(events)
+
+
 def test_a_watch_merges_partitions_and_resumes_after_a_failover() -> None:
     """Events carry a vector cursor; a broken stream goes on behind the last position."""
     cluster = FakeCluster(partitions=2, masters=("a:1", "b:1"))
 
     async def work(client: AsyncClient) -> None:
         events = client.watch(cursor="0:10,1:20")
-        first = asyncio.ensure_future(anext(events))
-        await asyncio.sleep(1)
+        first = cluster.tasks.create_task(next_of(events))
+        await cluster.pass_time(1)
         watches = {s.partition: s for s in cluster.streams if s.method == "WatchJobs"}
         assert {p: s.watch.after_seq for p, s in watches.items()} == {0: 10, 1: 20}
         position = jobs_pb2.WatchPosition(partition=1, seq=22)
@@ -175,8 +180,8 @@ def test_a_watch_merges_partitions_and_resumes_after_a_failover() -> None:
 
         cluster.kill("a:1")
         cluster.leaders = {0: "b:1", 1: "b:1"}
-        second = asyncio.ensure_future(anext(events))
-        await asyncio.sleep(5)
+        second = cluster.tasks.create_task(next_of(events))
+        await cluster.pass_time(5)
         watches = {s.partition: s for s in cluster.streams if s.method == "WatchJobs"}
         assert {p: s.watch.after_seq for p, s in watches.items()} == {0: 10, 1: 22}
         position = jobs_pb2.WatchPosition(partition=0, seq=11)

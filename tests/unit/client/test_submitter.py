@@ -28,13 +28,21 @@ def play(
     *,
     timeout: float = 30.0,
 ) -> None:
-    """Runs a piece of work with a client of the fake cluster, on virtual time."""
+    """Runs a piece of work with a client of the fake cluster, on virtual time.
+
+    The work may start tasks in ``cluster.tasks``.
+    """
 
     async def main() -> None:
-        address = ",".join(cluster.masters)
-        async with AsyncClient(
-            address, timeout=timeout, transport=cluster, rng=random.Random(7)
-        ) as client:
+        async with (
+            asyncio.TaskGroup() as cluster.tasks,
+            AsyncClient(
+                ",".join(cluster.masters),
+                timeout=timeout,
+                transport=cluster,
+                rng=random.Random(7),
+            ) as client,
+        ):
             await work(client)
 
     run_virtual(main, limit_s=600)
@@ -65,7 +73,7 @@ def test_concurrent_submits_share_requests() -> None:
     cluster.on_submit = lambda _: arrived.set()
 
     async def work(client: AsyncClient) -> None:
-        first = asyncio.ensure_future(client.submit(add, 0))
+        first = cluster.tasks.create_task(client.submit(add, 0))
         await arrived.wait()
         others = await asyncio.gather(*(client.submit(add, n) for n in range(1, 200)))
         assert len({handle.id for handle in [await first, *others]}) == 200
@@ -168,8 +176,8 @@ def test_submits_survive_the_leaders_death() -> None:
         await client.submit(add, 0)
         cluster.kill("a:1")
         del cluster.leaders[0]
-        pending = [asyncio.ensure_future(client.submit(add, n)) for n in range(1, 50)]
-        await asyncio.sleep(12)
+        pending = [cluster.tasks.create_task(client.submit(add, n)) for n in range(1, 50)]
+        await cluster.pass_time(12)
         assert not any(future.done() for future in pending)
         cluster.lead("b:1")
         handles = await asyncio.gather(*pending)
@@ -228,8 +236,8 @@ def test_a_stuck_leader_is_left() -> None:
     cluster.silent = True
 
     async def work(client: AsyncClient) -> None:
-        pending = asyncio.ensure_future(client.submit(add, 1))
-        await asyncio.sleep(ACK_TIMEOUT_S - 1)
+        pending = cluster.tasks.create_task(client.submit(add, 1))
+        await cluster.pass_time(ACK_TIMEOUT_S - 1)
         cluster.silent = False
         cluster.leaders[0] = "b:1"
         await pending
@@ -339,8 +347,8 @@ def test_a_cancelled_submit_that_waits_is_withdrawn() -> None:
     del cluster.leaders[0]
 
     async def work(client: AsyncClient) -> None:
-        pending = asyncio.ensure_future(client.submit(add, 1))
-        await asyncio.sleep(1)
+        pending = cluster.tasks.create_task(client.submit(add, 1))
+        await cluster.pass_time(1)
         pending.cancel()
         await asyncio.gather(pending, return_exceptions=True)
         cluster.leaders[0] = "a:1"
@@ -357,11 +365,15 @@ def test_closing_tells_those_who_wait() -> None:
 
     async def main() -> None:
         client = AsyncClient("a:1", transport=cluster)
-        pending = asyncio.ensure_future(client.submit(add, 1))
-        await asyncio.sleep(1)
-        await client.close()
-        with pytest.raises(Unavailable, match="closed"):
-            await pending
+
+        async def submit() -> None:
+            with pytest.raises(Unavailable, match="closed"):
+                await client.submit(add, 1)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(submit())
+            await cluster.pass_time(1)
+            await client.close()
         with pytest.raises(Unavailable, match="closed"):
             await client.submit(add, 1)
 

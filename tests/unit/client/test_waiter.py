@@ -53,18 +53,18 @@ def test_waits_survive_a_failover() -> None:
 
     async def work(client: AsyncClient) -> None:
         handles = await client.map(add, range(100))
-        waits = [asyncio.ensure_future(handle.result()) for handle in handles]
-        await asyncio.sleep(1)
+        waits = [cluster.tasks.create_task(handle.result()) for handle in handles]
+        await cluster.pass_time(1)
         for handle in handles[:40]:
             cluster.complete(handle.id, 1)
-        await asyncio.sleep(1)
+        await cluster.pass_time(1)
         cluster.kill("a:1")
         del cluster.leaders[0]
         for handle in handles[40:70]:
             cluster.complete(handle.id, 2)
-        await asyncio.sleep(10)
+        await cluster.pass_time(10)
         cluster.lead("b:1")
-        await asyncio.sleep(5)
+        await cluster.pass_time(5)
         for handle in handles[70:]:
             cluster.complete(handle.id, 3)
         assert await asyncio.gather(*waits) == [1] * 40 + [2] * 30 + [3] * 30
@@ -78,10 +78,10 @@ def test_a_wait_follows_a_leader_that_steps_down() -> None:
 
     async def work(client: AsyncClient) -> None:
         handle = await client.submit(add, 1)
-        wait = asyncio.ensure_future(handle.result())
-        await asyncio.sleep(1)
+        wait = cluster.tasks.create_task(handle.result())
+        await cluster.pass_time(1)
         cluster.lead("b:1")
-        await asyncio.sleep(1)
+        await cluster.pass_time(1)
         cluster.complete(handle.id, 7)
         assert await wait == 7
 
@@ -149,12 +149,12 @@ def test_one_of_several_waits_may_be_cancelled() -> None:
     async def work(client: AsyncClient) -> None:
         handle = await client.submit(add, 1)
         again = await client.get(handle.id, add)
-        one = asyncio.ensure_future(handle.result())
-        two = asyncio.ensure_future(again.result())
-        three = asyncio.ensure_future((await client.get(handle.id)).result())
-        await asyncio.sleep(1)
+        one = cluster.tasks.create_task(handle.result())
+        two = cluster.tasks.create_task(again.result())
+        three = cluster.tasks.create_task((await client.get(handle.id)).result())
+        await cluster.pass_time(1)
         one.cancel()
-        await asyncio.sleep(1)
+        await cluster.pass_time(1)
         cluster.complete(handle.id, 4)
         assert await two == 4
         assert await three == 4
@@ -171,7 +171,7 @@ def test_an_idle_lane_dials_nothing() -> None:
         cluster.complete(handle.id, 1)
         await handle.result()
         cluster.kill("a:1")
-        await asyncio.sleep(60)
+        await cluster.pass_time(60)
         assert len(cluster.calls) < 5
 
     play(cluster, work)
@@ -187,10 +187,10 @@ def test_as_completed_yields_in_the_order_of_completion() -> None:
 
         async def end_them() -> None:
             for index in order:
-                await asyncio.sleep(1)
+                await cluster.pass_time(1)
                 cluster.complete(handles[index].id, index)
 
-        ending = asyncio.ensure_future(end_them())
+        ending = cluster.tasks.create_task(end_them())
         seen = [await done.result() async for done in client.as_completed(handles)]
         assert seen == order
         await ending
@@ -222,8 +222,8 @@ def test_ten_thousand_waits_are_cheap() -> None:
     async def work(client: AsyncClient) -> None:
         handles = await client.map(add, range(count))
         began = time.process_time()
-        waits = [asyncio.ensure_future(handle.result()) for handle in handles]
-        await asyncio.sleep(1)
+        waits = [cluster.tasks.create_task(handle.result()) for handle in handles]
+        await cluster.pass_time(1)
         assert len([s for s in cluster.streams if s.method == "StreamResults"]) == 1
         for handle in handles:
             cluster.complete(handle.id, 1)
