@@ -32,13 +32,13 @@ class FakeStream:
     def __init__(self, address: str) -> None:
         self.address = address
         self.requests: asyncio.Queue[worker_pb2.SessionRequest] = asyncio.Queue()
-        self.broken = False
+        self.broken = asyncio.Event()
         self._responses: asyncio.Queue[worker_pb2.SessionResponse | None] = asyncio.Queue()
 
     # The worker's end.
 
     async def send(self, message: Any) -> None:
-        if self.broken:
+        if self.broken.is_set():
             raise self._gone()
         copy = worker_pb2.SessionRequest()
         copy.CopyFrom(message)
@@ -47,7 +47,7 @@ class FakeStream:
     async def __aiter__(self) -> AsyncIterator[Any]:
         while True:
             said = await self._responses.get()
-            if self.broken:
+            if self.broken.is_set():
                 raise self._gone()
             if said is None:
                 return
@@ -57,7 +57,7 @@ class FakeStream:
         self.end()
 
     def cancel(self) -> None:
-        self.broken = True
+        self.broken.set()
         self.end()
 
     def _gone(self) -> Unavailable:

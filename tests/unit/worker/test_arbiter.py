@@ -21,8 +21,8 @@ def ack_credit(rig: Rig, session: Session) -> None:
 
 
 def run_for(rig: Rig, job: HeldJob, ms: int) -> None:
-    """A running job ends after this long."""
-    rig.now_ms += ms
+    """A running job ends, having begun this long ago."""
+    job.started_ms = rig.now_ms - ms
     rig.end(job)
 
 

@@ -211,8 +211,9 @@ class Worker(RuleBasedStateMachine):
             for job in partition.held.values()
         )
         assert unspent + unended <= SLOTS + PREFETCH_JOBS_MAX
-        if not self.rig.arbiter._workload.prefetch:
-            assert unspent + unended <= SLOTS
+        # Once they have acked what was sent, they cannot even fetch more ahead than is wanted now.
+        wanted = sum(session.credit.wanted for session in self.live)
+        assert wanted + unended <= SLOTS + self.rig.arbiter._workload.prefetch or not wanted
 
     @invariant()
     def books_balance(self) -> None:

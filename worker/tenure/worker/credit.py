@@ -98,12 +98,14 @@ def split(pool: int, backlogs: Sequence[int]) -> list[int]:
 def distribute(pool: int, claims: Sequence[Claim]) -> None:
     """Moves every line toward its share without ever exceeding the pool.
 
-    Lines are lowered only when another one goes short for it, and by a quarter at least, so that
-    small changes of backlogs do not send limits to and fro.
+    Lines are lowered when the pool has shrunk below what they have, or when another one goes short
+    for it: then by a quarter at least, so that small changes of backlogs do not send limits to and
+    fro.
     """
     shares = split(pool, [claim.backlog for claim in claims])
     free = pool - sum(claim.line.unspent for claim in claims)
-    short = free < 0
+    overdrawn = sum(claim.line.wanted for claim in claims) > pool
+    short = False
     for claim, share in zip(claims, shares, strict=True):
         line = claim.line
         missing = share - line.wanted
@@ -115,8 +117,7 @@ def distribute(pool: int, claims: Sequence[Claim]) -> None:
         free -= extra
         line.offer(line.wanted + within + extra)
         short = short or within + extra < missing
-    if short:
-        for claim, share in zip(claims, shares, strict=True):
-            excess = claim.line.wanted - share
-            if excess > 0 and (excess * 4 >= claim.line.wanted or pool < len(claims)):
-                claim.line.offer(share)
+    for claim, share in zip(claims, shares, strict=True):
+        excess = claim.line.wanted - share
+        if excess > 0 and (overdrawn or (short and excess * 4 >= claim.line.wanted)):
+            claim.line.offer(share)

@@ -1,0 +1,314 @@
+"""The worker node with real executors, over streams in memory."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tenure.client.codec import encode_args
+from tenure.protocol.fence import Token
+from tenure.v1 import worker_pb2
+from tenure.worker import app
+from tenure.worker.clock import SystemClock
+from tenure.worker.config import WorkerConfig
+from tenure.worker.executor.pool import ExecutorPool
+from tenure.worker.port import Executor
+from tenure.worker.runtime import WorkerNode, introduction
+from tests.unit.worker.masters import FakeMaster, FakeNetwork, job_id
+
+APP = "tests.unit.worker.applications"
+JOBS = app.load(APP)
+NEWER = Token(1, 101)
+
+
+def call(number: int, name: str, *args: Any) -> tuple[str, str, bytes]:
+    """A job as ``FakeMaster.grant`` takes it."""
+    return job_id(number), name, encode_args(JOBS[name], args, {})
+
+
+class Running:
+    """A node in a task, its network, and what it announced."""
+
+    def __init__(self, node: WorkerNode, network: FakeNetwork) -> None:
+        self.node = node
+        self.network = network
+        self.announced: list[tuple[str, dict[str, str]]] = []
+        self.ended = asyncio.Event()
+
+    async def leader(self, *, token: Token | None = None, **welcome: Any) -> FakeMaster:
+        """The next stream's master, welcoming and leading."""
+        master = await (
+            self.network.accept(token=token) if token is not None else self.network.accept()
+        )
+        master.welcome(**welcome)
+        await master.until(lambda: master.declared)
+        return master
+
+
+@asynccontextmanager
+async def running(
+    *names: str, slots: int = 4, masters: tuple[str, ...] = ("m1:1",), drain_ms: int = 10_000
+) -> AsyncIterator[Running]:
+    """A worker that serves some of the test application's jobs."""
+    jobs = {name: JOBS[name] for name in names}
+    network, clock = FakeNetwork(), SystemClock()
+    config = WorkerConfig(app=APP, masters=list(masters), name="w1", slots=slots)
+
+    def make_executor(wake: Callable[[], None]) -> Executor:
+        return ExecutorPool(jobs, APP, slots, clock, wake)
+
+    node = WorkerNode(
+        introduction(config, jobs, "inc"),
+        config.masters,
+        transport=network,
+        clock=clock,
+        rng=random.Random(1),
+        make_executor=make_executor,
+        drain_timeout_ms=drain_ms,
+        announce=lambda event, fields: run.announced.append((event, fields)),
+    )
+    run = Running(node, network)
+
+    async def work() -> None:
+        await node.run()
+        run.ended.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(work())
+        yield run
+        task.cancel()
+
+
+async def wait_for(path: Path) -> None:
+    """Waits for a job to create a file."""
+    loop = asyncio.get_running_loop()
+    while not path.exists():
+        tick = asyncio.Event()
+        loop.call_later(0.005, tick.set)
+        await tick.wait()
+
+
+def test_job_runs_end_to_end() -> None:
+    """Hello, credit, grant, started, result, verdict: each kind of executor."""
+
+    async def scenario() -> None:
+        async with running("double", "double_async", "double_in_child") as run:
+            master = await run.leader()
+            assert master.hello is not None
+            assert list(master.hello.job_names) == ["double", "double_async", "double_in_child"]
+            assert master.credit == 4
+            names = ["double", "double_async", "double_in_child"]
+            master.grant(*[call(number, name, number) for number, name in enumerate(names)])
+            await master.until(lambda: len(master.reports) == 3)
+            results = [
+                msgspec.msgpack.decode(master.reports[job_id(number)].result) for number in range(3)
+            ]
+            assert results == [0, 2, 4]
+            assert run.announced == [
+                ("registered", {"master": "m1", "address": "m1:1", "incarnation": "inc"})
+            ]
+
+    asyncio.run(scenario())
+
+
+def test_blocked_loop_keeps_its_leases(tmp_path: Path) -> None:
+    """Heartbeats go on, answered in time, while an async job blocks its loop past the TTL."""
+
+    async def scenario() -> None:
+        async with running("block_loop") as run:
+            master = await run.leader(lease_ttl_ms=2_000, heartbeat_ms=100)
+            started, release = tmp_path / "s", tmp_path / "r"
+            master.grant(call(1, "block_loop", str(started), str(release)))
+            await wait_for(started)
+            before = len(master.heartbeats)
+            # 25 beats of 100 ms: longer than the TTL.
+            await master.until(lambda: len(master.heartbeats) >= before + 25)
+            assert all(
+                [row.lease.job_id for row in beat.held.leases] == [job_id(1)]
+                for beat in master.heartbeats[before + 1 :]
+            )
+            release.touch()
+            await master.until(lambda: master.reports)
+            assert master.reports[job_id(1)].outcome == 1
+            assert master.reports[job_id(1)].run_ms > 2_000
+
+    asyncio.run(scenario())
+
+
+def test_running_job_survives_its_master(tmp_path: Path) -> None:
+    """The stream breaks, another master leads: it is told of the lease and gets the result."""
+
+    async def scenario() -> None:
+        async with running("deaf", masters=("m1:1", "m2:1")) as run:
+            first = await run.leader(name="m1")
+            second = await run.network.accept(token=NEWER)
+            started, release = tmp_path / "s", tmp_path / "r"
+            first.grant(call(1, "deaf", str(started), str(release)))
+            await wait_for(started)
+            first.stream.cancel()
+            second.welcome("m2")
+            await second.until(lambda: second.declared)
+            (row,) = second.declared[0].leases
+            assert (row.lease.job_id, row.started) == (job_id(1), True)
+            assert (row.lease.token.epoch, row.lease.token.revision) == first.token
+            release.touch()
+            await second.until(lambda: second.reports)
+            assert job_id(1) in second.reports
+
+    asyncio.run(scenario())
+
+
+def test_broken_stream_is_dialled_again() -> None:
+    """A clean end, an error, and a stream that was never welcomed."""
+
+    async def scenario() -> None:
+        async with running("double") as run:
+            master = await run.leader()
+            master.stream.end()
+            again = await run.leader()
+            again.stream.cancel()
+            third = await run.network.accept()
+            third.stream.cancel()
+            last = await run.leader()
+            last.grant(call(1, "double", 4))
+            await last.until(lambda: last.reports)
+
+    asyncio.run(scenario())
+
+
+def test_masters_are_found_by_name() -> None:
+    """Addresses in a Welcome are dialled, once each; a master with two of them has one stream."""
+
+    async def scenario() -> None:
+        async with running("double") as run:
+            master = await run.network.accept()
+            master.welcome("m1")
+            said = worker_pb2.SessionResponse(
+                welcome=worker_pb2.Welcome(master="m1", masters=["m1:1", "alias:1", "m2:1"])
+            )
+            master.stream.say(said)
+            alias, other = await run.network.accept(), await run.network.accept()
+            assert (alias.stream.address, other.stream.address) == ("alias:1", "m2:1")
+            alias.welcome("m1")
+            other.welcome("m2")
+            await alias.stream.broken.wait()
+            assert not other.stream.broken.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_drain_finishes_what_runs(tmp_path: Path) -> None:
+    """After the first TERM: unstarted jobs go back, running ones end, then goodbye."""
+
+    async def scenario() -> None:
+        async with running("deaf", slots=1) as run:
+            master = await run.leader()
+            started, release = tmp_path / "s", tmp_path / "r"
+            jobs = [call(number, "deaf", str(started), str(release)) for number in (1, 2)]
+            master.grant(*jobs)
+            await wait_for(started)
+            run.node.drain()
+            await master.until(lambda: master.returned)
+            assert master.returned == [job_id(2)]
+            assert master.credit <= 0
+            release.touch()
+            await master.until(lambda: master.goodbye)
+            assert list(master.reports) == [job_id(1)]
+            await run.ended.wait()
+            assert [event for event, _ in run.announced] == ["registered", "draining", "stopped"]
+
+    asyncio.run(scenario())
+
+
+def test_second_term_hands_back_at_once(tmp_path: Path) -> None:
+    """What runs is interrupted and handed back uncharged, not reported."""
+
+    async def scenario() -> None:
+        async with running("until_told_async", "until_told", drain_ms=600_000) as run:
+            master = await run.leader()
+            paths = tmp_path / "a", tmp_path / "b"
+            master.grant(
+                call(1, "until_told_async", str(paths[0])), call(2, "until_told", str(paths[1]))
+            )
+            for path in paths:
+                await wait_for(path)
+            run.node.drain()
+            run.node.drain()
+            await master.until(lambda: master.goodbye)
+            assert sorted(master.returned) == [job_id(1), job_id(2)]
+            assert master.reports == {}
+            await run.ended.wait()
+
+    asyncio.run(scenario())
+
+
+def test_drain_timeout_hands_back_what_does_not_stop(tmp_path: Path) -> None:
+    """Even a thread that hears nothing does not keep the worker."""
+
+    async def scenario() -> None:
+        async with running("deaf", drain_ms=50) as run:
+            master = await run.leader()
+            started, release = tmp_path / "s", tmp_path / "r"
+            master.grant(call(1, "deaf", str(started), str(release)))
+            await wait_for(started)
+            run.node.drain()
+            await master.until(lambda: master.goodbye)
+            release.touch()
+            assert master.returned == [job_id(1)]
+            await run.ended.wait()
+
+    asyncio.run(scenario())
+
+
+def test_cancel_reaches_the_job(tmp_path: Path) -> None:
+    """From the master's word to the report."""
+
+    async def scenario() -> None:
+        async with running("until_told_async") as run:
+            master = await run.leader()
+            (ref,) = master.grant(call(1, "until_told_async", str(tmp_path / "s")))
+            await wait_for(tmp_path / "s")
+            master.instruct(cancels=[ref])
+            await master.until(lambda: master.reports)
+            assert master.reports[job_id(1)].outcome == 7
+
+    asyncio.run(scenario())
+
+
+def test_timeout_of_the_grant_is_kept(tmp_path: Path) -> None:
+    """A job ends soon after its own timeout."""
+
+    async def scenario() -> None:
+        async with running("until_told_async") as run:
+            master = await run.leader()
+            master.grant(
+                call(1, "until_told_async", str(tmp_path / "s")), timeout={"nanos": 50_000_000}
+            )
+            await master.until(lambda: master.reports)
+            report = master.reports[job_id(1)]
+            assert report.outcome == 4
+            assert 50 <= report.run_ms < 5_000
+
+    asyncio.run(scenario())
+
+
+def test_late_verdict_keeps_the_lease() -> None:
+    """Without a verdict the report is repeated to the next stream."""
+
+    async def scenario() -> None:
+        async with running("double") as run:
+            master = await run.leader()
+            master.judging = False
+            master.grant(call(1, "double", 4))
+            await master.until(lambda: master.reports)
+            master.stream.cancel()
+            again = await run.leader()
+            await again.until(lambda: again.reports)
+            assert job_id(1) in again.reports
+            assert [row.lease.job_id for row in again.declared[0].leases] == [job_id(1)]
+
+    asyncio.run(scenario())
