@@ -54,6 +54,35 @@ def test_failover() -> None:
     run_processes(main)
 
 
+def test_a_zombie_keeps_nobody_waiting() -> None:
+    """A leader that is cut from the store for good, but not from its clients, answers no read.
+
+    Who waits at it for a result is sent to look for its successor, and who asks it for a job that
+    only the successor knows is not told that there is none.
+    """
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=3, jobs=[run.echo], workers=1) as cluster:
+            early, late = cluster.client(), cluster.client()
+            zombie = await cluster.elected()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(run.one(early, "before the cut", 12.0))
+                # This client has a stream for results to the zombie, and idles.
+                await run.one(late, "to get to know the leader", 0.0)
+                assert zombie.store is not None
+                zombie.store.link.cut()
+                await cluster.until(lambda: cluster.leader() not in (None, zombie))
+                handle = await run.submit(early, "after the cut", 0.0)
+                assert handle is not None
+                found = await late.get(handle.id, run.echo)
+                await run.result(found)
+            assert zombie.leads(0)
+            run.judge(cluster)
+
+    run_processes(main, limit_s=120)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_random_faults(seed: int) -> None:
     """Whatever strikes: after it, every accepted job ends, once, and all invariants hold."""

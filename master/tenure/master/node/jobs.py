@@ -217,6 +217,8 @@ class JobApi:
         if not request.job_ids:
             return
         term = self._term_of(request.job_ids[0])
+        # A job that a deposed leader does not know may be its successor's.
+        term.check_office()
         committed_seq = term.gate.committed_seq
         get, add = term.partition.get, term.waiters.add
         for job_id in request.job_ids:

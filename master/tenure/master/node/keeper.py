@@ -36,6 +36,9 @@ class Kept(Protocol):
     def stuck_ms(self) -> int:
         """How long the oldest batch has been on its way; 0: none is."""
 
+    def freeze(self) -> None:
+        """The office cannot be proved any more: who waits here may have to ask another leader."""
+
     def thaw(self) -> None:
         """The office was held all along: lease TTLs start anew."""
 
@@ -75,7 +78,7 @@ class Keeper:
             self._doubt_ms = gap_ms
             return False
         if not self._validity.holds():
-            self._frozen = True
+            self._freeze()
             return False
         return True
 
@@ -101,7 +104,13 @@ class Keeper:
         if gap_ms > self._gap_ms:
             self._doubt_ms = max(self._doubt_ms, gap_ms)
         if not self._validity.holds():
+            self._freeze()
+
+    def _freeze(self) -> None:
+        if not self._frozen:
             self._frozen = True
+            if self.kept is not None:
+                self.kept.freeze()
 
     def _due(self) -> bool:
         return self._frozen or self._clock.boot_ms() - self._renewed_ms >= self._interval_ms

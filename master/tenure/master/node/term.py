@@ -137,8 +137,15 @@ class Term:
         """How long the oldest batch has been on its way; 0: none is."""
         return self.gate.stuck_ms()
 
+    def freeze(self) -> None:
+        """The office cannot be proved: who waits for results is sent to look for another leader."""
+        error = _frozen(self.number)
+        self.waiters.abandon(error)
+        self.watch.abandon(error)
+
     def thaw(self) -> None:
         """The office was held all along: every lease's TTL starts anew."""
+        self.watch.resume()
         self._inbox.appendleft((RestartLeases(), _ignore))
         self._wake.set()
 
@@ -202,6 +209,14 @@ class Term:
             Unavailable: The office cannot be proved now.
         """
         await self.gate.settled(seq)
+        self.check_office()
+
+    def check_office(self) -> None:
+        """Holds before anything is read that no commit guards.
+
+        Raises:
+            Unavailable: FROZEN: the office cannot be proved now, so another may lead by now.
+        """
         if self._keeper.frozen:
             raise _frozen(self.number)
 

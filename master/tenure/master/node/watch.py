@@ -62,10 +62,14 @@ class Watch:
             follower.set()
 
     def abandon(self, error: TenureError) -> None:
-        """The term has ended: every follower is told."""
+        """The term has ended, or cannot prove its office: every follower is told."""
         self._error = error
         for follower in self._followers:
             follower.set()
+
+    def resume(self) -> None:
+        """The office was held all along: who comes back may follow again."""
+        self._error = None
 
     async def follow(
         self, wanted: jobs_pb2.JobFilter, after_seq: int | None
@@ -74,7 +78,7 @@ class Watch:
 
         Raises:
             Rejected: CURSOR_EXPIRED.
-            TenureError: The leader stepped down.
+            TenureError: The leader stepped down, or is frozen.
         """
         if self._from_seq is None:
             self._from_seq = self._committed_seq()

@@ -18,6 +18,7 @@ class FakeTerm:
     def __init__(self) -> None:
         self.turning = True
         self.stuck = 0
+        self.freezes = 0
         self.thaws = 0
         self.gaps: list[int] = []
         self._turns = 0
@@ -28,6 +29,9 @@ class FakeTerm:
 
     def stuck_ms(self) -> int:
         return self.stuck
+
+    def freeze(self) -> None:
+        self.freezes += 1
 
     def thaw(self) -> None:
         self.thaws += 1
@@ -71,9 +75,12 @@ def test_freezes_before_the_ttl_is_over() -> None:
         office.answers = False
         await asyncio.sleep(4.8)
         assert keeper.may_act()
+        assert term.freezes == 0
         await asyncio.sleep(0.2)
         assert not keeper.may_act()
         assert keeper.frozen
+        await asyncio.sleep(5)
+        assert term.freezes == 1
 
     _tell(story)
 
