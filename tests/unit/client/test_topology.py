@@ -57,6 +57,16 @@ def test_hints_and_losses_move_leaders() -> None:
     assert topology.leader(1) is None
 
 
+def test_a_frozen_leader_is_asked_last() -> None:
+    """A leader that cannot prove its office may have a successor: another master is asked next."""
+    topology = Topology(["a:1", "b:1"])
+    topology.learned(answer({0: (7, "a:1")}), 0)
+    assert topology.next_master() == "a:1"
+    topology.failed(0, "a:1", unavailable(Reason.FROZEN))
+    assert topology.leader(0) is None
+    assert topology.next_master() == "b:1"
+
+
 def test_an_error_about_an_old_leader_leaves_the_new_one() -> None:
     """A late NOT_LEADER of a leader replaced meanwhile does not forget its successor."""
     topology = Topology(["s:1"])
