@@ -10,7 +10,7 @@ from tenure.client.topology import Topology
 from tenure.client.transport import Transport
 from tenure.protocol.errors import TenureError, Unavailable, error_of
 from tenure.protocol.refusal import Reason
-from tenure.v1 import cluster_pb2
+from tenure.v1 import cluster_pb2, jobs_pb2
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -31,6 +31,7 @@ RESEND: Final = frozenset(
 CALL_TIMEOUT_S: Final = 5.0
 TOPOLOGY_TIMEOUT_S: Final = 2.0
 GET_TOPOLOGY: Final = "/tenure.v1.ClusterService/GetTopology"
+COUNT_JOBS: Final = "/tenure.v1.JobService/CountJobs"
 
 
 class Router:
@@ -60,18 +61,41 @@ class Router:
         """The partition's leader, asking a master if it is not known.
 
         Raises:
-            Unavailable: No master answers, or none leads the partition now.
+            Unavailable: No master answers, or none leads the partition now (NOT_LEADER), or none
+                will before an operator acts (PARTITION_HALTED).
         """
         address = self.topology.leader(partition)
         if address is None:
             await self.refresh()
-            address = self.topology.leader(partition)
+            address = self.topology.leader(partition) or await self._located(partition)
         if address is None:
             raise Unavailable(
                 f"expected partition {partition} to have a leader, but it has none now",
                 reason=Reason.NOT_LEADER,
                 metadata={"partition": str(partition)},
             )
+        return address
+
+    async def _located(self, partition: int) -> str | None:
+        """Asks about a partition whose leader no topology names.
+
+        A master that is asked for the partition itself says more: a newer hint, or that the
+        partition is halted and nobody will lead it.
+        """
+        address = self.topology.next_master()
+        try:
+            await self.transport.unary(
+                address,
+                COUNT_JOBS,
+                jobs_pb2.CountJobsRequest(partition=partition),
+                jobs_pb2.CountJobsResponse,
+                TOPOLOGY_TIMEOUT_S,
+            )
+        except TenureError as error:
+            if error.reason not in RESEND:
+                raise
+            self.topology.failed(partition, address, error)
+            return self.topology.leader(partition)
         return address
 
     async def refresh(self) -> None:

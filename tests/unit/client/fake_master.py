@@ -38,6 +38,7 @@ class FakeCluster:
 
     Attributes:
         leaders: Partition to address.
+        halted: Partitions that nobody can lead.
         dead: Addresses at which nobody answers.
         jobs: What was accepted, by id.
         requests: Every submit request, in order of arrival, with the address it came to.
@@ -52,6 +53,7 @@ class FakeCluster:
         self.leaders = dict.fromkeys(range(partitions), masters[0])
         self.terms = dict.fromkeys(range(partitions), 1)
         self.dead: set[str] = set()
+        self.halted: set[int] = set()
         self.jobs: dict[str, jobs_pb2.Job] = {}
         self.keys: dict[tuple[str, str], str] = {}
         self.requests: list[tuple[str, jobs_pb2.SubmitJobsRequest]] = []
@@ -107,6 +109,8 @@ class FakeCluster:
 
     def not_leader(self, partition: int) -> Unavailable:
         """What a follower answers."""
+        if partition in self.halted:
+            return Unavailable("expected to serve, but halted", reason=Reason.PARTITION_HALTED)
         hint = self.leaders.get(partition)
         metadata = {LEADER_METADATA: hint} if hint else {}
         return Unavailable(

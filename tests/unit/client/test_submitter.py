@@ -274,6 +274,26 @@ def test_without_a_leader_nothing_is_reported_as_accepted() -> None:
     assert cluster.requests == []
 
 
+def test_a_halted_partition_is_no_reason_to_wait() -> None:
+    """When only an operator can help, submits and waits are told so at once."""
+    cluster = FakeCluster(masters=("a:1", "b:1"))
+
+    async def work(client: AsyncClient) -> None:
+        handle = await client.submit(add, 1)
+        waiting = handle.wait()
+        await cluster.pass_time(1)
+        del cluster.leaders[0]
+        cluster.halted.add(0)
+        cluster.kill("a:1")
+        for call in (waiting, client.submit(add, 2)):
+            with pytest.raises(Unavailable) as caught:
+                await call
+            assert caught.value.reason is Reason.PARTITION_HALTED
+        assert asyncio.get_running_loop().time() < 10
+
+    play(cluster, work)
+
+
 @pytest.mark.parametrize("reason", [Reason.REQUEST_TOO_OLD, Reason.ID_FROM_FUTURE])
 def test_a_wrong_clock_is_corrected_by_the_leaders(reason: Reason) -> None:
     """An id that no leader took is minted anew on the leader's clock, and later ids too."""
