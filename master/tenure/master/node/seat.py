@@ -18,6 +18,7 @@ from tenure.master.backend.errors import (
     CorruptJournal,
     FormatTooNew,
     OfficeLost,
+    StoreFull,
     StoreIoError,
     StoreUnavailable,
 )
@@ -294,7 +295,7 @@ class Seat:
         self._around.announce("halted", {"partition": self.partition, "detail": detail})
         try:
             await self._journal.halt(office.token, HaltRecord(batch_number=batch, detail=detail))
-        except (OfficeLost, StoreUnavailable) as refused:
+        except (OfficeLost, StoreUnavailable, StoreFull) as refused:
             _log.warning("Could not write HALTED: %s", refused, extra=self._extra("halt"))
 
     def _extra(self, action: str) -> dict[str, object]:
