@@ -239,7 +239,9 @@ class AsyncClient:
 
     async def wait_for_result(self, job_id: str) -> jobs_pb2.JobResult:
         """The final state of a job as the master sends it. Waits as long as it takes."""
-        core = await self._ready()
+        core = self._core
+        if core is None or not core.router.topology.partitions:
+            core = await self._ready()
         return await core.waiter.result(job_id)
 
     # ---------------------------------------------------------------------------------- looking

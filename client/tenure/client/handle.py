@@ -50,7 +50,10 @@ class AsyncJobHandle(Generic[R_co]):
             WaitTimeout: It has not ended yet, and goes on.
             Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
         """
-        return self._value(await self.outcome(timeout))
+        result = self._result
+        if result is None:
+            result = await self.outcome(timeout)
+        return self._value(result)
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Waits until the job has ended. False: it has not within ``timeout`` seconds."""
