@@ -10,8 +10,8 @@ The class says what to do, the reason says why. A call's error travels as a gRPC
 one ``google.rpc.ErrorInfo``; a row's refusal inside a batch as ``tenure.v1.Refusal``.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -211,8 +211,10 @@ def error_from_status(status: status_pb2.Status) -> TenureError:
 
 def error_from_rpc(error: grpc.RpcError, *, address: str) -> TenureError:
     """What a failed gRPC call means: the error inside, or an Unavailable that names the address."""
-    trailing = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
-    for key, value in trailing or ():
+    trailing: Iterable[Any] = ()
+    if hasattr(error, "trailing_metadata"):
+        trailing = error.trailing_metadata() or ()
+    for key, value in trailing:
         if key == STATUS_DETAILS_METADATA:
             return error_from_status(status_pb2.Status.FromString(value))
     code = error.code() if hasattr(error, "code") else _S.UNKNOWN
@@ -224,7 +226,9 @@ def error_from_rpc(error: grpc.RpcError, *, address: str) -> TenureError:
             reason=Reason.DEADLINE_EXCEEDED,
             metadata=metadata,
         )
-    if code in (_S.UNAVAILABLE, _S.CANCELLED, _S.UNKNOWN):
+    # A master's own INTERNAL carries a rich status. A bare one is gRPC's: so it calls a write into
+    # a connection whose peer has just died.
+    if code in (_S.UNAVAILABLE, _S.CANCELLED, _S.UNKNOWN, _S.INTERNAL):
         return Unavailable(
             f"expected to reach {address}, but {text or code}; is a master running there?",
             reason=Reason.UNREACHABLE,

@@ -126,7 +126,7 @@ def test_a_full_store_keeps_the_batch() -> None:
             await settle()
             assert gate.full
             assert gate.stuck_ms() == 0
-            await asyncio.sleep(1)
+            await SimClock().sleep(1_000)
             assert released == []
             await journal.commit(1)
             assert released == ["a"]
@@ -147,7 +147,7 @@ def test_an_unknown_outcome_is_repeated_with_the_same_bytes() -> None:
         async with asyncio.TaskGroup() as tasks:
             run = tasks.create_task(gate.run())
             gate.add(event("a"))
-            await asyncio.sleep(1)
+            await SimClock().sleep(1_000)
             assert [batch.data for batch in journal.batches] == [journal.batches[0].data] * 2
             assert gate.stuck_ms() == 1_000
             await journal.commit(1)

@@ -61,7 +61,7 @@ def test_answered_keepalives_hold_the_office() -> None:
 
     async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
         for _ in range(600):
-            await asyncio.sleep(0.1)
+            await clock.sleep(100)
             assert keeper.may_act()
         assert 35 <= office.renewals <= 45
 
@@ -73,13 +73,13 @@ def test_freezes_before_the_ttl_is_over() -> None:
 
     async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
         office.answers = False
-        await asyncio.sleep(4.8)
+        await clock.sleep(4_800)
         assert keeper.may_act()
         assert term.freezes == 0
-        await asyncio.sleep(0.2)
+        await clock.sleep(200)
         assert not keeper.may_act()
         assert keeper.frozen
-        await asyncio.sleep(5)
+        await clock.sleep(5_000)
         assert term.freezes == 1
 
     _tell(story)
@@ -90,10 +90,10 @@ def test_thaws_with_the_same_office() -> None:
 
     async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
         office.answers = False
-        await asyncio.sleep(20)
+        await clock.sleep(20_000)
         assert term.thaws == 0
         office.answers = True
-        await asyncio.sleep(0.6)
+        await clock.sleep(600)
         assert term.thaws == 1
         assert keeper.may_act()
         assert office.verifications == 1
@@ -106,7 +106,7 @@ def test_a_lost_office_is_raised() -> None:
 
     async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
         office.lost = True
-        await asyncio.sleep(2)
+        await clock.sleep(2_000)
 
     with pytest.raises(ExceptionGroup) as caught:
         _tell(story)
@@ -117,11 +117,11 @@ def test_a_pause_is_checked_before_anything_is_judged() -> None:
     """After a gap > TTL/3 nothing leaves until the key is verified; then deadlines are pushed."""
 
     async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
-        await asyncio.sleep(1)
+        await clock.sleep(1_000)
         clock.boot_offset_ms += 3_000
         assert not keeper.may_act()
         assert term.gaps == []
-        await asyncio.sleep(0.6)
+        await clock.sleep(600)
         assert office.verifications == 1
         assert len(term.gaps) == 1
         assert 3_000 <= term.gaps[0] <= 3_500
@@ -134,11 +134,11 @@ def test_a_pause_past_the_ttl_freezes() -> None:
     """A zombie that wakes past its TTL sends nothing, and its keepalive decides what it is."""
 
     async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
-        await asyncio.sleep(1)
+        await clock.sleep(1_000)
         clock.boot_offset_ms += 20_000
         assert not keeper.may_act()
         office.lost = True
-        await asyncio.sleep(1)
+        await clock.sleep(1_000)
 
     with pytest.raises(ExceptionGroup) as caught:
         _tell(story)
@@ -150,11 +150,11 @@ def test_a_leader_that_cannot_work_lets_go(trouble: str) -> None:
     """No keepalive is sent while the owner loop does not turn, or while a batch is stuck."""
 
     async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
-        await asyncio.sleep(2)
+        await clock.sleep(2_000)
         term.turning = trouble != "wedged loop"
         term.stuck = 10_000 if trouble == "stuck batch" else 0
         renewals = office.renewals
-        await asyncio.sleep(3)
+        await clock.sleep(3_000)
         assert office.renewals <= renewals + 1
 
     _tell(story)
@@ -164,11 +164,11 @@ def test_an_office_without_ttl_never_freezes() -> None:
     """SQLite's office cannot be lost; a pause still pushes the lease deadlines."""
 
     async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
-        await asyncio.sleep(100)
+        await clock.sleep(100_000)
         assert keeper.may_act()
         assert office.renewals == 0
         clock.boot_offset_ms += 5_000
-        await asyncio.sleep(0.6)
+        await clock.sleep(600)
         assert len(term.gaps) == 1
         assert keeper.may_act()
 
