@@ -74,7 +74,7 @@ def test_leader_killed_under_load(
 ) -> None:
     """20,000 acknowledged jobs outlive ten leaders, each killed with a batch in flight."""
     report = scenarios.leader_killed_under_load(
-        etcd, directory, kills=10, running_min=350, acked_min=20_000
+        etcd, directory, kills=10, running_min=420, acked_min=20_000
     )
 
     show(report, capsys)
