@@ -93,7 +93,7 @@ class Rig:
         self.queued: list[HeldJob] = []
         self.running: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
-        self.lost: list[HeldJob] = []
+        self.leases: list[HeldJob] = []
         self._assignments: dict[tuple[int, int], int] = {}
         self._seqs: dict[int, int] = {}
 
@@ -245,4 +245,4 @@ class Rig:
         if orders is not None:
             self.queued.extend(orders.runs)
             self.stops.extend(orders.stops)
-            self.lost.extend(orders.lost)
+            self.leases.extend(orders.leases)

@@ -34,9 +34,9 @@ def test_first_result_stays() -> None:
 
 def test_asking_makes_a_loss_final() -> None:
     """A job that was told of its lost lease stops: the lease must not come back."""
-    job = held()
-    assert not job.is_lost()
+    job = held(expires_ms=100)
+    assert not job.is_lost(99)
     assert not job.lost_seen
-    job.lapsed = True
-    assert job.is_lost()
-    assert job.lost_seen
+    assert job.is_lost(100)
+    job.expires_ms = 1_000
+    assert job.is_lost(101)

@@ -112,7 +112,7 @@ class TestStarts:
         rig.revoke(session, ref, unless_started=True)
         said = rig.hear(session)
         assert (said.started, said.returned) == ([job_id(1)], [])
-        assert not job.is_lost()
+        assert not job.is_lost(rig.now_ms)
 
     def test_unknown_lease_is_returned(self) -> None:
         """What never arrived is not here: the master may grant it again."""
@@ -132,8 +132,8 @@ class TestStarts:
         (beat,) = rig.hear(session).heartbeats[-1:]
         rig.revoke(session, ref, unless_started=False)
         rig.ack(session, beat)
-        assert rig.lost == [job]
-        assert job.is_lost()
+        assert job in rig.leases
+        assert job.is_lost(rig.now_ms)
         assert rig.stops == []
 
     def test_final_revoke_kills_at_most_once_jobs(self) -> None:
@@ -238,10 +238,9 @@ class TestDeadlines:
         rig.grant(session, 1)
         (job,) = rig.begin()
         rig.wait(job.expires_ms - rig.now_ms - 1)
-        assert not job.is_lost()
+        assert not job.is_lost(rig.now_ms)
         rig.wait(1)
-        assert job.is_lost()
-        assert rig.lost == [job]
+        assert job.is_lost(rig.now_ms)
         assert rig.stops == []
 
     def test_lapsed_at_most_once_job_is_killed(self) -> None:
@@ -263,10 +262,12 @@ class TestDeadlines:
         rig.wait(OUTLIVES_MS)
         assert job.lapsed
         if seen:
-            job.is_lost()
+            job.is_lost(rig.now_ms)
         beat = rig.hear(session).heartbeats[-1]
         rig.ack(session, beat)
         assert job.lapsed is seen
+        assert job.is_lost(rig.now_ms) is seen
+        assert job in rig.leases
 
     def test_ack_from_long_ago_revives_nothing(self) -> None:
         """After a long pause a buffered ack proves nothing about now."""

@@ -83,7 +83,7 @@ async def running(
         task.cancel()
 
 
-async def wait_for(path: Path) -> None:
+async def until_exists(path: Path) -> None:
     """Waits for a job to create a file."""
     loop = asyncio.get_running_loop()
     while not path.exists():
@@ -123,7 +123,7 @@ def test_blocked_loop_keeps_its_leases(tmp_path: Path) -> None:
             master = await run.leader(lease_ttl_ms=2_000, heartbeat_ms=100)
             started, release = tmp_path / "s", tmp_path / "r"
             master.grant(call(1, "block_loop", str(started), str(release)))
-            await wait_for(started)
+            await until_exists(started)
             before = len(master.heartbeats)
             # 25 beats of 100 ms: longer than the TTL.
             await master.until(lambda: len(master.heartbeats) >= before + 25)
@@ -148,7 +148,7 @@ def test_running_job_survives_its_master(tmp_path: Path) -> None:
             second = await run.network.accept(token=NEWER)
             started, release = tmp_path / "s", tmp_path / "r"
             first.grant(call(1, "deaf", str(started), str(release)))
-            await wait_for(started)
+            await until_exists(started)
             first.stream.cancel()
             second.welcome("m2")
             await second.until(lambda: second.declared)
@@ -210,7 +210,7 @@ def test_drain_finishes_what_runs(tmp_path: Path) -> None:
             started, release = tmp_path / "s", tmp_path / "r"
             jobs = [call(number, "deaf", str(started), str(release)) for number in (1, 2)]
             master.grant(*jobs)
-            await wait_for(started)
+            await until_exists(started)
             run.node.drain()
             await master.until(lambda: master.returned)
             assert master.returned == [job_id(2)]
@@ -235,7 +235,7 @@ def test_second_term_hands_back_at_once(tmp_path: Path) -> None:
                 call(1, "until_told_async", str(paths[0])), call(2, "until_told", str(paths[1]))
             )
             for path in paths:
-                await wait_for(path)
+                await until_exists(path)
             run.node.drain()
             run.node.drain()
             await master.until(lambda: master.goodbye)
@@ -254,7 +254,7 @@ def test_drain_timeout_hands_back_what_does_not_stop(tmp_path: Path) -> None:
             master = await run.leader()
             started, release = tmp_path / "s", tmp_path / "r"
             master.grant(call(1, "deaf", str(started), str(release)))
-            await wait_for(started)
+            await until_exists(started)
             run.node.drain()
             await master.until(lambda: master.goodbye)
             release.touch()
@@ -271,7 +271,7 @@ def test_cancel_reaches_the_job(tmp_path: Path) -> None:
         async with running("until_told_async") as run:
             master = await run.leader()
             (ref,) = master.grant(call(1, "until_told_async", str(tmp_path / "s")))
-            await wait_for(tmp_path / "s")
+            await until_exists(tmp_path / "s")
             master.instruct(cancels=[ref])
             await master.until(lambda: master.reports)
             assert master.reports[job_id(1)].outcome == 7

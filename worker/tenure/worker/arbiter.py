@@ -25,7 +25,7 @@ class Orders(NamedTuple):
 
     runs: list[HeldJob]
     stops: list[tuple[HeldJob, AttemptOutcome]]
-    lost: list[HeldJob]
+    leases: list[HeldJob]
 
 
 class Arbiter:
@@ -131,10 +131,10 @@ class Arbiter:
     def take_orders(self) -> Orders | None:
         """What the executors are to do now, or None for nothing."""
         workload = self._workload
-        if not (workload.runs or workload.stops or workload.lost):
+        if not (workload.runs or workload.stops or workload.leases):
             return None
-        orders = Orders(workload.runs, workload.stops, workload.lost)
-        workload.runs, workload.stops, workload.lost = [], [], []
+        orders = Orders(workload.runs, workload.stops, workload.leases)
+        workload.runs, workload.stops, workload.leases = [], [], []
         return orders
 
     # Time.

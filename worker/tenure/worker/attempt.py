@@ -5,7 +5,7 @@ The three executors share this; the process executor runs it on the other side o
 
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tenure.client.codec import decode_args, encode_result
 from tenure.client.context import JobContext
@@ -25,6 +25,16 @@ CUT: Final = "[cut]"
 #: Class names of user code have no bound of their own.
 TYPE_BYTES_MAX: Final = 512
 _SECOND_MS: Final = 1000
+
+
+class ThreadClock(Protocol):
+    """Time for threads of user code."""
+
+    def boot_ms(self) -> int:
+        """CLOCK_BOOTTIME."""
+
+    def wall_ms(self) -> int:
+        """UTC since the Unix epoch."""
 
 
 class RefusedCall(Exception):
@@ -53,18 +63,18 @@ def prepare(jobs: JobTable, job: HeldJob) -> tuple[JobDef[..., Any], list[Any], 
 
 
 def context_of(
-    job: HeldJob, wall_ms: int, on_progress: Callable[[float], None] | None = None
+    job: HeldJob, clock: ThreadClock, on_progress: Callable[[float], None] | None = None
 ) -> JobContext:
     """What ``current_job()`` is to return inside the job.
 
     Args:
         job: The job.
-        wall_ms: Now, milliseconds since the Unix epoch.
+        clock: Time.
         on_progress: Takes the job's progress; the default notes it for heartbeats.
     """
     deadline_ms = job.deadline_ms or None
     if job.terms.timeout_ms:
-        timeout_at_ms = wall_ms + job.terms.timeout_ms
+        timeout_at_ms = clock.wall_ms() + job.terms.timeout_ms
         deadline_ms = timeout_at_ms if deadline_ms is None else min(deadline_ms, timeout_at_ms)
     return JobContext(
         id=job.job_id,
@@ -74,7 +84,7 @@ def context_of(
         deadline_ms=deadline_ms,
         on_progress=on_progress or job.report_progress,
         is_cancelled=job.is_cancelled,
-        is_lost=job.is_lost,
+        is_lost=lambda: job.is_lost(clock.boot_ms()),
     )
 
 

@@ -2,7 +2,7 @@
 
 It takes jobs over an inherited socket and answers on it. User code runs in the main thread, where
 signals and C libraries expect it; a second thread reads what the parent says meanwhile. When the
-parent is gone, the child ends at once.
+parent is gone, the child ends at once; when it is paused, the child knows its lease's deadline.
 """
 
 import contextvars
@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from queue import SimpleQueue
-from time import monotonic, time
+from time import monotonic
 
 from tenure.client.context import activate
 from tenure.protocol.errors import Rejected
@@ -20,6 +20,7 @@ from tenure.protocol.fence import parse_fence
 from tenure.protocol.ids import partition_of
 from tenure.worker import app
 from tenure.worker.attempt import JobTable, context_of, prepare, raised, returned
+from tenure.worker.clock import SystemClock
 from tenure.worker.executor import frame
 from tenure.worker.held import AttemptResult, HeldJob, Terms
 
@@ -38,6 +39,7 @@ class Child:
         self._queue: SimpleQueue[HeldJob] = SimpleQueue()
         self._current: HeldJob | None = None
         self._progressed = 0.0
+        self._clock = SystemClock()
 
     def serve(self) -> None:
         """Runs jobs for as long as the parent lives."""
@@ -64,13 +66,14 @@ class Child:
                     self._queue.put(self._current)
                 case frame.Stop(outcome=outcome) if self._current is not None:
                     self._current.stop = outcome
-                case frame.Lost(is_lost=is_lost) if self._current is not None:
-                    self._current.lapsed = is_lost
+                case frame.Lease() as lease if self._current is not None:
+                    self._current.expires_ms = lease.expires_ms
+                    self._current.revoked = lease.revoked
                 case _:
                     pass
 
     def _attempt(self, job: HeldJob) -> AttemptResult:
-        context = context_of(job, int(time() * 1000), self._progress)
+        context = context_of(job, self._clock, self._progress)
         try:
             definition, args, kwargs = prepare(self._jobs, job)
             with activate(context):
@@ -101,7 +104,7 @@ def _job_of(run: frame.Run) -> HeldJob:
         payload=run.payload,
         attempt=run.attempt,
         deadline_ms=run.deadline_ms,
-        expires_ms=0,
+        expires_ms=run.expires_ms,
     )
 
 

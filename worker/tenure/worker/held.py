@@ -112,9 +112,10 @@ class HeldJob:
         self.payload = payload
         self.attempt = attempt
         self.deadline_ms = deadline_ms
-        #: Written by the session. An executor reads it before it starts the job.
+        #: Written by the session. Executors and jobs compare it with the clock themselves: they
+        #: must not go by a flag that a paused session has not come to set.
         self.expires_ms = expires_ms
-        #: Written by the session: past expires_ms; an ack that lists the lease takes it back.
+        #: Written by the session: it has acted on the deadline; an ack takes that back.
         self.lapsed = False
         #: Written by the session: the master has said that the lease is lost. Final.
         self.revoked = False
@@ -174,12 +175,11 @@ class HeldJob:
         """Notes how far the job has come; the next heartbeat carries it."""
         self.progress = pct
 
-    def is_lost(self) -> bool:
-        """Whether the job must stop because its lease is lost. Asking it makes that final."""
-        if self.lapsed or self.revoked:
+    def is_lost(self, now_ms: int) -> bool:
+        """Whether the job must stop because its lease is lost. A job that was told so stays so."""
+        if self.revoked or now_ms >= self.expires_ms:
             self.lost_seen = True
-            return True
-        return False
+        return self.lost_seen
 
     def is_cancelled(self) -> bool:
         """Whether the job has been asked to stop."""

@@ -159,7 +159,8 @@ class Partition:
                 self._started.append(job)
             else:
                 job.revoked = True
-                self._mark_lost(job)
+                self._workload.leases.append(job)
+                self._kill_if_once(job)
 
     def cancel(self, refs: Iterable[worker_pb2.LeaseRef]) -> None:
         """Stops jobs; unstarted ones end at once."""
@@ -186,9 +187,10 @@ class Partition:
             if expires_ms <= job.expires_ms:
                 continue
             job.expires_ms = expires_ms
-            if job.lapsed and now_ms < expires_ms and self._may_revive(job):
+            if now_ms < expires_ms and not job.lost_seen and job.stop is None:
                 job.lapsed = False
-                self._workload.lost.append(job)
+            if job.claimed and job.result is None:
+                self._workload.leases.append(job)
         self._workload.watch(expires_ms)
         return beat.sent_ms
 
@@ -247,13 +249,9 @@ class Partition:
         if job.withdraw():
             self.give_back(job)
         else:
-            self._mark_lost(job)
+            self._kill_if_once(job)
 
-    def _may_revive(self, job: HeldJob) -> bool:
-        return not job.lost_seen and not job.revoked and job.stop is None
-
-    def _mark_lost(self, job: HeldJob) -> None:
-        self._workload.lost.append(job)
+    def _kill_if_once(self, job: HeldJob) -> None:
         if job.terms.at_most_once:
             self._workload.stops.append((job, AttemptOutcome.LOST))
 

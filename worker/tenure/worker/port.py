@@ -53,8 +53,8 @@ class Executor(Protocol):
     def stop(self, job: HeldJob, outcome: AttemptOutcome) -> None:
         """Asks a begun job to end, with this outcome if it obeys; the first wish counts."""
 
-    def tell_lost(self, job: HeldJob) -> None:
-        """``job.is_lost`` has changed: pass it on to where the job runs."""
+    def tell_lease(self, job: HeldJob) -> None:
+        """The lease's deadline was moved or the lease was revoked: tell where the job runs."""
 
     def take_facts(self) -> list[Fact]:
         """All facts since the last call, in order."""

@@ -220,8 +220,8 @@ class WorkerNode:
         if orders is not None:
             if orders.runs:
                 self._executor.run(orders.runs)
-            for job in orders.lost:
-                self._executor.tell_lost(job)
+            for job in orders.leases:
+                self._executor.tell_lease(job)
             for job, outcome in orders.stops:
                 self._executor.stop(job, outcome)
         for link in self._links.values():

@@ -24,7 +24,7 @@ class Workload:
         draining: Nothing new is taken.
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.
-        lost: Jobs whose ``is_lost`` has changed.
+        leases: Begun jobs whose leases were renewed or revoked.
     """
 
     def __init__(self, slots: int) -> None:
@@ -33,7 +33,7 @@ class Workload:
         self.draining = False
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
-        self.lost: list[HeldJob] = []
+        self.leases: list[HeldJob] = []
         #: When a lease may lapse next; nothing is scanned before.
         self.next_scan_ms: int | None = None
         self._mean_run_ms: float | None = None

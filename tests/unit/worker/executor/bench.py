@@ -89,7 +89,7 @@ class Bench:
     def begin(self, job: HeldJob, started: Path) -> HeldJob:
         """Runs a job until its code has touched the file."""
         self.pool.run([job])
-        wait_for(started)
+        until_exists(started)
         self.until(lambda: FactKind.STARTED in self.kinds(job))
         return job
 
@@ -117,7 +117,7 @@ def bench(*jobs: str, slots: int = 2) -> Iterator[Bench]:
         made.pool.close()
 
 
-def wait_for(path: Path) -> None:
+def until_exists(path: Path) -> None:
     """Waits for another thread or process to create a file."""
     tick = threading.Event()
     end = time.monotonic() + WAIT_S

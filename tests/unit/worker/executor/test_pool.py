@@ -205,13 +205,26 @@ class TestStops:
             assert pool.outcome_after(job, ENDED) is outcome
 
     @pytest.mark.parametrize("name", ["until_told", "until_told_in_child"])
-    def test_lost_lease_ends_the_job(self, name: str, tmp_path: Path) -> None:
+    def test_revoked_lease_ends_the_job(self, name: str, tmp_path: Path) -> None:
         """LeaseLost at the next checkpoint, reported as LOST."""
         with bench(name) as pool:
             job = pool.begin(pool.job(name, str(tmp_path / "s")), tmp_path / "s")
-            job.lapsed = True
-            pool.pool.tell_lost(job)
+            job.revoked = True
+            pool.pool.tell_lease(job)
             assert pool.outcome_after(job, ENDED) is LOST
+
+    @pytest.mark.parametrize("name", ["until_told", "until_told_in_child"])
+    def test_job_fences_itself_at_its_deadline(self, name: str, tmp_path: Path) -> None:
+        """No word from the session is needed: it may be paused. A renewal moves the deadline."""
+        with bench(name) as pool:
+            job = pool.job(name, str(tmp_path / "s"), expires_ms=pool.clock.boot_ms() + 5_000)
+            pool.begin(job, tmp_path / "s")
+            job.expires_ms = pool.clock.boot_ms() + 50
+            renewed_ms = job.expires_ms
+            pool.pool.tell_lease(job)
+            assert pool.outcome_after(job, ENDED) is LOST
+            assert job.ended_ms is not None
+            assert job.ended_ms >= renewed_ms
 
     @pytest.mark.parametrize("name", ["until_told", "until_told_async", "until_told_in_child"])
     def test_timeout(self, name: str, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class CoroutineExecutor:
     async def _attempt(self, job: HeldJob) -> AttemptResult:
         try:
             definition, args, kwargs = prepare(self._stage.jobs, job)
-            with activate(context_of(job, self._stage.wall_ms())):
+            with activate(context_of(job, self._stage.clock)):
                 value = await definition.fn(*args, **kwargs)
         # A cancelled task here is a stopped job: the outcome is reported, the loop goes on.
         except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)

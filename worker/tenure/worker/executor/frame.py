@@ -2,7 +2,7 @@
 
 ```
  child ──Ready──► parent ──Run──► child ──Progress…──► Ended ──► parent
-                         ──Stop, Lost──►
+                         ──Stop, Lease──►
 ```
 """
 
@@ -27,6 +27,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag="run"):
     name: str
     fence: str
     attempt: int
+    expires_ms: int
     deadline_ms: int
     timeout_ms: int
     content_type: str
@@ -40,10 +41,11 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
     outcome: AttemptOutcome
 
 
-class Lost(msgspec.Struct, frozen=True, array_like=True, tag="lost"):
-    """Whether the lease is lost now."""
+class Lease(msgspec.Struct, frozen=True, array_like=True, tag="lease"):
+    """The lease was renewed or revoked."""
 
-    is_lost: bool
+    expires_ms: int
+    revoked: bool
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
@@ -69,7 +71,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
         return AttemptResult(self.outcome, self.result, fault)
 
 
-ToChild = Run | Stop | Lost
+ToChild = Run | Stop | Lease
 ToParent = Ready | Progress | Ended
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -21,13 +21,13 @@ from typing import Final
 
 from tenure.client.job import Executor as Kind
 from tenure.protocol.vocabulary import AttemptOutcome
-from tenure.worker.attempt import JobTable, stopped
+from tenure.worker.attempt import JobTable, ThreadClock, stopped
 from tenure.worker.executor import frame
 from tenure.worker.executor.coroutine import CoroutineExecutor
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.executor.process import ProcessExecutor
-from tenure.worker.executor.runner import Stage, ThreadClock
+from tenure.worker.executor.runner import Stage
 from tenure.worker.executor.thread import ThreadExecutor
 from tenure.worker.held import HeldJob
 from tenure.worker.port import Fact, FactKind
@@ -113,9 +113,9 @@ class ExecutorPool:
         else:
             self._give_up(job, outcome)
 
-    def tell_lost(self, job: HeldJob) -> None:
+    def tell_lease(self, job: HeldJob) -> None:
         if self._processes is not None:
-            self._processes.tell(job, frame.Lost(job.lapsed or job.revoked))
+            self._processes.tell(job, frame.Lease(job.expires_ms, job.revoked))
 
     def take_facts(self) -> list[Fact]:
         facts = self._outbox.take()

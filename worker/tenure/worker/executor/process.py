@@ -77,6 +77,7 @@ class Child:
             name=terms.name,
             fence=job.lease.fence,
             attempt=job.attempt,
+            expires_ms=job.expires_ms,
             deadline_ms=job.deadline_ms,
             timeout_ms=terms.timeout_ms,
             content_type=terms.content_type,
@@ -89,8 +90,8 @@ class Child:
             # What was said while the lock was taken.
             if job.stop is not None:
                 self.tell(frame.Stop(job.stop))
-            if job.lapsed or job.revoked:
-                self.tell(frame.Lost(True))
+            if job.revoked or job.expires_ms != request.expires_ms:
+                self.tell(frame.Lease(job.expires_ms, job.revoked))
             while True:
                 match frame.receive_in_parent(self._sock):
                     case frame.Progress(pct=pct):
@@ -102,7 +103,7 @@ class Child:
         except frame.BrokenFrame:
             return None
 
-    def tell(self, said: frame.Stop | frame.Lost) -> None:
+    def tell(self, said: frame.Stop | frame.Lease) -> None:
         """Says something to a running job, if that is possible without waiting.
 
         The session's thread calls this, so it must not block. What a deaf child misses does not
@@ -178,7 +179,7 @@ class ProcessExecutor:
                 self._spare += 1
         return job
 
-    def tell(self, job: HeldJob, said: frame.Stop | frame.Lost) -> None:
+    def tell(self, job: HeldJob, said: frame.Stop | frame.Lease) -> None:
         """Says something to the job, if it runs."""
         with self._lock:
             child = self._running.get(job)

@@ -1,23 +1,11 @@
 """What the three executors have in common: how a job begins, ends, and frees its slot."""
 
-from typing import Protocol
-
 from tenure.client.job import Executor as Kind
-from tenure.worker.attempt import JobTable
+from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.port import FactKind
-
-
-class ThreadClock(Protocol):
-    """Time for threads of user code."""
-
-    def boot_ms(self) -> int:
-        """CLOCK_BOOTTIME."""
-
-    def wall_ms(self) -> int:
-        """UTC since the Unix epoch."""
 
 
 class Stage:
@@ -27,14 +15,14 @@ class Stage:
         self, kind: Kind, jobs: JobTable, gate: SlotGate, outbox: Outbox, clock: ThreadClock
     ) -> None:
         self.jobs = jobs
+        self.clock = clock
         self._kind = kind
         self._gate = gate
         self._outbox = outbox
-        self._clock = clock
 
     def begin(self, job: HeldJob) -> bool:
         """Begins a job, unless it was withdrawn or its lease has lapsed meanwhile."""
-        now_ms = self._clock.boot_ms()
+        now_ms = self.clock.boot_ms()
         if not job.begin(now_ms):
             return False
         if now_ms >= job.expires_ms:
@@ -46,7 +34,7 @@ class Stage:
 
     def settle(self, job: HeldJob, result: AttemptResult) -> None:
         """The job's code has ended."""
-        if job.finish(result, self._clock.boot_ms()):
+        if job.finish(result, self.clock.boot_ms()):
             self._outbox.post(FactKind.ENDED, job)
         else:
             self._outbox.post(FactKind.FREED, job)
@@ -54,7 +42,3 @@ class Stage:
     def next(self) -> HeldJob | None:
         """Frees the slot; the next job if it is of this kind."""
         return self._gate.next(self._kind)
-
-    def wall_ms(self) -> int:
-        """For contexts' deadlines."""
-        return self._clock.wall_ms()

@@ -59,7 +59,7 @@ class ThreadExecutor:
     def _attempt(self, job: HeldJob) -> AttemptResult:
         try:
             definition, args, kwargs = prepare(self._stage.jobs, job)
-            with activate(context_of(job, self._stage.wall_ms())):
+            with activate(context_of(job, self._stage.clock)):
                 value = definition.fn(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
             return raised(job, error)
