@@ -7,9 +7,15 @@ from typing import Any, Protocol
 
 from tenure.client.context import activate
 from tenure.protocol.vocabulary import AttemptOutcome
-from tenure.worker.attempt import JobTable, context_of, prepare, raised, returned
+from tenure.worker.attempt import (
+    JobTable,
+    ThreadClock,
+    context_of,
+    prepare,
+    raised,
+    returned,
+)
 from tenure.worker.executor.outbox import Outbox
-from tenure.worker.executor.runner import ThreadClock
 from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.port import Fact, FactKind
 
@@ -62,8 +68,8 @@ class LoopExecutor:
                 # in the loop's queue by now.
                 asyncio.get_running_loop().call_soon(task.cancel)
 
-    def tell_lost(self, job: HeldJob) -> None:
-        """User code asks ``job.is_lost`` itself: it runs in the same process."""
+    def tell_lease(self, job: HeldJob) -> None:
+        """User code asks the job itself: it runs in the same process."""
 
     def take_facts(self) -> list[Fact]:
         return self._outbox.take()
@@ -114,7 +120,7 @@ class LoopExecutor:
     async def _attempt(self, job: HeldJob) -> AttemptResult:
         try:
             definition, args, kwargs = prepare(self._jobs, job)
-            with activate(context_of(job, self._clock.wall_ms())):
+            with activate(context_of(job, self._clock)):
                 value = definition.fn(*args, **kwargs)
                 if definition.executor == "async":
                     value = await value
