@@ -168,12 +168,12 @@ def progress(ended_seconds: Sequence[float], markers: Sequence[Marker]) -> str:
 def _marker_lines(
     markers: Sequence[Marker], left: float, scale: float, top: float, plot: float
 ) -> list[str]:
-    """Vertical lines; a label that would lie on the one before it moves to a second row."""
+    """Vertical lines; a label that would lie on the one before it moves to a row below."""
     parts = []
     last_x, row = -math.inf, 0
     for marker in sorted(markers, key=lambda marker: marker.at_seconds):
         x = left + marker.at_seconds * scale
-        row = (row + 1) % 3 if x - last_x < 18 else 0
+        row = (row + 1) % 7 if x - last_x < 18 else 0
         last_x = x
         y = top - 2 + 20 * row
         parts.append(

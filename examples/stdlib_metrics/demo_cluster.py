@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -25,24 +26,38 @@ from examples.stdlib_metrics.demo import OUT, check, work_list
 from examples.stdlib_metrics.jobs import measure
 from examples.stdlib_metrics.outcome import Outcomes
 from examples.stdlib_metrics.program import ROOT, DemoFailed, EventLog, Line, Program
-from examples.stdlib_metrics.report import Moment, Report, text_table, timeline_text, write_html
+from examples.stdlib_metrics.report import (
+    Failure,
+    Moment,
+    Report,
+    text_table,
+    timeline_text,
+    write_html,
+)
 from tenure.client import AsyncClient, TenureError
 from tenure.testing.etcd import EtcdCluster, EtcdNotFound, EtcdNotReady
 from tenure.v1 import cluster_pb2
 
 _MASTERS: Final = 3
 _WORKERS: Final = 3
-_SLOTS: Final = 5
-#: Every so many jobs one takes this long, so that faults find jobs running.
-_LONG_EVERY: Final = 9
-_LONG_S: Final = 2.0
-#: The leader dies when so many jobs run.
+_SLOTS: Final = 6
+#: Every module is measured so often, for work enough.
+_ROUNDS: Final = 2
+#: Jobs that take long, so that faults find them running: their places in the queue, and how many
+#: seconds each takes, which must outlast a failover. They leave six slots to the others.
+_LONG: Final = range(0, 48, 4)
+_LONG_S: Final = 24.0
+#: The leader dies when so many jobs run, and so long after the first submit at the earliest.
 _RUNNING_AT_KILL: Final = 12
+_KILL_AFTER_S: Final = 4.0
 _ADOPTED_MIN: Final = 8
+#: The worker dies so long after the failover.
+_RESPITE_S: Final = 3.0
 #: Worst after kill -9: 15 s to a new leader, 18 s to its first grant; a lease lives 15 s.
 _FAILOVER_S: Final = 30.0
 _EXPIRY_S: Final = 40.0
 _TIME_LIMIT_S: Final = 240.0
+_LOGS: Final = OUT / "cluster-logs"
 
 
 @dataclass(slots=True, eq=False)
@@ -59,11 +74,16 @@ class Cluster:
 class Story:
     """What happened, on a clock that starts with the first submit."""
 
-    began: float = field(default_factory=time.monotonic)
-    began_wall_s: float = field(default_factory=time.time)
+    began: float = 0.0
+    began_wall_s: float = 0.0
     moments: list[Moment] = field(default_factory=list)
     adopted: int = 0
     expired: int = 0
+
+    def begin(self) -> None:
+        """Starts the clock."""
+        self.began = time.monotonic()
+        self.began_wall_s = time.time()
 
     def note(self, kind: str, text: str, at: float | None = None) -> None:
         """Adds a moment: now, or at a time of the monotonic clock."""
@@ -77,13 +97,21 @@ class Story:
 
 def main() -> int:
     """Runs the demo. Returns the exit code."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="tenure-demo-") as name, ExitStack() as stack:
-            cluster = start(stack, Path(name))
-            report, audit, story = asyncio.run(run(cluster))
-    except (DemoFailed, TenureError, EtcdNotFound, EtcdNotReady) as error:
-        print(f"demo failed: {error}", file=sys.stderr)
-        return 1
+    story = Story()
+    with tempfile.TemporaryDirectory(prefix="tenure-demo-") as name:
+        logs = Path(name)
+        try:
+            with ExitStack() as stack:
+                cluster = start(stack, logs)
+                report, audit = asyncio.run(run(cluster, story))
+        except (DemoFailed, TenureError, EtcdNotFound, EtcdNotReady) as error:
+            print(timeline_text(story.moments), file=sys.stderr)
+            print(f"demo failed: {error}", file=sys.stderr)
+            print(f"The logs are in {_LOGS.relative_to(ROOT)}", file=sys.stderr)
+            return 1
+        finally:
+            shutil.rmtree(_LOGS, ignore_errors=True)
+            shutil.copytree(logs, _LOGS)
     page = OUT / "cluster-report.html"
     write_html(report, page)
     print(text_table(report))
@@ -119,13 +147,13 @@ def start(stack: ExitStack, folder: Path) -> Cluster:
     return Cluster(events=events, masters=masters, workers=workers, addresses=addresses)
 
 
-async def run(cluster: Cluster) -> tuple[Report, Audit, Story]:
+async def run(cluster: Cluster, story: Story) -> tuple[Report, Audit]:
     """Submits the work, breaks the cluster, gathers the outcomes, audits them."""
-    paths = work_list()
-    calls = [(path, 0.0 if n % _LONG_EVERY else _LONG_S) for n, path in enumerate(paths)]
+    paths = work_list() * _ROUNDS
+    calls = [(path, _LONG_S if n in _LONG else 0.0) for n, path in enumerate(paths)]
     outcomes = Outcomes()
     async with AsyncClient(",".join(cluster.addresses), timeout=60) as client:
-        story = Story()
+        story.begin()
         path_of: dict[str, str] = {}
         try:
             async with asyncio.timeout(_TIME_LIMIT_S), asyncio.TaskGroup() as group:
@@ -154,15 +182,17 @@ async def run(cluster: Cluster) -> tuple[Report, Audit, Story]:
     print()
     report = Report(
         title="A leader and a worker die; no job does",
-        summary=f"{len(paths):,} modules of Python {platform.python_version()}'s standard library, "
-        f"measured by three workers under three masters on three etcd members.",
-        modules=outcomes.modules,
-        failures=sorted(outcomes.failures, key=lambda failure: failure.path),
+        summary=f"{len(paths):,} jobs on three workers, three masters and three etcd members: each "
+        f"module of Python {platform.python_version()}'s standard library, {_ROUNDS} times.",
+        modules=list({module.path: module for module in outcomes.modules}.values()),
+        failures=sorted(
+            {failure.path: failure for failure in outcomes.failures}.values(), key=_path
+        ),
         facts=audit.rows(story.adopted),
         ended_seconds=outcomes.ended_seconds,
         timeline=story.moments,
     )
-    return report, audit, story
+    return report, audit
 
 
 async def gather(
@@ -174,7 +204,7 @@ async def gather(
 ) -> None:
     """Submits every job and takes its outcome when it comes."""
     handles = await client.submit_many(measure, calls)
-    story.note("note", f"{len(handles):,} jobs submitted, every {_LONG_EVERY}th a long one")
+    story.note("note", f"{len(handles):,} jobs submitted, {len(_LONG)} of them long ones")
     path_of.update((handle.id, path) for handle, (path, _) in zip(handles, calls, strict=True))
     async for handle in client.as_completed(handles):
         at_seconds = time.monotonic() - story.began
@@ -200,12 +230,13 @@ async def break_things(cluster: Cluster, client: AsyncClient, story: Story) -> N
 
     elected = await next_line("leader", "a new leader", _FAILOVER_S)
     story.note("recovery", f"{elected.source} leads", elected.at)
-    adopted = await next_line("adopted", "running jobs to be adopted", _FAILOVER_S)
-    story.adopted = int(adopted.fields["leases"])
-    story.note("recovery", f"{story.adopted} leases adopted: their jobs never stopped", adopted.at)
+    closed = await next_line("window_closed", "running jobs to be adopted", _FAILOVER_S)
+    story.adopted = int(closed.fields["adopted"])
+    story.note("recovery", f"{story.adopted} leases adopted: their jobs never stopped", closed.at)
     granted = await next_line("first_grant", "the first grant of the new leader", _FAILOVER_S)
     story.note("recovery", "first grant", granted.at)
 
+    await asyncio.sleep(_RESPITE_S)
     await kill_worker(cluster, client, story)
     after = time.monotonic()
     expired = await next_line("expired", "the dead worker's leases to expire", _EXPIRY_S)
@@ -218,12 +249,12 @@ async def kill_leader(cluster: Cluster, client: AsyncClient, story: Story) -> st
     while True:
         view = await leader_view(client)
         running = sum(partition.running for partition in view.partitions) if view else 0
-        if view and running >= _RUNNING_AT_KILL and time.monotonic() - story.began > 5:
+        if view and running >= _RUNNING_AT_KILL and time.monotonic() - story.began > _KILL_AFTER_S:
             break
         await asyncio.sleep(0.05)
     victim = next(master for master in cluster.masters if master.name == view.name)
     victim.kill()
-    story.note("fault", f"leader {victim.name} killed (kill -9) while {running} jobs ran")
+    story.note("fault", f"leader {victim.name} killed (kill -9) while {running} jobs are leased")
     return victim.name
 
 
@@ -248,6 +279,10 @@ async def leader_view(client: AsyncClient) -> cluster_pb2.GetStatusResponse | No
         if any(partition.role in serving for partition in view.partitions):
             return view
     return None
+
+
+def _path(failure: Failure) -> str:
+    return failure.path
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

@@ -29,7 +29,7 @@ def measure(path: str, at_least_seconds: float = 0.0) -> ModuleMetrics:
     began = time.monotonic()
     metrics = measure_source(file.read_bytes(), path)
     while (left := at_least_seconds - (time.monotonic() - began)) > 0:
-        time.sleep(min(left, 0.1))
+        time.sleep(min(left, 0.5))
         metrics = measure_source(file.read_bytes(), path)
     return metrics
 

@@ -92,12 +92,13 @@ class Program:
         name: What the timeline calls it.
         arguments: The command and its flags.
         events: Where its lines go.
-        folder: Where its stderr goes, as `<name>.log`.
+        folder: Where its stderr goes, as `<name>.log`, and its lines, as `<name>.jsonl`.
     """
 
     def __init__(self, name: str, arguments: list[str], events: EventLog, folder: Path) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
+        self._lines = folder / f"{name}.jsonl"
         self._events = events
         with self.log.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -118,7 +119,10 @@ class Program:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        if error is None:
+            self.stop()
+        elif self.running:
+            self.kill()
 
     @property
     def running(self) -> bool:
@@ -157,8 +161,9 @@ class Program:
     def _read(self) -> None:
         if self._process.stdout is None:
             raise RuntimeError("expected a pipe from the process")
-        with self._process.stdout as stdout:
+        with self._process.stdout as stdout, self._lines.open("wb") as copy:
             for raw in stdout:
+                copy.write(raw)
                 with suppress(ValueError):
                     self._events.add(Line(self.name, json.loads(raw), time.monotonic()))
         self._process.wait()
