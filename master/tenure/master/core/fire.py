@@ -104,7 +104,8 @@ class _Due:
             return
         if holder.deadline_ms <= now_ms:
             for holding in holder.leases.values():
-                self._leases_expired += 1
+                # A holder that was armed twice comes twice.
+                self._leases_expired += holding.record.job_id not in self._decided
                 fault = lost_fault(holder.worker, config.lease_ttl_ms)
                 self._end(holding, AttemptOutcome.LOST, fault, "expired")
             return
