@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from tenure.protocol.cancellation import pass_cancellation
 from tenure.protocol.errors import TenureError, Unavailable, error_from_rpc
 from tenure.protocol.refusal import Reason
 
@@ -106,7 +107,7 @@ class GrpcStream(Generic[M]):
             # grpc.aio says "already finished" to a late write; the status says why it finished.
             raise await self._failure() from None
         except asyncio.CancelledError:
-            self._reraise_own_cancel()
+            pass_cancellation()
             raise self._gone() from None
 
     def __aiter__(self) -> AsyncIterator[M]:
@@ -119,7 +120,7 @@ class GrpcStream(Generic[M]):
             except grpc.aio.AioRpcError as error:
                 raise error_from_rpc(error, address=self._address) from None
             except asyncio.CancelledError:
-                self._reraise_own_cancel()
+                pass_cancellation()
                 raise self._gone() from None
             if message is grpc.aio.EOF:
                 return
@@ -136,16 +137,6 @@ class GrpcStream(Generic[M]):
     def cancel(self) -> None:
         self._abandoned = True
         self._call.cancel()
-
-    def _reraise_own_cancel(self) -> None:
-        """Lets a cancellation of this very task pass.
-
-        grpc.aio raises CancelledError for a cancelled *call* too, and that is no cancellation of
-        the task that reads it.
-        """
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
 
     async def _failure(self) -> TenureError:
         if self._abandoned:

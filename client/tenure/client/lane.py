@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from tenure.client.router import RESEND, Router
 from tenure.client.transport import Stream
+from tenure.protocol.cancellation import pass_cancellation
 from tenure.protocol.errors import TenureError, Unavailable
 from tenure.protocol.refusal import Reason
 
@@ -144,10 +145,7 @@ class Lane(ABC, Generic[S]):
         finally:
             self._stream = None
             stream.cancel()
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            # Before Python 3.13 a group that has errors forgets that it was cancelled as well.
-            raise asyncio.CancelledError
+        pass_cancellation()
         if failure is not None:
             raise failure
 

@@ -12,6 +12,7 @@ import logging
 from typing import Final, Protocol
 
 from tenure.client.transport import Stream, Transport
+from tenure.protocol.cancellation import pass_cancellation
 from tenure.protocol.errors import TenureError
 from tenure.v1 import worker_pb2
 from tenure.worker.port import Clock, Rng
@@ -109,6 +110,7 @@ class MasterLink:
             stream.cancel()
             self._stream = self.session = None
             self._owner.closed(session)
+        pass_cancellation()
         return bool(session.master), wait_ms
 
     async def _read(self, session: Session, stream: SessionStream) -> bool:

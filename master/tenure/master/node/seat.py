@@ -37,6 +37,7 @@ from tenure.master.node.roster import Roster
 from tenure.master.node.snapshot import Snapshotter
 from tenure.master.node.term import Term
 from tenure.master.node.trace import Trace
+from tenure.protocol.cancellation import pass_cancellation
 from tenure.v1 import cluster_pb2
 
 _log = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class Seat:
         """
         await self._give_way()
         while not self._stopping.is_set():
+            pass_cancellation()
             try:
                 office, sent_ms = await self._campaign()
                 if office is None:
