@@ -6,7 +6,17 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tenure.client import AsyncJob, AsyncJobHandle, JobFailed, Retry, TenureError, current_job, job
+from tenure.client import (
+    AsyncJob,
+    AsyncJobHandle,
+    JobCancelled,
+    JobFailed,
+    Rejected,
+    Retry,
+    TenureError,
+    current_job,
+    job,
+)
 from tenure.client.client import AsyncClient
 from tenure.client.errors import Reason
 from tenure.master.core.config import PartitionConfig
@@ -16,13 +26,13 @@ from tenure.testing.process import current_process
 from tests.chaos.audit import present_jobs
 from tests.oracles.executions import check_executions
 from tests.oracles.facts import Fact, TermBegan
-from tests.oracles.history import END, RESULT, START, SUBMIT, Kind, Row, hash_of
+from tests.oracles.history import CANCEL, END, RESULT, START, SUBMIT, Kind, Row, hash_of
 from tests.oracles.journal import check_chain
 from tests.oracles.journal_facts import journal_facts
 from tests.oracles.leases import check_leases
 from tests.oracles.replay import check_replay
 from tests.oracles.results import check_echo, check_results
-from tests.oracles.submits import check_submits
+from tests.oracles.submits import check_failed_cancels, check_submits
 from tests.oracles.verdict import Violation, require
 
 #: Retries come at once and losses are no poison: a run has many of both.
@@ -58,7 +68,7 @@ class Ledger:
             "wall": WALL_ORIGIN_MS + int(at_ms),
             "boottime": at_ms,
             "process": "client" if process is None else process.name,
-            "incarnation": str(id(process)),
+            "incarnation": "" if process is None else process.name,
             "type": kind,
             "f": f,
             "call": call,
@@ -79,28 +89,39 @@ class Run:
         ledger = self.ledger = Ledger()
 
         @job(name="echo", retry=PATIENT)
-        async def echo(text: str, hold_s: float) -> str:
+        async def echo(text: str, hold_s: float, failures: int = 0) -> str:
             ledger.observe(START)
             await asyncio.sleep(hold_s)
+            if current_job().attempt <= failures:
+                raise RuntimeError("as it was told to")
             ledger.observe(END, hash=hash_of(text))
             return text
 
-        self.echo: AsyncJob[[str, float], str] = echo
+        self.echo: AsyncJob[..., str] = echo
 
-    async def one(self, client: AsyncClient, text: str, hold_s: float) -> None:
+    async def one(
+        self, client: AsyncClient, text: str, hold_s: float, *, failures: int = 0
+    ) -> None:
         """Submits one job and waits for its result."""
-        handle = await self.submit(client, text, hold_s)
+        handle = await self.submit(client, text, hold_s, failures=failures)
         if handle is not None:
             await self.result(handle)
 
     async def submit(
-        self, client: AsyncClient, text: str, hold_s: float
+        self, client: AsyncClient, text: str, hold_s: float, *, failures: int = 0
     ) -> AsyncJobHandle[str] | None:
-        """Submits one job; None if nobody took it, or nobody knows."""
+        """Submits one job; None if nobody took it, or nobody knows.
+
+        Args:
+            client: Who submits.
+            text: What the job returns.
+            hold_s: How long each attempt takes.
+            failures: How many attempts fail first.
+        """
         content = hash_of(text)
         call = self.ledger.invoke(SUBMIT, hash=content)
         try:
-            handle = await client.submit(self.echo, text, hold_s)
+            handle = await client.submit(self.echo, text, hold_s, failures)
         except TenureError as error:
             kind: Kind = "info" if error.reason is Reason.OUTCOME_UNKNOWN else "fail"
             self.ledger.write(kind, SUBMIT, call, hash=content, detail=str(error))
@@ -116,9 +137,23 @@ class Run:
             content = hash_of(await handle.result())
         except JobFailed as error:
             state, detail = "FAILED", str(error)
+        except JobCancelled:
+            state = "CANCELLED"
         self.ledger.write(
             "ok", RESULT, call, job=handle.id, hash=content, state=state, detail=detail
         )
+
+    async def cancel(self, handle: AsyncJobHandle[str]) -> None:
+        """Asks one job to stop."""
+        call = self.ledger.invoke(CANCEL, job=handle.id)
+        try:
+            await handle.cancel()
+        except Rejected as error:
+            self.ledger.write("fail", CANCEL, call, job=handle.id, detail=str(error))
+        except TenureError as error:
+            self.ledger.write("info", CANCEL, call, job=handle.id, detail=str(error))
+        else:
+            self.ledger.write("ok", CANCEL, call, job=handle.id)
 
     def judge(self, cluster: SimCluster) -> None:
         """Holds the run to the invariants.
@@ -144,7 +179,9 @@ class Run:
             violations += check_replay(batches, present, found, hashes, config=config)
             facts += found
         rows = self.ledger.rows
-        violations += check_submits(rows, present_jobs(facts)).violations
+        present = present_jobs(facts)
+        violations += check_submits(rows, present).violations
+        violations += check_failed_cancels(rows, {job.job: job.state for job in present})
         violations += check_results(rows, facts)
         violations += check_echo(rows)
         violations += check_leases(rows, facts)

@@ -89,7 +89,14 @@ def test_random_faults(seed: int) -> None:
     run_processes(lambda: random_run(seed), limit_s=600)
 
 
-async def random_run(seed: int) -> None:
+def test_a_seed_gives_one_run() -> None:
+    """The same seed gives the same history, to the last row and its time."""
+    first = run_processes(lambda: random_run(4), limit_s=600)
+    second = run_processes(lambda: random_run(4), limit_s=600)
+    assert first.ledger.rows == second.ledger.rows
+
+
+async def random_run(seed: int) -> Run:
     """A short load, one to three faults of random kinds and times, and the judgement."""
     run = Run()
     rng = Random(seed)
@@ -99,16 +106,26 @@ async def random_run(seed: int) -> None:
         clients = [cluster.client(), cluster.client()]
         async with asyncio.timeout(STORM_S + DRAIN_S), asyncio.TaskGroup() as group:
             for number in range(30):
-                group.create_task(late(run, clients[number % 2], number, rng))
+                group.create_task(one_user(run, clients[number % 2], number, rng))
             await storm(cluster, rng, FAULTS)
             cluster.heal()
             cluster.restart_dead()
         run.judge(cluster)
+    return run
 
 
-async def late(run: Run, client: AsyncClient, number: int, rng: Random) -> None:
-    """Submits at some moment of the storm, and waits for the result."""
+async def one_user(run: Run, client: AsyncClient, number: int, rng: Random) -> None:
+    """Submits one job at some moment of the storm, perhaps cancels it, and reads how it ended."""
     hold_s = rng.choice((0.0, 0.05, 1.0, rng.uniform(0, 20)))
+    failures = rng.choice((0, 0, 0, 0, 1, 3, 9))
     after_s = rng.uniform(0, STORM_S)
+    cancel_s = rng.choice((None, None, None, None, rng.uniform(0, 10)))
     await asyncio.sleep(after_s)
-    await run.one(client, f"job {number}", hold_s)
+    handle = await run.submit(client, f"job {number}", hold_s, failures=failures)
+    if handle is None:
+        return
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run.result(handle))
+        if cancel_s is not None:
+            await asyncio.sleep(cancel_s)
+            await run.cancel(handle)
