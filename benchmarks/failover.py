@@ -34,11 +34,12 @@ def measure(kills: int, hand_overs: int) -> list[Line]:
         worker = group.tenure(
             "worker", "worker", "benchmarks.jobs", *pair.flags(), "--slots", str(_SLOTS)
         )
-        worker.expect("registered")
+        for master in (pair.leader, pair.follower):
+            worker.expect("registered", master=master.name)
         uvloop.run(_fill(pair.addresses()))
         pair.leader.expect("first_grant")
-        killed = [pair.replace(signal.SIGKILL) for _ in range(kills)]
-        ended = [pair.replace(signal.SIGTERM) for _ in range(hand_overs)]
+        killed = [pair.replace(signal.SIGKILL, worker) for _ in range(kills)]
+        ended = [pair.replace(signal.SIGTERM, worker) for _ in range(hand_overs)]
     return [
         at_most(
             f"kill -9 → new leader, worst of {kills}", max(row[0] for row in killed), _LEADER_S, "s"
@@ -75,10 +76,11 @@ class _Pair:
         """Both, for a worker."""
         return ("--master", self.addresses())
 
-    def replace(self, how: signal.Signals) -> tuple[float, float]:
+    def replace(self, how: signal.Signals, worker: Process) -> tuple[float, float]:
         """Ends the leader; seconds to the next one and to its first grant. Starts a new follower.
 
-        The new follower has the old leader's address, so that clients and workers know it.
+        The new follower has the old leader's address, so that the worker dials it again; the next
+        leader may go when the worker is back with both.
         """
         address = self.leader.history[0]["address"]
         sent = time.monotonic()
@@ -87,6 +89,7 @@ class _Pair:
         granted = self.follower.expect("first_grant", timeout_s=_WAIT_S)["received_s"] - sent
         self.leader.stop()
         self.leader, self.follower = self.follower, self._master(address)
+        worker.expect("registered", master=self.follower.name)
         return elected, granted
 
     def _master(self, listen: str = "127.0.0.1:0") -> Process:

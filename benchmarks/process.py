@@ -40,6 +40,7 @@ class Process:
         self.name = name
         self._log = log
         self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._passed_over: list[dict[str, Any]] = []
         #: Every line so far, each with `received_s`, the harness's own monotonic clock.
         self.history: list[dict[str, Any]] = []
         with log.open("ab") as stderr:
@@ -51,21 +52,25 @@ class Process:
         self._reader.start()
 
     def expect(self, event: str, timeout_s: float = 30.0, **fields: object) -> dict[str, Any]:
-        """Waits for the next line with this event and these fields; skips others.
+        """Takes the first line with this event and these fields; others stay for later calls.
 
         Raises:
             ProcessFailed: It did not come in time, or the process ended first.
         """
         deadline = time.monotonic() + timeout_s
+        for index, line in enumerate(self._passed_over):
+            if _fits(line, event, fields):
+                return self._passed_over.pop(index)
         while True:
             try:
-                line = self._lines.get(timeout=max(deadline - time.monotonic(), 0.001))
+                new = self._lines.get(timeout=max(deadline - time.monotonic(), 0.001))
             except queue.Empty:
                 raise self._failed(f"say {event} within {timeout_s:g} s") from None
-            if line is None:
+            if new is None:
                 raise self._failed(f"say {event} before it ended")
-            if line.get("event") == event and fields.items() <= line.items():
-                return line
+            if _fits(new, event, fields):
+                return new
+            self._passed_over.append(new)
 
     def cpu_seconds(self) -> float:
         """User and system time so far, of this process and its children."""
@@ -130,6 +135,10 @@ class Process:
         return ProcessFailed(
             f"expected {self.name} to {what}, but it did not; its log ends:\n{self.log_tail()}"
         )
+
+
+def _fits(line: dict[str, Any], event: str, fields: dict[str, object]) -> bool:
+    return line.get("event") == event and fields.items() <= line.items()
 
 
 class ProcessGroup:
