@@ -186,10 +186,11 @@ class Process:
         return at_ms
 
     def tell(self, line: str) -> None:
-        """One line on its stdin."""
+        """One line on its stdin; one that has ended needs no telling."""
         if self.process.stdin is not None:
-            self.process.stdin.write(line.encode() + b"\n")
-            self.process.stdin.flush()
+            with suppress(BrokenPipeError):
+                self.process.stdin.write(line.encode() + b"\n")
+                self.process.stdin.flush()
 
     def wait_exit(self, timeout_s: float) -> int:
         """Its exit code.

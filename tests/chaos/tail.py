@@ -1,7 +1,8 @@
-"""How many jobs run right now, by reading the workers' histories as they grow."""
+"""What runs right now, by reading the workers' histories as they grow."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import msgspec
@@ -20,13 +21,22 @@ class RunningNow:
         self._directory = directory
         self._offsets: dict[Path, int] = {}
         self._running: set[str] = set()
+        self._leases: defaultdict[str, set[str]] = defaultdict(set)
         self._decoder = msgspec.json.Decoder(Row)
 
     def count(self) -> int:
         """Leases that have started and not ended so far (a killed worker's stay counted)."""
+        self._look()
+        return len(self._running)
+
+    def repeated(self) -> int:
+        """Jobs that have started under more than one lease."""
+        self._look()
+        return sum(len(leases) > 1 for leases in self._leases.values())
+
+    def _look(self) -> None:
         for path in self._directory.glob("worker-*.jsonl"):
             self._read(path)
-        return len(self._running)
 
     def _read(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -38,5 +48,6 @@ class RunningNow:
                 row = self._decoder.decode(line)
                 if row.f == START:
                     self._running.add(row.lease)
+                    self._leases[row.job].add(row.lease)
                 elif row.f == END:
                     self._running.discard(row.lease)

@@ -16,7 +16,8 @@ import pytest
 from tenure.testing.etcd import EtcdCluster
 from tests.chaos import scenarios
 from tests.chaos.scenarios import FIRST_GRANT_MS, NEW_LEADER_MS, Report
-from tests.oracles.history import START
+from tests.oracles.facts import Settled
+from tests.oracles.history import END, START
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(300)]
 
@@ -132,6 +133,15 @@ def test_zombies(side_by_side: Callable[[str], Report], capsys: pytest.CaptureFi
     blocked = [row for row in report.audit.rows if row.f == START and row.process == "worker-3"]
     assert len(blocked) == 1
     assert blocked[0].job not in report.audit.reruns
+    # The late worker ended jobs that had been started again: its word came second.
+    settled = {fact.job: fact.lease for fact in report.audit.facts if isinstance(fact, Settled)}
+    late = [
+        row
+        for row in report.audit.rows
+        if row.f == END and row.job in report.audit.reruns and row.lease != settled[row.job]
+    ]
+    assert len(report.audit.reruns) >= 2
+    assert late
 
 
 def test_etcd_hurt(

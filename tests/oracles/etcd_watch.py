@@ -8,6 +8,7 @@ its contract) and shares no code with the product.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import re
 import threading
@@ -64,7 +65,7 @@ class StoreWatch:
         self._failure = ""
         self._progress = threading.Condition()
         self._stopping = threading.Event()
-        self._calls: list[Any] = []
+        self._call: Any = None
         self._thread = threading.Thread(target=self._run, name="store-watch", daemon=True)
 
     def __enter__(self) -> Self:
@@ -78,8 +79,9 @@ class StoreWatch:
         trace: TracebackType | None,
     ) -> None:
         self._stopping.set()
-        for call in self._calls:
-            call.cancel()
+        with self._progress:
+            if self._call is not None:
+                self._call.cancel()
         self._thread.join(timeout=10)
 
     def finish(self, timeout_s: float = 20.0) -> list[Change]:
@@ -115,8 +117,10 @@ class StoreWatch:
         raise WatchBroken("there is no etcd member to ask")
 
     def _rotate(self) -> Iterator[str]:
-        while not self._stopping.is_set():
-            yield from self._endpoints
+        for endpoint in itertools.cycle(self._endpoints):
+            if self._stopping.is_set():
+                return
+            yield endpoint
 
     def _run(self) -> None:
         for endpoint in self._rotate():
@@ -143,7 +147,10 @@ class StoreWatch:
             )
             # A member without a leader ends the stream instead of keeping it open in silence.
             call = watch(iter(requests.get, None), metadata=(("hasleader", "true"),))
-            self._calls.append(call)
+            with self._progress:
+                self._call = call
+                if self._stopping.is_set():
+                    call.cancel()
             try:
                 for response in call:
                     with self._progress:
@@ -154,7 +161,6 @@ class StoreWatch:
             finally:
                 requests.put(None)
                 call.cancel()
-                self._calls.remove(call)
 
     def _take(self, response: pb.WatchResponse) -> None:
         if response.compact_revision:
