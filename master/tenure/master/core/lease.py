@@ -411,7 +411,9 @@ def apply_leases_restarted(state: State, event: LeasesRestarted) -> None:
 
 
 def apply_deadlines_pushed(state: State, event: DeadlinesPushed) -> None:
-    """Moves every lease deadline by a gap."""
+    """Moves every lease deadline by a gap, and the window's end."""
+    if state.window_ends_ms is not None:
+        state.window_ends_ms += event.gap_ms
     for holder in state.holders.values():
         if holder.deadline_ms:
             holder.deadline_ms += event.gap_ms

@@ -44,6 +44,11 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.TermClosed: term.apply_term_closed,
 }
 
+#: What only the leader of an open term may decide; workers' messages are silently dropped then.
+_CHANGES: Final = frozenset(
+    {commands.SubmitJobs, commands.CancelJobs, commands.RequeueJobs, commands.PurgeJobs}
+)
+
 _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
     events.SessionOpened: lease.apply_session_opened,
     events.SessionClosed: lease.apply_session_closed,
@@ -95,6 +100,8 @@ class Partition:
         Time must not run back: ``now_ms`` is at least ``stamp_ms``.
         """
         state = self._state
+        if not state.serving and type(command) in _CHANGES:
+            return term.not_serving(state)
         match command:
             case commands.SubmitJobs():
                 return submit.decide_submit(state, command, now_ms)

@@ -45,6 +45,17 @@ def decide_open_term(state: State, command: OpenTerm, now_ms: int) -> Decision |
     return Decision(events=(opened,))
 
 
+def not_serving(state: State) -> Refusal:
+    """Refuses what only the leader of an open term may decide."""
+    partition = state.config.partition
+    return Refusal(
+        reason=Reason.NOT_LEADER,
+        message=f"expected to change jobs of partition {partition}, but its term is not open here: "
+        "ask its leader",
+        metadata={"partition": str(partition)},
+    )
+
+
 def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
     """Begins a term; a replayed one only leaves its token. No record is written: no seq."""
     state.token = event.token

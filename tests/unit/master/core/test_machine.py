@@ -1,0 +1,700 @@
+"""A partition under everything at once: all commands, several workers, deaths, a lossy wire.
+
+The machine is the world around a partition: workers with their own idea of what they hold, a
+journal of which the uncommitted tail may be lost, effects that leave only when what they wait for
+has committed. Each step is audited (``audit``) and its moves are held against the transition table;
+the end is a replay that must give the same state, from the journal alone and from a fuzzy snapshot.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, TypeVar, get_args
+
+import msgspec
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import run_state_machine_as_test as run_machine
+
+from tenure.master.core import command as commands
+from tenure.master.core.command import Command, LeaseRow, SubmitRow, SubmitSetting
+from tenure.master.core.config import PartitionConfig, Retention
+from tenure.master.core.effect import (
+    Decision,
+    Effect,
+    SendAssignment,
+    SendRevokes,
+    SendVerdicts,
+    SubmitReply,
+)
+from tenure.master.core.event import DurableEvent, VolatileEvent
+from tenure.master.core.partition import Partition
+from tenure.master.core.ready import order_key
+from tenure.master.core.record import JobFault, JobRecord, Policy, RetryPolicy
+from tenure.master.core.snapshot import Slice, SnapshotCursor
+from tenure.master.core.tombstone import Tombstone
+from tenure.master.core.transition import TABLE
+from tenure.protocol.fence import Lease, Token
+from tenure.protocol.ids import JobId, mint
+from tenure.protocol.refusal import Refusal
+from tenure.protocol.vocabulary import AttemptOutcome, Backoff, JobState, Verdict
+from tests.unit.master.core.audit import audit, dump, state_of
+from tests.unit.master.core.rig import START_MS, held, report_row
+
+CONFIG = PartitionConfig(
+    partition=3,
+    partitions=1,
+    retention=Retention(completed_ms=60_000, completed_max=8, failed_ms=90_000, failed_max=5),
+    queue_depth_max=40,
+    bytes_max=4_000,
+    max_undelivered=3,
+)
+QUICK = RetryPolicy(backoff=Backoff.NONE, max_attempts=3, max_lost=2)
+POLICIES = [
+    Policy(name="a"),
+    Policy(name="a", retry=QUICK),
+    Policy(name="b", retry=QUICK, timeout_ms=2_000),
+    Policy(name="b", queue="bulk", retry=QUICK, schedule_timeout_ms=4_000, deadline_ms=30_000),
+    Policy(name="a", retry=QUICK, at_most_once=True),
+    Policy(name="b", tenant="other", heartbeat_timeout_ms=6_000, result_ttl_ms=20_000),
+]
+INCARNATIONS = ("w1", "w2", "w3")
+NAMES = [frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})]
+BACK = st.sampled_from([INCARNATIONS, INCARNATIONS, INCARNATIONS[:1], ()])
+OUTCOMES = st.sampled_from([*[AttemptOutcome.COMPLETED] * 4, *AttemptOutcome])
+MOVES = {(state, to) for (_, state), to in TABLE.items()}
+_JOURNAL = msgspec.msgpack.Decoder(list[DurableEvent])
+#: What happened in all examples together.
+SEEN: Counter[str] = Counter()
+
+#: The names of all rules.
+STEPS: set[str] = set()
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def step(**strategies: st.SearchStrategy[Any]) -> Callable[[F], F]:
+    """A rule that is counted when it fires."""
+
+    def decorate(function: F) -> F:
+        STEPS.add(function.__name__)
+
+        @rule(**strategies)
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> None:
+            SEEN[function.__name__] += 1
+            function(*args, **kwargs)
+
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+@dataclass
+class Worker:
+    """A worker process: its own truth about what it holds."""
+
+    incarnation: str
+    session_id: int = 0
+    #: Leases and whether each has started.
+    held: dict[LeaseRow, bool] = field(default_factory=dict)
+    last_assignment: int = 0
+
+
+class PartitionMachine(RuleBasedStateMachine):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_ms = START_MS
+        self.journal: list[bytes] = []
+        self.committed = 0
+        self.partition = Partition(CONFIG)
+        self.partition.finish_replay()
+        self.term = 0
+        self.sessions = 0
+        self.minted = 0
+        self.workers = {name: Worker(name) for name in INCARNATIONS}
+        #: Effects and the seq that each waits for.
+        self.outbox: list[tuple[int, Effect]] = []
+        #: Submits that wait for their commit: (seq, ids), and those acknowledged.
+        self.submits: list[tuple[int, list[str]]] = []
+        self.acked: dict[str, None] = {}
+        #: Results whose acceptance was told to a worker.
+        self.results: dict[JobId, bytes] = {}
+        self.leases: list[LeaseRow] = []
+        self.ids: list[JobId] = []
+        #: Steps since the last disturbance.
+        self.calm = 0
+        self.cursor: SnapshotCursor | None = None
+        self.slices: list[Slice] = []
+        self.snapshot_from = 0
+        self.open_term(0)
+        for incarnation in INCARNATIONS:
+            self._connect(self.workers[incarnation], NAMES[2])
+        for policy in POLICIES:
+            self.submit(2, policy, 5, 0, "")
+
+    # The shell.
+
+    def do(self, command: Command) -> Decision | Refusal:
+        """Decides, checks that nothing changed, applies, checks all."""
+        SEEN[type(command).__name__] += 1
+        before = dump(state_of(self.partition))
+        decision = self.partition.decide(command, self.now_ms)
+        assert dump(state_of(self.partition)) == before
+        if isinstance(decision, Refusal):
+            return decision
+        waits_for = len(self.journal)
+        for event in decision.events:
+            self.apply(event)
+        audit(self.partition)
+        for effect in decision.effects:
+            unawaited = isinstance(effect, SendAssignment) and not effect.write_ahead
+            self.outbox.append((waits_for if unawaited else len(self.journal), effect))
+        self.deliver()
+        return decision
+
+    def apply(self, event: object) -> None:
+        """Journals and applies one event; its moves must be in the table."""
+        states = {job_id: r.state for job_id, r in state_of(self.partition).jobs.items()}
+        SEEN[type(event).__name__] += 1
+        if isinstance(event, DurableEvent):
+            self.journal.append(msgspec.msgpack.encode([event]))
+        self.partition.apply(event)  # type: ignore[arg-type]
+        after = {job_id: r.state for job_id, r in state_of(self.partition).jobs.items()}
+        for job_id in {**states, **after}:
+            move = (states.get(job_id), after.get(job_id))
+            assert move[0] is move[1] or move in MOVES, (event, move)
+
+    def deliver(self) -> None:
+        """Lets out, in order, what waits for nothing uncommitted any more."""
+        while self.outbox and self.outbox[0][0] <= self.committed:
+            self.receive(self.outbox.pop(0)[1])
+        while self.submits and self.submits[0][0] <= self.committed:
+            for job_id in self.submits.pop(0)[1]:
+                self.acked[job_id] = None
+
+    def receive(self, effect: Effect) -> None:
+        """A worker gets a message."""
+        worker = self.worker_of(getattr(effect, "session_id", 0))
+        if worker is None:
+            return
+        match effect:
+            case SendAssignment(number=number, rows=rows):
+                assert number == worker.last_assignment + 1
+                worker.last_assignment = number
+                for row in rows:
+                    lease = Lease(self.token, row.lease_seq, row.record.run)
+                    worker.held[LeaseRow(row.record.job_id, lease)] = False
+            case SendVerdicts(rows=rows):
+                for job_id, lease, verdict in rows:
+                    SEEN[verdict.name] += 1
+                    worker.held.pop(LeaseRow(job_id, lease), None)
+            case SendRevokes(rows=rows, unless_started=unless_started):
+                for job_id, lease in rows:
+                    row = LeaseRow(job_id, lease)
+                    if unless_started and worker.held.get(row) is False:
+                        SEEN["taken back"] += 1
+                        del worker.held[row]
+                        self.do(commands.ReturnLeases(session_id=worker.session_id, rows=[row]))
+                    elif not unless_started:
+                        worker.held.pop(row, None)
+            case _:
+                pass
+
+    def worker_of(self, session_id: int) -> Worker | None:
+        """The worker whose present stream this is."""
+        for worker in self.workers.values():
+            if session_id and worker.session_id == session_id:
+                return worker
+        return None
+
+    def open_term(self, window_ms: int) -> None:
+        """A master takes the office."""
+        self.term += 1
+        self.do(commands.OpenTerm(token=self.token, incarnation="m", window_ms=window_ms))
+        self.commit_all()
+
+    def commit_all(self) -> None:
+        """Commits the whole journal."""
+        self.committed = len(self.journal)
+        self.deliver()
+
+    def holders(self) -> list[Worker]:
+        """Workers that hold something and can say so."""
+        return [w for w in self.workers.values() if w.held and w.session_id]
+
+    @property
+    def token(self) -> Token:
+        """The present term's token."""
+        return Token(1, self.term)
+
+    # The world.
+
+    @step(
+        count=st.integers(1, 6),
+        policy=st.sampled_from(POLICIES),
+        priority=st.sampled_from([0, 1, 5, 10]),
+        delay_ms=st.sampled_from([0, 0, 0, 1_500]),
+        key=st.sampled_from(["", "", "k1", "k2"]),
+    )
+    def submit(self, count: int, policy: Policy, priority: int, delay_ms: int, key: str) -> None:
+        """A client submits new jobs."""
+        rows = []
+        for index in range(count):
+            self.minted += 1
+            job_id = mint(CONFIG.partition, self.now_ms, self.minted * 0x9E3779B97F4A7C15)
+            self.ids.append(job_id)
+            rows.append(SubmitRow(job_id, 0, b"payload" * index, key if index == 0 else ""))
+        self._submit(SubmitSetting(policy, priority, delay_ms, 0), rows)
+
+    @precondition(lambda self: self.ids)
+    @step(data=st.data())
+    def submit_again(self, data: st.DataObject) -> None:
+        """A client sends a submit again (with other content than the first, mostly)."""
+        job_id = data.draw(st.sampled_from(self.ids))
+        self._submit(SubmitSetting(POLICIES[0], 5, 0, 0), [SubmitRow(job_id, 0, b"", "")])
+
+    def _submit(self, setting: SubmitSetting, rows: list[SubmitRow]) -> None:
+        decision = self.do(commands.SubmitJobs(settings=[setting], rows=rows))
+        assert isinstance(decision, Decision)
+        reply = decision.reply
+        assert isinstance(reply, SubmitReply)
+        for _, refusal in reply.refusals:
+            SEEN[refusal.reason.name] += 1
+        self.submits.append((len(self.journal), [job_id for job_id in reply.job_ids if job_id]))
+        self.deliver()
+
+    @step(
+        incarnation=st.sampled_from(INCARNATIONS),
+        names=st.sampled_from(NAMES),
+        bulk_only=st.booleans(),
+    )
+    def connect(self, incarnation: str, names: frozenset[str], bulk_only: bool) -> None:
+        """A worker opens a stream, its first or another one, and declares what it holds."""
+        queues = frozenset({"bulk"}) if bulk_only and "b" in names else frozenset[str]()
+        self._connect(self.workers[incarnation], names, queues)
+
+    def _connect(
+        self, worker: Worker, names: frozenset[str], queues: frozenset[str] = frozenset()
+    ) -> None:
+        if worker.session_id:
+            self.do(commands.CloseSession(session_id=worker.session_id))
+        self.sessions += 1
+        worker.session_id, worker.last_assignment = self.sessions, 0
+        self.do(
+            commands.OpenSession(
+                session_id=worker.session_id,
+                incarnation=worker.incarnation,
+                worker=worker.incarnation,
+                job_names=names,
+                queues=queues,
+                slots=4,
+            )
+        )
+        rows = [held(row, started=started) for row, started in worker.held.items()]
+        self.do(commands.DeclareLeases(session_id=worker.session_id, rows=rows))
+
+    @precondition(lambda self: self.calm > 5)
+    @step(incarnation=st.sampled_from(INCARNATIONS))
+    def disconnect(self, incarnation: str) -> None:
+        """A stream ends; the worker lives on."""
+        worker = self.workers[incarnation]
+        if worker.session_id:
+            self.do(commands.CloseSession(session_id=worker.session_id))
+            worker.session_id = 0
+
+    @precondition(lambda self: self.holders())
+    @step(data=st.data())
+    def lose_memory(self, data: st.DataObject) -> None:
+        """What a worker got and did not start is lost on the way: it never knew."""
+        worker = data.draw(st.sampled_from(self.holders()))
+        worker.held = {row: started for row, started in worker.held.items() if started}
+
+    @precondition(lambda self: self.calm > 10)
+    @step(incarnation=st.sampled_from(INCARNATIONS))
+    def drain(self, incarnation: str) -> None:
+        """A worker wants nothing more."""
+        if self.workers[incarnation].session_id:
+            self.do(commands.DrainSession(session_id=self.workers[incarnation].session_id))
+
+    @step(incarnation=st.sampled_from(INCARNATIONS), outcome=OUTCOMES)
+    def work(self, incarnation: str, outcome: AttemptOutcome) -> None:
+        """A whole round, as it goes on a good day."""
+        self.commit_all()
+        self.dispatch(2, 6)
+        self.commit_all()
+        self.accept(incarnation)
+        worker = self.workers[incarnation]
+        self._start(worker, 2)
+        if worker.session_id and worker.held:
+            self._report(worker.session_id, list(worker.held)[:1], outcome)
+
+    @step(credit=st.integers(1, 5), grants_max=st.integers(1, 12), committed=st.booleans())
+    def dispatch_all(self, credit: int, grants_max: int, committed: bool) -> None:
+        """The node dispatches, with more or less of the journal committed."""
+        if committed:
+            self.commit_all()
+        self.dispatch(credit, grants_max)
+
+    @step(incarnation=st.sampled_from(INCARNATIONS), ms=st.sampled_from([1_000, 5_000]))
+    def pile_up(self, incarnation: str, ms: int) -> None:
+        """One worker gets all that is ready and does not start it while others idle."""
+        self.commit_all()
+        self.dispatch(40, 40, only=incarnation)
+        self.commit_all()
+        self.accept(incarnation)
+        self.now_ms += ms
+        self.fire(20)
+
+    def dispatch(self, credit: int, grants_max: int, only: str = "") -> None:
+        """Grants to all sessions or one; what is picked is what a plain sort picks."""
+        credits = [
+            (worker.session_id, credit)
+            for worker in self.workers.values()
+            if worker.session_id and only in ("", worker.incarnation)
+        ]
+        command = commands.Dispatch(
+            credits=credits, committed_seq=self.committed, grants_max=grants_max
+        )
+        expected = self._expected_picks(command)
+        decision = self.do(command)
+        assert isinstance(decision, Decision)
+        picked = []
+        for effect in decision.effects:
+            if isinstance(effect, SendAssignment):
+                for row in effect.rows:
+                    lease = row.record.lease
+                    assert lease is not None
+                    assert lease.token == self.token
+                    assert all(lease > other.lease for other in self.leases[-20:])
+                    picked.append((effect.session_id, row.record.ordinal))
+        for effect in decision.effects:
+            if isinstance(effect, SendAssignment):
+                for row in effect.rows:
+                    lease = Lease(self.token, row.lease_seq, row.record.run)
+                    self.leases.append(LeaseRow(row.record.job_id, lease))
+        assert sorted(picked) == sorted(expected)
+
+    def _expected_picks(self, command: commands.Dispatch) -> list[tuple[int, int]]:
+        """What a dispatch must grant: the plainest way to say it."""
+        state = state_of(self.partition)
+        if not state.serving or state.window_ends_ms is not None:
+            return []
+        takers = []
+        for session_id, credit in sorted(command.credits):
+            session = state.sessions[session_id]
+            if session.may_be_granted(self.now_ms, CONFIG.accept_timeout_ms):
+                takers.append([len(session.holder.leases), session_id, credit])
+        eligible = [
+            r
+            for r in state.jobs.values()
+            if r.state is JobState.PENDING and r.seq <= command.committed_seq
+        ]
+        step = CONFIG.aging_step_ms
+        eligible.sort(key=lambda r: (order_key(r.priority, r.ready_ms, step), r.ordinal))
+        picks: list[tuple[int, int]] = []
+        for record in eligible:
+            able = [
+                taker
+                for taker in takers
+                if taker[2]
+                and state.sessions[taker[1]].serves(record.policy.queue, record.policy.name)
+            ]
+            if able and len(picks) < command.grants_max:
+                taker = min(able, key=lambda taker: taker[:2])
+                taker[0] += 1
+                taker[2] -= 1
+                picks.append((taker[1], record.ordinal))
+        return picks
+
+    @step(incarnation=st.sampled_from(INCARNATIONS))
+    def accept(self, incarnation: str) -> None:
+        """A worker accepts what has arrived."""
+        worker = self.workers[incarnation]
+        if worker.session_id:
+            self.do(
+                commands.AcceptAssignment(
+                    session_id=worker.session_id, number=worker.last_assignment
+                )
+            )
+
+    @precondition(lambda self: self.holders())
+    @step(data=st.data(), count=st.integers(1, 4))
+    def start(self, data: st.DataObject, count: int) -> None:
+        """A worker starts jobs."""
+        self._start(data.draw(st.sampled_from(self.holders())), count)
+
+    def _start(self, worker: Worker, count: int) -> None:
+        rows = [row for row, started in worker.held.items() if not started][:count]
+        for row in rows:
+            worker.held[row] = True
+        if worker.session_id and rows:
+            self.do(commands.StartLeases(session_id=worker.session_id, rows=rows))
+
+    @precondition(lambda self: self.holders())
+    @step(data=st.data(), count=st.integers(1, 4), outcome=OUTCOMES)
+    def report(self, data: st.DataObject, count: int, outcome: AttemptOutcome) -> None:
+        """A worker reports jobs that it holds; it holds them until it has the verdict."""
+        worker = data.draw(st.sampled_from(self.holders()))
+        self._report(worker.session_id, list(worker.held)[:count], outcome)
+
+    @precondition(lambda self: self.leases)
+    @step(data=st.data(), outcome=OUTCOMES)
+    def report_late(self, data: st.DataObject, outcome: AttemptOutcome) -> None:
+        """Somebody reports any lease there ever was."""
+        row = data.draw(st.sampled_from(self.leases))
+        self._report(self.sessions or 1, [row], outcome)
+
+    def _report(self, session_id: int, rows: list[LeaseRow], outcome: AttemptOutcome) -> None:
+        fault = None if outcome is AttemptOutcome.COMPLETED else JobFault("app.Error", "x" * 50)
+        reports = [report_row(row, outcome, fault=fault) for row in rows]
+        command = commands.ReportAttempts(session_id=session_id, rows=reports, jitter=[0.3])
+        self.do(command)
+
+    @precondition(lambda self: self.holders())
+    @step(data=st.data(), count=st.integers(1, 3))
+    def give_back(self, data: st.DataObject, count: int) -> None:
+        """A worker hands jobs back, started ones too."""
+        worker = data.draw(st.sampled_from(self.holders()))
+        rows = list(worker.held)[:count]
+        for row in rows:
+            del worker.held[row]
+        self.do(commands.ReturnLeases(session_id=worker.session_id, rows=rows))
+
+    @step(progress=st.sampled_from([0.0, 0.5]), silent=st.sampled_from(INCARNATIONS))
+    def heartbeat(self, progress: float, silent: str) -> None:
+        """All workers but one tell all that they hold."""
+        for worker in self.workers.values():
+            if worker.session_id and worker.incarnation != silent:
+                rows = [held(row, started=s, progress=progress) for row, s in worker.held.items()]
+                self.do(
+                    commands.RenewLeases(
+                        session_id=worker.session_id,
+                        number=1,
+                        last_assignment=worker.last_assignment,
+                        rows=rows,
+                    )
+                )
+
+    @precondition(lambda self: self.ids)
+    @step(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """Somebody cancels jobs."""
+        ids = data.draw(st.lists(st.sampled_from(self.ids), min_size=1, max_size=3))
+        self.do(commands.CancelJobs(job_ids=ids, reason="because"))
+
+    @precondition(lambda self: self.ids)
+    @step(data=st.data())
+    def requeue(self, data: st.DataObject) -> None:
+        """Somebody requeues jobs, dead ones mostly."""
+        dead = self.partition.list_jobs(states=[JobState.FAILED, JobState.CANCELLED], limit=5)
+        ids = [record.job_id for record in dead] or self.ids
+        self.do(commands.RequeueJobs(job_ids=[data.draw(st.sampled_from(ids))]))
+
+    @precondition(lambda self: self.ids)
+    @step(data=st.data())
+    def purge(self, data: st.DataObject) -> None:
+        """Somebody purges a job."""
+        self.do(commands.PurgeJobs(job_ids=[data.draw(st.sampled_from(self.ids))]))
+
+    @step(ms=st.sampled_from([300, 1_100, 2_500, 6_000, 17_000, 65_000, 400_000]))
+    def pass_time(self, ms: int) -> None:
+        """Time passes; timers fire late."""
+        self.now_ms += ms
+
+    @precondition(lambda self: (self.partition.next_timer_ms() or 1 << 60) <= self.now_ms)
+    @step(rows_max=st.integers(1, 20))
+    def fire(self, rows_max: int) -> None:
+        """The node fires timers; it stops when nothing is due."""
+        for _ in range(100):
+            due = self.partition.next_timer_ms()
+            if due is None or due > self.now_ms:
+                return
+            self.do(commands.FireTimers(rows_max=rows_max, jitter=[0.1, 0.9]))
+        raise AssertionError("timers are due for ever")
+
+    @precondition(lambda self: self.committed < len(self.journal))
+    @step()
+    def commit(self) -> None:
+        """The store commits all that waits."""
+        self.commit_all()
+
+    @precondition(lambda self: self.committed < len(self.journal))
+    @step()
+    def commit_some(self) -> None:
+        """The store commits the next event."""
+        self.committed = min(self.committed + 1, len(self.journal))
+        self.deliver()
+
+    @precondition(lambda self: self.calm > 6)
+    @step(
+        keep=st.sampled_from([0, 0, 1, 3]),
+        window_ms=st.sampled_from([2_500, 2_500, 0]),
+        back=BACK,
+        early=st.booleans(),
+        grants=st.integers(0, 6),
+    )
+    def crash(
+        self, keep: int, window_ms: int, back: tuple[str, ...], early: bool, grants: int
+    ) -> None:
+        """The master dies; some of what had not committed is lost, and a successor replays."""
+        if grants:
+            self.commit_all()
+            self.dispatch(2, grants)
+        del self.journal[self.committed + keep :]
+        self._succeed()
+        self.open_term(window_ms)
+        for incarnation in back:
+            self._connect(self.workers[incarnation], NAMES[2])
+        if early:
+            self.now_ms += window_ms
+            self.close_window(0)
+
+    @precondition(lambda self: self.calm > 12)
+    @step(back=BACK)
+    def hand_over(self, back: tuple[str, ...]) -> None:
+        """The master goes in order; its successor needs no window."""
+        self.do(commands.CloseTerm())
+        self.commit_all()
+        self._succeed()
+        self.open_term(0)
+        for incarnation in back:
+            self._connect(self.workers[incarnation], NAMES[2])
+
+    def _succeed(self) -> None:
+        self.calm = 0
+        self.committed = len(self.journal)
+        self.outbox, self.submits = [], []
+        self.cursor = None
+        self.partition = self._replayed(self.journal)
+        audit(self.partition)
+        for worker in self.workers.values():
+            worker.session_id = 0
+
+    @precondition(lambda self: self.partition.window_open)
+    @step(ms=st.sampled_from([0, 3_000]))
+    def close_window(self, ms: int) -> None:
+        """The window ends when it is due."""
+        self.now_ms += ms
+        if self.partition.window_due(self.now_ms):
+            self.do(commands.CloseWindow(jitter=[0.5]))
+            assert not self.partition.window_open
+
+    @precondition(lambda self: self.calm > 8)
+    @step(frozen=st.booleans())
+    def stall(self, frozen: bool) -> None:
+        """The process slept; or the office was in doubt, and is kept."""
+        self.calm = 0
+        self.now_ms += 3_000
+        command = commands.RestartLeases() if frozen else commands.PushDeadlines(gap_ms=3_000)
+        self.do(command)
+
+    @step(rows_max=st.integers(1, 8), slices=st.integers(1, 3))
+    def snapshot(self, rows_max: int, slices: int) -> None:
+        """The node writes some more slices of a snapshot, or begins one."""
+        if self.cursor is None:
+            self.cursor = self.partition.snapshot()
+            self.slices = []
+            self.snapshot_from = len(self.journal)
+            return
+        for _ in range(slices):
+            part = self.cursor.next_slice(rows_max)
+            if part is None:
+                SEEN["snapshot compared"] += 1
+                self.cursor = None
+                self._compare(self._recovered())
+                return
+            self.slices.append(msgspec.msgpack.decode(msgspec.msgpack.encode(part)))
+
+    # What must hold.
+
+    def _replayed(self, journal: list[bytes]) -> Partition:
+        partition = Partition(CONFIG)
+        for seq, data in enumerate(journal, 1):
+            partition.replay(_JOURNAL.decode(data)[0], seq)
+        partition.finish_replay()
+        return partition
+
+    def _recovered(self) -> Partition:
+        partition = Partition(CONFIG)
+        for part in self.slices:
+            partition.load_slice(part)
+        for seq, data in enumerate(self.journal, 1):
+            if seq > self.snapshot_from:
+                partition.replay(_JOURNAL.decode(data)[0], seq)
+        partition.finish_replay()
+        return partition
+
+    def _compare(self, other: Partition) -> None:
+        audit(other)
+        assert other.state_hash() == self.partition.state_hash()
+        assert other.next_seq == self.partition.next_seq
+        assert other.counts() == self.partition.counts()
+        assert other.stats() == self.partition.stats()
+
+    @invariant()
+    def time_since_the_last_disturbance(self) -> None:
+        """Counts steps; disturbances reset it."""
+        self.calm += 1
+
+    @invariant()
+    def budgets_hold(self) -> None:
+        """No job is charged more than its budgets allow."""
+        for record in state_of(self.partition).jobs.values():
+            retry = record.policy.retry
+            assert record.attempts_charged <= retry.max_attempts
+            assert record.losses_charged <= retry.max_lost + 1
+            assert record.undelivered <= CONFIG.max_undelivered
+            SEEN[record.state.name] += 1
+            if record.failure_reason is not None:
+                SEEN[record.failure_reason.name] += 1
+
+    @invariant()
+    def acknowledged_jobs_are_known(self) -> None:
+        """S1: what was acknowledged is a job or a tombstone, for as long as one must stand."""
+        for job_id in self.acked:
+            known = self.partition.get(JobId(job_id))
+            if known is None:
+                del self.acked[job_id]
+                assert self.now_ms > START_MS + 300_000
+                return
+
+    @invariant()
+    def committed_results_stay(self) -> None:
+        """S3: a committed result never changes."""
+        for record in state_of(self.partition).jobs.values():
+            if record.state is JobState.COMPLETED and record.seq <= self.committed:
+                first = self.results.setdefault(record.job_id, record.result)
+                assert record.result == first
+        for job_id in self.results:
+            known = self.partition.get(job_id)
+            if isinstance(known, JobRecord | Tombstone):
+                assert known.state is JobState.COMPLETED
+
+    def teardown(self) -> None:
+        """Replays give the same."""
+        self._compare(self._replayed(self.journal))
+
+
+def test_machine() -> None:
+    """At least 200 examples of 50 steps; every rule, event, verdict and state occurs."""
+    SEEN.clear()
+    run_machine(
+        PartitionMachine,
+        settings=settings(
+            max_examples=300,
+            stateful_step_count=60,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    happened = {verdict.name for verdict in Verdict if verdict is not Verdict.GONE}
+    happened |= {job_state.name for job_state in JobState if job_state is not JobState.BLOCKED}
+    happened |= {kind.__name__ for kind in get_args(DurableEvent) + get_args(VolatileEvent)}
+    happened |= {kind.__name__ for kind in get_args(Command)}
+    happened |= STEPS | {"taken back", "snapshot compared"}
+    assert sorted(happened - set(SEEN)) == []
