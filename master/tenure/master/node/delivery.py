@@ -3,7 +3,6 @@
 from typing import Final, Protocol
 
 from tenure.master.core.effect import (
-    NotifySettled,
     SendAssignment,
     SendCancels,
     SendHeartbeatAck,
@@ -85,8 +84,8 @@ class Delivery:
         self.waiters = Waiters()
 
     def assignment(self, effect: SendAssignment) -> None:
-        """Grants; they count against the stream's credit even if it is gone."""
-        link = self._hub.spend(effect.session_id, len(effect.rows))
+        """Grants; their credit was spent when they were decided on."""
+        link = self._hub.get(effect.session_id)
         if link is None:
             return
         size = sum(len(row.record.payload) for row in effect.rows) + 96 * len(effect.rows)
@@ -159,8 +158,8 @@ class Delivery:
         for job_id, lease in effect.rows:
             lease_ref(part.cancels.add(), job_id, lease, self._token)
 
-    def settled(self, effect: NotifySettled) -> None:
+    def settled(self, records: list[JobRecord]) -> None:
         """Results for those who wait."""
         settle = self.waiters.settle
-        for record in effect.records:
+        for record in records:
             settle(record)

@@ -105,10 +105,11 @@ class CommitGate:
         """Returns when all up to ``seq`` has committed."""
         if seq > self.committed_seq:
             done = asyncio.get_running_loop().create_future()
-            self._watch(seq, done)
+            self.notify(seq, done)
             await done
 
-    def _watch(self, seq: int, done: "asyncio.Future[None]") -> None:
+    def notify(self, seq: int, done: "asyncio.Future[None]") -> None:
+        """Settles the future when all up to ``seq`` has committed."""
         # A reader may wait for less than the last held seq: keep the deque ordered by waiting for
         # the last one; what is read then is committed all the more.
         last = self._held[-1][0] if self._held else seq

@@ -65,14 +65,20 @@ class WorkerHub:
         for term in self.terms.values():
             term.nudge()
 
-    def spend(self, session_id: int, grants: int) -> WorkerLink | None:
-        """Counts grants against a stream's credit; the stream, unless it has ended."""
+    def spend(self, session_id: int, grants: int) -> None:
+        """Counts grants against a stream's credit, from their decision on."""
         self.granted_total += grants
+        self._count(session_id, grants)
+
+    def refund(self, session_id: int, grants: int) -> None:
+        """Gives credit back: the grants will never be sent."""
+        self._count(session_id, -grants)
+
+    def _count(self, session_id: int, grants: int) -> None:
         link = self._links.get(session_id)
         if link is not None:
             link.granted += grants
             self._sort_in(link)
-        return link
 
     def credits(self) -> list[tuple[int, int]]:
         """(session id, credit) of all streams that have some."""

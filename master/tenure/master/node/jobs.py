@@ -325,12 +325,19 @@ class _Single:
 
 
 async def _read(term: Term, job_id: str) -> JobRecord:
-    record = term.partition.get(JobId(job_id))
-    if not isinstance(record, JobRecord):
-        await term.readable(0)
-        raise _missing(job_id, expired=record is not None)
-    await term.readable(record.seq)
-    return record
+    """The job as it has committed: records are live, so it is looked at again after each wait."""
+    while True:
+        record = term.partition.get(JobId(job_id))
+        if isinstance(record, JobRecord):
+            seq = record.seq
+            await term.readable(seq)
+            if record.seq == seq:
+                return record
+        else:
+            await term.readable(term.partition.next_seq - 1)
+            found = term.partition.get(JobId(job_id))
+            if not isinstance(found, JobRecord):
+                raise _missing(job_id, expired=found is not None)
 
 
 def _missing(job_id: str, *, expired: bool) -> TenureError:

@@ -37,6 +37,7 @@ from tenure.master.core.effect import (
 )
 from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
+from tenure.master.core.record import JobRecord
 from tenure.master.node.clock import TermClock
 from tenure.master.node.delivery import Delivery
 from tenure.master.node.gate import CommitGate
@@ -115,6 +116,12 @@ class Term:
         self._inbox: deque[tuple[Command, Answer]] = deque()
         self._applied_answers: dict[int, Answer] = {}
         self._answer_number = 0
+        #: Grants decided on that wait for their commit, by session.
+        self._held_grants: dict[int, int] = {}
+        #: Who waits to read what has not committed yet.
+        self._readers: set[asyncio.Future[None]] = set()
+        #: What callers are told once the term has ended.
+        self._ended: TenureError | None = None
         self._wake = asyncio.Event()
         self._turns = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -140,8 +147,7 @@ class Term:
     def freeze(self) -> None:
         """The office cannot be proved: who waits for results is sent to look for another leader."""
         error = _frozen(self.number)
-        self.waiters.abandon(error)
-        self.watch.abandon(error)
+        self._turn_away(error)
 
     def thaw(self) -> None:
         """The office was held all along: every lease's TTL starts anew."""
@@ -163,6 +169,9 @@ class Term:
 
     def post(self, command: Command, answer: Answer = _ignore) -> None:
         """Queues a command for the owner loop; ``answer`` is called once, after the commit."""
+        if self._ended is not None:
+            answer(self._ended)
+            return
         if len(self._inbox) >= _INBOX_MAX:
             answer(_busy(self.number))
             return
@@ -206,17 +215,27 @@ class Term:
         """Waits until what was applied up to ``seq`` may be shown.
 
         Raises:
-            Unavailable: The office cannot be proved now.
+            TenureError: The office cannot be proved now, or the term has ended.
         """
-        await self.gate.settled(seq)
+        if seq > self.gate.committed_seq:
+            done = asyncio.get_running_loop().create_future()
+            self._readers.add(done)
+            self.gate.notify(seq, done)
+            try:
+                await done
+            finally:
+                self._readers.discard(done)
         self.check_office()
 
     def check_office(self) -> None:
         """Holds before anything is read that no commit guards.
 
         Raises:
-            Unavailable: FROZEN: the office cannot be proved now, so another may lead by now.
+            TenureError: FROZEN: the office cannot be proved now, so another may lead by now; or
+                the term has ended.
         """
+        if self._ended is not None:
+            raise self._ended
         if self._keeper.frozen:
             raise _frozen(self.number)
 
@@ -260,6 +279,7 @@ class Term:
     def abandon(self, error: TenureError) -> None:
         """Ends the term for all who wait: what was applied has an unknown outcome."""
         self.open = False
+        self._ended = error
         if self._timer is not None:
             self._timer.cancel()
         unknown = Unavailable(
@@ -273,6 +293,16 @@ class Term:
         for answer in list(self._applied_answers.values()):
             answer(unknown)
         self._applied_answers.clear()
+        for session_id, grants in self._held_grants.items():
+            self._hub.refund(session_id, grants)
+        self._held_grants.clear()
+        self._turn_away(error)
+
+    def _turn_away(self, error: TenureError) -> None:
+        """Tells all who wait to see something that it will not be shown here."""
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_exception(error)
         self.waiters.abandon(error)
         self.watch.abandon(error)
 
@@ -308,7 +338,10 @@ class Term:
                 seq += 1
                 self.gate.add(cast(DurableEvent, event))
         for effect in decision.effects:
-            if isinstance(effect, SendAssignment) and not effect.write_ahead:
+            if isinstance(effect, SendAssignment):
+                self._assign(effect, seq)
+            elif isinstance(effect, SendHeartbeatAck):
+                # It rests on no event: workers must not lose their leases to a slow or full store.
                 self._release(effect)
             else:
                 self.gate.hold(seq, lambda effect=effect: self._release(effect))  # type: ignore[misc]
@@ -316,6 +349,24 @@ class Term:
         if self.watch.on:
             changes = partition.drain_changes()
             self.gate.hold(seq, lambda: self.watch.record(changes))
+
+    def _assign(self, effect: SendAssignment, seq: int) -> None:
+        """Sends grants, or holds them for their commit; a worker gets them in order either way."""
+        session_id, grants = effect.session_id, len(effect.rows)
+        self._hub.spend(session_id, grants)
+        held = self._held_grants.get(session_id, 0)
+        if not effect.write_ahead and not held:
+            self._release(effect)
+            return
+        self._held_grants[session_id] = held + grants
+
+        def release() -> None:
+            left = self._held_grants.pop(session_id) - grants
+            if left:
+                self._held_grants[session_id] = left
+            self._release(effect)
+
+        self.gate.hold(seq, release)
 
     def _hold_answer(self, answer: Answer, reply: Reply | TenureError) -> None:
         if answer is _ignore:
@@ -348,9 +399,15 @@ class Term:
             case SendCancels():
                 delivery.cancels(effect)
             case NotifySettled():
-                delivery.settled(effect)
+                delivery.settled([r for r in effect.records if self._may_show(r)])
             case Announce():
                 self._announce(effect.event, {"partition": self.number, **effect.counts})
+
+    def _may_show(self, record: JobRecord) -> bool:
+        """Whether a job is as it has committed: it may have got a new run that has not."""
+        if record.seq <= self.gate.committed_seq:
+            return True
+        return self.partition.get(record.job_id) is not record
 
     def _look_at_window(self, now_ms: int) -> None:
         partition = self.partition

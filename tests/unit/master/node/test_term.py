@@ -1,0 +1,164 @@
+"""The owner loop: what leaves a term, in which order, and what becomes of those who wait."""
+
+import asyncio
+import random
+
+from tenure.master.core.command import CancelJobs
+from tenure.master.node.jobs import JobApi
+from tenure.protocol.errors import TenureError
+from tenure.protocol.refusal import Reason
+from tenure.testing.loop import run_virtual
+from tenure.v1 import common_pb2, jobs_pb2, worker_pb2
+from tests.unit.master.node.fakes import settle
+from tests.unit.master.node.term_rig import ONCE, granted, leading, numbers, outcome
+
+PENDING = common_pb2.JOB_STATE_PENDING
+CANCELLED = common_pb2.JOB_STATE_CANCELLED
+
+
+def test_assignments_reach_a_worker_in_the_order_of_their_numbers() -> None:
+    """A first grant does not overtake one that waits for its commit: a worker drops old numbers."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            jobs = [*rig.submit(ONCE), *rig.submit()]
+            await rig.commit()
+            link = rig.connect(credit=1)
+            await settle()
+            rig.hub.take_credit(link, worker_pb2.CreditLimit(number=2, limit=2))
+            await settle()
+            assert granted(rig.heard(link)) == []
+            await rig.commit()
+            await rig.commit()
+            said = rig.heard(link)
+            assert numbers(said) == [1, 2]
+            assert granted(said) == jobs
+
+    run_virtual(main)
+
+
+def test_grants_that_wait_for_their_commit_are_spent_credit() -> None:
+    """However often the loop turns before a commit, a worker gets no more than it asked for."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            rig.submit(ONCE, 20)
+            await rig.commit()
+            link = rig.connect(credit=5)
+            for _ in range(5):
+                await settle()
+                rig.term.nudge()
+            await rig.commit()
+            await rig.commit()
+            assert len(granted(rig.heard(link))) == 5
+
+    run_virtual(main)
+
+
+def test_credit_of_grants_that_were_never_sent_comes_back() -> None:
+    """A term that ends before its grants have committed leaves the stream's credit as it was."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            rig.submit(ONCE, 20)
+            await rig.commit()
+            link = rig.connect(credit=5)
+            await settle()
+            rig.abandon()
+            assert granted(rig.heard(link)) == []
+            assert link.credit == 5
+
+    run_virtual(main)
+
+
+def test_a_read_that_waits_for_a_commit_ends_with_the_term() -> None:
+    """Who reads what has not committed is told when the leader steps down."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            api = JobApi(roster=rig.roster, rng=random.Random(1))
+            (job_id,) = rig.submit()
+            await settle()
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(
+                    outcome(api.get_job(jobs_pb2.GetJobRequest(job_id=job_id)))
+                )
+                await settle()
+                assert not reader.done()
+                rig.abandon()
+                await settle()
+                assert reader.done()
+            assert isinstance(reader.result(), TenureError)
+
+    run_virtual(main)
+
+
+def test_a_read_that_waits_for_a_commit_ends_when_the_office_cannot_be_proved() -> None:
+    """A reader at a leader that is cut from its store is sent to look for another."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            api = JobApi(roster=rig.roster, rng=random.Random(1))
+            (job_id,) = rig.submit()
+            await settle()
+            rig.office.answers = False
+            error = await outcome(api.get_job(jobs_pb2.GetJobRequest(job_id=job_id)), 20)
+            assert isinstance(error, TenureError)
+            assert error.reason is Reason.FROZEN
+
+    run_virtual(main)
+
+
+def test_nobody_waits_at_a_term_that_has_ended() -> None:
+    """A call that comes a moment too late is told so."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            rig.abandon()
+            error = await outcome(rig.term.ask(rig.submission([rig.mint()])))
+            assert isinstance(error, TenureError)
+            assert error.reason is Reason.NOT_LEADER
+
+    run_virtual(main)
+
+
+def test_a_read_shows_only_what_has_committed() -> None:
+    """What is applied between a commit and the reader's next step is not shown by the read."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            api = JobApi(roster=rig.roster, rng=random.Random(1))
+            (job_id,) = rig.submit()
+            await settle()
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(api.get_job(jobs_pb2.GetJobRequest(job_id=job_id)))
+                await settle()
+                cancel = CancelJobs(job_ids=[job_id])
+                rig.gate.hold(
+                    rig.partition.next_seq - 1,
+                    lambda: rig.term._do(cancel, lambda _: None, rig.term.clock.now_ms()),
+                )
+                await rig.journal.commit(2)
+                assert not reader.done() or reader.result().job.state == PENDING
+                rig._committed = 2
+                await rig.commit()
+            assert reader.result().job.state in (PENDING, CANCELLED)
+
+    run_virtual(main)
+
+
+def test_heartbeats_are_acknowledged_while_a_batch_is_on_its_way() -> None:
+    """Leases do not lapse because a store is slow or full: nothing a heartbeat says is journaled."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            link = rig.connect()
+            await rig.commit()
+            rig.submit()
+            await settle()
+            rig.heard(link)
+            rig.say(link, heartbeat=worker_pb2.Heartbeat(number=1))
+            await settle()
+            assert [part.heartbeat_ack.number for part in rig.heard(link)] == [1]
+
+    run_virtual(main)
