@@ -64,13 +64,14 @@ async def audit_jobs(client: AsyncClient, path_of: Mapping[str, str]) -> Audit:
     async for job in client.list():
         if job.job_id in path_of and job.job_id not in seen:
             seen.add(job.job_id)
-            _count(audit, job, path_of[job.job_id])
+            tally(audit, job, path_of[job.job_id])
     audit.lost += len(path_of) - len(seen)
     audit.reruns.sort(key=lambda rerun: rerun.ended_wall_s)
     return audit
 
 
-def _count(audit: Audit, job: jobs_pb2.Job, path: str) -> None:
+def tally(audit: Audit, job: jobs_pb2.Job, path: str) -> None:
+    """Counts one job, with all its attempts."""
     state = int(job.state)
     audit.completed += state == JobState.COMPLETED
     audit.failed += state == JobState.FAILED

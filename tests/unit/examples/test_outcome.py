@@ -1,6 +1,6 @@
 """How the demos tell what was meant to happen from what was not."""
 
-from examples.stdlib_metrics.audit import Audit, _count
+from examples.stdlib_metrics.audit import Audit, tally
 from examples.stdlib_metrics.metrics import measure_source
 from examples.stdlib_metrics.outcome import Outcomes
 from tenure.client import AttemptOutcome, FailureReason, JobFailed, JobState, RemoteError
@@ -39,10 +39,10 @@ def test_the_audit_counts_losses_reruns_and_doubles() -> None:
     """A lost attempt that another completed is a re-run; two deciding attempts are a fault."""
     audit = Audit(submitted=4)
     lost, completed = AttemptOutcome.LOST, AttemptOutcome.COMPLETED
-    _count(audit, job(JobState.COMPLETED, lost, completed), "rerun.py")
-    _count(audit, job(JobState.COMPLETED, completed, completed), "double.py")
-    _count(audit, job(JobState.FAILED, AttemptOutcome.FAILED_PERMANENT), "bad.py")
-    _count(audit, job(JobState.RUNNING), "open.py")
+    tally(audit, job(JobState.COMPLETED, lost, completed), "rerun.py")
+    tally(audit, job(JobState.COMPLETED, completed, completed), "double.py")
+    tally(audit, job(JobState.FAILED, AttemptOutcome.FAILED_PERMANENT), "bad.py")
+    tally(audit, job(JobState.RUNNING), "open.py")
     assert (audit.completed, audit.failed, audit.lost) == (2, 1, 1)
     assert (audit.accepted_twice, audit.attempts_lost) == (1, 1)
     assert [rerun.path for rerun in audit.reruns] == ["rerun.py"]
