@@ -91,8 +91,14 @@ class JobApi:
         jobs = request.jobs
         if len(jobs) > limits.BATCH_JOBS_MAX:
             raise _too_many(len(jobs))
+        # A batch becomes one event, and an event goes to the store in one piece.
+        size = request.ByteSize()
+        if size > limits.BATCH_BYTES_MAX:
+            raise _too_big(size)
         if not request.options:
             raise invalid("options", "the batch has none; jobs name theirs by index")
+        if len(request.options) > len(jobs):
+            raise invalid("options", f"there are {len(request.options)} for {len(jobs)} jobs")
         settings = [
             self._settings.get(options, f"options[{index}]")
             for index, options in enumerate(request.options)
@@ -400,6 +406,14 @@ def _too_many(count: int) -> TenureError:
         f"expected at most {limits.BATCH_JOBS_MAX} jobs in a batch, but it has {count}; split it",
         reason=Reason.BATCH_TOO_LARGE,
         metadata={"jobs": str(count), "limit": str(limits.BATCH_JOBS_MAX)},
+    )
+
+
+def _too_big(size: int) -> TenureError:
+    return Rejected(
+        f"expected a batch of at most {limits.BATCH_BYTES_MAX} bytes, but it has {size}; split it",
+        reason=Reason.BATCH_TOO_LARGE,
+        metadata={"bytes": str(size), "limit": str(limits.BATCH_BYTES_MAX)},
     )
 
 

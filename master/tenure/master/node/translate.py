@@ -5,7 +5,7 @@ Everything a client sends is validated here, once; inside, types say it.
 
 import re
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,6 +18,8 @@ from tenure.protocol.ids import home_partition, partition_of
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import TERMINAL, Backoff, ErrorCategory, Jitter
 from tenure.v1 import common_pb2, jobs_pb2
+
+E = TypeVar("E", bound=IntEnum)
 
 _NAME: Final = re.compile(limits.NAME_PATTERN)
 _SETTINGS_KEPT: Final = 1_000
@@ -116,16 +118,23 @@ def _retry(retry: common_pb2.RetryPolicy, path: str) -> RetryPolicy:
     if retry.HasField("cap"):
         cap_ms = _span(retry.cap, f"{path}.cap", span)
     return RetryPolicy(
-        backoff=Backoff(retry.backoff or Backoff.EXPONENTIAL),
+        backoff=_member(Backoff, retry.backoff or Backoff.EXPONENTIAL, f"{path}.backoff"),
         base_ms=base_ms,
         factor=factor,
         cap_ms=cap_ms,
-        jitter=Jitter(retry.jitter or Jitter.FULL),
+        jitter=_member(Jitter, retry.jitter or Jitter.FULL, f"{path}.jitter"),
         max_attempts=retry.max_attempts or limits.MAX_ATTEMPTS_DEFAULT,
         max_lost=retry.max_lost or limits.MAX_LOST_DEFAULT,
         system_base_ms=_span(retry.system_base, f"{path}.system_base", span),
         non_retryable=tuple(retry.non_retryable),
     )
+
+
+def _member(kind: type[E], value: int, path: str) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        raise invalid(path, f"{value} is none that this release knows") from None
 
 
 def _span(duration: Duration, path: str, max_ms: int) -> int:

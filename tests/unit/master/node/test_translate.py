@@ -111,3 +111,15 @@ def test_a_fault_survives_the_wire() -> None:
     """Type, message, category and the wish for a delay arrive."""
     fault = JobFault("app.Busy", "later", "trace", ErrorCategory.SYSTEM, 1_500)
     assert fault_from_wire(fault_to_wire(fault)) == fault
+
+
+@pytest.mark.parametrize("field", ["backoff", "jitter"])
+def test_an_enum_value_of_a_later_release_is_refused_by_its_path(field: str) -> None:
+    """proto3 lets any number through; the master names the field instead of failing inside."""
+    options = common_pb2.JobOptions(name="f")
+    setattr(options.retry, field, 77)
+
+    with pytest.raises(Rejected) as refused:
+        setting_of(options, "options[0]")
+
+    assert refused.value.field == f"options[0].retry.{field}"

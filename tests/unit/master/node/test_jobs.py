@@ -1,0 +1,59 @@
+"""Submits that no master may take: what goes to the store in one piece stays below its limit."""
+
+import asyncio
+import random
+
+import pytest
+
+from tenure.master.election.port import Candidate
+from tenure.master.node.jobs import JobApi
+from tenure.master.node.roster import Roster
+from tenure.protocol import limits
+from tenure.protocol.errors import TenureError
+from tenure.protocol.refusal import Reason
+from tenure.testing.clock import SimClock
+from tenure.v1 import common_pb2, jobs_pb2
+
+
+def refusal_of(request: jobs_pb2.SubmitJobsRequest) -> TenureError:
+    """What a master that leads nothing says to a batch: NOT_LEADER if it finds nothing wrong."""
+    me = Candidate(incarnation="1", name="m", address="127.0.0.1:1")
+    roster = Roster(cluster_id="c", partitions=1, me=me, clock=SimClock())
+    api = JobApi(roster=roster, rng=random.Random(1))
+    with pytest.raises(TenureError) as refused:
+        asyncio.run(api.submit_jobs(request))
+    return refused.value
+
+
+def batch(jobs: int, payload_bytes: int, options: int = 1) -> jobs_pb2.SubmitJobsRequest:
+    """A batch of equal jobs."""
+    return jobs_pb2.SubmitJobsRequest(
+        options=[common_pb2.JobOptions(name="f")] * options,
+        jobs=[jobs_pb2.JobSpec(payload=bytes(payload_bytes))] * jobs,
+    )
+
+
+def test_a_batch_within_the_limits_is_looked_at() -> None:
+    """The largest batch that the SDK makes gets past the checks."""
+    assert refusal_of(batch(limits.BATCH_JOBS_MAX, 350)).reason is Reason.NOT_LEADER
+
+
+def test_a_batch_of_too_many_jobs_is_refused() -> None:
+    """One job more than the limit."""
+    assert refusal_of(batch(limits.BATCH_JOBS_MAX + 1, 1)).reason is Reason.BATCH_TOO_LARGE
+
+
+def test_a_batch_of_too_many_bytes_is_refused() -> None:
+    """Few jobs, each small enough: together they would be more than etcd takes in one request."""
+    refused = refusal_of(batch(7, limits.PAYLOAD_BYTES_DEFAULT))
+
+    assert refused.reason is Reason.BATCH_TOO_LARGE
+    assert str(limits.BATCH_BYTES_MAX) in refused.message
+
+
+def test_more_options_than_jobs_are_refused() -> None:
+    """Options that no job names would grow the event for nothing."""
+    refused = refusal_of(batch(1, 1, options=2))
+
+    assert refused.reason is Reason.INVALID_ARGUMENT
+    assert refused.field == "options"
