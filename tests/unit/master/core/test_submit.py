@@ -1,0 +1,299 @@
+"""Submits: new, known and refused jobs; ids, keys, limits."""
+
+from dataclasses import replace
+
+import pytest
+
+from tenure.master.core import command as commands
+from tenure.master.core.command import SubmitRow, SubmitSetting
+from tenure.master.core.config import PartitionConfig
+from tenure.master.core.effect import SubmitReply
+from tenure.master.core.record import Policy
+from tenure.protocol.ids import home_partition, mint
+from tenure.protocol.limits import DAY_MS, ID_AHEAD_MS_MAX, RETRY_WINDOW_MS
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import AttemptOutcome, JobState
+from tests.unit.master.core.rig import CONFIG, JOB, Rig
+
+OTHER = Policy(name="other")
+
+
+def reason_of(reply: SubmitReply) -> Reason:
+    """Why the only row was refused."""
+    assert reply.job_ids == [""]
+    ((index, refusal),) = reply.refusals
+    assert index == 0
+    return refusal.reason
+
+
+def test_new_job() -> None:
+    """A new job is PENDING, due now, with everything it was submitted with."""
+    rig = Rig()
+    (job_id,) = rig.submit(1, JOB, priority=2, payload=b"abc", key="k")
+    record = rig.record(job_id)
+    assert (record.state, record.policy, record.priority) == (JobState.PENDING, JOB, 2)
+    assert (record.payload, record.key) == (b"abc", "k")
+    assert record.submitted_ms == record.ready_ms == record.run_due_ms == rig.now_ms
+    assert record.seq == rig.partition.next_seq - 1
+
+
+def test_ordinals_follow_the_order_of_submission() -> None:
+    """Jobs are numbered in the order in which they were submitted, across batches."""
+    rig = Rig()
+    ids = rig.submit(3) + rig.submit(2, OTHER)
+    ordinals = [rig.record(job_id).ordinal for job_id in ids]
+    assert ordinals == [1, 2, 3, 4, 5]
+
+
+def test_equal_policies_are_one_object() -> None:
+    """Equal policies of different submits are stored once."""
+    rig = Rig()
+    (first,) = rig.submit(1, Policy(name="x"))
+    (second,) = rig.submit(1, Policy(name="x"))
+    assert rig.record(first).policy is rig.record(second).policy
+
+
+@pytest.mark.parametrize(
+    ("delay_ms", "at_ms", "wait_ms"), [(5_000, 0, 5_000), (0, 7_000, 7_000), (0, -7_000, 0)]
+)
+def test_delay_and_at(delay_ms: int, at_ms: int, wait_ms: int) -> None:
+    """A delayed job is SCHEDULED; an ``at`` that has passed is now and buys no age."""
+    rig = Rig()
+    at_ms = rig.now_ms + at_ms if at_ms else 0
+    (job_id,) = rig.submit(1, delay_ms=delay_ms, at_ms=at_ms)
+    record = rig.record(job_id)
+    assert record.ready_ms == rig.now_ms + wait_ms
+    assert record.state is (JobState.SCHEDULED if wait_ms else JobState.PENDING)
+
+
+def test_same_id_again_is_the_same_job() -> None:
+    """A re-sent submit names the job and changes nothing, whatever state it is in."""
+    rig = Rig()
+    rig.open_session(1)
+    row = SubmitRow(rig.mint(), 0, b"p", "")
+    rig.submit_rows([row])
+    for step in (lambda: None, rig.grant, lambda: rig.pass_time(60_000)):
+        step()
+        before = rig.partition.state_hash()
+        reply = rig.submit_rows([row])
+        assert (reply.job_ids, reply.existing, reply.refusals) == ([row.job_id], [0], [])
+        assert rig.partition.state_hash() == before
+
+
+def test_same_id_again_is_safe_for_ever() -> None:
+    """A job that lives is known by its id, however old the id is."""
+    rig = Rig()
+    row = SubmitRow(rig.mint(), 0, b"p", "")
+    rig.submit_rows([row], delay_ms=30 * DAY_MS)
+    rig.now_ms += 29 * DAY_MS
+    assert rig.submit_rows([row], delay_ms=30 * DAY_MS).existing == [0]
+
+
+@pytest.mark.parametrize(
+    ("row", "policy"),
+    [
+        ((0, b"other", ""), JOB),
+        ((0, b"p", "key"), JOB),
+        ((0, b"p", ""), OTHER),
+        ((0, b"p", ""), Policy(name="job", queue="other")),
+        ((0, b"p", ""), Policy(name="job", tenant="other")),
+    ],
+)
+def test_same_id_with_other_content_conflicts(row: tuple[int, bytes, str], policy: Policy) -> None:
+    """The same id with another tenant, queue, name, payload or key is JOB_ID_CONFLICT."""
+    rig = Rig()
+    job_id = rig.mint()
+    rig.submit_rows([SubmitRow(job_id, 0, b"p", "")])
+    reply = rig.submit_rows([SubmitRow(job_id, *row)], policy)
+    assert reason_of(reply) is Reason.JOB_ID_CONFLICT
+
+
+def test_same_id_twice_in_one_batch() -> None:
+    """Inside a batch the same id is the same job, or a conflict."""
+    rig = Rig()
+    job_id = rig.mint()
+    rows = [SubmitRow(job_id, 0, payload, "") for payload in (b"p", b"p", b"q")]
+    reply = rig.submit_rows(rows)
+    assert reply.job_ids == [job_id, job_id, ""]
+    assert reply.existing == [1]
+    assert [(index, refusal.reason) for index, refusal in reply.refusals] == [
+        (2, Reason.JOB_ID_CONFLICT)
+    ]
+
+
+def test_tombstone_answers_a_resent_submit() -> None:
+    """The id of a purged job still names it; after its tombstone it is REQUEST_TOO_OLD."""
+    rig = Rig()
+    row = SubmitRow(rig.mint(), 0, b"p", "")
+    rig.submit_rows([row])
+    rig.do(commands.CancelJobs(job_ids=[row.job_id]))
+    rig.do(commands.PurgeJobs(job_ids=[row.job_id]))
+    assert rig.submit_rows([row]).existing == [0]
+    rig.now_ms += RETRY_WINDOW_MS - 1
+    assert rig.submit_rows([row]).existing == [0]
+    rig.now_ms += 2
+    assert reason_of(rig.submit_rows([row])) is Reason.REQUEST_TOO_OLD
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "reason"),
+    [
+        (RETRY_WINDOW_MS, None),
+        (RETRY_WINDOW_MS + 1, Reason.REQUEST_TOO_OLD),
+        (-ID_AHEAD_MS_MAX, None),
+        (-ID_AHEAD_MS_MAX - 1, Reason.ID_FROM_FUTURE),
+    ],
+)
+def test_age_of_an_unknown_id(age_ms: int, reason: Reason | None) -> None:
+    """Unknown ids are taken from 5 min old to 60 s ahead, to the millisecond."""
+    rig = Rig()
+    reply = rig.submit_rows([SubmitRow(rig.mint(rig.now_ms - age_ms), 0, b"", "")])
+    assert reason_of(reply) is reason if reason else not reply.refusals
+
+
+def test_wrong_partition() -> None:
+    """An id or a queue of another partition is refused."""
+    home = home_partition("default", "default", 4)
+    rig = Rig(PartitionConfig(partition=home, partitions=4))
+    foreign = mint((home + 1) % 4, rig.now_ms, 7)
+    assert reason_of(rig.submit_rows([SubmitRow(foreign, 0, b"", "")])) is Reason.WRONG_PARTITION
+    queues = (f"q{n}" for n in range(100))
+    elsewhere = next(q for q in queues if home_partition("default", q, 4) != home)
+    reply = rig.submit_rows(
+        [SubmitRow(rig.mint(), 0, b"", "")], Policy(name="job", queue=elsewhere)
+    )
+    assert reason_of(reply) is Reason.WRONG_PARTITION
+
+
+def test_payload_too_large() -> None:
+    """The limit is inclusive; beyond it the row is refused at once, naming the limit."""
+    rig = Rig(replace(CONFIG, payload_bytes_max=10))
+    assert not rig.submit_rows([SubmitRow(rig.mint(), 0, b"x" * 10, "")]).refusals
+    reply = rig.submit_rows([SubmitRow(rig.mint(), 0, b"x" * 11, "")])
+    assert reason_of(reply) is Reason.PAYLOAD_TOO_LARGE
+    assert reply.refusals[0][1].metadata["limit"] == "10"
+
+
+def test_queue_depth() -> None:
+    """A full queue refuses with a hint when to retry; running jobs and other queues are apart."""
+    rig = Rig(replace(CONFIG, queue_depth_max=3))
+    rig.open_session(1)
+    rows = [SubmitRow(rig.mint(), 0, b"", "") for _ in range(5)]
+    reply = rig.submit_rows(rows)
+    assert [(index, refusal.reason) for index, refusal in reply.refusals] == [
+        (3, Reason.QUEUE_FULL),
+        (4, Reason.QUEUE_FULL),
+    ]
+    assert reply.refusals[0][1].retry_after_ms
+    assert rig.submit(1, Policy(name="job", queue="other"))
+    rig.grant(1, 2)
+    assert not rig.submit_rows(rows[3:]).refusals
+    assert reason_of(rig.submit_rows([SubmitRow(rig.mint(), 0, b"", "")])) is Reason.QUEUE_FULL
+
+
+def test_names_and_delayed_jobs_share_the_queue_depth() -> None:
+    """All waiting jobs of a queue count, whatever their name, state or setting."""
+    rig = Rig(replace(CONFIG, queue_depth_max=3))
+    rig.submit(1, OTHER)
+    rig.submit(1, delay_ms=1_000)
+    settings = [SubmitSetting(JOB, 5, 0, 0), SubmitSetting(OTHER, 5, 0, 0)]
+    rows = [SubmitRow(rig.mint(), setting, b"", "") for setting in (0, 1)]
+    reply = rig.do(commands.SubmitJobs(settings=settings, rows=rows)).reply
+    assert isinstance(reply, SubmitReply)
+    assert [index for index, _ in reply.refusals] == [1]
+
+
+def test_bytes_limit() -> None:
+    """Payloads, results and errors count; nothing accepted is dropped; a purge makes room."""
+    rig = Rig(replace(CONFIG, bytes_max=100))
+    rig.open_session(1)
+    (job_id,) = rig.submit(1, payload=b"x" * 60)
+    assert (
+        reason_of(rig.submit_rows([SubmitRow(rig.mint(), 0, b"x" * 41, "")])) is Reason.MEMORY_FULL
+    )
+    rig.report(rig.grant_one(), result=b"r" * 90)
+    assert rig.partition.stats().payload_bytes == 150
+    assert reason_of(rig.submit_rows([SubmitRow(rig.mint(), 0, b"x", "")])) is Reason.MEMORY_FULL
+    rig.do(commands.PurgeJobs(job_ids=[job_id]))
+    assert rig.partition.stats().payload_bytes == 0
+    assert rig.submit(1, payload=b"x" * 100)
+
+
+def test_all_or_nothing() -> None:
+    """One refused row refuses the batch, naming its reason and its place; nothing is applied."""
+    rig = Rig()
+    rows = [
+        SubmitRow(rig.mint(), 0, b"", ""),
+        SubmitRow(rig.mint(0), 0, b"", ""),
+    ]
+    settings = [SubmitSetting(JOB, 5, 0, 0)]
+    command = commands.SubmitJobs(settings=settings, rows=rows, all_or_nothing=True)
+    refusal = rig.refused(command)
+    assert refusal.reason is Reason.REQUEST_TOO_OLD
+    assert refusal.metadata["index"] == "1"
+    assert rig.partition.stats().jobs == 0
+
+
+def test_key_names_one_job_in_its_window() -> None:
+    """The same (tenant, queue, key) gives the existing job; others are other keys."""
+    rig = Rig()
+    (job_id,) = rig.submit(1, key="k")
+    assert rig.submit(1, key="k") == [job_id]
+    assert rig.submit(1, key="k", payload=b"other content") == [job_id]
+    assert rig.submit(1, key="other") != [job_id]
+    assert rig.submit(1, Policy(name="job", queue="q"), key="k") != [job_id]
+    assert rig.submit(1, Policy(name="job", tenant="t"), key="k") != [job_id]
+
+
+def test_key_twice_in_one_batch() -> None:
+    """Inside a batch the second job of a key is the first."""
+    rig = Rig()
+    rows = [SubmitRow(rig.mint(), 0, b"", "k") for _ in range(2)]
+    reply = rig.submit_rows(rows)
+    assert reply.job_ids == [rows[0].job_id] * 2
+    assert reply.existing == [1]
+
+
+def test_key_window() -> None:
+    """After its window a key is free again."""
+    rig = Rig()
+    policy = Policy(name="job", key_window_ms=1_000)
+    (first,) = rig.submit(1, policy, key="k")
+    rig.now_ms += 999
+    assert rig.submit(1, policy, key="k") == [first]
+    rig.now_ms += 1
+    (second,) = rig.submit(1, policy, key="k")
+    assert second != first
+    assert rig.submit(1, policy, key="k") == [second]
+
+
+def test_key_outlives_job_and_tombstone() -> None:
+    """A key answers the id of a job that nobody remembers any more."""
+    rig = Rig()
+    (job_id,) = rig.submit(1, key="k")
+    rig.do(commands.CancelJobs(job_ids=[job_id]))
+    rig.do(commands.PurgeJobs(job_ids=[job_id]))
+    rig.now_ms += RETRY_WINDOW_MS + 1
+    rig.submit(1)
+    assert rig.partition.get(job_id) is None
+    assert rig.submit(1, key="k") == [job_id]
+    assert rig.submit_rows([SubmitRow(job_id, 0, b"payload", "k")]).job_ids == [job_id]
+
+
+def test_key_survives_failed_jobs() -> None:
+    """A key names its job also after it has failed: the window decides, not the outcome."""
+    rig = Rig()
+    rig.open_session(1)
+    (job_id,) = rig.submit(1, key="k")
+    rig.report(rig.grant_one(), AttemptOutcome.FAILED_PERMANENT)
+    assert rig.submit(1, key="k") == [job_id]
+
+
+def test_closed_term_refuses() -> None:
+    """Outside an open term nothing is accepted."""
+    rig = Rig()
+    rig.do(commands.CloseTerm())
+    row = SubmitRow(rig.mint(), 0, b"", "")
+    setting = SubmitSetting(JOB, 5, 0, 0)
+    refusal = rig.refused(commands.SubmitJobs(settings=[setting], rows=[row]))
+    assert refusal.reason is Reason.NOT_LEADER
