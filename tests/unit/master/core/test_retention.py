@@ -1,0 +1,143 @@
+"""Retention: finished jobs are purged by age and by count, each by an event."""
+
+from dataclasses import replace
+
+import pytest
+
+from tenure.master.core import command as commands
+from tenure.master.core.config import Retention
+from tenure.master.core.event import JobsPurged
+from tenure.master.core.record import Policy
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import AttemptOutcome
+from tests.unit.master.core.rig import CONFIG, JOB, Rig
+
+SMALL = Retention(completed_ms=10_000, completed_max=5, failed_ms=50_000, failed_max=3)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    """A partition that keeps little."""
+    rig = Rig(replace(CONFIG, retention=SMALL))
+    rig.open_session(1)
+    return rig
+
+
+def finish(
+    rig: Rig,
+    count: int = 1,
+    outcome: AttemptOutcome = AttemptOutcome.COMPLETED,
+    policy: Policy = JOB,
+) -> list[JobId]:
+    """Runs new jobs to their ends, one after the other."""
+    ids = rig.submit(count, policy)
+    for row in rig.grant(1, count):
+        rig.report(row, outcome)
+    rig.renew(1, 1_000)
+    return ids
+
+
+def kept(rig: Rig) -> list[JobId]:
+    """The jobs that are still there, oldest first."""
+    return [record.job_id for record in reversed(rig.partition.list_jobs(limit=100))]
+
+
+def test_age(rig: Rig) -> None:
+    """A finished job is purged at its age, to the millisecond."""
+    ids = finish(rig, 2)
+    rig.pass_time(9_999)
+    assert kept(rig) == ids
+    rig.pass_time(1)
+    assert kept(rig) == []
+
+
+def test_count(rig: Rig) -> None:
+    """Beyond the count the ones that ended first go, at once."""
+    ids = finish(rig, 8)
+    rig.pass_time(0)
+    assert kept(rig) == ids[3:]
+
+
+def test_dead_letters_are_kept_longer(rig: Rig) -> None:
+    """FAILED jobs have their own age and count; cancelled ones go with the completed ones."""
+    dead = finish(rig, 4, AttemptOutcome.FAILED_PERMANENT)
+    cancelled = rig.submit(1)
+    rig.do(commands.CancelJobs(job_ids=cancelled))
+    rig.pass_time(0)
+    assert kept(rig) == dead[1:] + cancelled
+    rig.pass_time(10_000)
+    assert kept(rig) == dead[1:]
+    rig.pass_time(40_000)
+    assert kept(rig) == []
+
+
+def test_order_is_of_ends_not_of_submits(rig: Rig) -> None:
+    """The oldest is the one that ended first."""
+    ids = rig.submit(7)
+    for row in reversed(rig.grant(1, 7)):
+        rig.report(row)
+    rig.pass_time(0)
+    assert kept(rig) == ids[:5]
+
+
+@pytest.mark.parametrize("ttl_ms", [2_000, 30_000])
+def test_result_ttl(rig: Rig, ttl_ms: int) -> None:
+    """A job's own result TTL wins over the age, shorter or longer."""
+    (own,) = finish(rig, 1, policy=Policy(name="job", result_ttl_ms=ttl_ms))
+    rig.pass_time(ttl_ms - 1)
+    assert kept(rig) == [own]
+    rig.pass_time(1)
+    assert kept(rig) == []
+
+
+def test_result_ttl_does_not_hold_up_others(rig: Rig) -> None:
+    """A job with a long TTL does not keep younger ones beyond their age, and counts like them."""
+    long = Policy(name="job", result_ttl_ms=1_000_000)
+    (own,) = finish(rig, 1, policy=long)
+    finish(rig, 2)
+    rig.pass_time(10_000)
+    assert kept(rig) == [own]
+    ids = finish(rig, 5)
+    rig.pass_time(0)
+    assert kept(rig) == ids
+
+
+def test_rows_max(rig: Rig) -> None:
+    """One decision purges no more than it may; the rest is due at once."""
+    finish(rig, 5)
+    rig.now_ms += 10_000
+    for left in (3, 1, 0):
+        assert rig.partition.next_timer_ms() is not None
+        rig.fire(rows_max=2)
+        assert len(kept(rig)) == left
+    assert rig.partition.next_timer_ms() is None
+
+
+def test_purges_are_events(rig: Rig) -> None:
+    """What retention purges is journaled, so that a replay purges the same."""
+    ids = finish(rig, 3)
+    rig.now_ms += 10_000
+    (event,) = [e for e in rig.fire().events if isinstance(e, JobsPurged)]
+    assert event.job_ids == ids
+    assert rig.replayed().state_hash() == rig.partition.state_hash()
+
+
+def test_requeued_job_leaves_the_shelf(rig: Rig) -> None:
+    """A requeued job is not purged by the age of its former end."""
+    (job_id,) = finish(rig, 1, AttemptOutcome.FAILED_PERMANENT)
+    rig.pass_time(40_000)
+    rig.do(commands.RequeueJobs(job_ids=[job_id]))
+    rig.pass_time(60_000)
+    assert kept(rig) == [job_id]
+
+
+def test_age_after_recovery(rig: Rig) -> None:
+    """A recovered partition purges in the same order and at the same times."""
+    ids = finish(rig, 3)
+    rig.pass_time(4_000)
+    later = finish(rig, 2)
+    rig.crash(window_ms=0)
+    rig.pass_time(5_999)
+    assert kept(rig) == ids + later
+    rig.pass_time(1)
+    assert kept(rig) == later

@@ -1,0 +1,57 @@
+"""Timers: due things in order, nothing changed by looking."""
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenure.master.core.timer import Timers
+
+
+@dataclass
+class Thing:
+    """Something with a next time."""
+
+    name: str
+    due_ms: int | None
+
+
+def timers_of(times: list[int]) -> Timers[Thing]:
+    """Timers with one thing for each time."""
+    timers: Timers[Thing] = Timers(lambda thing: thing.due_ms, lambda thing: thing.name)
+    for index, due_ms in enumerate(times):
+        timers.arm(Thing(str(index), due_ms))
+    return timers
+
+
+@given(times=st.lists(st.integers(0, 20)), now_ms=st.integers(0, 20), limit=st.integers(1, 30))
+def test_due_is_sorted_limited_and_pure(times: list[int], now_ms: int, limit: int) -> None:
+    """Due things come earliest first, ties in the order of arming; looking changes nothing."""
+    timers = timers_of(times)
+    due = sorted((at, index) for index, at in enumerate(times) if at <= now_ms)[:limit]
+    for _ in range(2):
+        found, mark = timers.due(now_ms, limit)
+        assert [int(thing.name) for thing in found] == [index for _, index in due]
+    assert [thing.name for thing in timers.take(mark)] == [thing.name for thing in found]
+    assert len(timers) == len(times) - len(due)
+
+
+def test_things_that_want_nothing_are_not_armed() -> None:
+    """A thing without a next time has no entry."""
+    timers = timers_of([])
+    timers.arm(Thing("never", None))
+    assert timers.next_ms() is None
+    assert timers.take(None) == []
+
+
+def test_thinning_keeps_the_earliest_entry_of_what_still_waits() -> None:
+    """Entries of things that want nothing, and later ones of the same thing, are dropped."""
+    timers = timers_of([])
+    waiting = Thing("waiting", 5)
+    for index in range(3_000):
+        gone = Thing(str(index), 1)
+        timers.arm(gone)
+        gone.due_ms = None
+        timers.arm_at(waiting, 5 + index)
+    assert len(timers) < 2_100
+    assert min(due for due, thing in timers.things() if thing is waiting) == 5
