@@ -12,6 +12,7 @@ from random import Random
 from typing import Final
 
 from tenure.testing.cluster import SimCluster, SimMaster, SimNode
+from tenure.testing.process import elapse
 from tenure.testing.store import Fate
 
 Fault = Callable[[SimCluster, Random], Awaitable[None]]
@@ -28,7 +29,7 @@ async def storm(cluster: SimCluster, rng: Random, kinds: Sequence[Fault]) -> Non
 
 
 async def _strike(cluster: SimCluster, rng: Random, fault: Fault, after_s: float) -> None:
-    await asyncio.sleep(after_s)
+    await elapse(after_s)
     await fault(cluster, rng)
 
 
@@ -75,7 +76,7 @@ async def cut_store(cluster: SimCluster, rng: Random) -> None:
     if store is not None:
         ways = rng.choice(((True, False), (False, True), (True, True)))
         store.link.requests_cut, store.link.replies_cut = ways
-        await asyncio.sleep(rng.uniform(0.5, 12))
+        await elapse(rng.uniform(0.5, 12))
         store.link.heal()
 
 
@@ -94,7 +95,7 @@ async def cut_worker(cluster: SimCluster, rng: Random) -> None:
     )
     for source, target in ways:
         cluster.network.cut(source, target)
-    await asyncio.sleep(rng.uniform(0.5, 30))
+    await elapse(rng.uniform(0.5, 30))
     for source, target in ways:
         cluster.network.heal(source, target)
 
@@ -105,7 +106,7 @@ async def reset_storm(cluster: SimCluster, rng: Random) -> None:
     others = [node.host for node in cluster.workers.values()] + ["c1"]
     for _ in range(rng.randint(1, 10)):
         cluster.network.break_calls(master.host, rng.choice(others))
-        await asyncio.sleep(rng.uniform(0, 1))
+        await elapse(rng.uniform(0, 1))
 
 
 async def lossy_links(cluster: SimCluster, rng: Random) -> None:
@@ -114,7 +115,7 @@ async def lossy_links(cluster: SimCluster, rng: Random) -> None:
     for other in [*cluster.workers, "c1"]:
         cluster.network.link(master, other).loss = loss
         cluster.network.link(other, master).loss = loss
-    await asyncio.sleep(rng.uniform(1, 8))
+    await elapse(rng.uniform(1, 8))
     for other in [*cluster.workers, "c1"]:
         cluster.network.link(master, other).loss = 0.0
         cluster.network.link(other, master).loss = 0.0
@@ -149,7 +150,7 @@ def _worker(cluster: SimCluster, rng: Random) -> SimNode:
 async def _kill(cluster: SimCluster, node: SimNode, down_s: float) -> None:
     node.kill()
     await node.process.join()
-    await asyncio.sleep(down_s)
+    await elapse(down_s)
     _start(cluster, node)
 
 
@@ -161,7 +162,7 @@ async def _stop(cluster: SimCluster, node: SimNode) -> None:
 
 async def _freeze(node: SimNode, pause_s: float) -> None:
     node.freeze()
-    await asyncio.sleep(pause_s)
+    await elapse(pause_s)
     node.thaw()
 
 

@@ -22,7 +22,7 @@ from tenure.client.errors import Reason
 from tenure.master.core.config import PartitionConfig
 from tenure.testing.clock import WALL_ORIGIN_MS
 from tenure.testing.cluster import SimCluster
-from tenure.testing.process import current_process
+from tenure.testing.process import current_process, elapse
 from tests.chaos.audit import present_jobs
 from tests.oracles.executions import check_executions
 from tests.oracles.facts import Fact, TermBegan
@@ -91,7 +91,7 @@ class Run:
         @job(name="echo", retry=PATIENT)
         async def echo(text: str, hold_s: float, failures: int = 0) -> str:
             ledger.observe(START)
-            await asyncio.sleep(hold_s)
+            await elapse(hold_s)
             if current_job().attempt <= failures:
                 raise RuntimeError("as it was told to")
             ledger.observe(END, hash=hash_of(text))

@@ -9,7 +9,7 @@ import pytest
 
 from tenure.client import AsyncClient
 from tenure.testing.cluster import simulated_cluster
-from tenure.testing.process import run_processes
+from tenure.testing.process import elapse, run_processes
 from tests.oracles.executions import duplicate_executions
 from tests.oracles.history import END, START
 from tests.simulation.faults import FAULTS, STORM_S, storm
@@ -36,7 +36,7 @@ def test_failover() -> None:
             async with asyncio.TaskGroup() as group:
                 for number in range(40):
                     group.create_task(run.one(client, f"job {number}", 0.5 * number))
-                await asyncio.sleep(10)
+                await elapse(10)
                 leader.kill()
                 killed_s = now_s()
                 successor = await cluster.elected()
@@ -101,7 +101,10 @@ async def random_run(seed: int) -> Run:
     run = Run()
     rng = Random(seed)
     async with simulated_cluster(
-        seed=seed, jobs=[run.echo], partitions=rng.choice((1, 1, 2)), slots=4
+        seed=seed,
+        jobs=[run.echo],
+        partitions=rng.choice((1, 1, 2)),
+        store_delay_ms=rng.choice((1, 1, 10, 80)),
     ) as cluster:
         clients = [cluster.client(), cluster.client()]
         async with asyncio.timeout(STORM_S + DRAIN_S), asyncio.TaskGroup() as group:
@@ -120,12 +123,20 @@ async def one_user(run: Run, client: AsyncClient, number: int, rng: Random) -> N
     failures = rng.choice((0, 0, 0, 0, 1, 3, 9))
     after_s = rng.uniform(0, STORM_S)
     cancel_s = rng.choice((None, None, None, None, rng.uniform(0, 10)))
-    await asyncio.sleep(after_s)
+    await elapse(after_s)
     handle = await run.submit(client, f"job {number}", hold_s, failures=failures)
     if handle is None:
         return
     async with asyncio.TaskGroup() as group:
         group.create_task(run.result(handle))
+        group.create_task(look(client, handle.id, rng))
         if cancel_s is not None:
-            await asyncio.sleep(cancel_s)
+            await elapse(cancel_s)
             await run.cancel(handle)
+
+
+async def look(client: AsyncClient, job_id: str, rng: Random) -> None:
+    """Reads an accepted job now and then: it is there."""
+    for _ in range(3):
+        await elapse(rng.uniform(0, 5))
+        await client.describe(job_id)

@@ -138,6 +138,7 @@ class SimMaster(SimNode):
         store = self.store = await cluster.store.open(
             me, wall_ms=self.clock.wall_ms(), partitions=cluster.partitions
         )
+        store.link.delay_ms = cluster.store_delay_ms
         node = self.node = Master(
             store=store,
             me=me,
@@ -237,11 +238,13 @@ class SimCluster:
         workers: int,
         partitions: int,
         slots: int,
+        store_delay_ms: int,
     ) -> None:
         self._group = group
         self._seed = seed
         self.partitions = partitions
         self.slots = slots
+        self.store_delay_ms = store_delay_ms
         self.jobs: JobTable = {job.name: job for job in jobs}
         self.network = SimNetwork(self.rng("network"))
         self.store = SimStoreServer()
@@ -372,6 +375,7 @@ async def simulated_cluster(
     workers: int = 2,
     partitions: int = 1,
     slots: int = 4,
+    store_delay_ms: int = 1,
 ) -> AsyncIterator[SimCluster]:
     """A cluster whose processes start now and end with the block.
 
@@ -382,6 +386,7 @@ async def simulated_cluster(
         workers: How many workers.
         partitions: How many partitions.
         slots: How many jobs each worker runs at once.
+        store_delay_ms: How long a message between a master and the store takes, each way.
     """
     async with asyncio.TaskGroup() as group:
         cluster = SimCluster(
@@ -392,6 +397,7 @@ async def simulated_cluster(
             workers=workers,
             partitions=partitions,
             slots=slots,
+            store_delay_ms=store_delay_ms,
         )
         cluster.restart_dead()
         try:

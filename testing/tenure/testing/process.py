@@ -230,3 +230,14 @@ def run_processes(
     """
     with asyncio.Runner(loop_factory=lambda: ProcessLoop(limit_s)) as runner:
         return runner.run(main())
+
+
+async def elapse(seconds: float) -> None:
+    """Lets virtual time pass. Takes none.
+
+    Raises:
+        RuntimeError: The loop lives in real time.
+    """
+    if not isinstance(asyncio.get_running_loop(), VirtualLoop):
+        raise RuntimeError("expected a loop on virtual time; await an event instead")
+    await asyncio.sleep(seconds)

@@ -12,7 +12,7 @@ from tenure.master.node.method import Bidi, Method, Send, ServerStream, Unary
 from tenure.protocol.errors import Rejected, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
 from tenure.testing.network import KEEPALIVE_S, SimNetwork
-from tenure.testing.process import Process, run_processes
+from tenure.testing.process import Process, elapse, run_processes
 from tenure.v1 import jobs_pb2
 
 MASTER = "m1:7400"
@@ -36,7 +36,7 @@ class Echo:
                 raise ValueError("a bug")
             case "slow":
                 try:
-                    await asyncio.sleep(60)
+                    await elapse(60)
                 finally:
                     self.notes.append("gave up")
         return jobs_pb2.GetJobResponse(job=jobs_pb2.Job(job_id=request.job_id))
@@ -154,7 +154,7 @@ def test_a_deadline_ends_both_ends() -> None:
             await world.get("slow", timeout_s=3)
         assert late.value.reason is Reason.DEADLINE_EXCEEDED
         assert now_s() == 3
-        await asyncio.sleep(1)
+        await elapse(1)
         assert world.echo.notes == ["slow", "gave up"]
 
     run(program)
@@ -226,7 +226,7 @@ def test_a_crash_breaks_streams(seed: int) -> None:
         stream = world.results()
         for number in range(20):
             await stream.send(ask(str(number)))
-        await asyncio.sleep(0.025)
+        await elapse(0.025)
         world.crash()
         answers: list[str] = []
 
@@ -254,7 +254,7 @@ def test_a_cut_link_holds_and_then_delivers() -> None:
         world.network.cut("client", MASTER)
         await stream.send(ask("b"))
         await stream.send(ask("c"))
-        await asyncio.sleep(KEEPALIVE_S - 1)
+        await elapse(KEEPALIVE_S - 1)
         assert world.echo.notes == []
         world.network.heal("client", MASTER)
         answers = aiter(stream)
@@ -279,7 +279,7 @@ def test_a_cut_in_one_direction_breaks_calls_in_the_end(source: str, target: str
         with pytest.raises(Unavailable):
             await anext(answers)
         assert now_s() - cut_s == pytest.approx(KEEPALIVE_S)
-        await asyncio.sleep(1)
+        await elapse(1)
         assert world.echo.notes == ["stream over"]
         world.network.heal_all()
         assert await world.get("b") == "b"
@@ -297,7 +297,7 @@ def test_a_call_over_a_cut_link_waits_for_its_deadline() -> None:
         assert late.value.reason is Reason.DEADLINE_EXCEEDED
         async with asyncio.TaskGroup() as group:
             call = group.create_task(world.get("b"))
-            await asyncio.sleep(1)
+            await elapse(1)
             world.network.heal_all()
         assert call.result() == "b"
 
@@ -318,10 +318,10 @@ def test_a_frozen_server_is_given_up() -> None:
         with pytest.raises(Unavailable):
             await anext(answers)
         assert world.echo.notes == []
-        await asyncio.sleep(1)
+        await elapse(1)
         world.process.thaw()
         world.network.unstall(MASTER)
-        await asyncio.sleep(1)
+        await elapse(1)
         assert world.echo.notes == ["stream over"]
         assert await world.get("c") == "c"
 
@@ -356,7 +356,7 @@ def test_the_client_gives_up() -> None:
         stream.cancel()
         with pytest.raises(Unavailable):
             await anext(answers)
-        await asyncio.sleep(1)
+        await elapse(1)
         assert world.echo.notes == ["stream over"]
         await world.client.close()
         with pytest.raises(Unavailable):

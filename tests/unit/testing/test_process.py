@@ -2,13 +2,13 @@
 
 import asyncio
 
-from tenure.testing.process import Process, run_processes
+from tenure.testing.process import Process, elapse, run_processes
 
 
 async def ticking(ticks: list[float]) -> None:
     """Notes the time each second."""
     while True:
-        await asyncio.sleep(1)
+        await elapse(1)
         ticks.append(asyncio.get_running_loop().time())
 
 
@@ -20,11 +20,11 @@ def test_a_frozen_process_stands_still_and_catches_up() -> None:
         process = Process("p")
         async with asyncio.TaskGroup() as group:
             process.start(group, lambda: ticking(ticks))
-            await asyncio.sleep(2.5)
+            await elapse(2.5)
             process.freeze()
-            await asyncio.sleep(10)
+            await elapse(10)
             process.thaw()
-            await asyncio.sleep(1.25)
+            await elapse(1.25)
             process.kill()
 
     run_processes(main)
@@ -44,12 +44,12 @@ def test_what_is_cancelled_while_frozen_does_not_run() -> None:
         timers: list[asyncio.TimerHandle] = []
         async with asyncio.TaskGroup() as group:
             process.start(group, lambda: program(timers))
-            await asyncio.sleep(0.5)
+            await elapse(0.5)
             process.freeze()
-            await asyncio.sleep(1)
+            await elapse(1)
             timers[0].cancel()
             process.thaw()
-            await asyncio.sleep(1)
+            await elapse(1)
             process.kill()
 
     run_processes(main)
@@ -75,13 +75,13 @@ def test_others_go_on_while_one_is_frozen() -> None:
             for process in (frozen, lively):
                 name = process.name
                 process.start(group, lambda name=name: reader(name, inboxes[name]))
-            await asyncio.sleep(1)
+            await elapse(1)
             frozen.freeze()
             for inbox in inboxes.values():
                 inbox.put_nowait("hello")
-            await asyncio.sleep(1)
+            await elapse(1)
             frozen.thaw()
-            await asyncio.sleep(1)
+            await elapse(1)
             frozen.kill()
             lively.kill()
 
@@ -107,10 +107,10 @@ def test_kill_ends_a_process_that_cleans_up_for_ever() -> None:
         process = Process("p")
         async with asyncio.TaskGroup() as group:
             process.start(group, program)
-            await asyncio.sleep(1)
+            await elapse(1)
             process.freeze()
             process.kill()
-            await asyncio.sleep(1)
+            await elapse(1)
             return process.ended
 
     assert run_processes(main)
@@ -130,10 +130,10 @@ def test_an_ended_process_takes_nothing_more() -> None:
     async def main() -> None:
         process = Process("p")
         async with asyncio.TaskGroup() as group:
-            process.start(group, lambda: asyncio.sleep(2))
-            await asyncio.sleep(1)
+            process.start(group, lambda: elapse(2))
+            await elapse(1)
             assert process.spawn(note("first"), "first") is not None
-            await asyncio.sleep(2)
+            await elapse(2)
             assert process.spawn(note("second"), "second") is None
 
     run_processes(main)
