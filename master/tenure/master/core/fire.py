@@ -4,6 +4,7 @@ A timer says only that a job or a holder wants to be looked at; here is what is 
 """
 
 from tenure.master.core.attempt import draws, end_attempt, lost_fault, timeout_fault
+from tenure.master.core.chunk import chunks
 from tenure.master.core.command import FireTimers, LeaseRow
 from tenure.master.core.effect import Announce, Decision, Effect, SendRevokes
 from tenure.master.core.event import (
@@ -17,7 +18,7 @@ from tenure.master.core.event import (
     TimersFired,
 )
 from tenure.master.core.record import JobFault, JobRecord
-from tenure.master.core.report import revokes, settling
+from tenure.master.core.report import ended_bytes, revokes, settling
 from tenure.master.core.session import Holder, Holding, Session
 from tenure.master.core.state import State, footprint, has_started, lease_of
 from tenure.master.core.transition import TERMINAL, Move, sources
@@ -142,8 +143,8 @@ class _Due:
             events.append(JobsReadied(now_ms=now_ms, job_ids=self._readied))
         for reason, job_ids in self._expired.items():
             events.append(JobsExpired(now_ms=now_ms, job_ids=job_ids, failure_reason=reason))
-        if self._ended:
-            events.append(AttemptsEnded(now_ms=now_ms, rows=self._ended))
+        for ended in chunks(self._ended, ended_bytes):
+            events.append(AttemptsEnded(now_ms=now_ms, rows=list(ended)))
         if self._purged:
             events.append(JobsPurged(now_ms=now_ms, job_ids=self._purged))
         if self._asked:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from tenure.master.core.attempt import end_attempt
+from tenure.master.core.chunk import chunks
 from tenure.master.core.command import (
     DeclareLeases,
     HeldRow,
@@ -167,17 +168,17 @@ def _gone(state: State, holding: Holding, now_ms: int) -> EndedRow:
 def events_of(comparison: Comparison, holder: Holder, now_ms: int) -> list[Event]:
     """What a comparison comes to."""
     events: list[Event] = []
-    if comparison.adopted:
+    for adopted in chunks(comparison.adopted):
         events.append(
             LeasesAdopted(
                 now_ms=now_ms,
                 incarnation=holder.incarnation,
                 worker=holder.worker,
-                rows=comparison.adopted,
+                rows=list(adopted),
             )
         )
-    if comparison.gone:
-        events.append(AttemptsEnded(now_ms=now_ms, rows=comparison.gone))
+    for gone in chunks(comparison.gone):
+        events.append(AttemptsEnded(now_ms=now_ms, rows=list(gone)))
     return events
 
 

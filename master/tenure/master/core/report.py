@@ -18,6 +18,7 @@ from typing import Final
 from zlib import crc32
 
 from tenure.master.core.attempt import draws, end_attempt, remember_attempt
+from tenure.master.core.chunk import chunks
 from tenure.master.core.command import ReportAttempts, ReportRow
 from tenure.master.core.effect import (
     Announce,
@@ -39,7 +40,7 @@ from tenure.master.core.event import (
 )
 from tenure.master.core.record import JobFault, JobRecord
 from tenure.master.core.session import Holding
-from tenure.master.core.state import State, footprint
+from tenure.master.core.state import State, fault_bytes, footprint
 from tenure.master.core.transition import TERMINAL, Move, sources
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
@@ -158,10 +159,10 @@ class Judge:
             LeasesAdopted(now_ms=now_ms, incarnation=incarnation, worker=worker, rows=rows)
             for (incarnation, worker), rows in self._adopted.items()
         ]
-        if self._completed:
-            events.append(JobsCompleted(now_ms=now_ms, rows=self._completed))
-        if self._ended:
-            events.append(AttemptsEnded(now_ms=now_ms, rows=self._ended))
+        for done in chunks(self._completed, _result_bytes):
+            events.append(JobsCompleted(now_ms=now_ms, rows=list(done)))
+        for ended in chunks(self._ended, ended_bytes):
+            events.append(AttemptsEnded(now_ms=now_ms, rows=list(ended)))
         return events
 
     def effects(self) -> list[Effect]:
@@ -209,6 +210,15 @@ class Judge:
             draw=next(self._draws),
         )
         self._ended.append(ended)
+
+
+def _result_bytes(row: CompletedRow) -> int:
+    return len(row.result)
+
+
+def ended_bytes(row: EndedRow) -> int:
+    """About how many bytes a row has beyond its ids and numbers."""
+    return fault_bytes(row.fault)
 
 
 def _too_large(row: ReportRow, limit: int) -> ReportRow:

@@ -14,13 +14,16 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from tenure.master.core.chunk import BYTES_MAX
 from tenure.master.core.key import KeyRecord
 from tenure.master.core.record import JobRecord, Policy
-from tenure.master.core.state import State
+from tenure.master.core.state import State, footprint
 from tenure.protocol.fence import Token
 
 Slice: TypeAlias = list[Any]
 
+#: Tombstones are small: as many as make a slice of a few hundred KiB.
+_TOMBSTONES_MAX: Final = 4_096
 _POLICY: Final = JobRecord.__struct_fields__.index("policy")
 
 
@@ -33,7 +36,7 @@ class SnapshotCursor:
         self._slices = self._walk()
 
     def next_slice(self, rows_max: int) -> Slice | None:
-        """The next part of about ``rows_max`` rows; None: that was all."""
+        """The next part of about ``rows_max`` rows, fewer large ones; None: that was all."""
         self._rows_max = max(rows_max, 1)
         return next(self._slices, None)
 
@@ -50,9 +53,10 @@ class SnapshotCursor:
         rows: list[bytes] = []
         for prefix in state.tombstones.prefixes():
             rows += state.tombstones.rows(prefix)
-            if len(rows) >= self._rows_max:
-                yield ["tombstones", rows]
-                rows = []
+            # A bucket holds whatever ids clients have minted in its span.
+            while len(rows) >= self._rows_max:
+                part, rows = rows[:_TOMBSTONES_MAX], rows[_TOMBSTONES_MAX:]
+                yield ["tombstones", part]
         if rows:
             yield ["tombstones", rows]
 
@@ -61,16 +65,18 @@ class SnapshotCursor:
         job_ids = list(jobs)
         at = 0
         while at < len(job_ids):
-            part = job_ids[at : at + self._rows_max]
-            at += len(part)
+            end = at + self._rows_max
             policies: dict[Policy, int] = {}
             rows = []
-            for job_id in part:
-                record = jobs.get(job_id)
+            size = 0
+            while at < min(end, len(job_ids)) and size < BYTES_MAX:
+                record = jobs.get(job_ids[at])
+                at += 1
                 if record is not None:
                     row = list(msgspec.structs.astuple(record))
                     row[_POLICY] = policies.setdefault(record.policy, len(policies))
                     rows.append(row)
+                    size += footprint(record)
             if rows:
                 yield ["jobs", list(policies), rows]
 

@@ -5,6 +5,10 @@ its end (``decide_close_window``) each job's highest claim wins, reports are rul
 that nobody claimed are SUSPECT: they stand, withheld, for one more lease TTL.
 """
 
+from itertools import groupby
+from operator import itemgetter
+
+from tenure.master.core.chunk import chunks
 from tenure.master.core.command import CloseWindow, HeldRow, OpenTerm, ReportRow
 from tenure.master.core.effect import Announce, Decision, Effect, SendVerdicts
 from tenure.master.core.event import (
@@ -76,19 +80,24 @@ def decide_close_term(state: State, now_ms: int) -> Decision:
     """Journals who holds what, so that the successor needs no window."""
     if not state.serving:
         return Decision()
-    holders = [
-        StandingHolder(
-            holder.incarnation,
-            holder.worker,
-            [
-                StandingLease(job_id, lease_of(holding.record), holding.started_ms)
-                for job_id, holding in holder.leases.items()
+    standing = [
+        (holder, StandingLease(job_id, lease_of(holding.record), holding.started_ms))
+        for holder in state.holders.values()
+        for job_id, holding in holder.leases.items()
+    ]
+    # More than one only with thousands of leases; nothing else is decided in between or after.
+    events = [
+        TermClosed(
+            now_ms=now_ms,
+            token=state.token,
+            holders=[
+                StandingHolder(holder.incarnation, holder.worker, [lease for _, lease in rows])
+                for holder, rows in groupby(part, key=itemgetter(0))
             ],
         )
-        for holder in state.holders.values()
-        if holder.leases
+        for part in list(chunks(standing)) or [[]]
     ]
-    return Decision(events=(TermClosed(now_ms=now_ms, token=state.token, holders=holders),))
+    return Decision(events=tuple(events))
 
 
 def apply_term_closed(state: State, event: TermClosed, seq: int) -> None:
