@@ -66,10 +66,14 @@ class WorkerLink:
     ) -> worker_pb2.PartitionInstruction:
         """A part of the envelope that speaks for one partition."""
         envelope = self.envelope(size)
-        parts = envelope.instructions
-        if parts and parts[-1].partition == partition and not parts[-1].HasField("assignment"):
-            return parts[-1]
-        return parts.add(partition=partition, token=token_to_wire(token))
+        parts, wire = envelope.instructions, token_to_wire(token)
+        if parts:
+            last = parts[-1]
+            # The part may be of an earlier term, if the peer is slow to read.
+            same = last.partition == partition and last.token == wire
+            if same and not last.HasField("assignment"):
+                return last
+        return parts.add(partition=partition, token=wire)
 
     def close(self) -> None:
         """Ends the stream after what is queued has been sent. Idempotent."""
