@@ -83,6 +83,8 @@ class CommitGate:
         self.full = False
         #: Called after each commit, when what waited for it has been released.
         self.on_commit: Callable[[], None] = lambda: None
+        #: Called when the store is found to have no space.
+        self.on_full: Callable[[], None] = lambda: None
 
     def add(self, event: DurableEvent) -> None:
         """Takes an event that was just applied; it goes into the next batch."""
@@ -169,7 +171,9 @@ class CommitGate:
                 await self._journal.append(self._token, flight.batch)
                 break
             except StoreFull:
-                self.full = True
+                if not self.full:
+                    self.full = True
+                    self.on_full()
                 await self._clock.sleep(_RETRY_FULL_MS)
             except StoreUnavailable:
                 await self._clock.sleep(_RETRY_UNKNOWN_MS)

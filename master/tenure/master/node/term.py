@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from tenure.master.core.command import (
+    CloseSession,
     CloseTerm,
     CloseWindow,
     Command,
     Dispatch,
     FireTimers,
+    OpenSession,
     OpenTerm,
     PushDeadlines,
     RestartLeases,
@@ -61,6 +63,10 @@ _RAMP_MS: Final = 5_000
 _RAMP_GRANTS_PER_S: Final = 2_000
 #: Posted commands kept while frozen; more are refused.
 _INBOX_MAX: Final = 10_000
+
+
+#: Nobody says these a second time; there are as many as streams come and go.
+_NEVER_REFUSED: Final = frozenset({OpenSession, CloseSession})
 
 
 def _ignore(_: Reply | TenureError) -> None:
@@ -131,6 +137,7 @@ class Term:
         self._ramp_granted = 0
         self._first_grant = False
         gate.on_commit = self._wake.set
+        gate.on_full = self._on_full
         keeper.kept = self
 
     # What the keeper asks (see ``keeper.Kept``).
@@ -172,7 +179,7 @@ class Term:
         if self._ended is not None:
             answer(self._ended)
             return
-        if len(self._inbox) >= _INBOX_MAX:
+        if len(self._inbox) >= _INBOX_MAX and type(command) not in _NEVER_REFUSED:
             answer(_busy(self.number))
             return
         self._inbox.append((command, answer))
@@ -204,7 +211,7 @@ class Term:
     def store_full(self) -> TenureError:
         """The refusal of new work while the store has no space."""
         return Unavailable(
-            f"expected partition {self.number} to take new jobs, but its store has no space left; "
+            f"expected partition {self.number} to take the call, but its store has no space left; "
             "free space on its disk (or raise etcd's quota), then try again",
             reason=Reason.STORE_FULL,
             metadata={"partition": str(self.number)},
@@ -282,21 +289,29 @@ class Term:
         self._ended = error
         if self._timer is not None:
             self._timer.cancel()
-        unknown = Unavailable(
-            f"expected partition {self.number} to commit the call, but its leader stepped down; "
-            "send it again: the same job id is the same job",
-            reason=Reason.OUTCOME_UNKNOWN,
-            metadata={"partition": str(self.number)},
-        )
         while self._inbox:
             self._inbox.popleft()[1](error)
-        for answer in list(self._applied_answers.values()):
-            answer(unknown)
-        self._applied_answers.clear()
+        self._answer_unknown("its leader stepped down")
         for session_id, grants in self._held_grants.items():
             self._hub.refund(session_id, grants)
         self._held_grants.clear()
         self._turn_away(error)
+
+    def _on_full(self) -> None:
+        """Nobody waits for an operator to free space: what was applied has an unknown outcome."""
+        self._answer_unknown("its store has no space left")
+
+    def _answer_unknown(self, why: str) -> None:
+        unknown = Unavailable(
+            f"expected partition {self.number} to commit the call, but {why}; send it again: the "
+            "same job id is the same job",
+            reason=Reason.OUTCOME_UNKNOWN,
+            metadata={"partition": str(self.number)},
+        )
+        answers = list(self._applied_answers.values())
+        self._applied_answers.clear()
+        for answer in answers:
+            answer(unknown)
 
     def _turn_away(self, error: TenureError) -> None:
         """Tells all who wait to see something that it will not be shown here."""
@@ -311,7 +326,10 @@ class Term:
         inbox = self._inbox
         for _ in range(min(len(inbox), _COMMANDS_A_TURN)):
             command, answer = inbox.popleft()
-            self._do(command, answer, now_ms)
+            if self.gate.full and answer is not _ignore:
+                answer(self.store_full())
+            else:
+                self._do(command, answer, now_ms)
         if self.closing:
             return
         if self._timer_due(now_ms):
@@ -419,6 +437,9 @@ class Term:
 
     def _dispatch(self, now_ms: int) -> None:
         if self.partition.window_open or not self.partition.has_ready():
+            return
+        if self.gate.full:
+            # What cannot be journaled for nobody knows how long is better not begun.
             return
         credits = self._hub.credits()
         grants_max = min(_GRANTS_A_TURN, self._ramp_room(now_ms))

@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+from tenure.master.backend.errors import StoreFull
 from tenure.master.core.command import CancelJobs
 from tenure.master.node.jobs import JobApi
 from tenure.protocol.errors import TenureError
@@ -148,7 +149,7 @@ def test_a_read_shows_only_what_has_committed() -> None:
 
 
 def test_heartbeats_are_acknowledged_while_a_batch_is_on_its_way() -> None:
-    """Leases do not lapse because a store is slow or full: nothing a heartbeat says is journaled."""
+    """Leases do not lapse because a store is slow or full: no heartbeat is journaled."""
 
     async def main() -> None:
         async with leading() as rig:
@@ -160,5 +161,64 @@ def test_heartbeats_are_acknowledged_while_a_batch_is_on_its_way() -> None:
             rig.say(link, heartbeat=worker_pb2.Heartbeat(number=1))
             await settle()
             assert [part.heartbeat_ack.number for part in rig.heard(link)] == [1]
+
+    run_virtual(main)
+
+
+def test_streams_are_known_however_much_waits() -> None:
+    """A worker that dials a frozen leader whose inbox is full is introduced all the same."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            refused: list[object] = []
+            for _ in range(10_001):
+                rig.term.post(rig.submission([]), refused.append)
+            assert len(refused) == 1
+            rig.connect()
+            for _ in range(40):
+                await rig.commit()
+            assert [session.worker for session in rig.partition.sessions()] == ["w"]
+
+    run_virtual(main)
+
+
+def test_a_full_store_leaves_nobody_waiting() -> None:
+    """No space: who has a command under way is told that its outcome is unknown."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            rig.journal.errors = [StoreFull("full")] * 1_000
+            error = await outcome(rig.term.ask(rig.submission([rig.mint()])))
+            assert isinstance(error, TenureError)
+            assert error.reason is Reason.OUTCOME_UNKNOWN
+            # New work is refused before it is applied, also what had been posted already.
+            seq = rig.partition.next_seq
+            error = await outcome(rig.term.ask(rig.submission([rig.mint()])))
+            assert isinstance(error, TenureError)
+            assert error.reason is Reason.STORE_FULL
+            assert rig.partition.next_seq == seq
+
+    run_virtual(main)
+
+
+def test_a_full_store_gets_no_more_grants() -> None:
+    """Nothing is granted that could not be journaled for nobody knows how long."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            jobs = rig.submit(count=3)
+            await rig.commit()
+            rig.journal.errors = [StoreFull("full")] * 5
+            rig.submit()
+            await settle()
+            link = rig.connect()
+            await settle()
+            assert granted(rig.heard(link)) == []
+            await asyncio.sleep(3)
+            rig._committed = 2
+            rig.journal.batches = rig.journal.batches[:3]
+            await rig.commit()
+            await rig.commit()
+            assert granted(rig.heard(link))[:3] == jobs
 
     run_virtual(main)
