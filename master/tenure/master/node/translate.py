@@ -23,6 +23,8 @@ E = TypeVar("E", bound=IntEnum)
 
 _NAME: Final = re.compile(limits.NAME_PATTERN)
 _SETTINGS_KEPT: Final = 1_000
+#: The end of the year 9999, the last moment that a Timestamp can show.
+_AT_MS_MAX: Final = 253_402_300_799_999
 
 
 def invalid(field: str, message: str) -> Rejected:
@@ -78,6 +80,8 @@ def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
     delay_ms = _span(options.delay, f"{path}.delay", limits.DELAY_MS_MAX)
     if options.at_ms < 0:
         raise invalid(f"{path}.at_ms", "it lies before 1970")
+    if options.at_ms > _AT_MS_MAX:
+        raise invalid(f"{path}.at_ms", "it lies behind the year 9999")
     if delay_ms and options.at_ms:
         raise invalid(f"{path}.at_ms", "delay is set too; give one of the two")
     timeout = limits.TIMEOUT_MS_MAX
@@ -205,7 +209,9 @@ def fault_to_wire(fault: JobFault) -> common_pb2.JobError:
 
 def fault_from_wire(wire: common_pb2.JobError) -> JobFault:
     """An attempt's error from a message, cut to the limits."""
-    after = wire.retry_after.ToMilliseconds() if wire.HasField("retry_after") else None
+    after = None
+    if wire.HasField("retry_after"):
+        after = min(max(wire.retry_after.ToMilliseconds(), 0), limits.DELAY_MS_MAX)
     return JobFault(
         type=wire.type[: limits.NAME_CHARS_MAX * 2],
         message=_cut(wire.message, limits.ERROR_MESSAGE_BYTES_MAX),

@@ -123,3 +123,20 @@ def test_an_enum_value_of_a_later_release_is_refused_by_its_path(field: str) -> 
         setting_of(options, "options[0]")
 
     assert refused.value.field == f"options[0].retry.{field}"
+
+
+def test_a_time_that_no_timestamp_shows_is_refused() -> None:
+    """One such job would make every list of its partition fail."""
+    last = common_pb2.JobOptions(name="f", at_ms=253_402_300_799_999)
+    assert setting_of(last, "o").at_ms == last.at_ms
+
+    with pytest.raises(Rejected, match="9999"):
+        setting_of(common_pb2.JobOptions(name="f", at_ms=last.at_ms + 1), "o")
+
+
+def test_a_jobs_wish_for_its_next_delay_has_a_limit() -> None:
+    """Longer than any delay that a client may ask for is cut to that."""
+    wire = common_pb2.JobError(type="T")
+    wire.retry_after.FromTimedelta(timedelta(days=100_000))
+
+    assert fault_from_wire(wire).retry_after_ms == limits.DELAY_MS_MAX
