@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.oracles.executions import check_executions, duplicate_executions
 from tests.oracles.facts import Fact, Settled, Submitted, token_of
-from tests.oracles.history import END, RESULT, START, SUBMIT, Row, read_history
+from tests.oracles.history import END, KILLED, RESULT, START, SUBMIT, Row, read_history
 from tests.oracles.journal import BatchWritten, Change, check_chain, check_journal
 from tests.oracles.journal_facts import journal_facts
 from tests.oracles.leases import check_leases
@@ -128,13 +128,13 @@ def present_jobs(facts: Iterable[Fact]) -> list[Present]:
 
 
 def _unread(rows: Iterable[Row]) -> list[Violation]:
-    """After the final drain every acknowledged job has been read as ended."""
+    """After the final drain each client that lived to see it has read how its jobs ended."""
     waiting: dict[str, Row] = {}
     read: set[str] = set()
     for row in rows:
         if row.f == SUBMIT and row.type == "ok":
             waiting[row.job] = row
-        elif row.f == RESULT and row.type == "ok":
+        elif row.f == RESULT and (row.type == "ok" or row.detail == KILLED):
             read.add(row.job)
     return [Violation("S1", job, "nobody ever read how it ended") for job in waiting.keys() - read]
 

@@ -32,6 +32,7 @@ class Load:
     recorder: Recorder
     name: str
     hold_s: float
+    padding: int
     jobs_max: int
     job: JobDef[[str, float], str] = app.echo
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -62,16 +63,18 @@ class Load:
     async def _one_after_another(self) -> None:
         while not self.stopping.is_set() and self.submitted < self.jobs_max:
             self.submitted += 1
-            text = f"{self.name}/{self.submitted:06d}"
+            text = f"{self.name}/{self.submitted:06d}{'.' * self.padding}"
             handle = await self._submit(text)
             if handle is not None:
                 await self._result(handle)
 
     async def _submit(self, text: str) -> AsyncJobHandle[str] | None:
         content = hash_of(text)
+        # From once to twice as long: jobs that began together do not end together.
+        hold_s = self.hold_s * (1 + self.submitted % 16 / 15)
         call = self.recorder.invoke(SUBMIT, hash=content)
         try:
-            handle: AsyncJobHandle[str] = await self.client.submit(self.job, text, self.hold_s)
+            handle: AsyncJobHandle[str] = await self.client.submit(self.job, text, hold_s)
         except TenureError as error:
             unknown = error.reason is Reason.OUTCOME_UNKNOWN
             self.recorder.write(
@@ -120,6 +123,7 @@ async def main() -> None:
     parser.add_argument("--open", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=10**9)
     parser.add_argument("--hold-s", type=float, default=0.0)
+    parser.add_argument("--padding", type=int, default=0, help="bytes to add to each payload")
     parser.add_argument("--job", default="echo")
     flags = parser.parse_args()
     with Recorder(Path(os.environ["CHAOS_HISTORY"]), flags.name) as recorder:
@@ -129,6 +133,7 @@ async def main() -> None:
                 recorder=recorder,
                 name=flags.name,
                 hold_s=flags.hold_s,
+                padding=flags.padding,
                 jobs_max=flags.jobs,
                 job=getattr(app, flags.job),
             )

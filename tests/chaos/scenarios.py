@@ -6,7 +6,7 @@ its own etcd. They report numbers; whatever breaks an invariant or a deadline ra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from tests.chaos.audit import (
 )
 from tests.chaos.cluster import Cluster
 from tests.chaos.process import Event, Process
-from tests.chaos.tail import RunningNow
+from tests.chaos.tail import RunningNow, open_submits
 from tests.oracles.etcd_watch import StoreWatch
 from tests.oracles.facts import Closed, Fact, TermBegan
 from tests.oracles.journal import Change, OfficeTaken
@@ -164,20 +164,24 @@ def status(address: str) -> cluster_pb2.PartitionStatus | None:
 
 
 def leader_killed_under_load(
-    etcd: EtcdCluster, directory: Path, *, kills: int, running_min: int, acked_min: int
+    directory: Path, *, kills: int, running_min: int, acked_min: int
 ) -> Report:
-    """kill -9 the leader again and again, each time with a batch in flight and jobs running."""
-    with stage("load", etcd, directory) as run:
+    """kill -9 the leader again and again, each time with a batch in flight and jobs running.
+
+    The leaders compact etcd, so it is nobody else's.
+    """
+    with EtcdCluster(3) as etcd, stage("load", etcd, directory) as run:
         cluster = run.cluster
         cluster.start_masters(3)
         for number in (1, 2):
             cluster.start_worker(f"worker-{number}", slots=250)
-        load = cluster.start_load("client-1", "--open", "1200", "--hold-s", "0.4")
+        # So much that the log is cut meanwhile: terms begin from snapshots too.
+        much = ("--open", "1200", "--hold-s", "0.3", "--padding", "700")
+        load = cluster.start_load("client-1", *much)
         now = RunningNow(cluster.history)
         for number in range(1, kills + 1):
-            cluster.until(lambda: now.count() >= running_min, 30, f"{running_min} jobs running")
             leader = cluster.leader()
-            at_ms = kill_in_flight(cluster, leader)
+            at_ms = kill_in_flight(cluster, leader, lambda: now.count() >= running_min)
             failover = run.after(f"kill {number} under load", at_ms, leader)
             run.note(f"kill {number}: {leader.name}, then term {failover.term}")
             cluster.start_master(leader.name)
@@ -186,22 +190,31 @@ def leader_killed_under_load(
         return run.finish()
 
 
-def kill_in_flight(cluster: Cluster, leader: Process) -> float:
+def kill_in_flight(
+    cluster: Cluster, leader: Process, ready: Callable[[], bool] = lambda: True
+) -> float:
     """kill -9 at a moment when a batch is sent and not known to be committed.
 
     The process is frozen for a look at its trace; if nothing is on its way it goes on, and the next
     look comes a moment later. Returns the boot clock just before the kill, in ms.
+
+    Args:
+        cluster: Its cluster.
+        leader: Whom to kill.
+        ready: What else must hold at that moment.
     """
     trace = cluster.traces[leader.log.name]
 
     def caught() -> bool:
+        if not ready():
+            return False
         leader.freeze()
-        if in_flight(trace):
+        if in_flight(trace) and ready():
             return True
         leader.thaw()
         return False
 
-    cluster.until(caught, 20, "a batch in flight")
+    cluster.until(caught, 30, "a batch in flight, and the work that should run meanwhile")
     return leader.kill()
 
 
@@ -209,7 +222,7 @@ def kill_in_flight(cluster: Cluster, leader: Process) -> float:
 
 
 def masters_killed(etcd: EtcdCluster, directory: Path) -> Report:
-    """kill -9 an idle leader; then, with jobs running, a worker and all masters at once."""
+    """kill -9 an idle leader; then, with jobs running, a client and all masters at once."""
     with stage("killed", etcd, directory) as run:
         cluster = run.cluster
         cluster.start_masters(3)
@@ -218,6 +231,9 @@ def masters_killed(etcd: EtcdCluster, directory: Path) -> Report:
         cluster.wait_said(cluster.processes["worker-1"], "registered")
         run.after("kill of an idle leader", leader.kill(), leader)
         load = cluster.start_load("client-1", "--open", "16", "--hold-s", "0.1")
+        doomed = cluster.start_load("client-2", "--open", "64")
+        cluster.wait_said(doomed, "acked")
+        kill_amid_submits(cluster, doomed)
         cluster.wait_said(load, "acked", at_least={"acked": 200})
         at_ms = 0.0
         for master in cluster.masters:
@@ -228,6 +244,24 @@ def masters_killed(etcd: EtcdCluster, directory: Path) -> Report:
         cluster.wait_said(load, "acked", at_least={"acked": 400})
         cluster.drain(load)
         return run.finish()
+
+
+def kill_amid_submits(cluster: Cluster, client: Process) -> None:
+    """kill -9 a client that has asked for jobs and not heard yet: nobody knows what became of them.
+
+    The leader is frozen for a look, so that no answer comes while one looks.
+    """
+    leader = cluster.leader()
+
+    def caught() -> bool:
+        leader.freeze()
+        found = open_submits(cluster.history, client.name) > 0
+        if found:
+            client.kill()
+        leader.thaw()
+        return found
+
+    cluster.until(caught, 20, f"open submits of {client.name}")
 
 
 def worker_killed(etcd: EtcdCluster, directory: Path) -> Report:

@@ -7,7 +7,19 @@ from pathlib import Path
 
 import msgspec
 
-from tests.oracles.history import END, START, Row
+from tests.oracles.history import END, START, SUBMIT, Row
+
+
+def open_submits(directory: Path, process: str) -> int:
+    """How many submits a client has begun and not seen the end of, by its history."""
+    calls: dict[int, Row] = {}
+    decoder = msgspec.json.Decoder(Row)
+    for path in directory.glob(f"{process}-*.jsonl"):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                row = decoder.decode(line)
+                calls[row.call] = row
+    return sum(row.f == SUBMIT and row.type == "invoke" for row in calls.values())
 
 
 class RunningNow:

@@ -18,6 +18,7 @@ from tests.chaos import scenarios
 from tests.chaos.scenarios import FIRST_GRANT_MS, NEW_LEADER_MS, Report
 from tests.oracles.facts import Settled
 from tests.oracles.history import END, START
+from tests.oracles.journal import BatchDeleted, SnapshotPublished
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(300)]
 
@@ -70,12 +71,10 @@ def assert_in_time(report: Report) -> None:
         assert failover.first_grant_ms <= FIRST_GRANT_MS, report
 
 
-def test_leader_killed_under_load(
-    etcd: EtcdCluster, directory: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_leader_killed_under_load(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """20,000 acknowledged jobs outlive ten leaders, each killed with a batch in flight."""
     report = scenarios.leader_killed_under_load(
-        etcd, directory, kills=10, running_min=420, acked_min=20_000
+        directory, kills=10, running_min=420, acked_min=20_000
     )
 
     show(report, capsys)
@@ -84,6 +83,8 @@ def test_leader_killed_under_load(
     assert [f.cause for f in report.failovers if not f.in_flight] == []
     assert [f.cause for f in report.failovers if f.running < 300] == []
     assert len(report.failovers) >= 10
+    kinds = {type(change) for change in report.changes}
+    assert {SnapshotPublished, BatchDeleted} <= kinds
 
 
 def test_rolling_restart(
@@ -108,6 +109,7 @@ def test_masters_killed(
     assert report.failovers[0].new_leader_ms <= NEW_LEADER_MS, report
     assert_in_time(Report(name="", audit=report.audit, failovers=report.failovers[1:]))
     assert report.audit.acked >= 400
+    assert report.audit.unknown >= 1, "the client that was killed left no call open"
 
 
 def test_worker_killed(

@@ -30,6 +30,10 @@ START = "start"
 END = "end"
 
 
+#: The detail of rows that the reader adds: the call's process did not live to end it.
+KILLED = "its process ended"
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a history.
 
@@ -200,6 +204,6 @@ def _close_open_calls(name: str, rows: list[Row]) -> list[Row]:
     open_calls: Iterable[Row] = (row for key, row in begun.items() if key not in ended)
     last = rows[-1].boottime if rows else 0.0
     return rows + [
-        msgspec.structs.replace(row, type="info", boottime=last, detail="its process ended")
+        msgspec.structs.replace(row, type="info", boottime=last, detail=KILLED)
         for row in open_calls
     ]
