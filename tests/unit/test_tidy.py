@@ -45,6 +45,8 @@ BARE_TASKS = frozenset(
 #: "path": real time has to pass there, and no event tells when it has.
 SLEEPS_IN_TESTS = frozenset(
     {
+        # Jobs that take a while: it is what they are for.
+        "tests/chaos/app.py",
         # A user's own pause between tries: a client is not told when etcd has elected.
         "tests/conformance/test_etcd_client.py",
     }
