@@ -117,6 +117,7 @@ class Term:
         self.watch = Watch(
             number=self.number,
             committed_seq=lambda: gate.committed_seq,
+            applied_seq=lambda: partition.next_seq - 1,
             record_changes=partition.watch_changes,
         )
         self._inbox: deque[tuple[Command, Answer]] = deque()

@@ -7,7 +7,8 @@ before, is CURSOR_EXPIRED: list, then watch from there.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import takewhile
 from typing import Final
 
 from tenure.master.core.state import JobChange
@@ -26,6 +27,7 @@ class Watch:
     Args:
         number: The partition.
         committed_seq: How far the commits have come.
+        applied_seq: How far the state has come.
         record_changes: Told when changes must be remembered from now on.
     """
 
@@ -34,10 +36,12 @@ class Watch:
         *,
         number: int,
         committed_seq: Callable[[], int],
+        applied_seq: Callable[[], int],
         record_changes: Callable[[bool], None],
     ) -> None:
         self._number = number
         self._committed_seq = committed_seq
+        self._applied_seq = applied_seq
         self._record_changes = record_changes
         self._changes: deque[JobChange] = deque(maxlen=_CHANGES_KEPT)
         self._from_seq: int | None = None
@@ -81,28 +85,45 @@ class Watch:
             TenureError: The leader stepped down, or is frozen.
         """
         if self._from_seq is None:
-            self._from_seq = self._committed_seq()
+            # What was applied before now was not recorded, even if it has yet to commit.
+            self._from_seq = self._applied_seq()
             self._record_changes(True)
-        seq = self._committed_seq() if after_seq is None else after_seq
+        committed_seq = self._committed_seq()
+        seq = max(committed_seq, self._from_seq) if after_seq is None else after_seq
         wake = asyncio.Event()
         self._followers.add(wake)
         try:
-            yield self._message([], seq)
+            yield self._message([], min(seq, committed_seq))
             while True:
                 if self._error is not None:
                     raise self._error
                 if seq < self._from_seq:
                     raise _expired(self._number, seq, self._from_seq)
-                changes = [change for change in self._changes if change.seq > seq]
-                matching = [change for change in changes if _matches(change, wanted)]
-                for start in range(0, len(matching), _CHANGES_A_MESSAGE):
-                    part = matching[start : start + _CHANGES_A_MESSAGE]
-                    yield self._message(part, part[-1].seq)
-                seq = changes[-1].seq if changes else seq
                 wake.clear()
+                changes = self._behind(seq)
+                matching = [change for change in changes if _matches(change, wanted)]
+                for message in self._messages(matching, seq):
+                    yield message
+                seq = changes[-1].seq if changes else seq
                 await wake.wait()
         finally:
             self._followers.discard(wake)
+
+    def _behind(self, seq: int) -> list[JobChange]:
+        """The changes after a cursor; looks at no others, so that a watch costs what it tells."""
+        found = list(takewhile(lambda change: change.seq > seq, reversed(self._changes)))
+        found.reverse()
+        return found
+
+    def _messages(self, changes: list[JobChange], seq: int) -> Iterator[jobs_pb2.WatchJobsResponse]:
+        """Changes in messages; a position is the last event of which all has been told."""
+        for start in range(0, len(changes), _CHANGES_A_MESSAGE):
+            end = start + _CHANGES_A_MESSAGE
+            part = changes[start:end]
+            next_seq = changes[end].seq if end < len(changes) else None
+            whole = [change.seq for change in part if change.seq != next_seq]
+            seq = whole[-1] if whole else seq
+            yield self._message(part, seq)
 
     def _message(self, changes: list[JobChange], seq: int) -> jobs_pb2.WatchJobsResponse:
         response = jobs_pb2.WatchJobsResponse()

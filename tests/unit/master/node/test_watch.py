@@ -20,7 +20,12 @@ def _change(seq: int, queue: str = "default") -> JobChange:
 
 
 def _watch(committed_seq: int = 0) -> Watch:
-    return Watch(number=0, committed_seq=lambda: committed_seq, record_changes=lambda watched: None)
+    return Watch(
+        number=0,
+        committed_seq=lambda: committed_seq,
+        applied_seq=lambda: committed_seq,
+        record_changes=lambda watched: None,
+    )
 
 
 async def _take(watch: Watch, count: int, after_seq: int | None, queue: str = "") -> list[str]:
@@ -107,3 +112,57 @@ def test_followers_learn_that_the_term_ended() -> None:
         assert caught.group_contains(Unavailable)
 
     run_virtual(main)
+
+
+def test_a_position_is_never_in_the_middle_of_an_event() -> None:
+    """Many changes of one event take several messages: who breaks off in between misses none."""
+
+    async def main() -> tuple[set[str], set[str]]:
+        watch = _watch()
+        everything = [_change(1)._replace(job_id=JobId(f"job-{n}")) for n in range(1_200)]
+        seen: set[str] = set()
+        follow = watch.follow(jobs_pb2.JobFilter(), None)
+        await anext(follow)
+        watch.record(everything)
+        first = await anext(follow)
+        seen.update(change.job_id for change in first.changes)
+        await follow.aclose()  # type: ignore[attr-defined]
+        seen.update(await _take(watch, 1_200, first.position.seq))
+        return seen, {change.job_id for change in everything}
+
+    seen, everything = run_virtual(main)
+    assert seen == everything
+
+
+def test_a_cursor_before_the_first_recorded_change_is_expired() -> None:
+    """What was applied before anybody watched, and committed after, is known to be missing."""
+
+    async def main() -> None:
+        watch = Watch(
+            number=0, committed_seq=lambda: 5, applied_seq=lambda: 7, record_changes=lambda on: None
+        )
+        with pytest.raises(Rejected) as caught:
+            await _take(watch, 1, 5)
+        assert caught.value.reason is Reason.CURSOR_EXPIRED
+        first = await anext(watch.follow(jobs_pb2.JobFilter(), None))
+        # What has not committed is no position: its seq may be another event's one day.
+        assert first.position.seq == 5
+
+    run_virtual(main)
+
+
+def test_a_change_while_a_message_is_sent_is_told() -> None:
+    """A slow reader hears what came meanwhile without waiting for the next change."""
+
+    async def main() -> list[str]:
+        watch = _watch()
+        follow = watch.follow(jobs_pb2.JobFilter(), None)
+        await anext(follow)
+        watch.record([_change(1)])
+        await anext(follow)
+        # The message is on its way.
+        watch.record([_change(2)])
+        async with asyncio.timeout(1):
+            return [change.job_id for change in (await anext(follow)).changes]
+
+    assert run_virtual(main) == ["job-2"]
