@@ -83,6 +83,25 @@ def test_a_zombie_keeps_nobody_waiting() -> None:
     run_processes(main, limit_s=120)
 
 
+@pytest.mark.parametrize("way", ["requests_cut", "replies_cut"])
+def test_a_leader_cut_from_the_store_one_way_is_replaced(way: str) -> None:
+    """A leader whose keepalives arrive, but not their answers, does not keep the office for good."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=5, jobs=[run.echo]) as cluster:
+            client = cluster.client()
+            leader = await cluster.elected()
+            await run.one(client, "before", 0.0)
+            assert leader.store is not None
+            setattr(leader.store.link, way, True)
+            await cluster.until(lambda: cluster.leader() not in (None, leader), LEADER_S)
+            await run.one(client, "after", 0.0)
+            run.judge(cluster)
+
+    run_processes(main, limit_s=60)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_random_faults(seed: int) -> None:
     """Whatever strikes: after it, every accepted job ends, once, and all invariants hold."""

@@ -143,11 +143,13 @@ class Keeper:
                 extra={"action": "withhold_keepalive"},
             )
             return
-        sent_ms = self._clock.boot_ms()
         try:
-            await self._office.renew()
             if self._frozen:
+                # A keepalive whose answer is lost would keep the office from everyone, for good, if
+                # only answers are lost: first a question that prolongs nothing.
                 await self._office.verify()
+            sent_ms = self._clock.boot_ms()
+            await self._office.renew()
         except StoreUnavailable as error:
             _log.warning("No answer to a keepalive: %s", error, extra={"action": "keepalive"})
             return
