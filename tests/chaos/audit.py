@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.oracles.executions import check_executions, duplicate_executions
-from tests.oracles.facts import Fact, Settled, Submitted, token_of
+from tests.oracles.facts import Fact, token_of
 from tests.oracles.history import END, KILLED, RESULT, START, SUBMIT, Row, read_history
 from tests.oracles.journal import BatchWritten, Change, check_chain, check_journal
 from tests.oracles.journal_facts import journal_facts
 from tests.oracles.leases import check_leases
 from tests.oracles.replay import check_replay
 from tests.oracles.results import check_echo, check_results
-from tests.oracles.submits import Present, check_failed_cancels, check_submits
+from tests.oracles.submits import check_failed_cancels, check_submits, present_jobs
 from tests.oracles.verdict import Violation, require
 
 
@@ -113,18 +113,6 @@ def _audit(
         completed=sum(row.f == RESULT and row.type == "ok" for row in rows),
         reruns=duplicate_executions(rows),
     )
-
-
-def present_jobs(facts: Iterable[Fact]) -> list[Present]:
-    """The jobs of a journal without purges, each in its last state."""
-    contents: list[tuple[str, str]] = []
-    states: dict[str, str] = {}
-    for fact in facts:
-        if isinstance(fact, Submitted):
-            contents.append((fact.job, fact.content))
-        elif isinstance(fact, Settled):
-            states[fact.job] = fact.state
-    return [Present(job, content, states.get(job, "")) for job, content in contents]
 
 
 def _unread(rows: Iterable[Row]) -> list[Violation]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.oracles.facts import Fact, Settled, Submitted
 from tests.oracles.history import CANCEL, RESULT, SUBMIT, Row
 from tests.oracles.verdict import Violation
 
@@ -32,6 +33,18 @@ class Tally:
     unknown: int
     recovered: int
     violations: list[Violation]
+
+
+def present_jobs(facts: Iterable[Fact]) -> list[Present]:
+    """The jobs of a journal without purges, each in its last state."""
+    contents: list[tuple[str, str]] = []
+    states: dict[str, str] = {}
+    for fact in facts:
+        if isinstance(fact, Submitted):
+            contents.append((fact.job, fact.content))
+        elif isinstance(fact, Settled):
+            states[fact.job] = fact.state
+    return [Present(job, content, states.get(job, "")) for job, content in contents]
 
 
 def check_submits(rows: Iterable[Row], present: Sequence[Present]) -> Tally:
