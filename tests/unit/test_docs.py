@@ -1,0 +1,114 @@
+"""The documents name what is there: paths, reasons, make targets."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tenure.cli import exits
+from tenure.protocol.errors import error_of
+from tenure.protocol.refusal import Reason, Refusal
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/adr/README.md",
+    "docs/journal.md",
+    "docs/limits.md",
+    "docs/operations.md",
+    "docs/reasons.md",
+    "docs/worker-protocol.md",
+)
+FOLDERS = ("protos", "client", "worker", "master", "testing", "tests", "docs", "examples", "tools")
+
+#: In backticks: with a slash, or with the suffix of a source file.
+PATH = re.compile(r"`(\.?[\w-]+(?:/[\w.-]+)+/?|[\w-]+\.(?:py|md|proto)|[\w-]+/)`")
+LINK = re.compile(r"\]\(([^)#:]+)\)")
+MAKE = re.compile(r"(?:`|^|\$ )make\s+([a-z][a-z-]*)", re.M)
+#: Written by what the text tells to run, or the reader's own.
+MADE = {"out/report.html", "app/jobs.py", "main.py"}
+REASON_ROW = re.compile(r"^\| ([A-Z_]+) \| ([A-Z_]+) \| (\w+) \| (.+) \| (\d+) \|$", re.M)
+
+
+def text_of(name: str) -> str:
+    """A document."""
+    return (REPOSITORY / name).read_text("utf-8")
+
+
+@cache
+def paths() -> frozenset[str]:
+    """Every file and folder by each ending of its path: `core/submit.py`, `submit.py`."""
+    found = [path for path in REPOSITORY.iterdir() if path.is_file()]
+    found += [REPOSITORY / ".ci" / "run"]
+    for folder in FOLDERS:
+        found += [REPOSITORY / folder, *(REPOSITORY / folder).rglob("*")]
+    endings = set()
+    for path in found:
+        parts = path.relative_to(REPOSITORY).parts
+        endings |= {"/".join(parts[start:]) for start in range(len(parts))}
+    return frozenset(endings)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_path_exists(name: str) -> None:
+    """A file that is named is there, in full or by the end of its path."""
+    named = {found.rstrip("/") for found in PATH.findall(text_of(name))}
+
+    assert sorted(named - paths() - MADE) == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    """A relative link is resolved from the document's own folder."""
+    folder = (REPOSITORY / name).parent
+
+    assert [link for link in LINK.findall(text_of(name)) if not (folder / link).exists()] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_make_target_exists(name: str) -> None:
+    """A target that is named is in the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.M))
+
+    assert sorted(set(MAKE.findall(text_of(name))) - targets) == []
+
+
+def test_documents_are_all_checked() -> None:
+    """A new document joins the list; histories of what was (ADRs, bugs) stay as they were."""
+    found = {path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("docs/*.md")}
+
+    assert found - set(DOCUMENTS) == {"docs/track-record.md"}
+
+
+def test_decisions_are_all_listed() -> None:
+    """The index has each record under its own title."""
+    index = text_of("docs/adr/README.md")
+
+    for path in sorted((REPOSITORY / "docs" / "adr").glob("0*.md")):
+        title = path.read_text("utf-8").partition("\n")[0].partition(". ")[2]
+        assert f"[{title}]({path.name})" in index
+
+
+def test_reasons_are_complete_and_true() -> None:
+    """Each reason has one line, with the status, the class and the exit code that the code has."""
+    rows = REASON_ROW.findall(text_of("docs/reasons.md"))
+    said = {reason: (status, kind, int(code)) for reason, status, kind, _, code in rows}
+
+    assert sorted(row[0] for row in rows) == sorted(Reason)
+    for reason in Reason:
+        error = error_of(Refusal(reason=reason, message=""))
+        true = (error.code.name, type(error).__name__, exits.code_of(error))
+        assert said[reason] == true, reason
+
+
+def test_a_path_that_is_not_there_is_found() -> None:
+    """The patterns can fail."""
+    text = "see `core/gone.py`, [x](docs/gone.md), `make gone`"
+
+    assert PATH.findall(text) == ["core/gone.py"]
+    assert LINK.findall(text) == ["docs/gone.md"]
+    assert MAKE.findall(text) == ["gone"]
+    assert "core/gone.py" not in paths()
