@@ -57,6 +57,17 @@ class TestCredit:
         rig.arbiter.stream_closed(first)
         assert second.credit.unspent == 4
 
+    def test_a_followers_unspent_credit_is_counted_until_it_has_acked(self) -> None:
+        """A master that has just lost its office may still have grants on their way."""
+        rig = Rig(slots=4)
+        first = rig.leading("m1", partition=0)
+        ack_credit(rig, first)
+        rig.close(first)
+        second = rig.leading("m2", partition=0, token=NEWER)
+        assert (first.credit.unspent, second.credit.unspent) == (4, 0)
+        ack_credit(rig, first)
+        assert (first.credit.unspent, second.credit.unspent) == (0, 4)
+
     def test_two_leaders_share_by_backlog(self) -> None:
         """The master with work gets the slots of the one without, once that one has acked."""
         rig = Rig(slots=10)

@@ -1,8 +1,10 @@
 """The arbiter under random histories: masters that come, go and are deposed, lost streams, time.
 
-The machine plays three masters with three offices each for two partitions, and the executors. It
-keeps its own books and compares after each step.
+The machine plays masters with three offices each for two partitions, and the executors. It keeps
+its own books and compares after each step. Jobs run for long, so the pool is exactly the slots.
 """
+
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -10,21 +12,25 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
+    initialize,
     invariant,
+    multiple,
     precondition,
     rule,
 )
 
 from tenure.protocol.fence import Token
+from tenure.protocol.ids import partition_of
 from tenure.v1 import worker_pb2
 from tenure.worker.held import HeldJob, LeaseKey
-from tenure.worker.session import Session
-from tenure.worker.workload import PREFETCH_JOBS_MAX
+from tenure.worker.session import Session, token_of
 from tests.unit.worker.rig import Rig, Said
 
 SLOTS = 3
 TOKENS = [Token(1, revision) for revision in range(1, 4)]
 partitions = st.sampled_from([0, 1])
+#: Most words come from the true leader.
+honest = st.sampled_from([True, True, True, False])
 tokens = st.sampled_from(TOKENS)
 
 
@@ -40,11 +46,15 @@ class Worker(RuleBasedStateMachine):
         #: What the worker may still be acting on: granted under an office that was open then.
         self.granted: dict[LeaseKey, worker_pb2.LeaseRef] = {}
         self.ended: dict[LeaseKey, HeldJob] = {}
-        #: Ended jobs whose reports have arrived somewhere since the partition was last opened.
-        self.judged: set[LeaseKey] = set()
+        #: Ended jobs whose reports have arrived since their partition was last opened.
+        self.reported: set[str] = set()
         self.highest: dict[int, Token] = {}
         self.offices: dict[int, tuple[Session, Token]] = {}
         self.live: list[Session] = []
+        #: Credit by the masters' books: limits on their way, the one taken, and grants sent.
+        self.limits: dict[Session, list[worker_pb2.CreditLimit]] = {}
+        self.taken: dict[Session, int] = {}
+        self.spent: dict[Session, int] = {}
 
     def hear(self, session: Session) -> Said:
         """Takes down what the worker says, and checks whom it says it to."""
@@ -52,21 +62,40 @@ class Worker(RuleBasedStateMachine):
         for update in said.updates:
             owner, token = self.offices[update.partition]
             assert owner is session
-            assert (
-                update.token
-                == worker_pb2.PartitionUpdate(
-                    token={"epoch": token.epoch, "revision": token.revision}
-                ).token
-            )
+            assert token_of(update.token) == token
+        self.limits[session].extend(said.limits)
+        self.reported.update(report.lease.job_id for report in said.reports)
+        for key, job in self.ended.items():
+            if self.offices.get(job.partition, (None,))[0] is session:
+                assert key[0] in self.reported, "a result is on its way as soon as it can be"
         return said
+
+    def speaker(
+        self, said_by: Session, token: Token, partition: int, is_honest: bool
+    ) -> tuple[Session, Token]:
+        """Who says something about a partition: its leader, or anybody."""
+        if is_honest and partition in self.offices:
+            return self.offices[partition]
+        return said_by, token
+
+    @initialize(target=sessions)
+    def lead(self) -> Any:
+        """A healthy cluster to start with: two masters, each leading a partition."""
+        healthy = [self.connect("m1"), self.connect("m2")]
+        for partition, session in enumerate(healthy):
+            self.open(session, partition, TOKENS[0])
+            self.take_credit(session)
+        return multiple(*healthy)
 
     @rule(target=sessions, name=st.sampled_from(["m1", "m2", "m3"]))
     def connect(self, name: str) -> Session:
         """A stream to a master."""
         session = self.rig.connect(name)
         self.live.append(session)
+        self.limits[session], self.taken[session], self.spent[session] = [], 0, 0
         return session
 
+    @precondition(lambda self: len(self.live) > 1)
     @rule(session=consumes(sessions))
     def lose(self, session: Session) -> None:
         """A stream breaks."""
@@ -83,11 +112,12 @@ class Worker(RuleBasedStateMachine):
         if token >= self.highest.get(partition, TOKENS[0]):
             self.highest[partition] = token
             self.offices[partition] = (session, token)
+            owed = {key[0] for key, job in self.ended.items() if job.partition == partition}
+            self.reported -= owed
             said = self.hear(session).of(partition)
             keys = {job.key for job in self.rig.arbiter.partitions[partition].held.values()}
             assert [len(declared) for declared in said.declared] == [len(keys)]
             reported = {report.lease.job_id for report in said.reports}
-            owed = {key[0] for key in self.ended if key in keys}
             assert reported == owed, "whoever opens the partition gets every unjudged report"
         else:
             assert not self.hear(session).of(partition).declared
@@ -99,12 +129,16 @@ class Worker(RuleBasedStateMachine):
         if self.offices.get(partition) == (session, token):
             del self.offices[partition]
 
-    @rule(session=sessions, partition=partitions, token=tokens, count=st.integers(1, 3))
-    def grant(self, session: Session, partition: int, token: Token, count: int) -> None:
+    @rule(
+        session=sessions, partition=partitions, token=tokens, count=st.integers(1, 3), true=honest
+    )
+    def grant(self, session: Session, partition: int, token: Token, count: int, true: bool) -> None:
         """A master grants, within its credit."""
-        count = min(count, session.credit.unspent)
-        if not count:
+        session, token = self.speaker(session, token, partition, true)
+        count = min(count, self.taken[session] - self.spent[session])
+        if count <= 0:
             return
+        self.spent[session] += count
         before = len(self.rig.queued)
         numbers = range(self.next_job, self.next_job + count)
         self.next_job += count
@@ -127,27 +161,42 @@ class Worker(RuleBasedStateMachine):
     def end(self, data: st.DataObject) -> None:
         """A job ends."""
         job = data.draw(st.sampled_from(self.rig.running))
+        job.started_ms = self.rig.now_ms - 3_600_000
         self.rig.end(job)
         self.ended[job.key] = job
 
     @precondition(lambda self: self.ended)
-    @rule(data=st.data(), session=sessions, token=tokens)
-    def judge(self, data: st.DataObject, session: Session, token: Token) -> None:
+    @rule(data=st.data(), session=sessions, token=tokens, true=honest)
+    def judge(self, data: st.DataObject, session: Session, token: Token, true: bool) -> None:
         """A master judges a report; a deposed one's verdict is void."""
         key = data.draw(st.sampled_from(list(self.ended)))
         partition = self.ended[key].partition
+        session, token = self.speaker(session, token, partition, true)
         self.rig.judge(session, self.granted[key], partition=partition, token=token)
         if self.offices.get(partition) == (session, token):
             del self.ended[key]
 
     @precondition(lambda self: self.granted)
-    @rule(data=st.data(), session=sessions, token=tokens, unless_started=st.booleans())
+    @rule(
+        data=st.data(),
+        session=sessions,
+        token=tokens,
+        unless_started=st.booleans(),
+        true=honest,
+    )
     def revoke(
-        self, data: st.DataObject, session: Session, token: Token, unless_started: bool
+        self,
+        data: st.DataObject,
+        session: Session,
+        token: Token,
+        unless_started: bool,
+        true: bool,
     ) -> None:
         """A master takes a lease back."""
-        key = data.draw(st.sampled_from(list(self.granted)))
-        partition = int(key[0][15:18], 16)
+        likely = [job.key for job in self.rig.running + self.rig.queued]
+        key = data.draw(st.sampled_from(likely or list(self.granted)))
+        partition = partition_of(key[0])
+        session, token = self.speaker(session, token, partition, true)
         running = [job for job in self.rig.running if job.key == key]
         self.rig.revoke(
             session,
@@ -167,8 +216,16 @@ class Worker(RuleBasedStateMachine):
 
     @rule(session=sessions)
     def listen(self, session: Session) -> None:
-        """A master reads, and acks the credit that it reads of."""
-        for limit in self.hear(session).limits:
+        """What the worker has to say is on its way."""
+        self.hear(session)
+
+    @rule(session=sessions)
+    def take_credit(self, session: Session) -> None:
+        """A master takes the next limit that has arrived, and acks it."""
+        self.hear(session)
+        if self.limits[session]:
+            limit = self.limits[session].pop(0)
+            self.taken[session] = limit.limit
             self.rig.tell(session, worker_pb2.SessionResponse(credit_acked=limit.number))
 
     @rule(session=sessions, ack=st.booleans())
@@ -202,18 +259,22 @@ class Worker(RuleBasedStateMachine):
                 del self.ended[key]
 
     @invariant()
-    def credit_fits(self) -> None:
-        """All masters together can never overfill the worker."""
-        unspent = sum(session.credit.unspent for session in self.live)
+    def no_master_can_overfill_the_worker(self) -> None:
+        """However late masters hear of limits, what they grant finds a free slot."""
         unended = sum(
             job.result is None
             for partition in self.rig.arbiter.partitions.values()
             for job in partition.held.values()
         )
-        assert unspent + unended <= SLOTS + PREFETCH_JOBS_MAX
-        # Once they have acked what was sent, they cannot even fetch more ahead than is wanted now.
-        wanted = sum(session.credit.wanted for session in self.live)
-        assert wanted + unended <= SLOTS + self.rig.arbiter._workload.prefetch or not wanted
+        assert unended <= SLOTS
+
+    @invariant()
+    def no_slot_is_forgotten(self) -> None:
+        """Every free slot is offered to a leader, or on its way from one master to another."""
+        workload = self.rig.arbiter._workload
+        if self.offices:
+            unspent = sum(session.credit.unspent for session in self.live)
+            assert workload.occupied + unspent >= SLOTS
 
     @invariant()
     def books_balance(self) -> None:

@@ -7,6 +7,11 @@ from hypothesis import strategies as st
 from tenure.worker.credit import Claim, CreditLine, distribute, split
 
 
+def claims(backlogs: list[int]) -> list[Claim]:
+    """Streams with these backlogs, in turn."""
+    return [Claim(CreditLine(), backlog, turn) for turn, backlog in enumerate(backlogs)]
+
+
 @pytest.mark.parametrize(
     ("pool", "backlogs", "shares"),
     [
@@ -21,13 +26,13 @@ from tenure.worker.credit import Claim, CreditLine, distribute, split
 )
 def test_split(pool: int, backlogs: list[int], shares: list[int]) -> None:
     """Shares follow the backlogs, with one each as far as the pool goes."""
-    assert split(pool, backlogs) == shares
+    assert split(pool, claims(backlogs)) == shares
 
 
 @given(st.integers(0, 1_000), st.lists(st.integers(0, 10**6), max_size=6))
 def test_split_shares_the_whole_pool(pool: int, backlogs: list[int]) -> None:
     """Shares are whole, add up to the pool, and leave nobody out while there is enough."""
-    shares = split(pool, backlogs)
+    shares = split(pool, claims(backlogs))
     assert len(shares) == len(backlogs)
     if backlogs:
         assert sum(shares) == pool
@@ -51,6 +56,19 @@ def test_lowered_limit_is_free_only_once_acked() -> None:
     assert line.unspent == 2
 
 
+def test_limits_on_their_way_all_count() -> None:
+    """The master may go by any limit that it has not acked a later one of."""
+    line = CreditLine()
+    for limit in (8, 2, 5):
+        line.offer(limit)
+        line.news(0)
+    assert line.unspent == 8
+    line.ack(1)
+    assert line.unspent == 8
+    line.ack(2)
+    assert line.unspent == 5
+
+
 def test_limit_counts_grants_in_all() -> None:
     """A limit is cumulative: what was granted is no longer unspent, and is never given twice."""
     line = CreditLine()
@@ -72,14 +90,31 @@ def test_credit_moves_to_the_busy_master_after_the_ack() -> None:
         sent = line.news(0)
         assert sent is not None
         line.ack(sent.number)
-    claims = [Claim(idle, 0), Claim(busy, 100)]
-    distribute(10, claims)
+    both = [Claim(idle, 0), Claim(busy, 100)]
+    distribute(10, both)
     assert (idle.wanted, idle.unspent, busy.unspent) == (1, 5, 5)
     lowered = idle.news(0)
     assert lowered is not None
     idle.ack(lowered.number)
-    distribute(10, claims)
+    distribute(10, both)
     assert (idle.unspent, busy.unspent) == (1, 9)
+
+
+def test_last_slots_go_round() -> None:
+    """With fewer slots than busy masters each one has its turn, however large its backlog."""
+    lines = [CreditLine(), CreditLine(), CreditLine()]
+    turns = [0, 0, 0]
+    served = []
+    for turn in range(1, 7):
+        distribute(1, [Claim(lines[i], (9, 1_000, 0)[i], turns[i]) for i in range(3)])
+        (lucky,) = [i for i in range(3) if lines[i].unspent]
+        sent = lines[lucky].news(0)
+        assert sent is not None
+        lines[lucky].ack(sent.number)
+        lines[lucky].granted += 1
+        turns[lucky] = turn
+        served.append(lucky)
+    assert served == [0, 1, 0, 1, 0, 1]
 
 
 def test_small_changes_move_nothing() -> None:

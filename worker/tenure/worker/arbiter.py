@@ -42,6 +42,7 @@ class Arbiter:
         self._hello = hello
         self._rng = rng
         self._workload = Workload(hello.slots)
+        self._turn = 0
 
     # Streams.
 
@@ -75,7 +76,11 @@ class Arbiter:
             partition = self.partitions.get(instruction.partition)
             if partition is None:
                 partition = self._partition(instruction.partition)
+            granted = session.credit.granted
             session.instructed(partition, instruction, now_ms)
+            if session.credit.granted != granted:
+                self._turn += 1
+                session.turn = self._turn
         for closed in said.closed:
             partition = self.partitions.get(closed.partition)
             if partition is not None and partition.close(token_of(closed.token), session):
@@ -222,7 +227,7 @@ class Arbiter:
         claims: list[Claim] = []
         for session in self.sessions:
             if session.partitions and not session.draining and not self._workload.draining:
-                claims.append(Claim(session.credit, session.backlog))
+                claims.append(Claim(session.credit, session.backlog, session.turn))
                 continue
             if session.credit.wanted:
                 session.credit.offer(0)

@@ -70,25 +70,34 @@ class CreditLine:
 
 
 class Claim(NamedTuple):
-    """A stream that wants credit, and the ready jobs behind it."""
+    """A stream that wants credit.
+
+    Attributes:
+        line: Its credit.
+        backlog: The ready jobs behind it, as far as its master has said.
+        turn: Rises with each grant on it: the lowest has waited longest.
+    """
 
     line: CreditLine
     backlog: int
+    turn: int = 0
 
 
-def split(pool: int, backlogs: Sequence[int]) -> list[int]:
+def split(pool: int, claims: Sequence[Claim]) -> list[int]:
     """Shares of the pool: one each, the rest by backlog (evenly if nobody has any).
 
-    A pool smaller than the number of streams goes to those with a backlog first.
+    A pool smaller than the number of streams goes to those with a backlog in turn, then to others.
     """
-    count = len(backlogs)
+    count = len(claims)
     if not count:
         return []
     if pool < count:
-        order = sorted(range(count), key=lambda index: (-backlogs[index], index))
+        order = sorted(range(count), key=lambda i: (not claims[i].backlog, claims[i].turn, i))
         lucky = set(order[:pool])
         return [1 if index in lucky else 0 for index in range(count)]
-    weights = backlogs if any(backlogs) else [1] * count
+    weights = [claim.backlog for claim in claims]
+    if not any(weights):
+        weights = [1] * count
     rest, total = pool - count, sum(weights)
     shares = [1 + rest * weight // total for weight in weights]
     shares[max(range(count), key=weights.__getitem__)] += pool - sum(shares)
@@ -102,9 +111,23 @@ def distribute(pool: int, claims: Sequence[Claim]) -> None:
     for it: then by a quarter at least, so that small changes of backlogs do not send limits to and
     fro.
     """
-    shares = split(pool, [claim.backlog for claim in claims])
-    free = pool - sum(claim.line.unspent for claim in claims)
+    shares = split(pool, claims)
     overdrawn = sum(claim.line.wanted for claim in claims) > pool
+    short = _raise(pool, claims, shares)
+    lowered = False
+    for claim, share in zip(claims, shares, strict=True):
+        excess = claim.line.wanted - share
+        if excess > 0 and (overdrawn or (short and excess * 4 >= claim.line.wanted)):
+            claim.line.offer(share)
+            lowered = True
+    if lowered:
+        # A limit that was never sent is free at once.
+        _raise(pool, claims, shares)
+
+
+def _raise(pool: int, claims: Sequence[Claim], shares: Sequence[int]) -> bool:
+    """Raises lines as far as the pool goes. Returns whether one went short."""
+    free = pool - sum(claim.line.unspent for claim in claims)
     short = False
     for claim, share in zip(claims, shares, strict=True):
         line = claim.line
@@ -117,7 +140,4 @@ def distribute(pool: int, claims: Sequence[Claim]) -> None:
         free -= extra
         line.offer(line.wanted + within + extra)
         short = short or within + extra < missing
-    for claim, share in zip(claims, shares, strict=True):
-        excess = claim.line.wanted - share
-        if excess > 0 and (overdrawn or (short and excess * 4 >= claim.line.wanted)):
-            claim.line.offer(share)
+    return short

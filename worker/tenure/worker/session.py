@@ -34,6 +34,7 @@ class Session:
         master: The master's name; empty before its Welcome.
         partitions: What is open here.
         credit: What this master may still grant.
+        turn: Rises with each grant over any of the worker's streams.
         draining: The master wants us to take nothing more over this stream.
         proven_ms: When the newest message that the master has answered was sent. Whatever it sends
             from now on happened later, by its clock too.
@@ -45,6 +46,7 @@ class Session:
         self.masters: list[str] = []
         self.partitions: dict[int, Partition] = {}
         self.credit = CreditLine()
+        self.turn = 0
         self.draining = False
         self.lease_ttl_ms = LEASE_TTL_MS_DEFAULT
         self.heartbeat_interval_ms = HEARTBEAT_MS_DEFAULT
@@ -95,8 +97,10 @@ class Session:
             partition.revoke(said.revokes)
         if said.cancels:
             partition.cancel(said.cancels)
-        if grants or said.backlog or said.HasField("heartbeat_ack"):
+        if said.backlog or said.HasField("heartbeat_ack"):
             partition.backlog = said.backlog
+        elif grants:
+            partition.backlog = max(0, partition.backlog - grants)
 
     @property
     def backlog(self) -> int:
