@@ -22,7 +22,7 @@ _LOGGER: Final = logging.getLogger(__name__)
 METHOD: Final = "/tenure.v1.WorkerService/Session"
 #: The first redial comes within this, so that a failover is not waited out.
 REDIAL_FIRST_MS: Final = 500
-#: And later ones within this: a master that restarts may win the next office, and needs its workers.
+#: And later ones within this: a master that restarts may lead next, and needs its workers.
 REDIAL_MS_MAX: Final = 1_000
 #: A master that is known by another address already is asked again after this.
 ALIAS_MS: Final = 10_000
