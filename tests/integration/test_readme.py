@@ -16,6 +16,8 @@ from tenure.testing.etcd import EtcdCluster
 from tests.chaos.cluster import REPOSITORY, free_port
 from tests.chaos.process import Event, Process, Timeline
 
+pytestmark = pytest.mark.timeout(180)
+
 START_TIMEOUT_S = 40.0
 COMMAND_TIMEOUT_S = 45.0
 
@@ -173,7 +175,6 @@ def test_quick_start(desk: Desk) -> None:
 
 
 @pytest.mark.etcd
-@pytest.mark.timeout(150)
 def test_cluster(desk: Desk) -> None:
     """The cluster's two lines, on loopback instead of three machines, run a job."""
     master, worker = commands("tenure master")

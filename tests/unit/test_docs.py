@@ -1,4 +1,4 @@
-"""The documents name what is there: paths, reasons, make targets."""
+"""The documents name what is there: paths, make targets, reasons, limits, events."""
 
 import re
 from functools import cache
@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tenure.cli import exits
+from tenure.master.core.config import PartitionConfig
+from tenure.protocol import limits
 from tenure.protocol.errors import error_of
 from tenure.protocol.refusal import Reason, Refusal
 
@@ -30,6 +32,7 @@ LINK = re.compile(r"\]\(([^)#:]+)\)")
 MAKE = re.compile(r"(?:`|^|\$ )make\s+([a-z][a-z-]*)", re.M)
 #: Written by what the text tells to run, or the reader's own.
 MADE = {"out/report.html", "app/jobs.py", "main.py"}
+KIB = 1024
 REASON_ROW = re.compile(r"^\| ([A-Z_]+) \| ([A-Z_]+) \| (\w+) \| (.+) \| (\d+) \|$", re.M)
 
 
@@ -102,6 +105,50 @@ def test_reasons_are_complete_and_true() -> None:
         error = error_of(Refusal(reason=reason, message=""))
         true = (error.code.name, type(error).__name__, exits.code_of(error))
         assert said[reason] == true, reason
+
+
+def test_every_announced_event_is_documented() -> None:
+    """What masters and workers print is what docs/operations.md lists, and nothing else."""
+    rows = re.findall(r"^\| (master|worker) \| `(\w+)` \|", text_of("docs/operations.md"), re.M)
+    announced = set()
+    for who in ("master", "worker"):
+        for path in (REPOSITORY / who).rglob("*.py"):
+            events = re.findall(r"nnounce\(\s*(?:event=)?\"(\w+)\"", path.read_text("utf-8"))
+            announced |= {(who, event) for event in events}
+
+    assert sorted(rows) == sorted(announced)
+
+
+def test_limits_are_those_of_the_code() -> None:
+    """The numbers in docs/limits.md, next to what they are called in the code."""
+    config = PartitionConfig(partition=0, partitions=1)
+    kept = config.retention
+    said = {
+        "| arguments, encoded | 256 KiB |": limits.PAYLOAD_BYTES_DEFAULT == 256 * KIB,
+        "| result, encoded | 256 KiB |": config.payload_bytes_max == 256 * KIB,
+        "requeue, purge | 1,000 |": limits.BATCH_JOBS_MAX == 1_000,
+        "options included | 400 KiB |": limits.BATCH_BYTES_MAX == 400 * KIB,
+        "labels | 1 to 128 of": limits.NAME_CHARS_MAX == 128,
+        "| key | 256 characters |": limits.KEY_CHARS_MAX == 256,
+        "window | 7 days (24 h) |": limits.KEY_WINDOW_MS_MAX == 7 * limits.DAY_MS,
+        "| 0 to 10 (5) |": (limits.PRIORITY_MAX, limits.PRIORITY_DEFAULT) == (10, 5),
+        "result TTL | 366 days |": limits.DELAY_MS_MAX == 366 * limits.DAY_MS,
+        "heartbeat timeout | 7 days |": limits.TIMEOUT_MS_MAX == 7 * limits.DAY_MS,
+        "| 1,000 (4; 3) |": (limits.MAX_ATTEMPTS_DEFAULT, limits.MAX_LOST_DEFAULT) == (4, 3),
+        "never reach a worker | 10 |": config.max_undelivered == 10,
+        "unknown job id | 5 minutes |": limits.RETRY_WINDOW_MS == 300_000,
+        "cluster's clock | 60 s |": limits.ID_AHEAD_MS_MAX == 60_000,
+        "in one queue | 1,000,000 |": config.queue_depth_max == 1_000_000,
+        "of one partition | 512 MiB |": config.bytes_max == 512 * KIB * KIB,
+        "| 1 h, 100,000 |": (kept.completed_ms, kept.completed_max) == (3_600_000, 100_000),
+        "| 7 days, 100,000 |": (kept.failed_ms, kept.failed_max) == (7 * limits.DAY_MS, 100_000),
+        "traceback | 4 KiB, 32 KiB |": limits.TRACEBACK_BYTES_MAX == 32 * KIB,
+        "fixed for ever": limits.PARTITIONS_MAX == 4_096,
+        "| 1,000 (100) |": (limits.PAGE_SIZE_MAX, limits.PAGE_SIZE_DEFAULT) == (1_000, 100),
+    }
+    text = text_of("docs/limits.md")
+
+    assert [part for part, true in said.items() if part not in text or not true] == []
 
 
 def test_a_path_that_is_not_there_is_found() -> None:
