@@ -7,6 +7,7 @@ that nobody claimed are SUSPECT: they stand, withheld, for one more lease TTL.
 
 from itertools import groupby
 from operator import itemgetter
+from typing import Final
 
 from tenure.master.core.chunk import chunks
 from tenure.master.core.command import CloseWindow, HeldRow, OpenTerm, ReportRow
@@ -29,6 +30,9 @@ from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import JobState, Verdict
+
+#: Who was granted something so shortly before the journal's end may hold leases that it lacks.
+LATELY_MS: Final = 60_000
 
 
 def decide_open_term(state: State, command: OpenTerm, now_ms: int) -> Decision | Refusal:
@@ -67,7 +71,6 @@ def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
         return
     state.serving = True
     state.lease_seq = 0
-    state.known = list(state.holders)
     if event.window_ms:
         state.window_ends_ms = event.now_ms + event.window_ms
         return
@@ -113,10 +116,19 @@ def apply_term_closed(state: State, event: TermClosed, seq: int) -> None:
 
 
 def find_holders(state: State) -> None:
-    """After a replay: gives the open leases to the incarnations that the journal names."""
+    """After a replay: gives the open leases to the incarnations that the journal names.
+
+    Known is also who got anything lately: the last first grants may have died with their leader
+    before they were journaled, so a worker that seems to hold nothing may hold most.
+    """
     state.holders = {}
+    known: dict[str, None] = {}
+    lately_ms = state.stamp_ms - LATELY_MS
     for record in state.jobs.values():
+        if record.incarnation and record.granted_ms >= lately_ms:
+            known[record.incarnation] = None
         if record.state is JobState.RUNNING:
+            known[record.incarnation] = None
             holder = state.holders.get(record.incarnation)
             if holder is None:
                 holder = Holder(record.incarnation, record.worker)
@@ -124,16 +136,17 @@ def find_holders(state: State) -> None:
             holder.leases[record.job_id] = Holding(
                 record, 0, started_ms=record.started_ms, progress_ms=record.started_ms
             )
+    state.known = list(known)
 
 
 def window_due(state: State, now_ms: int) -> bool:
-    """Whether the window may be closed: its time is over, or all that held leases are back."""
+    """Whether the window may be closed: its time is over, or all that may hold leases are back."""
     if state.window_ends_ms is None:
         return False
     if now_ms >= state.window_ends_ms:
         return True
     holders = [state.holders.get(incarnation) for incarnation in state.known]
-    return bool(holders) and all(h is None or h.claims is not None for h in holders)
+    return bool(holders) and all(h is not None and h.claims is not None for h in holders)
 
 
 def decide_close_window(state: State, command: CloseWindow, now_ms: int) -> Decision:

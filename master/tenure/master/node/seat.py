@@ -220,7 +220,9 @@ class Seat:
         )
         term = self._make_term(office, keeper, partition, chain, clock)
         tasks.create_task(term.gate.run())
-        window = not closed and partition.stats().running > 0
+        # A job that waits by the journal may be out: first grants are journaled after they leave.
+        stats = partition.stats()
+        window = not closed and stats.running + stats.ready > 0
         self._term, self._keeper = term, keeper
         await term.begin(around.roster.me.incarnation, window=window)
         around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)

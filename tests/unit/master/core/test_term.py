@@ -314,6 +314,24 @@ def test_window_closes_early_when_all_are_back(rig: Rig) -> None:
     assert not rig.partition.window_due(rig.now_ms)
 
 
+def test_window_waits_for_workers_whose_grants_may_be_unjournaled(rig: Rig) -> None:
+    """A worker that finished something lately may hold first grants that died with the leader."""
+    rig.open_session(2, "w2")
+    rig.submit(2)
+    (first,) = rig.grant(1)
+    (second,) = rig.grant(2)
+    rig.report(second, session_id=2)
+    (third_id,) = rig.submit(1)
+    (third,) = rig.grant(2)
+    rig.crash(lose=1)
+    rig.open_session(3, "w1", declare=[held(first)])
+    assert not rig.partition.window_due(rig.now_ms)
+    rig.open_session(4, "w2", declare=[held(third)])
+    assert rig.partition.window_due(rig.now_ms)
+    assert announced(rig.close_window().effects)["adopted"] == {"leases": 2}
+    assert rig.record(third_id).lease == third.lease
+
+
 def test_window_ends_by_time(rig: Rig) -> None:
     """Without all of them it lasts its time; without any lease too: grants may be unjournaled."""
     rig.crash(window_ms=WINDOW_MS)
