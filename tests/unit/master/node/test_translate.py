@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from tenure.master.core.record import JobFault, Policy, RetryPolicy
@@ -140,3 +141,14 @@ def test_a_jobs_wish_for_its_next_delay_has_a_limit() -> None:
     wire.retry_after.FromTimedelta(timedelta(days=100_000))
 
     assert fault_from_wire(wire).retry_after_ms == limits.DELAY_MS_MAX
+
+
+def test_what_a_worker_says_of_an_error_is_brought_within_bounds() -> None:
+    """No report can put a time into the journal that cannot be written or shown."""
+    wire = common_pb2.JobError(type="app.Error", message="m", category=99)  # type: ignore[arg-type]
+    for seconds, expected in ((2**62, limits.DELAY_MS_MAX), (-5, 0), (3, 3_000)):
+        wire.retry_after.seconds = seconds
+        fault = fault_from_wire(wire)
+        assert fault.retry_after_ms == expected
+        assert fault.category is ErrorCategory.TRANSIENT
+        msgspec.msgpack.encode(fault)
