@@ -23,6 +23,7 @@ E = TypeVar("E", bound=IntEnum)
 
 _NAME: Final = re.compile(limits.NAME_PATTERN)
 _SETTINGS_KEPT: Final = 1_000
+_CATEGORIES: Final = {category.value: category for category in ErrorCategory}
 #: The end of the year 9999, the last moment that a Timestamp can show.
 _AT_MS_MAX: Final = 253_402_300_799_999
 
@@ -216,7 +217,8 @@ def fault_from_wire(wire: common_pb2.JobError) -> JobFault:
         type=wire.type[: limits.NAME_CHARS_MAX * 2],
         message=_cut(wire.message, limits.ERROR_MESSAGE_BYTES_MAX),
         traceback=_cut(wire.traceback, limits.TRACEBACK_BYTES_MAX),
-        category=ErrorCategory(wire.category or ErrorCategory.TRANSIENT),
+        # A newer worker's report is not refused for a word that this release does not know.
+        category=_CATEGORIES.get(wire.category, ErrorCategory.TRANSIENT),
         retry_after_ms=after,
     )
 

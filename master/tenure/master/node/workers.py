@@ -15,6 +15,7 @@ from tenure.master.core.command import (
     ReturnLeases,
     StartLeases,
 )
+from tenure.master.core.state import fault_bytes
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import WorkerLink, lease_of
 from tenure.master.node.port import Rng
@@ -135,10 +136,11 @@ class WorkerApi:
         for report in update.reports:
             ref = report.lease
             fault = fault_from_wire(report.error) if report.HasField("error") else None
-            size += len(report.result) + 64 + (len(fault.traceback) if fault else 0)
-            if rows and (size > _REPORT_BYTES_MAX or len(rows) >= _REPORT_ROWS_MAX):
+            row_size = len(report.result) + fault_bytes(fault) + 64
+            if rows and (size + row_size > _REPORT_BYTES_MAX or len(rows) >= _REPORT_ROWS_MAX):
                 self._post_reports(link, term, rows)
-                rows, size = [], len(report.result) + 64
+                rows, size = [], 0
+            size += row_size
             rows.append(
                 ReportRow(
                     JobId(ref.job_id),
@@ -147,7 +149,7 @@ class WorkerApi:
                     report.result,
                     report.content_type,
                     fault,
-                    report.run_ms,
+                    _span_ms(report.run_ms),
                 )
             )
         self._post_reports(link, term, rows)
@@ -163,9 +165,14 @@ def _held(held: worker_pb2.HeldLease, token: Token) -> HeldRow:
         JobId(held.lease.job_id),
         lease_of(held.lease, token),
         held.started,
-        held.running_ms,
+        _span_ms(held.running_ms),
         held.progress,
     )
+
+
+def _span_ms(told_ms: int) -> int:
+    """A span that a worker told, brought to one that makes sense: records carry times from it."""
+    return max(0, min(told_ms, limits.TIMEOUT_MS_MAX))
 
 
 def _checked(first: worker_pb2.SessionRequest) -> worker_pb2.Hello:
