@@ -67,6 +67,7 @@ class HeldJob:
         "ended_ms",
         "expires_ms",
         "job_id",
+        "key",
         "lapsed",
         "lease",
         "lost_seen",
@@ -108,6 +109,8 @@ class HeldJob:
         self.job_id = job_id
         self.partition = partition
         self.lease = lease
+        #: The lease's name in tables.
+        self.key: LeaseKey = (job_id, lease.token, lease.seq)
         self.terms = terms
         self.payload = payload
         self.attempt = attempt
@@ -132,11 +135,6 @@ class HeldJob:
         self.reported_ms: int | None = None
         self._claim = threading.Lock()
         self._settled = threading.Lock()
-
-    @property
-    def key(self) -> LeaseKey:
-        """The lease's name in tables."""
-        return (self.job_id, self.lease.token, self.lease.seq)
 
     @property
     def claimed(self) -> bool:

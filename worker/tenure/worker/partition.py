@@ -115,15 +115,17 @@ class Partition:
         expires_ms = anchor_ms + self.lease_ttl_ms - SAFETY_MS
         terms = [_terms(options) for options in assignment.options]
         refuse = workload.draining or (self.session is not None and self.session.draining)
-        token = self.token
+        token, number, held, runs = self.token, self.number, self.held, workload.runs
+        before = len(runs)
         for grant in assignment.grants:
+            job_id = grant.job_id
             lease = Lease(token, grant.seq, grant.run)
             if refuse:
-                self._returned.append((grant.job_id, lease))
+                self._returned.append((job_id, lease))
                 continue
             job = HeldJob(
-                job_id=grant.job_id,
-                partition=self.number,
+                job_id=job_id,
+                partition=number,
                 lease=lease,
                 terms=terms[grant.options],
                 payload=grant.payload,
@@ -131,18 +133,19 @@ class Partition:
                 deadline_ms=grant.deadline_ms,
                 expires_ms=expires_ms,
             )
-            self.held[(grant.job_id, token, grant.seq)] = job
-            workload.runs.append(job)
-            workload.occupied += 1
+            held[job.key] = job
+            runs.append(job)
+        workload.occupied += len(runs) - before
         workload.watch(expires_ms)
 
     def judge(self, verdicts: Iterable[worker_pb2.ReportVerdict]) -> None:
         """Frees the leases whose reports have been judged, however they were."""
+        held, key_of = self.held, self._key
         for verdict in verdicts:
-            key = self._key(verdict.lease)
-            job = self.held.get(key)
+            key = key_of(verdict.lease)
+            job = held.get(key)
             if job is not None and job.result is not None:
-                del self.held[key]
+                del held[key]
 
     def revoke(self, revokes: Iterable[worker_pb2.Revoke]) -> None:
         """Gives leases back (Started wins), or learns that they are lost."""
@@ -297,7 +300,7 @@ class Partition:
             update.returned.extend([self._ref(job_id, lease) for job_id, lease in self._returned])
             self._returned.clear()
         if self._reports:
-            update.reports.extend(self._report_rows(now_ms))
+            self._fill_reports(update, now_ms)
 
     def _fill_heartbeat(self, heartbeat: worker_pb2.Heartbeat, now_ms: int) -> None:
         self._beat_number += 1
@@ -333,27 +336,31 @@ class Partition:
             rows.append(row)
         return rows
 
-    def _report_rows(self, now_ms: int) -> list[worker_pb2.Report]:
-        rows: list[worker_pb2.Report] = []
-        size = 0
-        while self._reports and len(rows) < REPORTS_MAX and size < REPORT_BYTES_MAX:
-            job = self._reports.popleft()
+    def _fill_reports(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> None:
+        """Writes reports in place: a message built apart and copied costs three times as much."""
+        reports, held, own_token = self._reports, self.held, self.token
+        add = update.reports.add
+        count = size = 0
+        while reports and count < REPORTS_MAX and size < REPORT_BYTES_MAX:
+            job = reports.popleft()
             result = job.result
-            if result is None or job.key not in self.held:
+            if result is None or job.key not in held:
                 continue
             job.reported_ms = now_ms
-            row = worker_pb2.Report(
-                lease=self._ref(job.job_id, job.lease),
-                outcome=result.outcome,  # type: ignore[arg-type]
-                result=result.result,
-                run_ms=job.run_ms,
-            )
+            row = add()
+            row.outcome = result.outcome  # type: ignore[assignment]
+            row.result = result.result
+            row.run_ms = job.run_ms
+            ref = row.lease
+            ref.job_id = job.job_id
+            token, ref.seq, ref.run = job.lease
+            if token != own_token:
+                ref.token.epoch, ref.token.revision = token
+            count += 1
             size += len(result.result) + 64
             if result.fault is not None:
                 _write_fault(row.error, result.fault)
                 size += len(result.fault.message) + len(result.fault.traceback)
-            rows.append(row)
-        return rows
 
     def _ref(self, job_id: str, lease: Lease) -> worker_pb2.LeaseRef:
         ref = worker_pb2.LeaseRef(job_id=job_id, seq=lease.seq, run=lease.run)

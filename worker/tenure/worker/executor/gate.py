@@ -40,15 +40,16 @@ class SlotGate:
     def next(self, kind: Kind) -> HeldJob | None:
         """Frees one slot. Returns the next job if it is of this kind; others go their own way."""
         with self._lock:
-            self._free += 1
             if not self._queue:
+                self._free += 1
                 return None
-            ready = self._take()
-        mine = None
-        if ready and self._kind_of(ready[0]) == kind:
-            mine = ready.pop(0)
-        self._pass_on(ready)
-        return mine
+            # Jobs wait only while no slot is free: this slot is the first one's.
+            job = self._queue.popleft()
+        its_kind = self._kind_of(job)
+        if its_kind == kind:
+            return job
+        self._submits[its_kind]([job])
+        return None
 
     def _take(self) -> list[HeldJob]:
         count = min(self._free, len(self._queue))
