@@ -3,7 +3,6 @@
 from typing import Final
 
 PAYLOAD_BYTES_DEFAULT: Final = 256 * 1024
-PAYLOAD_BYTES_MAX: Final = 400 * 1024
 BATCH_JOBS_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 400 * 1024
 

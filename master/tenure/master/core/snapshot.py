@@ -47,9 +47,9 @@ class SnapshotCursor:
         names = state.keys.standing(state.stamp_ms)
         at = 0
         while at < len(names):
-            part = names[at : at + self._rows_max]
-            at += len(part)
-            yield ["keys", [[*name, *record] for name, record in part]]
+            keys = names[at : at + self._rows_max]
+            at += len(keys)
+            yield ["keys", [[*name, *record] for name, record in keys]]
         rows: list[bytes] = []
         for prefix in state.tombstones.prefixes():
             rows += state.tombstones.rows(prefix)

@@ -94,7 +94,7 @@ def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
         tenant=_name(options.tenant or limits.DEFAULT_TENANT, f"{path}.tenant"),
         retry=_retry(options.retry, f"{path}.retry"),
         timeout_ms=_span(options.timeout, f"{path}.timeout", timeout),
-        schedule_timeout_ms=_span(options.schedule_timeout, f"{path}.schedule_timeout", span),
+        schedule_timeout_ms=_span(options.schedule_timeout, f"{path}.schedule_timeout", timeout),
         deadline_ms=_span(options.deadline, f"{path}.deadline", span),
         heartbeat_timeout_ms=_span(options.heartbeat_timeout, f"{path}.heartbeat_timeout", timeout),
         at_most_once=options.at_most_once,

@@ -76,6 +76,7 @@ def test_a_policy_survives_the_wire() -> None:
         ({"name": "f", "delay": timedelta(seconds=1), "at_ms": 5}, "o.at_ms"),
         ({"name": "f", "at_ms": -5}, "o.at_ms"),
         ({"name": "f", "timeout": timedelta(days=8)}, "o.timeout"),
+        ({"name": "f", "schedule_timeout": timedelta(days=8)}, "o.schedule_timeout"),
         ({"name": "f", "key_window": timedelta(days=8)}, "o.key_window"),
         ({"name": "f", "labels": {"bad label": "x"}}, "o.labels"),
         ({"name": "f", "retry": {"max_attempts": 1_001}}, "o.retry.max_attempts"),
