@@ -12,7 +12,7 @@ from tenure.testing.cluster import simulated_cluster
 from tenure.testing.process import elapse, run_processes
 from tests.oracles.executions import duplicate_executions
 from tests.oracles.history import END, START
-from tests.simulation.faults import FAULTS, STORM_S, storm
+from tests.simulation.faults import FAULTS, LASTING, STORM_S, storm
 from tests.simulation.run import DRAIN_S, Run
 
 #: A leader is there again this long after a kill: 2 × TTL + 3 s.
@@ -85,7 +85,7 @@ def test_a_zombie_keeps_nobody_waiting() -> None:
 
 @pytest.mark.parametrize("way", ["requests_cut", "replies_cut"])
 def test_a_leader_cut_from_the_store_one_way_is_replaced(way: str) -> None:
-    """A leader whose keepalives arrive, but not their answers, does not keep the office for good."""
+    """A leader whose keepalives arrive, but not their answers, does not keep its office."""
 
     async def main() -> None:
         run = Run()
@@ -108,6 +108,12 @@ def test_random_faults(seed: int) -> None:
     run_processes(lambda: random_run(seed), limit_s=600)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_lasting_faults(seed: int) -> None:
+    """With a minority gone for good, after a storm, every accepted job still ends (L2)."""
+    run_processes(lambda: random_run(seed, lasting=True), limit_s=600)
+
+
 def test_a_seed_gives_one_run() -> None:
     """The same seed gives the same history, to the last row and its time."""
     first = run_processes(lambda: random_run(4), limit_s=600)
@@ -115,8 +121,13 @@ def test_a_seed_gives_one_run() -> None:
     assert first.ledger.rows == second.ledger.rows
 
 
-async def random_run(seed: int) -> Run:
-    """A short load, one to three faults of random kinds and times, and the judgement."""
+async def random_run(seed: int, *, lasting: bool = False) -> Run:
+    """A short load, one to three faults of random kinds and times, and the judgement.
+
+    Args:
+        seed: Of everything.
+        lasting: One more fault strikes after the others, and does not end.
+    """
     run = Run()
     rng = Random(seed)
     async with simulated_cluster(
@@ -132,6 +143,8 @@ async def random_run(seed: int) -> Run:
             await storm(cluster, rng, FAULTS)
             cluster.heal()
             cluster.restart_dead()
+            if lasting:
+                rng.choice(LASTING)(cluster, rng)
         run.judge(cluster)
     return run
 
@@ -159,3 +172,22 @@ async def look(client: AsyncClient, job_id: str, rng: Random) -> None:
     for _ in range(3):
         await elapse(rng.uniform(0, 5))
         await client.describe(job_id)
+
+
+@pytest.mark.parametrize("fault", ["full", "cut"])
+def test_a_master_ends_when_its_store_takes_nothing(fault: str) -> None:
+    """SIGTERM ends a leader that cannot commit its TermClosed: it hands over without."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=5, jobs=[run.echo], masters=1, workers=1) as cluster:
+            leader = await cluster.elected()
+            if fault == "full":
+                cluster.store.full = True
+            else:
+                assert leader.store is not None
+                leader.store.link.cut()
+            leader.stop()
+            await cluster.until(lambda: not leader.running, within_s=30)
+
+    run_processes(main)

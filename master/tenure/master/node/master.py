@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tenure.master.backend.errors import StoreUnavailable
+from tenure.master.backend.errors import StoreFull, StoreUnavailable
 from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Candidate, Member
 from tenure.master.node.cluster import ClusterApi
@@ -138,9 +138,13 @@ class Master:
         """Shows this master to the others, and learns who they are."""
         try:
             await self._store.register(self._me, self._version, self._clock.wall_ms())
+        except (StoreUnavailable, StoreFull) as error:
+            _log.warning("Cannot register: %s", error, extra={"action": "register"})
+        try:
+            # Also where a full store takes no key: old walls would hold the term's clock back.
             self.roster.members = await self._store.members() or self.roster.members
         except StoreUnavailable as error:
-            _log.warning("Cannot register: %s", error, extra={"action": "register"})
+            _log.warning("Cannot list the masters: %s", error, extra={"action": "members"})
 
     async def _look_around(self) -> None:
         """Learns who leads what elsewhere: hints for clients."""

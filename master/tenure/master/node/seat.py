@@ -48,6 +48,8 @@ _VACANCY_MS: Final = 2_000
 _RANK_DELAY_MS: Final = 150
 _HALTED_LOOK_MS: Final = 5_000
 _SLEW_MS: Final = 2_000
+#: A master that is told to end waits so long for a store that is full or away.
+_HAND_OVER_MS: Final = 5_000
 
 _Role = cluster_pb2.PartitionRole
 
@@ -188,6 +190,7 @@ class Seat:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(keeper.run())
+                tasks.create_task(self._limit_hand_over())
                 await self._reign(tasks, office, keeper)
         except* _SteppedDown:
             _log.info("Handed over", extra=self._extra("step_down"))
@@ -209,6 +212,20 @@ class Seat:
             self._end_term(office)
             around.announce("follower", {"partition": self.partition, "term": number, "why": why})
             await self._resign(office)
+
+    async def _limit_hand_over(self) -> None:
+        """Ends the term without its TermClosed if the store does not take it in time.
+
+        Raises:
+            _SteppedDown: The time is over.
+        """
+        await self._stopping.wait()
+        await self._around.clock.sleep(_HAND_OVER_MS)
+        _log.warning(
+            "The store did not take the end of the term; the next leader waits for the workers",
+            extra=self._extra("hand_over"),
+        )
+        raise _SteppedDown
 
     async def _reign(self, tasks: asyncio.TaskGroup, office: Office, keeper: Keeper) -> None:
         around = self._around
