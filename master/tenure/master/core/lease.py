@@ -58,7 +58,7 @@ from tenure.master.core.state import State, lease_of
 from tenure.master.core.transition import Move, sources
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
-from tenure.protocol.vocabulary import AttemptOutcome, JobState
+from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
 
 _ADOPTABLE = sources(Move.ADOPT)
 #: Outcomes that only a worker's own report gives.
@@ -152,6 +152,8 @@ def _judge_unknown(state: State, row: HeldRow, now_ms: int, result: Comparison) 
 def _gone(state: State, holding: Holding, now_ms: int) -> EndedRow:
     """Closes a lease that its holder does not have: charged only if it is known to have started."""
     record, started_ms = holding.record, holding.started_ms
+    # After an outage the worker may have run it, offered the result in vain, and forgotten it.
+    unsure = state.window_ends_ms is not None and record.policy.at_most_once
     return end_attempt(
         state.config,
         record,
@@ -162,6 +164,7 @@ def _gone(state: State, holding: Holding, now_ms: int) -> EndedRow:
         started_ms=started_ms,
         draw=_DRAW,
         never_arrived=not started_ms,
+        final=FailureReason.LOST if unsure else None,
     )
 
 
@@ -274,7 +277,7 @@ def decide_return(state: State, command: ReturnLeases, now_ms: int) -> Decision:
             AttemptOutcome.RELEASED,
             None,
             now_ms=now_ms,
-            started_ms=0 if holding is None else holding.started_ms,
+            started_ms=0 if holding is None else _started_ms(state, holding, now_ms),
             draw=_DRAW,
         )
     if not ended or not state.serving:
@@ -283,6 +286,17 @@ def decide_return(state: State, command: ReturnLeases, now_ms: int) -> Decision:
     return Decision(
         events=(AttemptsEnded(now_ms=now_ms, rows=rows),), effects=tuple(settling(state, rows))
     )
+
+
+def _started_ms(state: State, holding: Holding, now_ms: int) -> int:
+    """When a job started, by all that its worker has told: claims wait for the window's end."""
+    record = holding.record
+    holder = state.holders.get(record.incarnation)
+    if not holding.started_ms and holder is not None:
+        for claim in holder.claims or ():
+            if claim.job_id == record.job_id and claim.lease == record.lease and claim.started:
+                return now_ms - claim.running_ms
+    return holding.started_ms
 
 
 def decide_open_session(command: OpenSession, now_ms: int) -> Decision:

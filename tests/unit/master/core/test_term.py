@@ -9,10 +9,11 @@ from tenure.master.core.event import LeasesAdopted
 from tenure.master.core.record import Policy
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.refusal import Reason
-from tenure.protocol.vocabulary import AttemptOutcome, JobState, Verdict
+from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState, Verdict
 from tests.unit.master.core.rig import CONFIG, Rig, held, of_type, report_row, verdicts_of
 
 WINDOW_MS = 3_000
+ONCE = Policy(name="job", at_most_once=True)
 LEASE_MS = CONFIG.lease_ttl_ms + CONFIG.lease_margin_ms
 
 
@@ -411,3 +412,30 @@ def test_lease_order_across_terms(rig: Rig) -> None:
     second = rig.grant_one(2)
     assert (first.lease.seq, second.lease.seq) == (1, 1)
     assert second.lease > first.lease
+
+
+def test_a_worker_that_has_forgotten_an_at_most_once_job_may_have_run_it() -> None:
+    """After an outage longer than a result is offered, nobody knows: the job is not run again."""
+    rig = Rig()
+    rig.open_session(1)
+    job_id = rig.submit_one(ONCE)
+    rig.grant_one()
+    rig.crash()
+    rig.open_session(2, "w1", declare=[])
+    rig.close_window()
+    record = rig.record(job_id)
+    assert (record.state, record.failure_reason) == (JobState.FAILED, FailureReason.LOST)
+
+
+def test_an_at_most_once_job_handed_back_in_the_window_is_not_run_again_if_it_had_started() -> None:
+    """What a worker has declared counts for what it returns before the window's end."""
+    rig = Rig()
+    rig.open_session(1)
+    job_id = rig.submit_one(ONCE)
+    row = rig.grant_one()
+    rig.crash()
+    rig.open_session(2, "w1", declare=[held(row, running_ms=500)])
+    rig.do(commands.ReturnLeases(session_id=2, rows=[row]))
+    rig.close_window()
+    record = rig.record(job_id)
+    assert (record.state, record.failure_reason) == (JobState.FAILED, FailureReason.LOST)
