@@ -19,6 +19,13 @@ def _pause() -> None:
     threading.Event().wait(0.005)
 
 
+async def _wait(seconds: float) -> None:
+    """Lets the loop turn."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    await over.wait()
+
+
 class BadInput(Exception):
     """An error of the application's own."""
 
@@ -32,7 +39,7 @@ def double(number: int) -> int:
 @job(name="double_async")
 async def double_async(number: int) -> int:
     """A coroutine function."""
-    await asyncio.sleep(0)
+    await _wait(0)
     return 2 * number
 
 
@@ -154,7 +161,7 @@ async def stubborn_async(started: str, release: str) -> str:
     Path(started).touch()
     while not Path(release).exists():
         try:
-            await asyncio.sleep(0.005)
+            await _wait(0.005)
         except asyncio.CancelledError:
             continue
     return "late"
