@@ -54,7 +54,8 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
     for record in records:
         due.look_at_job(record)
     holders, holder_mark = state.holder_timers.due(now_ms, command.rows_max)
-    for holder in holders:
+    # A holder that was armed twice comes twice.
+    for holder in {holder.incarnation: holder for holder in holders}.values():
         due.look_at_holder(holder)
     for record in state.finished.due(state.lanes.counts, now_ms, command.rows_max):
         due.purge(record)
@@ -105,8 +106,7 @@ class _Due:
             return
         if holder.deadline_ms <= now_ms:
             for holding in holder.leases.values():
-                # A holder that was armed twice comes twice.
-                self._leases_expired += holding.record.job_id not in self._decided
+                self._leases_expired += 1
                 fault = lost_fault(holder.worker, config.lease_ttl_ms)
                 self._end(holding, AttemptOutcome.LOST, fault, "expired")
             return

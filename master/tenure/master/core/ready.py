@@ -11,6 +11,7 @@ What is picked first among lanes is decided in ``pick`` alone, by the smallest k
 
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
 from typing import Final, TypeAlias
 
 from tenure.master.core.record import JobRecord, Policy
@@ -39,13 +40,15 @@ def order_key(priority: int, ready_ms: int, aging_step_ms: int) -> int:
 class Lane:
     """The jobs of one (tenant, queue, name): how many there are in each state, and who is next."""
 
-    __slots__ = ("counts", "entries", "heap", "name", "queue", "tenant")
+    __slots__ = ("counts", "entries", "front", "heap", "name", "queue", "tenant")
 
     #: By state.
     counts: list[int]
     heap: list[HeapEntry]
     #: Jobs in the heap's segments, those that have left included.
     entries: int
+    #: The (key, ordinal, seq) of the heap's first entry; None: nothing is ready.
+    front: tuple[int, int, int] | None
 
     def __init__(self, tenant: str, queue: str, name: str) -> None:
         self.tenant = tenant
@@ -54,14 +57,15 @@ class Lane:
         self.counts = [0] * (max(JobState) + 1)
         self.heap = []
         self.entries = 0
+        self.front = None
 
     def push(self, key: int, seq: int, records: list[JobRecord]) -> None:
         """Adds PENDING jobs that one event wrote, with one key, in order of their ordinals."""
         self.entries += len(records)
         heappush(self.heap, (key, records[0].ordinal, seq, Segment(key, seq, records)))
 
-    def settle(self) -> bool:
-        """Drops what has left from the front; False if the lane has nothing ready."""
+    def settle(self) -> None:
+        """Drops what has left from the front."""
         heap = self.heap
         while heap:
             key, ordinal, seq, segment = heap[0]
@@ -76,7 +80,6 @@ class Lane:
             heapreplace(heap, (key, head, seq, segment))
         if self.entries > 2 * self.counts[_PENDING] + _GONE_MAX:
             self._compact()
-        return bool(heap)
 
     def _compact(self) -> None:
         kept = [Segment(key, seq, segment.left()) for key, _, seq, segment in self.heap]
@@ -92,7 +95,7 @@ class Lane:
 class Lanes:
     """All lanes of a partition."""
 
-    __slots__ = ("active", "counts", "queues")
+    __slots__ = ("_serial", "active", "counts", "fronts", "queues")
 
     #: (tenant, queue) → name → lane. A lane lives while a job of it is known.
     queues: dict[tuple[str, str], dict[str, Lane]]
@@ -100,8 +103,13 @@ class Lanes:
     active: dict[tuple[str, str, str], Lane]
     #: All jobs, by state.
     counts: list[int]
+    #: A heap of the active lanes by their fronts: (key, ordinal, seq, tie-break, lane). An entry
+    #: that is not its lane's front any more is skipped; the first one always is.
+    fronts: list[tuple[int, int, int, int, Lane]]
 
     def __init__(self) -> None:
+        self._serial = 0
+        self.fronts = []
         self.queues = {}
         self.active = {}
         self.counts = [0] * (max(JobState) + 1)
@@ -134,12 +142,34 @@ class Lanes:
     def push(self, lane: Lane, key: int, seq: int, records: list[JobRecord]) -> None:
         """Makes jobs ready; see ``Lane.push``."""
         lane.push(key, seq, records)
-        self.active.setdefault((lane.tenant, lane.queue, lane.name), lane)
+        self._move_front(lane)
 
     def settle(self, lane: Lane) -> None:
         """Call when jobs have left a lane's ready order."""
-        if not lane.settle():
-            self.active.pop((lane.tenant, lane.queue, lane.name), None)
+        lane.settle()
+        self._move_front(lane)
+
+    def _move_front(self, lane: Lane) -> None:
+        """Keeps up the order of lanes after one has changed."""
+        front = lane.heap[0][:3] if lane.heap else None
+        if front == lane.front:
+            return
+        active, fronts = self.active, self.fronts
+        if front is None:
+            del active[lane.tenant, lane.queue, lane.name]
+        elif lane.front is None:
+            active[lane.tenant, lane.queue, lane.name] = lane
+        lane.front = front
+        if front is not None:
+            self._serial += 1
+            heappush(fronts, (*front, self._serial, lane))
+        while fronts and fronts[0][:3] != fronts[0][4].front:
+            heappop(fronts)
+        if len(fronts) > 2 * len(active) + _GONE_MAX:
+            current = [(lane.front, lane) for lane in active.values()]
+            fronts[:] = [(*at, index, lane) for index, (at, lane) in enumerate(current) if at]
+            heapify(fronts)
+            self._serial = len(fronts)
 
     def forget_if_empty(self, lane: Lane) -> None:
         """Drops a lane whose last job is gone."""
@@ -149,7 +179,12 @@ class Lanes:
         del names[lane.name]
         if not names:
             del self.queues[lane.tenant, lane.queue]
-        self.active.pop((lane.tenant, lane.queue, lane.name), None)
+
+
+#: (key, ordinal, seq, tie-break, lane, segment, position in it, index in the lane's heap). Without
+#: a segment it is a lane to be entered, and the index is into the lanes' fronts; a segment that was
+#: looked at before has index -1.
+_Step: TypeAlias = tuple[int, int, int, int, Lane, Segment | None, int, int]
 
 
 def pick(
@@ -157,8 +192,9 @@ def pick(
 ) -> Iterator[tuple[Lane, list[JobRecord]]]:
     """Yields eligible jobs in exact order of their keys, as runs out of one lane; changes nothing.
 
-    It walks the lanes' heaps best first: a heap's entry is looked at only when its parent was. A
-    segment was written by one event, so all of it has committed or nothing.
+    It walks the heap of lanes and the lanes' heaps best first: an entry is looked at only when its
+    parent was, so the cost is that of what is taken. A segment was written by one event, so all of
+    it has committed or nothing.
 
     Args:
         lanes: Where the jobs are.
@@ -166,38 +202,59 @@ def pick(
             that it answered 0 for is not asked about again.
         committed_seq: Only jobs last written at or before this are eligible.
     """
-    frontier: list[tuple[int, int, int, Lane, Segment, int, int]] = []
-    for lane in lanes.active.values():
-        if wants(lane):
-            key, ordinal, seq, segment = lane.heap[0]
-            frontier.append((key, ordinal, seq, lane, segment, segment.next, 0))
-    heapify(frontier)
+    ties = count()
+    frontier: list[_Step] = []
+
+    def see_lane(node: int) -> None:
+        if node < len(lanes.fronts):
+            key, ordinal, seq, _, lane = lanes.fronts[node]
+            heappush(frontier, (key, ordinal, seq, next(ties), lane, None, 0, node))
+
+    def see_segment(lane: Lane, node: int) -> None:
+        if node < len(lane.heap):
+            key, ordinal, seq, segment = lane.heap[node]
+            step = (key, ordinal, seq, next(ties), lane, segment, segment.next, node)
+            heappush(frontier, step)
+
+    entered: set[Lane] = set()
+    see_lane(0)
     while frontier:
-        key, _, seq, lane, segment, position, node = heappop(frontier)
+        key, ordinal, seq, _, lane, segment, position, node = heappop(frontier)
+        if segment is None:
+            see_lane(2 * node + 1)
+            see_lane(2 * node + 2)
+            if lane.front == (key, ordinal, seq) and lane not in entered and wants(lane):
+                entered.add(lane)
+                see_segment(lane, 0)
+            continue
         limit = wants(lane)
         if not limit:
             continue
         if node >= 0:
-            for child in (2 * node + 1, 2 * node + 2):
-                if child < len(lane.heap):
-                    below, ordinal, at_seq, other = lane.heap[child]
-                    heappush(frontier, (below, ordinal, at_seq, lane, other, other.next, child))
+            see_segment(lane, 2 * node + 1)
+            see_segment(lane, 2 * node + 2)
         if seq > committed_seq:
             continue
         # Inside a segment the key is the same, so only ordinals decide who comes first.
         bound = frontier[0][1] if frontier and frontier[0][0] == key else _CLASS
-        records = segment.records
-        run: list[JobRecord] = []
-        end = len(records)
-        while position < end:
-            record = records[position]
-            if record.seq == seq:
-                if record.ordinal > bound or len(run) == limit:
-                    break
-                run.append(record)
-            position += 1
+        run, position = _run(segment, position, bound, limit)
         if run:
             yield lane, run
-        if position < end:
-            head = records[position].ordinal
-            heappush(frontier, (key, head, seq, lane, segment, position, -1))
+        if position < len(segment.records):
+            head = segment.records[position].ordinal
+            heappush(frontier, (key, head, seq, next(ties), lane, segment, position, -1))
+
+
+def _run(segment: Segment, position: int, bound: int, limit: int) -> tuple[list[JobRecord], int]:
+    """Up to ``limit`` jobs from a position on with ordinals up to ``bound``, and where they end."""
+    records, seq = segment.records, segment.seq
+    run: list[JobRecord] = []
+    end = len(records)
+    while position < end:
+        record = records[position]
+        if record.seq == seq:
+            if record.ordinal > bound or len(run) == limit:
+                break
+            run.append(record)
+        position += 1
+    return run, position

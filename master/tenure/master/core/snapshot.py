@@ -55,8 +55,8 @@ class SnapshotCursor:
             rows += state.tombstones.rows(prefix)
             # A bucket holds whatever ids clients have minted in its span.
             while len(rows) >= self._rows_max:
-                part, rows = rows[:_TOMBSTONES_MAX], rows[_TOMBSTONES_MAX:]
-                yield ["tombstones", part]
+                yield ["tombstones", rows[:_TOMBSTONES_MAX]]
+                rows = rows[_TOMBSTONES_MAX:]
         if rows:
             yield ["tombstones", rows]
 

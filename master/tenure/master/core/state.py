@@ -121,9 +121,13 @@ class State:
         """Empties what is derived."""
         self.lanes = Lanes()
         self.finished = Finished(self.config.retention)
-        self.timers: Timers[JobRecord] = Timers(self.due_ms, attrgetter("job_id"))
+        self.timers: Timers[JobRecord] = Timers(
+            self.due_ms, attrgetter("job_id"), lambda: len(self.jobs)
+        )
         self.holder_timers: Timers[Holder] = Timers(
-            lambda holder: holder.check_ms or None, attrgetter("incarnation")
+            lambda holder: holder.check_ms or None,
+            attrgetter("incarnation"),
+            lambda: len(self.holders),
         )
         #: Payloads, results and errors, all together.
         self.stored_bytes = 0

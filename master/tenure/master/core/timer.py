@@ -11,22 +11,33 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: Entries are thinned out when there are this many more of them than after the last time.
+#: Entries are thinned out when there are this many more of them than twice the things.
 _SLACK = 1_024
 
 
 class Timers(Generic[T]):
     """A heap of (due, tie-break, thing); ties fall in the order in which they were armed."""
 
-    __slots__ = ("_due_ms", "_heap", "_name", "_serial", "_thinned")
+    __slots__ = ("_due_ms", "_heap", "_name", "_serial", "_things")
 
-    def __init__(self, due_ms: Callable[[T], int | None], name: Callable[[T], str]) -> None:
-        """``due_ms`` says when a thing wants to be looked at next (None: never), ``name`` who."""
+    def __init__(
+        self,
+        due_ms: Callable[[T], int | None],
+        name: Callable[[T], str],
+        things: Callable[[], int],
+    ) -> None:
+        """Makes an empty heap.
+
+        Args:
+            due_ms: When a thing wants to be looked at next; None: never.
+            name: What tells a thing from others.
+            things: How many things there are, armed or not.
+        """
         self._due_ms = due_ms
         self._name = name
+        self._things = things
         self._heap: list[tuple[int, int, T]] = []
         self._serial = 0
-        self._thinned = 0
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -41,7 +52,7 @@ class Timers(Generic[T]):
         """Sees to it that the thing is looked at then."""
         self._serial += 1
         heappush(self._heap, (due_ms, self._serial, thing))
-        if len(self._heap) > 2 * self._thinned + _SLACK:
+        if len(self._heap) > 2 * self._things() + _SLACK:
             self._thin_out()
 
     def next_ms(self) -> int | None:
@@ -79,13 +90,12 @@ class Timers(Generic[T]):
 
     def _thin_out(self) -> None:
         """Drops entries of things that want nothing, or that have an earlier one."""
-        kept: list[tuple[int, int, T]] = []
-        seen: set[str] = set()
-        for due, serial, thing in sorted(self._heap, key=lambda entry: entry[:2]):
+        earliest: dict[str, tuple[int, int, T]] = {}
+        for entry in self._heap:
+            due, serial, thing = entry
             name = self._name(thing)
-            if name not in seen and self._due_ms(thing) is not None:
-                seen.add(name)
-                kept.append((due, serial, thing))
-        self._heap = kept
-        self._thinned = len(kept)
-        heapify(kept)
+            known = earliest.get(name)
+            if known is None or (due, serial) < known[:2]:
+                earliest[name] = entry
+        self._heap = [e for e in earliest.values() if self._due_ms(e[2]) is not None]
+        heapify(self._heap)

@@ -74,6 +74,14 @@ def _audit_ready(state: State) -> None:
             active = state.lanes.active.get((lane.tenant, lane.queue, lane.name))
             assert (active is lane) == bool(lane.counts[JobState.PENDING])
             ready += _audit_lane(state, lane)
+    for name, lane in state.lanes.active.items():
+        assert name == (lane.tenant, lane.queue, lane.name)
+    fronts = state.lanes.fronts
+    for index, entry in enumerate(fronts):
+        assert not index or fronts[(index - 1) // 2][:4] < entry[:4]
+    current = {(*lane.front, lane) for lane in state.lanes.active.values() if lane.front}
+    assert current <= {(key, ordinal, seq, lane) for key, ordinal, seq, _, lane in fronts}
+    assert not fronts or fronts[0][:3] == fronts[0][4].front
     pending = [r for r in state.jobs.values() if r.state is JobState.PENDING]
     assert sorted(r.ordinal for r in ready) == [r.ordinal for r in pending]
 
@@ -95,6 +103,7 @@ def _audit_lane(state: State, lane: Lane) -> list[JobRecord]:
             assert key == order_key(record.priority, record.ready_ms, step)
             assert ordinal <= record.ordinal
             ready.append(record)
+    assert lane.front == (lane.heap[0][:3] if lane.heap else None)
     if lane.heap:
         _, ordinal, seq, segment = lane.heap[0]
         head = segment.records[segment.next]
@@ -189,6 +198,7 @@ def dump(state: State) -> list[object]:
         lanes,
         list(state.lanes.active),
         state.lanes.counts[:],
+        [(*entry[:4], entry[4].front) for entry in state.lanes.fronts],
         shelves,
         timers,
         checks,

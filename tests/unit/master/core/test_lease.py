@@ -120,6 +120,24 @@ def test_old_lease_in_heartbeat_does_not_renew_the_new_one(rig: Rig) -> None:
     assert rig.record(job_id).lease == new.lease
 
 
+def test_old_lease_of_the_same_worker(rig: Rig) -> None:
+    """A worker that still lists its expired lease loses that one, and proves nothing of the new."""
+    (job_id,) = rig.submit(1)
+    old = rig.grant_one()
+    rig.pass_time(LEASE_MS)
+    rig.pass_time(2_000)
+    rig.renew(1, 1)
+    new = rig.grant_one()
+    (revoke,) = of_type(rig.renew(1, 1, held(old)).effects, SendRevokes)
+    assert revoke.rows == [tuple(old)]
+    assert rig.record(job_id).lease == new.lease
+    holding = rig.partition.holding_of(job_id)
+    assert holding is not None
+    assert not holding.started_ms
+    rig.renew(1, 2, held(old))
+    assert rig.record(job_id).outcome is AttemptOutcome.RELEASED
+
+
 def test_verdict_in_flight_is_no_revoke(rig: Rig) -> None:
     """A reported lease that is still in the set, because its verdict travels, is let alone."""
     rig.submit(2)

@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Any, TypeVar, get_args
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -679,13 +680,14 @@ class PartitionMachine(RuleBasedStateMachine):
         self._compare(self._replayed(self.journal))
 
 
+@pytest.mark.timeout(300)
 def test_machine() -> None:
     """At least 200 examples of 50 steps; every rule, event, verdict and state occurs."""
     SEEN.clear()
     run_machine(
         PartitionMachine,
         settings=settings(
-            max_examples=300,
+            max_examples=250,
             stateful_step_count=60,
             deadline=None,
             derandomize=True,
