@@ -31,7 +31,8 @@ class TestRuns:
             assert [msgspec.msgpack.decode(result.result) for result in results] == [
                 2 * number for number in range(20)
             ]
-            assert all(pool.kinds(job) == [STARTED, ENDED] for job in jobs)
+            # A start is news only as long as the end is not.
+            assert all(pool.kinds(job) in ([ENDED], [STARTED, ENDED]) for job in jobs)
 
     @pytest.mark.parametrize("name", ["who", "who_in_child"])
     def test_context_names_the_attempt(self, name: str) -> None:
@@ -65,7 +66,7 @@ class TestRuns:
             assert not second.claimed
             release.touch()
             pool.until(lambda: ENDED in pool.kinds(third))
-            order = [job for kind, job in pool.facts if kind is STARTED]
+            order = [job for kind, job in pool.facts if kind is ENDED]
             assert order == [first, second, third]
 
     def test_withdrawn_job_does_not_run(self, tmp_path: Path) -> None:
