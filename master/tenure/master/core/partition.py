@@ -7,7 +7,7 @@
 ```
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, assert_never
 
 from tenure.master.core import command as commands
@@ -166,9 +166,14 @@ class Partition:
 
     def finish_replay(self) -> None:
         """Rebuilds what is derived; from here on every event keeps it up."""
-        state = self._state
-        term.find_holders(state)
-        rebuild(state)
+        for _ in self.finish_replay_in_steps():
+            pass
+
+    def finish_replay_in_steps(self) -> Iterator[None]:
+        """As ``finish_replay``, with pauses between its steps; done when it is exhausted."""
+        term.find_holders(self._state)
+        yield
+        yield from rebuild(self._state)
 
     # Time.
 

@@ -1,6 +1,8 @@
 """Rebuilds what is derived from the records, after a replay."""
 
+from collections.abc import Iterator
 from itertools import groupby
+from typing import Final
 
 from tenure.master.core.ready import Lane, order_key
 from tenure.master.core.record import JobRecord
@@ -8,16 +10,49 @@ from tenure.master.core.state import State, footprint
 from tenure.master.core.transition import TERMINAL
 from tenure.protocol.vocabulary import JobState
 
+#: Records looked at between two steps: a few tens of milliseconds.
+_STEP_ROWS: Final = 4_096
 
-def rebuild(state: State) -> None:
-    """Derives everything anew and begins to keep it up. Holders must have been found before."""
+
+def rebuild(state: State) -> Iterator[None]:
+    """Derives everything anew and begins to keep it up. Holders must have been found before.
+
+    It takes seconds with a million jobs, so it comes in steps: between them the caller may do
+    something else, but must leave the state alone. Done when the iterator is exhausted.
+    """
     records = sorted(state.jobs.values(), key=lambda record: record.ordinal)
+    yield
     state.jobs = {record.job_id: record for record in records}
     state.reset_derived()
-    state.live = True
-    lanes = state.lanes
+    yield
     ready: dict[Lane, list[JobRecord]] = {}
     finished: list[JobRecord] = []
+    for start in range(0, len(records), _STEP_ROWS):
+        _sort_in(state, records[start : start + _STEP_ROWS], ready, finished)
+        yield
+    yield from _rebuild_lanes(state, ready)
+    finished.sort(key=lambda record: (record.ended_ms, record.seq, record.ordinal))
+    yield
+    ends = groupby(finished, key=lambda record: (record.state, record.ended_ms, record.seq))
+    rows = 0
+    for (job_state, ended_ms, seq), run in ends:
+        ended = list(run)
+        state.finished.push(job_state, ended_ms, seq, ended)
+        rows += len(ended)
+        if rows >= _STEP_ROWS:
+            rows = 0
+            yield
+    state.live = True
+
+
+def _sort_in(
+    state: State,
+    records: list[JobRecord],
+    ready: dict[Lane, list[JobRecord]],
+    finished: list[JobRecord],
+) -> None:
+    """Counts some records, arms their timers, and says which orders they belong to."""
+    lanes = state.lanes
     for record in records:
         lane = lanes.of(record.policy)
         lane.counts[record.state] += 1
@@ -28,19 +63,21 @@ def rebuild(state: State) -> None:
         elif record.state in TERMINAL:
             finished.append(record)
         state.timers.arm(record)
+
+
+def _rebuild_lanes(state: State, ready: dict[Lane, list[JobRecord]]) -> Iterator[None]:
+    """Jobs that one event made ready under one key become one segment, as they were."""
     aging_step_ms = state.config.aging_step_ms
+
+    def place(record: JobRecord) -> tuple[int, int]:
+        return record.seq, order_key(record.priority, record.ready_ms, aging_step_ms)
+
+    rows = 0
     for lane, waiting in ready.items():
-        # Jobs that one event made ready under one key are one segment, as they were.
-        for (seq, key), run in groupby(
-            waiting,
-            key=lambda record: (
-                record.seq,
-                order_key(record.priority, record.ready_ms, aging_step_ms),
-            ),
-        ):
-            lanes.push(lane, key, seq, list(run))
-    finished.sort(key=lambda record: (record.ended_ms, record.seq, record.ordinal))
-    for (job_state, ended_ms, seq), run in groupby(
-        finished, key=lambda record: (record.state, record.ended_ms, record.seq)
-    ):
-        state.finished.push(job_state, ended_ms, seq, list(run))
+        for (seq, key), run in groupby(waiting, key=place):
+            segment = list(run)
+            state.lanes.push(lane, key, seq, segment)
+            rows += len(segment)
+            if rows >= _STEP_ROWS:
+                rows = 0
+                yield

@@ -61,7 +61,8 @@ async def recover(journal: Journal, config: PartitionConfig) -> Recovered:
             replayed += 1
             if replayed % _EVENTS_A_TURN == 0:
                 await asyncio.sleep(0)
-    partition.finish_replay()
+    for _ in partition.finish_replay_in_steps():
+        await asyncio.sleep(0)
     if chain.next_seq is None:
         chain.next_seq = partition.next_seq
     return Recovered(partition, chain, isinstance(last, TermClosed))
