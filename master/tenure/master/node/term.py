@@ -24,7 +24,9 @@ from tenure.master.core.command import (
     OpenSession,
     OpenTerm,
     PushDeadlines,
+    ReportAttempts,
     RestartLeases,
+    SubmitJobs,
 )
 from tenure.master.core.effect import (
     Announce,
@@ -55,6 +57,8 @@ from tenure.protocol.refusal import Reason, Refusal
 Answer = Callable[[Reply | TenureError], None]
 
 _COMMANDS_A_TURN: Final = 64
+#: A turn of that many rows takes some tens of milliseconds, in which nothing else is heard.
+_ROWS_A_TURN: Final = 4_096
 _TIMER_ROWS: Final = 512
 _GRANTS_A_TURN: Final = 512
 _WINDOW_MS: Final = 2_500
@@ -325,8 +329,13 @@ class Term:
     def _turn(self) -> None:
         now_ms = self.clock.now_ms()
         inbox = self._inbox
+        rows = 0
         for _ in range(min(len(inbox), _COMMANDS_A_TURN)):
+            if rows >= _ROWS_A_TURN:
+                break
             command, answer = inbox.popleft()
+            if isinstance(command, SubmitJobs | ReportAttempts):
+                rows += len(command.rows)
             if self.gate.full and answer is not _ignore:
                 answer(self.store_full())
             else:

@@ -222,3 +222,20 @@ def test_a_full_store_gets_no_more_grants() -> None:
             assert granted(rig.heard(link))[:3] == jobs
 
     run_virtual(main)
+
+
+def test_a_turn_takes_so_many_rows_and_no_more() -> None:
+    """A crowd of large batches does not keep heartbeats and keepalives from the loop."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            for _ in range(20):
+                rig.submit(count=1_000)
+            rig.term._turn()
+            assert 0 < rig.partition.stats().jobs <= 8_000
+            await rig.commit()
+            for _ in range(20):
+                await rig.commit()
+            assert rig.partition.stats().jobs == 20_000
+
+    run_virtual(main)
