@@ -89,6 +89,7 @@ def test_delayed_jobs_never_start_early(delays: list[int]) -> None:
     while len(started) < len(due):
         for job_id in [row.job_id for row in rig.grant(1, 100)]:
             started[job_id] = rig.now_ms
+        rig.accept(1, 1_000)
         upcoming = rig.partition.next_timer_ms()
         if upcoming is None:
             break
