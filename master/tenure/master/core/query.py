@@ -1,5 +1,6 @@
 """What people and the node want to know about a partition; reads only."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -100,15 +101,23 @@ def list_jobs(
     found: list[JobRecord] = []
     # The scan ends early when all that match were seen: a rare state costs no full scan.
     left = sum(counts(state, wanted).values())
-    for record in reversed(state.jobs.values()):
+    for record in _newest_first(state, before_ordinal):
         if not left or len(found) >= limit:
             break
-        if not _matches(record, wanted):
-            continue
-        left -= 1
-        if before_ordinal is None or record.ordinal < before_ordinal:
+        if _matches(record, wanted):
+            left -= 1
             found.append(record)
     return found
+
+
+def _newest_first(state: State, before_ordinal: int | None) -> Iterator[JobRecord]:
+    jobs = state.jobs
+    if before_ordinal is None:
+        return reversed(jobs.values())
+    # Deep pages are found, not walked to: copying a million references takes milliseconds.
+    job_ids = list(jobs)
+    end = bisect_left(job_ids, before_ordinal, key=lambda job_id: jobs[job_id].ordinal)
+    return (jobs[job_ids[index]] for index in range(end - 1, -1, -1))
 
 
 def _matches(record: JobRecord, wanted: Filter) -> bool:
