@@ -118,13 +118,17 @@ class ExecutorPool:
             self._processes.tell(job, frame.Lease(job.expires_ms, job.revoked))
 
     def take_facts(self) -> list[Fact]:
-        facts = self._outbox.take()
-        for kind, job in facts:
-            if kind is not FactKind.STARTED or not job.terms.timeout_ms or job.result is not None:
-                continue
-            if job.started_ms is not None:
-                due_ms = job.started_ms + job.terms.timeout_ms
-                self._alarm(due_ms, job, AttemptOutcome.TIMED_OUT)
+        facts: list[Fact] = []
+        for fact in self._outbox.take():
+            kind, job = fact
+            if kind is FactKind.STARTED:
+                if job.result is not None:
+                    # It has ended meanwhile, and its result says that it had started.
+                    continue
+                if job.terms.timeout_ms and job.started_ms is not None:
+                    due_ms = job.started_ms + job.terms.timeout_ms
+                    self._alarm(due_ms, job, AttemptOutcome.TIMED_OUT)
+            facts.append(fact)
         return facts
 
     def tick(self, now_ms: int) -> None:
