@@ -40,6 +40,8 @@ BARE_TASKS = frozenset(
     {
         # Holds the group of a client's background tasks: its user enters no `async with` of ours.
         "client/tenure/client/scope.py",
+        # One task a user's job, which reports its own end: a group's callbacks cost as much as it.
+        "worker/tenure/worker/executor/coroutine.py",
     }
 )
 #: "path": real time has to pass there, and no event tells when it has.

@@ -31,7 +31,6 @@ class CoroutineExecutor:
         self._woken = False
         self._tasks: dict[HeldJob, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tenure-async-jobs", daemon=True)
@@ -80,13 +79,13 @@ class CoroutineExecutor:
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            self._loop = asyncio.get_running_loop()
-            self._group = group
-            self._ready.set()
-            await self._closing.wait()
-            for job in list(self._tasks):
-                self._cancel(job)
+        self._loop = asyncio.get_running_loop()
+        self._ready.set()
+        await self._closing.wait()
+        for job in list(self._tasks):
+            self._cancel(job)
+        while running := [task for task in self._tasks.values() if not task.done()]:
+            await asyncio.wait(running)
 
     def _turn(self) -> None:
         self.turns += 1
@@ -100,10 +99,11 @@ class CoroutineExecutor:
         """Begins this job, or the next one that still wants to begin."""
         stage = self._stage
         while job is not None:
-            if self._group is not None and stage.begin(job):
-                # A context of its own, so that nothing leaks from one job into the next.
+            if self._loop is not None and stage.begin(job):
+                # A context of its own, so that nothing leaks from one job into the next. No group:
+                # a job's task reports its own end, and its callbacks cost as much as the job.
                 context = contextvars.Context()
-                self._tasks[job] = self._group.create_task(self._work(job), context=context)
+                self._tasks[job] = self._loop.create_task(self._work(job), context=context)
                 return
             job = stage.next()
 
