@@ -41,17 +41,15 @@ class JobContext:
         id: The job's id.
         name: The job's name.
         attempt: 1 for the first attempt of a run.
-        fence: The lease's fixed-width text. It rises with each lease of the job, whichever master
-            granted it: store it with what you write, and refuse writes that carry a lower one.
     """
 
     __slots__ = (
         "_deadline_ms",
         "_is_cancelled",
         "_is_lost",
+        "_lease",
         "_on_progress",
         "attempt",
-        "fence",
         "id",
         "name",
     )
@@ -62,7 +60,7 @@ class JobContext:
         id: str,
         name: str,
         attempt: int,
-        fence: str,
+        lease: Lease,
         deadline_ms: int | None = None,
         on_progress: Callable[[float], None] = _ignore,
         is_cancelled: Callable[[], bool] = _never,
@@ -74,7 +72,7 @@ class JobContext:
             id: The job's id.
             name: The job's name.
             attempt: 1 for the first attempt of a run.
-            fence: The lease's fence text.
+            lease: The lease under which the attempt runs.
             deadline_ms: When the attempt must have ended, milliseconds since the Unix epoch.
             on_progress: Takes a percentage; called in the thread that runs the job.
             is_cancelled: Whether someone has cancelled the job.
@@ -83,11 +81,18 @@ class JobContext:
         self.id = id
         self.name = name
         self.attempt = attempt
-        self.fence = fence
+        self._lease = lease
         self._deadline_ms = deadline_ms
         self._on_progress = on_progress
         self._is_cancelled = is_cancelled
         self._is_lost = is_lost
+
+    @property
+    def fence(self) -> str:
+        """The lease's fixed-width text. It rises with each lease of the job, whichever master
+        granted it: store it with what you write, and refuse writes that carry a lower one.
+        """
+        return self._lease.fence
 
     @property
     def deadline(self) -> datetime | None:
@@ -139,7 +144,7 @@ class JobContext:
             raise Cancelled(self.id)
 
 
-_INERT: Final = JobContext(id="", name="", attempt=1, fence=Lease(NO_TOKEN, 0, 0).fence)
+_INERT: Final = JobContext(id="", name="", attempt=1, lease=Lease(NO_TOKEN, 0, 0))
 _current: Final[ContextVar[JobContext]] = ContextVar("tenure_current_job", default=_INERT)
 
 

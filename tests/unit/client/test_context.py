@@ -15,7 +15,7 @@ from tenure.protocol.fence import Lease, Token, parse_fence
 def context(**settings: object) -> JobContext:
     """A context with some settings."""
     lease = Lease(Token(1, 2), 3, 0)
-    values = {"id": "i", "name": "app.n", "attempt": 2, "fence": lease.fence, **settings}
+    values = {"id": "i", "name": "app.n", "attempt": 2, "lease": lease, **settings}
     return JobContext(**values)  # type: ignore[arg-type]
 
 

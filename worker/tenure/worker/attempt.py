@@ -80,7 +80,7 @@ def context_of(
         id=job.job_id,
         name=job.terms.name,
         attempt=job.attempt,
-        fence=job.lease.fence,
+        lease=job.lease,
         deadline_ms=deadline_ms,
         on_progress=on_progress or job.report_progress,
         is_cancelled=job.is_cancelled,
