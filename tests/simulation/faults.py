@@ -87,6 +87,13 @@ async def lose_answers(cluster: SimCluster, rng: Random) -> None:
         store.link.lose(*rng.choices((Fate.APPLIED, Fate.NOT_APPLIED), k=rng.randint(1, 4)))
 
 
+async def fill_store(cluster: SimCluster, rng: Random) -> None:
+    """Faults 43, 45: the store has no space for a while, for nobody."""
+    cluster.store.full = True
+    await elapse(rng.uniform(0.5, 15))
+    cluster.store.full = False
+
+
 async def cut_worker(cluster: SimCluster, rng: Random) -> None:
     """Faults 29, 30: a worker is cut from the leader, one way or both."""
     master, worker = _leader(cluster, rng).host, _worker(cluster, rng).host
@@ -131,10 +138,50 @@ FAULTS: Final[tuple[Fault, ...]] = (
     freeze_worker,
     cut_store,
     lose_answers,
+    fill_store,
     cut_worker,
     reset_storm,
     lossy_links,
 )
+
+
+def lose_master(cluster: SimCluster, rng: Random) -> None:
+    """The leader dies and stays dead."""
+    _leader(cluster, rng).kill()
+
+
+def wedge_master(cluster: SimCluster, rng: Random) -> None:
+    """The leader stands still for good: it takes connections and answers nothing."""
+    _leader(cluster, rng).freeze()
+
+
+def cut_store_for_good(cluster: SimCluster, rng: Random) -> None:
+    """The leader stays cut from the store, one way or both."""
+    store = _leader(cluster, rng).store
+    if store is not None:
+        ways = rng.choice(((True, False), (False, True), (True, True)))
+        store.link.requests_cut, store.link.replies_cut = ways
+
+
+def lose_worker(cluster: SimCluster, rng: Random) -> None:
+    """A worker dies and stays dead."""
+    _worker(cluster, rng).kill()
+
+
+def cut_worker_for_good(cluster: SimCluster, rng: Random) -> None:
+    """A worker stays cut from the leader, one way or both; another one still reaches it."""
+    master, worker = _leader(cluster, rng).host, _worker(cluster, rng).host
+    for source, target in rng.choice(_ways(master, worker)):
+        cluster.network.cut(source, target)
+
+
+#: Faults of a minority that do not end.
+LASTING: Final = (lose_master, wedge_master, cut_store_for_good, lose_worker, cut_worker_for_good)
+
+
+def _ways(one: str, other: str) -> list[list[tuple[str, str]]]:
+    """Which links to cut between two nodes: one, the other, or both."""
+    return [[(one, other)], [(other, one)], [(one, other), (other, one)]]
 
 
 def _leader(cluster: SimCluster, rng: Random) -> SimMaster:
