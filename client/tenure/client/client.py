@@ -1,6 +1,7 @@
 """``AsyncClient``: submit jobs, wait for them, look at them, stop them."""
 
 import asyncio
+import contextvars
 import heapq
 import os
 import random
@@ -207,35 +208,34 @@ class AsyncClient:
 
         A job that ended FAILED or CANCELLED is yielded too, and its ``result()`` raises.
         """
-        done: deque[tuple[AsyncJobHandle[R], ResultFuture]] = deque()
+        done: deque[ResultFuture] = deque()
         some = asyncio.Event()
 
-        def notify(handle: AsyncJobHandle[R]) -> Callable[[ResultFuture], None]:
-            def arrived(future: ResultFuture) -> None:
-                done.append((handle, future))
-                some.set()
-
-            return arrived
+        def arrived(future: ResultFuture) -> None:
+            done.append(future)
+            some.set()
 
         core = await self._ready()
-        waiting: dict[ResultFuture, str] = {}
+        waiting: dict[ResultFuture, AsyncJobHandle[R]] = {}
+        # One for all: each callback would copy it otherwise.
+        context = contextvars.copy_context()
         try:
             for handle in handles:
                 future = core.waiter.lane(handle.id).expect(handle.id)
-                waiting[future] = handle.id
-                future.add_done_callback(notify(handle))
+                waiting[future] = handle
+                future.add_done_callback(arrived, context=context)
             while waiting:
                 while done:
-                    handle, future = done.popleft()
-                    del waiting[future]
+                    future = done.popleft()
+                    handle = waiting.pop(future)
                     handle.take(future.result())
                     yield handle
                 if waiting:
                     some.clear()
                     await some.wait()
         finally:
-            for future, job_id in waiting.items():
-                core.waiter.lane(job_id).forget(job_id, future)
+            for future, handle in waiting.items():
+                core.waiter.lane(handle.id).forget(handle.id, future)
 
     async def wait_for_result(self, job_id: str) -> jobs_pb2.JobResult:
         """The final state of a job as the master sends it. Waits as long as it takes."""

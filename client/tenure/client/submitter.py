@@ -170,7 +170,7 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         rows: list[Row] = []
         # The messages live in the rows for as long as the table does, so no id is used twice.
         table: dict[int, int] = {}
-        specs: list[jobs_pb2.JobSpec] = []
+        add = request.jobs.add
         size = 0
         now_ms = self.router.topology.cluster_ms(self._loop.time())
         while waiting and len(rows) < limits.BATCH_JOBS_MAX:
@@ -193,10 +193,13 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
                 row.job_id = mint(self.partition, now_ms, self._rng.getrandbits(62))
             size += grows
             rows.append(row)
-            specs.append(
-                jobs_pb2.JobSpec(job_id=row.job_id, options=index, payload=row.payload, key=row.key)
-            )
-        request.jobs.extend(specs)
+            # In place: a message built apart would be copied.
+            spec = add()
+            spec.job_id = row.job_id
+            spec.options = index
+            spec.payload = row.payload
+            if row.key:
+                spec.key = row.key
         return rows
 
     def receive(self, message: jobs_pb2.StreamSubmitsResponse) -> None:
