@@ -66,6 +66,8 @@ class Keeper:
         self._renewed_ms = sent_ms
         self._turns = -1
         self._frozen = False
+        #: Keepalives stopped because of this process, not because of the store.
+        self._withheld = False
         self._doubt_ms = 0
         self.kept: Kept | None = None
 
@@ -133,16 +135,31 @@ class Keeper:
         if self.kept is not None and self._validity.holds():
             self.kept.resume(gap_ms)
 
+    async def _look_for_loss(self) -> None:
+        """Notices that another may lead by now: asks, and prolongs nothing."""
+        try:
+            await self._office.verify()
+        except StoreUnavailable:
+            return
+        finally:
+            self._ticked_ms = self._clock.boot_ms()
+
     async def _renew(self) -> None:
         turns = self.kept.turns() if self.kept is not None else self._turns + 1
         stuck = self.kept is not None and self.kept.stuck_ms() > _STUCK_MS_MAX
-        if (turns == self._turns or stuck) and not self._frozen:
+        wedged = turns == self._turns or stuck
+        # Frozen because the store was away, a batch is stuck for that very reason: renew.
+        if wedged and (self._withheld or not self._frozen):
+            self._withheld = True
             _log.warning(
                 "Not renewing the office: %s",
                 "a batch is stuck" if stuck else "the owner loop does not turn",
                 extra={"action": "withhold_keepalive"},
             )
+            if self._frozen:
+                await self._look_for_loss()
             return
+        self._withheld = False
         try:
             if self._frozen:
                 # A keepalive whose answer is lost would keep the office from everyone, for good, if
