@@ -108,8 +108,6 @@ class JobApi:
             if setting.home != home:
                 raise _foreign(f"options[{index}].queue", home, setting.home)
         term = self._roster.term(home)
-        if term.gate.full:
-            raise term.store_full()
         rows = []
         for index, job in enumerate(jobs):
             job_id = job.job_id
@@ -126,11 +124,14 @@ class JobApi:
                     f"jobs[{index}].key", f"it is longer than {limits.KEY_CHARS_MAX} characters"
                 )
             rows.append(SubmitRow(JobId(job_id), job.options, job.payload, job.key))
-        return term, SubmitJobs(
+        command = SubmitJobs(
             settings=[setting.core for setting in settings],
             rows=rows,
             all_or_nothing=request.all_or_nothing,
         )
+        if term.gate.full:
+            raise term.no_space(command)
+        return term, command
 
     # Reads.
 

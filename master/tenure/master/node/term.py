@@ -150,6 +150,9 @@ class Term:
     def turns(self) -> int:
         """How often the owner loop has turned; asking makes it turn once more."""
         self._wake.set()
+        if not self.open or self.closing:
+            # The loop does not run yet, or no more; what is awaited is a commit.
+            self._turns += 1
         return self._turns
 
     def stuck_ms(self) -> int:
@@ -213,8 +216,16 @@ class Term:
         self.post(command, answer)
         return await future
 
-    def store_full(self) -> TenureError:
-        """The refusal of new work while the store has no space."""
+    def no_space(self, command: Command) -> TenureError:
+        """The answer to a command while the store has no space.
+
+        New work is refused. What is known already may be in the batch that is held, and is not
+        called refused: it may commit yet.
+        """
+        if isinstance(command, SubmitJobs) and any(
+            self.partition.get(row.job_id) is not None for row in command.rows
+        ):
+            return self._unknown("its store has no space left")
         return Unavailable(
             f"expected partition {self.number} to take the call, but its store has no space left; "
             "free space on its disk (or raise etcd's quota), then try again",
@@ -307,16 +318,19 @@ class Term:
         self._answer_unknown("its store has no space left")
 
     def _answer_unknown(self, why: str) -> None:
-        unknown = Unavailable(
+        unknown = self._unknown(why)
+        answers = list(self._applied_answers.values())
+        self._applied_answers.clear()
+        for answer in answers:
+            answer(unknown)
+
+    def _unknown(self, why: str) -> TenureError:
+        return Unavailable(
             f"expected partition {self.number} to commit the call, but {why}; send it again: the "
             "same job id is the same job",
             reason=Reason.OUTCOME_UNKNOWN,
             metadata={"partition": str(self.number)},
         )
-        answers = list(self._applied_answers.values())
-        self._applied_answers.clear()
-        for answer in answers:
-            answer(unknown)
 
     def _turn_away(self, error: TenureError) -> None:
         """Tells all who wait to see something that it will not be shown here."""
@@ -337,7 +351,7 @@ class Term:
             if isinstance(command, SubmitJobs | ReportAttempts):
                 rows += len(command.rows)
             if self.gate.full and answer is not _ignore:
-                answer(self.store_full())
+                answer(self.no_space(command))
             else:
                 self._do(command, answer, now_ms)
         if self.closing:
