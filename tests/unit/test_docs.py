@@ -130,6 +130,7 @@ def test_limits_are_those_of_the_code() -> None:
         "options included | 400 KiB |": limits.BATCH_BYTES_MAX == 400 * KIB,
         "labels | 1 to 128 of": limits.NAME_CHARS_MAX == 128,
         "| key | 256 characters |": limits.KEY_CHARS_MAX == 256,
+        "| a job's options, serialized | 16 KiB |": limits.OPTIONS_BYTES_MAX == 16 * 1024,
         "window | 7 days (24 h) |": limits.KEY_WINDOW_MS_MAX == 7 * limits.DAY_MS,
         "| 0 to 10 (5) |": (limits.PRIORITY_MAX, limits.PRIORITY_DEFAULT) == (10, 5),
         "result TTL | 366 days |": limits.DELAY_MS_MAX == 366 * limits.DAY_MS,

@@ -73,8 +73,11 @@ class SnapshotCursor:
                 record = jobs.get(job_ids[at])
                 at += 1
                 if record is not None:
+                    if record.policy not in policies:
+                        policies[record.policy] = len(policies)
+                        size += len(msgspec.msgpack.encode(record.policy))
                     row = list(msgspec.structs.astuple(record))
-                    row[_POLICY] = policies.setdefault(record.policy, len(policies))
+                    row[_POLICY] = policies[record.policy]
                     rows.append(row)
                     size += footprint(record)
             if rows:

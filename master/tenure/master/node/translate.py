@@ -71,6 +71,12 @@ class SettingCache:
 
 def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
     """Validates options and turns them into the core's terms."""
+    size = options.ByteSize()
+    if size > limits.OPTIONS_BYTES_MAX:
+        raise invalid(
+            path,
+            f"it has {size} bytes (at most {limits.OPTIONS_BYTES_MAX}); data is for the payload",
+        )
     priority = options.priority if options.HasField("priority") else limits.PRIORITY_DEFAULT
     if priority > limits.PRIORITY_MAX:
         raise invalid(

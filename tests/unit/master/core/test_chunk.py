@@ -1,5 +1,7 @@
 """Events stay small enough for one batch, whatever has piled up for one decision."""
 
+import msgspec
+
 from tenure.master.core import command as commands
 from tenure.master.core import event as events
 from tenure.master.core.command import ReportRow, SubmitRow
@@ -132,3 +134,22 @@ def test_a_term_with_many_leases_closes_in_several_events() -> None:
     standing = [e.holders for e in closed if isinstance(e, events.TermClosed)]
     leases = [lease.job_id for holders in standing for holder in holders for lease in holder.leases]
     assert leases == ids
+
+
+def test_slices_are_small_however_large_their_policies_are() -> None:
+    """Options count as well: jobs of many kinds still make slices that a store takes."""
+    partition = Partition(PartitionConfig(partition=0, partitions=1))
+    settings = [
+        SubmittedSetting(
+            Policy(name=f"job{n}", content_type="x" * 15_000), 5, NOW_MS, JobState.PENDING
+        )
+        for n in range(256)
+    ]
+    rows = [SubmitRow(mint(0, NOW_MS, n * 0x9E3779B97F4A7C15), n, b"", "") for n in range(256)]
+    partition.replay(
+        events.JobsSubmitted(now_ms=NOW_MS, first_ordinal=1, settings=settings, rows=rows), 1
+    )
+    partition.finish_replay()
+    cursor = partition.snapshot()
+    while (part := cursor.next_slice(256)) is not None:
+        assert len(msgspec.msgpack.encode(part)) <= BYTES_MAX

@@ -153,3 +153,12 @@ def test_what_a_worker_says_of_an_error_is_brought_within_bounds() -> None:
         assert fault.retry_after_ms == expected
         assert fault.category is ErrorCategory.TRANSIENT
         msgspec.msgpack.encode(fault)
+
+
+def test_options_have_a_size() -> None:
+    """Labels, error types and the like are short: records of jobs carry them about."""
+    options = common_pb2.JobOptions(name="app.f")
+    options.retry.non_retryable.extend([f"app.Error{n}" for n in range(5_000)])
+    with pytest.raises(Rejected) as caught:
+        setting_of(options, "options[0]")
+    assert caught.value.metadata["field"] == "options[0]"
