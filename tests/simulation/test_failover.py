@@ -83,6 +83,28 @@ def test_a_zombie_keeps_nobody_waiting() -> None:
     run_processes(main, limit_s=120)
 
 
+def test_a_full_store_ends_no_campaign() -> None:
+    """A leader that is lost while the store takes nothing is replaced as soon as it does again."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=6, jobs=[run.echo]) as cluster:
+            client = cluster.client()
+            leader = await cluster.elected()
+            await run.one(client, "before", 0.0)
+            cluster.store.full = True
+            leader.kill()
+            await elapse(2 * LEADER_S)
+            others = [master for master in cluster.masters.values() if master is not leader]
+            assert all(master.running for master in others)
+            cluster.store.full = False
+            await cluster.elected(within_s=LEADER_S)
+            await run.one(client, "after", 0.0)
+            run.judge(cluster)
+
+    run_processes(main, limit_s=120)
+
+
 @pytest.mark.parametrize("way", ["requests_cut", "replies_cut"])
 def test_a_leader_cut_from_the_store_one_way_is_replaced(way: str) -> None:
     """A leader whose keepalives arrive, but not their answers, does not keep its office."""

@@ -134,7 +134,7 @@ class Seat:
                 office, sent_ms = await self._campaign()
                 if office is None:
                     await self._await_vacancy()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreFull) as error:
                 _log.warning("Cannot campaign: %s", error, extra=self._extra("campaign"))
                 await self._pause(_RETRY_MS)
                 continue
