@@ -105,6 +105,9 @@ class MasterLink:
                 if not await self._read(session, stream):
                     wait_ms = ALIAS_MS
                 writer.cancel()
+                # A child that fails once the group's body is over leaves this task marked as
+                # cancelled for good (Python before 3.13): so the body waits for it.
+                await asyncio.wait((writer,))
         except* TenureError as group:
             self._complain(group.exceptions[0])
         finally:
