@@ -180,19 +180,19 @@ def test_a_wedged_leader_loses_its_office(wedge: str) -> None:
     """A store that answers keepalives does not keep a leader in office that gets nothing done."""
 
     async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
-        await asyncio.sleep(5)
+        await clock.sleep(5_000)
         if wedge == "stuck":
             term.stuck = 10_000
         else:
             term.turning = False
-        await asyncio.sleep(2)
+        await clock.sleep(2_000)
         renewals = office.renewals
-        await asyncio.sleep(20)
+        await clock.sleep(20_000)
         assert office.renewals == renewals
         assert term.freezes == 1
         # Nobody has taken it: when the batch gets in after all, the office is kept.
         term.stuck, term.turning = 0, True
-        await asyncio.sleep(1)
+        await clock.sleep(1_000)
         assert term.thaws == 1
         assert keeper.may_act()
 

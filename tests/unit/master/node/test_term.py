@@ -8,6 +8,7 @@ from tenure.master.core.command import CancelJobs
 from tenure.master.node.jobs import JobApi
 from tenure.protocol.errors import TenureError
 from tenure.protocol.refusal import Reason
+from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tenure.v1 import common_pb2, jobs_pb2, worker_pb2
 from tests.unit.master.node.fakes import settle
@@ -217,7 +218,7 @@ def test_a_full_store_gets_no_more_grants() -> None:
             link = rig.connect()
             await settle()
             assert granted(rig.heard(link)) == []
-            await asyncio.sleep(3)
+            await SimClock().sleep(3_000)
             rig._committed = 2
             rig.journal.batches = rig.journal.batches[:3]
             await rig.commit()
