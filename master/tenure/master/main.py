@@ -1,6 +1,7 @@
 """``tenure master``: one process from its flags to its exit code."""
 
 import asyncio
+import gc
 import ipaddress
 import json
 import logging
@@ -32,6 +33,9 @@ _log = logging.getLogger(__name__)
 
 EXIT_OK: Final = 0
 EXIT_STORE_IO: Final = 1
+#: The young are looked at every 50,000 allocations; all, hardly ever: with a million jobs that
+#: takes longer than a heartbeat may wait.
+_GC_THRESHOLDS: Final = (50_000, 50, 1_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,10 @@ def run(config: MasterConfig) -> int:
             "expected to run with safety checks, but Python was started with -O; start without it",
             reason=Reason.INVALID_ARGUMENT,
         )
+    # Records are out of the collector's sight (``core.record``); what is left makes few cycles.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     return uvloop.run(serve(config))
 
 
