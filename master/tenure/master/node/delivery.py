@@ -12,11 +12,11 @@ from tenure.master.core.effect import (
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import lease_ref
-from tenure.master.node.translate import options_of, result_of
+from tenure.master.node.translate import options_of
 from tenure.protocol.errors import TenureError
 from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import TERMINAL
-from tenure.v1 import common_pb2, jobs_pb2
+from tenure.v1 import common_pb2
 
 _POLICIES_KEPT: Final = 1_000
 
@@ -24,8 +24,8 @@ _POLICIES_KEPT: Final = 1_000
 class ResultSink(Protocol):
     """Who waits for results: a stream or a unary call."""
 
-    def add(self, result: jobs_pb2.JobResult) -> None:
-        """Takes one job's result."""
+    def add(self, record: JobRecord) -> None:
+        """Takes one job's result from its record, which is terminal and durable."""
 
     def fail(self, error: TenureError) -> None:
         """The leader stepped down: ask the next one."""
@@ -55,9 +55,8 @@ class Waiters:
         if sinks is None or record.state not in TERMINAL:
             return
         del self._sinks[record.job_id]
-        result = result_of(record)
         for sink in sinks:
-            sink.add(result)
+            sink.add(record)
 
     def abandon(self, error: TenureError) -> None:
         """Nobody here will know any more."""

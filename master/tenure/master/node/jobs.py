@@ -8,11 +8,19 @@ from typing import Final
 from tenure.master.core.command import CancelJobs, PurgeJobs, RequeueJobs, SubmitJobs, SubmitRow
 from tenure.master.core.effect import JobVerdict, Reply, SubmitReply
 from tenure.master.core.record import JobRecord
+from tenure.master.core.state import fault_bytes
 from tenure.master.node.outbox import Outbox
 from tenure.master.node.port import Rng
 from tenure.master.node.roster import Roster
 from tenure.master.node.term import Term
-from tenure.master.node.translate import SettingCache, invalid, job_of, result_of, wire_enum
+from tenure.master.node.translate import (
+    SettingCache,
+    add_result,
+    invalid,
+    job_of,
+    result_of,
+    wire_enum,
+)
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected, TenureError, refusal_to_wire
 from tenure.protocol.ids import JobId, is_job_id, mint, partition_of
@@ -22,6 +30,9 @@ from tenure.v1 import jobs_pb2
 
 _WAIT_S_DEFAULT: Final = 30.0
 _WAIT_S_MAX: Final = 60.0
+#: A result without its bytes and its error, and a full envelope of results.
+_RESULT_BYTES: Final = 512
+_ENVELOPE_BYTES: Final = 512 * 1024
 
 Send = Callable[[jobs_pb2.StreamSubmitsResponse], Awaitable[None]]
 
@@ -232,15 +243,12 @@ class JobApi:
             record = get(JobId(job_id))
             if isinstance(record, JobRecord):
                 if record.state in TERMINAL and record.seq <= committed_seq:
-                    sink.add(result_of(record))
+                    sink.add(record)
                 else:
                     sink.waiting[job_id] = term
                     add(job_id, sink)
             else:
-                error = _missing(job_id, expired=record is not None)
-                result = jobs_pb2.JobResult(job_id=job_id)
-                result.refusal.CopyFrom(refusal_to_wire(error.to_refusal()))
-                sink.add(result)
+                sink.refuse(job_id, _missing(job_id, expired=record is not None))
 
     async def watch_jobs(
         self,
@@ -302,14 +310,26 @@ class _Stream:
     def __init__(self) -> None:
         self.outbox: Outbox[jobs_pb2.StreamResultsResponse] = Outbox()
         self.waiting: dict[str, Term] = {}
+        self._room = 0
 
-    def add(self, result: jobs_pb2.JobResult) -> None:
-        self.waiting.pop(result.job_id, None)
+    def add(self, record: JobRecord) -> None:
+        self.waiting.pop(record.job_id, None)
+        size = _RESULT_BYTES + len(record.result) + fault_bytes(record.fault)
+        add_result(self._envelope(size), record)
+
+    def refuse(self, job_id: str, error: TenureError) -> None:
+        """Tells that a job's result cannot be had."""
+        result = self._envelope(_RESULT_BYTES).results.add(job_id=job_id)
+        result.refusal.CopyFrom(refusal_to_wire(error.to_refusal()))
+
+    def _envelope(self, size: int) -> jobs_pb2.StreamResultsResponse:
         envelope = self.outbox.last()
-        if envelope is None or len(envelope.results) >= limits.BATCH_JOBS_MAX:
+        if envelope is None or self._room < size:
             envelope = jobs_pb2.StreamResultsResponse()
             self.outbox.put(envelope)
-        envelope.results.append(result)
+            self._room = _ENVELOPE_BYTES
+        self._room -= size
+        return envelope
 
     def fail(self, error: TenureError) -> None:
         self.outbox.fail(error)
@@ -322,9 +342,9 @@ class _Single:
         self.future: asyncio.Future[jobs_pb2.JobResult]
         self.future = asyncio.get_running_loop().create_future()
 
-    def add(self, result: jobs_pb2.JobResult) -> None:
+    def add(self, record: JobRecord) -> None:
         with contextlib.suppress(asyncio.InvalidStateError):
-            self.future.set_result(result)
+            self.future.set_result(result_of(record))
 
     def fail(self, error: TenureError) -> None:
         with contextlib.suppress(asyncio.InvalidStateError):

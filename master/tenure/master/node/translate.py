@@ -271,7 +271,12 @@ def job_of(record: JobRecord, *, with_payload: bool) -> jobs_pb2.Job:
 
 def result_of(record: JobRecord) -> jobs_pb2.JobResult:
     """What a waiter wants to know of a terminal record (or of its present state)."""
-    result = jobs_pb2.JobResult(
+    return add_result(jobs_pb2.StreamResultsResponse(), record)
+
+
+def add_result(envelope: jobs_pb2.StreamResultsResponse, record: JobRecord) -> jobs_pb2.JobResult:
+    """Writes what ``result_of`` says into an envelope, in place."""
+    result = envelope.results.add(
         job_id=record.job_id,
         state=wire_enum(record.state),
         result=record.result,
@@ -319,8 +324,8 @@ def _last_attempt(record: JobRecord) -> jobs_pb2.Attempt:
 
 
 def wire_enum(member: IntEnum) -> Any:
-    """The number of a member of the vocabulary, as any of the stubs' enum fields takes it."""
-    return member.value
+    """A member of the vocabulary is its number; typed so that the stubs' enum fields take it."""
+    return member
 
 
 def _stamp(field: Timestamp, ms: int) -> None:

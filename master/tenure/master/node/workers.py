@@ -134,9 +134,12 @@ class WorkerApi:
         rows: list[ReportRow] = []
         size = 0
         for report in update.reports:
-            ref = report.lease
-            fault = fault_from_wire(report.error) if report.HasField("error") else None
-            row_size = len(report.result) + fault_bytes(fault) + 64
+            ref, result = report.lease, report.result
+            outcome = _OUTCOMES.get(report.outcome, AttemptOutcome.LOST)
+            fault = None
+            if outcome is not AttemptOutcome.COMPLETED and report.HasField("error"):
+                fault = fault_from_wire(report.error)
+            row_size = len(result) + fault_bytes(fault) + 64
             if rows and (size + row_size > _REPORT_BYTES_MAX or len(rows) >= _REPORT_ROWS_MAX):
                 self._post_reports(link, term, rows)
                 rows, size = [], 0
@@ -145,8 +148,8 @@ class WorkerApi:
                 ReportRow(
                     JobId(ref.job_id),
                     lease_of(ref, token),
-                    _OUTCOMES.get(report.outcome, AttemptOutcome.LOST),
-                    report.result,
+                    outcome,
+                    result,
                     report.content_type,
                     fault,
                     _span_ms(report.run_ms),
