@@ -14,6 +14,7 @@ is in the directory; what fails shows the ends of the logs.
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 import sys
@@ -115,7 +116,7 @@ class Cluster:
             {
                 "CHAOS_HISTORY": str(self.history),
                 "CHAOS_PROCESS": name,
-                "PYTHONPATH": str(REPOSITORY),
+                "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
                 "PYTHONFAULTHANDLER": "1",
                 **environment,
             },
