@@ -30,7 +30,7 @@ _READIED = sources(Move.READY)
 
 
 def next_timer_ms(state: State) -> int | None:
-    """When ``decide_fire`` has something to do; None: nothing waits for a time."""
+    """When ``decide_fire`` has something to do, at the earliest now; None: nothing waits for it."""
     if not state.serving or state.window_ends_ms is not None:
         return None
     times = [
@@ -42,7 +42,7 @@ def next_timer_ms(state: State) -> int | None:
         )
         if time is not None
     ]
-    return min(times) if times else None
+    return max(min(times), state.stamp_ms) if times else None
 
 
 def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
