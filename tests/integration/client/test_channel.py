@@ -81,8 +81,10 @@ def test_a_unary_call_has_a_deadline() -> None:
 
     async def main() -> None:
         taken = asyncio.Event()
+        writers: list[asyncio.StreamWriter] = []
 
         async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
             await taken.wait()
             writer.close()
 
@@ -102,6 +104,8 @@ def test_a_unary_call_has_a_deadline() -> None:
         taken.set()
         server.close()
         await server.wait_closed()
+        for writer in writers:
+            await writer.wait_closed()
 
     asyncio.run(main())
 

@@ -10,10 +10,12 @@ everything else, so what arrives meanwhile is one batch for the next turn.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
+from tenure.master.backend.errors import CorruptJournal
 from tenure.master.core.command import (
     CloseSession,
     CloseTerm,
@@ -30,6 +32,7 @@ from tenure.master.core.command import (
 )
 from tenure.master.core.effect import (
     Announce,
+    Decision,
     Effect,
     NotifySettled,
     Reply,
@@ -53,6 +56,8 @@ from tenure.protocol.errors import TenureError, Unavailable, error_of
 from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason, Refusal
 
+_log = logging.getLogger(__name__)
+
 #: Gets a command's reply, or the error that it ended in.
 Answer = Callable[[Reply | TenureError], None]
 
@@ -68,7 +73,8 @@ _RAMP_GRANTS_PER_S: Final = 2_000
 #: Posted commands kept while frozen; more are refused.
 _INBOX_MAX: Final = 10_000
 
-
+#: Commands that the term gives itself: if one cannot be decided, nothing will go on.
+_OWN: Final = frozenset({OpenTerm, CloseTerm, CloseWindow, FireTimers, Dispatch})
 #: Nobody says these a second time; there are as many as streams come and go.
 _NEVER_REFUSED: Final = frozenset({OpenSession, CloseSession})
 
@@ -270,11 +276,22 @@ class Term:
         Args:
             incarnation: This master process.
             window: Whether leases may be out that their workers must re-declare first.
+
+        Raises:
+            CorruptJournal: The journal knows a newer term: the store was set back.
         """
         window_ms = _WINDOW_MS if window else 0
         command = OpenTerm(token=self.token, incarnation=incarnation, window_ms=window_ms)
-        self._do(command, _ignore, self.clock.now_ms())
+        refused: list[TenureError] = []
+
+        def answer(reply: Reply | TenureError) -> None:
+            if isinstance(reply, TenureError):
+                refused.append(reply)
+
+        self._do(command, answer, self.clock.now_ms())
         await self.gate.settled(self.partition.next_seq - 1)
+        if refused:
+            raise _stale_token(self.number, refused[0])
         now_ms = self.clock.now_ms()
         self._window_until_ms = now_ms + window_ms
         if window:
@@ -368,7 +385,7 @@ class Term:
 
     def _do(self, command: Command, answer: Answer, now_ms: int) -> None:
         partition = self.partition
-        decision = partition.decide(command, now_ms)
+        decision = self._decide(command, now_ms)
         if isinstance(decision, Refusal):
             self._hold_answer(answer, error_of(decision))
             return
@@ -391,6 +408,27 @@ class Term:
         if self.watch.on:
             changes = partition.drain_changes()
             self.gate.hold(seq, lambda: self.watch.record(changes))
+
+    def _decide(self, command: Command, now_ms: int) -> Decision | Refusal:
+        try:
+            return self.partition.decide(command, now_ms)
+        except Exception as error:
+            if type(command) in _OWN:
+                raise
+            # Deciding changes nothing, so only this command is lost. Raised on, it would end this
+            # master, and each one after it that the command is sent to again.
+            _log.error(
+                "Could not decide a %s",
+                type(command).__name__,
+                exc_info=error,
+                extra={"action": "decide_failed", "partition": self.number},
+            )
+            return Refusal(
+                reason=Reason.INTERNAL,
+                message=f"expected partition {self.number} to decide the call, but it failed "
+                "inside and nothing was changed; see the master's log",
+                metadata={"partition": str(self.number)},
+            )
 
     def _assign(self, effect: SendAssignment, seq: int) -> None:
         """Sends grants, or holds them for their commit; a worker gets them in order either way."""
@@ -524,6 +562,15 @@ def _busy(partition: int) -> TenureError:
         reason=Reason.FROZEN,
         metadata={"partition": str(partition)},
         retry_after_ms=500,
+    )
+
+
+def _stale_token(partition: int, refused: TenureError) -> TenureError:
+    return CorruptJournal(
+        f"{refused.message}; partition {partition}'s store was set back to an older state than "
+        "its journal: restore both from one backup",
+        reason=Reason.STORE_MISMATCH,
+        metadata={"partition": str(partition)},
     )
 
 

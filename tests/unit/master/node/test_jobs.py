@@ -1,7 +1,8 @@
-"""Submits that no master may take: what goes to the store in one piece stays below its limit."""
+"""What goes in one piece to the store, or over the wire, stays below its limit."""
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,7 +13,11 @@ from tenure.protocol import limits
 from tenure.protocol.errors import TenureError
 from tenure.protocol.refusal import Reason
 from tenure.testing.clock import SimClock
-from tenure.v1 import common_pb2, jobs_pb2
+from tenure.testing.loop import run_virtual
+from tenure.v1 import common_pb2, jobs_pb2, worker_pb2
+from tests.unit.master.node.term_rig import leading
+
+COMPLETED = common_pb2.ATTEMPT_OUTCOME_COMPLETED
 
 
 def refusal_of(request: jobs_pb2.SubmitJobsRequest) -> TenureError:
@@ -57,3 +62,35 @@ def test_more_options_than_jobs_are_refused() -> None:
 
     assert refused.reason is Reason.INVALID_ARGUMENT
     assert refused.field == "options"
+
+
+def test_results_travel_in_messages_that_grpc_carries() -> None:
+    """However large the results that are there at once, no message holds more than a few."""
+
+    async def main() -> list[jobs_pb2.StreamResultsResponse]:
+        async with leading() as rig:
+            job_ids = rig.submit(count=30)
+            await rig.commit()
+            link = rig.connect(credit=30)
+            await rig.commit()
+            grants = [grant for part in rig.heard(link) for grant in part.assignment.grants]
+            for grant in grants:
+                report = worker_pb2.Report(outcome=COMPLETED, result=bytes(200_000))
+                report.lease.job_id, report.lease.seq = grant.job_id, grant.seq
+                rig.say(link, reports=[report])
+            await rig.commit()
+            await rig.commit()
+            said: list[jobs_pb2.StreamResultsResponse] = []
+
+            async def send(message: jobs_pb2.StreamResultsResponse) -> None:
+                said.append(message)
+
+            async def ask() -> AsyncIterator[jobs_pb2.StreamResultsRequest]:
+                yield jobs_pb2.StreamResultsRequest(job_ids=job_ids)
+
+            await JobApi(roster=rig.roster, rng=random.Random(1)).stream_results(ask(), send)
+            return said
+
+    said = run_virtual(main)
+    assert sum(len(message.results) for message in said) == 30
+    assert max(message.ByteSize() for message in said) < 1024 * 1024

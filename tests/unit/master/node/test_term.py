@@ -3,8 +3,10 @@
 import asyncio
 import random
 
-from tenure.master.backend.errors import StoreFull
-from tenure.master.core.command import CancelJobs
+import pytest
+
+from tenure.master.backend.errors import CorruptJournal, StoreFull
+from tenure.master.core.command import CancelJobs, Command
 from tenure.master.node.jobs import JobApi
 from tenure.protocol.errors import TenureError
 from tenure.protocol.refusal import Reason
@@ -241,5 +243,42 @@ def test_a_turn_takes_so_many_rows_and_no_more() -> None:
             for _ in range(20):
                 await rig.commit()
             assert rig.partition.stats().jobs == 20_000
+
+    run_virtual(main)
+
+
+def test_a_command_that_cannot_be_decided_costs_only_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug in deciding is answered, and the partition goes on; else it would end all masters."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            decide = rig.partition.decide
+
+            def broken(command: Command, now_ms: int) -> object:
+                if isinstance(command, CancelJobs):
+                    raise ZeroDivisionError
+                return decide(command, now_ms)
+
+            monkeypatch.setattr(type(rig.partition), "decide", staticmethod(broken))
+            error = await outcome(rig.term.ask(CancelJobs(job_ids=[rig.mint()])))
+            assert isinstance(error, TenureError)
+            assert error.reason is Reason.INTERNAL
+            rig.submit()
+            await rig.commit()
+            assert rig.partition.stats().jobs == 1
+
+    run_virtual(main)
+
+
+def test_a_term_older_than_its_journal_is_not_opened() -> None:
+    """A store that was set back halts the partition; nobody serves under a stale token."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            with pytest.raises(CorruptJournal) as caught:
+                await rig.term.begin("again", window=False)
+            assert caught.value.reason is Reason.STORE_MISMATCH
 
     run_virtual(main)
