@@ -6,7 +6,7 @@ from tenure.master.core.attempt import remember_attempt
 from tenure.master.core.command import Dispatch
 from tenure.master.core.effect import Decision, Effect, GrantRow, SendAssignment
 from tenure.master.core.event import Event, JobsGranted
-from tenure.master.core.ready import Lane, pick
+from tenure.master.core.ready import Lane, Skill, pick
 from tenure.master.core.record import JobRecord
 from tenure.master.core.session import Holding, Session
 from tenure.master.core.state import State, footprint
@@ -39,13 +39,12 @@ class _Taker:
 
 
 class _Group:
-    """Takers that serve the same queues and names, emptiest first."""
+    """Takers with the same skill, emptiest first."""
 
-    __slots__ = ("credit", "heap", "session")
+    __slots__ = ("credit", "heap", "skill")
 
-    def __init__(self, session: Session) -> None:
-        #: Any one of them: it says what they serve.
-        self.session = session
+    def __init__(self, skill: Skill) -> None:
+        self.skill = skill
         self.credit = 0
         #: (load, order, taker) of those with credit.
         self.heap: list[tuple[float, int, _Taker]] = []
@@ -56,16 +55,16 @@ class _Demand:
 
     def __init__(self, takers: list[_Taker], grants_max: int) -> None:
         self._left = grants_max
-        kinds: dict[tuple[frozenset[str], frozenset[str]], _Group] = {}
+        groups: dict[Skill, _Group] = {}
         for order, taker in enumerate(takers):
-            session = taker.session
-            kind = (session.job_names, session.queues)
-            group = kinds.get(kind)
+            skill = taker.session.skill
+            group = groups.get(skill)
             if group is None:
-                group = kinds[kind] = _Group(session)
+                group = groups[skill] = _Group(skill)
             group.heap.append((taker.load, order, taker))
             group.credit += taker.credit
-        self._groups = list(kinds.values())
+        self._groups = list(groups.values())
+        self.skills = list(groups)
         for group in self._groups:
             heapify(group.heap)
         self._serving: dict[tuple[str, str], list[_Group]] = {}
@@ -74,7 +73,7 @@ class _Demand:
         """How many jobs of a lane can be taken now."""
         groups = self._serving.get((lane.queue, lane.name))
         if groups is None:
-            groups = [g for g in self._groups if g.session.serves(lane.queue, lane.name)]
+            groups = [g for g in self._groups if g.skill.serves(lane.queue, lane.name)]
             self._serving[lane.queue, lane.name] = groups
         return min(self._left, sum([group.credit for group in groups]))
 
@@ -108,10 +107,10 @@ def decide_dispatch(state: State, command: Dispatch, now_ms: int) -> Decision:
             continue
         if session.may_be_granted(now_ms, accept_timeout_ms):
             takers.append(_Taker(session, credit))
-    if not takers or not state.lanes.active:
+    if not takers:
         return Decision()
     demand = _Demand(takers, command.grants_max)
-    for lane, records in pick(state.lanes, demand.wants, command.committed_seq):
+    for lane, records in pick(demand.skills, demand.wants, command.committed_seq):
         demand.take(lane, records)
     return _assignments(state, takers, now_ms)
 

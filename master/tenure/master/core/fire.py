@@ -256,7 +256,7 @@ class _Due:
             self._idle = self._find_idle()
         policy = holding.record.policy
         for session, free in self._idle:
-            if free and session is not busy and session.serves(policy.queue, policy.name):
+            if free and session is not busy and session.skill.serves(policy.queue, policy.name):
                 free.pop()
                 return True
         return False
@@ -270,8 +270,7 @@ class _Due:
                 continue
             if not session.may_be_granted(self._now_ms, state.config.accept_timeout_ms):
                 continue
-            waiting = state.lanes.active.values()
-            if not any(session.serves(lane.queue, lane.name) for lane in waiting):
+            if not session.skill.active:
                 idle.append((session, [None] * free))
         return idle
 

@@ -317,7 +317,7 @@ def decide_open_session(command: OpenSession, now_ms: int) -> Decision:
 def apply_session_opened(state: State, event: SessionOpened) -> None:
     """Adds a session; it speaks for its incarnation from now on."""
     holder = state.holder(event.incarnation, event.worker, event.now_ms)
-    session = Session(event, holder)
+    session = Session(event, holder, state.lanes.enlist(event.job_names, event.queues))
     state.sessions[event.session_id] = session
     holder.session = session
     holder.worker = event.worker
@@ -328,7 +328,10 @@ def apply_session_opened(state: State, event: SessionOpened) -> None:
 def apply_session_closed(state: State, event: SessionClosed) -> None:
     """Drops a session; the leases stay."""
     session = state.sessions.pop(event.session_id, None)
-    if session is not None and session.holder.session is session:
+    if session is None:
+        return
+    state.lanes.dismiss(session.skill)
+    if session.holder.session is session:
         session.holder.session = None
         state.forget_if_idle(session.holder)
 

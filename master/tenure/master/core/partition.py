@@ -199,7 +199,7 @@ class Partition:
 
     def has_ready(self) -> bool:
         """Whether a job is PENDING."""
-        return bool(self._state.lanes.active)
+        return self._state.lanes.counts[JobState.PENDING] > 0
 
     def backlog_for(self, session_id: int) -> int:
         """How many PENDING jobs a session could run."""

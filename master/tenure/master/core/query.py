@@ -60,7 +60,7 @@ def sessions(state: State) -> list[SessionStatus]:
             session_id=session.session_id,
             incarnation=session.holder.incarnation,
             worker=session.holder.worker,
-            job_names=session.job_names,
+            job_names=session.skill.job_names,
             slots=session.slots,
             leases=len(session.holder.leases),
             heartbeat_ms=session.holder.heartbeat_ms,
@@ -73,13 +73,7 @@ def sessions(state: State) -> list[SessionStatus]:
 def backlog_for(state: State, session_id: int) -> int:
     """How many PENDING jobs a session could run."""
     session = state.sessions.get(session_id)
-    if session is None:
-        return 0
-    return sum(
-        lane.counts[JobState.PENDING]
-        for lane in state.lanes.active.values()
-        if session.serves(lane.queue, lane.name)
-    )
+    return 0 if session is None else session.skill.backlog()
 
 
 def counts(state: State, wanted: Filter) -> dict[JobState, int]:

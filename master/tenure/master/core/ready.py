@@ -40,7 +40,7 @@ def order_key(priority: int, ready_ms: int, aging_step_ms: int) -> int:
 class Lane:
     """The jobs of one (tenant, queue, name): how many there are in each state, and who is next."""
 
-    __slots__ = ("counts", "entries", "front", "heap", "name", "queue", "tenant")
+    __slots__ = ("counts", "entries", "front", "heap", "name", "queue", "skills", "tenant")
 
     #: By state.
     counts: list[int]
@@ -49,6 +49,8 @@ class Lane:
     entries: int
     #: The (key, ordinal, seq) of the heap's first entry; None: nothing is ready.
     front: tuple[int, int, int] | None
+    #: Who runs its jobs.
+    skills: "list[Skill]"
 
     def __init__(self, tenant: str, queue: str, name: str) -> None:
         self.tenant = tenant
@@ -58,6 +60,7 @@ class Lane:
         self.heap = []
         self.entries = 0
         self.front = None
+        self.skills = []
 
     def push(self, key: int, seq: int, records: list[JobRecord]) -> None:
         """Adds PENDING jobs that one event wrote, with one key, in order of their ordinals."""
@@ -92,27 +95,97 @@ class Lane:
         self.entries = sum(len(segment.records) for segment in kept)
 
 
+class Skill:
+    """Some job names and queues, and the lanes of them that have something ready, in order.
+
+    Sessions that run the same jobs share one. So a dispatch looks at lanes that somebody with
+    credit can serve, and at no others.
+    """
+
+    __slots__ = ("_serial", "active", "fronts", "job_names", "queues", "sessions")
+
+    #: The lanes with something ready, in the order in which they became so.
+    active: dict[tuple[str, str, str], Lane]
+    #: A heap of them by their fronts: (key, ordinal, seq, tie-break, lane). An entry that is not
+    #: its lane's front any more is skipped; the first one always is.
+    fronts: list[tuple[int, int, int, int, Lane]]
+    #: How many sessions have it.
+    sessions: int
+
+    def __init__(self, job_names: frozenset[str], queues: frozenset[str]) -> None:
+        self._serial = 0
+        self.job_names = job_names
+        self.queues = queues
+        self.active = {}
+        self.fronts = []
+        self.sessions = 0
+
+    def serves(self, queue: str, name: str) -> bool:
+        """Whether it runs jobs of this name from this queue; no queues are all queues."""
+        return name in self.job_names and (not self.queues or queue in self.queues)
+
+    def backlog(self) -> int:
+        """How many PENDING jobs it could run."""
+        return sum([lane.counts[_PENDING] for lane in self.active.values()])
+
+    def move_front(self, lane: Lane) -> None:
+        """Keeps up the order of its lanes after one has a new front."""
+        name = (lane.tenant, lane.queue, lane.name)
+        active, fronts = self.active, self.fronts
+        if lane.front is None:
+            active.pop(name, None)
+        else:
+            active[name] = lane
+            self._serial += 1
+            heappush(fronts, (*lane.front, self._serial, lane))
+        while fronts and fronts[0][:3] != fronts[0][4].front:
+            heappop(fronts)
+        if len(fronts) > 2 * len(active) + _GONE_MAX:
+            current = [(lane.front, lane) for lane in active.values()]
+            fronts[:] = [(*at, index, lane) for index, (at, lane) in enumerate(current) if at]
+            heapify(fronts)
+            self._serial = len(fronts)
+
+
 class Lanes:
     """All lanes of a partition."""
 
-    __slots__ = ("_serial", "active", "counts", "fronts", "queues")
+    __slots__ = ("_skills", "counts", "queues")
 
     #: (tenant, queue) → name → lane. A lane lives while a job of it is known.
     queues: dict[tuple[str, str], dict[str, Lane]]
-    #: The lanes with something ready, in the order in which they became so.
-    active: dict[tuple[str, str, str], Lane]
     #: All jobs, by state.
     counts: list[int]
-    #: A heap of the active lanes by their fronts: (key, ordinal, seq, tie-break, lane). An entry
-    #: that is not its lane's front any more is skipped; the first one always is.
-    fronts: list[tuple[int, int, int, int, Lane]]
 
     def __init__(self) -> None:
-        self._serial = 0
-        self.fronts = []
+        self._skills: dict[tuple[frozenset[str], frozenset[str]], Skill] = {}
         self.queues = {}
-        self.active = {}
         self.counts = [0] * (max(JobState) + 1)
+
+    def enlist(self, job_names: frozenset[str], queues: frozenset[str]) -> Skill:
+        """The skill of a new session; ``dismiss`` it at the session's end."""
+        skill = self._skills.get((job_names, queues))
+        if skill is None:
+            skill = self._skills[job_names, queues] = Skill(job_names, queues)
+            for lane in self._all():
+                if skill.serves(lane.queue, lane.name):
+                    lane.skills.append(skill)
+                    if lane.front is not None:
+                        skill.move_front(lane)
+        skill.sessions += 1
+        return skill
+
+    def dismiss(self, skill: Skill) -> None:
+        """A session with this skill has ended."""
+        skill.sessions -= 1
+        if not skill.sessions:
+            del self._skills[skill.job_names, skill.queues]
+            for lane in self._all():
+                lane.skills = [other for other in lane.skills if other is not skill]
+
+    def _all(self) -> Iterator[Lane]:
+        for names in self.queues.values():
+            yield from names.values()
 
     def of(self, policy: Policy) -> Lane:
         """The lane of jobs with this policy."""
@@ -120,6 +193,7 @@ class Lanes:
         lane = names.get(policy.name)
         if lane is None:
             lane = names[policy.name] = Lane(policy.tenant, policy.queue, policy.name)
+            lane.skills = [s for s in self._skills.values() if s.serves(lane.queue, lane.name)]
         return lane
 
     def tally(self, records: list[JobRecord], before: JobState, after: JobState) -> list[Lane]:
@@ -150,26 +224,11 @@ class Lanes:
         self._move_front(lane)
 
     def _move_front(self, lane: Lane) -> None:
-        """Keeps up the order of lanes after one has changed."""
         front = lane.heap[0][:3] if lane.heap else None
-        if front == lane.front:
-            return
-        active, fronts = self.active, self.fronts
-        if front is None:
-            del active[lane.tenant, lane.queue, lane.name]
-        elif lane.front is None:
-            active[lane.tenant, lane.queue, lane.name] = lane
-        lane.front = front
-        if front is not None:
-            self._serial += 1
-            heappush(fronts, (*front, self._serial, lane))
-        while fronts and fronts[0][:3] != fronts[0][4].front:
-            heappop(fronts)
-        if len(fronts) > 2 * len(active) + _GONE_MAX:
-            current = [(lane.front, lane) for lane in active.values()]
-            fronts[:] = [(*at, index, lane) for index, (at, lane) in enumerate(current) if at]
-            heapify(fronts)
-            self._serial = len(fronts)
+        if front != lane.front:
+            lane.front = front
+            for skill in lane.skills:
+                skill.move_front(lane)
 
     def forget_if_empty(self, lane: Lane) -> None:
         """Drops a lane whose last job is gone."""
@@ -181,23 +240,22 @@ class Lanes:
             del self.queues[lane.tenant, lane.queue]
 
 
-#: (key, ordinal, seq, tie-break, lane, segment, position in it, index in the lane's heap). Without
-#: a segment it is a lane to be entered, and the index is into the lanes' fronts; a segment that was
-#: looked at before has index -1.
-_Step: TypeAlias = tuple[int, int, int, int, Lane, Segment | None, int, int]
+#: (key, ordinal, seq, tie-break, lane, where to look: a segment and a position in it, or a skill
+#: and the index of the lane in its fronts, the segment's index in the lane's heap; -1: known).
+_Step: TypeAlias = tuple[int, int, int, int, Lane, Segment | Skill, int, int]
 
 
 def pick(
-    lanes: Lanes, wants: Callable[[Lane], int], committed_seq: int
+    skills: list[Skill], wants: Callable[[Lane], int], committed_seq: int
 ) -> Iterator[tuple[Lane, list[JobRecord]]]:
     """Yields eligible jobs in exact order of their keys, as runs out of one lane; changes nothing.
 
-    It walks the heap of lanes and the lanes' heaps best first: an entry is looked at only when its
-    parent was, so the cost is that of what is taken. A segment was written by one event, so all of
-    it has committed or nothing.
+    It walks the skills' heaps of lanes and the lanes' heaps best first: an entry is looked at only
+    when its parent was, so the cost is that of what is taken. A segment was written by one event,
+    so all of it has committed or nothing.
 
     Args:
-        lanes: Where the jobs are.
+        skills: Whose lanes to look at.
         wants: How many jobs of a lane can be taken now. It is asked again after each yield; a lane
             that it answered 0 for is not asked about again.
         committed_seq: Only jobs last written at or before this are eligible.
@@ -205,10 +263,10 @@ def pick(
     ties = count()
     frontier: list[_Step] = []
 
-    def see_lane(node: int) -> None:
-        if node < len(lanes.fronts):
-            key, ordinal, seq, _, lane = lanes.fronts[node]
-            heappush(frontier, (key, ordinal, seq, next(ties), lane, None, 0, node))
+    def see_lane(skill: Skill, node: int) -> None:
+        if node < len(skill.fronts):
+            key, ordinal, seq, _, lane = skill.fronts[node]
+            heappush(frontier, (key, ordinal, seq, next(ties), lane, skill, node, -1))
 
     def see_segment(lane: Lane, node: int) -> None:
         if node < len(lane.heap):
@@ -217,12 +275,13 @@ def pick(
             heappush(frontier, step)
 
     entered: set[Lane] = set()
-    see_lane(0)
+    for skill in skills:
+        see_lane(skill, 0)
     while frontier:
-        key, ordinal, seq, _, lane, segment, position, node = heappop(frontier)
-        if segment is None:
-            see_lane(2 * node + 1)
-            see_lane(2 * node + 2)
+        key, ordinal, seq, _, lane, where, position, node = heappop(frontier)
+        if isinstance(where, Skill):
+            see_lane(where, 2 * position + 1)
+            see_lane(where, 2 * position + 2)
             if lane.front == (key, ordinal, seq) and lane not in entered and wants(lane):
                 entered.add(lane)
                 see_segment(lane, 0)
@@ -237,12 +296,12 @@ def pick(
             continue
         # Inside a segment the key is the same, so only ordinals decide who comes first.
         bound = frontier[0][1] if frontier and frontier[0][0] == key else _CLASS
-        run, position = _run(segment, position, bound, limit)
+        run, position = _run(where, position, bound, limit)
         if run:
             yield lane, run
-        if position < len(segment.records):
-            head = segment.records[position].ordinal
-            heappush(frontier, (key, head, seq, next(ties), lane, segment, position, -1))
+        if position < len(where.records):
+            head = where.records[position].ordinal
+            heappush(frontier, (key, head, seq, next(ties), lane, where, position, -1))
 
 
 def _run(segment: Segment, position: int, bound: int, limit: int) -> tuple[list[JobRecord], int]:

@@ -11,6 +11,7 @@ import msgspec
 
 from tenure.master.core.command import HeldRow
 from tenure.master.core.event import SessionOpened
+from tenure.master.core.ready import Skill
 from tenure.master.core.record import JobRecord
 from tenure.protocol.ids import JobId
 
@@ -89,10 +90,9 @@ class Session:
         "declared",
         "draining",
         "holder",
-        "job_names",
         "labels",
-        "queues",
         "session_id",
+        "skill",
         "slots",
         "unaccepted",
     )
@@ -105,21 +105,16 @@ class Session:
     declared: bool
     draining: bool
 
-    def __init__(self, opened: SessionOpened, holder: Holder) -> None:
+    def __init__(self, opened: SessionOpened, holder: Holder, skill: Skill) -> None:
         self.session_id = opened.session_id
         self.holder = holder
-        self.job_names = opened.job_names
-        self.queues = opened.queues
+        self.skill = skill
         self.slots = opened.slots
         self.labels = opened.labels
         self.assignment = 0
         self.unaccepted = deque()
         self.declared = False
         self.draining = False
-
-    def serves(self, queue: str, name: str) -> bool:
-        """Whether it runs jobs of this name from this queue."""
-        return name in self.job_names and (not self.queues or queue in self.queues)
 
     def accept(self, number: int) -> None:
         """Assignments up to the number have arrived."""

@@ -26,6 +26,7 @@ def audit(partition: Partition) -> None:
     _audit_records(state)
     _audit_counts(state)
     _audit_ready(state)
+    _audit_skills(state)
     _audit_timers(state)
     _audit_finished(state)
     _audit_leases(state)
@@ -71,19 +72,32 @@ def _audit_ready(state: State) -> None:
     ready = []
     for names in state.lanes.queues.values():
         for lane in names.values():
-            active = state.lanes.active.get((lane.tenant, lane.queue, lane.name))
-            assert (active is lane) == bool(lane.counts[JobState.PENDING])
             ready += _audit_lane(state, lane)
-    for name, lane in state.lanes.active.items():
-        assert name == (lane.tenant, lane.queue, lane.name)
-    fronts = state.lanes.fronts
-    for index, entry in enumerate(fronts):
-        assert not index or fronts[(index - 1) // 2][:4] < entry[:4]
-    current = {(*lane.front, lane) for lane in state.lanes.active.values() if lane.front}
-    assert current <= {(key, ordinal, seq, lane) for key, ordinal, seq, _, lane in fronts}
-    assert not fronts or fronts[0][:3] == fronts[0][4].front
     pending = [r for r in state.jobs.values() if r.state is JobState.PENDING]
     assert sorted(r.ordinal for r in ready) == [r.ordinal for r in pending]
+
+
+def _audit_skills(state: State) -> None:
+    skills = list(state.lanes._skills.values())
+    users = Counter(session.skill for session in state.sessions.values())
+    assert {skill: skill.sessions for skill in skills} == users
+    lanes = [lane for names in state.lanes.queues.values() for lane in names.values()]
+    for lane in lanes:
+        able = [skill for skill in skills if skill.serves(lane.queue, lane.name)]
+        assert sorted(map(skills.index, lane.skills)) == sorted(map(skills.index, able))
+    for skill in skills:
+        active = {
+            (lane.tenant, lane.queue, lane.name): lane
+            for lane in lanes
+            if lane.counts[JobState.PENDING] and skill.serves(lane.queue, lane.name)
+        }
+        assert skill.active == active
+        fronts = skill.fronts
+        for index, entry in enumerate(fronts):
+            assert not index or fronts[(index - 1) // 2][:4] < entry[:4]
+        current = {(*lane.front, lane) for lane in active.values() if lane.front}
+        assert current <= {(key, ordinal, seq, lane) for key, ordinal, seq, _, lane in fronts}
+        assert not fronts or fronts[0][:3] == fronts[0][4].front
 
 
 def _audit_lane(state: State, lane: Lane) -> list[JobRecord]:
@@ -196,9 +210,11 @@ def dump(state: State) -> list[object]:
     return [
         _ENCODE(list(state.jobs.values())),
         lanes,
-        list(state.lanes.active),
         state.lanes.counts[:],
-        [(*entry[:4], entry[4].front) for entry in state.lanes.fronts],
+        [
+            (skill.sessions, list(skill.active), [(*e[:4], e[4].front) for e in skill.fronts])
+            for skill in state.lanes._skills.values()
+        ],
         shelves,
         timers,
         checks,

@@ -410,7 +410,7 @@ class PartitionMachine(RuleBasedStateMachine):
                 taker
                 for taker in takers
                 if taker[2]
-                and state.sessions[taker[1]].serves(record.policy.queue, record.policy.name)
+                and state.sessions[taker[1]].skill.serves(record.policy.queue, record.policy.name)
             ]
             if able and len(picks) < command.grants_max:
                 taker = min(able, key=lambda taker: taker[:2])
