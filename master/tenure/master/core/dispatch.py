@@ -6,7 +6,7 @@ from tenure.master.core.attempt import remember_attempt
 from tenure.master.core.command import Dispatch
 from tenure.master.core.effect import Decision, Effect, GrantRow, SendAssignment
 from tenure.master.core.event import Event, JobsGranted
-from tenure.master.core.ready import Lane, Skill, pick
+from tenure.master.core.ready import Demand, Lane, Skill, pick
 from tenure.master.core.record import JobRecord
 from tenure.master.core.session import Holding, Session
 from tenure.master.core.state import State, footprint
@@ -50,11 +50,11 @@ class _Group:
         self.heap: list[tuple[float, int, _Taker]] = []
 
 
-class _Demand:
+class _Demand(Demand):
     """All takers of a decision, and how many grants it may still make."""
 
     def __init__(self, takers: list[_Taker], grants_max: int) -> None:
-        self._left = grants_max
+        self._left = min(grants_max, sum([taker.credit for taker in takers]))
         groups: dict[Skill, _Group] = {}
         for order, taker in enumerate(takers):
             skill = taker.session.skill
@@ -63,17 +63,24 @@ class _Demand:
                 group = groups[skill] = _Group(skill)
             group.heap.append((taker.load, order, taker))
             group.credit += taker.credit
-        self._groups = list(groups.values())
-        self.skills = list(groups)
-        for group in self._groups:
+        self._groups = groups
+        for group in groups.values():
             heapify(group.heap)
         self._serving: dict[tuple[str, str], list[_Group]] = {}
 
+    def skills(self) -> list[Skill]:
+        return list(self._groups)
+
+    def has_credit(self, skill: Skill) -> bool:
+        return self._groups[skill].credit > 0
+
+    def is_met(self) -> bool:
+        return self._left == 0
+
     def wants(self, lane: Lane) -> int:
-        """How many jobs of a lane can be taken now."""
         groups = self._serving.get((lane.queue, lane.name))
         if groups is None:
-            groups = [g for g in self._groups if g.skill.serves(lane.queue, lane.name)]
+            groups = [g for g in self._groups.values() if g.skill.serves(lane.queue, lane.name)]
             self._serving[lane.queue, lane.name] = groups
         return min(self._left, sum([group.credit for group in groups]))
 
@@ -110,7 +117,7 @@ def decide_dispatch(state: State, command: Dispatch, now_ms: int) -> Decision:
     if not takers:
         return Decision()
     demand = _Demand(takers, command.grants_max)
-    for lane, records in pick(demand.skills, demand.wants, command.committed_seq):
+    for lane, records in pick(demand, command.committed_seq):
         demand.take(lane, records)
     return _assignments(state, takers, now_ms)
 

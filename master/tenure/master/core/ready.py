@@ -9,10 +9,10 @@ names: whatever it can run is the merge of some lanes. A lane is a heap of segme
 What is picked first among lanes is decided in ``pick`` alone, by the smallest key.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.segment import Segment
@@ -245,9 +245,23 @@ class Lanes:
 _Step: TypeAlias = tuple[int, int, int, int, Lane, Segment | Skill, int, int]
 
 
-def pick(
-    skills: list[Skill], wants: Callable[[Lane], int], committed_seq: int
-) -> Iterator[tuple[Lane, list[JobRecord]]]:
+class Demand(Protocol):
+    """Who takes jobs, and how many more; it changes with what they take."""
+
+    def skills(self) -> list[Skill]:
+        """The skills of all takers."""
+
+    def has_credit(self, skill: Skill) -> bool:
+        """Whether somebody with this skill can take more."""
+
+    def wants(self, lane: Lane) -> int:
+        """How many jobs of a lane can be taken now."""
+
+    def is_met(self) -> bool:
+        """Whether nothing more can be taken."""
+
+
+def pick(demand: Demand, committed_seq: int) -> Iterator[tuple[Lane, list[JobRecord]]]:
     """Yields eligible jobs in exact order of their keys, as runs out of one lane; changes nothing.
 
     It walks the skills' heaps of lanes and the lanes' heaps best first: an entry is looked at only
@@ -255,9 +269,8 @@ def pick(
     so all of it has committed or nothing.
 
     Args:
-        skills: Whose lanes to look at.
-        wants: How many jobs of a lane can be taken now. It is asked again after each yield; a lane
-            that it answered 0 for is not asked about again.
+        demand: Who takes; it is asked again after each yield. It never grows, so a lane that is
+            not wanted and a skill without credit are not asked about again.
         committed_seq: Only jobs last written at or before this are eligible.
     """
     ties = count()
@@ -275,18 +288,20 @@ def pick(
             heappush(frontier, step)
 
     entered: set[Lane] = set()
-    for skill in skills:
+    for skill in demand.skills():
         see_lane(skill, 0)
-    while frontier:
+    while frontier and not demand.is_met():
         key, ordinal, seq, _, lane, where, position, node = heappop(frontier)
         if isinstance(where, Skill):
+            if not demand.has_credit(where):
+                continue
             see_lane(where, 2 * position + 1)
             see_lane(where, 2 * position + 2)
-            if lane.front == (key, ordinal, seq) and lane not in entered and wants(lane):
+            if lane.front == (key, ordinal, seq) and lane not in entered and demand.wants(lane):
                 entered.add(lane)
                 see_segment(lane, 0)
             continue
-        limit = wants(lane)
+        limit = demand.wants(lane)
         if not limit:
             continue
         if node >= 0:
