@@ -105,6 +105,25 @@ def test_a_full_store_ends_no_campaign() -> None:
     run_processes(main, limit_s=120)
 
 
+def test_a_follower_that_knows_nothing_misleads_nobody() -> None:
+    """A client finds the leader though the first master it asks was cut from the store before."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=7, jobs=[run.echo]) as cluster:
+            leader = await cluster.elected()
+            ignorant = next(m for m in cluster.masters.values() if m is not leader)
+            assert ignorant.store is not None
+            ignorant.store.link.cut()
+            leader.kill()
+            await cluster.until(lambda: cluster.leader() not in (None, leader), LEADER_S)
+            async with asyncio.timeout(5):
+                for client in [cluster.client() for _ in cluster.masters]:
+                    await run.one(client, "hello", 0.0)
+
+    run_processes(main, limit_s=60)
+
+
 @pytest.mark.parametrize("way", ["requests_cut", "replies_cut"])
 def test_a_leader_cut_from_the_store_one_way_is_replaced(way: str) -> None:
     """A leader whose keepalives arrive, but not their answers, does not keep its office."""

@@ -95,6 +95,7 @@ class Router:
             if error.reason not in RESEND:
                 raise
             self.topology.failed(partition, address, error)
+            self.topology.asked_in_vain(address)
             return self.topology.leader(partition)
         return address
 

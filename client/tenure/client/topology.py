@@ -128,20 +128,35 @@ class Topology:
                 self._leaders[partition] = hint
             elif self._leaders.get(partition) == address:
                 del self._leaders[partition]
+                self._ask_another(address)
         elif error.reason in (Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED, Reason.FROZEN):
             # A frozen leader may have a successor that it does not know of.
             self.lost(address)
 
     def lost(self, address: str) -> None:
         """Nobody answers there: forget that it leads, and ask another master next."""
-        for partition in [p for p, known in self._leaders.items() if known == address]:
+        led = [p for p, known in self._leaders.items() if known == address]
+        for partition in led:
             del self._leaders[partition]
-        masters = list(self._masters)
-        if address in masters and masters[self._next % len(masters)] == address:
+        if led or self.next_master() == address:
+            self._ask_another(address)
+
+    def asked_in_vain(self, address: str) -> None:
+        """The master asked last knows no leader: ask another one next.
+
+        One that is cut from the store answers as well as others, and never learns of a new leader.
+        """
+        if self.next_master() == address:
+            self._ask_another(address)
+
+    def _ask_another(self, than: str) -> None:
+        """Moves on: whoever was asked last has named nobody, or one who does not lead."""
+        self._next += 1
+        if self.next_master() == than:
             self._next += 1
 
     def next_master(self) -> str:
-        """Whom to ask for the topology: the same one until it is lost."""
+        """Whom to ask for the topology: the same one until that leads nowhere."""
         masters = list(self._masters)
         return masters[self._next % len(masters)]
 

@@ -1,6 +1,7 @@
 """The sans-IO half of routing: leaders, hints, clocks, addresses, backoff."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -67,6 +68,15 @@ def test_a_frozen_leader_is_asked_last() -> None:
     assert topology.next_master() == "b:1"
 
 
+@pytest.mark.parametrize("reason", [Reason.UNREACHABLE, Reason.NOT_LEADER])
+def test_who_named_a_wrong_leader_is_not_asked_again_at_once(reason: Reason) -> None:
+    """A master that is behind the times names the old leader for ever; the next one is asked."""
+    topology = Topology(["behind:1", "old:1", "good:1"])
+    topology.learned(answer({0: (7, "old:1")}), 0)
+    topology.failed(0, "old:1", unavailable(reason))
+    assert topology.next_master() == "good:1"
+
+
 def test_an_error_about_an_old_leader_leaves_the_new_one() -> None:
     """A late NOT_LEADER of a leader replaced meanwhile does not forget its successor."""
     topology = Topology(["s:1"])
@@ -75,15 +85,16 @@ def test_an_error_about_an_old_leader_leaves_the_new_one() -> None:
     assert topology.leader(0) == "b:1"
 
 
-def test_masters_are_asked_in_turn_when_they_do_not_answer() -> None:
-    """The next master is asked only when the present one is lost; all come round."""
+@pytest.mark.parametrize("told", [Topology.lost, Topology.asked_in_vain])
+def test_masters_are_asked_in_turn(told: Callable[[Topology, str], None]) -> None:
+    """Whether a master answered or not, another one is asked after it; all come round."""
     topology = Topology(["s:1"])
     topology.learned(answer({}), 0)
     assert topology.next_master() == topology.next_master() == "s:1"
     asked = []
     for _ in range(4):
         asked.append(topology.next_master())
-        topology.lost(asked[-1])
+        told(topology, asked[-1])
     assert asked == ["s:1", "m1:1", "m2:1", "s:1"]
 
 
