@@ -6,9 +6,7 @@ has committed. Each step is audited (``audit``) and its moves are held against t
 the end is a replay that must give the same state, from the journal alone and from a fuzzy snapshot.
 """
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar, get_args
 
@@ -16,58 +14,38 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from tenure.master.core import command as commands
 from tenure.master.core.command import Command, LeaseRow, SubmitRow, SubmitSetting
-from tenure.master.core.config import PartitionConfig, Retention
 from tenure.master.core.effect import (
     Decision,
-    Effect,
     SendAssignment,
-    SendRevokes,
-    SendVerdicts,
     SubmitReply,
 )
 from tenure.master.core.event import DurableEvent, VolatileEvent
 from tenure.master.core.partition import Partition
-from tenure.master.core.record import JobFault, JobRecord, Policy, RetryPolicy
-from tenure.master.core.snapshot import Slice, SnapshotCursor
+from tenure.master.core.record import JobFault, JobRecord, Policy
 from tenure.master.core.tombstone import Tombstone
-from tenure.master.core.transition import OPEN, TABLE
-from tenure.protocol.fence import Lease, Token
+from tenure.master.core.transition import OPEN
+from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId, mint
-from tenure.protocol.refusal import Refusal
-from tenure.protocol.vocabulary import AttemptOutcome, Backoff, JobState, Verdict
-from tests.unit.master.core.audit import audit, dump, state_of
+from tenure.protocol.vocabulary import AttemptOutcome, JobState, Verdict
+from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import START_MS, held, report_row
-
-CONFIG = PartitionConfig(
-    partition=3,
-    partitions=1,
-    retention=Retention(completed_ms=60_000, completed_max=8, failed_ms=90_000, failed_max=5),
-    queue_depth_max=40,
-    bytes_max=4_000,
-    max_undelivered=3,
+from tests.unit.master.core.world import (
+    BACK,
+    CONFIG,
+    INCARNATIONS,
+    JOURNAL,
+    NAMES,
+    OUTCOMES,
+    POLICIES,
+    SEEN,
+    Worker,
+    World,
 )
-QUICK = RetryPolicy(backoff=Backoff.NONE, max_attempts=3, max_lost=2)
-POLICIES = [
-    Policy(name="a"),
-    Policy(name="a", retry=QUICK),
-    Policy(name="b", retry=QUICK, timeout_ms=2_000),
-    Policy(name="b", queue="bulk", retry=QUICK, schedule_timeout_ms=4_000, deadline_ms=30_000),
-    Policy(name="a", retry=QUICK, at_most_once=True),
-    Policy(name="b", tenant="other", heartbeat_timeout_ms=6_000, result_ttl_ms=20_000),
-]
-INCARNATIONS = ("w1", "w2", "w3")
-NAMES = [frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})]
-BACK = st.sampled_from([INCARNATIONS, INCARNATIONS, INCARNATIONS[:1], ()])
-OUTCOMES = st.sampled_from([*[AttemptOutcome.COMPLETED] * 4, *AttemptOutcome])
-MOVES = {(state, to) for (_, state), to in TABLE.items()}
-_JOURNAL = msgspec.msgpack.Decoder(list[DurableEvent])
-#: What happened in all examples together.
-SEEN: Counter[str] = Counter()
 
 #: The names of all rules.
 STEPS: set[str] = set()
@@ -91,150 +69,16 @@ def step(**strategies: st.SearchStrategy[Any]) -> Callable[[F], F]:
     return decorate
 
 
-@dataclass
-class Worker:
-    """A worker process: its own truth about what it holds."""
-
-    incarnation: str
-    session_id: int = 0
-    #: Leases and whether each has started.
-    held: dict[LeaseRow, bool] = field(default_factory=dict)
-    last_assignment: int = 0
-
-
-class PartitionMachine(RuleBasedStateMachine):
+class PartitionMachine(World):
     """See the module."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_ms = START_MS
-        self.journal: list[bytes] = []
-        self.committed = 0
-        self.partition = Partition(CONFIG)
-        self.partition.finish_replay()
-        self.term = 0
-        self.sessions = 0
-        self.minted = 0
-        self.workers = {name: Worker(name) for name in INCARNATIONS}
-        #: Effects and the seq that each waits for.
-        self.outbox: list[tuple[int, Effect]] = []
-        #: Submits that wait for their commit: (seq, ids), and those acknowledged.
-        self.submits: list[tuple[int, list[str]]] = []
-        self.acked: dict[str, None] = {}
-        #: Results whose acceptance was told to a worker.
-        self.results: dict[JobId, bytes] = {}
-        self.leases: list[LeaseRow] = []
-        self.ids: list[JobId] = []
-        #: Steps since the last disturbance.
-        self.calm = 0
-        #: At the end all is done well, and checked less.
-        self.healing = False
-        self.cursor: SnapshotCursor | None = None
-        self.slices: list[Slice] = []
-        self.snapshot_from = 0
         self.open_term(0)
         for incarnation in INCARNATIONS:
             self._connect(self.workers[incarnation], NAMES[2])
         for policy in POLICIES:
             self.submit(2, policy, 5, 0, "")
-
-    # The shell.
-
-    def do(self, command: Command) -> Decision | Refusal:
-        """Decides, checks that nothing changed, applies, checks all."""
-        SEEN[type(command).__name__] += 1
-        before = None if self.healing else dump(state_of(self.partition))
-        decision = self.partition.decide(command, self.now_ms)
-        assert self.healing or dump(state_of(self.partition)) == before
-        if isinstance(decision, Refusal):
-            return decision
-        waits_for = len(self.journal)
-        for event in decision.events:
-            self.apply(event)
-        if not self.healing:
-            audit(self.partition)
-        for effect in decision.effects:
-            unawaited = isinstance(effect, SendAssignment) and not effect.write_ahead
-            self.outbox.append((waits_for if unawaited else len(self.journal), effect))
-        self.deliver()
-        return decision
-
-    def apply(self, event: object) -> None:
-        """Journals and applies one event; its moves must be in the table."""
-        states = {job_id: r.state for job_id, r in state_of(self.partition).jobs.items()}
-        SEEN[type(event).__name__] += 1
-        if isinstance(event, DurableEvent):
-            self.journal.append(msgspec.msgpack.encode([event]))
-        self.partition.apply(event)  # type: ignore[arg-type]
-        after = {job_id: r.state for job_id, r in state_of(self.partition).jobs.items()}
-        for job_id in {**states, **after}:
-            move = (states.get(job_id), after.get(job_id))
-            assert move[0] is move[1] or move in MOVES, (event, move)
-
-    def deliver(self) -> None:
-        """Lets out, in order, what waits for nothing uncommitted any more."""
-        while self.outbox and self.outbox[0][0] <= self.committed:
-            self.receive(self.outbox.pop(0)[1])
-        while self.submits and self.submits[0][0] <= self.committed:
-            for job_id in self.submits.pop(0)[1]:
-                self.acked[job_id] = None
-
-    def receive(self, effect: Effect) -> None:
-        """A worker gets a message."""
-        worker = self.worker_of(getattr(effect, "session_id", 0))
-        if worker is None:
-            return
-        match effect:
-            case SendAssignment(number=number, rows=rows):
-                assert number == worker.last_assignment + 1
-                worker.last_assignment = number
-                for row in rows:
-                    lease = Lease(self.token, row.lease_seq, row.record.run)
-                    worker.held[LeaseRow(row.record.job_id, lease)] = False
-            case SendVerdicts(rows=rows):
-                for job_id, lease, verdict in rows:
-                    SEEN[verdict.name] += 1
-                    worker.held.pop(LeaseRow(job_id, lease), None)
-            case SendRevokes(rows=rows, unless_started=unless_started):
-                for job_id, lease in rows:
-                    row = LeaseRow(job_id, lease)
-                    if unless_started and worker.held.get(row) is False:
-                        SEEN["taken back"] += 1
-                        del worker.held[row]
-                        self.do(commands.ReturnLeases(session_id=worker.session_id, rows=[row]))
-                    elif not unless_started:
-                        worker.held.pop(row, None)
-            case _:
-                pass
-
-    def worker_of(self, session_id: int) -> Worker | None:
-        """The worker whose present stream this is."""
-        for worker in self.workers.values():
-            if session_id and worker.session_id == session_id:
-                return worker
-        return None
-
-    def open_term(self, window_ms: int) -> None:
-        """A master takes the office."""
-        self.term += 1
-        self.do(commands.OpenTerm(token=self.token, incarnation="m", window_ms=window_ms))
-        self.commit_all()
-
-    def commit_all(self) -> None:
-        """Commits the whole journal."""
-        self.committed = len(self.journal)
-        self.deliver()
-
-    def holders(self) -> list[Worker]:
-        """Workers that hold something and can say so."""
-        return [w for w in self.workers.values() if w.held and w.session_id]
-
-    @property
-    def token(self) -> Token:
-        """The present term's token."""
-        return Token(1, self.term)
-
-    # The world.
 
     @step(
         count=st.integers(1, 6),
@@ -624,7 +468,7 @@ class PartitionMachine(RuleBasedStateMachine):
     def _replayed(self, journal: list[bytes]) -> Partition:
         partition = Partition(CONFIG)
         for seq, data in enumerate(journal, 1):
-            partition.replay(_JOURNAL.decode(data)[0], seq)
+            partition.replay(JOURNAL.decode(data)[0], seq)
         partition.finish_replay()
         return partition
 
@@ -634,7 +478,7 @@ class PartitionMachine(RuleBasedStateMachine):
             partition.load_slice(part)
         for seq, data in enumerate(self.journal, 1):
             if seq > self.snapshot_from:
-                partition.replay(_JOURNAL.decode(data)[0], seq)
+                partition.replay(JOURNAL.decode(data)[0], seq)
         partition.finish_replay()
         return partition
 
