@@ -295,7 +295,6 @@ def apply_completed(state: State, event: JobsCompleted, seq: int) -> None:
         record.outcome = _COMPLETED
         record.result = row.result
         record.result_content_type = row.content_type
-        record.undelivered = 0
         if before is _RUNNING:
             done.append(record)
         else:

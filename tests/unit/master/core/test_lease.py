@@ -191,6 +191,21 @@ def test_max_undelivered_is_poison() -> None:
     assert "poisoned" in [a.event for a in of_type(decision.effects, Announce)]
 
 
+def test_requeue_forgets_lost_grants() -> None:
+    """A job requeued after its grants got lost has all its tries again."""
+    rig = Rig(PartitionConfig(partition=0, partitions=1, max_undelivered=2))
+    rig.open_session(1)
+    (job_id,) = rig.submit(1)
+    for number in (1, 2):
+        rig.grant_one()
+        rig.renew(1, number)
+    assert rig.state(job_id) is JobState.FAILED
+    rig.do(commands.RequeueJobs(job_ids=[job_id]))
+    rig.grant_one()
+    rig.renew(1, 3)
+    assert rig.state(job_id) is JobState.PENDING
+
+
 def test_delivery_resets_undelivered(rig: Rig) -> None:
     """Only grants lost in a row count."""
     (job_id,) = rig.submit(1)

@@ -76,6 +76,22 @@ def test_fuzzy_snapshot_and_the_rest_equal_the_live_state(rows_max: int, behind:
     assert other.stamp_ms == rig.partition.stamp_ms
 
 
+def test_whole_life_between_the_slices() -> None:
+    """A job that came and went while the snapshot was taken has one tombstone, and is no job."""
+    rig = Rig()
+    rig.submit(3)
+    cursor = rig.partition.snapshot()
+    first_seq = rig.partition.next_seq
+    slices = [take(cursor, 1)]
+    (job_id,) = rig.submit(1, key="k")
+    rig.do(commands.CancelJobs(job_ids=[job_id]))
+    rig.do(commands.PurgeJobs(job_ids=[job_id]))
+    while (data := take(cursor, 1)) is not None:
+        slices.append(data)
+    other = recovered(rig, [data for data in slices if data], first_seq)
+    assert other.state_hash() == rig.partition.state_hash()
+
+
 def test_slices_are_bounded() -> None:
     """A slice has about as many rows as it was asked for."""
     rig = Rig()
