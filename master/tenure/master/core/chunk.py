@@ -17,6 +17,10 @@ def chunks(rows: Sequence[R], size: Callable[[R], int] = lambda _: 0) -> Iterato
         rows: What a decision came to.
         size: A row's bytes beyond its ids and numbers.
     """
+    if len(rows) * _ROW_BYTES + sum(map(size, rows)) <= BYTES_MAX:
+        if rows:
+            yield rows
+        return
     start, used = 0, 0
     for index, row in enumerate(rows):
         grows = _ROW_BYTES + size(row)

@@ -139,18 +139,19 @@ class Judge:
             ruling = Ruling.TAKE
         else:
             ruling = rule(record, row)
-        if ruling is Ruling.TAKE or ruling is Ruling.ADOPT:
-            started_ms = self._started_ms(record, lease, run_ms)
-            if ruling is Ruling.ADOPT:
-                self._adopt(record, lease, incarnation, worker, started_ms)
-            if outcome is _COMPLETED:
-                self._completed.append(
-                    CompletedRow(job_id, lease, started_ms, result, content_type)
-                )
-            else:
-                self._end(record, row, started_ms)
-            self.taken[job_id] = sent
-        return ruling.verdict
+        if ruling is Ruling.TAKE:
+            started_ms = self._started_ms(record, run_ms)
+        elif ruling is Ruling.ADOPT:
+            started_ms = self._now_ms - run_ms
+            self._adopt(record, lease, incarnation, worker, started_ms)
+        else:
+            return ruling.verdict
+        self.taken[job_id] = sent
+        if outcome is _COMPLETED:
+            self._completed.append(CompletedRow(job_id, lease, started_ms, result, content_type))
+        else:
+            self._end(record, row, started_ms)
+        return Verdict.ACCEPTED
 
     def events(self) -> list[Event]:
         """What the reports came to."""
@@ -182,13 +183,12 @@ class Judge:
         )
         return Ruling.REPEAT if same else Ruling.DUPLICATE
 
-    def _started_ms(self, record: JobRecord, lease: Lease, run_ms: int) -> int:
-        if record.lease == lease:
-            holding = self._state.holding_of(record)
-            if holding is not None and holding.started_ms:
-                return holding.started_ms
-            return max(self._now_ms - run_ms, record.granted_ms)
-        return self._now_ms - run_ms
+    def _started_ms(self, record: JobRecord, run_ms: int) -> int:
+        """When the attempt under a job's newest lease started, by its worker's latest word."""
+        holding = self._state.holding_of(record)
+        if holding is not None and holding.started_ms:
+            return holding.started_ms
+        return record.started_ms or max(self._now_ms - run_ms, record.granted_ms)
 
     def _adopt(
         self, record: JobRecord, lease: Lease, incarnation: str, worker: str, started_ms: int
