@@ -105,6 +105,26 @@ def test_a_full_store_ends_no_campaign() -> None:
     run_processes(main, limit_s=120)
 
 
+def test_a_term_opens_when_a_full_store_has_space_again() -> None:
+    """A store that is full right after the office was won only delays the term: nothing halts."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=8, jobs=[run.echo], store_delay_ms=80) as cluster:
+            client = cluster.client()
+            await cluster.until(lambda: bool(cluster.store.partitions))
+            await cluster.until(lambda: cluster.store.office(0) is not None)
+            cluster.store.full = True
+            await elapse(LEADER_S)
+            assert cluster.leader() is None
+            cluster.store.full = False
+            await cluster.elected()
+            await run.one(client, "hello", 0.0)
+            run.judge(cluster)
+
+    run_processes(main, limit_s=120)
+
+
 def test_a_follower_that_knows_nothing_misleads_nobody() -> None:
     """A client finds the leader though the first master it asks was cut from the store before."""
 

@@ -285,7 +285,8 @@ class Term:
         refused: list[TenureError] = []
 
         def answer(reply: Reply | TenureError) -> None:
-            if isinstance(reply, TenureError):
+            # OUTCOME_UNKNOWN is said while the store is full: the event waits, and commits later.
+            if isinstance(reply, TenureError) and reply.reason is not Reason.OUTCOME_UNKNOWN:
                 refused.append(reply)
 
         self._do(command, answer, self.clock.now_ms())
