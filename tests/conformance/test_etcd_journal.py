@@ -62,8 +62,9 @@ def test_a_stale_token_changes_nothing(url: str, kind: str, how: str) -> None:
             with pytest.raises(OfficeLost):
                 await MUTATIONS[kind](journal, office.token)
             after = await client.range(root, op.prefix_end(root))
+            # Versions and revisions of each key are compared too. The cluster's own revision says
+            # nothing: leases that earlier tests left on it expire when they like.
             assert list(after.kvs) == list(before.kvs)
-            assert after.header.revision == before.header.revision
 
     asyncio.run(main())
 
