@@ -8,7 +8,6 @@
 
 import hashlib
 import re
-from collections.abc import Callable
 from typing import Final, NewType
 
 from tenure.protocol.limits import PARTITIONS_MAX
@@ -39,15 +38,6 @@ def mint(partition: int, now_ms: int, random_bits: int) -> JobId:
         low & 0xFFFF_FFFF_FFFF,
     )
     return JobId(text)
-
-
-def minter(random_bits: Callable[[int], int]) -> Callable[[int, int], JobId]:
-    """Returns ``mint`` with its randomness bound, for example ``minter(random.getrandbits)``."""
-
-    def mint_now(partition: int, now_ms: int) -> JobId:
-        return mint(partition, now_ms, random_bits(62))
-
-    return mint_now
 
 
 def is_job_id(text: str) -> bool:
