@@ -11,19 +11,16 @@ everything else, so what arrives meanwhile is one batch for the next turn.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from tenure.master.backend.errors import CorruptJournal
 from tenure.master.core.command import (
-    CloseSession,
     CloseTerm,
     CloseWindow,
     Command,
     Dispatch,
     FireTimers,
-    OpenSession,
     OpenTerm,
     PushDeadlines,
     ReportAttempts,
@@ -49,6 +46,7 @@ from tenure.master.node.clock import TermClock
 from tenure.master.node.delivery import Delivery
 from tenure.master.node.gate import CommitGate
 from tenure.master.node.hub import WorkerHub
+from tenure.master.node.inbox import Answer, Inbox, ignore
 from tenure.master.node.keeper import Keeper
 from tenure.master.node.port import Rng
 from tenure.master.node.watch import Watch
@@ -57,9 +55,6 @@ from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason, Refusal
 
 _log = logging.getLogger(__name__)
-
-#: Gets a command's reply, or the error that it ended in.
-Answer = Callable[[Reply | TenureError], None]
 
 _COMMANDS_A_TURN: Final = 64
 #: A turn of that many rows takes some tens of milliseconds, in which nothing else is heard.
@@ -70,17 +65,9 @@ _WINDOW_MS: Final = 2_500
 #: After a window, grants are ramped up from this many a second over the ramp's length.
 _RAMP_MS: Final = 5_000
 _RAMP_GRANTS_PER_S: Final = 2_000
-#: Posted commands kept while frozen; more are refused.
-_INBOX_MAX: Final = 10_000
 
 #: Commands that the term gives itself: if one cannot be decided, nothing will go on.
 _OWN: Final = frozenset({OpenTerm, CloseTerm, CloseWindow, FireTimers, Dispatch})
-#: Nobody says these a second time; there are as many as streams come and go.
-_NEVER_REFUSED: Final = frozenset({OpenSession, CloseSession})
-
-
-def _ignore(_: Reply | TenureError) -> None:
-    """For commands whose effects are their answer."""
 
 
 class Term:
@@ -130,7 +117,7 @@ class Term:
             applied_seq=lambda: partition.next_seq - 1,
             record_changes=partition.watch_changes,
         )
-        self._inbox: deque[tuple[Command, Answer]] = deque()
+        self._inbox = Inbox()
         self._applied_answers: dict[int, Answer] = {}
         self._answer_number = 0
         #: Grants decided on that wait for their commit, by session.
@@ -166,19 +153,21 @@ class Term:
         return self.gate.stuck_ms()
 
     def freeze(self) -> None:
-        """The office cannot be proved: who waits for results is sent to look for another leader."""
+        """The office cannot be proved: who waits here is sent to look for another leader."""
         error = _frozen(self.number)
+        self._answer_unknown("its leader cannot prove its office now")
+        self._inbox.refuse_asked(error)
         self._turn_away(error)
 
     def thaw(self) -> None:
         """The office was held all along: every lease's TTL starts anew."""
         self.watch.resume()
-        self._inbox.appendleft((RestartLeases(), _ignore))
+        self._inbox.put_first(RestartLeases())
         self._wake.set()
 
     def resume(self, gap_ms: int) -> None:
         """The process stood still: push all deadlines before anything buffered is judged."""
-        self._inbox.appendleft((PushDeadlines(gap_ms=gap_ms), _ignore))
+        self._inbox.put_first(PushDeadlines(gap_ms=gap_ms))
         self._wake.set()
 
     # What handlers ask.
@@ -188,16 +177,17 @@ class Term:
         """Whether heartbeats and reports can be judged now; else they are answered with HOLD."""
         return self.open and not self.closing and not self._keeper.frozen
 
-    def post(self, command: Command, answer: Answer = _ignore) -> None:
+    def post(self, command: Command, answer: Answer = ignore) -> None:
         """Queues a command for the owner loop; ``answer`` is called once, after the commit."""
         if self._ended is not None:
             answer(self._ended)
-            return
-        if len(self._inbox) >= _INBOX_MAX and type(command) not in _NEVER_REFUSED:
+        elif answer is not ignore and self._keeper.frozen:
+            # Workers' messages are kept for the thaw; a client had better ask another master.
+            answer(_frozen(self.number))
+        elif self._inbox.put(command, answer):
+            self._wake.set()
+        else:
             answer(_busy(self.number))
-            return
-        self._inbox.append((command, answer))
-        self._wake.set()
 
     def nudge(self) -> None:
         """Makes the owner loop turn: something it looks at has changed."""
@@ -314,7 +304,7 @@ class Term:
     async def close(self) -> None:
         """Hands over in order: grants nothing more and commits TermClosed."""
         self.closing = True
-        self._do(CloseTerm(), _ignore, self.clock.now_ms())
+        self._do(CloseTerm(), ignore, self.clock.now_ms())
         await self.gate.settled(self.partition.next_seq - 1)
 
     def abandon(self, error: TenureError) -> None:
@@ -323,8 +313,7 @@ class Term:
         self._ended = error
         if self._timer is not None:
             self._timer.cancel()
-        while self._inbox:
-            self._inbox.popleft()[1](error)
+        self._inbox.refuse(error)
         self._answer_unknown("its leader stepped down")
         for session_id, grants in self._held_grants.items():
             self._hub.refund(session_id, grants)
@@ -365,10 +354,10 @@ class Term:
         for _ in range(min(len(inbox), _COMMANDS_A_TURN)):
             if rows >= _ROWS_A_TURN:
                 break
-            command, answer = inbox.popleft()
+            command, answer = inbox.take()
             if isinstance(command, SubmitJobs | ReportAttempts):
                 rows += len(command.rows)
-            if self.gate.full and answer is not _ignore:
+            if self.gate.full and answer is not ignore:
                 answer(self.no_space(command))
             else:
                 self._do(command, answer, now_ms)
@@ -376,7 +365,7 @@ class Term:
             return
         if self._timer_due(now_ms):
             command = FireTimers(rows_max=_TIMER_ROWS, jitter=self._draw(_TIMER_ROWS))
-            self._do(command, _ignore, now_ms)
+            self._do(command, ignore, now_ms)
         if self.open:
             self._look_at_window(now_ms)
             self._dispatch(now_ms)
@@ -450,7 +439,7 @@ class Term:
         self.gate.hold(seq, release)
 
     def _hold_answer(self, answer: Answer, reply: Reply | TenureError) -> None:
-        if answer is _ignore:
+        if answer is ignore:
             return
         self._answer_number += 1
         number = self._answer_number
@@ -496,7 +485,7 @@ class Term:
             now_ms >= self._window_until_ms or partition.window_due(now_ms)
         ):
             self._ramp_from_ms = now_ms
-            self._do(CloseWindow(jitter=self._draw(_TIMER_ROWS)), _ignore, now_ms)
+            self._do(CloseWindow(jitter=self._draw(_TIMER_ROWS)), ignore, now_ms)
 
     def _dispatch(self, now_ms: int) -> None:
         if self.partition.window_open or not self.partition.has_ready():
@@ -512,7 +501,7 @@ class Term:
             credits=credits, committed_seq=self.gate.committed_seq, grants_max=grants_max
         )
         granted = self._hub.granted_total
-        self._do(command, _ignore, now_ms)
+        self._do(command, ignore, now_ms)
         granted = self._hub.granted_total - granted
         self._ramp_granted += granted
         if granted and self.partition.has_ready() and self._hub.has_credit():

@@ -8,7 +8,7 @@ import pytest
 from tenure.master.backend.errors import CorruptJournal, StoreFull
 from tenure.master.core.command import CancelJobs, Command
 from tenure.master.node.jobs import JobApi
-from tenure.protocol.errors import TenureError
+from tenure.protocol.errors import TenureError, Unavailable
 from tenure.protocol.refusal import Reason
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
@@ -280,5 +280,57 @@ def test_a_term_older_than_its_journal_is_not_opened() -> None:
             with pytest.raises(CorruptJournal) as caught:
                 await rig.term.begin("again", window=False)
             assert caught.value.reason is Reason.STORE_MISMATCH
+
+    run_virtual(main)
+
+
+def test_a_frozen_leader_answers_commands_at_once() -> None:
+    """Who asks for a change at a leader that cannot prove its office looks for another one."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            rig.office.answers = False
+            await SimClock().sleep(6_000)
+            seq = rig.partition.next_seq
+            (job_id,) = rig.submit()
+            for command in (rig.submission([rig.mint()]), CancelJobs(job_ids=[job_id])):
+                error = await outcome(rig.term.ask(command), 0.1)
+                assert isinstance(error, Unavailable)
+                assert error.reason is Reason.FROZEN
+                assert error.retry_after_ms == 500
+            assert rig.partition.next_seq == seq
+            # What nobody waits for, as workers' messages, is kept for the thaw.
+            rig.office.answers = True
+            await SimClock().sleep(2_000)
+            await rig.commit()
+            assert rig.partition.stats().jobs == 1
+
+    run_virtual(main)
+
+
+def test_a_leader_that_freezes_leaves_nobody_waiting() -> None:
+    """What was applied has an unknown outcome, and commits later; what was not will not be."""
+
+    async def main() -> None:
+        async with leading() as rig, asyncio.TaskGroup() as tasks:
+            rig.office.answers = False
+            applied = tasks.create_task(outcome(rig.term.ask(rig.submission([rig.mint()])), 60))
+            await settle()
+            rig.keeper.may_act = lambda: False  # type: ignore[method-assign]
+            waiting = tasks.create_task(outcome(rig.term.ask(rig.submission([rig.mint()])), 60))
+            await settle()
+            assert not applied.done()
+            assert not waiting.done()
+            await SimClock().sleep(6_000)
+            assert isinstance(applied.result(), TenureError)
+            assert applied.result().reason is Reason.OUTCOME_UNKNOWN
+            assert isinstance(waiting.result(), TenureError)
+            assert waiting.result().reason is Reason.FROZEN
+            del rig.keeper.may_act
+            rig.office.answers = True
+            await rig.commit()
+            await SimClock().sleep(2_000)
+            await rig.commit()
+            assert rig.partition.stats().jobs == 1
 
     run_virtual(main)
