@@ -56,8 +56,8 @@ class JobApi:
         """Accepts a batch; returns when it is durable."""
         if not request.jobs:
             return jobs_pb2.SubmitJobsResponse()
-        term, command = self._submit(request)
-        return _submitted(await term.ask(command))
+        term, command, size = self._submit(request)
+        return _submitted(await term.ask(command, size=size))
 
     async def stream_submits(
         self,
@@ -92,13 +92,13 @@ class JobApi:
             outbox.put(response)
 
         try:
-            term, command = self._submit(request.request)
+            term, command, size = self._submit(request.request)
         except TenureError as error:
             answer(error)
         else:
-            term.post(command, answer)
+            term.post(command, answer, size=size)
 
-    def _submit(self, request: jobs_pb2.SubmitJobsRequest) -> tuple[Term, SubmitJobs]:
+    def _submit(self, request: jobs_pb2.SubmitJobsRequest) -> tuple[Term, SubmitJobs, int]:
         jobs = request.jobs
         if len(jobs) > limits.BATCH_JOBS_MAX:
             raise _too_many(len(jobs))
@@ -142,7 +142,7 @@ class JobApi:
         )
         if term.gate.full:
             raise term.no_space(command)
-        return term, command
+        return term, command, size
 
     # Reads.
 

@@ -177,14 +177,20 @@ class Term:
         """Whether heartbeats and reports can be judged now; else they are answered with HOLD."""
         return self.open and not self.closing and not self._keeper.frozen
 
-    def post(self, command: Command, answer: Answer = ignore) -> None:
-        """Queues a command for the owner loop; ``answer`` is called once, after the commit."""
+    def post(self, command: Command, answer: Answer = ignore, *, size: int = 0) -> None:
+        """Queues a command for the owner loop; ``answer`` is called once, after the commit.
+
+        Args:
+            command: What to do.
+            answer: Gets the reply, or the error.
+            size: Bytes of its payloads or results.
+        """
         if self._ended is not None:
             answer(self._ended)
         elif answer is not ignore and self._keeper.frozen:
             # Workers' messages are kept for the thaw; a client had better ask another master.
             answer(_frozen(self.number))
-        elif self._inbox.put(command, answer):
+        elif self._inbox.put(command, answer, size):
             self._wake.set()
         else:
             answer(_busy(self.number))
@@ -193,8 +199,8 @@ class Term:
         """Makes the owner loop turn: something it looks at has changed."""
         self._wake.set()
 
-    async def ask(self, command: Command) -> Reply:
-        """Posts a command and waits for its reply.
+    async def ask(self, command: Command, *, size: int = 0) -> Reply:
+        """Posts a command and waits for its reply; ``size`` as for ``post``.
 
         Raises:
             TenureError: The command was refused, or its outcome is not known.
@@ -209,7 +215,7 @@ class Term:
             else:
                 future.set_result(reply)
 
-        self.post(command, answer)
+        self.post(command, answer, size=size)
         return await future
 
     def no_space(self, command: Command) -> TenureError:

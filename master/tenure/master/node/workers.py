@@ -141,7 +141,7 @@ class WorkerApi:
                 fault = fault_from_wire(report.error)
             row_size = len(result) + fault_bytes(fault) + 64
             if rows and (size + row_size > _REPORT_BYTES_MAX or len(rows) >= _REPORT_ROWS_MAX):
-                self._post_reports(link, term, rows)
+                self._post_reports(link, term, rows, size)
                 rows, size = [], 0
             size += row_size
             rows.append(
@@ -155,12 +155,13 @@ class WorkerApi:
                     _span_ms(report.run_ms),
                 )
             )
-        self._post_reports(link, term, rows)
+        self._post_reports(link, term, rows, size)
 
-    def _post_reports(self, link: WorkerLink, term: Term, rows: list[ReportRow]) -> None:
+    def _post_reports(self, link: WorkerLink, term: Term, rows: list[ReportRow], size: int) -> None:
         draw = self._rng.random
         jitter = [draw() if row.fault is not None else 0.0 for row in rows]
-        term.post(ReportAttempts(session_id=link.session_id, rows=rows, jitter=jitter))
+        command = ReportAttempts(session_id=link.session_id, rows=rows, jitter=jitter)
+        term.post(command, size=size)
 
 
 def _held(held: worker_pb2.HeldLease, token: Token) -> HeldRow:

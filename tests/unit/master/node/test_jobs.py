@@ -94,3 +94,50 @@ def test_results_travel_in_messages_that_grpc_carries() -> None:
     said = run_virtual(main)
     assert sum(len(message.results) for message in said) == 30
     assert max(message.ByteSize() for message in said) < 1024 * 1024
+
+
+def test_what_waits_is_bounded_in_bytes() -> None:
+    """One stream of large batches does not fill a slow master's memory: they are refused."""
+
+    async def main() -> list[jobs_pb2.StreamSubmitsResponse]:
+        async with leading() as rig:
+            said: list[jobs_pb2.StreamSubmitsResponse] = []
+
+            async def send(message: jobs_pb2.StreamSubmitsResponse) -> None:
+                said.append(message)
+
+            async def ask() -> AsyncIterator[jobs_pb2.StreamSubmitsRequest]:
+                for number in range(400):
+                    yield jobs_pb2.StreamSubmitsRequest(number=number, request=batch(1, 200_000))
+                rig.keeper.may_act = lambda: True  # type: ignore[method-assign]
+                for _ in range(400):
+                    rig.term.nudge()
+                    await rig.commit()
+
+            # The owner loop has other things to do.
+            rig.keeper.may_act = lambda: False  # type: ignore[method-assign]
+            await JobApi(roster=rig.roster, rng=random.Random(1)).stream_submits(ask(), send)
+            return said
+
+    said = run_virtual(main)
+    refused = [message for message in said if message.HasField("refusal")]
+    assert len(said) == 400
+    assert len(refused) == 400 - 64 * 1024 * 1024 // batch(1, 200_000).ByteSize()
+    assert {message.refusal.reason for message in refused} == {Reason.FROZEN.value}
+
+
+def test_results_that_wait_are_bounded_in_bytes() -> None:
+    """Reports are counted by what they carry; a worker keeps what is not acknowledged."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            link = rig.connect()
+            await rig.commit()
+            waiting = rig.term._inbox
+            report = worker_pb2.Report(outcome=COMPLETED, result=bytes(256 * 1024))
+            report.lease.job_id = rig.mint()
+            for _ in range(300):
+                rig.say(link, reports=[report])
+            assert 250 < len(waiting) < 256
+
+    run_virtual(main)
