@@ -127,8 +127,8 @@ class Loop:
         """Plays the worker's part for one assignment."""
         leases = [LeaseRow(row.record.job_id, Lease(TOKEN, row.lease_seq, 0)) for row in sent.rows]
         reports = [
-            ReportRow(job_id, lease, AttemptOutcome.COMPLETED, b"ok", "", None, 1)
-            for job_id, lease in leases
+            ReportRow(row.job_id, row.lease, AttemptOutcome.COMPLETED, b"ok", "", None, 1)
+            for row in leases
         ]
         self.step("start", AcceptAssignment(session_id=1, number=sent.number))
         self.step("start", StartLeases(session_id=1, rows=leases))

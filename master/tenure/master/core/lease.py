@@ -265,7 +265,8 @@ def decide_start(command: StartLeases, now_ms: int) -> Decision:
 def decide_return(state: State, command: ReturnLeases, now_ms: int) -> Decision:
     """Takes jobs back that a worker hands back: no budget is charged."""
     ended: dict[JobId, EndedRow] = {}
-    for job_id, lease in command.rows:
+    for row in command.rows:
+        job_id, lease = row.job_id, row.lease
         record = state.jobs.get(job_id)
         if record is None or record.state is not JobState.RUNNING or record.lease != lease:
             continue
@@ -373,14 +374,14 @@ def _hear(state: State, session_id: int, rows: list[HeldRow], now_ms: int) -> Se
 def absorb(state: State, holder: Holder, rows: list[HeldRow], now_ms: int) -> None:
     """Takes over what a worker tells about the leases it is known to hold."""
     leases = holder.leases
-    for job_id, lease, started, running_ms, progress in rows:
-        holding = leases.get(job_id)
-        if holding is None or holding.record.lease != lease:
+    for row in rows:
+        holding = leases.get(row.job_id)
+        if holding is None or holding.record.lease != row.lease:
             continue
-        if started and not holding.started_ms:
-            _start(state, holding, now_ms - running_ms, now_ms)
-        if progress != holding.progress:
-            holding.progress = progress
+        if row.started and not holding.started_ms:
+            _start(state, holding, now_ms - row.running_ms, now_ms)
+        if row.progress != holding.progress:
+            holding.progress = row.progress
             holding.progress_ms = now_ms
 
 
@@ -401,9 +402,9 @@ def apply_accepted(state: State, event: AssignmentAccepted) -> None:
 
 def apply_started(state: State, event: LeasesStarted) -> None:
     """Notes when jobs started."""
-    for job_id, lease in event.rows:
-        record = state.jobs.get(job_id)
-        if record is None or record.lease != lease:
+    for row in event.rows:
+        record = state.jobs.get(row.job_id)
+        if record is None or record.lease != row.lease:
             continue
         holding = state.holding_of(record)
         if holding is not None and not holding.started_ms:
@@ -412,8 +413,8 @@ def apply_started(state: State, event: LeasesStarted) -> None:
 
 def apply_take_backs_asked(state: State, event: TakeBacksAsked) -> None:
     """Notes which leases were asked back, so that they are asked once."""
-    for job_id, _ in event.rows:
-        record = state.jobs.get(job_id)
+    for row in event.rows:
+        record = state.jobs.get(row.job_id)
         holding = None if record is None else state.holding_of(record)
         if holding is not None:
             holding.asked = True

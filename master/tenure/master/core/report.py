@@ -17,6 +17,8 @@ from enum import Enum, unique
 from typing import Final
 from zlib import crc32
 
+import msgspec
+
 from tenure.master.core.attempt import draws, end_attempt, remember_attempt
 from tenure.master.core.chunk import chunks
 from tenure.master.core.command import ReportAttempts, ReportRow
@@ -80,6 +82,11 @@ class Ruling(Enum):
         return self.value[1]
 
 
+#: Looking a member up in its enum takes as long as the rest of an ordinary ruling.
+_TAKE: Final = Ruling.TAKE
+_ACCEPTED: Final = Verdict.ACCEPTED
+
+
 def rule(record: JobRecord, row: ReportRow) -> Ruling:
     """Rules on a report of a known job: the late-report table."""
     lease, newest = row.lease, record.lease
@@ -111,6 +118,8 @@ class Judge:
 
     def __init__(self, state: State, now_ms: int, jitter: list[float]) -> None:
         self._state = state
+        self._jobs = state.jobs
+        self._result_bytes_max = state.config.payload_bytes_max
         self._now_ms = now_ms
         self._draws = draws(jitter)
         self._completed: list[CompletedRow] = []
@@ -124,34 +133,34 @@ class Judge:
 
     def rule(self, row: ReportRow, incarnation: str, worker: str) -> Verdict:
         """Rules on one report by a worker."""
-        job_id, lease, outcome, result, content_type, _, run_ms = sent = row
-        state = self._state
-        record = state.jobs.get(job_id)
+        job_id, lease, sent = row.job_id, row.lease, row
+        record = self._jobs.get(job_id)
         if record is None:
             return self._unknown(row).verdict
         earlier = self.taken.get(job_id)
         if earlier is not None:
-            return Verdict.ACCEPTED if earlier == sent else Verdict.DUPLICATE
-        if len(result) > state.config.payload_bytes_max:
-            row = _too_large(row, state.config.payload_bytes_max)
-            outcome = row.outcome
+            return _ACCEPTED if earlier == sent else Verdict.DUPLICATE
+        result = row.result
+        if len(result) > self._result_bytes_max:
+            row = _too_large(row, self._result_bytes_max)
         if record.state is _RUNNING and record.lease == lease:
-            ruling = Ruling.TAKE
+            ruling = _TAKE
         else:
             ruling = rule(record, row)
-        if ruling is Ruling.TAKE:
-            started_ms = self._started_ms(record, run_ms)
+        if ruling is _TAKE:
+            started_ms = self._started_ms(record, row.run_ms)
         elif ruling is Ruling.ADOPT:
-            started_ms = self._now_ms - run_ms
+            started_ms = self._now_ms - row.run_ms
             self._adopt(record, lease, incarnation, worker, started_ms)
         else:
             return ruling.verdict
         self.taken[job_id] = sent
-        if outcome is _COMPLETED:
-            self._completed.append(CompletedRow(job_id, lease, started_ms, result, content_type))
+        if row.outcome is _COMPLETED:
+            done = CompletedRow(job_id, lease, started_ms, result, row.content_type)
+            self._completed.append(done)
         else:
             self._end(record, row, started_ms)
-        return Verdict.ACCEPTED
+        return _ACCEPTED
 
     def events(self) -> list[Event]:
         """What the reports came to."""
@@ -229,7 +238,8 @@ def _too_large(row: ReportRow, limit: int) -> ReportRow:
         "and return a reference",
         category=ErrorCategory.PERMANENT,
     )
-    return row._replace(outcome=AttemptOutcome.FAILED_PERMANENT, result=b"", fault=fault)
+    outcome = AttemptOutcome.FAILED_PERMANENT
+    return msgspec.structs.replace(row, outcome=outcome, result=b"", fault=fault)
 
 
 def settling(

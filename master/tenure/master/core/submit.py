@@ -253,11 +253,12 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
         for setting in event.settings
     ]
     ordinal = event.first_ordinal - 1
-    for job_id, index, payload, key in event.rows:
+    for row in event.rows:
         ordinal += 1
+        job_id, key = row.job_id, row.key
         if job_id in jobs:
             continue  # A fuzzy snapshot had it.
-        policy, priority, ready_ms, job_state, added = settings[index]
+        policy, priority, ready_ms, job_state, added = settings[row.setting]
         record = JobRecord(
             job_id=job_id,
             seq=seq,
@@ -265,7 +266,7 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
             state=job_state,
             policy=policy,
             priority=priority,
-            payload=payload,
+            payload=row.payload,
             key=key,
             submitted_ms=now_ms,
             ready_ms=ready_ms,

@@ -51,12 +51,9 @@ class Waiters:
 
     def settle(self, record: JobRecord) -> None:
         """A job is terminal and durable."""
-        sinks = self._sinks.get(record.job_id)
-        if sinks is None or record.state not in TERMINAL:
-            return
-        del self._sinks[record.job_id]
-        for sink in sinks:
-            sink.add(record)
+        if record.state in TERMINAL:
+            for sink in self._sinks.pop(record.job_id, ()):
+                sink.add(record)
 
     def abandon(self, error: TenureError) -> None:
         """Nobody here will know any more."""
@@ -87,27 +84,31 @@ class Delivery:
         link = self._hub.get(effect.session_id)
         if link is None:
             return
-        size = sum(len(row.record.payload) for row in effect.rows) + 96 * len(effect.rows)
+        size = sum([len(row.record.payload) for row in effect.rows]) + 96 * len(effect.rows)
         part = link.instruction(self._partition, self._token, size)
         assignment = part.assignment
         assignment.number = effect.number
         indexes: dict[tuple[int, int], int] = {}
         add = assignment.grants.add
-        for record, lease_seq, attempt, deadline_ms in effect.rows:
+        for row in effect.rows:
+            record = row.record
             kind = (id(record.policy), record.priority)
             index = indexes.get(kind)
             if index is None:
                 index = indexes[kind] = len(indexes)
                 assignment.options.append(self._options_of(record))
-            add(
-                job_id=record.job_id,
-                seq=lease_seq,
-                run=record.run,
-                attempt=attempt,
-                options=index,
-                payload=record.payload,
-                deadline_ms=deadline_ms,
-            )
+            # Set one by one, a row takes a third of the time that it takes by keywords.
+            grant = add()
+            grant.job_id = record.job_id
+            grant.seq = row.lease_seq
+            grant.attempt = row.attempt
+            grant.payload = record.payload
+            if index:
+                grant.options = index
+            if record.run:
+                grant.run = record.run
+            if row.deadline_ms:
+                grant.deadline_ms = row.deadline_ms
 
     def _options_of(self, record: JobRecord) -> common_pb2.JobOptions:
         kind = (record.policy, record.priority)
@@ -127,7 +128,8 @@ class Delivery:
         part = link.instruction(self._partition, self._token, 64 * len(effect.rows))
         token, add = self._token, part.verdicts.add
         for job_id, lease, verdict in effect.rows:
-            row = add(verdict=verdict)
+            row = add()
+            row.verdict = verdict  # type: ignore[assignment]
             lease_ref(row.lease, job_id, lease, token)
 
     def heartbeat_ack(self, effect: SendHeartbeatAck, backlog: int) -> None:

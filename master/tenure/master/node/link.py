@@ -95,11 +95,12 @@ def lease_ref(
     ref: worker_pb2.LeaseRef, job_id: str, lease: Lease, token: Token
 ) -> worker_pb2.LeaseRef:
     """Fills in a lease's reference; the token is left out when it is the message's own."""
+    own, ref.seq, run = lease
     ref.job_id = job_id
-    ref.seq = lease.seq
-    ref.run = lease.run
-    if lease.token != token:
-        ref.token.epoch, ref.token.revision = lease.token
+    if run:
+        ref.run = run
+    if own != token:
+        ref.token.epoch, ref.token.revision = own
     return ref
 
 
