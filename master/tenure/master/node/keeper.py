@@ -68,16 +68,16 @@ class Keeper:
         self._frozen = False
         #: Keepalives stopped because of this process, not because of the store.
         self._withheld = False
-        self._doubt_ms = 0
+        #: The last tick before the process stood still, until the office has been checked.
+        self._doubt_from_ms: int | None = None
         self.kept: Kept | None = None
 
     def may_act(self) -> bool:
         """Whether effects that no commit guards may leave now. Call it at the start of a turn."""
-        if self._doubt_ms or self._frozen:
+        if self._doubt_from_ms is not None or self._frozen:
             return False
-        gap_ms = self._clock.boot_ms() - self._ticked_ms
-        if gap_ms > self._gap_ms:
-            self._doubt_ms = gap_ms
+        if self._clock.boot_ms() - self._ticked_ms > self._gap_ms:
+            self._doubt_from_ms = self._ticked_ms
             return False
         if not self._validity.holds():
             self._freeze()
@@ -87,24 +87,23 @@ class Keeper:
     @property
     def frozen(self) -> bool:
         """Whether the office cannot be proved now."""
-        return self._frozen or self._doubt_ms > 0 or not self._validity.holds()
+        return self._frozen or self._doubt_from_ms is not None or not self._validity.holds()
 
     async def run(self) -> None:
         """Renews until cancelled. Ends by raising OfficeLost."""
         while True:
             await self._clock.sleep(_TICK_MS)
             self._look_for_gap()
-            if self._doubt_ms:
-                await self._settle_doubt()
+            if self._doubt_from_ms is not None:
+                await self._settle_doubt(self._doubt_from_ms)
             elif self._office.ttl_ms is not None and self._due():
                 await self._renew()
 
     def _look_for_gap(self) -> None:
         now_ms = self._clock.boot_ms()
-        gap_ms = now_ms - self._ticked_ms
+        if now_ms - self._ticked_ms > self._gap_ms and self._doubt_from_ms is None:
+            self._doubt_from_ms = self._ticked_ms
         self._ticked_ms = now_ms
-        if gap_ms > self._gap_ms:
-            self._doubt_ms = max(self._doubt_ms, gap_ms)
         if not self._validity.holds():
             self._freeze()
 
@@ -117,11 +116,12 @@ class Keeper:
     def _due(self) -> bool:
         return self._frozen or self._clock.boot_ms() - self._renewed_ms >= self._interval_ms
 
-    async def _settle_doubt(self) -> None:
+    async def _settle_doubt(self, from_ms: int) -> None:
+        gap_ms = self._clock.boot_ms() - from_ms
         _log.warning(
             "The process stood still for %d ms; checking the office before going on",
-            self._doubt_ms,
-            extra={"action": "doubt", "gap_ms": self._doubt_ms},
+            gap_ms,
+            extra={"action": "doubt", "gap_ms": gap_ms},
         )
         try:
             await self._office.verify()
@@ -131,9 +131,10 @@ class Keeper:
         for _ in range(3):
             await asyncio.sleep(0)
         self._ticked_ms = self._clock.boot_ms()
-        gap_ms, self._doubt_ms = self._doubt_ms, 0
+        self._doubt_from_ms = None
         if self.kept is not None and self._validity.holds():
-            self.kept.resume(gap_ms)
+            # Workers got HOLD as long as the check took, too.
+            self.kept.resume(self._ticked_ms - from_ms)
 
     async def _look_for_loss(self) -> None:
         """Notices that another may lead by now: asks, and prolongs nothing."""

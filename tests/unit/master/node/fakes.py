@@ -46,6 +46,7 @@ class FakeOffice:
     Attributes:
         answers: False: the store does not answer.
         lost: The next call says that another holds it.
+        verify_ms: How long the answer to a verification takes.
     """
 
     def __init__(self, ttl_ms: int | None = 6_000) -> None:
@@ -53,6 +54,7 @@ class FakeOffice:
         self.ttl_ms = ttl_ms
         self.answers = True
         self.lost = False
+        self.verify_ms = 0
         self.renewals = 0
         self.verifications = 0
 
@@ -61,6 +63,7 @@ class FakeOffice:
         self.renewals += 1
 
     async def verify(self) -> None:
+        await SimClock().sleep(self.verify_ms)
         self._answer()
         self.verifications += 1
 

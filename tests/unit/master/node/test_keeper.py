@@ -130,6 +130,40 @@ def test_a_pause_is_checked_before_anything_is_judged() -> None:
     _tell(story)
 
 
+def test_deadlines_are_pushed_by_the_check_too() -> None:
+    """Heartbeats get HOLD until a pause is checked: workers get back all of that time."""
+
+    async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
+        await clock.sleep(1_000)
+        office.verify_ms = 4_000
+        paused_ms = clock.boot_ms()
+        clock.boot_offset_ms += 11_000
+        while not term.gaps:
+            assert not keeper.may_act()
+            await clock.sleep(50)
+        # The last tick may have been a while before the pause.
+        assert 0 <= term.gaps[0] - (clock.boot_ms() - paused_ms) <= 300
+
+    _tell(story, ttl_ms=30_000)
+
+
+def test_deadlines_are_pushed_by_checks_that_failed() -> None:
+    """A store that does not answer the first check costs no worker its leases either."""
+
+    async def story(keeper: Keeper, office: FakeOffice, term: FakeTerm, clock: SimClock) -> None:
+        await clock.sleep(1_000)
+        office.answers = False
+        paused_ms = clock.boot_ms()
+        clock.boot_offset_ms += 11_000
+        await clock.sleep(5_000)
+        office.answers = True
+        while not term.gaps:
+            await clock.sleep(50)
+        assert 0 <= term.gaps[0] - (clock.boot_ms() - paused_ms) <= 300
+
+    _tell(story, ttl_ms=30_000)
+
+
 def test_a_pause_past_the_ttl_freezes() -> None:
     """A zombie that wakes past its TTL sends nothing, and its keepalive decides what it is."""
 
