@@ -8,14 +8,17 @@
 
 import hashlib
 import re
-from typing import Final, NewType
+from collections.abc import Callable
+from functools import cache
+from typing import Final, NewType, TypeGuard, cast
 
 from tenure.protocol.limits import PARTITIONS_MAX
 
 #: Canonical lower-case UUID text, 36 characters.
 JobId = NewType("JobId", str)
 
-_JOB_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_JOB_ID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-7%s-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_ANY_JOB_ID: Final = re.compile(_JOB_ID % "[0-9a-f]{3}")
 
 
 def mint(partition: int, now_ms: int, random_bits: int) -> JobId:
@@ -42,7 +45,14 @@ def mint(partition: int, now_ms: int, random_bits: int) -> JobId:
 
 def is_job_id(text: str) -> bool:
     """Whether the text is a job id in canonical form."""
-    return _JOB_ID.fullmatch(text) is not None
+    return _ANY_JOB_ID.fullmatch(text) is not None
+
+
+@cache
+def home_check(partition: int) -> Callable[[str], TypeGuard[JobId]]:
+    """A check whether a text is a job id of this partition; it costs one call a job."""
+    check = re.compile(_JOB_ID % f"{partition:03x}").fullmatch
+    return cast("Callable[[str], TypeGuard[JobId]]", check)
 
 
 def partition_of(job_id: str) -> int:

@@ -1,5 +1,6 @@
 """Effects to workers and waiters, as parts of the envelopes that are filling up."""
 
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from tenure.master.core.effect import (
@@ -37,9 +38,11 @@ class Waiters:
     def __init__(self) -> None:
         self._sinks: dict[str, list[ResultSink]] = {}
 
-    def add(self, job_id: str, sink: ResultSink) -> None:
-        """The sink gets the job's result when it is terminal and durable."""
-        self._sinks.setdefault(job_id, []).append(sink)
+    def add(self, job_ids: Iterable[str], sink: ResultSink) -> None:
+        """The sink gets each job's result when it is terminal and durable."""
+        sinks = self._sinks
+        for job_id in job_ids:
+            sinks.setdefault(job_id, []).append(sink)
 
     def discard(self, job_id: str, sink: ResultSink) -> None:
         """The sink no longer wants to know."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from tenure.master.core.command import CancelJobs, PurgeJobs, RequeueJobs, SubmitJobs, SubmitRow
 from tenure.master.core.effect import JobVerdict, Reply, SubmitReply
@@ -23,7 +23,7 @@ from tenure.master.node.translate import (
 )
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected, TenureError, refusal_to_wire
-from tenure.protocol.ids import JobId, is_job_id, mint, partition_of
+from tenure.protocol.ids import JobId, home_check, is_job_id, mint, partition_of
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import TERMINAL, JobState
 from tenure.v1 import jobs_pb2
@@ -119,22 +119,20 @@ class JobApi:
             if setting.home != home:
                 raise _foreign(f"options[{index}].queue", home, setting.home)
         term = self._roster.term(home)
+        is_ours = home_check(home)
         rows = []
         for index, job in enumerate(jobs):
             job_id = job.job_id
-            if not job_id:
-                job_id = mint(home, term.clock.now_ms(), self._rng.getrandbits(62))
-            elif not is_job_id(job_id):
-                raise invalid(f"jobs[{index}].job_id", f"{job_id[:60]!r} is no lower-case UUIDv7")
-            elif partition_of(job_id) != home:
-                raise _foreign(f"jobs[{index}].job_id", home, partition_of(job_id))
-            if job.options >= len(settings):
+            if not is_ours(job_id):
+                job_id = self._mint(job_id, index, term)
+            options, key = job.options, job.key
+            if options >= len(settings):
                 raise invalid(f"jobs[{index}].options", f"there are {len(settings)} options")
-            if len(job.key) > limits.KEY_CHARS_MAX:
+            if len(key) > limits.KEY_CHARS_MAX:
                 raise invalid(
                     f"jobs[{index}].key", f"it is longer than {limits.KEY_CHARS_MAX} characters"
                 )
-            rows.append(SubmitRow(JobId(job_id), job.options, job.payload, job.key))
+            rows.append(SubmitRow(job_id, options, job.payload, key))
         command = SubmitJobs(
             settings=[setting.core for setting in settings],
             rows=rows,
@@ -143,6 +141,14 @@ class JobApi:
         if term.gate.full:
             raise term.no_space(command)
         return term, command, size
+
+    def _mint(self, job_id: str, index: int, term: Term) -> JobId:
+        """An id for a row without one; any other that is not the partition's is refused."""
+        if not job_id:
+            return mint(term.number, term.clock.now_ms(), self._rng.getrandbits(62))
+        if not is_job_id(job_id):
+            raise invalid(f"jobs[{index}].job_id", f"{job_id[:60]!r} is no lower-case UUIDv7")
+        raise _foreign(f"jobs[{index}].job_id", term.number, partition_of(job_id))
 
     # Reads.
 
@@ -200,7 +206,7 @@ class JobApi:
         record = await _read(term, request.job_id)
         if record.state not in TERMINAL:
             sink = _Single()
-            term.waiters.add(request.job_id, sink)
+            term.waiters.add([request.job_id], sink)
             try:
                 async with asyncio.timeout(timeout_s):
                     return jobs_pb2.WaitJobResponse(result=await sink.future)
@@ -238,17 +244,18 @@ class JobApi:
         # A job that a deposed leader does not know may be its successor's.
         term.check_office()
         committed_seq = term.gate.committed_seq
-        get, add = term.partition.get, term.waiters.add
-        for job_id in request.job_ids:
-            record = get(JobId(job_id))
-            if isinstance(record, JobRecord):
-                if record.state in TERMINAL and record.seq <= committed_seq:
-                    sink.add(record)
-                else:
-                    sink.waiting[job_id] = term
-                    add(job_id, sink)
-            else:
+        get = term.partition.get
+        waiting = []
+        for job_id in cast(Sequence[JobId], request.job_ids):
+            record = get(job_id)
+            if not isinstance(record, JobRecord):
                 sink.refuse(job_id, _missing(job_id, expired=record is not None))
+            elif record.state in TERMINAL and record.seq <= committed_seq:
+                sink.add(record)
+            else:
+                waiting.append(job_id)
+        sink.waiting.update(dict.fromkeys(waiting, term))
+        term.waiters.add(waiting, sink)
 
     async def watch_jobs(
         self,
@@ -289,14 +296,17 @@ class JobApi:
         if len(job_ids) > limits.BATCH_JOBS_MAX:
             raise _too_many(len(job_ids))
         term = self._term_of(job_ids[0])
+        is_ours = home_check(term.number)
+        ids = []
         for index, job_id in enumerate(job_ids):
-            if not is_job_id(job_id) or partition_of(job_id) != term.number:
+            if not is_ours(job_id):
                 raise invalid(
                     f"job_ids[{index}]",
                     f"{job_id[:60]!r} is no job id of partition {term.number}; "
                     "send one call a partition",
                 )
-        return term, [JobId(job_id) for job_id in job_ids]
+            ids.append(job_id)
+        return term, ids
 
     def _term_of(self, job_id: str) -> Term:
         if not is_job_id(job_id):
