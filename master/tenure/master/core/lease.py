@@ -324,6 +324,10 @@ def apply_session_opened(state: State, event: SessionOpened) -> None:
     holder.worker = event.worker
     for holding in holder.leases.values():
         holding.assignment = 0
+        # It may have been asked back on the old stream, and the question lost with it.
+        holding.asked = False
+    if holder.deadline_ms:
+        state.watch(holder, event.now_ms)
 
 
 def apply_session_closed(state: State, event: SessionClosed) -> None:

@@ -281,6 +281,22 @@ def test_started_wins_over_take_back(rig: Rig) -> None:
     assert rig.state(job_id) is JobState.RUNNING
 
 
+def test_take_back_is_asked_again_on_a_new_stream(rig: Rig) -> None:
+    """A take-back lost with its stream is asked anew: the job does not wait for that slot."""
+    (job_id,) = rig.submit(1)
+    row = rig.grant_one()
+    rig.accept(1, 1)
+    rig.open_session(2)
+    assert of_type(rig.pass_time(1_000), SendRevokes)
+    rig.do(commands.CloseSession(session_id=1))
+    rig.pass_time(1_000)
+    rig.open_session(3, "w1", declare=[held(row, started=False)])
+    (revoke,) = of_type(rig.pass_time(1_000), SendRevokes)
+    assert (revoke.session_id, revoke.rows, revoke.unless_started) == (3, [tuple(row)], True)
+    assert not of_type(rig.pass_time(5_000), SendRevokes)
+    assert rig.state(job_id) is JobState.RUNNING
+
+
 @pytest.mark.parametrize(
     ("names", "slots", "waiting"), [(("other",), 4, 0), (("job",), 0, 0), (("job",), 4, 1)]
 )
