@@ -164,13 +164,20 @@ class WorkerApi:
         term.post(command, size=size)
 
 
+def _percentage(told: float) -> float:
+    """How far a job has come, brought to 0 to 100: NaN would pass for progress whenever told."""
+    if 0.0 <= told <= 100.0:
+        return told
+    return 100.0 if told > 100.0 else 0.0
+
+
 def _held(held: worker_pb2.HeldLease, token: Token) -> HeldRow:
     return HeldRow(
         JobId(held.lease.job_id),
         lease_of(held.lease, token),
         held.started,
         _span_ms(held.running_ms),
-        held.progress,
+        _percentage(held.progress),
     )
 
 

@@ -1,0 +1,66 @@
+"""What workers say is brought within bounds before anything is decided on it."""
+
+import math
+
+import pytest
+
+from tenure.master.core.record import Policy
+from tenure.protocol.vocabulary import JobState
+from tenure.testing.clock import SimClock
+from tenure.testing.loop import run_virtual
+from tenure.v1 import worker_pb2
+from tests.unit.master.node.term_rig import TermRig, leading
+
+
+def beat(number: int, grant: worker_pb2.Grant, progress: float) -> worker_pb2.Heartbeat:
+    """A heartbeat that lists one running job."""
+    said = worker_pb2.Heartbeat(number=number, last_assignment=1)
+    held = said.held.leases.add(started=True, running_ms=1_000 * number, progress=progress)
+    held.lease.job_id, held.lease.seq, held.lease.run = grant.job_id, grant.seq, grant.run
+    return said
+
+
+async def begin(rig: TermRig, policy: Policy) -> worker_pb2.Grant:
+    """One job granted to the worker's stream that is opened for it."""
+    rig.submit(policy)
+    await rig.commit()
+    link = rig.connect()
+    await rig.commit()
+    (grant,) = [grant for part in rig.heard(link) for grant in part.assignment.grants]
+    return grant
+
+
+def test_progress_that_is_no_number_is_no_progress() -> None:
+    """NaN differs from itself: told again and again it would hide that the job hangs."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            grant = await begin(rig, Policy(name="job", heartbeat_timeout_ms=10_000))
+            (link,) = rig.hub.links()
+            for number in range(1, 20):
+                rig.say(link, heartbeat=beat(number, grant, math.nan))
+                await SimClock().sleep(1_000)
+                await rig.commit()
+            record = rig.partition.get(grant.job_id)
+            assert record.state is not JobState.RUNNING
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"), [(50.5, 50.5), (-1.0, 0.0), (math.inf, 100.0), (-math.inf, 0.0), (1e9, 100.0)]
+)
+def test_progress_is_a_percentage(told: float, kept: float) -> None:
+    """What is out of range becomes the nearest that is not."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            grant = await begin(rig, Policy(name="job"))
+            (link,) = rig.hub.links()
+            rig.say(link, heartbeat=beat(1, grant, told))
+            await rig.commit()
+            holding = rig.partition.holding_of(grant.job_id)
+            assert holding is not None
+            assert holding.progress == kept
+
+    run_virtual(main)
