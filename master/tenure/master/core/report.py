@@ -56,6 +56,7 @@ from tenure.protocol.vocabulary import (
 
 _COMPLETED: Final = AttemptOutcome.COMPLETED
 _RUNNING: Final = JobState.RUNNING
+_DONE: Final = JobState.COMPLETED
 _ADOPTABLE: Final = sources(Move.ADOPT)
 _COMPLETABLE: Final = sources(Move.COMPLETE)
 #: Closures that the master judged or asked for: the worker's own word is still to come.
@@ -299,7 +300,7 @@ def apply_completed(state: State, event: JobsCompleted, seq: int) -> None:
         before = record.state
         size = 0 if before is _RUNNING else footprint(record)
         record.seq = seq
-        record.state = JobState.COMPLETED
+        record.state = _DONE
         record.ended_ms = now_ms
         record.started_ms = row.started_ms
         record.outcome = _COMPLETED
@@ -330,8 +331,8 @@ def _index_completed(state: State, done: list[JobRecord], seq: int) -> None:
         if record.policy.result_ttl_ms:
             state.timers.arm(record)
     state.stored_bytes += stored
-    state.lanes.tally(done, _RUNNING, JobState.COMPLETED)
-    state.finished.push(JobState.COMPLETED, done[0].ended_ms, seq, done)
+    state.lanes.tally(done, _RUNNING, _DONE)
+    state.finished.push(_DONE, done[0].ended_ms, seq, done)
     if state.changes is not None:
         state.note(done)
 

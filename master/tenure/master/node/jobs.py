@@ -324,7 +324,9 @@ class _Stream:
 
     def add(self, record: JobRecord) -> None:
         self.waiting.pop(record.job_id, None)
-        size = _RESULT_BYTES + len(record.result) + fault_bytes(record.fault)
+        size = _RESULT_BYTES + len(record.result)
+        if record.fault is not None:
+            size += fault_bytes(record.fault)
         add_result(self._envelope(size), record)
 
     def refuse(self, job_id: str, error: TenureError) -> None:

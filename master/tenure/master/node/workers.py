@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from typing import Final, cast
 
 from tenure.master.core.command import (
     AcceptAssignment,
@@ -30,6 +30,9 @@ from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import worker_pb2
 
 _OUTCOMES: Final = {outcome.value: outcome for outcome in AttemptOutcome}
+_COMPLETED: Final = AttemptOutcome.COMPLETED
+_LOST: Final = AttemptOutcome.LOST
+_SPAN_MS_MAX: Final = limits.TIMEOUT_MS_MAX
 #: Reports of one command; a command's event must fit into one batch.
 _REPORT_ROWS_MAX: Final = 512
 _REPORT_BYTES_MAX: Final = 256 * 1024
@@ -135,18 +138,19 @@ class WorkerApi:
         size = 0
         for report in update.reports:
             ref, result = report.lease, report.result
-            outcome = _OUTCOMES.get(report.outcome, AttemptOutcome.LOST)
+            outcome = _OUTCOMES.get(report.outcome, _LOST)
+            row_size = len(result) + 64
             fault = None
-            if outcome is not AttemptOutcome.COMPLETED and report.HasField("error"):
+            if outcome is not _COMPLETED and report.HasField("error"):
                 fault = fault_from_wire(report.error)
-            row_size = len(result) + fault_bytes(fault) + 64
+                row_size += fault_bytes(fault)
             if rows and (size + row_size > _REPORT_BYTES_MAX or len(rows) >= _REPORT_ROWS_MAX):
                 self._post_reports(link, term, rows, size)
                 rows, size = [], 0
             size += row_size
             rows.append(
                 ReportRow(
-                    JobId(ref.job_id),
+                    cast(JobId, ref.job_id),
                     lease_of(ref, token),
                     outcome,
                     result,
@@ -183,7 +187,7 @@ def _held(held: worker_pb2.HeldLease, token: Token) -> HeldRow:
 
 def _span_ms(told_ms: int) -> int:
     """A span that a worker told, brought to one that makes sense: records carry times from it."""
-    return max(0, min(told_ms, limits.TIMEOUT_MS_MAX))
+    return told_ms if 0 <= told_ms <= _SPAN_MS_MAX else max(0, min(told_ms, _SPAN_MS_MAX))
 
 
 def _checked(first: worker_pb2.SessionRequest) -> worker_pb2.Hello:
