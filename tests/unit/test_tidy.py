@@ -40,7 +40,7 @@ BARE_TASKS = frozenset(
     {
         # Holds the group of a client's background tasks: its user enters no `async with` of ours.
         "client/tenure/client/scope.py",
-        # One task a user's job, which reports its own end: a group's callbacks cost as much as it.
+        # Tasks of users' jobs, which report their own ends: a group's callbacks cost as much.
         "worker/tenure/worker/executor/coroutine.py",
     }
 )
@@ -235,6 +235,10 @@ def bare_tasks(module: Module) -> Iterator[str]:
             and (owner in ("", "asyncio") or owner.endswith(("loop", "loop()")))
         ):
             yield module.path
+    for node in ast.walk(module.tree):
+        bases = node.bases if isinstance(node, ast.ClassDef) else []
+        if any(ast.unparse(base) in ("asyncio.Task", "asyncio.Task[None]") for base in bases):
+            yield module.path
 
 
 def wait_for(module: Module) -> Iterator[str]:
@@ -336,6 +340,7 @@ PLANTED: list[tuple[Rule, str, str]] = [
     (bare_tasks, "master/a.py", "asyncio.ensure_future(f())"),
     (bare_tasks, "master/a.py", "self._loop.create_task(f())"),
     (bare_tasks, "master/a.py", "asyncio.get_running_loop().create_task(f())"),
+    (bare_tasks, "master/a.py", "class A(asyncio.Task[None]): ..."),
     (wait_for, "worker/a.py", "asyncio.wait_for(call.read(), 5)"),
     (asserts, "master/a.py", "assert x"),
     (serializers, "worker/a.py", "from pickle import loads"),

@@ -12,6 +12,8 @@ from pathlib import Path
 from tenure.client import Permanent, RetryLater, current_job, job
 
 _TRACE = contextvars.ContextVar("trace", default="clean")
+#: Tasks that jobs have kept.
+KEPT: list[asyncio.Task[object]] = []
 
 
 def _pause() -> None:
@@ -105,6 +107,83 @@ async def leave_trace_async() -> str:
     return before
 
 
+@job(name="carry_trace_async")
+async def carry_trace_async(number: int) -> list[str]:
+    """Its own variable and context after waits, in its own code and in a task that it starts."""
+    _TRACE.set(str(number))
+
+    async def look() -> str:
+        await _wait(0)
+        return _TRACE.get()
+
+    async with asyncio.TaskGroup() as group:
+        seen = group.create_task(look())
+    await _wait(0)
+    return [_TRACE.get(), seen.result(), current_job().id]
+
+
+@job(name="task_name")
+async def task_name() -> str:
+    """In which task it runs."""
+    return _task().get_name()
+
+
+@job(name="wait_in_task")
+async def wait_in_task() -> str:
+    """The same, after all that was to happen in this turn of the loop and the next."""
+    for _ in range(2):
+        await _wait(0)
+    return _task().get_name()
+
+
+@job(name="misuse_task")
+async def misuse_task(how: str) -> str:
+    """Does with its task what may reach whoever runs in it later."""
+    task = _task()
+    match how:
+        case "keep":
+            KEPT.append(task)
+        case "cancel":
+            task.cancel()
+        case "take back":
+            task.cancel()
+            task.uncancel()
+        case "cancel soon":
+            asyncio.get_running_loop().call_soon(task.cancel)
+        case "cancel and wait":
+            task.cancel()
+            await _wait(0)
+        case "time out":
+            async with asyncio.timeout(0):
+                await _wait(60)
+        case "fail in a group":
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_fail())
+                await _wait(60)
+    return "unharmed"
+
+
+async def _fail() -> None:
+    raise RuntimeError("no luck")
+
+
+def _task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    if task is None:
+        raise AssertionError("a job runs in a task")
+    return task
+
+
+@job(name="meet")
+async def meet(here: str, number: int) -> str:
+    """Waits until so many have come."""
+    folder = Path(here)
+    (folder / current_job().id).touch()
+    while len(list(folder.iterdir())) < number:
+        await _wait(0.001)
+    return "met"
+
+
 @job(name="until_told")
 def until_told(started: str) -> str:
     """Runs until it is told to stop."""
@@ -174,6 +253,13 @@ async def block_loop(started: str, release: str) -> str:
     while not Path(release).exists():
         _pause()  # what an async job must not do
     return "unblocked"
+
+
+@job(name="block_loop_later")
+async def block_loop_later(started: str, release: str) -> str:
+    """Waits a little, and then blocks its loop."""
+    await _wait(0)
+    return await block_loop(started, release)
 
 
 @job(name="crash_in_child", executor="process")

@@ -1,16 +1,28 @@
-"""Coroutine functions, each a task in a loop of their own thread.
+"""Coroutine functions, in the loop of a thread of their own.
+
+Jobs run in *lanes*. A lane is a task that runs jobs one after the other for as long as none of them
+waits, so a stream of small jobs costs no task, no callback and no turn of the loop each:
+
+```
+ inbox ──► lane: job, job, job ──(a millisecond is over)──► ends, another lane takes the rest
+                    └──(has to wait)──► keeps the lane to its end; other lanes take the rest
+```
+Whatever reaches a task later (a timeout, a TaskGroup, a cancel) hits only the job that it was meant
+for: a lane takes no further job once one has waited in it, cancelled it, or kept a reference to it.
 
 A job that blocks this loop delays other coroutine jobs, but neither heartbeats nor reports: those
-live in the main thread's loop. ``busy_task`` says which job it is.
+live in the main thread's loop. ``busy_job`` says which job it is.
 """
 
 import asyncio
 import contextvars
+import sys
 import threading
+import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
-from typing import Final, TypeVarTuple
+from typing import Any, Final, TypeVarTuple
 
 from tenure.client.context import activate
 from tenure.worker.attempt import context_of, prepare, raised, returned
@@ -20,6 +32,30 @@ from tenure.worker.held import AttemptResult, HeldJob
 A = TypeVarTuple("A")
 #: How long the end of the loop is waited for.
 CLOSE_S: Final = 1.0
+#: Lanes opened by a job that waits. With two, a thousand jobs that all wait have begun after ten
+#: turns of the loop; with one it would take a thousand.
+OPENED_BY_WAIT: Final = 2
+
+
+class _Lane(asyncio.Task[None]):
+    """A task that runs jobs.
+
+    Attributes:
+        spent: It belongs to one job from now on.
+    """
+
+    def __init__(
+        self,
+        drive: Callable[["_Lane"], Coroutine[Any, Any, None]],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.spent = False
+        super().__init__(drive(self), loop=loop, context=contextvars.Context())
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        # Even if that is taken back: the task may raise CancelledError at its next wait.
+        self.spent = True
+        return super().cancel(msg)
 
 
 class CoroutineExecutor:
@@ -27,9 +63,13 @@ class CoroutineExecutor:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        #: Jobs that have slots, in the order in which they are to begin.
         self._inbox: deque[HeldJob] = deque()
         self._woken = False
-        self._tasks: dict[HeldJob, asyncio.Task[None]] = {}
+        #: Lanes that are open and have not had their first step.
+        self._fresh = 0
+        self._waiting: dict[HeldJob, _Lane] = {}
+        self._busy: HeldJob | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = asyncio.Event()
         self._ready = threading.Event()
@@ -58,14 +98,11 @@ class CoroutineExecutor:
         self._call(self._turn)
 
     def busy_job(self) -> HeldJob | None:
-        """The job whose code runs in the loop at this moment."""
-        task = asyncio.current_task(self._loop) if self._loop is not None else None
-        if task is None:
-            return None
-        return next((job for job, known in list(self._tasks.items()) if known is task), None)
+        """The job whose code runs in the loop at this moment. From any thread."""
+        return self._busy
 
     def close(self) -> None:
-        """Cancels all tasks and ends the loop. Jobs that do not obey are left behind."""
+        """Cancels all jobs and ends the loop. Jobs that do not obey are left behind."""
         self._call(self._closing.set)
         if self._thread.is_alive():
             self._thread.join(timeout=CLOSE_S)
@@ -82,48 +119,82 @@ class CoroutineExecutor:
         self._loop = asyncio.get_running_loop()
         self._ready.set()
         await self._closing.wait()
-        for job in list(self._tasks):
-            self._cancel(job)
-        while running := [task for task in self._tasks.values() if not task.done()]:
-            await asyncio.wait(running)
+        for lane in self._waiting.values():
+            lane.cancel()
+        while self._waiting:
+            await asyncio.wait([*self._waiting.values()])
 
     def _turn(self) -> None:
         self.turns += 1
 
     def _take(self) -> None:
         self._woken = False
-        while self._inbox:
-            self._spawn(self._inbox.popleft())
-
-    def _spawn(self, job: HeldJob | None) -> None:
-        """Begins this job, or the next one that still wants to begin."""
-        stage = self._stage
-        while job is not None:
-            if self._loop is not None and stage.begin(job):
-                # A context of its own, so that nothing leaks from one job into the next. No group:
-                # a job's task reports its own end, and its callbacks cost as much as the job.
-                context = contextvars.Context()
-                self._tasks[job] = self._loop.create_task(self._work(job), context=context)
-                return
-            job = stage.next()
+        self._open_lanes(1)
 
     def _cancel(self, job: HeldJob) -> None:
-        # A task cancelled before its first step would never run, and never say how it ended. Its
-        # first step is in the loop's queue by now, so one more turn is enough.
-        asyncio.get_running_loop().call_soon(self._cancel_begun, job)
+        # A job begins and has its first step in one go: here it waits, or it has ended.
+        lane = self._waiting.get(job)
+        if lane is not None:
+            lane.cancel()
 
-    def _cancel_begun(self, job: HeldJob) -> None:
-        task = self._tasks.get(job)
-        if task is not None:
-            task.cancel()
+    def _open_lanes(self, count: int) -> None:
+        """Opens lanes for the inbox: at most so many, and no more than it has jobs."""
+        if self._loop is None or self._closing.is_set():
+            return
+        for _ in range(min(count, len(self._inbox) - self._fresh)):
+            self._fresh += 1
+            # The loop holds it until its first step, and ``_waiting`` when that was not its last.
+            _Lane(self._drive, self._loop)
 
-    async def _work(self, job: HeldJob) -> None:
-        result = await self._attempt(job)
-        del self._tasks[job]
-        self._stage.settle(job, result)
-        self._spawn(self._stage.next())
+    async def _drive(self, lane: _Lane) -> None:
+        """Runs jobs in a lane until it is spent, or the loop ought to turn."""
+        stage, inbox, references = self._stage, self._inbox, sys.getrefcount(lane)
+        self._fresh -= 1
+        opened_ms = now_ms = stage.clock.boot_ms()
+        try:
+            while inbox and now_ms == opened_ms:
+                job = inbox.popleft()
+                if stage.begin(job, now_ms):
+                    result = await self._attempt(lane, job)
+                    now_ms = stage.clock.boot_ms()
+                    stage.settle(job, result, now_ms)
+                following = stage.next()
+                if following is not None:
+                    inbox.append(following)
+                # Whoever still holds the task could cancel the next job with it.
+                if lane.spent or sys.getrefcount(lane) > references:
+                    break
+        finally:
+            self._open_lanes(1)
 
-    async def _attempt(self, job: HeldJob) -> AttemptResult:
+    @types.coroutine
+    def _attempt(self, lane: _Lane, job: HeldJob) -> Generator[Any, None, AttemptResult]:
+        """Runs a job in a context of its own, so that nothing leaks from it into the next one."""
+        run, code = contextvars.Context().run, self._run_code(job)
+        step: Callable[[Any], Any] = code.send
+        value: BaseException | None = None
+        try:
+            while True:
+                self._busy = job
+                awaited = run(step, value)
+                self._busy = None
+                if job not in self._waiting:
+                    lane.spent = True
+                    self._waiting[job] = lane
+                    self._open_lanes(OPENED_BY_WAIT)
+                try:
+                    yield awaited
+                    step, value = code.send, None
+                except BaseException as error:  # noqa: BLE001  (the job's own code is to meet it)
+                    step, value = code.throw, error.with_traceback(None)
+        except StopIteration as end:
+            result: AttemptResult = end.value
+            return result
+        finally:
+            self._busy = None
+            self._waiting.pop(job, None)
+
+    async def _run_code(self, job: HeldJob) -> AttemptResult:
         try:
             definition, args, kwargs = prepare(self._stage.jobs, job)
             with activate(context_of(job, self._stage.clock)):

@@ -261,7 +261,7 @@ class ProcessExecutor:
                 # It died idle: that is nothing to charge the job with.
                 self._queue.put(job)
                 return False
-            if stage.begin(job) and not self._run(child, job):
+            if stage.begin(job, stage.clock.boot_ms()) and not self._run(child, job):
                 return True
             job = self._next()
 
@@ -274,10 +274,10 @@ class ProcessExecutor:
         with self._lock:
             del self._running[job]
         if result is not None:
-            self._stage.settle(job, result)
+            self._stage.settle(job, result, self._stage.clock.boot_ms())
             return True
         status = child.bury()
         outcome = job.stop or AttemptOutcome.LOST
         why = f"the child process that ran the job ended with status {status}"
-        self._stage.settle(job, stopped(outcome, why))
+        self._stage.settle(job, stopped(outcome, why), self._stage.clock.boot_ms())
         return False

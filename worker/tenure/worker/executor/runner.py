@@ -20,9 +20,8 @@ class Stage:
         self._gate = gate
         self._outbox = outbox
 
-    def begin(self, job: HeldJob) -> bool:
+    def begin(self, job: HeldJob, now_ms: int) -> bool:
         """Begins a job, unless it was withdrawn or its lease has lapsed meanwhile."""
-        now_ms = self.clock.boot_ms()
         if not job.begin(now_ms):
             return False
         if now_ms >= job.expires_ms:
@@ -32,9 +31,9 @@ class Stage:
         self._outbox.post(FactKind.STARTED, job)
         return True
 
-    def settle(self, job: HeldJob, result: AttemptResult) -> None:
+    def settle(self, job: HeldJob, result: AttemptResult, now_ms: int) -> None:
         """The job's code has ended."""
-        if job.finish(result, self.clock.boot_ms()):
+        if job.finish(result, now_ms):
             self._outbox.post(FactKind.ENDED, job)
         else:
             self._outbox.post(FactKind.FREED, job)

@@ -48,10 +48,10 @@ class ThreadExecutor:
         stage = self._stage
         while (job := self._queue.get()) is not None:
             while job is not None:
-                if stage.begin(job):
+                if stage.begin(job, stage.clock.boot_ms()):
                     # A context of its own, so that nothing leaks from one job into the next.
                     result = contextvars.Context().run(self._attempt, job)
-                    stage.settle(job, result)
+                    stage.settle(job, result, stage.clock.boot_ms())
                 job = stage.next()
             with self._lock:
                 self._spare += 1
