@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from tenure.master.core.record import Policy
-from tenure.protocol.vocabulary import JobState
+from tenure.master.core.record import JobRecord, Policy
+from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tenure.v1 import worker_pb2
@@ -42,7 +42,8 @@ def test_progress_that_is_no_number_is_no_progress() -> None:
                 await SimClock().sleep(1_000)
                 await rig.commit()
             record = rig.partition.get(grant.job_id)
-            assert record.state is not JobState.RUNNING
+            assert isinstance(record, JobRecord)
+            assert [row.outcome for row in record.history] == [AttemptOutcome.TIMED_OUT]
 
     run_virtual(main)
 
