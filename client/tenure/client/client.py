@@ -19,7 +19,7 @@ from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
 from tenure.client.router import Router
 from tenure.client.scope import TaskScope
-from tenure.client.submitter import Row, Submitter
+from tenure.client.submitter import Submitter
 from tenure.client.topology import Rng, Topology, parse_addresses
 from tenure.client.transport import Transport
 from tenure.client.waiter import ResultFuture, Waiter
@@ -158,8 +158,9 @@ class AsyncClient:
             Rejected: The job cannot be accepted; ``reason`` and ``field`` say why.
             Unavailable: Nobody could accept it in time. OUTCOME_UNKNOWN: somebody may have.
         """
-        row = Row(job.wire, encode_args(job, args, kwargs), job.settings.key)
-        await self._started().submitter.submit((row,))
+        payload = encode_args(job, args, kwargs)
+        submitter = self._started().submitter
+        (row,) = await submitter.submit(job.wire, job.settings.key, (payload,))
         if row.refusal is not None:
             raise error_of(row.refusal)
         return AsyncJobHandle(self, row.job_id, job.name, job)
@@ -184,9 +185,8 @@ class AsyncClient:
         self, job: JobDef[..., R], calls: Iterable[Sequence[Any]]
     ) -> Sequence[AsyncJobHandle[R]]:
         """Submits one job for each sequence of positional arguments. See ``map``."""
-        wire, key = job.wire, job.settings.key
-        rows = [Row(wire, encode_args(job, tuple(args), {}), key) for args in calls]
-        await self._started().submitter.submit(rows)
+        payloads = [encode_args(job, tuple(args), {}) for args in calls]
+        rows = await self._started().submitter.submit(job.wire, job.settings.key, payloads)
         handles: Sequence[AsyncJobHandle[R]] = [
             AsyncJobHandle(self, row.job_id, job.name, job) for row in rows if row.refusal is None
         ]

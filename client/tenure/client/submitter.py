@@ -10,13 +10,15 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
+
 from tenure.client.lane import Lane
 from tenure.client.router import RESEND, Router
 from tenure.client.scope import TaskScope
 from tenure.client.topology import CLUSTER_TIME, Rng
 from tenure.protocol import limits
 from tenure.protocol.errors import TenureError, error_of, refusal_from_wire
-from tenure.protocol.ids import mint
+from tenure.protocol.ids import mint_many
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.v1 import common_pb2, jobs_pb2
 
@@ -36,74 +38,78 @@ REMINTS_MAX: Final = 3
 _WRONG_TIME: Final = (Reason.REQUEST_TOO_OLD, Reason.ID_FROM_FUTURE)
 
 
-class Ack:
-    """What a caller waits for: all rows of one call."""
-
-    __slots__ = ("future", "remaining")
-
-    def __init__(self, future: asyncio.Future[None], remaining: int) -> None:
-        self.future = future
-        self.remaining = remaining
-
-
-class Row:
-    """One job on its way in.
+class Call:
+    """What a caller waits for, and what all its rows share.
 
     Attributes:
-        options: Shared by all rows of the same definition; told apart by identity.
-        payload: The arguments.
+        options: Told apart from others by identity.
         key: Idempotency key, or empty.
-        job_id: Empty until first sent; in the end the id of the job that exists.
-        refusal: Why it was refused, in the end.
+        deadline_s: When the caller stops waiting, by the loop's clock.
+        answered: Done when the fate of every row is known.
+        open_rows: How many rows have no fate yet.
     """
 
-    __slots__ = (
-        "ack",
-        "deadline_s",
-        "done",
-        "job_id",
-        "key",
-        "options",
-        "payload",
-        "refusal",
-        "remints",
-        "unanswered",
-    )
+    __slots__ = ("answered", "deadline_s", "key", "open_rows", "options")
 
-    def __init__(self, options: common_pb2.JobOptions, payload: bytes, key: str) -> None:
+    def __init__(
+        self,
+        options: common_pb2.JobOptions,
+        key: str,
+        deadline_s: float,
+        answered: asyncio.Future[None],
+        open_rows: int,
+    ) -> None:
         self.options = options
-        self.payload = payload
         self.key = key
-        self.job_id = ""
-        self.refusal: Refusal | None = None
-        self.done = False
-        #: It was sent and the answer never came: a leader may have it.
-        self.unanswered = False
-        self.remints = 0
-        self.deadline_s = 0.0
-        self.ack: Ack | None = None
+        self.deadline_s = deadline_s
+        self.answered = answered
+        self.open_rows = open_rows
 
-    def finish(self) -> None:
-        """Its fate is known."""
-        if self.done:
-            return
-        self.done = True
-        ack = self.ack
-        if ack is not None:
-            ack.remaining -= 1
-            if not ack.remaining and not ack.future.done():
-                ack.future.set_result(None)
+
+class Row(msgspec.Struct, eq=False, gc=False):
+    """One job on its way in. (A struct: there is one for each job, and the collector can skip it.)
+
+    Attributes:
+        call: The call that it is of.
+        payload: The arguments.
+        job_id: Empty until first sent; in the end the id of the job that exists.
+        refusal: Why it was refused, in the end.
+        done: Its fate is known.
+        unanswered: It was sent and the answer never came: a leader may have it.
+        remints: How often it got a new id.
+    """
+
+    call: Call
+    payload: bytes
+    job_id: str = ""
+    refusal: Refusal | None = None
+    done: bool = False
+    unanswered: bool = False
+    remints: int = 0
+
+    def accept(self, job_id: str) -> None:
+        """A leader has the job, under this id."""
+        if not self.done:
+            self.job_id = job_id
+            self._finish()
 
     def refuse(self, refusal: Refusal) -> None:
         """It is not accepted, or nobody knows."""
         if not self.done:
             self.refusal = refusal
-            self.finish()
+            self._finish()
+
+    def _finish(self) -> None:
+        self.done = True
+        call = self.call
+        call.open_rows -= 1
+        if not call.open_rows and not call.answered.done():
+            call.answered.set_result(None)
 
     @property
     def abandoned(self) -> bool:
         """Nobody waits any more."""
-        return self.done or (self.ack is not None and self.ack.future.cancelled())
+        return self.done or self.call.answered.cancelled()
 
 
 class _Flight:
@@ -132,15 +138,18 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         self._room = asyncio.Event()
         self._room.set()
 
-    async def put(self, rows: Iterable[Row]) -> None:
+    async def put(self, rows: Sequence[Row]) -> None:
         """Queues rows; waits while too many wait already."""
-        for row in rows:
-            while len(self._waiting) >= ROWS_WAITING_MAX:
+        queued = 0
+        while queued < len(rows):
+            while (room := ROWS_WAITING_MAX - len(self._waiting)) <= 0:
                 self._room.clear()
                 self.wake()
                 await self._room.wait()
-            self._waiting.append(row)
-            self._waiting_bytes += len(row.payload) + ROW_OVERHEAD_BYTES
+            some = rows[queued : queued + room]
+            self._waiting.extend(some)
+            self._waiting_bytes += _payload_bytes(some)
+            queued += len(some)
         self.wake()
 
     def has_work(self) -> bool:
@@ -154,53 +163,71 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         )
         if self._flights and not filled:
             return None
-        self._number += 1
-        message = jobs_pb2.StreamSubmitsRequest(number=self._number)
-        rows = self._fill(message.request)
+        rows = self._next_rows()
         if not rows:
             return None
+        self._number += 1
+        message = jobs_pb2.StreamSubmitsRequest(number=self._number)
+        self._fill(message.request, rows)
         self._flights[self._number] = _Flight(rows, self._loop.time())
         if len(self._waiting) < ROWS_WAITING_MAX:
             self._room.set()
         return message
 
-    def _fill(self, request: jobs_pb2.SubmitJobsRequest) -> list[Row]:
-        """Moves rows from the queue into a request, up to its limits."""
+    def _next_rows(self) -> list[Row]:
+        """Takes rows off the queue, as many as one request may carry."""
         waiting = self._waiting
         rows: list[Row] = []
+        options: set[int] = set()
+        call: Call | None = None
+        abandoned = False
+        size = row_bytes = 0
+        while waiting and len(rows) < limits.BATCH_JOBS_MAX:
+            row = waiting[0]
+            if row.call is not call:
+                call = row.call
+                abandoned = call.answered.cancelled()
+                row_bytes = ROW_OVERHEAD_BYTES + 3 * len(call.key)
+                if id(call.options) not in options:
+                    options.add(id(call.options))
+                    size += call.options.ByteSize()
+            payload_bytes = len(row.payload)
+            size += payload_bytes + row_bytes
+            if size > limits.BATCH_BYTES_MAX and rows:
+                break
+            waiting.popleft()
+            self._waiting_bytes -= payload_bytes
+            if not abandoned:
+                rows.append(row)
+        return rows
+
+    def _fill(self, request: jobs_pb2.SubmitJobsRequest, rows: Sequence[Row]) -> None:
+        """Writes rows into a request; those that have no id get one."""
+        fresh = [row for row in rows if not row.job_id]
+        now_ms = self.router.topology.cluster_ms(self._loop.time())
+        ids = mint_many(self.partition, now_ms, len(fresh), self._rng.getrandbits)
+        for row, job_id in zip(fresh, ids, strict=True):
+            row.job_id = job_id
         # The messages live in the rows for as long as the table does, so no id is used twice.
         table: dict[int, int] = {}
         add = request.jobs.add
-        size = 0
-        now_ms = self.router.topology.cluster_ms(self._loop.time())
-        while waiting and len(rows) < limits.BATCH_JOBS_MAX:
-            row = waiting[0]
-            row_bytes = len(row.payload) + ROW_OVERHEAD_BYTES
-            grows = row_bytes + (3 * len(row.key) if row.key else 0)
-            index = table.get(id(row.options))
-            if index is None:
-                grows += row.options.ByteSize()
-            if rows and size + grows > limits.BATCH_BYTES_MAX:
-                break
-            waiting.popleft()
-            self._waiting_bytes -= row_bytes
-            if row.abandoned:
-                continue
-            if index is None:
-                index = table[id(row.options)] = len(table)
-                request.options.append(row.options)
-            if not row.job_id:
-                row.job_id = mint(self.partition, now_ms, self._rng.getrandbits(62))
-            size += grows
-            rows.append(row)
-            # In place: a message built apart would be copied.
+        call: Call | None = None
+        index, key = 0, ""
+        for row in rows:
+            if row.call is not call:
+                call = row.call
+                key = call.key
+                index = table.setdefault(id(call.options), len(table))
+                if index == len(request.options):
+                    request.options.append(call.options)
+            # In place, and only what differs from a new message: that is the cheapest way.
             spec = add()
             spec.job_id = row.job_id
-            spec.options = index
             spec.payload = row.payload
-            if row.key:
-                spec.key = row.key
-        return rows
+            if index:
+                spec.options = index
+            if key:
+                spec.key = key
 
     def receive(self, message: jobs_pb2.StreamSubmitsResponse) -> None:
         flight = self._flights.pop(message.number, None)
@@ -212,16 +239,14 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         response = message.response
         if not response.errors:
             for row, job_id in zip(flight.rows, response.job_ids, strict=True):
-                row.job_id = job_id
-                row.finish()
+                row.accept(job_id)
             return
         refused = {error.index: error.refusal for error in response.errors}
         again: list[Row] = []
         moved: Refusal | None = None
         for index, row in enumerate(flight.rows):
             if index not in refused:
-                row.job_id = response.job_ids[index]
-                row.finish()
+                row.accept(response.job_ids[index])
                 continue
             refusal = refusal_from_wire(refused[index])
             if refusal.reason in RESEND:
@@ -278,7 +303,7 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         """Rows to be sent again go first, in their order."""
         kept = [row for row in rows if not row.abandoned]
         self._waiting.extendleft(reversed(kept))
-        self._waiting_bytes += sum(len(row.payload) + ROW_OVERHEAD_BYTES for row in kept)
+        self._waiting_bytes += _payload_bytes(kept)
 
     def fail(self, error: TenureError) -> None:
         rows = [row for flight in self._flights.values() for row in flight.rows]
@@ -291,16 +316,16 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
             row.refuse(error.to_refusal() if not row.unanswered else _unknown(row))
 
     def overdue(self, now_s: float) -> bool:
-        while self._waiting and self._waiting[0].deadline_s <= now_s:
+        while self._waiting and self._waiting[0].call.deadline_s <= now_s:
             row = self._waiting.popleft()
-            self._waiting_bytes -= len(row.payload) + ROW_OVERHEAD_BYTES
+            self._waiting_bytes -= len(row.payload)
             row.refuse(_unknown(row) if row.unanswered else _unreached(row))
         stalled = False
         for flight in self._flights.values():
             stalled |= flight.sent_s + ACK_TIMEOUT_S <= now_s
-            if flight.rows[0].deadline_s <= now_s:
+            if flight.rows[0].call.deadline_s <= now_s:
                 for row in flight.rows:
-                    if row.deadline_s <= now_s:
+                    if row.call.deadline_s <= now_s:
                         row.refuse(_unknown(row))
         if len(self._waiting) < ROWS_WAITING_MAX:
             self._room.set()
@@ -324,32 +349,34 @@ class Submitter:
         self._lanes: dict[int, SubmitLane] = {}
         self._loop = asyncio.get_running_loop()
 
-    async def submit(self, rows: Sequence[Row]) -> None:
+    async def submit(
+        self, options: common_pb2.JobOptions, key: str, payloads: Sequence[bytes]
+    ) -> Sequence[Row]:
         """Returns when the fate of every row is known: each has a job's id or a refusal.
 
-        Rows of one partition are accepted in their order. Being cancelled withdraws what was not
-        sent yet; the rest may or may not be accepted.
+        Rows are accepted in their order. Being cancelled withdraws what was not sent yet; the rest
+        may or may not be accepted.
+
+        Args:
+            options: Of all rows; shared, never changed.
+            key: Idempotency key of all rows, or empty.
+            payloads: The arguments, one for each row.
         """
-        if not rows:
-            return
-        if not self._router.topology.partitions:
+        if not payloads:
+            return []
+        topology = self._router.topology
+        if not topology.partitions:
             await self._router.ready(self._timeout_s)
-        ack = Ack(self._loop.create_future(), len(rows))
-        deadline = self._loop.time() + self._timeout_s
-        home = self._router.topology.home
-        by_partition: dict[int, list[Row]] = {}
-        for row in rows:
-            row.ack = ack
-            row.deadline_s = deadline
-            partition = home(row.options.tenant, row.options.queue)
-            by_partition.setdefault(partition, []).append(row)
+        deadline_s = self._loop.time() + self._timeout_s
+        call = Call(options, key, deadline_s, self._loop.create_future(), len(payloads))
+        rows = [Row(call, payload) for payload in payloads]
         try:
-            for partition, some in by_partition.items():
-                await self._lane(partition).put(some)
-            await ack.future
+            await self._lane(topology.home(options.tenant, options.queue)).put(rows)
+            await call.answered
         except asyncio.CancelledError:
-            ack.future.cancel()
+            call.answered.cancel()
             raise
+        return rows
 
     def _lane(self, partition: int) -> SubmitLane:
         lane = self._lanes.get(partition)
@@ -357,6 +384,10 @@ class Submitter:
             lane = self._lanes[partition] = SubmitLane(self._router, partition, self._rng)
             self._scope.spawn(lane.run())
         return lane
+
+
+def _payload_bytes(rows: Iterable[Row]) -> int:
+    return sum([len(row.payload) for row in rows])
 
 
 def _unknown(row: Row) -> Refusal:
@@ -371,7 +402,7 @@ def _unknown(row: Row) -> Refusal:
 
 
 def _unreached(row: Row) -> Refusal:
-    name = row.options.name
+    name = row.call.options.name
     return Refusal(
         reason=Reason.UNREACHABLE,
         message=f"expected to submit {name}, but no leader took it in time; nothing was accepted",
