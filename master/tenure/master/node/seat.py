@@ -140,6 +140,13 @@ class Seat:
                 continue
             if office is not None:
                 await self._lead(office, sent_ms)
+                await self._rest_if_halted()
+
+    async def _rest_if_halted(self) -> None:
+        """Gives a journal that cannot be read time: the mark that says so may not be written."""
+        if self.partition in self._around.roster.halted:
+            self._role = _Role.PARTITION_ROLE_HALTED
+            await self._pause(_HALTED_LOOK_MS)
 
     async def _campaign(self) -> tuple[Office | None, int]:
         halted = await self._journal.halted()

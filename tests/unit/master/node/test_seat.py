@@ -3,15 +3,26 @@
 import asyncio
 import random
 
-from tenure.master.backend.errors import OfficeLost
+import pytest
+
+from tenure.master.backend.errors import (
+    CorruptJournal,
+    OfficeLost,
+    StoreFull,
+    StoreUnavailable,
+)
 from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Candidate
+from tenure.master.journal.port import HaltRecord
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.roster import Roster
 from tenure.master.node.seat import Seat, Surroundings
 from tenure.master.node.trace import Trace
+from tenure.protocol.errors import TenureError
+from tenure.protocol.fence import Token
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
+from tenure.v1 import cluster_pb2
 from tests.unit.master.node.fakes import FakeOffice, settle
 
 
@@ -39,7 +50,28 @@ class HangingJournal:
             raise OfficeLost("lost at the same moment") from None
 
 
-def _seat(election: WonElection) -> Seat:
+class CorruptStore:
+    """A journal that cannot be read, in a store that takes no mark of it."""
+
+    def __init__(self, refusal: TenureError) -> None:
+        self._refusal = refusal
+        self.halts = 0
+        self.on_many_halts = lambda: None
+
+    async def halted(self) -> None:
+        return None
+
+    async def load_snapshot(self) -> None:
+        raise CorruptJournal("expected a batch")
+
+    async def halt(self, token: Token, record: HaltRecord) -> None:
+        self.halts += 1
+        if self.halts > 100:
+            self.on_many_halts()
+        raise self._refusal
+
+
+def _seat(election: WonElection, journal: object) -> Seat:
     clock = SimClock()
     me = Candidate(incarnation="i", name="m", address="127.0.0.1:1")
     roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
@@ -55,7 +87,7 @@ def _seat(election: WonElection) -> Seat:
     return Seat(
         partition=0,
         election=election,  # type: ignore[arg-type]
-        journal=HangingJournal(),  # type: ignore[arg-type]
+        journal=journal,  # type: ignore[arg-type]
         around=around,
     )
 
@@ -66,7 +98,7 @@ def test_a_cancelled_seat_ends_even_if_its_office_is_lost_at_that_moment() -> No
     async def main() -> None:
         election = WonElection()
         async with asyncio.TaskGroup() as tasks:
-            seat = tasks.create_task(_seat(election).run())
+            seat = tasks.create_task(_seat(election, HangingJournal()).run())
             await settle()
             assert election.campaigns == 1
             seat.cancel()
@@ -76,3 +108,26 @@ def test_a_cancelled_seat_ends_even_if_its_office_is_lost_at_that_moment() -> No
         assert (ended, campaigns) == (True, 1)
 
     run_virtual(main, limit_s=60)
+
+
+@pytest.mark.parametrize("refusal", [StoreFull("full"), StoreUnavailable("away")])
+def test_a_mark_of_a_corrupt_journal_that_cannot_be_written_is_tried_now_and_then(
+    refusal: TenureError,
+) -> None:
+    """A partition that cannot be read is campaigned for every few seconds, not all the time."""
+
+    async def main() -> None:
+        election, journal = WonElection(), CorruptStore(refusal)
+        seat = _seat(election, journal)
+        journal.on_many_halts = seat.stop
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(seat.run())
+            await SimClock().sleep(60_000)
+            assert 5 <= journal.halts <= 15
+            assert election.campaigns == journal.halts
+            status = seat.status()
+            assert status.role == cluster_pb2.PARTITION_ROLE_HALTED
+            assert "expected a batch" in status.detail
+            seat.stop()
+
+    run_virtual(main, limit_s=120)
