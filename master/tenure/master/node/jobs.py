@@ -226,7 +226,7 @@ class JobApi:
 
         async def read() -> None:
             async for request in requests:
-                self._await_results(request, sink)
+                await self._await_results(request, sink)
             sink.outbox.close()
 
         try:
@@ -237,25 +237,20 @@ class JobApi:
             for job_id, term in sink.waiting.items():
                 term.waiters.discard(job_id, sink)
 
-    def _await_results(self, request: jobs_pb2.StreamResultsRequest, sink: "_Stream") -> None:
+    async def _await_results(self, request: jobs_pb2.StreamResultsRequest, sink: "_Stream") -> None:
         if not request.job_ids:
             return
         term = self._term_of(request.job_ids[0])
         # A job that a deposed leader does not know may be its successor's.
         term.check_office()
-        committed_seq = term.gate.committed_seq
-        get = term.partition.get
-        waiting = []
-        for job_id in cast(Sequence[JobId], request.job_ids):
-            record = get(job_id)
-            if not isinstance(record, JobRecord):
-                sink.refuse(job_id, _missing(job_id, expired=record is not None))
-            elif record.state in TERMINAL and record.seq <= committed_seq:
-                sink.add(record)
-            else:
-                waiting.append(job_id)
-        sink.waiting.update(dict.fromkeys(waiting, term))
-        term.waiters.add(waiting, sink)
+        unknown = _await(term, cast(Sequence[JobId], request.job_ids), sink)
+        if unknown:
+            # They may have been purged, or not have been submitted, by what never commits.
+            await term.readable(term.partition.next_seq - 1)
+            for job_id in _await(term, unknown, sink):
+                sink.refuse(
+                    job_id, _missing(job_id, expired=term.partition.get(job_id) is not None)
+                )
 
     async def watch_jobs(
         self,
@@ -361,6 +356,24 @@ class _Single:
     def fail(self, error: TenureError) -> None:
         with contextlib.suppress(asyncio.InvalidStateError):
             self.future.set_exception(error)
+
+
+def _await(term: Term, job_ids: Sequence[JobId], sink: _Stream) -> list[JobId]:
+    """Gives a sink the results that are there, lets it wait for others; returns unknown jobs."""
+    committed_seq = term.gate.committed_seq
+    get = term.partition.get
+    waiting, unknown = [], []
+    for job_id in job_ids:
+        record = get(job_id)
+        if not isinstance(record, JobRecord):
+            unknown.append(job_id)
+        elif record.state in TERMINAL and record.seq <= committed_seq:
+            sink.add(record)
+        else:
+            waiting.append(job_id)
+    sink.waiting.update(dict.fromkeys(waiting, term))
+    term.waiters.add(waiting, sink)
+    return unknown
 
 
 async def _read(term: Term, job_id: str) -> JobRecord:

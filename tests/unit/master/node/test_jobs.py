@@ -6,16 +6,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tenure.master.core.command import CancelJobs, PurgeJobs
 from tenure.master.election.port import Candidate
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.roster import Roster
 from tenure.protocol import limits
-from tenure.protocol.errors import TenureError
+from tenure.protocol.errors import TenureError, Unavailable
+from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tenure.v1 import common_pb2, jobs_pb2, worker_pb2
-from tests.unit.master.node.term_rig import leading
+from tests.unit.master.node.fakes import settle
+from tests.unit.master.node.term_rig import TermRig, leading
 
 COMPLETED = common_pb2.ATTEMPT_OUTCOME_COMPLETED
 
@@ -36,6 +39,20 @@ def batch(jobs: int, payload_bytes: int, options: int = 1) -> jobs_pb2.SubmitJob
         options=[common_pb2.JobOptions(name="f")] * options,
         jobs=[jobs_pb2.JobSpec(payload=bytes(payload_bytes))] * jobs,
     )
+
+
+async def results(
+    rig: TermRig, job_ids: list[JobId], said: list[jobs_pb2.StreamResultsResponse]
+) -> None:
+    """Waits for jobs' results on a stream."""
+
+    async def send(message: jobs_pb2.StreamResultsResponse) -> None:
+        said.append(message)
+
+    async def ask() -> AsyncIterator[jobs_pb2.StreamResultsRequest]:
+        yield jobs_pb2.StreamResultsRequest(job_ids=job_ids)
+
+    await JobApi(roster=rig.roster, rng=random.Random(1)).stream_results(ask(), send)
 
 
 def test_a_batch_within_the_limits_is_looked_at() -> None:
@@ -81,14 +98,7 @@ def test_results_travel_in_messages_that_grpc_carries() -> None:
             await rig.commit()
             await rig.commit()
             said: list[jobs_pb2.StreamResultsResponse] = []
-
-            async def send(message: jobs_pb2.StreamResultsResponse) -> None:
-                said.append(message)
-
-            async def ask() -> AsyncIterator[jobs_pb2.StreamResultsRequest]:
-                yield jobs_pb2.StreamResultsRequest(job_ids=job_ids)
-
-            await JobApi(roster=rig.roster, rng=random.Random(1)).stream_results(ask(), send)
+            await results(rig, job_ids, said)
             return said
 
     said = run_virtual(main)
@@ -141,3 +151,55 @@ def test_results_that_wait_are_bounded_in_bytes() -> None:
             assert 250 < len(waiting) < 256
 
     run_virtual(main)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_unknown_is_said_only_when_it_has_committed(known: bool) -> None:
+    """A purge that may never commit, or a submit that may, is not told of before its commit."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            job_id = rig.mint()
+            if known:
+                rig.term.post(rig.submission([job_id]))
+                rig.term.post(CancelJobs(job_ids=[job_id]))
+                await rig.commit()
+                rig.term.post(PurgeJobs(job_ids=[job_id]))
+            else:
+                rig.submit()
+            await settle()
+            said: list[jobs_pb2.StreamResultsResponse] = []
+            async with asyncio.TaskGroup() as tasks:
+                stream = tasks.create_task(results(rig, [job_id], said))
+                await settle()
+                assert not said
+                assert not stream.done()
+                await rig.commit()
+            (message,) = said
+            (result,) = message.results
+            reason = Reason.RESULT_EXPIRED if known else Reason.NOT_FOUND
+            assert (result.job_id, result.refusal.reason) == (job_id, reason.value)
+
+    run_virtual(main)
+
+
+def test_a_purge_that_never_commits_is_not_told() -> None:
+    """Who waits for a job's result at a leader that is deposed amid its purge asks the next one."""
+    said: list[jobs_pb2.StreamResultsResponse] = []
+
+    async def main() -> None:
+        async with leading() as rig:
+            (job_id,) = rig.submit()
+            rig.term.post(CancelJobs(job_ids=[job_id]))
+            await rig.commit()
+            rig.term.post(PurgeJobs(job_ids=[job_id]))
+            await settle()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(results(rig, [job_id], said))
+                await settle()
+                rig.abandon()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run_virtual(main)
+    assert caught.group_contains(Unavailable)
+    assert not said
