@@ -22,6 +22,7 @@ from typing import Final, Protocol
 
 from tenure.client.channel import GrpcTransport
 from tenure.client.transport import Transport
+from tenure.protocol import loop
 from tenure.protocol.errors import TenureError
 from tenure.protocol.limits import PROTOCOL_REVISION
 from tenure.v1 import cluster_pb2, worker_pb2
@@ -298,9 +299,8 @@ async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -
         drain_timeout_ms=int(config.drain_timeout_s * 1000),
         announce=announce,
     )
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, node.drain)
+        asyncio.get_running_loop().add_signal_handler(number, node.drain)
     try:
         await node.run()
     finally:
@@ -318,7 +318,7 @@ def main(config: WorkerConfig) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_MAX)
-    asyncio.run(run_worker(config, jobs, _announce))
+    loop.run(run_worker(config, jobs, _announce))
     return 0
 
 
