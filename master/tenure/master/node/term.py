@@ -16,14 +16,17 @@ from typing import Final, cast
 
 from tenure.master.backend.errors import CorruptJournal
 from tenure.master.core.command import (
+    CancelJobs,
     CloseTerm,
     CloseWindow,
     Command,
     Dispatch,
     FireTimers,
     OpenTerm,
+    PurgeJobs,
     PushDeadlines,
     ReportAttempts,
+    RequeueJobs,
     RestartLeases,
     SubmitJobs,
 )
@@ -221,12 +224,10 @@ class Term:
     def no_space(self, command: Command) -> TenureError:
         """The answer to a command while the store has no space.
 
-        New work is refused. What is known already may be in the batch that is held, and is not
+        New work is refused. What may be in the batch that is held, sent a second time, is not
         called refused: it may commit yet.
         """
-        if isinstance(command, SubmitJobs) and any(
-            self.partition.get(row.job_id) is not None for row in command.rows
-        ):
+        if self._may_be_held(command):
             return self._unknown("its store has no space left")
         return Unavailable(
             f"expected partition {self.number} to take the call, but its store has no space left; "
@@ -235,6 +236,17 @@ class Term:
             metadata={"partition": str(self.number)},
             retry_after_ms=5_000,
         )
+
+    def _may_be_held(self, command: Command) -> bool:
+        get, committed_seq = self.partition.get, self.gate.committed_seq
+        if isinstance(command, SubmitJobs):
+            return any(get(row.job_id) is not None for row in command.rows)
+        if isinstance(command, CancelJobs | RequeueJobs | PurgeJobs):
+            return any(
+                record.seq > committed_seq if isinstance(record, JobRecord) else record is not None
+                for record in map(get, command.job_ids)
+            )
+        return False
 
     async def readable(self, seq: int) -> None:
         """Waits until what was applied up to ``seq`` may be shown.

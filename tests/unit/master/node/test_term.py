@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tenure.master.backend.errors import CorruptJournal, StoreFull
-from tenure.master.core.command import CancelJobs, Command
+from tenure.master.core.command import CancelJobs, Command, PurgeJobs, RequeueJobs
 from tenure.master.node.jobs import JobApi
 from tenure.protocol.errors import TenureError, Unavailable
 from tenure.protocol.refusal import Reason
@@ -332,5 +332,30 @@ def test_a_leader_that_freezes_leaves_nobody_waiting() -> None:
             await SimClock().sleep(2_000)
             await rig.commit()
             assert rig.partition.stats().jobs == 1
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("change", [CancelJobs, RequeueJobs, PurgeJobs])
+def test_a_change_held_by_a_full_store_is_not_refused(
+    change: type[CancelJobs | RequeueJobs | PurgeJobs],
+) -> None:
+    """Sent again while its first copy waits for space, its outcome is unknown, as it was said."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            job_id, other = rig.submit(count=2)
+            if change is not CancelJobs:
+                rig.term.post(CancelJobs(job_ids=[job_id, other]))
+            await rig.commit()
+            rig.journal.errors = [StoreFull("full")] * 1_000
+            for _ in range(3):
+                error = await outcome(rig.term.ask(change(job_ids=[job_id])))
+                assert isinstance(error, TenureError)
+                assert error.reason is Reason.OUTCOME_UNKNOWN
+            # A change that waits nowhere is new work.
+            error = await outcome(rig.term.ask(change(job_ids=[other])))
+            assert isinstance(error, TenureError)
+            assert error.reason is Reason.STORE_FULL
 
     run_virtual(main)
