@@ -1,11 +1,9 @@
 """``AsyncClient``: submit jobs, wait for them, look at them, stop them."""
 
-import asyncio
-import contextvars
 import heapq
 import os
 import random
-from collections import deque
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,7 +20,7 @@ from tenure.client.scope import TaskScope
 from tenure.client.submitter import Submitter
 from tenure.client.topology import Rng, Topology, parse_addresses
 from tenure.client.transport import Transport
-from tenure.client.waiter import ResultFuture, Waiter
+from tenure.client.waiter import Waiter
 from tenure.client.watch import JobEvent, Watch
 from tenure.protocol import limits
 from tenure.protocol.errors import TenureError, Unavailable, error_of, refusal_from_wire
@@ -208,34 +206,27 @@ class AsyncClient:
 
         A job that ended FAILED or CANCELLED is yielded too, and its ``result()`` raises.
         """
-        done: deque[ResultFuture] = deque()
-        some = asyncio.Event()
-
-        def arrived(future: ResultFuture) -> None:
-            done.append(future)
-            some.set()
-
-        core = await self._ready()
-        waiting: dict[ResultFuture, AsyncJobHandle[R]] = {}
-        # One for all: each callback would copy it otherwise.
-        context = contextvars.copy_context()
+        waiting: dict[str, AsyncJobHandle[R]] = {}
+        twins: defaultdict[str, list[AsyncJobHandle[R]]] = defaultdict(list)
+        for handle in handles:
+            if handle.id in waiting:
+                twins[handle.id].append(handle)
+            else:
+                waiting[handle.id] = handle
+        waiter = (await self._ready()).waiter
+        wait = waiter.expect(waiting)
         try:
-            for handle in handles:
-                future = core.waiter.lane(handle.id).expect(handle.id)
-                waiting[future] = handle
-                future.add_done_callback(arrived, context=context)
             while waiting:
-                while done:
-                    future = done.popleft()
-                    handle = waiting.pop(future)
-                    handle.take(future.result())
+                for job_id, result in (await wait.take()).items():
+                    handle = waiting.pop(job_id)
+                    handle.take(result)
                     yield handle
-                if waiting:
-                    some.clear()
-                    await some.wait()
+                    if twins:
+                        for twin in twins.pop(job_id, ()):
+                            twin.take(result)
+                            yield twin
         finally:
-            for future, handle in waiting.items():
-                core.waiter.lane(handle.id).forget(handle.id, future)
+            waiter.forget(waiting, wait)
 
     async def wait_for_result(self, job_id: str) -> jobs_pb2.JobResult:
         """The final state of a job as the master sends it. Waits as long as it takes."""

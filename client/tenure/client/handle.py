@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
+
 from tenure.client.codec import decode_result
 from tenure.client.errors import JobCancelled, JobFailed, RemoteError, WaitTimeout
 from tenure.protocol.errors import error_of, refusal_from_wire
@@ -18,25 +20,20 @@ if TYPE_CHECKING:
 R_co = TypeVar("R_co", covariant=True)
 
 
-class AsyncJobHandle(Generic[R_co]):
-    """A job that the cluster has accepted.
+class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False, gc=False):
+    """A job that the cluster has accepted. (A struct: there is one for each job.)
 
     Attributes:
         id: The job's id. ``client.get(id)`` makes a handle of it again, in any process.
         name: The job's name.
     """
 
-    __slots__ = ("_client", "_job", "_result", "id", "name")
-
-    def __init__(
-        self, client: AsyncClient, job_id: str, name: str, job: JobDef[..., Any] | None
-    ) -> None:
-        """Used by ``AsyncClient``; without a job, results come back as plain values."""
-        self._client = client
-        self._job = job
-        self._result: jobs_pb2.JobResult | None = None
-        self.id = job_id
-        self.name = name
+    #: These are given by ``AsyncClient``; without a job, results come back as plain values.
+    _client: AsyncClient
+    id: str
+    name: str
+    _job: JobDef[..., Any] | None
+    _result: jobs_pb2.JobResult | None = None
 
     async def result(self, timeout: float | None = None) -> R_co:
         """Waits until the job has ended, through failovers, and returns what it returned.

@@ -1,22 +1,66 @@
 """Waits for results: ids go out, results come in, over one stream for each partition.
 
-A wait costs one dictionary entry and one future. Waits survive a failover: what is outstanding is
-asked of the new leader again.
+A wait costs one dictionary entry for each of its jobs. Waits survive a failover: what is
+outstanding is asked of the new leader again.
 """
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from tenure.client.lane import Lane
 from tenure.client.router import Router
 from tenure.client.scope import TaskScope
 from tenure.protocol.errors import TenureError, error_of
+from tenure.protocol.ids import HOME_DIGITS
 from tenure.v1 import jobs_pb2
 
 #: Ids in one request.
 IDS_MAX: Final = 1_000
 
-ResultFuture = asyncio.Future[jobs_pb2.JobResult]
+
+class Wait:
+    """One task's wait for some jobs: results are put in as they come, and taken out together."""
+
+    __slots__ = ("_error", "_loop", "_results", "_waker")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._results: dict[str, jobs_pb2.JobResult] = {}
+        self._error: TenureError | None = None
+        self._waker: asyncio.Future[None] | None = None
+
+    def put(self, job_id: str, result: jobs_pb2.JobResult) -> None:
+        """A result has come."""
+        self._results[job_id] = result
+        if self._waker is not None:
+            self._wake()
+
+    def fail(self, error: TenureError) -> None:
+        """No more will come."""
+        # A copy: one instance raised by many tasks would collect all their tracebacks.
+        self._error = error_of(error.to_refusal())
+        self._wake()
+
+    async def take(self) -> dict[str, jobs_pb2.JobResult]:
+        """What has come since the last time, by job id; waits for at least one.
+
+        Raises:
+            TenureError: No more will come.
+        """
+        if not self._results and self._error is None:
+            self._waker = self._loop.create_future()
+            await self._waker
+        if not self._results and self._error is not None:
+            raise self._error
+        results, self._results = self._results, {}
+        return results
+
+    def _wake(self) -> None:
+        waker, self._waker = self._waker, None
+        if waker is not None and not waker.done():
+            waker.set_result(None)
 
 
 class ResultLane(Lane[jobs_pb2.StreamResultsResponse]):
@@ -28,34 +72,34 @@ class ResultLane(Lane[jobs_pb2.StreamResultsResponse]):
     def __init__(self, router: Router, partition: int) -> None:
         super().__init__(router, partition)
         #: A list only where several wait for the same job: one being cancelled must not stop all.
-        self._outstanding: dict[str, ResultFuture | list[ResultFuture]] = {}
+        self._outstanding: dict[str, Wait | list[Wait]] = {}
         self._unsent: list[str] = []
 
-    def expect(self, job_id: str) -> ResultFuture:
-        """A future of the job's result. Cancel it with ``forget``."""
-        future: ResultFuture = self._loop.create_future()
-        present = self._outstanding.get(job_id)
-        if present is None:
-            self._outstanding[job_id] = future
-            self._unsent.append(job_id)
-            self.wake()
-        elif isinstance(present, list):
-            present.append(future)
-        else:
-            self._outstanding[job_id] = [present, future]
-        return future
+    def expect(self, job_ids: Iterable[str], wait: Wait) -> None:
+        """Puts the jobs' results into ``wait`` as they come. Undone by ``forget``."""
+        outstanding, unsent = self._outstanding, self._unsent
+        for job_id in job_ids:
+            present = outstanding.get(job_id)
+            if present is None:
+                outstanding[job_id] = wait
+                unsent.append(job_id)
+            elif isinstance(present, list):
+                present.append(wait)
+            else:
+                outstanding[job_id] = [present, wait]
+        self.wake()
 
-    def forget(self, job_id: str, future: ResultFuture) -> None:
-        """Nobody waits for this future any more."""
-        future.cancel()
-        present = self._outstanding.get(job_id)
-        if isinstance(present, list):
-            if future in present:
-                present.remove(future)
-            if present:
-                return
-        if present is future or present == []:
-            del self._outstanding[job_id]
+    def forget(self, job_ids: Iterable[str], wait: Wait) -> None:
+        """Puts no more of these jobs' results into ``wait``."""
+        for job_id in job_ids:
+            present = self._outstanding.get(job_id)
+            if isinstance(present, list):
+                if wait in present:
+                    present.remove(wait)
+                if present:
+                    continue
+            if present is wait or present == []:
+                del self._outstanding[job_id]
 
     def has_work(self) -> bool:
         return bool(self._outstanding)
@@ -72,13 +116,13 @@ class ResultLane(Lane[jobs_pb2.StreamResultsResponse]):
     def receive(self, message: jobs_pb2.StreamResultsResponse) -> None:
         pop = self._outstanding.pop
         for result in message.results:
-            waiting = pop(result.job_id, None)
-            if isinstance(waiting, list):
-                for future in waiting:
-                    if not future.done():
-                        future.set_result(result)
-            elif waiting is not None and not waiting.done():
-                waiting.set_result(result)
+            job_id = result.job_id
+            waiting = pop(job_id, None)
+            if isinstance(waiting, Wait):
+                waiting.put(job_id, result)
+            elif waiting is not None:
+                for wait in waiting:
+                    wait.put(job_id, result)
 
     def broken(self) -> None:
         self._unsent = list(self._outstanding)
@@ -87,10 +131,11 @@ class ResultLane(Lane[jobs_pb2.StreamResultsResponse]):
         outstanding = list(self._outstanding.values())
         self._outstanding.clear()
         self._unsent.clear()
+        waits: dict[Wait, None] = {}
         for waiting in outstanding:
-            for future in waiting if isinstance(waiting, list) else [waiting]:
-                if not future.done():
-                    future.set_exception(error_of(error.to_refusal()))
+            waits.update(dict.fromkeys(waiting if isinstance(waiting, list) else [waiting]))
+        for wait in waits:
+            wait.fail(error)
 
     def overdue(self, now_s: float) -> bool:
         # Callers bring their own timeouts, and a silent stream is the normal case here.
@@ -106,7 +151,11 @@ class Waiter:
         self._lanes: dict[int, ResultLane] = {}
 
     def lane(self, job_id: str) -> ResultLane:
-        """The lane of a job. The topology must be known."""
+        """The lane of a job. The topology must be known.
+
+        Raises:
+            Rejected: The id is not of this cluster.
+        """
         partition = self._router.topology.home_of_id(job_id)
         lane = self._lanes.get(partition)
         if lane is None:
@@ -114,12 +163,34 @@ class Waiter:
             self._scope.spawn(lane.run())
         return lane
 
+    def expect(self, job_ids: Collection[str]) -> Wait:
+        """A wait for these jobs, each named once. Ended by ``forget``.
+
+        Raises:
+            Rejected: An id is not of this cluster; nothing is waited for.
+        """
+        wait = Wait()
+        for lane, some in self._by_lane(job_ids):
+            lane.expect(some, wait)
+        return wait
+
+    def forget(self, job_ids: Collection[str], wait: Wait) -> None:
+        """Nobody waits for these jobs any more."""
+        for lane, some in self._by_lane(job_ids):
+            lane.forget(some, wait)
+
     async def result(self, job_id: str) -> jobs_pb2.JobResult:
         """The job's final state. Waits as long as it takes; cancelling stops only this wait."""
-        lane = self.lane(job_id)
-        future = lane.expect(job_id)
+        ids = (job_id,)
+        wait = self.expect(ids)
         try:
-            return await future
+            return (await wait.take())[job_id]
         except asyncio.CancelledError:
-            lane.forget(job_id, future)
+            self.forget(ids, wait)
             raise
+
+    def _by_lane(self, job_ids: Collection[str]) -> list[tuple[ResultLane, list[str]]]:
+        homes: defaultdict[str, list[str]] = defaultdict(list)
+        for job_id in job_ids:
+            homes[job_id[HOME_DIGITS]].append(job_id)
+        return [(self.lane(some[0]), some) for some in homes.values()]

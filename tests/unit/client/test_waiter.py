@@ -214,6 +214,45 @@ def test_leaving_as_completed_early_forgets_the_rest() -> None:
     play(cluster, work)
 
 
+def test_as_completed_yields_every_handle_it_was_given() -> None:
+    """Handles of one job, as the same key makes them, are all yielded, each as often as given."""
+    cluster = FakeCluster()
+
+    async def work(client: AsyncClient) -> None:
+        keyed = add.options(key="k")
+        one, other = await client.submit(keyed, 1), await client.submit(keyed, 1)
+        last = await client.submit(add, 2)
+        assert one.id == other.id
+        cluster.complete(one.id, 1)
+        cluster.complete(last.id, 2)
+        seen = [done async for done in client.as_completed([one, last, other, one])]
+        assert [await done.result() for done in seen] == [1, 1, 1, 2]
+        assert [done is one for done in seen].count(True) == 2
+        assert [done is other for done in seen].count(True) == 1
+
+    play(cluster, work)
+
+
+def test_as_completed_yields_what_came_before_the_client_closed() -> None:
+    """The end of the client is an error for those that still wait, after what has come."""
+    cluster = FakeCluster()
+
+    async def work(client: AsyncClient) -> None:
+        handles = await client.map(add, range(3))
+        completed = client.as_completed(handles)
+        cluster.complete(handles[0].id, 0)
+        cluster.complete(handles[1].id, 1)
+        seen = [await anext(completed)]
+        await cluster.pass_time(1)
+        await client.close()
+        seen.append(await anext(completed))
+        assert seen == [*handles[:2]]
+        with pytest.raises(Unavailable, match="closed"):
+            await anext(completed)
+
+    play(cluster, work)
+
+
 def test_ten_thousand_waits_are_cheap() -> None:
     """10,000 handles awaited at once cost well below 100 microseconds of CPU each, all told."""
     cluster = FakeCluster()
