@@ -32,7 +32,8 @@ class Run:
         self._client = client
         self._next = 0
         self._last = 0
-        self.acked: Counter[str] = Counter()
+        #: The id of each accepted submit, in no order.
+        self.acked: list[str] = []
         self.violations: list[str] = []
 
     async def run(self, jobs: int) -> None:
@@ -48,8 +49,9 @@ class Run:
             self._next = min(first + _CHUNK_JOBS, self._last)
             data = [payload(number) for number in range(first, self._next)]
             handles = await client.map(noop, data)
-            expected = {handle.id: checksum(row) for handle, row in zip(handles, data, strict=True)}
-            self.acked.update(expected.keys())
+            ids = [handle.id for handle in handles]
+            expected = dict(zip(ids, map(checksum, data), strict=True))
+            self.acked += ids
             async for handle in client.as_completed(handles):
                 found = await handle.result()
                 if expected.pop(handle.id, None) != found:
@@ -69,12 +71,13 @@ class Run:
                 self.violations.append(f"S1 {job.job_id}: not terminal when all was done")
             elif completed != 1:
                 self.violations.append(f"S3 {job.job_id}: {completed} accepted results")
-        for job_id, count in self.acked.items():
+        acked = Counter(self.acked)
+        for job_id, count in acked.items():
             if count != 1:
                 self.violations.append(f"S1 {job_id}: one id for {count} submits")
             if seen[job_id] != 1:
                 self.violations.append(f"S1 {job_id}: listed {seen[job_id]} times")
-        strangers = seen.keys() - self.acked.keys()
+        strangers = seen.keys() - acked.keys()
         self.violations += [f"S2 {job_id}: nobody submitted it" for job_id in strangers]
 
 
