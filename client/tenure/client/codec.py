@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -51,9 +52,13 @@ class Signature:
         self._decoders: dict[str, _Decoders] = {}
         self._hints: dict[str, Any] | None = None
 
+    def takes(self, count: int) -> bool:
+        """Whether so many positional arguments, and no others, are a call that it can take."""
+        return self._plain_min <= count <= self._plain_max
+
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Refuses a call that the function could not take."""
-        if not kwargs and self._plain_min <= len(args) <= self._plain_max:
+        if not kwargs and self.takes(len(args)):
             return
         try:
             self._signature.bind(*args, **kwargs)
@@ -120,6 +125,10 @@ class _Decoders:
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 self.more_named = decode
         self.result = kind(types["return"]).decode if "return" in types else any_value
+        usual_args = GenericAlias(tuple, tuple(types.get(name, Any) for name in self.names))
+        usual_call = GenericAlias(tuple, (usual_args, dict[str, msgspec.Raw]))
+        #: A call with all positional arguments, in one go.
+        self.usual = kind(usual_call).decode
 
 
 _EMPTY: Final = _encode(((), {}))
@@ -161,6 +170,19 @@ def decode_args(
         job.signature.check((), {})
         return [], {}
     decoders = job.signature.decoders(content_type or MSGPACK)
+    try:
+        usual_args, raw_kwargs = decoders.usual(payload)
+        if not raw_kwargs and job.signature.takes(len(usual_args)):
+            return list(usual_args), {}
+    except (msgspec.DecodeError, RecursionError):
+        pass  # Taken apart below: the call is another one, or the error is to name its argument.
+    return _decode_each(payload, decoders, job)
+
+
+def _decode_each(
+    payload: bytes, decoders: _Decoders, job: JobDef[..., Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Argument by argument."""
     path = ""
     try:
         raw_args, raw_kwargs = decoders.envelope(payload)

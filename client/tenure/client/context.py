@@ -145,12 +145,29 @@ class JobContext:
 
 
 _INERT: Final = JobContext(id="", name="", attempt=1, lease=Lease(NO_TOKEN, 0, 0))
-_current: Final[ContextVar[JobContext]] = ContextVar("tenure_current_job", default=_INERT)
+#: The context, or what makes it.
+_current: Final[ContextVar[JobContext | Callable[[], JobContext]]] = ContextVar(
+    "tenure_current_job", default=_INERT
+)
 
 
 def current_job() -> JobContext:
     """The context of the job that runs here, or an inert one outside a worker."""
-    return _current.get()
+    current = _current.get()
+    if not isinstance(current, JobContext):
+        current = current()
+        _current.set(current)
+    return current
+
+
+def enter_job(make: Callable[[], JobContext]) -> None:
+    """Gives the running ``contextvars.Context``, which must be the job's own, to a job for good.
+
+    Args:
+        make: Makes what ``current_job()`` returns. Called when it is first asked for: the code of
+            most small jobs never does.
+    """
+    _current.set(make)
 
 
 class activate:  # noqa: N801  (reads as a verb: `with activate(context):`)
@@ -160,7 +177,7 @@ class activate:  # noqa: N801  (reads as a verb: `with activate(context):`)
 
     def __init__(self, context: JobContext) -> None:
         self._context = context
-        self._token: Token[JobContext] | None = None
+        self._token: Token[JobContext | Callable[[], JobContext]] | None = None
 
     def __enter__(self) -> JobContext:
         self._token = _current.set(self._context)

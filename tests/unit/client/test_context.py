@@ -1,6 +1,7 @@
 """``current_job()``: inert outside a worker, exact inside, apart between tasks and threads."""
 
 import asyncio
+import contextvars
 import logging
 import threading
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tenure.client import Cancelled, Fenced, JobContext, LeaseLost, Rejected, current_job
-from tenure.client.context import activate
+from tenure.client.context import activate, enter_job
 from tenure.protocol.fence import Lease, Token, parse_fence
 
 
@@ -35,6 +36,24 @@ def test_activation_nests_and_ends() -> None:
         with activate(inner) as active:
             assert current_job() is inner is active
         assert current_job() is outer
+    assert current_job().id == ""
+
+
+def test_it_is_made_once_and_only_when_asked_for() -> None:
+    """A job that never asks costs no context; one that does always gets the same."""
+    made: list[JobContext] = []
+
+    def make() -> JobContext:
+        made.append(context())
+        return made[-1]
+
+    def code() -> None:
+        enter_job(make)
+        assert made == []
+        assert current_job() is current_job()
+        assert made == [current_job()]
+
+    contextvars.Context().run(code)
     assert current_job().id == ""
 
 

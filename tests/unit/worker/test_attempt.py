@@ -45,6 +45,14 @@ def test_deadline_is_the_earlier_of_timeout_and_deadline(
         assert deadline == datetime.fromtimestamp(expected_ms / 1000, UTC)
 
 
+def test_deadline_does_not_depend_on_when_it_is_asked_for() -> None:
+    """The timeout runs from the job's start."""
+    job = held(terms=Terms("double", timeout_ms=2_000))
+    job.begin(StillClock().boot_ms() - 700)
+    deadline = context_of(job, StillClock()).deadline
+    assert deadline == datetime.fromtimestamp(1_800_000_001.3, UTC)
+
+
 def test_lost_lease_wins_over_a_cancel() -> None:
     """A job that has lost its lease is told so, even if it was cancelled too."""
     job = held(expires_ms=5_000)

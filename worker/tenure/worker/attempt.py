@@ -65,7 +65,7 @@ def prepare(jobs: JobTable, job: HeldJob) -> tuple[JobDef[..., Any], list[Any], 
 def context_of(
     job: HeldJob, clock: ThreadClock, on_progress: Callable[[float], None] | None = None
 ) -> JobContext:
-    """What ``current_job()`` is to return inside the job.
+    """What ``current_job()`` is to return inside the job, whenever it is first asked.
 
     Args:
         job: The job.
@@ -74,7 +74,9 @@ def context_of(
     """
     deadline_ms = job.deadline_ms or None
     if job.terms.timeout_ms:
-        timeout_at_ms = clock.wall_ms() + job.terms.timeout_ms
+        now_ms = clock.boot_ms()
+        begun_ms = now_ms if job.started_ms is None else job.started_ms
+        timeout_at_ms = clock.wall_ms() - now_ms + begun_ms + job.terms.timeout_ms
         deadline_ms = timeout_at_ms if deadline_ms is None else min(deadline_ms, timeout_at_ms)
     return JobContext(
         id=job.job_id,

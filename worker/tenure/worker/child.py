@@ -14,7 +14,7 @@ import threading
 from queue import SimpleQueue
 from time import monotonic
 
-from tenure.client.context import activate
+from tenure.client.context import enter_job
 from tenure.protocol.errors import Rejected
 from tenure.protocol.fence import parse_fence
 from tenure.protocol.ids import partition_of
@@ -76,8 +76,8 @@ class Child:
         context = context_of(job, self._clock, self._progress)
         try:
             definition, args, kwargs = prepare(self._jobs, job)
-            with activate(context):
-                value = definition.fn(*args, **kwargs)
+            enter_job(lambda: context)
+            value = definition.fn(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
             return raised(job, error)
         return returned(job, value)

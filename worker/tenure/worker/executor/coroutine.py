@@ -22,9 +22,10 @@ import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVarTuple
 
-from tenure.client.context import activate
+from tenure.client.context import enter_job
 from tenure.worker.attempt import context_of, prepare, raised, returned
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
@@ -197,8 +198,8 @@ class CoroutineExecutor:
     async def _run_code(self, job: HeldJob) -> AttemptResult:
         try:
             definition, args, kwargs = prepare(self._stage.jobs, job)
-            with activate(context_of(job, self._stage.clock)):
-                value = await definition.fn(*args, **kwargs)
+            enter_job(partial(context_of, job, self._stage.clock))
+            value = await definition.fn(*args, **kwargs)
         # A cancelled task here is a stopped job: the outcome is reported, the loop goes on.
         except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
             return raised(job, error)

@@ -6,9 +6,10 @@ daemons, so one that never comes back does not keep the process.
 
 import contextvars
 import threading
+from functools import partial
 from queue import SimpleQueue
 
-from tenure.client.context import activate
+from tenure.client.context import enter_job
 from tenure.worker.attempt import context_of, prepare, raised, returned
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
@@ -59,8 +60,8 @@ class ThreadExecutor:
     def _attempt(self, job: HeldJob) -> AttemptResult:
         try:
             definition, args, kwargs = prepare(self._stage.jobs, job)
-            with activate(context_of(job, self._stage.clock)):
-                value = definition.fn(*args, **kwargs)
+            enter_job(partial(context_of, job, self._stage.clock))
+            value = definition.fn(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
             return raised(job, error)
         return returned(job, value)
