@@ -181,12 +181,12 @@ class Waiter:
 
     async def result(self, job_id: str) -> jobs_pb2.JobResult:
         """The job's final state. Waits as long as it takes; cancelling stops only this wait."""
-        ids = (job_id,)
-        wait = self.expect(ids)
+        lane, wait, ids = self.lane(job_id), Wait(), (job_id,)
+        lane.expect(ids, wait)
         try:
             return (await wait.take())[job_id]
         except asyncio.CancelledError:
-            self.forget(ids, wait)
+            lane.forget(ids, wait)
             raise
 
     def _by_lane(self, job_ids: Collection[str]) -> list[tuple[ResultLane, list[str]]]:
