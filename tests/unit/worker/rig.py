@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-from tenure.protocol.fence import Lease, Token
+from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import common_pb2, worker_pb2
 from tenure.worker.arbiter import Arbiter
@@ -23,7 +23,8 @@ def held(number: int = 1, **fields: Any) -> HeldJob:
     given: dict[str, Any] = {
         "job_id": job_id(number),
         "partition": 0,
-        "lease": Lease(TOKEN, number, 0),
+        "token": TOKEN,
+        "seq": number,
         "terms": Terms("double"),
         "expires_ms": 1 << 60,
     }

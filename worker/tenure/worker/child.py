@@ -91,10 +91,13 @@ class Child:
 
 
 def _job_of(run: frame.Run) -> HeldJob:
+    lease = parse_fence(run.fence)
     return HeldJob(
         job_id=run.job_id,
         partition=partition_of(run.job_id),
-        lease=parse_fence(run.fence),
+        token=lease.token,
+        seq=lease.seq,
+        run=lease.run,
         terms=Terms(
             run.name,
             timeout_ms=run.timeout_ms,

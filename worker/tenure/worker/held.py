@@ -13,11 +13,10 @@ All other fields have one writer each, as their comments say.
 import threading
 from typing import NamedTuple
 
+import msgspec
+
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
-
-#: Names one lease: the run follows from the other three.
-LeaseKey = tuple[str, Token, int]
 
 
 class Terms(NamedTuple):
@@ -48,7 +47,7 @@ class Fault(NamedTuple):
     retry_after_ms: int | None = None
 
 
-class AttemptResult(NamedTuple):
+class AttemptResult(msgspec.Struct, frozen=True, gc=False):
     """How an attempt ended."""
 
     outcome: AttemptOutcome
@@ -56,85 +55,58 @@ class AttemptResult(NamedTuple):
     fault: Fault | None = None
 
 
-class HeldJob:
-    """A job and the lease that this worker holds of it."""
+class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
+    """A job and the lease that this worker holds of it. A Struct, because it is made faster.
 
-    __slots__ = (
-        "_claim",
-        "_settled",
-        "attempt",
-        "deadline_ms",
-        "ended_ms",
-        "expires_ms",
-        "job_id",
-        "key",
-        "lapsed",
-        "lease",
-        "lost_seen",
-        "partition",
-        "payload",
-        "progress",
-        "reported_ms",
-        "result",
-        "revoked",
-        "started_ms",
-        "stop",
-        "terms",
-    )
+    Attributes:
+        job_id: The job.
+        partition: Its home.
+        token: The token of the term that granted it; with ``seq`` and ``run`` the lease.
+        seq: The lease's number in that term.
+        run: The job's run, 0 for the first.
+        terms: What to run and how.
+        payload: The arguments.
+        attempt: 1 for the first attempt of a run.
+        deadline_ms: When the whole job must have ended, on the leader's clock; 0: never.
+        expires_ms: When this worker must stop trusting the lease, on its boot clock. Written by the
+            session. Executors and jobs compare it with the clock themselves: they must not go by a
+            flag that a paused session has not come to set.
+    """
 
-    def __init__(
-        self,
-        *,
-        job_id: str,
-        partition: int,
-        lease: Lease,
-        terms: Terms,
-        payload: bytes = b"",
-        attempt: int = 1,
-        deadline_ms: int = 0,
-        expires_ms: int,
-    ) -> None:
-        """A fresh grant.
+    job_id: str
+    partition: int
+    token: Token
+    seq: int
+    run: int = 0
+    terms: Terms
+    payload: bytes = b""
+    attempt: int = 1
+    deadline_ms: int = 0
+    expires_ms: int
+    #: Written by the session: the lease is off its books. Final.
+    freed: bool = False
+    #: Written by the session: it has acted on the deadline; an ack takes that back.
+    lapsed: bool = False
+    #: Written by the session: the master has said that the lease is lost. Final.
+    revoked: bool = False
+    #: Written by the job's own thread: it has met LeaseLost, so the lease cannot be revived.
+    lost_seen: bool = False
+    #: Written by the pool, once: the attempt is to end with this outcome.
+    stop: AttemptOutcome | None = None
+    #: Written by the job's own thread.
+    progress: float = 0.0
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    result: AttemptResult | None = None
+    #: Written by the session: when the report was last sent; None while it waits.
+    reported_ms: int | None = None
+    _claim: threading.Lock = msgspec.field(default_factory=threading.Lock)
+    _settled: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
-        Args:
-            job_id: The job.
-            partition: Its home.
-            lease: The lease under which it was granted.
-            terms: What to run and how.
-            payload: The arguments.
-            attempt: 1 for the first attempt of a run.
-            deadline_ms: When the whole job must have ended, on the leader's clock; 0: never.
-            expires_ms: When this worker must stop trusting the lease, on its boot clock.
-        """
-        self.job_id = job_id
-        self.partition = partition
-        self.lease = lease
-        #: The lease's name in tables.
-        self.key: LeaseKey = (job_id, lease.token, lease.seq)
-        self.terms = terms
-        self.payload = payload
-        self.attempt = attempt
-        self.deadline_ms = deadline_ms
-        #: Written by the session. Executors and jobs compare it with the clock themselves: they
-        #: must not go by a flag that a paused session has not come to set.
-        self.expires_ms = expires_ms
-        #: Written by the session: it has acted on the deadline; an ack takes that back.
-        self.lapsed = False
-        #: Written by the session: the master has said that the lease is lost. Final.
-        self.revoked = False
-        #: Written by the job's own thread: it has met LeaseLost, so the lease cannot be revived.
-        self.lost_seen = False
-        #: Written by the pool, once: the attempt is to end with this outcome.
-        self.stop: AttemptOutcome | None = None
-        #: Written by the job's own thread.
-        self.progress = 0.0
-        self.started_ms: int | None = None
-        self.ended_ms: int | None = None
-        self.result: AttemptResult | None = None
-        #: Written by the session: when the report was last sent; None while it waits.
-        self.reported_ms: int | None = None
-        self._claim = threading.Lock()
-        self._settled = threading.Lock()
+    @property
+    def lease(self) -> Lease:
+        """The lease under which the job was granted."""
+        return Lease(self.token, self.seq, self.run)
 
     @property
     def claimed(self) -> bool:

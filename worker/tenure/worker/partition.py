@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tenure.protocol.fence import NO_TOKEN, Lease, Token
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import common_pb2, worker_pb2
-from tenure.worker.held import AttemptResult, Fault, HeldJob, LeaseKey, Terms
+from tenure.worker.held import AttemptResult, Fault, HeldJob, Terms
 from tenure.worker.workload import Workload
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Partition:
         number: Which partition.
         token: The highest token seen.
         session: The stream over which it is open, if it is.
-        held: Every lease from its grant until its report's verdict.
+        held: Every lease from its grant until its report's verdict, by ``term_key(token) + seq``.
         backlog: The leader's last hint: ready jobs that this worker could run.
     """
 
@@ -51,9 +51,10 @@ class Partition:
         self.number = number
         self.token = NO_TOKEN
         self.session: Session | None = None
-        self.held: dict[LeaseKey, HeldJob] = {}
+        self.held: dict[int, HeldJob] = {}
         self.backlog = 0
         self._workload = workload
+        self._term_key = term_key(NO_TOKEN)
         self._declare_due = False
         self._heartbeat_due = False
         #: The highest assignment received in this opening, and the last without a gap before it.
@@ -76,6 +77,7 @@ class Partition:
             self._last_assignment = self._accepted = self._accepted_sent = 0
             self._beats.clear()
         self.token = token
+        self._term_key = term_key(token)
         self.session = session
         self.backlog = 0
         self._declare_due = self._heartbeat_due = True
@@ -116,24 +118,25 @@ class Partition:
         terms = [_terms(options) for options in assignment.options]
         refuse = workload.draining or (self.session is not None and self.session.draining)
         token, number, held, runs = self.token, self.number, self.held, workload.runs
-        before = len(runs)
+        before, term = len(runs), self._term_key
         for grant in assignment.grants:
-            job_id = grant.job_id
-            lease = Lease(token, grant.seq, grant.run)
+            seq = grant.seq
             if refuse:
-                self._returned.append((job_id, lease))
+                self._returned.append((grant.job_id, Lease(token, seq, grant.run)))
                 continue
             job = HeldJob(
-                job_id=job_id,
+                job_id=grant.job_id,
                 partition=number,
-                lease=lease,
+                token=token,
+                seq=seq,
+                run=grant.run,
                 terms=terms[grant.options],
                 payload=grant.payload,
                 attempt=grant.attempt,
                 deadline_ms=grant.deadline_ms,
                 expires_ms=expires_ms,
             )
-            held[job.key] = job
+            held[term + seq] = job
             runs.append(job)
         workload.occupied += len(runs) - before
         workload.watch(expires_ms)
@@ -142,15 +145,16 @@ class Partition:
         """Frees the leases whose reports have been judged, however they were."""
         held, key_of = self.held, self._key
         for verdict in verdicts:
-            key = key_of(verdict.lease)
-            job = held.get(key)
-            if job is not None and job.result is not None:
+            ref = verdict.lease
+            job = held.get(key := key_of(ref))
+            if job is not None and job.result is not None and job.job_id == ref.job_id:
                 del held[key]
+                job.freed = True
 
     def revoke(self, revokes: Iterable[worker_pb2.Revoke]) -> None:
         """Gives leases back (Started wins), or learns that they are lost."""
         for revoke in revokes:
-            job = self.held.get(self._key(revoke.lease))
+            job = self._find(revoke.lease)
             if job is None:
                 # Never arrived, or given back before: either way it is not here.
                 self._returned.append((revoke.lease.job_id, self._lease(revoke.lease)))
@@ -168,7 +172,7 @@ class Partition:
     def cancel(self, refs: Iterable[worker_pb2.LeaseRef]) -> None:
         """Stops jobs; unstarted ones end at once."""
         for ref in refs:
-            job = self.held.get(self._key(ref))
+            job = self._find(ref)
             if job is None or job.result is not None:
                 continue
             if job.withdraw():
@@ -215,17 +219,26 @@ class Partition:
     def ended(self, job: HeldJob) -> None:
         """An attempt has its result: report it, or hand it back if it was interrupted for that."""
         if job.result is not None and job.result.outcome is AttemptOutcome.RELEASED:
-            if self.held.pop(job.key, None) is not None:
-                self._returned.append((job.job_id, job.lease))
-        elif job.key in self.held:
+            self._give_back(job)
+        elif not job.freed:
             self._reports.append(job)
             self._workload.watch(job.expires_ms)
 
     def give_back(self, job: HeldJob) -> None:
         """Returns a job that is not going to run here (any more)."""
-        if self.held.pop(job.key, None) is not None:
+        if self._give_back(job):
             self._workload.occupied -= 1
-            self._returned.append((job.job_id, job.lease))
+
+    def _give_back(self, job: HeldJob) -> bool:
+        if job.freed:
+            return False
+        self._free(job)
+        self._returned.append((job.job_id, job.lease))
+        return True
+
+    def _free(self, job: HeldJob) -> None:
+        del self.held[term_key(job.token) + job.seq]
+        job.freed = True
 
     # Time.
 
@@ -239,7 +252,7 @@ class Partition:
             if now_ms < job.expires_ms:
                 self._workload.watch(job.expires_ms)
             elif job.result is not None and now_ms >= job.expires_ms + DELIVERY_MS:
-                del self.held[job.key]
+                self._free(job)
             elif not job.lapsed:
                 self._lapse(job)
             if job.lapsed and job.result is not None:
@@ -338,24 +351,28 @@ class Partition:
 
     def _fill_reports(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> None:
         """Writes reports in place: a message built apart and copied costs three times as much."""
-        reports, held, own_token = self._reports, self.held, self.token
+        reports, own_token = self._reports, self.token
         add = update.reports.add
         count = size = 0
         while reports and count < REPORTS_MAX and size < REPORT_BYTES_MAX:
             job = reports.popleft()
             result = job.result
-            if result is None or job.key not in held:
+            if result is None or job.freed:
                 continue
             job.reported_ms = now_ms
             row = add()
             row.outcome = result.outcome  # type: ignore[assignment]
             row.result = result.result
-            row.run_ms = job.run_ms
+            # Setting what is zero anyway costs as much as setting what is not.
+            if run_ms := job.run_ms:
+                row.run_ms = run_ms
             ref = row.lease
             ref.job_id = job.job_id
-            token, ref.seq, ref.run = job.lease
-            if token != own_token:
-                ref.token.epoch, ref.token.revision = token
+            ref.seq = job.seq
+            if job.run:
+                ref.run = job.run
+            if job.token != own_token:
+                ref.token.epoch, ref.token.revision = job.token
             count += 1
             size += len(result.result) + 64
             if result.fault is not None:
@@ -371,8 +388,13 @@ class Partition:
     def _lease(self, ref: worker_pb2.LeaseRef) -> Lease:
         return Lease(self._token_of(ref), ref.seq, ref.run)
 
-    def _key(self, ref: worker_pb2.LeaseRef) -> LeaseKey:
-        return (ref.job_id, self._token_of(ref), ref.seq)
+    def _find(self, ref: worker_pb2.LeaseRef) -> HeldJob | None:
+        job = self.held.get(self._key(ref))
+        return job if job is not None and job.job_id == ref.job_id else None
+
+    def _key(self, ref: worker_pb2.LeaseRef) -> int:
+        term = term_key(self._token_of(ref)) if ref.HasField("token") else self._term_key
+        return term + ref.seq
 
     def _token_of(self, ref: worker_pb2.LeaseRef) -> Token:
         if ref.HasField("token"):
@@ -387,6 +409,14 @@ class Partition:
         for earlier in [known for known in self._beats if known <= number]:
             del self._beats[earlier]
         return found
+
+
+def term_key(token: Token) -> int:
+    """What the keys of a term's leases begin at: a key is this plus the lease's ``seq``.
+
+    One number is hashed and compared faster than a tuple, and leases are looked up all the time.
+    """
+    return (token.epoch << 64 | token.revision) << 64
 
 
 def _terms(options: common_pb2.JobOptions) -> Terms:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tenure.client.codec import encode_args
-from tenure.protocol.fence import Lease
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker import app
 from tenure.worker.clock import SystemClock
@@ -58,7 +57,8 @@ class Bench:
         return HeldJob(
             job_id=job_id(self._number),
             partition=0,
-            lease=Lease(TOKEN, self._number, 0),
+            token=TOKEN,
+            seq=self._number,
             terms=Terms(name, **terms),
             payload=payload,
             expires_ms=fields.pop("expires_ms", 1 << 60),
