@@ -1,0 +1,133 @@
+"""Texts that settings and options are given as: numbers, durations, lists, pairs, addresses.
+
+Each parser takes what a flag, a variable or a TOML file holds, and raises ValueError with what was
+expected.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tenure.cli.settings import Kind, Setting, Value
+
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/,\[\]]+):([0-9]{1,5})")
+_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SWITCHES: Final = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+def parse(setting: Setting, given: object) -> Value:
+    """What a setting is given as, in a flag, a variable or a file.
+
+    Raises:
+        ValueError: It is something else; the text says what was expected.
+    """
+    value = _PARSERS[setting.kind](given)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = setting.minimum, setting.maximum
+        if low is not None and value < low:
+            raise ValueError(f"at least {low:g}")
+        if high is not None and value > high:
+            raise ValueError(f"at most {high:g}")
+    return value
+
+
+def parse_duration(text: str) -> float:
+    """``90s``, ``5m``, ``1h30m``, ``2d``, ``250ms`` in seconds.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if _DURATION.fullmatch(text) is None:
+        raise ValueError("a duration such as 90s, 5m, 1h30m or 2d")
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    """``name=value``.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError("a pair such as zone=eu")
+    return name, value
+
+
+def comma_separated(text: str) -> list[str]:
+    """The parts of a list given as one word."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str):
+        raise ValueError("text")
+    return given
+
+
+def _integer(given: object) -> int:
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given
+    if isinstance(given, str) and re.fullmatch(r"[+-]?\d+", given):
+        return int(given)
+    raise ValueError("a whole number")
+
+
+def _seconds(given: object) -> float:
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return float(given)
+    if isinstance(given, str):
+        if re.fullmatch(r"-?\d+(?:\.\d+)?", given):
+            return float(given)
+        if _DURATION.fullmatch(given):
+            return parse_duration(given)
+    raise ValueError("seconds, or a duration such as 90s or 5m,")
+
+
+def _switch(given: object) -> bool:
+    if isinstance(given, bool):
+        return given
+    if isinstance(given, str) and given.lower() in _SWITCHES:
+        return _SWITCHES[given.lower()]
+    raise ValueError("true or false")
+
+
+def _list(given: object) -> list[str]:
+    if isinstance(given, str):
+        return comma_separated(given)
+    if isinstance(given, list) and all(isinstance(part, str) for part in given):
+        return list(given)
+    raise ValueError("a list of names")
+
+
+def _pairs(given: object) -> dict[str, str]:
+    if isinstance(given, dict):
+        if not all(isinstance(value, str) for value in given.values()):
+            raise ValueError("a table of texts")
+        return dict(given)
+    return dict(map(parse_pair, _list(given)))
+
+
+def _addresses(given: object) -> str:
+    parts = _list(given)
+    matches = [_ADDRESS.fullmatch(part) for part in parts]
+    if not parts or not all(match and 0 < int(match[2]) < 65_536 for match in matches):
+        raise ValueError("HOST:PORT, one or several, comma-separated,")
+    return ",".join(parts)
+
+
+_PARSERS: Final[Mapping[Kind, Callable[[object], Value]]] = {
+    Kind.TEXT: _text,
+    Kind.PATH: _text,
+    Kind.INTEGER: _integer,
+    Kind.SECONDS: _seconds,
+    Kind.SWITCH: _switch,
+    Kind.LIST: _list,
+    Kind.PAIRS: _pairs,
+    Kind.ADDRESSES: _addresses,
+}
