@@ -1,7 +1,5 @@
 """What people do to jobs: cancel, requeue, purge."""
 
-from collections.abc import Sequence
-
 from tenure.master.core.attempt import remember_attempt
 from tenure.master.core.command import CancelJobs, PurgeJobs, RequeueJobs
 from tenure.master.core.effect import Decision, Effect, JobVerdict, NotifySettled, SendCancels
@@ -123,26 +121,20 @@ def _wrong_state(record: JobRecord, verb: str, advice: str) -> Refusal:
     )
 
 
-def _changed(state: State, job_ids: Sequence[JobId], seq: int) -> list[JobRecord]:
-    """The jobs that an event changes: those that are there and have not seen it."""
-    records = [state.jobs.get(job_id) for job_id in job_ids]
-    return [record for record in records if record is not None and record.seq < seq]
-
-
 def apply_cancelled(state: State, event: JobsCancelled, seq: int) -> None:
     """Ends queued jobs."""
-    for record in _changed(state, event.job_ids, seq):
-        before, size = record.state, footprint(record)
-        record.seq = seq
+    for record in state.written(event.job_ids, seq):
         record.state = JobState.CANCELLED
         record.ended_ms = event.now_ms
         record.cancel_reason = event.reason
-        state.moved(record, before, size)
 
 
 def apply_cancels_requested(state: State, event: CancelsRequested, seq: int) -> None:
     """Marks running jobs that should stop."""
-    for record in _changed(state, event.job_ids, seq):
+    for job_id in event.job_ids:
+        record = state.jobs.get(job_id)
+        if record is None or record.seq >= seq:
+            continue
         record.seq = seq
         record.cancel_requested = True
         record.cancel_reason = event.reason
@@ -150,13 +142,8 @@ def apply_cancels_requested(state: State, event: CancelsRequested, seq: int) -> 
 
 def apply_requeued(state: State, event: JobsRequeued, seq: int) -> None:
     """Begins new runs; the attempts so far are history."""
-    for row in event.rows:
-        record = state.jobs.get(row.job_id)
-        if record is None or record.seq >= seq:
-            continue
-        before, size = record.state, footprint(record)
+    for record, row in state.written_rows(((row.job_id, row) for row in event.rows), seq):
         remember_attempt(record)
-        record.seq = seq
         record.state = JobState.PENDING
         record.run = row.run
         record.ready_ms = record.run_due_ms = event.now_ms
@@ -166,7 +153,6 @@ def apply_requeued(state: State, event: JobsRequeued, seq: int) -> None:
         record.outcome = record.failure_reason = record.fault = None
         record.cancel_requested = False
         record.cancel_reason = ""
-        state.moved(record, before, size)
 
 
 def apply_purged(state: State, event: JobsPurged, seq: int) -> None:

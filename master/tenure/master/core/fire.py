@@ -20,7 +20,7 @@ from tenure.master.core.event import (
 from tenure.master.core.record import JobFault, JobRecord
 from tenure.master.core.report import ended_bytes, revokes, settling
 from tenure.master.core.session import Holder, Holding, Session
-from tenure.master.core.state import State, footprint, has_started, lease_of
+from tenure.master.core.state import State, has_started, lease_of
 from tenure.master.core.transition import TERMINAL, Move, sources
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
@@ -291,25 +291,13 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
 
 def apply_readied(state: State, event: JobsReadied, seq: int) -> None:
     """Makes jobs PENDING whose delay or backoff is over."""
-    for job_id in event.job_ids:
-        record = state.jobs.get(job_id)
-        if record is None or record.seq >= seq:
-            continue
-        before, size = record.state, footprint(record)
-        record.seq = seq
+    for record in state.written(event.job_ids, seq):
         record.state = JobState.PENDING
-        state.moved(record, before, size)
 
 
 def apply_expired(state: State, event: JobsExpired, seq: int) -> None:
     """Fails queued jobs whose time is over."""
-    for job_id in event.job_ids:
-        record = state.jobs.get(job_id)
-        if record is None or record.seq >= seq:
-            continue
-        before, size = record.state, footprint(record)
-        record.seq = seq
+    for record in state.written(event.job_ids, seq):
         record.state = JobState.FAILED
         record.ended_ms = event.now_ms
         record.failure_reason = event.failure_reason
-        state.moved(record, before, size)

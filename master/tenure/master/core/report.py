@@ -339,14 +339,9 @@ def _index_completed(state: State, done: list[JobRecord], seq: int) -> None:
 
 def apply_ended(state: State, event: AttemptsEnded, seq: int) -> None:
     """Closes leases without a result."""
-    for row in event.rows:
-        record = state.jobs.get(row.job_id)
-        if record is None or record.seq >= seq:
-            continue
-        before, size = record.state, footprint(record)
+    for record, row in state.written_rows(((row.job_id, row) for row in event.rows), seq):
         if state.live:
             state.release(record)
-        record.seq = seq
         record.state = row.state
         record.ready_ms = row.ready_ms
         record.started_ms = row.started_ms
@@ -357,20 +352,14 @@ def apply_ended(state: State, event: AttemptsEnded, seq: int) -> None:
         record.undelivered = row.undelivered
         record.fault = row.fault
         record.failure_reason = row.failure_reason
-        state.moved(record, before, size)
 
 
 def apply_adopted(state: State, event: LeasesAdopted, seq: int) -> None:
     """Opens leases that workers proved."""
-    for row in event.rows:
-        record = state.jobs.get(row.job_id)
-        if record is None or record.seq >= seq:
-            continue
-        before, size = record.state, footprint(record)
+    for record, row in state.written_rows(((row.job_id, row) for row in event.rows), seq):
         if state.live:
             state.release(record)
         remember_attempt(record)
-        record.seq = seq
         record.state = _RUNNING
         record.lease = row.lease
         record.incarnation = event.incarnation
@@ -387,4 +376,3 @@ def apply_adopted(state: State, event: LeasesAdopted, seq: int) -> None:
             )
             if state.window_ends_ms is None:
                 state.watch(holder, event.now_ms)
-        state.moved(record, before, size)

@@ -7,8 +7,9 @@ Three kinds of things, and the order in which they can be trusted:
 - *volatile*: what workers told this term; empty after a replay.
 """
 
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from tenure.master.core import transition
 from tenure.master.core.command import ReportRow
@@ -23,6 +24,9 @@ from tenure.master.core.tombstone import Tombstones
 from tenure.protocol.fence import NO_TOKEN, Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import JobState
+
+#: What an event says of one job.
+Row = TypeVar("Row")
 
 _POLICIES_MAX: Final = 4_096
 
@@ -172,6 +176,28 @@ class State:
             if policy.schedule_timeout_ms and not has_started(record):
                 due.append(record.run_due_ms + policy.schedule_timeout_ms)
         return min(due) if due else None
+
+    def written(self, job_ids: Iterable[JobId], seq: int) -> Iterator[JobRecord]:
+        """The jobs that an event writes, one by one, as ``written_rows`` gives them."""
+        return (
+            record for record, _ in self.written_rows(((job_id, None) for job_id in job_ids), seq)
+        )
+
+    def written_rows(
+        self, rows: Iterable[tuple[JobId, Row]], seq: int
+    ) -> Iterator[tuple[JobRecord, Row]]:
+        """The jobs that an event writes, with its rows: those that are there and have not seen it.
+
+        What is derived from a job follows when the loop goes on to the next one: never break out.
+        """
+        for job_id, row in rows:
+            record = self.jobs.get(job_id)
+            if record is None or record.seq >= seq:
+                continue
+            before, size = record.state, footprint(record)
+            record.seq = seq
+            yield record, row
+            self.moved(record, before, size)
 
     def moved(self, record: JobRecord, before: JobState, bytes_before: int) -> None:
         """Keeps up what is derived from one job that an event has changed.
