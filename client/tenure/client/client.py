@@ -13,6 +13,7 @@ from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
 from tenure.client.codec import encode_args
 from tenure.client.errors import BatchFailed, invalid
+from tenure.client.filter import filter_text
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
 from tenure.client.router import Router
@@ -278,6 +279,7 @@ class AsyncClient:
     async def list(
         self,
         *,
+        filter: str = "",
         states: Iterable[JobState] = (),
         queue: str = "",
         name: str = "",
@@ -286,13 +288,15 @@ class AsyncClient:
         """Jobs, newest first, without payloads; pages are fetched as they are needed.
 
         Args:
+            filter: Which jobs, in the language of docs/filters.md, for example
+                ``labels.region = eu AND attempts > 1``; the others narrow it further.
             states: Only these; none: all.
             queue: Only this one.
             name: Only jobs of this name.
             tenant: Only this one's.
         """
         core = await self._ready()
-        jobs = _filter(states, queue, name, tenant)
+        jobs = filter_text(filter, states, queue, name, tenant)
         pages = [self._pages(p, jobs) for p in range(core.router.topology.partitions)]
         # A merge of the partitions' own orders; the partition breaks ties, so jobs never compare.
         heads: list[tuple[int, int, jobs_pb2.Job]] = []
@@ -312,6 +316,7 @@ class AsyncClient:
     async def count(
         self,
         *,
+        filter: str = "",
         states: Iterable[JobState] = (),
         queue: str = "",
         name: str = "",
@@ -319,7 +324,7 @@ class AsyncClient:
     ) -> dict[JobState, int]:
         """How many jobs are in each state; filters as in ``list``."""
         core = await self._ready()
-        jobs = _filter(states, queue, name, tenant)
+        jobs = filter_text(filter, states, queue, name, tenant)
         counts: dict[JobState, int] = {}
         for partition in range(core.router.topology.partitions):
             response = await core.router.call(
@@ -338,6 +343,7 @@ class AsyncClient:
         self,
         *,
         cursor: str | None = None,
+        filter: str = "",
         states: Iterable[JobState] = (),
         queue: str = "",
         name: str = "",
@@ -347,6 +353,7 @@ class AsyncClient:
 
         Args:
             cursor: Go on after the event that carried it; None: from now on.
+            filter: As in ``list``, with job_id, state, name, queue, tenant and labels only.
             states: Only changes into these states; none: all.
             queue: Only this one.
             name: Only jobs of this name.
@@ -356,7 +363,7 @@ class AsyncClient:
             Rejected: CURSOR_EXPIRED: list the jobs, then watch without a cursor.
         """
         core = await self._ready()
-        watch = Watch(core.router, core.scope, _filter(states, queue, name, tenant))
+        watch = Watch(core.router, core.scope, filter_text(filter, states, queue, name, tenant))
         async for event in watch.events(cursor):
             yield event
 
@@ -418,7 +425,7 @@ class AsyncClient:
             raise invalid("job_id", f"a job's id, got {job_id!r}")
         return (await self._ready()).router.topology.home_of_id(job_id)
 
-    async def _pages(self, partition: int, jobs: jobs_pb2.JobFilter) -> AsyncIterator[jobs_pb2.Job]:
+    async def _pages(self, partition: int, jobs: str) -> AsyncIterator[jobs_pb2.Job]:
         request = jobs_pb2.ListJobsRequest(partition=partition, filter=jobs)
         while True:
             page = await self._started().router.call(
@@ -466,13 +473,4 @@ def _verdict(row: jobs_pb2.JobVerdict) -> JobVerdict:
         job_id=row.job_id,
         state=JobState(row.state) if row.state else None,
         error=error_of(refusal_from_wire(row.refusal)) if row.HasField("refusal") else None,
-    )
-
-
-def _filter(states: Iterable[JobState], queue: str, name: str, tenant: str) -> jobs_pb2.JobFilter:
-    return jobs_pb2.JobFilter(
-        states=[int(state) for state in states],  # type: ignore[misc]
-        queue=queue,
-        name=name,
-        tenant=tenant,
     )

@@ -209,6 +209,7 @@ class Client:
     def list(
         self,
         *,
+        filter: str = "",
         states: Iterable[JobState] = (),
         queue: str = "",
         name: str = "",
@@ -216,12 +217,13 @@ class Client:
     ) -> Iterator[jobs_pb2.Job]:
         """Jobs, newest first, without payloads; pages are fetched as they are needed."""
         return self._iterate(
-            self._client.list(states=states, queue=queue, name=name, tenant=tenant)
+            self._client.list(filter=filter, states=states, queue=queue, name=name, tenant=tenant)
         )
 
     def count(
         self,
         *,
+        filter: str = "",
         states: Iterable[JobState] = (),
         queue: str = "",
         name: str = "",
@@ -229,13 +231,14 @@ class Client:
     ) -> dict[JobState, int]:
         """How many jobs are in each state; filters as in ``list``."""
         return self._portal.run(
-            self._client.count(states=states, queue=queue, name=name, tenant=tenant)
+            self._client.count(filter=filter, states=states, queue=queue, name=name, tenant=tenant)
         )
 
     def watch(
         self,
         *,
         cursor: str | None = None,
+        filter: str = "",
         states: Iterable[JobState] = (),
         queue: str = "",
         name: str = "",
@@ -243,7 +246,9 @@ class Client:
     ) -> Iterator[JobEvent]:
         """Changes of jobs as they are committed, until the caller stops."""
         return self._iterate(
-            self._client.watch(cursor=cursor, states=states, queue=queue, name=name, tenant=tenant)
+            self._client.watch(
+                cursor=cursor, filter=filter, states=states, queue=queue, name=name, tenant=tenant
+            )
         )
 
     def cancel(self, job_ids: Iterable[str], *, reason: str = "") -> Sequence[JobVerdict]:

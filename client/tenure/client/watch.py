@@ -61,7 +61,7 @@ def format_cursor(positions: Mapping[int, int]) -> str:
 class Watch:
     """One watch over all partitions. Follows leaders; resumes where it was."""
 
-    def __init__(self, router: Router, scope: TaskScope, jobs: jobs_pb2.JobFilter) -> None:
+    def __init__(self, router: Router, scope: TaskScope, jobs: str) -> None:
         self._router = router
         self._scope = scope
         self._filter = jobs

@@ -40,6 +40,9 @@ TRACEBACK_BYTES_MAX: Final = 32 * 1024
 
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1_000
+FILTER_CHARS_MAX: Final = 4_096
+#: Parentheses inside parentheses.
+FILTER_DEPTH_MAX: Final = 16
 
 DEFAULT_TENANT: Final = "default"
 DEFAULT_QUEUE: Final = "default"

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tenure.v1 import common_pb2 as tenure_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tenure/v1/jobs.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16tenure/v1/common.proto\"H\n\x07JobSpec\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07options\x18\x02 \x01(\r\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x0b\n\x03key\x18\x04 \x01(\t\"u\n\x11SubmitJobsRequest\x12&\n\x07options\x18\x01 \x03(\x0b\x32\x15.tenure.v1.JobOptions\x12 \n\x04jobs\x18\x02 \x03(\x0b\x32\x12.tenure.v1.JobSpec\x12\x16\n\x0e\x61ll_or_nothing\x18\x03 \x01(\x08\"_\n\x12SubmitJobsResponse\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x10\n\x08\x65xisting\x18\x02 \x03(\r\x12&\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x16.tenure.v1.SubmitError\"A\n\x0bSubmitError\x12\r\n\x05index\x18\x01 \x01(\r\x12#\n\x07refusal\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Refusal\"U\n\x14StreamSubmitsRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12-\n\x07request\x18\x02 \x01(\x0b\x32\x1c.tenure.v1.SubmitJobsRequest\"\x8c\x01\n\x15StreamSubmitsResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x31\n\x08response\x18\x02 \x01(\x0b\x32\x1d.tenure.v1.SubmitJobsResponseH\x00\x12%\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.tenure.v1.RefusalH\x00\x42\t\n\x07outcome\"\xa3\x02\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\t\x12.\n\ngranted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07outcome\x18\x07 \x01(\x0e\x32\x19.tenure.v1.AttemptOutcome\x12\"\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x13.tenure.v1.JobError\x12\x0b\n\x03run\x18\t \x01(\r\"\xce\x04\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.tenure.v1.JobState\x12&\n\x07options\x18\x03 \x01(\x0b\x32\x15.tenure.v1.JobOptions\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x30\n\x0csubmitted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08ready_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x61ttempts_charged\x18\t \x01(\r\x12\x16\n\x0elosses_charged\x18\n \x01(\r\x12\x0b\n\x03run\x18\x0b \x01(\r\x12$\n\x08\x61ttempts\x18\x0c \x03(\x0b\x32\x12.tenure.v1.Attempt\x12\x0e\n\x06result\x18\r \x01(\x0c\x12\x1b\n\x13result_content_type\x18\x0e \x01(\t\x12\"\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x13.tenure.v1.JobError\x12\x30\n\x0e\x66\x61ilure_reason\x18\x10 \x01(\x0e\x32\x18.tenure.v1.FailureReason\x12\x18\n\x10\x63\x61ncel_requested\x18\x11 \x01(\x08\x12\x15\n\rcancel_reason\x18\x12 \x01(\t\x12\x11\n\tpartition\x18\x13 \x01(\r\x12\x10\n\x08progress\x18\x14 \x01(\x01\"8\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x17\n\x0fwithout_payload\x18\x02 \x01(\x08\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\"]\n\tJobFilter\x12#\n\x06states\x18\x01 \x03(\x0e\x32\x13.tenure.v1.JobState\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\"q\n\x0fListJobsRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12$\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x14.tenure.v1.JobFilter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.tenure.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x10\x43ountJobsRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12$\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x14.tenure.v1.JobFilter\":\n\x11\x43ountJobsResponse\x12%\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x15.tenure.v1.StateCount\"?\n\nStateCount\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"L\n\x0eWaitJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x0fWaitJobResponse\x12$\n\x06result\x18\x01 \x01(\x0b\x32\x14.tenure.v1.JobResult\"\xf2\x01\n\tJobResult\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\x0e\n\x06result\x18\x03 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x04 \x01(\t\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.tenure.v1.JobError\x12\x30\n\x0e\x66\x61ilure_reason\x18\x06 \x01(\x0e\x32\x18.tenure.v1.FailureReason\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\r\x12#\n\x07refusal\x18\x08 \x01(\x0b\x32\x12.tenure.v1.Refusal\"\'\n\x14StreamResultsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\">\n\x15StreamResultsResponse\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.tenure.v1.JobResult\"/\n\rWatchPosition\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"q\n\x10WatchJobsRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12$\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x14.tenure.v1.JobFilter\x12\x16\n\tafter_seq\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x0c\n\n_after_seq\"f\n\x11WatchJobsResponse\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.tenure.v1.JobChange\x12*\n\x08position\x18\x02 \x01(\x0b\x32\x18.tenure.v1.WatchPosition\"\x99\x01\n\tJobChange\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05queue\x18\x04 \x01(\t\x12.\n\nchanged_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03seq\x18\x06 \x01(\x04\"4\n\x11\x43\x61ncelJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x12\x43\x61ncelJobsResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.tenure.v1.JobVerdict\"%\n\x12RequeueJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\">\n\x13RequeueJobsResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.tenure.v1.JobVerdict\"#\n\x10PurgeJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\"<\n\x11PurgeJobsResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.tenure.v1.JobVerdict\"e\n\nJobVerdict\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.tenure.v1.JobState\x12#\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Refusal2\xc0\x06\n\nJobService\x12I\n\nSubmitJobs\x12\x1c.tenure.v1.SubmitJobsRequest\x1a\x1d.tenure.v1.SubmitJobsResponse\x12V\n\rStreamSubmits\x12\x1f.tenure.v1.StreamSubmitsRequest\x1a .tenure.v1.StreamSubmitsResponse(\x01\x30\x01\x12=\n\x06GetJob\x12\x18.tenure.v1.GetJobRequest\x1a\x19.tenure.v1.GetJobResponse\x12\x43\n\x08ListJobs\x12\x1a.tenure.v1.ListJobsRequest\x1a\x1b.tenure.v1.ListJobsResponse\x12\x46\n\tCountJobs\x12\x1b.tenure.v1.CountJobsRequest\x1a\x1c.tenure.v1.CountJobsResponse\x12@\n\x07WaitJob\x12\x19.tenure.v1.WaitJobRequest\x1a\x1a.tenure.v1.WaitJobResponse\x12V\n\rStreamResults\x12\x1f.tenure.v1.StreamResultsRequest\x1a .tenure.v1.StreamResultsResponse(\x01\x30\x01\x12H\n\tWatchJobs\x12\x1b.tenure.v1.WatchJobsRequest\x1a\x1c.tenure.v1.WatchJobsResponse0\x01\x12I\n\nCancelJobs\x12\x1c.tenure.v1.CancelJobsRequest\x1a\x1d.tenure.v1.CancelJobsResponse\x12L\n\x0bRequeueJobs\x12\x1d.tenure.v1.RequeueJobsRequest\x1a\x1e.tenure.v1.RequeueJobsResponse\x12\x46\n\tPurgeJobs\x12\x1b.tenure.v1.PurgeJobsRequest\x1a\x1c.tenure.v1.PurgeJobsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tenure/v1/jobs.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16tenure/v1/common.proto\"H\n\x07JobSpec\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07options\x18\x02 \x01(\r\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x0b\n\x03key\x18\x04 \x01(\t\"u\n\x11SubmitJobsRequest\x12&\n\x07options\x18\x01 \x03(\x0b\x32\x15.tenure.v1.JobOptions\x12 \n\x04jobs\x18\x02 \x03(\x0b\x32\x12.tenure.v1.JobSpec\x12\x16\n\x0e\x61ll_or_nothing\x18\x03 \x01(\x08\"_\n\x12SubmitJobsResponse\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x10\n\x08\x65xisting\x18\x02 \x03(\r\x12&\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x16.tenure.v1.SubmitError\"A\n\x0bSubmitError\x12\r\n\x05index\x18\x01 \x01(\r\x12#\n\x07refusal\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Refusal\"U\n\x14StreamSubmitsRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12-\n\x07request\x18\x02 \x01(\x0b\x32\x1c.tenure.v1.SubmitJobsRequest\"\x8c\x01\n\x15StreamSubmitsResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x31\n\x08response\x18\x02 \x01(\x0b\x32\x1d.tenure.v1.SubmitJobsResponseH\x00\x12%\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.tenure.v1.RefusalH\x00\x42\t\n\x07outcome\"\xa3\x02\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\t\x12.\n\ngranted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07outcome\x18\x07 \x01(\x0e\x32\x19.tenure.v1.AttemptOutcome\x12\"\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x13.tenure.v1.JobError\x12\x0b\n\x03run\x18\t \x01(\r\"\xce\x04\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.tenure.v1.JobState\x12&\n\x07options\x18\x03 \x01(\x0b\x32\x15.tenure.v1.JobOptions\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x30\n\x0csubmitted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08ready_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x61ttempts_charged\x18\t \x01(\r\x12\x16\n\x0elosses_charged\x18\n \x01(\r\x12\x0b\n\x03run\x18\x0b \x01(\r\x12$\n\x08\x61ttempts\x18\x0c \x03(\x0b\x32\x12.tenure.v1.Attempt\x12\x0e\n\x06result\x18\r \x01(\x0c\x12\x1b\n\x13result_content_type\x18\x0e \x01(\t\x12\"\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x13.tenure.v1.JobError\x12\x30\n\x0e\x66\x61ilure_reason\x18\x10 \x01(\x0e\x32\x18.tenure.v1.FailureReason\x12\x18\n\x10\x63\x61ncel_requested\x18\x11 \x01(\x08\x12\x15\n\rcancel_reason\x18\x12 \x01(\t\x12\x11\n\tpartition\x18\x13 \x01(\r\x12\x10\n\x08progress\x18\x14 \x01(\x01\"8\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x17\n\x0fwithout_payload\x18\x02 \x01(\x08\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\"[\n\x0fListJobsRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.tenure.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x10\x43ountJobsRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\":\n\x11\x43ountJobsResponse\x12%\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x15.tenure.v1.StateCount\"?\n\nStateCount\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"L\n\x0eWaitJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x0fWaitJobResponse\x12$\n\x06result\x18\x01 \x01(\x0b\x32\x14.tenure.v1.JobResult\"\xf2\x01\n\tJobResult\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\x0e\n\x06result\x18\x03 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x04 \x01(\t\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.tenure.v1.JobError\x12\x30\n\x0e\x66\x61ilure_reason\x18\x06 \x01(\x0e\x32\x18.tenure.v1.FailureReason\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\r\x12#\n\x07refusal\x18\x08 \x01(\x0b\x32\x12.tenure.v1.Refusal\"\'\n\x14StreamResultsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\">\n\x15StreamResultsResponse\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.tenure.v1.JobResult\"/\n\rWatchPosition\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"[\n\x10WatchJobsRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x16\n\tafter_seq\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x0c\n\n_after_seq\"f\n\x11WatchJobsResponse\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.tenure.v1.JobChange\x12*\n\x08position\x18\x02 \x01(\x0b\x32\x18.tenure.v1.WatchPosition\"\x99\x01\n\tJobChange\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05queue\x18\x04 \x01(\t\x12.\n\nchanged_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03seq\x18\x06 \x01(\x04\"4\n\x11\x43\x61ncelJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x12\x43\x61ncelJobsResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.tenure.v1.JobVerdict\"%\n\x12RequeueJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\">\n\x13RequeueJobsResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.tenure.v1.JobVerdict\"#\n\x10PurgeJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\"<\n\x11PurgeJobsResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.tenure.v1.JobVerdict\"e\n\nJobVerdict\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.tenure.v1.JobState\x12#\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Refusal2\xc0\x06\n\nJobService\x12I\n\nSubmitJobs\x12\x1c.tenure.v1.SubmitJobsRequest\x1a\x1d.tenure.v1.SubmitJobsResponse\x12V\n\rStreamSubmits\x12\x1f.tenure.v1.StreamSubmitsRequest\x1a .tenure.v1.StreamSubmitsResponse(\x01\x30\x01\x12=\n\x06GetJob\x12\x18.tenure.v1.GetJobRequest\x1a\x19.tenure.v1.GetJobResponse\x12\x43\n\x08ListJobs\x12\x1a.tenure.v1.ListJobsRequest\x1a\x1b.tenure.v1.ListJobsResponse\x12\x46\n\tCountJobs\x12\x1b.tenure.v1.CountJobsRequest\x1a\x1c.tenure.v1.CountJobsResponse\x12@\n\x07WaitJob\x12\x19.tenure.v1.WaitJobRequest\x1a\x1a.tenure.v1.WaitJobResponse\x12V\n\rStreamResults\x12\x1f.tenure.v1.StreamResultsRequest\x1a .tenure.v1.StreamResultsResponse(\x01\x30\x01\x12H\n\tWatchJobs\x12\x1b.tenure.v1.WatchJobsRequest\x1a\x1c.tenure.v1.WatchJobsResponse0\x01\x12I\n\nCancelJobs\x12\x1c.tenure.v1.CancelJobsRequest\x1a\x1d.tenure.v1.CancelJobsResponse\x12L\n\x0bRequeueJobs\x12\x1d.tenure.v1.RequeueJobsRequest\x1a\x1e.tenure.v1.RequeueJobsResponse\x12\x46\n\tPurgeJobs\x12\x1b.tenure.v1.PurgeJobsRequest\x1a\x1c.tenure.v1.PurgeJobsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,50 +54,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETJOBREQUEST']._serialized_end=1654
   _globals['_GETJOBRESPONSE']._serialized_start=1656
   _globals['_GETJOBRESPONSE']._serialized_end=1701
-  _globals['_JOBFILTER']._serialized_start=1703
-  _globals['_JOBFILTER']._serialized_end=1796
-  _globals['_LISTJOBSREQUEST']._serialized_start=1798
-  _globals['_LISTJOBSREQUEST']._serialized_end=1911
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1913
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1986
-  _globals['_COUNTJOBSREQUEST']._serialized_start=1988
-  _globals['_COUNTJOBSREQUEST']._serialized_end=2063
-  _globals['_COUNTJOBSRESPONSE']._serialized_start=2065
-  _globals['_COUNTJOBSRESPONSE']._serialized_end=2123
-  _globals['_STATECOUNT']._serialized_start=2125
-  _globals['_STATECOUNT']._serialized_end=2188
-  _globals['_WAITJOBREQUEST']._serialized_start=2190
-  _globals['_WAITJOBREQUEST']._serialized_end=2266
-  _globals['_WAITJOBRESPONSE']._serialized_start=2268
-  _globals['_WAITJOBRESPONSE']._serialized_end=2323
-  _globals['_JOBRESULT']._serialized_start=2326
-  _globals['_JOBRESULT']._serialized_end=2568
-  _globals['_STREAMRESULTSREQUEST']._serialized_start=2570
-  _globals['_STREAMRESULTSREQUEST']._serialized_end=2609
-  _globals['_STREAMRESULTSRESPONSE']._serialized_start=2611
-  _globals['_STREAMRESULTSRESPONSE']._serialized_end=2673
-  _globals['_WATCHPOSITION']._serialized_start=2675
-  _globals['_WATCHPOSITION']._serialized_end=2722
-  _globals['_WATCHJOBSREQUEST']._serialized_start=2724
-  _globals['_WATCHJOBSREQUEST']._serialized_end=2837
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=2839
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=2941
-  _globals['_JOBCHANGE']._serialized_start=2944
-  _globals['_JOBCHANGE']._serialized_end=3097
-  _globals['_CANCELJOBSREQUEST']._serialized_start=3099
-  _globals['_CANCELJOBSREQUEST']._serialized_end=3151
-  _globals['_CANCELJOBSRESPONSE']._serialized_start=3153
-  _globals['_CANCELJOBSRESPONSE']._serialized_end=3214
-  _globals['_REQUEUEJOBSREQUEST']._serialized_start=3216
-  _globals['_REQUEUEJOBSREQUEST']._serialized_end=3253
-  _globals['_REQUEUEJOBSRESPONSE']._serialized_start=3255
-  _globals['_REQUEUEJOBSRESPONSE']._serialized_end=3317
-  _globals['_PURGEJOBSREQUEST']._serialized_start=3319
-  _globals['_PURGEJOBSREQUEST']._serialized_end=3354
-  _globals['_PURGEJOBSRESPONSE']._serialized_start=3356
-  _globals['_PURGEJOBSRESPONSE']._serialized_end=3416
-  _globals['_JOBVERDICT']._serialized_start=3418
-  _globals['_JOBVERDICT']._serialized_end=3519
-  _globals['_JOBSERVICE']._serialized_start=3522
-  _globals['_JOBSERVICE']._serialized_end=4354
+  _globals['_LISTJOBSREQUEST']._serialized_start=1703
+  _globals['_LISTJOBSREQUEST']._serialized_end=1794
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1796
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1869
+  _globals['_COUNTJOBSREQUEST']._serialized_start=1871
+  _globals['_COUNTJOBSREQUEST']._serialized_end=1924
+  _globals['_COUNTJOBSRESPONSE']._serialized_start=1926
+  _globals['_COUNTJOBSRESPONSE']._serialized_end=1984
+  _globals['_STATECOUNT']._serialized_start=1986
+  _globals['_STATECOUNT']._serialized_end=2049
+  _globals['_WAITJOBREQUEST']._serialized_start=2051
+  _globals['_WAITJOBREQUEST']._serialized_end=2127
+  _globals['_WAITJOBRESPONSE']._serialized_start=2129
+  _globals['_WAITJOBRESPONSE']._serialized_end=2184
+  _globals['_JOBRESULT']._serialized_start=2187
+  _globals['_JOBRESULT']._serialized_end=2429
+  _globals['_STREAMRESULTSREQUEST']._serialized_start=2431
+  _globals['_STREAMRESULTSREQUEST']._serialized_end=2470
+  _globals['_STREAMRESULTSRESPONSE']._serialized_start=2472
+  _globals['_STREAMRESULTSRESPONSE']._serialized_end=2534
+  _globals['_WATCHPOSITION']._serialized_start=2536
+  _globals['_WATCHPOSITION']._serialized_end=2583
+  _globals['_WATCHJOBSREQUEST']._serialized_start=2585
+  _globals['_WATCHJOBSREQUEST']._serialized_end=2676
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=2678
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=2780
+  _globals['_JOBCHANGE']._serialized_start=2783
+  _globals['_JOBCHANGE']._serialized_end=2936
+  _globals['_CANCELJOBSREQUEST']._serialized_start=2938
+  _globals['_CANCELJOBSREQUEST']._serialized_end=2990
+  _globals['_CANCELJOBSRESPONSE']._serialized_start=2992
+  _globals['_CANCELJOBSRESPONSE']._serialized_end=3053
+  _globals['_REQUEUEJOBSREQUEST']._serialized_start=3055
+  _globals['_REQUEUEJOBSREQUEST']._serialized_end=3092
+  _globals['_REQUEUEJOBSRESPONSE']._serialized_start=3094
+  _globals['_REQUEUEJOBSRESPONSE']._serialized_end=3156
+  _globals['_PURGEJOBSREQUEST']._serialized_start=3158
+  _globals['_PURGEJOBSREQUEST']._serialized_end=3193
+  _globals['_PURGEJOBSRESPONSE']._serialized_start=3195
+  _globals['_PURGEJOBSRESPONSE']._serialized_end=3255
+  _globals['_JOBVERDICT']._serialized_start=3257
+  _globals['_JOBVERDICT']._serialized_end=3358
+  _globals['_JOBSERVICE']._serialized_start=3361
+  _globals['_JOBSERVICE']._serialized_end=4193
 # @@protoc_insertion_point(module_scope)

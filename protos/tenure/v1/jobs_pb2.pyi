@@ -149,18 +149,6 @@ class GetJobResponse(_message.Message):
     job: Job
     def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
 
-class JobFilter(_message.Message):
-    __slots__ = ("states", "queue", "name", "tenant")
-    STATES_FIELD_NUMBER: _ClassVar[int]
-    QUEUE_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    TENANT_FIELD_NUMBER: _ClassVar[int]
-    states: _containers.RepeatedScalarFieldContainer[_common_pb2.JobState]
-    queue: str
-    name: str
-    tenant: str
-    def __init__(self, states: _Optional[_Iterable[_Union[_common_pb2.JobState, str]]] = ..., queue: _Optional[str] = ..., name: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
-
 class ListJobsRequest(_message.Message):
     __slots__ = ("partition", "filter", "page_size", "page_token")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -168,10 +156,10 @@ class ListJobsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     partition: int
-    filter: JobFilter
+    filter: str
     page_size: int
     page_token: str
-    def __init__(self, partition: _Optional[int] = ..., filter: _Optional[_Union[JobFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, partition: _Optional[int] = ..., filter: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListJobsResponse(_message.Message):
     __slots__ = ("jobs", "next_page_token")
@@ -186,8 +174,8 @@ class CountJobsRequest(_message.Message):
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     partition: int
-    filter: JobFilter
-    def __init__(self, partition: _Optional[int] = ..., filter: _Optional[_Union[JobFilter, _Mapping]] = ...) -> None: ...
+    filter: str
+    def __init__(self, partition: _Optional[int] = ..., filter: _Optional[str] = ...) -> None: ...
 
 class CountJobsResponse(_message.Message):
     __slots__ = ("counts",)
@@ -263,9 +251,9 @@ class WatchJobsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _ClassVar[int]
     AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
     partition: int
-    filter: JobFilter
+    filter: str
     after_seq: int
-    def __init__(self, partition: _Optional[int] = ..., filter: _Optional[_Union[JobFilter, _Mapping]] = ..., after_seq: _Optional[int] = ...) -> None: ...
+    def __init__(self, partition: _Optional[int] = ..., filter: _Optional[str] = ..., after_seq: _Optional[int] = ...) -> None: ...
 
 class WatchJobsResponse(_message.Message):
     __slots__ = ("changes", "position")

@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from tenure.client.codec import encode_result
+from tenure.master.core.record import Policy
+from tenure.master.core.state import JobChange
+from tenure.master.node.selection import select_changes
 from tenure.protocol.errors import (
     LEADER_METADATA,
     Rejected,
@@ -16,7 +19,7 @@ from tenure.protocol.errors import (
     Unavailable,
     refusal_to_wire,
 )
-from tenure.protocol.ids import home_partition, partition_of
+from tenure.protocol.ids import JobId, home_partition, partition_of
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import FailureReason, JobState
 from tenure.testing.clock import SimClock
@@ -392,12 +395,11 @@ def _missing(job_id: str) -> Rejected:
     return Rejected(f"expected job {job_id} to exist, but it does not", reason=Reason.NOT_FOUND)
 
 
-def _matches(job: jobs_pb2.Job, wanted: jobs_pb2.JobFilter) -> bool:
-    return (
-        (not wanted.states or job.state in wanted.states)
-        and (not wanted.queue or wanted.queue == job.options.queue)
-        and (not wanted.name or wanted.name == job.options.name)
-    )
+def _matches(job: jobs_pb2.Job, text: str) -> bool:
+    options = job.options
+    policy = Policy(name=options.name, queue=options.queue, tenant=options.tenant)
+    change = JobChange(JobId(job.job_id), JobState(job.state), policy, 0, 0)
+    return select_changes(text)(change)
 
 
 def _result(job: jobs_pb2.Job) -> jobs_pb2.JobResult:

@@ -53,7 +53,7 @@ class Echo:
 
     async def watch_jobs(self, request: jobs_pb2.WatchJobsRequest, send: Send) -> None:
         for seq in range(3):
-            change = jobs_pb2.JobChange(job_id=request.filter.name, seq=seq)
+            change = jobs_pb2.JobChange(job_id=request.filter, seq=seq)
             await send(jobs_pb2.WatchJobsResponse(changes=[change]))
 
     @property
@@ -181,7 +181,7 @@ def test_a_server_stream_ends_in_order() -> None:
     async def program(world: World) -> None:
         stream: Stream[jobs_pb2.WatchJobsRequest, jobs_pb2.WatchJobsResponse]
         stream = world.client.stream(MASTER, WATCH, jobs_pb2.WatchJobsResponse)
-        await stream.send(jobs_pb2.WatchJobsRequest(filter=jobs_pb2.JobFilter(name="n")))
+        await stream.send(jobs_pb2.WatchJobsRequest(filter="n"))
         await stream.close_sending()
         assert [answer.changes[0].seq async for answer in stream] == [0, 1, 2]
 

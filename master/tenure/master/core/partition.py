@@ -7,7 +7,7 @@
 ```
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, assert_never
 
 from tenure.master.core import command as commands
@@ -15,6 +15,7 @@ from tenure.master.core import control, dispatch, fire, lease, query, report, su
 from tenure.master.core import event as events
 from tenure.master.core.config import PartitionConfig, Retention
 from tenure.master.core.effect import Decision
+from tenure.master.core.query import EVERY_JOB
 from tenure.master.core.rebuild import rebuild
 from tenure.master.core.record import JobRecord
 from tenure.master.core.session import Holding
@@ -215,39 +216,20 @@ class Partition:
         record = self._state.jobs.get(job_id)
         return None if record is None else self._state.holding_of(record)
 
-    def list_jobs(
-        self,
-        *,
-        states: Collection[JobState] = (),
-        queue: str = "",
-        name: str = "",
-        tenant: str = "",
-        before_ordinal: int | None = None,
-        limit: int,
-    ) -> list[JobRecord]:
-        """Jobs that match, newest first; unset filters match all.
+    def scan(
+        self, wanted: query.Filter = EVERY_JOB, *, before_ordinal: int | None = None
+    ) -> query.Scan:
+        """A look for jobs that match, newest first, in slices.
 
         Args:
-            states: Any of these.
-            queue: In this queue.
-            name: Of this name.
-            tenant: Of this tenant.
+            wanted: Which jobs.
             before_ordinal: Only jobs submitted before the one with this ordinal.
-            limit: At most this many.
         """
-        lanes = query.Filter(frozenset(states), queue, name, tenant)
-        return query.list_jobs(self._state, lanes, before_ordinal, limit)
+        return query.Scan(self._state, wanted, before_ordinal)
 
-    def counts(
-        self,
-        *,
-        states: Collection[JobState] = (),
-        queue: str = "",
-        name: str = "",
-        tenant: str = "",
-    ) -> dict[JobState, int]:
-        """How many jobs match, by state, those states only that have some."""
-        return query.counts(self._state, query.Filter(frozenset(states), queue, name, tenant))
+    def counts(self, wanted: query.Filter = EVERY_JOB) -> dict[JobState, int]:
+        """How many jobs match but for ``also``, by state, those states only that have some."""
+        return query.counts(self._state, wanted)
 
     def stats(self) -> query.PartitionStats:
         """The partition's size."""

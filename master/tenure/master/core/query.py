@@ -1,22 +1,29 @@
 """What people and the node want to know about a partition; reads only."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final, NamedTuple
 
 from tenure.master.core.ready import Lane
 from tenure.master.core.record import JobRecord
 from tenure.master.core.state import State
+from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import JobState
 
 
 class Filter(NamedTuple):
     """Which jobs; empty fields match all."""
 
-    states: frozenset[JobState]
-    queue: str
-    name: str
-    tenant: str
+    states: frozenset[JobState] = frozenset()
+    queue: str = ""
+    name: str = ""
+    tenant: str = ""
+    #: What the others cannot say: it has to look at each job.
+    also: Callable[[JobRecord], bool] | None = None
+
+
+EVERY_JOB: Final = Filter()
 
 
 class SessionStatus(NamedTuple):
@@ -77,7 +84,7 @@ def backlog_for(state: State, session_id: int) -> int:
 
 
 def counts(state: State, wanted: Filter) -> dict[JobState, int]:
-    """How many jobs match, by state; states without any are left out."""
+    """How many jobs match, by state; states without any are left out. Leaves ``also`` out."""
     totals = {}
     lanes = list(_lanes(state, wanted))
     for job_state in JobState:
@@ -88,34 +95,75 @@ def counts(state: State, wanted: Filter) -> dict[JobState, int]:
     return totals
 
 
-def list_jobs(
-    state: State, wanted: Filter, before_ordinal: int | None, limit: int
-) -> list[JobRecord]:
-    """Jobs that match, newest first."""
-    found: list[JobRecord] = []
-    # The scan ends early when all that match were seen: a rare state costs no full scan.
-    left = sum(counts(state, wanted).values())
-    for record in _newest_first(state, before_ordinal):
-        if not left or len(found) >= limit:
-            break
-        if _matches(record, wanted):
-            left -= 1
-            found.append(record)
-    return found
+class Scan:
+    """A look for jobs that match, newest first, in slices between which the state may change.
 
+    A job that is submitted after the first slice is not found; one that matches all the time is.
 
-def _newest_first(state: State, before_ordinal: int | None) -> Iterator[JobRecord]:
-    jobs = state.jobs
-    if before_ordinal is None:
-        return reversed(jobs.values())
-    # Deep pages are found, not walked to: copying a million references takes milliseconds.
-    job_ids = list(jobs)
-    end = bisect_left(job_ids, before_ordinal, key=lambda job_id: jobs[job_id].ordinal)
-    return (jobs[job_ids[index]] for index in range(end - 1, -1, -1))
+    Args:
+        state: The partition's.
+        wanted: Which jobs.
+        before_ordinal: Only jobs submitted before the one with this ordinal; None: all.
+    """
+
+    def __init__(self, state: State, wanted: Filter, before_ordinal: int | None) -> None:
+        self._state = state
+        self._wanted = wanted
+        self._before_ordinal = before_ordinal
+        #: Ids in order of their ordinals; those yet to be looked at come before ``_end``.
+        self._ids: list[JobId] | None = None
+        self._end = 0
+        self._seq = state.next_seq
+        #: How many yet match but for ``also``: a rare state costs no full scan.
+        self._left = sum(counts(state, wanted).values())
+        self.done = not self._left
+
+    def take(self, limit: int, looks_max: int) -> list[JobRecord]:
+        """The next jobs that match: one slice.
+
+        Args:
+            limit: At most so many.
+            looks_max: Look at so many at most.
+        """
+        found: list[JobRecord] = []
+        if self.done:
+            return found
+        # Once something has changed, what is left cannot be counted down any more.
+        counted = self._state.next_seq == self._seq
+        wanted, also, left, looks = self._wanted, self._wanted.also, self._left, 0
+        for record in islice(self._newest_first(), looks_max):
+            looks += 1
+            self._before_ordinal = record.ordinal
+            if _matches(record, wanted):
+                left -= 1
+                if also is None or also(record):
+                    found.append(record)
+                if (counted and not left) or len(found) >= limit:
+                    break
+        self._left = left
+        ran_out = looks < looks_max and len(found) < limit
+        self.done = ran_out or (counted and not left)
+        return found
+
+    def _newest_first(self) -> Iterator[JobRecord]:
+        jobs = self._state.jobs
+        before = self._before_ordinal
+        if before is None:
+            yield from reversed(jobs.values())
+            return
+        if self._ids is None:
+            # Deep pages are found, not walked to: a million references are copied in milliseconds.
+            self._ids = list(jobs)
+            self._end = bisect_left(self._ids, before, key=lambda job_id: jobs[job_id].ordinal)
+        while self._end:
+            self._end -= 1
+            record = jobs.get(self._ids[self._end])
+            if record is not None:
+                yield record
 
 
 def _matches(record: JobRecord, wanted: Filter) -> bool:
-    states, queue, name, tenant = wanted
+    states, queue, name, tenant, _ = wanted
     policy = record.policy
     return (
         (not states or record.state in states)

@@ -36,9 +36,7 @@ class JobChange(NamedTuple):
 
     job_id: JobId
     state: JobState
-    name: str
-    queue: str
-    tenant: str
+    policy: Policy
     changed_ms: int
     seq: int
 
@@ -275,17 +273,8 @@ class State:
         if self.changes is None:
             return
         for record in records:
-            policy = record.policy
             self.changes.append(
-                JobChange(
-                    record.job_id,
-                    record.state,
-                    policy.name,
-                    policy.queue,
-                    policy.tenant,
-                    self.stamp_ms,
-                    record.seq,
-                )
+                JobChange(record.job_id, record.state, record.policy, self.stamp_ms, record.seq)
             )
 
 

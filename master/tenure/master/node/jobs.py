@@ -2,16 +2,21 @@
 
 import asyncio
 import contextlib
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, cast
+from zlib import crc32
 
 from tenure.master.core.command import CancelJobs, PurgeJobs, RequeueJobs, SubmitJobs, SubmitRow
 from tenure.master.core.effect import JobVerdict, Reply, SubmitReply
+from tenure.master.core.query import Filter
 from tenure.master.core.record import JobRecord
 from tenure.master.core.state import fault_bytes
 from tenure.master.node.outbox import Outbox
 from tenure.master.node.port import Rng
 from tenure.master.node.roster import Roster
+from tenure.master.node.selection import select_changes, select_jobs
 from tenure.master.node.term import Term
 from tenure.master.node.translate import (
     SettingCache,
@@ -33,6 +38,8 @@ _WAIT_S_MAX: Final = 60.0
 #: A result without its bytes and its error, and a full envelope of results.
 _RESULT_BYTES: Final = 512
 _ENVELOPE_BYTES: Final = 512 * 1024
+#: Jobs that a list looks at before others get their turn: a few milliseconds.
+_LOOKS_A_SLICE: Final = 5_000
 
 Send = Callable[[jobs_pb2.StreamSubmitsResponse], Awaitable[None]]
 
@@ -163,33 +170,31 @@ class JobApi:
         if request.page_size < 0:
             raise invalid("page_size", f"{request.page_size} is negative")
         size = min(request.page_size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
-        before = _ordinal(request.page_token)
+        wanted = select_jobs(request.filter)
+        before = _ordinal(request.page_token, request.filter)
         term = self._roster.term(request.partition)
-        wanted = request.filter
-        records = term.partition.list_jobs(
-            states=_states(wanted),
-            queue=wanted.queue,
-            name=wanted.name,
-            tenant=wanted.tenant,
-            before_ordinal=before,
-            limit=size + 1,
-        )
-        page = records[:size]
-        response = jobs_pb2.ListJobsResponse(
-            jobs=[job_of(record, with_payload=False) for record in page]
-        )
-        if len(records) > size:
-            response.next_page_token = format(page[-1].ordinal, "x")
-        await term.readable(max((record.seq for record in page), default=0))
+        response = jobs_pb2.ListJobsResponse()
+        seq = 0
+        async for record in _scan(term, wanted, before, size + 1):
+            if len(response.jobs) == size:
+                response.next_page_token = _page_token(before, request.filter)
+                break
+            response.jobs.append(job_of(record, with_payload=False))
+            before = record.ordinal
+            seq = max(seq, record.seq)
+        await term.readable(seq)
         return response
 
     async def count_jobs(self, request: jobs_pb2.CountJobsRequest) -> jobs_pb2.CountJobsResponse:
         """How many jobs of one partition are in each state."""
+        wanted = select_jobs(request.filter)
         term = self._roster.term(request.partition)
-        wanted = request.filter
-        counts = term.partition.counts(
-            states=_states(wanted), queue=wanted.queue, name=wanted.name, tenant=wanted.tenant
-        )
+        if wanted.also is None:
+            counts = term.partition.counts(wanted)
+        else:
+            counts = Counter()
+            async for record in _scan(term, wanted, None, sys.maxsize):
+                counts[record.state] += 1
         response = jobs_pb2.CountJobsResponse()
         for state in JobState:
             if counts.get(state):
@@ -258,9 +263,10 @@ class JobApi:
         send: Callable[[jobs_pb2.WatchJobsResponse], Awaitable[None]],
     ) -> None:
         """Committed changes of one partition's jobs, from a cursor on."""
+        wanted = select_changes(request.filter)
         term = self._roster.term(request.partition)
         after_seq = request.after_seq if request.HasField("after_seq") else None
-        async for response in term.watch.follow(request.filter, after_seq):
+        async for response in term.watch.follow(wanted, after_seq):
             await send(response)
 
     # Changes.
@@ -376,6 +382,20 @@ def _await(term: Term, job_ids: Sequence[JobId], sink: _Stream) -> list[JobId]:
     return unknown
 
 
+async def _scan(
+    term: Term, wanted: Filter, before_ordinal: int | None, limit: int
+) -> AsyncIterator[JobRecord]:
+    """Jobs that match, newest first; others get their turn between slices. Records are live."""
+    scan = term.partition.scan(wanted, before_ordinal=before_ordinal)
+    while True:
+        for record in scan.take(limit, _LOOKS_A_SLICE):
+            limit -= 1
+            yield record
+        if scan.done or limit <= 0:
+            return
+        await asyncio.sleep(0)
+
+
 async def _read(term: Term, job_id: str) -> JobRecord:
     """The job as it has committed: records are live, so it is looked at again after each wait."""
     while True:
@@ -431,20 +451,21 @@ def _verdict(row: JobVerdict) -> jobs_pb2.JobVerdict:
     return wire
 
 
-def _states(wanted: jobs_pb2.JobFilter) -> frozenset[JobState]:
-    try:
-        return frozenset(JobState(state) for state in wanted.states)
-    except ValueError:
-        raise invalid("filter.states", f"{list(wanted.states)} has an unknown state") from None
+def _page_token(ordinal: int | None, text: str) -> str:
+    """Where the next page begins, and of which list: a token is of no use for another filter."""
+    return f"{ordinal or 0:x}.{crc32(text.encode()):08x}"
 
 
-def _ordinal(page_token: str) -> int | None:
+def _ordinal(page_token: str, text: str) -> int | None:
     if not page_token:
         return None
+    ordinal = page_token.partition(".")[0]
     try:
-        return int(page_token, 16)
+        if page_token == _page_token(int(ordinal, 16), text):
+            return int(ordinal, 16)
     except ValueError:
-        raise invalid("page_token", "it is not one that a list answered") from None
+        pass
+    raise invalid("page_token", "it is not one that a list with this filter answered")
 
 
 def _too_many(count: int) -> TenureError:

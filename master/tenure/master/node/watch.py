@@ -76,9 +76,9 @@ class Watch:
         self._error = None
 
     async def follow(
-        self, wanted: jobs_pb2.JobFilter, after_seq: int | None
+        self, wanted: Callable[[JobChange], bool], after_seq: int | None
     ) -> AsyncIterator[jobs_pb2.WatchJobsResponse]:
-        """Yields changes after a cursor (None: from now on), a position with each message.
+        """Yields wanted changes after a cursor (None: from now on), a position with each message.
 
         Raises:
             Rejected: CURSOR_EXPIRED.
@@ -101,7 +101,7 @@ class Watch:
                     raise _expired(self._number, seq, self._from_seq)
                 wake.clear()
                 changes = self._behind(seq)
-                matching = [change for change in changes if _matches(change, wanted)]
+                matching = [change for change in changes if wanted(change)]
                 for message in self._messages(matching, seq):
                     yield message
                 seq = changes[-1].seq if changes else seq
@@ -133,21 +133,12 @@ class Watch:
             row = response.changes.add(
                 job_id=change.job_id,
                 state=wire_enum(change.state),
-                name=change.name,
-                queue=change.queue,
+                name=change.policy.name,
+                queue=change.policy.queue,
                 seq=change.seq,
             )
             row.changed_at.FromMilliseconds(change.changed_ms)
         return response
-
-
-def _matches(change: JobChange, wanted: jobs_pb2.JobFilter) -> bool:
-    return (
-        (not wanted.states or wire_enum(change.state) in wanted.states)
-        and wanted.queue in ("", change.queue)
-        and wanted.name in ("", change.name)
-        and wanted.tenant in ("", change.tenant)
-    )
 
 
 def _expired(partition: int, seq: int, from_seq: int) -> TenureError:

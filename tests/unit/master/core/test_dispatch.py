@@ -45,7 +45,7 @@ def test_grants_come_in_exact_key_order(jobs: list[tuple[int, int]], step: int, 
         rig.now_ms += pause_ms
         rig.submit(1, priority=priority)
     rig.open_session(1)
-    listed = rig.partition.list_jobs(limit=100)
+    listed = rig.partition.scan().take(100, 1_000)
     expected = sorted(listed, key=lambda r: (order_key(r.priority, r.ready_ms, step), r.ordinal))
     assert drain_order(rig, batch=batch) == [record.job_id for record in expected]
 

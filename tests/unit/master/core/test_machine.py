@@ -26,6 +26,7 @@ from tenure.master.core.effect import (
 )
 from tenure.master.core.event import DurableEvent, VolatileEvent
 from tenure.master.core.partition import Partition
+from tenure.master.core.query import Filter
 from tenure.master.core.record import JobFault, JobRecord, Policy
 from tenure.master.core.tombstone import Tombstone
 from tenure.master.core.transition import OPEN
@@ -50,6 +51,7 @@ from tests.unit.master.core.world import (
 #: The names of all rules.
 STEPS: set[str] = set()
 F = TypeVar("F", bound=Callable[..., None])
+_DEAD = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
 def step(**strategies: st.SearchStrategy[Any]) -> Callable[[F], F]:
@@ -344,7 +346,7 @@ class PartitionMachine(World):
     @step(data=st.data())
     def requeue(self, data: st.DataObject) -> None:
         """Somebody requeues jobs, dead ones mostly."""
-        dead = self.partition.list_jobs(states=[JobState.FAILED, JobState.CANCELLED], limit=5)
+        dead = self.partition.scan(Filter(_DEAD)).take(5, 1_000)
         ids = [record.job_id for record in dead] or self.ids
         self.do(commands.RequeueJobs(job_ids=[data.draw(st.sampled_from(ids))]))
 

@@ -3,7 +3,8 @@
 import pytest
 
 from tenure.master.core import command as commands
-from tenure.master.core.record import Policy
+from tenure.master.core.query import Filter, Scan
+from tenure.master.core.record import JobRecord, Policy
 from tenure.protocol.vocabulary import JobState
 from tests.unit.master.core.rig import Rig, held
 
@@ -23,28 +24,88 @@ def rig() -> Rig:
 
 def test_list_is_newest_first_and_pages(rig: Rig) -> None:
     """Pages by ordinal give every job once, newest first."""
-    seen = []
+    seen: list[int] = []
     before = None
-    while page := rig.partition.list_jobs(before_ordinal=before, limit=3):
+    while page := rig.partition.scan(before_ordinal=before).take(3, 1_000):
         seen += [record.ordinal for record in page]
         before = page[-1].ordinal
     assert seen == list(range(8, 0, -1))
 
 
-def test_filters(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Filter(), 8),
+        (Filter(name="other"), 2),
+        (Filter(queue="bulk"), 2),
+        (Filter(tenant="t"), 1),
+        (Filter(states=frozenset({JobState.SCHEDULED, JobState.COMPLETED})), 3),
+        (Filter(frozenset({JobState.PENDING}), "default", tenant="default"), 4),
+        (Filter(name="none"), 0),
+    ],
+)
+def test_filters(rig: Rig, wanted: Filter, expected: int) -> None:
     """Each filter narrows lists and counts alike."""
     partition = rig.partition
-    for options, expected in [
-        ({}, 8),
-        ({"name": "other"}, 2),
-        ({"queue": "bulk"}, 2),
-        ({"tenant": "t"}, 1),
-        ({"states": [JobState.SCHEDULED, JobState.COMPLETED]}, 3),
-        ({"states": [JobState.PENDING], "queue": "default", "tenant": "default"}, 4),
-        ({"name": "none"}, 0),
-    ]:
-        assert len(partition.list_jobs(limit=100, **options)) == expected  # type: ignore[arg-type]
-        assert sum(partition.counts(**options).values()) == expected  # type: ignore[arg-type]
+    assert len(partition.scan(wanted).take(100, 1_000)) == expected
+    assert sum(partition.counts(wanted).values()) == expected
+
+
+def ordinals(scan: Scan, looks_max: int) -> list[int]:
+    """All that a scan finds, slice by slice."""
+    found = []
+    while not scan.done:
+        found += [record.ordinal for record in scan.take(2, looks_max)]
+    return found
+
+
+def test_slices_find_what_one_look_finds(rig: Rig) -> None:
+    """However small the slices, a scan finds the same jobs, and then says that it is done."""
+    for wanted in (Filter(), Filter(name="other"), Filter(also=lambda record: record.ordinal % 3)):
+        whole = ordinals(rig.partition.scan(wanted), 1_000)
+        for looks_max in (1, 2, 3, 7, 8):
+            assert ordinals(rig.partition.scan(wanted), looks_max) == whole
+
+
+def test_a_rare_state_costs_no_full_scan(rig: Rig) -> None:
+    """The look ends with the last job that matches, if nothing changes meanwhile."""
+    looked = []
+
+    def also(record: JobRecord) -> bool:
+        looked.append(record.ordinal)
+        return True
+
+    scan = rig.partition.scan(Filter(name="other", also=also))
+    assert len(scan.take(100, 4)) == 1
+    assert not scan.done
+    assert len(scan.take(100, 4)) == 1
+    assert scan.done
+    assert looked == [5, 4]
+
+
+def test_changes_between_slices_hide_nothing(rig: Rig) -> None:
+    """A job that matches all the time is found, though others come to match before it is."""
+    wanted = Filter(states=frozenset({JobState.PENDING}))
+    before = {record.job_id for record in rig.partition.scan(wanted).take(100, 1_000)}
+    scan = rig.partition.scan(wanted)
+    found = scan.take(100, 1)
+    rig.pass_time(1_001)
+    rig.submit(3)
+    while not scan.done:
+        found += scan.take(100, 1)
+    assert before <= {record.job_id for record in found}
+    assert len(found) == len(before) + 2
+
+
+def test_purged_between_slices(rig: Rig) -> None:
+    """A job that is gone by its turn is passed over."""
+    scan = rig.partition.scan()
+    found = scan.take(1, 1)
+    done = rig.partition.scan(Filter(frozenset({JobState.COMPLETED}))).take(1, 1_000)
+    rig.do(commands.PurgeJobs(job_ids=[done[0].job_id]))
+    while not scan.done:
+        found += scan.take(100, 3)
+    assert len(found) == 7
 
 
 def test_counts_by_state(rig: Rig) -> None:
@@ -90,7 +151,7 @@ def test_changes(rig: Rig) -> None:
         (job_id, JobState.COMPLETED),
     ]
     assert [c.seq for c in changes] == sorted(c.seq for c in changes)
-    assert (changes[0].name, changes[0].queue, changes[0].tenant) == ("job", "default", "default")
+    assert changes[0].policy.name == "job"
     assert rig.partition.drain_changes() == []
     rig.partition.watch_changes(False)
     rig.submit(1)

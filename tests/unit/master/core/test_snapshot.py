@@ -45,7 +45,7 @@ def _life(rig: Rig, round_: int) -> None:
         rig.report(row, outcome, fault=fault)
     rig.renew(1, 1_000)
     rig.do(commands.CancelJobs(job_ids=ids[:1]))
-    ended = [r.job_id for r in rig.partition.list_jobs(limit=9) if r.state >= 6]
+    ended = [r.job_id for r in rig.partition.scan().take(9, 1_000) if r.state >= 6]
     rig.do(commands.PurgeJobs(job_ids=ended[:2]))
     rig.pass_time(10)
 

@@ -4,19 +4,20 @@ import asyncio
 
 import pytest
 
+from tenure.master.core.record import Policy
 from tenure.master.core.state import JobChange
+from tenure.master.node.selection import select_changes
 from tenure.master.node.watch import Watch
 from tenure.protocol.errors import Rejected, Unavailable
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import JobState
 from tenure.testing.loop import run_virtual
-from tenure.v1 import jobs_pb2
 
 
 def _change(seq: int, queue: str = "default") -> JobChange:
     job_id = JobId(f"job-{seq}")
-    return JobChange(job_id, JobState.PENDING, "app.f", queue, "default", 1_000, seq)
+    return JobChange(job_id, JobState.PENDING, Policy(name="app.f", queue=queue), 1_000, seq)
 
 
 def _watch(committed_seq: int = 0) -> Watch:
@@ -30,7 +31,9 @@ def _watch(committed_seq: int = 0) -> Watch:
 
 async def _take(watch: Watch, count: int, after_seq: int | None, queue: str = "") -> list[str]:
     found: list[str] = []
-    async for response in watch.follow(jobs_pb2.JobFilter(queue=queue), after_seq):
+    async for response in watch.follow(
+        select_changes(f"queue = {queue}" if queue else ""), after_seq
+    ):
         found += [change.job_id for change in response.changes]
         if len(found) >= count:
             return found
@@ -88,7 +91,7 @@ def test_a_cursor_behind_the_ring_is_expired() -> None:
 
     async def main() -> None:
         watch = _watch(100)
-        async for _ in watch.follow(jobs_pb2.JobFilter(), None):
+        async for _ in watch.follow(select_changes(""), None):
             break
         with pytest.raises(Rejected) as caught:
             await _take(watch, 1, 50)
@@ -121,7 +124,7 @@ def test_a_position_is_never_in_the_middle_of_an_event() -> None:
         watch = _watch()
         everything = [_change(1)._replace(job_id=JobId(f"job-{n}")) for n in range(1_200)]
         seen: set[str] = set()
-        follow = watch.follow(jobs_pb2.JobFilter(), None)
+        follow = watch.follow(select_changes(""), None)
         await anext(follow)
         watch.record(everything)
         first = await anext(follow)
@@ -144,7 +147,7 @@ def test_a_cursor_before_the_first_recorded_change_is_expired() -> None:
         with pytest.raises(Rejected) as caught:
             await _take(watch, 1, 5)
         assert caught.value.reason is Reason.CURSOR_EXPIRED
-        first = await anext(watch.follow(jobs_pb2.JobFilter(), None))
+        first = await anext(watch.follow(select_changes(""), None))
         # What has not committed is no position: its seq may be another event's one day.
         assert first.position.seq == 5
 
@@ -156,7 +159,7 @@ def test_a_change_while_a_message_is_sent_is_told() -> None:
 
     async def main() -> list[str]:
         watch = _watch()
-        follow = watch.follow(jobs_pb2.JobFilter(), None)
+        follow = watch.follow(select_changes(""), None)
         await anext(follow)
         watch.record([_change(1)])
         await anext(follow)
