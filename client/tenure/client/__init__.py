@@ -20,6 +20,7 @@ from tenure.client.errors import (
 )
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import AsyncJob, Job, JobDef, Retry, job, named
+from tenure.client.security import Tls
 from tenure.client.sync import Client, JobHandle
 from tenure.client.watch import JobEvent
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
@@ -31,6 +32,7 @@ __all__ = [
     "JobEvent",
     "JobHandle",
     "JobVerdict",
+    "Tls",
     "AttemptOutcome",
     "FailureReason",
     "JobState",

@@ -2,6 +2,9 @@
 
 Two channels to each address: long streams and unary calls do not share one, so neither waits for
 the other's flow control. gRPC's own retries are off: who calls knows what may be sent again.
+
+A changed certificate gets new channels. An old one is only let go: gRPC closes it when nobody holds
+it any more, and calls that are open on it go on.
 """
 
 import asyncio
@@ -12,9 +15,11 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from tenure.client.security import Credentials
 from tenure.protocol.cancellation import pass_cancellation
 from tenure.protocol.errors import TenureError, Unavailable, error_from_rpc
 from tenure.protocol.refusal import Reason
+from tenure.protocol.security import Pem
 
 M = TypeVar("M", bound=Message)
 
@@ -36,12 +41,21 @@ CHANNEL_OPTIONS: Final[list[tuple[str, Any]]] = [
 ]
 
 
-class GrpcTransport:
-    """Calls masters over plaintext gRPC. Use it from one event loop."""
+#: A channel, and the certificates it was made with.
+_Line = tuple[grpc.aio.Channel, Pem | None]
 
-    def __init__(self) -> None:
-        self._unary: dict[str, grpc.aio.Channel] = {}
-        self._streams: dict[str, grpc.aio.Channel] = {}
+
+class GrpcTransport:
+    """Calls masters over gRPC. Use it from one event loop.
+
+    Args:
+        credentials: Certificates and token; None: those of the environment.
+    """
+
+    def __init__(self, credentials: Credentials | None = None) -> None:
+        self._credentials = credentials or Credentials()
+        self._unary: dict[str, _Line] = {}
+        self._streams: dict[str, _Line] = {}
         self._closed = False
 
     async def unary(
@@ -52,11 +66,16 @@ class GrpcTransport:
             method,
             request_serializer=type(request).SerializeToString,
             response_deserializer=response_type.FromString,
-        )(request, timeout=max(timeout_s, 0.001))
+        )(
+            request,
+            timeout=max(timeout_s, 0.001),
+            metadata=self._credentials.metadata(address),
+        )
         try:
             response: M = await call
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, address=address) from None
+            failure = error_from_rpc(error, address=address)
+            raise await self._credentials.explained(failure, address) from None
         finally:
             call.cancel()
         return response
@@ -67,42 +86,51 @@ class GrpcTransport:
             method,
             request_serializer=_serialize,
             response_deserializer=response_type.FromString,
-        )()
-        return GrpcStream(call, address)
+        )(metadata=self._credentials.metadata(address))
+        return GrpcStream(call, address, self._credentials)
 
     async def close(self) -> None:
         self._closed = True
         channels = [*self._unary.values(), *self._streams.values()]
         self._unary.clear()
         self._streams.clear()
-        for channel in channels:
+        for channel, _ in channels:
             await channel.close()
 
-    def _channel(self, pool: dict[str, grpc.aio.Channel], address: str) -> grpc.aio.Channel:
+    def _channel(self, pool: dict[str, _Line], address: str) -> grpc.aio.Channel:
         if self._closed:
             raise Unavailable(
                 "expected an open client, but it was closed; make a new one",
                 reason=Reason.UNREACHABLE,
             )
-        channel = pool.get(address)
-        if channel is None:
-            channel = pool[address] = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        return channel
+        pem = self._credentials.pem()
+        line = pool.get(address)
+        if line is None or line[1] is not pem:
+            line = pool[address] = _dialled(address, pem), pem
+        return line[0]
+
+
+def _dialled(address: str, pem: Pem | None) -> grpc.aio.Channel:
+    if pem is None:
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert)
+    return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
 
 
 class GrpcStream(Generic[M]):
     """One bidirectional call."""
 
-    def __init__(self, call: Any, address: str) -> None:
+    def __init__(self, call: Any, address: str, credentials: Credentials) -> None:
         self._call = call
         self._address = address
+        self._credentials = credentials
         self._abandoned = False
 
     async def send(self, message: Message) -> None:
         try:
             await self._call.write(message)
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, address=self._address) from None
+            raise await self._explained(error) from None
         except asyncio.InvalidStateError:
             # grpc.aio says "already finished" to a late write; the status says why it finished.
             raise await self._failure() from None
@@ -118,7 +146,7 @@ class GrpcStream(Generic[M]):
             try:
                 message = await self._call.read()
             except grpc.aio.AioRpcError as error:
-                raise error_from_rpc(error, address=self._address) from None
+                raise await self._explained(error) from None
             except asyncio.CancelledError:
                 pass_cancellation()
                 raise self._gone() from None
@@ -130,7 +158,7 @@ class GrpcStream(Generic[M]):
         try:
             await self._call.done_writing()
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, address=self._address) from None
+            raise await self._explained(error) from None
         except asyncio.InvalidStateError:
             raise await self._failure() from None
 
@@ -144,15 +172,18 @@ class GrpcStream(Generic[M]):
         code = await self._call.code()
         if code is grpc.StatusCode.OK:
             return self._gone()
-        return error_from_rpc(
+        return await self._explained(
             grpc.aio.AioRpcError(
                 code,
                 await self._call.initial_metadata() or grpc.aio.Metadata(),
                 await self._call.trailing_metadata() or grpc.aio.Metadata(),
                 await self._call.details(),
-            ),
-            address=self._address,
+            )
         )
+
+    async def _explained(self, error: grpc.aio.AioRpcError) -> TenureError:
+        failure = error_from_rpc(error, address=self._address)
+        return await self._credentials.explained(failure, self._address)
 
     def _gone(self) -> Unavailable:
         return Unavailable(

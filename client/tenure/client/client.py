@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
 
@@ -18,6 +19,7 @@ from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
 from tenure.client.router import Router
 from tenure.client.scope import TaskScope
+from tenure.client.security import Credentials, Tls
 from tenure.client.submitter import Submitter
 from tenure.client.topology import Rng, Topology, parse_addresses
 from tenure.client.transport import Transport
@@ -85,6 +87,8 @@ class AsyncClient:
         self,
         address: str | None = None,
         *,
+        token: str | Path | None = None,
+        tls: Tls | None = None,
         timeout: float = 30.0,
         transport: Transport | None = None,
         rng: Rng | None = None,
@@ -94,20 +98,26 @@ class AsyncClient:
         Args:
             address: ``HOST:PORT`` of any master, or several, comma-separated; None reads
                 TENURE_ADDRESS, then takes 127.0.0.1:7400.
+            token: The cluster's bearer token, or the path of a file that holds it, which is read
+                again when it changes; None reads the file that TENURE_TOKEN_FILE names, or takes
+                TENURE_TOKEN.
+            tls: Files to trust the masters by, and to prove who one is; None takes TENURE_TLS_CA,
+                TENURE_TLS_CERT and TENURE_TLS_KEY, and plaintext if the first is not set.
             timeout: Seconds that one operation may take, failovers included. Waiting for a result
                 has its own.
             transport: How masters are reached; None: gRPC.
             rng: Randomness; None: seeded by the system.
 
         Raises:
-            Rejected: The address is not of that form.
+            Rejected: The address is not of that form, or the token or a file cannot be used
+                (CREDENTIALS_UNUSABLE).
         """
         text = address or os.environ.get("TENURE_ADDRESS") or limits.DEFAULT_ADDRESS
         self._addresses = parse_addresses(text)
         if timeout <= 0:
             raise invalid("timeout", f"more than 0 seconds, got {timeout}")
         self._timeout_s = timeout
-        self._transport = transport
+        self._transport = transport or GrpcTransport(Credentials(token, tls))
         self._rng: Rng = rng or random.Random()
         self._core: _Core | None = None
         self._closed = False
@@ -410,8 +420,7 @@ class AsyncClient:
                     "expected an open client, but it was closed; make a new one",
                     reason=Reason.UNREACHABLE,
                 )
-            transport = self._transport or GrpcTransport()
-            self._core = _Core(self._addresses, transport, self._rng, self._timeout_s)
+            self._core = _Core(self._addresses, self._transport, self._rng, self._timeout_s)
         return self._core
 
     async def _ready(self) -> _Core:

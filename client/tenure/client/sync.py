@@ -11,12 +11,14 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 from tenure.client.client import AsyncClient, JobVerdict
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
+from tenure.client.security import Tls
 from tenure.client.watch import JobEvent
 from tenure.protocol.errors import Rejected, Unavailable
 from tenure.protocol.refusal import Reason
@@ -139,19 +141,32 @@ class JobHandle(Generic[R_co]):
 class Client:
     """A connection to a cluster. Use it from any thread; see ``AsyncClient`` for the contracts."""
 
-    def __init__(self, address: str | None = None, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        token: str | Path | None = None,
+        tls: Tls | None = None,
+        timeout: float = 30.0,
+    ) -> None:
         """Connects at first use.
 
         Args:
             address: ``HOST:PORT`` of any master, or several, comma-separated; None reads
                 TENURE_ADDRESS, then takes 127.0.0.1:7400.
+            token: The cluster's bearer token, or the path of a file that holds it, which is read
+                again when it changes; None reads the file that TENURE_TOKEN_FILE names, or takes
+                TENURE_TOKEN.
+            tls: Files to trust the masters by, and to prove who one is; None takes TENURE_TLS_CA,
+                TENURE_TLS_CERT and TENURE_TLS_KEY, and plaintext if the first is not set.
             timeout: Seconds that one operation may take, failovers included. Waiting for a result
                 has its own.
 
         Raises:
-            Rejected: The address is not of that form.
+            Rejected: The address is not of that form, or the token or a file cannot be used
+                (CREDENTIALS_UNUSABLE).
         """
-        self._client = AsyncClient(address, timeout=timeout)
+        self._client = AsyncClient(address, token=token, tls=tls, timeout=timeout)
         self._portal = _Portal()
         self._finalizer = weakref.finalize(self, _shut, self._portal, self._client)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import ipaddress
 import json
 import logging
 import os
@@ -12,7 +11,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,7 @@ from tenure.master.election.port import Candidate
 from tenure.master.node.clock import SystemClock
 from tenure.master.node.master import Master
 from tenure.master.node.trace import Trace
+from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.master.rpc.server import RpcServer
 from tenure.master.store import open_store
 from tenure.protocol.errors import Rejected
@@ -50,6 +50,7 @@ class MasterConfig:
         advertise: Where others reach it; None: as it listens.
         partitions: For the bootstrap; None: whatever the store has (1 for a new one).
         insecure: Allow an address that is not loopback without TLS and token.
+        security: Files of certificates and tokens that protect the listener.
     """
 
     store: str
@@ -59,6 +60,7 @@ class MasterConfig:
     advertise: str | None = None
     partitions: int | None = None
     insecure: bool = False
+    security: SecurityFiles = field(default_factory=SecurityFiles)
 
 
 def announce(event: str, fields: Mapping[str, object]) -> None:
@@ -90,10 +92,13 @@ def run(config: MasterConfig) -> int:
 
 async def serve(config: MasterConfig) -> int:
     """As ``run``, inside an event loop."""
-    host, port = checked_address(config.listen, insecure=config.insecure)
+    host, port = parsed_address(config.listen)
+    security = ServerSecurity(config.security)
+    if not config.insecure:
+        security.check_bind(host)
     clock = SystemClock()
     rng = random.Random()
-    server = RpcServer(host, port)
+    server = RpcServer(host, port, security)
     await server.bind()
     address = config.advertise or f"{host}:{server.port}"
     name = config.name or f"{socket.gethostname()}-{server.port}"
@@ -153,11 +158,11 @@ def _stop_on_signals(master: Master) -> None:
         loop.add_signal_handler(number, master.stop)
 
 
-def checked_address(text: str, *, insecure: bool) -> tuple[str, int]:
+def parsed_address(text: str) -> tuple[str, int]:
     """Host and port of a listen address.
 
     Raises:
-        Rejected: It is no address, or not loopback although nothing protects it.
+        Rejected: It is no address.
     """
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
@@ -167,21 +172,4 @@ def checked_address(text: str, *, insecure: bool) -> tuple[str, int]:
             metadata={"listen": text},
             field="listen",
         )
-    if not insecure and not _is_loopback(host.strip("[]")):
-        raise Rejected(
-            f"expected to listen on a loopback address, but {host} is not one and neither TLS nor "
-            "a token protects it; listen on 127.0.0.1, or give --insecure if the network is safe",
-            reason=Reason.INSECURE_BIND,
-            metadata={"listen": text},
-            field="listen",
-        )
     return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from tenure.client.security import Tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +20,8 @@ class WorkerConfig:
         labels: For people.
         build_id: The version of the application.
         drain_timeout_s: How long jobs may go on after SIGTERM before they are handed back.
+        token: The cluster's bearer token, or the path of its file; None: as the environment says.
+        tls: Files for TLS; None: as the environment says.
     """
 
     app: str
@@ -27,3 +32,5 @@ class WorkerConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     build_id: str = ""
     drain_timeout_s: float = 30.0
+    token: str | Path | None = None
+    tls: Tls | None = None

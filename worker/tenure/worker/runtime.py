@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from tenure.client.channel import GrpcTransport
+from tenure.client.security import Credentials
 from tenure.client.transport import Transport
 from tenure.protocol import loop
 from tenure.protocol.errors import TenureError
@@ -284,7 +285,7 @@ def introduction(config: WorkerConfig, jobs: JobTable, incarnation: str) -> work
 
 async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -> None:
     """Runs a worker in this loop until SIGTERM or SIGINT has drained it."""
-    transport, clock = GrpcTransport(), SystemClock()
+    transport, clock = GrpcTransport(Credentials(config.token, config.tls)), SystemClock()
 
     def make_executor(wake: Callable[[], None]) -> Executor:
         return ExecutorPool(jobs, config.app, config.slots, clock, wake)
@@ -311,7 +312,7 @@ def main(config: WorkerConfig) -> int:
     """What ``tenure worker`` runs. Returns the exit code.
 
     Raises:
-        Rejected: The application cannot be imported.
+        Rejected: The application cannot be imported, or a file of its credentials is unusable.
     """
     jobs = app.load(config.app)
     # What is loaded by now stays for good: it need not be looked at again.

@@ -27,6 +27,7 @@ from tenure.master.node.method import (
     first_of,
     services,
 )
+from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.protocol.errors import LEADER_METADATA, Rejected, status_of
 from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2, jobs_pb2, worker_pb2
@@ -59,11 +60,13 @@ class RpcServer:
     Args:
         host: A loopback address, or one that the operator allowed.
         port: 0 takes a free one.
+        security: Who may call; None: everybody who can reach the port, in plaintext.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, security: ServerSecurity | None = None) -> None:
         self._host = host
         self.port = port
+        self._security = security or ServerSecurity(SecurityFiles())
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
 
@@ -73,9 +76,15 @@ class RpcServer:
         Raises:
             Rejected: ADDRESS_IN_USE.
         """
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = server = grpc.aio.server(
+            interceptors=self._security.interceptors(), options=_OPTIONS
+        )
+        address, credentials = f"{self._host}:{self.port}", self._security.credentials()
         try:
-            self.port = self._server.add_insecure_port(f"{self._host}:{self.port}")
+            if credentials is None:
+                self.port = server.add_insecure_port(address)
+            else:
+                self.port = server.add_secure_port(address, credentials)
         except RuntimeError:
             raise Rejected(
                 f"expected to listen on {self._host}:{self.port}, but the address is in use or "

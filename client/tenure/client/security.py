@@ -1,0 +1,125 @@
+"""What a caller of masters brings along: whom it trusts, who it is, its token."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tenure.protocol.errors import Rejected, TenureError, error_of
+from tenure.protocol.handshake import MASTER, diagnose, may_be_tls
+from tenure.protocol.refusal import Reason
+from tenure.protocol.security import (
+    Pem,
+    Tls,
+    Watched,
+    bearer,
+    checked_token,
+    is_loopback,
+    read_tokens,
+    read_trust,
+    unusable,
+)
+
+__all__ = ["Credentials", "Tls"]
+
+_LOG: Final = logging.getLogger(__name__)
+
+#: A cause that was found is not looked for again this soon, however often the peer is dialled.
+FINDING_S: Final = 5.0
+
+
+class Credentials:
+    """Certificates and token of one client or worker; files are read again when they change.
+
+    Args:
+        token: The bearer token, or the path of a file that holds it; None reads the file named by
+            TENURE_TOKEN_FILE, then takes TENURE_TOKEN, then none. An empty text: none.
+        tls: Files for TLS; None takes TENURE_TLS_CA, TENURE_TLS_CERT and TENURE_TLS_KEY, and
+            plaintext if the first is not set.
+
+    Attributes:
+        tls: The files; None: plaintext.
+
+    Raises:
+        Rejected: CREDENTIALS_UNUSABLE.
+    """
+
+    def __init__(self, token: str | Path | None = None, tls: Tls | None = None) -> None:
+        self.tls = tls or _tls_of_environment()
+        self._trust: Watched[Pem] | None = read_trust(self.tls) if self.tls else None
+        self._token: Callable[[], str] | None = _token_source(token)
+        self._metadata: tuple[tuple[str, str]] | None = None
+        self._warned: set[str] = set()
+        self._looking = asyncio.Lock()
+        self._found: dict[str, tuple[float, Rejected | None]] = {}
+
+    def pem(self) -> Pem | None:
+        """What the files hold now; None: plaintext. The same object as long as they stay."""
+        return self._trust.now() if self._trust is not None else None
+
+    def metadata(self, address: str) -> tuple[tuple[str, str]] | None:
+        """What goes with each call."""
+        if self._token is None:
+            return None
+        if self.tls is None and address not in self._warned:
+            self._warn(address)
+        # Only a changed token makes a new tuple: a call costs a comparison.
+        header = bearer(self._token())
+        if self._metadata is None or self._metadata[0] != header:
+            self._metadata = (header,)
+        return self._metadata
+
+    async def explained(self, error: TenureError, address: str) -> TenureError:
+        """The cause of a failed call if TLS is it, else the error itself.
+
+        It is looked for once by all who fail at the same time.
+        """
+        if error.reason is not Reason.UNREACHABLE or not may_be_tls(error.message):
+            return error
+        loop = asyncio.get_running_loop()
+        async with self._looking:
+            until_s, found = self._found.get(address, (0.0, None))
+            if loop.time() >= until_s:
+                found = await asyncio.to_thread(diagnose, address, self.tls, MASTER)
+                self._found[address] = (loop.time() + FINDING_S, found)
+        # A copy: one instance raised by many tasks would collect all their tracebacks.
+        return error if found is None else error_of(found.to_refusal())
+
+    def _warn(self, address: str) -> None:
+        self._warned.add(address)
+        if not is_loopback(address.rpartition(":")[0]):
+            _LOG.warning(
+                "the token travels to %s in plaintext: whoever listens on the way can use it; "
+                "set up TLS",
+                address,
+                extra={"action": "plaintext_token", "address": address},
+            )
+
+
+def _tls_of_environment() -> Tls | None:
+    ca = os.environ.get("TENURE_TLS_CA")
+    if not ca:
+        # A master's own certificate may be named in the same environment: that is no client's.
+        return None
+    return Tls(
+        ca=ca,
+        cert=os.environ.get("TENURE_TLS_CERT") or None,
+        key=os.environ.get("TENURE_TLS_KEY") or None,
+    )
+
+
+def _token_source(token: str | Path | None) -> Callable[[], str] | None:
+    if token is None:
+        path, text = os.environ.get("TENURE_TOKEN_FILE"), os.environ.get("TENURE_TOKEN")
+        if path and text:
+            raise unusable("one of TENURE_TOKEN_FILE and TENURE_TOKEN, but both are set")
+        token = Path(path) if path else text
+    if not token:
+        return None
+    if isinstance(token, str):
+        fixed = checked_token(token, "the text given")
+        return lambda: fixed
+    tokens = read_tokens(token)
+    return lambda: tokens.now()[0]
