@@ -19,7 +19,6 @@ from tenure.protocol.security import (
     is_loopback,
     read_tokens,
     read_trust,
-    unusable,
 )
 
 __all__ = ["Credentials", "Tls"]
@@ -112,10 +111,8 @@ def _tls_of_environment() -> Tls | None:
 
 def _token_source(token: str | Path | None) -> Callable[[], str] | None:
     if token is None:
-        path, text = os.environ.get("TENURE_TOKEN_FILE"), os.environ.get("TENURE_TOKEN")
-        if path and text:
-            raise unusable("one of TENURE_TOKEN_FILE and TENURE_TOKEN, but both are set")
-        token = Path(path) if path else text
+        path = os.environ.get("TENURE_TOKEN_FILE")
+        token = Path(path) if path else os.environ.get("TENURE_TOKEN")
     if not token:
         return None
     if isinstance(token, str):

@@ -11,7 +11,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -50,7 +50,13 @@ class MasterConfig:
         advertise: Where others reach it; None: as it listens.
         partitions: For the bootstrap; None: whatever the store has (1 for a new one).
         insecure: Allow an address that is not loopback without TLS and token.
-        security: Files of certificates and tokens that protect the listener.
+        tls_cert: Its certificate with its chain (PEM), read again when it changes, as all files
+            here; with ``tls_key``. None: it listens in plaintext.
+        tls_key: The certificate's private key.
+        tls_client_ca: Authorities, one of which must have issued each caller's certificate; None:
+            callers need no certificate.
+        token_file: Bearer tokens, one a line, of which each call must have one; None: none is
+            asked for.
     """
 
     store: str
@@ -60,7 +66,19 @@ class MasterConfig:
     advertise: str | None = None
     partitions: int | None = None
     insecure: bool = False
-    security: SecurityFiles = field(default_factory=SecurityFiles)
+    tls_cert: str | Path | None = None
+    tls_key: str | Path | None = None
+    tls_client_ca: str | Path | None = None
+    token_file: str | Path | None = None
+
+    def security(self) -> SecurityFiles:
+        """The files that protect the listener."""
+        return SecurityFiles(
+            cert=_path(self.tls_cert),
+            key=_path(self.tls_key),
+            client_ca=_path(self.tls_client_ca),
+            token=_path(self.token_file),
+        )
 
 
 def announce(event: str, fields: Mapping[str, object]) -> None:
@@ -93,7 +111,7 @@ def run(config: MasterConfig) -> int:
 async def serve(config: MasterConfig) -> int:
     """As ``run``, inside an event loop."""
     host, port = parsed_address(config.listen)
-    security = ServerSecurity(config.security)
+    security = ServerSecurity(config.security())
     if not config.insecure:
         security.check_bind(host)
     clock = SystemClock()
@@ -173,3 +191,7 @@ def parsed_address(text: str) -> tuple[str, int]:
             field="listen",
         )
     return host, int(port)
+
+
+def _path(text: str | Path | None) -> Path | None:
+    return Path(text) if text is not None else None
