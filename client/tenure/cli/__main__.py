@@ -1,5 +1,5 @@
 """``python -m tenure.cli``: the command without its installed script."""
 
-from tenure.cli.main import main
+from tenure.cli.entry import main
 
 main()

@@ -4,9 +4,7 @@ What a command needs is imported inside it, so that ``--help`` is quick and a wo
 of the command line's.
 """
 
-import platform
 import sys
-from importlib import metadata
 from typing import Any, Final
 
 import typer
@@ -14,6 +12,7 @@ import typer
 from tenure.cli import cluster, exits, jobs, nodes, submit
 from tenure.cli.flags import Output
 from tenure.cli.output import Format, print_json, print_json_line
+from tenure.cli.version import installed
 
 _EPILOG: Final = """Examples:
 
@@ -51,12 +50,7 @@ app.add_typer(cluster.app, name="cluster")
 @app.command()
 def version(output: Output = Format.TABLE) -> None:
     """Prints the versions of Tenure and of what it runs on."""
-    versions = {
-        "version": metadata.version("tenure"),
-        "python": platform.python_version(),
-        "grpc": metadata.version("grpcio"),
-        "protobuf": metadata.version("protobuf"),
-    }
+    versions = installed()
     match output:
         case Format.JSON:
             print_json(versions)

@@ -1,0 +1,63 @@
+"""``tenure version``: what is installed, and what it speaks and writes."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from tenure.protocol.limits import PROTOCOL_REVISION
+
+
+def installed() -> dict[str, Any]:
+    """What ``tenure version -o json`` prints.
+
+    ``commit`` is null for a release (its tag names it) and where git cannot tell;
+    ``journal_format`` is null where no master is installed.
+    """
+    distribution = metadata.distribution("tenure")
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    return {
+        "version": distribution.version,
+        "commit": commit_of(origin),
+        "python": platform.python_version(),
+        "protocol_revision": PROTOCOL_REVISION,
+        "journal_format": _journal_format(),
+        "grpc": metadata.version("grpcio"),
+        "protobuf": metadata.version("protobuf"),
+    }
+
+
+def _journal_format() -> int | None:
+    """The format that a master installed here writes."""
+    try:
+        from tenure.master.journal.frame import FORMAT
+    except ModuleNotFoundError:
+        return None
+    return FORMAT
+
+
+def commit_of(origin: Mapping[str, Any]) -> str | None:
+    """The commit of an installation, from what its installer noted of its origin (PEP 610)."""
+    if "vcs_info" in origin:
+        commit: str = origin["vcs_info"]["commit_id"]
+        return commit
+    if not origin.get("dir_info", {}).get("editable"):
+        return None
+    checkout = Path(unquote(urlsplit(origin["url"]).path))
+    if not (checkout / ".git").exists():
+        return None  # A folder of it inside some other repository: git would name that one's.
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
