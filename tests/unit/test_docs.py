@@ -18,6 +18,7 @@ DOCUMENTS = (
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "docs/adr/README.md",
+    "docs/filters.md",
     "docs/journal.md",
     "docs/limits.md",
     "docs/operations.md",
@@ -146,6 +147,9 @@ def test_limits_are_those_of_the_code() -> None:
         "traceback | 4 KiB, 32 KiB |": limits.TRACEBACK_BYTES_MAX == 32 * KIB,
         "fixed for ever": limits.PARTITIONS_MAX == 4_096,
         "| 1,000 (100) |": (limits.PAGE_SIZE_MAX, limits.PAGE_SIZE_DEFAULT) == (1_000, 100),
+        "| 4,096 characters, parentheses 16 deep |": (
+            (limits.FILTER_CHARS_MAX, limits.FILTER_DEPTH_MAX) == (4_096, 16)
+        ),
     }
     text = text_of("docs/limits.md")
 

@@ -44,6 +44,12 @@ States = Annotated[
 Queue = Annotated[str, typer.Option(help="Only jobs of this queue.")]
 Name = Annotated[str, typer.Option(help="Only jobs of this name.")]
 Tenant = Annotated[str, typer.Option(help="Only this tenant's jobs.")]
+Filter = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT", help="Only jobs that match, as in 'attempts > 1 AND labels.region = eu'."
+    ),
+]
 
 
 @app.command("list")
@@ -52,6 +58,7 @@ def list_jobs(
     queue: Queue = "",
     name: Name = "",
     tenant: Tenant = "",
+    filter: Filter = "",
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     output: Output = Format.TABLE,
     address: Address = None,
@@ -62,7 +69,9 @@ def list_jobs(
 
     async def work(client: AsyncClient) -> int:
         found: list[jobs_pb2.Job] = []
-        async for job in client.list(states=states, queue=queue, name=name, tenant=tenant):
+        async for job in client.list(
+            filter=filter, states=states, queue=queue, name=name, tenant=tenant
+        ):
             if len(found) == limit:
                 exits.say(f"showing the newest {limit}; there are more: --limit")
                 break
@@ -164,6 +173,7 @@ def count(
     queue: Queue = "",
     name: Name = "",
     tenant: Tenant = "",
+    filter: Filter = "",
     output: Output = Format.TABLE,
     address: Address = None,
     timeout: Timeout = TIMEOUT_S,
@@ -172,7 +182,9 @@ def count(
     states = _states(state)
 
     async def work(client: AsyncClient) -> int:
-        counts = await client.count(states=states, queue=queue, name=name, tenant=tenant)
+        counts = await client.count(
+            filter=filter, states=states, queue=queue, name=name, tenant=tenant
+        )
         _COUNTS.show([(s, counts.get(s, 0)) for s in JobState if s in counts], output)
         return exits.OK
 
@@ -185,6 +197,7 @@ def watch(
     queue: Queue = "",
     name: Name = "",
     tenant: Tenant = "",
+    filter: Filter = "",
     cursor: Annotated[
         str | None, typer.Option(help="Go on after the event that carried it.")
     ] = None,
@@ -197,7 +210,12 @@ def watch(
 
     async def work(client: AsyncClient) -> int:
         async for event in client.watch(
-            cursor=cursor, states=states, queue=queue, name=name, tenant=tenant
+            cursor=cursor,
+            filter=filter,
+            states=states,
+            queue=queue,
+            name=name,
+            tenant=tenant,
         ):
             _show_event(event, output)
         return exits.OK

@@ -171,13 +171,13 @@ class JobApi:
             raise invalid("page_size", f"{request.page_size} is negative")
         size = min(request.page_size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
         wanted = select_jobs(request.filter)
-        before = _ordinal(request.page_token, request.filter)
+        before = _ordinal(request)
         term = self._roster.term(request.partition)
         response = jobs_pb2.ListJobsResponse()
         seq = 0
         async for record in _scan(term, wanted, before, size + 1):
             if len(response.jobs) == size:
-                response.next_page_token = _page_token(before, request.filter)
+                response.next_page_token = _page_token(before or 0, request)
                 break
             response.jobs.append(job_of(record, with_payload=False))
             before = record.ordinal
@@ -451,21 +451,20 @@ def _verdict(row: JobVerdict) -> jobs_pb2.JobVerdict:
     return wire
 
 
-def _page_token(ordinal: int | None, text: str) -> str:
-    """Where the next page begins, and of which list: a token is of no use for another filter."""
-    return f"{ordinal or 0:x}.{crc32(text.encode()):08x}"
+def _page_token(ordinal: int, request: jobs_pb2.ListJobsRequest) -> str:
+    """Where the next page begins, and of which list: a token is of no use for another one."""
+    return f"{ordinal:x}.{crc32(f'{request.partition}/{request.filter}'.encode()):08x}"
 
 
-def _ordinal(page_token: str, text: str) -> int | None:
-    if not page_token:
+def _ordinal(request: jobs_pb2.ListJobsRequest) -> int | None:
+    token = request.page_token
+    if not token:
         return None
-    ordinal = page_token.partition(".")[0]
-    try:
-        if page_token == _page_token(int(ordinal, 16), text):
-            return int(ordinal, 16)
-    except ValueError:
-        pass
-    raise invalid("page_token", "it is not one that a list with this filter answered")
+    with contextlib.suppress(ValueError):
+        ordinal = int(token.partition(".")[0], 16)
+        if token == _page_token(ordinal, request):
+            return ordinal
+    raise invalid("page_token", "it is not one that a list of this partition and filter answered")
 
 
 def _too_many(count: int) -> TenureError:

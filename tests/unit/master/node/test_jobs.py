@@ -203,3 +203,83 @@ def test_a_purge_that_never_commits_is_not_told() -> None:
         run_virtual(main)
     assert caught.group_contains(Unavailable)
     assert not said
+
+
+async def listed(api: JobApi, text: str, page_size: int) -> list[list[str]]:
+    """All pages of a list, as a client fetches them."""
+    request = jobs_pb2.ListJobsRequest(filter=text, page_size=page_size)
+    pages = []
+    while True:
+        page = await api.list_jobs(request)
+        pages.append([job.job_id for job in page.jobs])
+        if not page.next_page_token:
+            return pages
+        request.page_token = page.next_page_token
+
+
+def test_pages_of_a_filtered_list() -> None:
+    """Pages hold every job that matches once, newest first; the last one has no token."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            job_ids = rig.submit(count=7)
+            await rig.commit()
+            api = JobApi(roster=rig.roster, rng=random.Random(1))
+            newest = [str(job_id) for job_id in reversed(job_ids)]
+            for text in ("", "state = PENDING", "name:job AND -labels:x"):
+                assert await listed(api, text, 3) == [newest[:3], newest[3:6], newest[6:]]
+                assert await listed(api, text, 7) == [newest]
+                assert await listed(api, text, 0) == [newest]
+                assert await listed(api, text, 10**9) == [newest]
+            assert await listed(api, "state = FAILED", 3) == [[]]
+            assert await listed(api, f"job_id = {newest[0]}", 3) == [[newest[0]]]
+            for text, count in (("queue = default", 7), ("attempts > 0", 0), ("attempts = 0", 7)):
+                answer = await api.count_jobs(jobs_pb2.CountJobsRequest(filter=text))
+                assert sum(row.count for row in answer.counts) == count
+
+    run_virtual(main)
+
+
+def test_a_list_of_many_lets_others_work() -> None:
+    """A filter that must look at each job does so in slices; others get their turn between."""
+
+    async def main() -> int:
+        async with leading() as rig:
+            rig.submit(count=20_000)
+            await rig.commit()
+            api = JobApi(roster=rig.roster, rng=random.Random(1))
+            turns = 0
+            async with asyncio.TaskGroup() as tasks:
+                listing = tasks.create_task(listed(api, "attempts > 0", 3))
+                while not listing.done():
+                    turns += 1
+                    await asyncio.sleep(0)
+            assert listing.result() == [[]]
+            return turns
+
+    assert run_virtual(main) >= 3
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (jobs_pb2.ListJobsRequest(page_size=-1), "page_size"),
+        (jobs_pb2.ListJobsRequest(page_token="x"), "page_token"),
+        (jobs_pb2.ListJobsRequest(page_token="1"), "page_token"),
+        (jobs_pb2.ListJobsRequest(page_token="1.00000000", filter="run = 1"), "page_token"),
+        (jobs_pb2.ListJobsRequest(filter="colour = red"), "filter"),
+    ],
+)
+def test_bad_pages_are_refused(request_: jobs_pb2.ListJobsRequest, field: str) -> None:
+    """AIP-158: a negative size, and a token that is no token of this very list."""
+
+    async def main() -> TenureError:
+        async with leading() as rig:
+            api = JobApi(roster=rig.roster, rng=random.Random(1))
+            with pytest.raises(TenureError) as refused:
+                await api.list_jobs(request_)
+            return refused.value
+
+    refused = run_virtual(main)
+    assert refused.reason is Reason.INVALID_ARGUMENT
+    assert refused.field == field
