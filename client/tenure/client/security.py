@@ -19,6 +19,7 @@ from tenure.protocol.security import (
     is_loopback,
     read_tokens,
     read_trust,
+    unusable,
 )
 
 __all__ = ["Credentials", "Tls"]
@@ -98,15 +99,12 @@ class Credentials:
 
 
 def _tls_of_environment() -> Tls | None:
-    ca = os.environ.get("TENURE_TLS_CA")
-    if not ca:
-        # A master's own certificate may be named in the same environment: that is no client's.
+    ca, cert, key = (os.environ.get(f"TENURE_TLS_{name}") or None for name in ("CA", "CERT", "KEY"))
+    if ca is None:
+        if cert or key:
+            raise unusable("TENURE_TLS_CA with TENURE_TLS_CERT and TENURE_TLS_KEY; it is not set")
         return None
-    return Tls(
-        ca=ca,
-        cert=os.environ.get("TENURE_TLS_CERT") or None,
-        key=os.environ.get("TENURE_TLS_KEY") or None,
-    )
+    return Tls(ca=ca, cert=cert, key=key)
 
 
 def _token_source(token: str | Path | None) -> Callable[[], str] | None:

@@ -26,6 +26,7 @@ from tenure.protocol.security import (
 _log = logging.getLogger(__name__)
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Found: TypeAlias = "_Handler | None"
 
 #: Probes have no token, and learn nothing but that the process lives or is ready.
 _OPEN: Final = "/grpc.health.v1.Health/"
@@ -124,14 +125,14 @@ class _Gate(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Found]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
+    ) -> _Found:
         if handler_call_details.method.startswith(_OPEN):
             return await continuation(handler_call_details)
-        given = None
+        given: str | None = None
         for key, value in handler_call_details.invocation_metadata or ():
-            if key == AUTHORIZATION:
+            if key == AUTHORIZATION and isinstance(value, str):
                 given = value
         refusal = self._gate.refusal(given)
         if refusal is None:
