@@ -8,26 +8,27 @@ from typing import Any, Final
 
 from tenure.cli.configuration import BadSetting
 
-#: The keys that ``credentials`` reads.
-KEYS: Final = frozenset({"token_file", "tls_ca", "tls_cert", "tls_key"})
+_FILES: Final = frozenset({"token_file", "tls_ca", "tls_cert", "tls_key"})
 
 
-def credentials(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``Client`` and ``WorkerConfig`` take as ``token`` and ``tls``.
+def arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``Client`` and ``WorkerConfig`` take: ``token`` and ``tls`` in place of their files.
 
     Args:
-        values: Of the table ``client``; others than ``KEYS`` are let alone.
+        settings: What the table ``client`` of the configuration holds.
 
     Raises:
         BadSetting: A certificate of one's own, and nobody to trust.
     """
-    from tenure.client import Tls
+    others = {name: value for name, value in settings.items() if name not in _FILES}
+    token_file, ca = settings.get("token_file"), settings.get("tls_ca")
+    cert, key = settings.get("tls_cert"), settings.get("tls_key")
+    if token_file is not None:
+        others["token"] = Path(token_file)
+    if ca is not None:
+        from tenure.client import Tls
 
-    token_file, ca = values.get("token_file"), values.get("tls_ca")
-    cert, key = values.get("tls_cert"), values.get("tls_key")
-    if ca is None and (cert is not None or key is not None):
+        others["tls"] = Tls(ca=ca, cert=cert, key=key)
+    elif cert is not None or key is not None:
         raise BadSetting("expected --tls-ca with --tls-cert and --tls-key, but it is missing")
-    return {
-        "token": Path(token_file) if token_file is not None else None,
-        "tls": Tls(ca=ca, cert=cert, key=key) if ca is not None else None,
-    }
+    return others
