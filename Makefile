@@ -12,6 +12,9 @@ SUITES := unit conformance simulation integration chaos
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# What `make packaging` tries; one that is not there is a failure.
+PYTHONS ?= 3.11 3.12 3.13
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -74,9 +77,14 @@ test-conformance: $(INSTALLED) etcd ## one suite per port, over every adapter
 chaos: $(INSTALLED) etcd ## real processes, killed and frozen under load
 	$(PYTEST) tests/chaos
 
+.PHONY: packaging
+packaging: $(INSTALLED) ## wheel and sdist, each extra, each Python, oldest and newest dependencies
+	$(BIN)/python tools/check_packaging.py --python $(PYTHONS)
+
 .PHONY: nightly
-nightly: $(INSTALLED) etcd ## every suite with the long tests and many more examples
+nightly: $(INSTALLED) etcd ## every suite with the long tests and many more examples; each Python
 	TENURE_HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "" $(SUITES:%=tests/%)
+	$(BIN)/python tools/check_packaging.py --thorough --python $(PYTHONS)
 
 .PHONY: bench
 bench: $(INSTALLED) etcd ## throughput and latency, with the bare pipe as the ceiling
