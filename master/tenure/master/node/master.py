@@ -9,6 +9,7 @@ from tenure.master.backend.errors import StoreFull, StoreUnavailable
 from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Candidate, Member
 from tenure.master.node.cluster import ClusterApi
+from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.port import Clock, Rng
@@ -62,6 +63,7 @@ class Master:
             cluster_id=store.cluster_id, partitions=store.partitions, me=me, clock=clock
         )
         self.roster.members = [Member(candidate=me, version=version, wall_ms=clock.wall_ms())]
+        self.health = Health(self.roster)
         around = Surroundings(
             roster=self.roster,
             hub=self.hub,
@@ -126,6 +128,7 @@ class Master:
 
     def stop(self) -> None:
         """Hands every partition over; ``run`` returns when that is done. Idempotent."""
+        self.health.stopping = True
         for seat in self._seats:
             seat.stop()
 
@@ -143,7 +146,9 @@ class Master:
         try:
             # Also where a full store takes no key: old walls would hold the term's clock back.
             self.roster.members = await self._store.members() or self.roster.members
+            self.health.store_answers = True
         except StoreUnavailable as error:
+            self.health.store_answers = False
             _log.warning("Cannot list the masters: %s", error, extra={"action": "members"})
 
     async def _look_around(self) -> None:

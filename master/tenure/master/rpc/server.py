@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, assert_never
 
 import grpc
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
@@ -27,6 +27,7 @@ from tenure.master.node.method import (
     first_of,
     services,
 )
+from tenure.master.rpc.health import HealthServicer
 from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.protocol.errors import LEADER_METADATA, Rejected, status_of
 from tenure.protocol.refusal import Reason
@@ -68,7 +69,6 @@ class RpcServer:
         self.port = port
         self._security = security or ServerSecurity(SecurityFiles())
         self._server: grpc.aio.Server | None = None
-        self._health = health.aio.HealthServicer()
 
     async def bind(self) -> None:
         """Takes the port.
@@ -100,24 +100,18 @@ class RpcServer:
         if server is None:
             raise RuntimeError("expected bind() before start()")
         server.add_generic_rpc_handlers(tuple(_handlers(master)))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(master.health), server)
         names = [s.full_name for m in _SERVICES for s in m.DESCRIPTOR.services_by_name.values()]
         reflection.enable_server_reflection(
             [*names, reflection.SERVICE_NAME, health.SERVICE_NAME], server
         )
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         await server.start()
 
     async def stop(self) -> None:
-        """Says NOT_SERVING and stops; open streams are cut after a short grace. Idempotent."""
+        """Stops; open streams are cut after a short grace. Idempotent."""
         server, self._server = self._server, None
         if server is not None:
-            await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
             await server.stop(_GRACE_S)
-
-    async def _set_health(self, status: Any) -> None:
-        for service in ("", "liveness", "readiness"):
-            await self._health.set(service, status)
 
 
 def _handlers(master: Master) -> list[grpc.GenericRpcHandler]:
