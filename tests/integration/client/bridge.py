@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
+from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.protocol.errors import TenureError, status_of
 from tenure.v1 import cluster_pb2, jobs_pb2
 from tests.unit.client.fake_master import FakeCluster
@@ -20,17 +21,27 @@ _MESSAGES = {**vars(jobs_pb2), **vars(cluster_pb2)}
 class Bridge:
     """A gRPC server in front of one master of a fake cluster.
 
+    Args:
+        partitions: How many the cluster has.
+        security: Who may call; None: everybody, in plaintext.
+
     Attributes:
         cluster: The fake behind it.
         address: Where it listens.
     """
 
-    def __init__(self, partitions: int = 1) -> None:
+    def __init__(self, partitions: int = 1, security: ServerSecurity | None = None) -> None:
         self._partitions = partitions
+        self._security = security or ServerSecurity(SecurityFiles())
 
     async def __aenter__(self) -> Self:
-        self._server = grpc.aio.server()
-        port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server = grpc.aio.server(interceptors=self._security.interceptors())
+        credentials = self._security.credentials()
+        port = (
+            self._server.add_secure_port("127.0.0.1:0", credentials)
+            if credentials is not None
+            else self._server.add_insecure_port("127.0.0.1:0")
+        )
         self.address = f"127.0.0.1:{port}"
         self.cluster = FakeCluster(self._partitions, masters=(self.address,))
         self._server.add_generic_rpc_handlers((_Handler(self),))

@@ -27,13 +27,15 @@ class Authority:
 
     Attributes:
         ca: Its own certificate's file.
+        pem: What it wrote there.
     """
 
     def __init__(self, directory: Path, name: str = "ca") -> None:
         self._directory = directory
         self._authority = trustme.CA()
         self.ca = directory / f"{name}.pem"
-        self._authority.cert_pem.write_to_path(str(self.ca))
+        self.pem = self._authority.cert_pem.bytes()
+        self.ca.write_bytes(self.pem)
 
     def issue(self, name: str, *hosts: str, expired: bool = False) -> Pair:
         """Writes ``name.pem`` and ``name.key``; over those of that name, if there are any."""
