@@ -56,4 +56,4 @@ class EtcdBench(Bench):
 
     def _client(self) -> EtcdClient:
         # The last endpoint is always a healthy one.
-        return EtcdClient(self._parsed.endpoints[-1:], tls=self._parsed.tls)
+        return EtcdClient(self._parsed.endpoints[-1:], tls=self._parsed.trust())

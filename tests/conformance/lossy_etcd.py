@@ -39,7 +39,7 @@ class LossyClient(EtcdClient):
 
     def __init__(self, url: str) -> None:
         parsed = EtcdUrl.parse(url)
-        super().__init__(parsed.endpoints, tls=parsed.tls)
+        super().__init__(parsed.endpoints, tls=parsed.trust())
         self.keys = ClusterKeys(parsed.prefix)
         #: One word a transaction, first come first served: "pass", "drop" or "mute".
         self.script: list[str] = []

@@ -16,7 +16,6 @@ from tenure.master.backend.etcd import operation as op
 from tenure.master.backend.etcd.client import (
     CALL_TIMEOUT_S,
     EtcdClient,
-    EtcdTls,
     version_warning,
 )
 from tenure.master.backend.etcd.errors import (
@@ -31,6 +30,7 @@ from tenure.master.backend.etcd.errors import (
     Refused,
     Unavailable,
 )
+from tenure.protocol.security import Tls, read_trust
 from tenure.testing.etcd import EtcdCluster
 
 pytestmark = pytest.mark.etcd
@@ -47,7 +47,7 @@ def run(
     async def main() -> None:
         endpoints = cluster.endpoints[first:] + cluster.endpoints[:first]
         tls = (
-            EtcdTls.from_files(cluster.tls.ca, cluster.tls.cert, cluster.tls.key)
+            read_trust(Tls(ca=cluster.tls.ca, cert=cluster.tls.cert, key=cluster.tls.key))
             if cluster.tls
             else None
         )
@@ -502,7 +502,7 @@ def test_mutual_tls() -> None:
                 assert (await anext(events)).kv.value == b"again"
 
         async def outsider() -> None:
-            ca_only = EtcdTls.from_files(files.ca)
+            ca_only = read_trust(Tls(ca=files.ca))
             for tls in (ca_only, None):
                 async with EtcdClient(secured.endpoints, tls=tls) as client:
                     with pytest.raises(Unavailable):

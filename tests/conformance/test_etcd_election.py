@@ -104,7 +104,6 @@ def test_a_restored_etcd_is_refused(cluster: EtcdCluster, url: str) -> None:
         "sqlite:///x",
         "etcd://h1:1?user=me",
         "etcd://h1:1?cert=/x&key=/y",
-        "etcd://h1:1?ca=/no/such/file",
     ],
 )
 def test_a_wrong_url_is_refused(wrong: str) -> None:

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from tenure.client import fork
 from tenure.client.security import Credentials
 from tenure.protocol.cancellation import pass_cancellation
 from tenure.protocol.errors import TenureError, Unavailable, error_from_rpc
@@ -40,6 +41,12 @@ CHANNEL_OPTIONS: Final[list[tuple[str, Any]]] = [
     ("grpc.max_send_message_length", 64 * 1024 * 1024),
 ]
 
+
+#: The least time that gRPC gives a connection to be made: a handshake takes round trips and work.
+_TLS_OPTIONS: Final[list[tuple[str, Any]]] = [
+    *((key, value) for key, value in CHANNEL_OPTIONS if key != "grpc.min_reconnect_backoff_ms"),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+]
 
 #: A channel, and the certificates it was made with.
 _Line = tuple[grpc.aio.Channel, Pem | None]
@@ -103,6 +110,7 @@ class GrpcTransport:
                 "expected an open client, but it was closed; make a new one",
                 reason=Reason.UNREACHABLE,
             )
+        fork.claim()
         pem = self._credentials.pem()
         line = pool.get(address)
         if line is None or line[1] is not pem:
@@ -114,7 +122,7 @@ def _dialled(address: str, pem: Pem | None) -> grpc.aio.Channel:
     if pem is None:
         return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
     credentials = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert)
-    return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(address, credentials, options=_TLS_OPTIONS)
 
 
 class GrpcStream(Generic[M]):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from tenure.etcdapi import etcd_pb2 as pb
-from tenure.master.backend.errors import FormatTooNew, StoreMismatch
+from tenure.master.backend.errors import FormatTooNew, StoreMismatch, StoreUnavailable
 from tenure.master.backend.etcd import operation as op
-from tenure.master.backend.etcd.client import EtcdClient, EtcdTls
+from tenure.master.backend.etcd.client import EtcdClient
 from tenure.master.backend.etcd.errors import EtcdError, LeaseExists, LeaseNotFound, NoSpace
 from tenure.master.backend.etcd.keyspace import DEFAULT_PREFIX, ClusterKeys
 from tenure.master.backend.etcd.resolution import failed, resolve, unavailable
@@ -24,7 +24,9 @@ from tenure.master.journal.etcd import EtcdJournal
 from tenure.master.journal.frame import genesis
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.fence import Token
+from tenure.protocol.handshake import ETCD, diagnose, may_be_tls
 from tenure.protocol.refusal import Reason
+from tenure.protocol.security import Pem, Tls, Watched, read_trust
 
 #: The layout of the key space; a store with another one is not opened.
 FORMAT: Final = 1
@@ -43,19 +45,19 @@ class EtcdUrl:
     Attributes:
         endpoints: ``host:port`` each; the port defaults to 2379.
         prefix: What all keys start with.
-        tls: Set when ``ca`` is given.
+        tls: The files; set when ``ca`` is given.
     """
 
     endpoints: tuple[str, ...]
     prefix: str = DEFAULT_PREFIX
-    tls: EtcdTls | None = None
+    tls: Tls | None = None
 
     @classmethod
     def parse(cls, url: str) -> EtcdUrl:
-        """Read a store URL, and the certificate files it names.
+        """Read a store URL.
 
         Raises:
-            Rejected: it is not one, or a file cannot be read.
+            Rejected: it is not one.
         """
         parts = urlsplit(url)
         hosts = [host for host in parts.netloc.split(",") if host]
@@ -66,16 +68,19 @@ class EtcdUrl:
             raise _bad_url(url, f"no parameters but ca, cert and key (got {', '.join(unknown)})")
         if files and ("ca" not in files or ("cert" in files) != ("key" in files)):
             raise _bad_url(url, "ca, and cert and key together")
-        try:
-            paths = [Path(files[name]) if name in files else None for name in _TLS_FILES]
-            tls = EtcdTls.from_files(paths[0], *paths[1:]) if paths[0] else None
-        except OSError as error:
-            raise _bad_url(url, f"files that can be read ({error})") from error
         return cls(
             endpoints=tuple(host if ":" in host else f"{host}:{_DEFAULT_PORT}" for host in hosts),
             prefix=parts.path.rstrip("/") or DEFAULT_PREFIX,
-            tls=tls,
+            tls=Tls(**files) if files else None,
         )
+
+    def trust(self) -> Watched[Pem] | None:
+        """What the files hold; None: clear text.
+
+        Raises:
+            Rejected: CREDENTIALS_UNUSABLE.
+        """
+        return read_trust(self.tls) if self.tls is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,27 +204,42 @@ async def open_etcd_store(
         office_ttl_s: An office's time to live without a keepalive.
 
     Raises:
-        Rejected: The URL is wrong.
+        Rejected: The URL is wrong, a file that it names cannot be used, or etcd and this master do
+            not trust each other.
         StoreMismatch: The store was made otherwise, or etcd was restored from a backup.
         FormatTooNew: A newer release made it.
         StoreUnavailable: Etcd does not answer; try again.
     """
     parsed = EtcdUrl.parse(url)
     keys = ClusterKeys(parsed.prefix)
-    client = EtcdClient(parsed.endpoints, tls=parsed.tls)
+    client = EtcdClient(parsed.endpoints, tls=parsed.trust())
     try:
         record = await _read_record(client, keys)
         if record is None:
             record = await _bootstrap(client, keys, partitions or 1, wall_ms)
         _check(record, client, partitions)
         await client.check_versions()
-    except EtcdError as error:
+    except (EtcdError, StoreUnavailable) as error:
         await client.close()
-        raise failed("open the store", error) from error
+        if cause := await _tls_trouble(parsed, error):
+            raise cause from error
+        if isinstance(error, EtcdError):
+            raise failed("open the store", error) from error
+        raise
     except BaseException:
         await client.close()
         raise
     return EtcdStore(client, keys, record, candidate, office_ttl_s)
+
+
+async def _tls_trouble(url: EtcdUrl, error: Exception) -> Rejected | None:
+    """What is wrong with the certificates, if they are why no member answers."""
+    if not may_be_tls(str(error)):
+        return None
+    for address in url.endpoints:
+        if cause := await asyncio.to_thread(diagnose, address, url.tls, ETCD):
+            return cause
+    return None
 
 
 async def _read_record(client: EtcdClient, keys: ClusterKeys) -> _Record | None:

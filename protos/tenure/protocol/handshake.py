@@ -32,9 +32,9 @@ _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 _OTHER_NAME: Final = frozenset({62, 64})
 
-#: Parts of gRPC's texts that leave it open whether TLS is the trouble.
-_HINTS: Final = ("handshake", "verification", "socket closed", "reset", "eof")
+#: gRPC's text of a connection that was never made, and parts of it that name another cause.
 _CONNECTING: Final = "failed to connect"
+_OTHER_CAUSES: Final = ("refused", "timed out", "timeout", "unreachable", "no route", "resol")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ ETCD: Final = Peer(name="etcd", ca="?ca=FILE in --store", cert="cert=FILE&key=FI
 def may_be_tls(text: str) -> bool:
     """Whether gRPC's text of a failed call leaves it open that TLS is the trouble."""
     lower = text.lower()
-    return _CONNECTING in lower and any(hint in lower for hint in _HINTS)
+    return _CONNECTING in lower and not any(cause in lower for cause in _OTHER_CAUSES)
 
 
 def diagnose(address: str, tls: Tls | None, peer: Peer) -> Rejected | None:

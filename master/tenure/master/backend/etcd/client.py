@@ -13,7 +13,6 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -31,6 +30,7 @@ from tenure.master.backend.etcd.errors import (
     Unavailable,
     error_of,
 )
+from tenure.protocol.security import Pem, Watched
 
 _log = logging.getLogger(__name__)
 
@@ -102,24 +102,6 @@ _WATCH = _Method("/etcdserverpb.Watch/Watch", pb.WatchRequest, pb.WatchResponse)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EtcdTls:
-    """What mutual TLS to etcd needs, as PEM."""
-
-    ca: bytes
-    cert: bytes | None = None
-    key: bytes | None = None
-
-    @classmethod
-    def from_files(cls, ca: Path, cert: Path | None = None, key: Path | None = None) -> Self:
-        """Read the PEM files; ``cert`` and ``key`` go together."""
-        return cls(
-            ca=ca.read_bytes(),
-            cert=cert.read_bytes() if cert else None,
-            key=key.read_bytes() if key else None,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WatchBatch:
     """Changes of one or more revisions, in order.
 
@@ -132,29 +114,36 @@ class WatchBatch:
 
 
 class _Endpoint:
-    """One member's address, with its channel once it has been used."""
+    """One member's address, with its channel once it has been used.
 
-    def __init__(self, address: str, tls: EtcdTls | None) -> None:
+    Renewed certificates get a new channel. The old one is only let go: gRPC closes it when nobody
+    holds it any more, and calls that are open on it go on.
+    """
+
+    def __init__(self, address: str, tls: Watched[Pem] | None) -> None:
         self.address = address
         self._tls = tls
+        self._pem: Pem | None = None
         self._channel: grpc.aio.Channel | None = None
         self._unary: dict[str, Any] = {}
 
     def channel(self) -> grpc.aio.Channel:
-        if self._channel is None:
-            if self._tls is None:
+        pem = self._tls.now() if self._tls is not None else None
+        if self._channel is None or pem is not self._pem:
+            self._unary.clear()
+            self._pem = pem
+            if pem is None:
                 self._channel = grpc.aio.insecure_channel(self.address, _CHANNEL_OPTIONS)
             else:
-                credentials = grpc.ssl_channel_credentials(
-                    self._tls.ca, self._tls.key, self._tls.cert
-                )
+                credentials = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert)
                 self._channel = grpc.aio.secure_channel(self.address, credentials, _CHANNEL_OPTIONS)
         return self._channel
 
     def unary(self, method: _Method[Any, Any]) -> Any:
+        channel = self.channel()
         stub = self._unary.get(method.path)
         if stub is None:
-            stub = self._unary[method.path] = self.channel().unary_unary(
+            stub = self._unary[method.path] = channel.unary_unary(
                 method.path,
                 request_serializer=method.request.SerializeToString,
                 response_deserializer=method.response.FromString,
@@ -180,7 +169,7 @@ class EtcdClient:
 
     Args:
         endpoints: ``host:port`` of the members, at least one; used in this order.
-        tls: certificates; None talks in clear text.
+        tls: certificates, read again when they change; None talks in clear text.
         call_timeout_s: the deadline of every call, in seconds.
 
     Raises (every method):
@@ -191,7 +180,7 @@ class EtcdClient:
         self,
         endpoints: Sequence[str],
         *,
-        tls: EtcdTls | None = None,
+        tls: Watched[Pem] | None = None,
         call_timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         if not endpoints:
