@@ -25,8 +25,31 @@ class TestAssignments:
         session = rig.leading()
         rig.grant(session, 1)
         rig.grant(session, 2)
+        rig.wait(1)
         assert rig.hear(session).accepted == 2
+        rig.wait(1)
         assert rig.hear(session).requests == []
+
+    def test_acceptance_travels_with_what_is_said_anyway(self) -> None:
+        """It costs no envelope of its own unless the clock ticks before there is another one."""
+        rig = Rig()
+        session = rig.leading()
+        rig.grant(session, 1)
+        assert rig.hear(session).requests == []
+        rig.run_all()
+        (said,) = rig.hear(session).updates
+        assert (said.accepted_assignment, len(said.reports)) == (1, 1)
+        rig.wait(1)
+        assert rig.hear(session).accepted == 0
+
+    def test_nothing_is_accepted_twice_over_an_opening(self) -> None:
+        """An acceptance that was due to a leader of before is not due to the next one."""
+        rig = Rig()
+        session = rig.leading()
+        rig.grant(session, 1)
+        rig.wait(1)
+        rig.open(session, token=NEWER)
+        assert rig.hear(session).accepted == 0
 
     def test_repeated_assignment_runs_nothing(self) -> None:
         """The same assignment again is no second grant."""
@@ -42,11 +65,13 @@ class TestAssignments:
         session = rig.leading()
         rig.grant(session, 1)
         rig.grant(session, 3, assignment=3)
+        rig.wait(1)
         assert rig.hear(session).accepted == 1
         rig.wait(HEARTBEAT_MS * 2)
         (beat,) = rig.hear(session).heartbeats
         assert beat.last_assignment == 3
         rig.ack(session, beat)
+        rig.wait(1)
         assert rig.hear(session).accepted == 3
 
     def test_numbers_start_anew_with_each_opening(self) -> None:
@@ -57,6 +82,7 @@ class TestAssignments:
         other = rig.leading("m2", token=NEWER)
         rig.grant(other, 2, token=NEWER)
         assert [job.job_id for job in rig.queued] == [job_id(1), job_id(2)]
+        rig.wait(1)
         assert rig.hear(other).accepted == 1
 
     def test_terms_come_from_the_shared_options(self) -> None:

@@ -117,12 +117,12 @@ class Arbiter:
         for kind, job in facts:
             partition = self.partitions[job.partition]
             match kind:
-                case FactKind.STARTED:
-                    partition.started(job)
-                case FactKind.ENDED:
+                case FactKind.ENDED:  # Most are, so it comes first.
                     workload.occupied -= 1
                     workload.note_run(job)
                     partition.ended(job)
+                case FactKind.STARTED:
+                    partition.started(job)
                 case FactKind.UNSTARTED:
                     partition.give_back(job)
                 case FactKind.ABANDONED:

@@ -25,6 +25,8 @@ CUT: Final = "[cut]"
 #: Class names of user code have no bound of their own.
 TYPE_BYTES_MAX: Final = 512
 _SECOND_MS: Final = 1000
+#: Looked up once, not for each job.
+_COMPLETED: Final = AttemptOutcome.COMPLETED
 
 
 class ThreadClock(Protocol):
@@ -93,7 +95,7 @@ def context_of(
 def returned(job: HeldJob, value: Any) -> AttemptResult:
     """The result of a function that returned."""
     try:
-        return AttemptResult(AttemptOutcome.COMPLETED, encode_result(value, job.terms.name))
+        return AttemptResult(_COMPLETED, encode_result(value, job.terms.name))
     except Rejected as error:
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error))
 

@@ -24,6 +24,8 @@ DELIVERY_MS: Final = 120_000
 #: Bounds of one envelope; an outcome larger than that travels alone.
 REPORTS_MAX: Final = 512
 REPORT_BYTES_MAX: Final = 256 * 1024
+#: Looked up once, not for each job.
+_RELEASED: Final = AttemptOutcome.RELEASED
 #: Heartbeats whose answers are still awaited; older ones renew nothing worth having.
 UNANSWERED_MAX: Final = 8
 
@@ -61,6 +63,7 @@ class Partition:
         self._last_assignment = 0
         self._accepted = 0
         self._accepted_sent = 0
+        self._accept_due = False
         self._beat_number = 0
         self._beats: dict[int, Beat] = {}
         self._started: list[HeldJob] = []
@@ -218,7 +221,7 @@ class Partition:
 
     def ended(self, job: HeldJob) -> None:
         """An attempt has its result: report it, or hand it back if it was interrupted for that."""
-        if job.result is not None and job.result.outcome is AttemptOutcome.RELEASED:
+        if job.result is not None and job.result.outcome is _RELEASED:
             self._give_back(job)
         elif not job.freed:
             self._reports.append(job)
@@ -245,6 +248,13 @@ class Partition:
     def heartbeat(self) -> None:
         """A heartbeat is due."""
         self._heartbeat_due = True
+
+    def tick(self) -> None:
+        """An acceptance that has found nothing to travel with goes alone now.
+
+        The master waits for it for seconds, and the reports of small jobs come in milliseconds.
+        """
+        self._accept_due = self._accepted != self._accepted_sent
 
     def scan(self, now_ms: int) -> None:
         """Fences this worker off leases past their deadlines, and says when to look again."""
@@ -287,7 +297,7 @@ class Partition:
             or self._returned
             or self._heartbeat_due
             or self._declare_due
-            or self._accepted != self._accepted_sent
+            or self._accept_due
         )
 
     def fill(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> None:
@@ -301,6 +311,7 @@ class Partition:
         if self._heartbeat_due:
             self._heartbeat_due = False
             self._fill_heartbeat(update.heartbeat, now_ms)
+        self._accept_due = False
         if self._accepted != self._accepted_sent:
             self._accepted_sent = self._accepted
             update.accepted_assignment = self._accepted

@@ -110,7 +110,9 @@ class Session:
     # Time.
 
     def tick(self, now_ms: int) -> None:
-        """Sends heartbeats when they are due."""
+        """Sends what has waited for company, and heartbeats when they are due."""
+        for partition in self.partitions.values():
+            partition.tick()
         if now_ms < self._beat_ms or not self.partitions:
             return
         for partition in self.partitions.values():

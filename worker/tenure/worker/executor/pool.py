@@ -42,6 +42,8 @@ PROBE_MS: Final = 500
 BLOCKED_MS: Final = 2_000
 #: Alarms of ended jobs are swept out above this.
 ALARMS_MIN: Final = 1_000
+#: Looked up once, not for each fact.
+_STARTED: Final = FactKind.STARTED
 #: Outcomes that leave no time to obey.
 _AT_ONCE: Final = frozenset({AttemptOutcome.TIMED_OUT, AttemptOutcome.LOST})
 
@@ -121,7 +123,7 @@ class ExecutorPool:
         facts: list[Fact] = []
         for fact in self._outbox.take():
             kind, job = fact
-            if kind is FactKind.STARTED:
+            if kind is _STARTED:
                 if job.result is not None:
                     # It has ended meanwhile, and its result says that it had started.
                     continue

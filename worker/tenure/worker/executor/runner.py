@@ -1,11 +1,17 @@
 """What the three executors have in common: how a job begins, ends, and frees its slot."""
 
+from typing import Final
+
 from tenure.client.job import Executor as Kind
 from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.port import FactKind
+
+#: Looked up once: an enum's member costs as much to look up as a fact to post.
+_STARTED: Final = FactKind.STARTED
+_ENDED: Final = FactKind.ENDED
 
 
 class Stage:
@@ -28,13 +34,13 @@ class Stage:
             job.started_ms = None
             self._outbox.post(FactKind.UNSTARTED, job)
             return False
-        self._outbox.post(FactKind.STARTED, job)
+        self._outbox.post(_STARTED, job)
         return True
 
     def settle(self, job: HeldJob, result: AttemptResult, now_ms: int) -> None:
         """The job's code has ended."""
         if job.finish(result, now_ms):
-            self._outbox.post(FactKind.ENDED, job)
+            self._outbox.post(_ENDED, job)
         else:
             self._outbox.post(FactKind.FREED, job)
 
