@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
 from tenure.cli import exits
-from tenure.cli.flags import TIMEOUT_S, Address, Output, Timeout
+from tenure.cli.command import Takes, command, group
+from tenure.cli.invocation import Invocation
 from tenure.cli.output import Format, View, message_data, print_json, print_json_line, print_table
-from tenure.cli.session import with_client
 
 if TYPE_CHECKING:
-    from tenure.client import AsyncClient
+    from tenure.client import AsyncClient, TenureError
     from tenure.v1 import cluster_pb2
 
-app = typer.Typer(
-    help="The cluster: masters, leaders, workers.", no_args_is_help=True, rich_markup_mode=None
+    Status = tuple[Sequence[cluster_pb2.GetStatusResponse], Mapping[str, TenureError]]
+
+app = group(
+    "The cluster: masters, leaders, workers.",
+    [("tenure cluster status", "who leads what, and which workers there are")],
 )
 
 
-@app.command()
-def status(
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
-) -> int:
+@command(
+    app,
+    takes=Takes.OUTPUT | Takes.WATCH,
+    examples=[
+        ("tenure cluster status", "partitions and workers of each master"),
+        ("tenure cluster status --watch", "the same, as it changes"),
+        ("tenure cluster status -o json", "the API's own answers"),
+    ],
+)
+def status(cli: Invocation) -> int:
     """Shows each master's partitions and workers. Exits 4 if a master does not answer."""
 
-    async def work(client: AsyncClient) -> int:
-        masters, failed = await client.cluster.status()
-        match output:
+    async def fetch(client: AsyncClient) -> Status:
+        return await client.cluster.status()
+
+    def show(found: Status) -> int:
+        masters, failed = found
+        match cli.form:
             case Format.TABLE:
-                _show_tables(masters)
+                _show_tables(masters, headers=cli.headers)
             case Format.JSON:
                 print_json([message_data(master) for master in masters])
             case Format.JSONL:
@@ -46,25 +54,24 @@ def status(
             exits.explain(error)
         return exits.UNAVAILABLE if failed else exits.OK
 
-    return with_client(address, timeout, work)
+    return cli.answer(fetch, show)
 
 
-@app.command()
-def members(
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
-) -> int:
+@command(
+    app,
+    takes=Takes.OUTPUT | Takes.WATCH,
+    examples=[("tenure cluster members -o name", "the masters' names alone")],
+)
+def members(cli: Invocation) -> int:
     """Lists the masters that live."""
 
-    async def work(client: AsyncClient) -> int:
-        _MEMBERS.show(await client.cluster.members(), output)
-        return exits.OK
+    async def fetch(client: AsyncClient) -> Sequence[cluster_pb2.Member]:
+        return await client.cluster.members()
 
-    return with_client(address, timeout, work)
+    return cli.answer(fetch, lambda found: cli.show(_MEMBERS, found))
 
 
-def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse]) -> None:
+def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse], *, headers: bool) -> None:
     from tenure.v1 import cluster_pb2
 
     rows: list[Sequence[object]] = []
@@ -93,6 +100,7 @@ def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse]) -> None:
     print_table(
         ("MASTER", "ADDRESS", "PARTITION", "ROLE", "TERM", "JOBS", "READY", "RUNNING", "DETAIL"),
         rows,
+        headers=headers,
     )
     print()
     print_table(
@@ -108,6 +116,7 @@ def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse]) -> None:
             )
             for worker in sorted(workers.values(), key=lambda each: each.name)
         ],
+        headers=headers,
     )
 
 

@@ -17,11 +17,14 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tenure.cli import exits
+from tenure.cli.configuration import CONFIG_VARIABLE
+from tenure.cli.settings import SETTINGS
 
 #: How long a child may take to end after TERM, a worker's drain included.
 STOP_TIMEOUT_S: Final = 35.0
@@ -41,6 +44,7 @@ class DevConfig:
         ephemeral: Use a temporary directory instead of ``data_dir``.
         insecure: Allow an address that is not loopback.
         verbose: Let the children log more.
+        quiet: Let the children log little.
     """
 
     app: str | None
@@ -51,6 +55,7 @@ class DevConfig:
     ephemeral: bool
     insecure: bool
     verbose: bool
+    quiet: bool = False
 
 
 def run(config: DevConfig) -> int:
@@ -116,13 +121,15 @@ class _Tree:
         return arguments
 
     async def _start(self, arguments: list[str]) -> Process:
-        verbose = ["--verbose"] if self._config.verbose else []
+        config = self._config
+        arguments = [*arguments, *(["--verbose"] if config.verbose else [])]
+        arguments += ["--quiet"] if config.quiet else []
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "tenure.cli",
             *arguments,
-            *verbose,
+            env=_children_environment(os.environ),
             stdout=PIPE,
             start_new_session=True,
             preexec_fn=_end_with_parent,
@@ -163,6 +170,8 @@ class _Tree:
         return self._serving.is_set() and not self._stopping.is_set()
 
     def _greet(self) -> None:
+        if self._config.quiet:
+            return
         app = self._config.app
         kept = "gone when this ends" if self._config.ephemeral else f"kept in {self._directory}"
         exits.say(f"serving on {self._address}; jobs are {kept}")
@@ -171,6 +180,16 @@ class _Tree:
         else:
             flag = "" if self._address == "127.0.0.1:7400" else f" --address {self._address}"
             exits.say(f"next: tenure submit {app}.JOB ARG --wait{flag}   (Ctrl-C stops all)")
+
+
+def _children_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Ours without settings: all of them come to the children as flags.
+
+    What is meant for a cluster elsewhere (addresses, certificates, a store) is not meant for this.
+    """
+    ours = {"TENURE_TOKEN", *(setting.variable for setting in SETTINGS)}
+    kept = {name: value for name, value in environ.items() if name not in ours}
+    return {**kept, CONFIG_VARIABLE: os.devnull}
 
 
 def _signal(child: Process, number: signal.Signals) -> None:

@@ -3,11 +3,14 @@
 The script comes with every installation, the packages it needs only with an extra.
 """
 
+import os
 import sys
 
 
 def main() -> None:
     """Runs the command line and exits; says which extra to install if it is missing."""
+    # Of each failed handshake gRPC would log lines of its own; what matters is in our errors.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from tenure.cli.main import main as run
     except ModuleNotFoundError as error:

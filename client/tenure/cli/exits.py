@@ -1,10 +1,16 @@
 """Exit codes, and errors as one readable line on stderr."""
 
-import sys
-from typing import Final
+from __future__ import annotations
 
-from tenure.protocol.errors import TenureError
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
 from tenure.protocol.refusal import Reason
+
+if TYPE_CHECKING:
+    from tenure.protocol.errors import TenureError
 
 OK: Final = 0
 JOB_FAILED: Final = 1
@@ -67,3 +73,25 @@ def explain(error: TenureError) -> None:
     """An error as one line."""
     line = " ".join(str(error).split())
     say(f"tenure: {line} [{error.reason}]")
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Says which extra to install when a node's package is missing.
+
+    Raises:
+        Rejected: It is missing.
+    """
+    from tenure.protocol.errors import Rejected
+    from tenure.protocol.refusal import Reason
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("tenure."):
+            raise
+        raise Rejected(
+            f"expected the packages that a {name} needs, but {error.name} is not installed; "
+            f"run: pip install 'tenure[{name}]'",
+            reason=Reason.INVALID_ARGUMENT,
+        ) from None

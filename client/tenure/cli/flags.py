@@ -1,63 +1,47 @@
-"""Options that many commands share, and the texts they are given as."""
+"""Options and arguments that several commands have of their own."""
 
-import re
+import sys
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from tenure.cli.output import Format
+from tenure.cli import texts
 
-#: Seconds that one operation may take, failovers included.
-TIMEOUT_S: Final = 10.0
-
-Output = Annotated[
-    Format, typer.Option("--output", "-o", help="table, json, jsonl, or name (ids only).")
+JobIds = Annotated[
+    list[str],
+    typer.Argument(metavar="ID…", help="Jobs' ids; - reads them from stdin.", show_default=False),
 ]
-Address = Annotated[
-    str | None,
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id.", show_default=False)]
+WaitTimeout = Annotated[
+    float | None,
     typer.Option(
-        "--address",
-        envvar="TENURE_ADDRESS",
-        metavar="HOST:PORT[,…]",
-        help="Any masters of the cluster.  [default: 127.0.0.1:7400]",
-        show_default=False,
+        "--wait-timeout", min=0, metavar="SECONDS", help="Exit 124 after this.  [default: none]"
     ),
 ]
-Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", help="Limit of one operation.")
-]
-
-_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
-def parse_duration(text: str) -> timedelta:
+def duration(text: str) -> timedelta:
     """``90s``, ``5m``, ``1h30m``, ``2d``, ``250ms``.
 
     Raises:
         BadParameter: It is none of these.
     """
-    if _DURATION.fullmatch(text) is None:
-        raise typer.BadParameter(f"expected a duration such as 90s, 5m, 1h30m or 2d, got {text!r}")
-    return timedelta(
-        seconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-    )
+    try:
+        return timedelta(seconds=texts.parse_duration(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"expected {error}, got {text!r}") from None
 
 
-def parse_label(text: str) -> tuple[str, str]:
-    """``name=value``.
+def ids(given: list[str]) -> list[str]:
+    """The ids that were given; for ``-`` those on stdin, between blanks, in its place.
 
     Raises:
-        BadParameter: It is something else.
+        BadParameter: There are none.
     """
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise typer.BadParameter(f"expected a label such as zone=eu, got {text!r}")
-    return name, value
-
-
-def comma_separated(text: str) -> list[str]:
-    """The parts of a list given as one word."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    found = [
+        part for text in given for part in (sys.stdin.read().split() if text == "-" else [text])
+    ]
+    if not found:
+        raise typer.BadParameter("expected ids of jobs on stdin, got none")
+    return found

@@ -2,208 +2,238 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tenure.cli import exits
-from tenure.cli.flags import TIMEOUT_S, Address, Output, Timeout
-from tenure.cli.output import (
-    Format,
-    View,
-    message_data,
-    print_fields,
-    print_json,
-    print_json_line,
-)
-from tenure.cli.session import with_client
-from tenure.cli.submit import plain_value, show_value
-from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
+from tenure.cli import exits, progress
+from tenure.cli.command import Takes, command, group
+from tenure.cli.flags import JobId, JobIds, WaitTimeout, ids
+from tenure.cli.invocation import Invocation
+from tenure.cli.job_view import COUNTS, JOBS, RESULTS, VERDICTS, show_event, show_job
+from tenure.cli.waiting import result_of, wait_for_all
+from tenure.protocol.vocabulary import JobState
 
 if TYPE_CHECKING:
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    from tenure.client import AsyncClient, JobEvent, JobVerdict
+    from tenure.client import AsyncClient, JobVerdict
     from tenure.v1 import jobs_pb2
 
-app = typer.Typer(
-    help="Look at jobs, wait for them, stop them, run them again.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+app = group(
+    "Look at jobs, wait for them, stop them, run them again.",
+    [
+        ("tenure jobs list --state failed", "the newest failures"),
+        ("tenure jobs get ID", "everything about one job, with its attempts"),
+        ("tenure jobs list --state failed -o name | tenure jobs requeue -", "run them all again"),
+    ],
 )
 
-JobIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Jobs' ids.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id.")]
+#: Ids that go into one call, so that a bar moves.
+BATCH: Final = 500
+
+
+def _state_names(incomplete: str) -> list[str]:
+    return [name.lower() for name in JobState.__members__ if name.lower().startswith(incomplete)]
+
+
 States = Annotated[
     list[str] | None,
-    typer.Option("--state", help="Only jobs in this state; may be given several times."),
+    typer.Option(
+        "--state",
+        metavar="STATE",
+        help="Only jobs in this state; may be given several times.",
+        autocompletion=_state_names,
+    ),
 ]
-Queue = Annotated[str, typer.Option(help="Only jobs of this queue.")]
-Name = Annotated[str, typer.Option(help="Only jobs of this name.")]
-Tenant = Annotated[str, typer.Option(help="Only this tenant's jobs.")]
+Queue = Annotated[str, typer.Option(metavar="QUEUE", help="Only jobs of this queue.")]
+Name = Annotated[str, typer.Option(metavar="NAME", help="Only jobs of this name.")]
+Tenant = Annotated[str, typer.Option(metavar="TENANT", help="Only this tenant's jobs.")]
 Filter = Annotated[
     str,
     typer.Option(
-        metavar="TEXT", help="Only jobs that match, as in 'attempts > 1 AND labels.region = eu'."
+        "--filter",
+        metavar="EXPR",
+        help="Only jobs that match, such as 'attempts > 1 AND labels.region = eu'.",
     ),
 ]
 
 
-@app.command("list")
+@command(
+    app,
+    "list",
+    takes=Takes.OUTPUT | Takes.LIMIT | Takes.WATCH,
+    examples=[
+        ("tenure jobs list --state failed --queue mail", "failed jobs of a queue"),
+        ("tenure jobs list --filter 'attempts > 1' --watch", "jobs in trouble, as it changes"),
+        ("tenure jobs list -o jsonl --limit 1000 | jq .jobId", "for programs"),
+    ],
+)
 def list_jobs(
+    cli: Invocation,
     state: States = None,
     queue: Queue = "",
     name: Name = "",
     tenant: Tenant = "",
-    filter: Filter = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
+    filter_text: Filter = "",
 ) -> int:
     """Lists jobs, newest first."""
     states = _states(state)
 
-    async def work(client: AsyncClient) -> int:
+    async def fetch(client: AsyncClient) -> list[jobs_pb2.Job]:
         found: list[jobs_pb2.Job] = []
         async for job in client.list(
-            filter=filter, states=states, queue=queue, name=name, tenant=tenant
+            filter=filter_text, states=states, queue=queue, name=name, tenant=tenant
         ):
-            if len(found) == limit:
-                exits.say(f"showing the newest {limit}; there are more: --limit")
+            if len(found) == cli.limit:
+                cli.say(f"showing the newest {cli.limit}; there are more: --limit")
                 break
             found.append(job)
-        _JOBS.show(found, output)
-        return exits.OK
+        return found
 
-    return with_client(address, timeout, work)
+    return cli.answer(fetch, lambda found: cli.show(JOBS, found))
 
 
-@app.command()
-def get(
-    job_id: JobId,
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
-) -> int:
+@command(
+    app,
+    takes=Takes.OUTPUT | Takes.WATCH,
+    examples=[
+        ("tenure jobs get ID", "state, times, arguments, attempts, error"),
+        ("tenure jobs get ID -o json", "the API's own answer"),
+    ],
+)
+def get(cli: Invocation, job_id: JobId) -> int:
     """Shows everything about one job."""
 
-    async def work(client: AsyncClient) -> int:
-        job = await client.describe(job_id, with_payload=True)
-        match output:
-            case Format.JSON:
-                print_json(message_data(job))
-            case Format.JSONL:
-                print_json_line(message_data(job))
-            case Format.NAME:
-                print(job.job_id)
-            case Format.TABLE:
-                print_fields(_details(job))
-        return exits.OK
+    async def fetch(client: AsyncClient) -> jobs_pb2.Job:
+        return await client.describe(job_id, with_payload=True)
 
-    return with_client(address, timeout, work)
+    return cli.answer(fetch, lambda job: show_job(job, cli.form))
 
 
-@app.command()
-def wait(
-    job_id: JobId,
-    wait_timeout: Annotated[
-        float | None,
-        typer.Option("--wait-timeout", metavar="SECONDS", help="Exit 124 after this."),
-    ] = None,
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
-) -> int:
-    """Waits until a job has ended and prints its result; exits 1 if it failed."""
+@command(
+    app,
+    takes=Takes.OUTPUT,
+    examples=[
+        ("tenure jobs wait ID", "print its result when it has ended"),
+        ("tenure jobs wait ID --wait-timeout 60", "exit with 124 after a minute"),
+        ("tenure jobs list --queue media -o name | tenure jobs wait -", "wait for many"),
+    ],
+)
+def wait(cli: Invocation, job_ids: JobIds, wait_timeout: WaitTimeout = None) -> int:
+    """Waits until jobs have ended. Prints the result of one job, or a row for each of several.
+
+    Exits 1 if one has failed or was cancelled.
+    """
+    wanted = ids(job_ids)
 
     async def work(client: AsyncClient) -> int:
-        handle = await client.get(job_id)
-        show_value(await handle.result(wait_timeout), output)
-        return exits.OK
+        if len(wanted) == 1:
+            handle = await client.get(wanted[0])
+            return await result_of(cli, client, handle, wait_timeout)
+        ended = await wait_for_all(cli, client, wanted, wait_timeout)
+        cli.show(RESULTS, ended)
+        bad = any(int(result.state) != JobState.COMPLETED for result in ended)
+        return exits.JOB_FAILED if bad else exits.OK
 
-    return with_client(address, timeout, work)
+    return cli.with_client(work)
 
 
-@app.command()
+@command(
+    app,
+    takes=Takes.OUTPUT | Takes.DRY_RUN,
+    examples=[
+        ("tenure jobs cancel ID --reason 'wrong file'", "stop one job"),
+        ("tenure jobs list --queue media -o name | tenure jobs cancel -", "stop many"),
+    ],
+)
 def cancel(
+    cli: Invocation,
     job_ids: JobIds,
-    reason: Annotated[str, typer.Option(help="For the record.")] = "",
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="For the record.")] = "",
 ) -> int:
     """Asks jobs to stop. Waiting ones are cancelled at once, running ones at a checkpoint."""
-    return _change(output, address, timeout, lambda c: c.cancel(job_ids, reason=reason))
+    return _change(cli, ids(job_ids), lambda client, some: client.cancel(some, reason=reason))
 
 
-@app.command()
-def requeue(
-    job_ids: JobIds,
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
-) -> int:
+@command(
+    app,
+    takes=Takes.OUTPUT | Takes.DRY_RUN,
+    examples=[
+        ("tenure jobs requeue ID", "run one job again"),
+        ("tenure jobs list --state failed -o name | tenure jobs requeue -", "and many"),
+    ],
+)
+def requeue(cli: Invocation, job_ids: JobIds) -> int:
     """Runs failed or cancelled jobs again, with a fresh budget."""
-    return _change(output, address, timeout, lambda c: c.requeue(job_ids))
+    return _change(cli, ids(job_ids), lambda client, some: client.requeue(some))
 
 
-@app.command()
-def purge(
-    job_ids: JobIds,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
-) -> int:
+@command(
+    app,
+    takes=Takes.OUTPUT | Takes.DRY_RUN | Takes.CONFIRM,
+    examples=[
+        ("tenure jobs purge ID", "asks first"),
+        ("tenure jobs list --state cancelled -o name | tenure jobs purge - --yes", "many"),
+    ],
+)
+def purge(cli: Invocation, job_ids: JobIds) -> int:
     """Forgets jobs that have ended, with their results."""
-    if not yes:
-        if not sys.stdin.isatty():
-            raise typer.BadParameter("expected --yes: what is purged cannot be brought back")
-        typer.confirm(f"Forget {len(job_ids)} jobs for ever?", abort=True, err=True)
-    return _change(output, address, timeout, lambda c: c.purge(job_ids))
+    wanted = ids(job_ids)
+    if not cli.dry_run:
+        count = "1 job" if len(wanted) == 1 else f"{len(wanted)} jobs"
+        cli.confirm(f"Forget {count} for ever?", "what is purged cannot be brought back")
+    return _change(cli, wanted, lambda client, some: client.purge(some))
 
 
-@app.command()
+@command(
+    app,
+    takes=Takes.OUTPUT | Takes.WATCH,
+    examples=[
+        ("tenure jobs count", "how many jobs there are in each state"),
+        ("tenure jobs count --queue mail --watch", "of one queue, as it changes"),
+    ],
+)
 def count(
+    cli: Invocation,
     state: States = None,
     queue: Queue = "",
     name: Name = "",
     tenant: Tenant = "",
-    filter: Filter = "",
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
+    filter_text: Filter = "",
 ) -> int:
     """Counts jobs by state."""
     states = _states(state)
 
-    async def work(client: AsyncClient) -> int:
-        counts = await client.count(
-            filter=filter, states=states, queue=queue, name=name, tenant=tenant
+    async def fetch(client: AsyncClient) -> dict[JobState, int]:
+        return await client.count(
+            filter=filter_text, states=states, queue=queue, name=name, tenant=tenant
         )
-        _COUNTS.show([(s, counts.get(s, 0)) for s in JobState if s in counts], output)
-        return exits.OK
 
-    return with_client(address, timeout, work)
+    return cli.answer(
+        fetch,
+        lambda counts: cli.show(COUNTS, [(s, counts[s]) for s in JobState if s in counts]),
+    )
 
 
-@app.command()
+@command(
+    app,
+    takes=Takes.OUTPUT,
+    examples=[
+        ("tenure jobs watch --state failed", "each failure as it happens"),
+        ("tenure jobs watch -o jsonl --cursor 0:1234", "go on where another watch ended"),
+    ],
+)
 def watch(
+    cli: Invocation,
     state: States = None,
     queue: Queue = "",
     name: Name = "",
     tenant: Tenant = "",
-    filter: Filter = "",
+    filter_text: Filter = "",
     cursor: Annotated[
-        str | None, typer.Option(help="Go on after the event that carried it.")
+        str | None,
+        typer.Option(metavar="CURSOR", help="Go on after the event that carried it."),
     ] = None,
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
 ) -> int:
     """Follows changes of jobs until interrupted."""
     states = _states(state)
@@ -211,35 +241,43 @@ def watch(
     async def work(client: AsyncClient) -> int:
         async for event in client.watch(
             cursor=cursor,
-            filter=filter,
+            filter=filter_text,
             states=states,
             queue=queue,
             name=name,
             tenant=tenant,
         ):
-            _show_event(event, output)
+            show_event(event, cli.form)
         return exits.OK
 
-    return with_client(address, timeout, work)
+    return cli.with_client(work)
 
 
 def _change(
-    form: Format,
-    address: str | None,
-    timeout_s: float,
-    call: Callable[[AsyncClient], Awaitable[Sequence[JobVerdict]]],
+    cli: Invocation,
+    job_ids: list[str],
+    call: Callable[[AsyncClient, Sequence[str]], Awaitable[Sequence[JobVerdict]]],
 ) -> int:
-    """Shows the verdicts; the exit code is the first refusal's."""
+    """Changes jobs in batches and shows the verdicts; the exit code is the first refusal's."""
 
     async def work(client: AsyncClient) -> int:
-        verdicts = await call(client)
+        if cli.dry_run:
+            cli.show(JOBS, [await client.describe(job_id) for job_id in job_ids])
+            cli.say("dry run: nothing was changed")
+            return exits.OK
+        verdicts: list[JobVerdict] = []
+        shown = cli.shows_progress and len(job_ids) > BATCH
+        with progress.bar("jobs", len(job_ids), shown=shown) as bar:
+            for start in range(0, len(job_ids), BATCH):
+                verdicts += await call(client, job_ids[start : start + BATCH])
+                bar.set(len(verdicts))
         refused = [verdict.error for verdict in verdicts if verdict.error is not None]
-        _VERDICTS.show([verdict for verdict in verdicts if verdict.error is None], form)
+        cli.show(VERDICTS, [verdict for verdict in verdicts if verdict.error is None])
         for error in refused:
             exits.explain(error)
         return exits.code_of(refused[0]) if refused else exits.OK
 
-    return with_client(address, timeout_s, work)
+    return cli.with_client(work)
 
 
 def _states(names: list[str] | None) -> list[JobState]:
@@ -251,112 +289,3 @@ def _states(names: list[str] | None) -> list[JobState]:
             raise typer.BadParameter(f"expected a state ({known}), got {name!r}")
         states.append(state)
     return states
-
-
-def _state(job: jobs_pb2.Job) -> str:
-    return JobState(job.state).name if job.state else "UNKNOWN"
-
-
-def _when(moment: Timestamp) -> str:
-    if not moment.ByteSize():
-        return ""
-    return moment.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
-
-
-def _details(job: jobs_pb2.Job) -> list[tuple[str, object]]:
-    options = job.options
-    return [
-        ("id", job.job_id),
-        ("state", _state(job)),
-        ("name", options.name),
-        ("queue", options.queue),
-        ("tenant", options.tenant),
-        ("priority", options.priority if options.HasField("priority") else None),
-        ("key", job.key),
-        ("labels", ", ".join(f"{name}={value}" for name, value in options.labels.items())),
-        ("submitted", _when(job.submitted_at)),
-        ("ready", _when(job.ready_at)),
-        ("finished", _when(job.finished_at)),
-        ("run", job.run or None),
-        ("progress", f"{job.progress:g} %" if job.progress else None),
-        ("arguments", _decoded(job.payload, options.content_type)),
-        ("result", _decoded(job.result, job.result_content_type)),
-        ("failure", FailureReason(job.failure_reason).name if job.failure_reason else None),
-        ("error", f"{job.error.type}: {job.error.message}" if job.error.type else None),
-        ("cancel reason", job.cancel_reason),
-        ("attempts", "\n".join(map(_attempt, job.attempts))),
-        ("traceback", job.error.traceback.rstrip()),
-    ]
-
-
-def _attempt(attempt: jobs_pb2.Attempt) -> str:
-    outcome = AttemptOutcome(attempt.outcome).name if attempt.outcome else "RUNNING"
-    parts = [f"{attempt.number}", outcome, attempt.worker, _when(attempt.granted_at)]
-    if attempt.error.type:
-        parts.append(f"{attempt.error.type}: {attempt.error.message}")
-    return "  ".join(part for part in parts if part)
-
-
-def _decoded(data: bytes, content_type: str) -> str:
-    import json
-
-    from tenure.client.codec import decode_result
-    from tenure.protocol.errors import Rejected
-
-    if not data:
-        return ""
-    try:
-        return json.dumps(plain_value(decode_result(data, content_type, None)), ensure_ascii=False)
-    except Rejected:
-        return f"{len(data)} bytes of {content_type}"
-
-
-def _show_event(event: JobEvent, form: Format) -> None:
-    when = event.at.strftime("%H:%M:%S.%f")[:-3]
-    match form:
-        case Format.TABLE:
-            print(f"{when}  {event.job_id}  {event.state.name:<9}  {event.name}", flush=True)
-        case Format.NAME:
-            print(event.job_id, flush=True)
-        case Format.JSON | Format.JSONL:
-            print_json_line(
-                {
-                    "jobId": event.job_id,
-                    "state": f"JOB_STATE_{event.state.name}",
-                    "name": event.name,
-                    "queue": event.queue,
-                    "changedAt": event.at.isoformat().replace("+00:00", "Z"),
-                    "cursor": event.cursor,
-                }
-            )
-
-
-def _job_row(job: jobs_pb2.Job) -> Sequence[object]:
-    options = job.options
-    attempts = job.attempts_charged
-    return (job.job_id, _state(job), options.name, options.queue, attempts, _when(job.submitted_at))
-
-
-def _verdict_data(verdict: JobVerdict) -> dict[str, Any]:
-    state = {} if verdict.state is None else {"state": f"JOB_STATE_{verdict.state.name}"}
-    return {"jobId": verdict.job_id, **state}
-
-
-_JOBS: View[jobs_pb2.Job] = View(
-    ("ID", "STATE", "NAME", "QUEUE", "FAILURES", "SUBMITTED"),
-    row=_job_row,
-    data=message_data,
-    name=lambda job: job.job_id,
-)
-_COUNTS: View[tuple[JobState, int]] = View(
-    ("STATE", "COUNT"),
-    row=lambda pair: (pair[0].name, pair[1]),
-    data=lambda pair: {"state": f"JOB_STATE_{pair[0].name}", "count": str(pair[1])},
-    name=lambda pair: pair[0].name,
-)
-_VERDICTS: View[JobVerdict] = View(
-    ("ID", "STATE"),
-    row=lambda verdict: (verdict.job_id, verdict.state.name if verdict.state else "PURGED"),
-    data=_verdict_data,
-    name=lambda verdict: verdict.job_id,
-)

@@ -1,68 +1,86 @@
 """The tree of commands, and what becomes of an error that a command lets pass.
 
-What a command needs is imported inside it, so that ``--help`` is quick and a worker loads nothing
-of the command line's.
+A command's module is imported when the command is run, and what it needs is imported inside it:
+``--help`` is quick, and nobody pays for what another command needs.
 """
 
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
 import sys
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 import typer
 
-from tenure.cli import cluster, exits, jobs, nodes, submit
-from tenure.cli.flags import Output
-from tenure.cli.output import Format, print_json, print_json_line
-from tenure.cli.version import installed
-
-_EPILOG: Final = """Examples:
-
-  tenure dev app.jobs                     one master and one worker on this machine
-
-  tenure submit app.jobs.resize s3://a.png --wait
-
-  tenure jobs list --state failed -o json
-
-Exit codes: 0 ok, 1 the job failed, 2 usage, 3 not found, 4 unavailable, 5 permission, 6 conflict,
-124 timed out, 130 interrupted."""
+from tenure.cli import exits
+from tenure.cli.command import STYLE, LazyGroup
+from tenure.cli.configuration import BadSetting
 
 #: Typer uses the package click or, in later releases, a copy of its own: this is either one's
 #: ClickException.
 _CLICK_ERROR: Final[Any] = typer.BadParameter.__mro__[2]
 
+
+class Tree(LazyGroup):
+    """The first level of the tree."""
+
+    examples = (
+        ("tenure dev app.jobs", "one master and one worker on this machine"),
+        ("tenure submit app.jobs.resize s3://a.png --wait", "run a job, print its result"),
+        ("tenure jobs list --state failed -o json", "look at jobs"),
+    )
+    notes = (
+        "Exit codes: 0 ok, 1 the job failed, 2 usage, 3 not found, 4 unavailable, 5 permission, "
+        "6 conflict, 124 timed out, 130 interrupted."
+    )
+    lazy: ClassVar[Mapping[str, tuple[str, str, str]]] = {
+        "dev": (
+            "tenure.cli.nodes",
+            "dev_app",
+            "Runs a whole cluster here: a master on an embedded store, and a worker for APP.",
+        ),
+        "master": ("tenure.cli.nodes", "master_app", "Runs a master."),
+        "worker": (
+            "tenure.cli.nodes",
+            "worker_app",
+            "Runs a worker that serves the @job functions of an importable module.",
+        ),
+        "submit": ("tenure.cli.submit", "app", "Submits one job."),
+        "jobs": (
+            "tenure.cli.jobs",
+            "app",
+            "Look at jobs, wait for them, stop them, run them again.",
+        ),
+        "cluster": ("tenure.cli.cluster", "app", "The cluster: masters, leaders, workers."),
+        "config": ("tenure.cli.config", "app", "What is set, and by whom."),
+        "completion": (
+            "tenure.cli.completion",
+            "app",
+            "Prints a script that completes commands and options.",
+        ),
+        "version": (
+            "tenure.cli.version",
+            "app",
+            "Prints the versions of Tenure and of what it runs on.",
+        ),
+    }
+
+
 app = typer.Typer(
     name="tenure",
+    cls=Tree,
     help="Runs background jobs on a cluster: fenced leases, exact order, no lost job.",
-    epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **STYLE,
 )
-app.command("dev")(nodes.dev)
-app.command("master")(nodes.master)
-app.command("worker")(nodes.worker)
-app.command("submit", context_settings={"ignore_unknown_options": True})(submit.submit)
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(cluster.app, name="cluster")
 
 
-@app.command()
-def version(output: Output = Format.TABLE) -> None:
-    """Prints the versions of Tenure and of what it runs on."""
-    versions = installed()
-    match output:
-        case Format.JSON:
-            print_json(versions)
-        case Format.JSONL:
-            print_json_line(versions)
-        case Format.NAME:
-            print(versions["version"])
-        case Format.TABLE:
-            print(
-                f"tenure {versions['version']} (Python {versions['python']}, "
-                f"gRPC {versions['grpc']}, protobuf {versions['protobuf']})"
-            )
+@app.callback()
+def _tree() -> None:
+    """Typer makes a group only of what has a callback or commands."""
 
 
 def main() -> None:
@@ -72,23 +90,45 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs one command; returns its exit code. Errors become one line on stderr."""
-    from tenure.protocol.errors import TenureError
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain when it flushes stdout at its exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.OK
+    return code
 
+
+def _run(arguments: list[str]) -> int:
+    if "_TENURE_COMPLETE" in os.environ:
+        from tenure.cli import completion
+
+        completion.prepare()
     try:
         code = app(arguments, prog_name="tenure", standalone_mode=False)
     except _CLICK_ERROR as error:
         exits.say(_usage_line(error))
         return exits.USAGE
+    except BadSetting as error:
+        exits.say(f"tenure: {error}")
+        return exits.USAGE
     except (typer.Abort, KeyboardInterrupt):
         return exits.INTERRUPTED
-    except TenureError as error:
-        exits.explain(error)
-        return exits.code_of(error)
-    except BrokenPipeError:
-        # The reader has seen enough. Python would complain at exit when it flushes stdout.
-        sys.stderr.close()
-        return exits.OK
+    except Exception as error:
+        known = _tenure_error(error)
+        if known is None:
+            raise
+        exits.explain(known)
+        return exits.code_of(known)
     return code if isinstance(code, int) else exits.OK
+
+
+def _tenure_error(error: Exception) -> Any:
+    """The error, if it is one of ours. Its class is there only if a command has imported it."""
+    module = sys.modules.get("tenure.protocol.errors")
+    return error if module is not None and isinstance(error, module.TenureError) else None
 
 
 def _usage_line(error: Any) -> str:
@@ -97,5 +137,10 @@ def _usage_line(error: Any) -> str:
         return message  # A group without a command shows its help.
     context = getattr(error, "ctx", None)
     hint = f"; see `{context.command_path} --help`" if context else ""
+    wrong: str | None = getattr(error, "option_name", None)
+    if context and wrong and message.startswith("No such option"):
+        known = [name for option in context.command.params for name in option.opts]
+        near = difflib.get_close_matches(wrong, known, n=1)
+        message = f"No such option {wrong}." + (f" Did you mean {near[0]}?" if near else "")
     line = " ".join(message.split()).removeprefix("Invalid value: ").rstrip(".")
     return f"tenure: {line}{hint}"

@@ -1,27 +1,23 @@
 """What goes to stdout: a table for people, JSON for machines, names for scripts."""
 
+from __future__ import annotations
+
 import json
-import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
+from tenure.cli import terminal
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 T = TypeVar("T")
 
-_COLOURS: Final = {
-    "COMPLETED": "32",
-    "SERVING": "32",
-    "RUNNING": "36",
-    "FAILED": "31",
-    "HALTED": "31",
-    "CANCELLED": "33",
-    "RETRYING": "33",
-    "FROZEN": "33",
-}
+#: Between columns.
+_GAP: Final = "  "
+#: A column of a table that is too wide for its terminal keeps this many characters.
+_CUT_MIN: Final = 6
 
 
 class Format(StrEnum):
@@ -54,11 +50,11 @@ class View(Generic[T]):
         self.data = data
         self.name = name
 
-    def show(self, things: Iterable[T], form: Format) -> None:
+    def show(self, things: Iterable[T], form: Format, *, headers: bool = True) -> None:
         """Prints all of them."""
         match form:
             case Format.TABLE:
-                print_table(self.columns, [self.row(thing) for thing in things])
+                print_table(self.columns, [self.row(thing) for thing in things], headers=headers)
             case Format.JSON:
                 print_json([self.data(thing) for thing in things])
             case Format.JSONL:
@@ -71,6 +67,8 @@ class View(Generic[T]):
 
 def message_data(message: Message) -> dict[str, Any]:
     """The proto3 JSON of an API message, as values."""
+    from google.protobuf.json_format import MessageToDict
+
     data: dict[str, Any] = MessageToDict(message)
     return data
 
@@ -85,20 +83,47 @@ def print_json_line(data: object) -> None:
     print(json.dumps(data, ensure_ascii=False, separators=(",", ":")), flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as they need to be; nothing is cut."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [
-        max(len(heading), *(len(row[index]) for row in cells)) if cells else len(heading)
-        for index, heading in enumerate(columns)
-    ]
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, headers: bool = True
+) -> None:
+    """Columns as wide as they need to be. On a terminal that is too narrow, cells are cut.
+
+    What names a thing, the first column, is never cut; nothing is where stdout is no terminal.
+    """
+    cells = [[_one_line(cell) for cell in row] for row in rows]
+    lines = [list(columns), *cells] if headers else cells
+    widths = [max((len(line[index]) for line in lines), default=0) for index in range(len(columns))]
+    widths = fitted(widths, terminal.width())
     last = len(columns) - 1
-    for row in [list(columns), *cells]:
+    for line in lines:
         padded = [
-            paint(cell) + " " * (widths[index] - len(cell) if index < last else 0)
-            for index, cell in enumerate(row)
+            terminal.paint(cut) + " " * (widths[index] - len(cut) if index < last else 0)
+            for index, cut in enumerate(map(_cut, line, widths))
         ]
-        print("  ".join(padded).rstrip())
+        print(_GAP.join(padded).rstrip())
+
+
+def fitted(widths: Sequence[int], limit: int | None) -> list[int]:
+    """Widths of columns that fit into a line, the widest cut first, the first column never."""
+    fitting = list(widths)
+    if limit is None or len(fitting) < 2:
+        return fitting
+    excess = sum(fitting) + len(_GAP) * (len(fitting) - 1) - limit
+    while excess > 0:
+        widest = max(range(1, len(fitting)), key=fitting.__getitem__)
+        if fitting[widest] <= _CUT_MIN:
+            break
+        fitting[widest] -= 1
+        excess -= 1
+    return fitting
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - 1] + "…"
+
+
+def _one_line(cell: object) -> str:
+    return " ".join(str(cell).split("\n"))
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
@@ -107,15 +132,6 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     width = max((len(name) for name, _ in shown), default=0) + 1
     for name, value in shown:
         first, *more = value.splitlines() or [""]
-        print(f"{name + ':':<{width}} {paint(first)}")
+        print(f"{name + ':':<{width}} {terminal.paint(first)}")
         for line in more:
             print(" " * (width + 1) + line)
-
-
-def paint(text: str) -> str:
-    """Colours a state's name on a terminal that wants colours."""
-    code = _COLOURS.get(text)
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    if code is None or plain or not sys.stdout.isatty():
-        return text
-    return f"\x1b[{code}m{text}\x1b[0m"

@@ -10,19 +10,41 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tenure.cli import exits
-from tenure.cli.flags import TIMEOUT_S, Address, Output, Timeout, parse_duration
-from tenure.cli.output import Format, print_json, print_json_line
-from tenure.cli.session import with_client
+from tenure.cli.command import Takes, command, single
+from tenure.cli.flags import WaitTimeout, duration
+from tenure.cli.invocation import Invocation
+from tenure.cli.output import Format, message_data, print_json, print_json_line
+from tenure.cli.waiting import result_of
 
 if TYPE_CHECKING:
     from tenure.client import AsyncClient, AsyncJobHandle, Job
 
+app = single()
 
+
+@command(
+    app,
+    takes=Takes.OUTPUT | Takes.DRY_RUN,
+    examples=[
+        ("tenure submit app.jobs.resize s3://a.png 320 --wait", "run it, print its result"),
+        ("tenure submit app.jobs.notify 42 hi --delay 1h --key welcome-42", "later, and once"),
+        ("tenure submit app.jobs.report --json report.json", "arguments from a file"),
+    ],
+    ignore_unknown_options=True,
+)
 def submit(
-    job: Annotated[str, typer.Argument(help="The job's name, for example app.jobs.resize.")],
+    cli: Invocation,
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB",
+            help="The job's name, for example app.jobs.resize.",
+            show_default=False,
+        ),
+    ],
     args: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARG]…", help="Arguments: JSON where it is JSON, else text."),
+        typer.Argument(metavar="[ARG…]", help="Arguments: JSON where it is JSON, else text."),
     ] = None,
     json_file: Annotated[
         str | None,
@@ -32,28 +54,24 @@ def submit(
             help="More arguments: a JSON array by position, or a JSON object by name.",
         ),
     ] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue to wait in.")] = None,
+    queue: Annotated[
+        str | None, typer.Option(metavar="QUEUE", help="The queue to wait in.")
+    ] = None,
     priority: Annotated[
-        int | None, typer.Option(help="0 (critical) to 10 (low).  [default: 5]")
+        int | None,
+        typer.Option(metavar="N", help="0 (critical) to 10 (low).  [default: 5]"),
     ] = None,
     delay: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Wait first: 90s, 5m, 1h30m, 2d.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="Idempotency key: the same key is the same job.")
+        str | None,
+        typer.Option(metavar="KEY", help="Idempotency key: the same key is the same job."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait, and print the result.")] = False,
-    wait_timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="With --wait: exit 124 after this.")
-    ] = None,
-    output: Output = Format.TABLE,
-    address: Address = None,
-    timeout: Timeout = TIMEOUT_S,
+    wait_timeout: WaitTimeout = None,
 ) -> int:
-    """Submits one job; prints its id, or with --wait its result.
-
-    Example: tenure submit app.jobs.resize s3://a.png 320 --queue media --wait
-    """
+    """Submits one job. Prints its id, or with --wait its result."""
     from tenure.client import named
 
     settings: dict[str, Any] = {}
@@ -62,31 +80,45 @@ def submit(
     if priority is not None:
         settings["priority"] = priority
     if delay is not None:
-        settings["delay"] = parse_duration(delay)
+        settings["delay"] = duration(delay)
     if key is not None:
         settings["key"] = key
     definition = named(job, **settings)
     positional, by_name = _arguments(args or [], json_file)
+    if cli.dry_run:
+        return _show_request(cli, definition, positional, by_name)
 
     async def work(client: AsyncClient) -> int:
-        handle = await _submit(client, definition, positional, by_name)
+        handle: AsyncJobHandle[Any] = await client.submit(definition, *positional, **by_name)
         if not wait:
-            _show_id(handle.id, output)
-            if sys.stderr.isatty():
-                exits.say(f"next: tenure jobs wait {handle.id}")
+            _show_id(handle.id, cli.form)
+            cli.hint(f"next: tenure jobs wait {handle.id}")
             return exits.OK
-        exits.say(f"waiting for {handle.id}")
-        value = await handle.result(wait_timeout)
-        show_value(value, output)
-        return exits.OK
+        cli.say(f"waiting for {handle.id}")
+        return await result_of(cli, client, handle, wait_timeout)
 
-    return with_client(address, timeout, work)
+    return cli.with_client(work)
 
 
-async def _submit(
-    client: AsyncClient, job: Job[..., Any], args: list[Any], kwargs: dict[str, Any]
-) -> AsyncJobHandle[Any]:
-    return await client.submit(job, *args, **kwargs)
+def _show_request(
+    cli: Invocation, job: Job[..., Any], args: list[Any], kwargs: dict[str, Any]
+) -> int:
+    """What would be sent, once the arguments and options have been found good."""
+    from tenure.client.codec import encode_args
+    from tenure.v1 import jobs_pb2
+
+    request = jobs_pb2.SubmitJobsRequest(
+        options=[job.wire],
+        jobs=[
+            jobs_pb2.JobSpec(payload=encode_args(job, tuple(args), kwargs), key=job.settings.key)
+        ],
+    )
+    if cli.form is Format.JSONL:
+        print_json_line(message_data(request))
+    else:
+        print_json(message_data(request))
+    cli.say("dry run: nothing was submitted")
+    return exits.OK
 
 
 def _show_id(job_id: str, form: Format) -> None:
@@ -96,24 +128,6 @@ def _show_id(job_id: str, form: Format) -> None:
         print_json_line({"jobId": job_id})
     else:
         print(job_id)
-
-
-def show_value(value: object, form: Format) -> None:
-    """A job's result: as JSON; in a table plain text goes without quotes."""
-    plain = plain_value(value)
-    if form is Format.TABLE and isinstance(plain, str):
-        print(plain)
-    elif form is Format.JSONL:
-        print_json_line(plain)
-    else:
-        print_json(plain)
-
-
-def plain_value(value: object) -> Any:
-    """A decoded value as JSON values: bytes in base64, times in ISO form."""
-    import msgspec
-
-    return msgspec.to_builtins(value, str_keys=True)
 
 
 def _arguments(texts: list[str], json_file: str | None) -> tuple[list[Any], dict[str, Any]]:

@@ -3,8 +3,11 @@
 import asyncio
 import io
 import json
+import os
 import random
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -33,13 +36,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     row = fake.jobs[DEAD].attempts.add(number=1, worker="worker-1", outcome=AttemptOutcome.FAILED)
     row.error.type, row.error.message = "ValueError", "no such thing"
 
-    def connect(address: str | None, timeout_s: float) -> AsyncClient:
-        return AsyncClient(
-            address or "m:1", timeout=timeout_s, transport=fake, rng=random.Random(1)
-        )
+    def connect(settings: Mapping[str, Any]) -> AsyncClient:
+        return AsyncClient(**settings, transport=fake, rng=random.Random(1))
 
     monkeypatch.setattr(session, "connect", connect)
-    monkeypatch.delenv("TENURE_ADDRESS", raising=False)
+    monkeypatch.setenv("TENURE_ADDRESS", "m:1")
+    monkeypatch.setenv("TENURE_CONFIG", os.devnull)
     return fake
 
 
@@ -304,7 +306,7 @@ def test_an_interrupt_is_exit_130(
 ) -> None:
     """Ctrl-C ends a command quietly."""
 
-    def interrupted(address: str | None, timeout_s: float) -> AsyncClient:
+    def interrupted(settings: Mapping[str, Any]) -> AsyncClient:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(session, "connect", interrupted)

@@ -1,40 +1,25 @@
-"""Texts that options are given as."""
+"""Options that several commands share."""
 
+import io
 from datetime import timedelta
 
 import pytest
 import typer
 
-from tenure.cli.flags import comma_separated, parse_duration, parse_label
+from tenure.cli.flags import duration, ids
 
 
-@pytest.mark.parametrize(
-    ("text", "span"),
-    [
-        ("250ms", timedelta(milliseconds=250)),
-        ("90s", timedelta(seconds=90)),
-        ("1.5h", timedelta(minutes=90)),
-        ("1h30m", timedelta(minutes=90)),
-        ("2d", timedelta(days=2)),
-        ("0s", timedelta(0)),
-    ],
-)
-def test_durations(text: str, span: timedelta) -> None:
-    """Numbers with units add up."""
-    assert parse_duration(text) == span
+def test_durations() -> None:
+    """Numbers with units are times; what is none is a usage error that shows some."""
+    assert duration("1h30m") == timedelta(minutes=90)
+    with pytest.raises(typer.BadParameter, match="90s, 5m"):
+        duration("soon")
 
 
-@pytest.mark.parametrize("text", ["", "5", "5x", "-5s", "s", "5 s", "1h 30m"])
-def test_what_is_no_duration(text: str) -> None:
-    """A number without a unit is no duration: nobody should guess it."""
-    with pytest.raises(typer.BadParameter):
-        parse_duration(text)
-
-
-def test_labels_and_lists() -> None:
-    """Labels are pairs; lists are comma-separated, blanks do not count."""
-    assert parse_label("zone=eu=west") == ("zone", "eu=west")
-    assert comma_separated(" a, b,,") == ["a", "b"]
-    for text in ("zone", "=eu", "zone="):
-        with pytest.raises(typer.BadParameter):
-            parse_label(text)
+def test_ids_come_from_the_line_or_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dash stands for what stdin holds; none at all is a mistake."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("b\nc \n"))
+    assert ids(["a", "-", "d"]) == ["a", "b", "c", "d"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(typer.BadParameter, match="stdin"):
+        ids(["-"])

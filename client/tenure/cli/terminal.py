@@ -1,0 +1,48 @@
+"""What the other end of stdout and stderr is: a terminal, how wide, with colours or without."""
+
+import logging
+import os
+import shutil
+import sys
+from typing import Final, TextIO
+
+_COLOURS: Final = {
+    "COMPLETED": "32",
+    "SERVING": "32",
+    "RUNNING": "36",
+    "FAILED": "31",
+    "HALTED": "31",
+    "CANCELLED": "33",
+    "RETRYING": "33",
+    "FROZEN": "33",
+}
+
+
+def is_lively(stream: TextIO) -> bool:
+    """Whether text there can be drawn over: a terminal that knows how to move its cursor."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def has_colours(stream: TextIO) -> bool:
+    """Whether colours are wanted there (https://no-color.org: any text in NO_COLOR says no)."""
+    return is_lively(stream) and not os.environ.get("NO_COLOR")
+
+
+def width() -> int | None:
+    """Columns that a line of stdout may have; None: it goes to a file or to a program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def paint(text: str) -> str:
+    """Colours a state's name, where colours are wanted."""
+    code = _COLOURS.get(text)
+    return text if code is None or not has_colours(sys.stdout) else f"\x1b[{code}m{text}\x1b[0m"
+
+
+def log_to_stderr(level: str) -> None:
+    """Logs go to stderr; stdout is for data."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
