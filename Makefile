@@ -22,7 +22,7 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(INSTALLED) etcd ## make .venv with all extras and tools, and find or install etcd
+setup: $(INSTALLED) etcd node ## make .venv with all extras and tools, find or install etcd and Node
 
 # The stamp is older than pyproject.toml exactly when there is something new to install.
 $(INSTALLED): pyproject.toml tools/install.sh
@@ -32,6 +32,10 @@ $(INSTALLED): pyproject.toml tools/install.sh
 .PHONY: etcd
 etcd:
 	@tools/ensure_etcd.sh
+
+.PHONY: node
+node: ## find or install Node, and the packages of examples/node
+	@tools/ensure_node.sh
 
 .PHONY: protos
 protos: $(INSTALLED) ## generate the stubs from protos/tenure/**/*.proto
@@ -58,7 +62,7 @@ types: $(INSTALLED) ## mypy, strict, on all hand-written product code
 verify: lint types ## the static half of CI
 
 .PHONY: test
-test: $(INSTALLED) etcd ## every suite
+test: $(INSTALLED) etcd node ## every suite
 	$(PYTEST) $(SUITES:%=tests/%)
 
 .PHONY: test-unit
@@ -66,11 +70,11 @@ test-unit: $(INSTALLED) ## pure code only: no network, no etcd
 	$(PYTEST) tests/unit
 
 .PHONY: test-integration
-test-integration: $(INSTALLED) etcd ## real processes, real SQLite, real etcd
+test-integration: $(INSTALLED) etcd node ## real processes, real SQLite, real etcd
 	$(PYTEST) tests/integration
 
 .PHONY: test-conformance
-test-conformance: $(INSTALLED) etcd ## one suite per port, over every adapter
+test-conformance: $(INSTALLED) etcd node ## one suite per port, over every adapter
 	$(PYTEST) tests/conformance
 
 .PHONY: chaos
@@ -82,7 +86,7 @@ packaging: $(INSTALLED) ## wheel and sdist, each extra, each Python, oldest and 
 	$(BIN)/python tools/check_packaging.py --python $(PYTHONS)
 
 .PHONY: nightly
-nightly: $(INSTALLED) etcd ## every suite with the long tests and many more examples; each Python
+nightly: $(INSTALLED) etcd node ## every suite with the long tests and many more examples; each Python
 	TENURE_HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "" $(SUITES:%=tests/%)
 	$(BIN)/python tools/check_packaging.py --thorough --python $(PYTHONS)
 
