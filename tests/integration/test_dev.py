@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tenure.client import Client
+from tenure.client import AsyncClient, Client
 from tests.chaos.cluster import REPOSITORY, tenure
 from tests.integration.app import double
 from tests.integration.commands import run
@@ -146,3 +147,16 @@ def test_what_cannot_start_says_why(tmp_path: Path) -> None:
     assert "INSECURE_BIND" in public.complaint
     assert missing.code == 2
     assert "APP_NOT_IMPORTABLE" in missing.complaint
+
+
+def test_a_program_may_run_many_loops(dev: Dev, caplog: pytest.LogCaptureFixture) -> None:
+    """Each loop's client leaves nothing that a later loop would stumble on."""
+    address = dev.wait_said("serving")["address"]
+
+    async def submit() -> None:
+        async with AsyncClient(address) as client:
+            await client.map(double, range(50))
+
+    for _ in range(20):
+        asyncio.run(submit())
+    assert caplog.messages == []

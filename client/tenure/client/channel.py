@@ -47,6 +47,9 @@ _TLS_OPTIONS: Final[list[tuple[str, Any]]] = [
     *((key, value) for key, value in CHANNEL_OPTIONS if key != "grpc.min_reconnect_backoff_ms"),
     ("grpc.min_reconnect_backoff_ms", 1_000),
 ]
+#: The name of gRPC's task that waits for a call's end.
+_CALL: Final = "_handle_status_once_received"
+_CALLS_OVER_S: Final = 0.1
 
 #: A channel, and the certificates it was made with.
 _Line = tuple[grpc.aio.Channel, Pem | None]
@@ -103,6 +106,8 @@ class GrpcTransport:
         self._streams.clear()
         for channel, _ in channels:
             await channel.close()
+        if channels:
+            await _calls_over()
 
     def _channel(self, pool: dict[str, _Line], address: str) -> grpc.aio.Channel:
         if self._closed:
@@ -116,6 +121,22 @@ class GrpcTransport:
         if line is None or line[1] is not pem:
             line = pool[address] = _dialled(address, pem), pem
         return line[0]
+
+
+async def _calls_over() -> None:
+    """Waits until gRPC is done with calls that were cancelled.
+
+    It ends each in a task of its own, and what ends there must find the loop open: else the next
+    loop of the process gets it, and logs "Event loop is closed" (grpc#25364). Calls of another
+    open transport do not end, so the wait has a bound.
+    """
+    ending = [
+        task
+        for task in asyncio.all_tasks()
+        if _CALL in getattr(task.get_coro(), "__qualname__", "")
+    ]
+    if ending:
+        await asyncio.wait(ending, timeout=_CALLS_OVER_S)
 
 
 def _dialled(address: str, pem: Pem | None) -> grpc.aio.Channel:
