@@ -4,11 +4,12 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tenure.protocol.errors import Rejected, TenureError, error_of
-from tenure.protocol.handshake import MASTER, diagnose, may_be_tls
+from tenure.protocol.handshake import MASTER, diagnose, is_silence, may_be_tls
 from tenure.protocol.refusal import Reason
 from tenure.protocol.security import (
     Pem,
@@ -28,6 +29,16 @@ _LOG: Final = logging.getLogger(__name__)
 
 #: A cause that was found is not looked for again this soon, however often the peer is dialled.
 FINDING_S: Final = 5.0
+#: A call that failed waits so long for its cause; the next one may find it.
+WAIT_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """A look for the cause at one address."""
+
+    finding: asyncio.Future[Rejected | None]
+    fresh_until_s: float
 
 
 class Credentials:
@@ -52,8 +63,7 @@ class Credentials:
         self._token: Callable[[], str] | None = _token_source(token)
         self._metadata: tuple[tuple[str, str]] | None = None
         self._warned: set[str] = set()
-        self._looking = asyncio.Lock()
-        self._found: dict[str, tuple[float, Rejected | None]] = {}
+        self._probes: dict[str, _Probe] = {}
 
     def pem(self) -> Pem | None:
         """What the files hold now; None: plaintext. The same object as long as they stay."""
@@ -74,16 +84,18 @@ class Credentials:
     async def explained(self, error: TenureError, address: str) -> TenureError:
         """The cause of a failed call if TLS is it, else the error itself.
 
-        It is looked for once by all who fail at the same time.
+        All who fail at the same time share one look for it. Nobody waits long for it: a peer that
+        keeps silent is most often a master that is frozen, and its successor must be found.
         """
         if error.reason is not Reason.UNREACHABLE or not may_be_tls(error.message):
             return error
         loop = asyncio.get_running_loop()
-        async with self._looking:
-            until_s, found = self._found.get(address, (0.0, None))
-            if loop.time() >= until_s:
-                found = await asyncio.to_thread(diagnose, address, self.tls, MASTER)
-                self._found[address] = (loop.time() + FINDING_S, found)
+        probe = self._probes.get(address)
+        if probe is None or (probe.finding.done() and loop.time() >= probe.fresh_until_s):
+            finding = loop.run_in_executor(None, diagnose, address, self.tls, MASTER)
+            probe = self._probes[address] = _Probe(finding, loop.time() + FINDING_S)
+        await asyncio.wait((probe.finding,), timeout=0 if is_silence(error.message) else WAIT_S)
+        found = probe.finding.result() if probe.finding.done() else None
         # A copy: one instance raised by many tasks would collect all their tracebacks.
         return error if found is None else error_of(found.to_refusal())
 

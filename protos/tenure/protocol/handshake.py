@@ -35,6 +35,8 @@ _OTHER_NAME: Final = frozenset({62, 64})
 #: gRPC's text of a connection that was never made, and parts of it that name another cause.
 _CONNECTING: Final = "failed to connect"
 _OTHER_CAUSES: Final = ("refused", "timed out", "timeout", "unreachable", "no route", "resol")
+#: Somebody took the connection and then kept silent: a busy peer, or one that waits for TLS.
+_SILENCE: Final = "before receiving settings"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,14 @@ ETCD: Final = Peer(name="etcd", ca="?ca=FILE in --store", cert="cert=FILE&key=FI
 def may_be_tls(text: str) -> bool:
     """Whether gRPC's text of a failed call leaves it open that TLS is the trouble."""
     lower = text.lower()
-    return _CONNECTING in lower and not any(cause in lower for cause in _OTHER_CAUSES)
+    if _CONNECTING not in lower:
+        return False
+    return is_silence(text) or not any(cause in lower for cause in _OTHER_CAUSES)
+
+
+def is_silence(text: str) -> bool:
+    """Whether the peer took the connection and said nothing: to ask it may take a while."""
+    return _SILENCE in text.lower()
 
 
 def diagnose(address: str, tls: Tls | None, peer: Peer) -> Rejected | None:
