@@ -71,7 +71,7 @@ def say(text: str) -> None:
 
 def explain(error: TenureError) -> None:
     """An error as one line."""
-    line = " ".join(str(error).split())
+    line = " ".join(error.message.split())
     say(f"tenure: {line} [{error.reason}]")
 
 

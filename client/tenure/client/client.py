@@ -1,19 +1,23 @@
 """``AsyncClient``: submit jobs, wait for them, look at them, stop them."""
 
+from __future__ import annotations
+
+import asyncio
 import heapq
 import os
 import random
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
 
+from tenure.client import fork
 from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
 from tenure.client.codec import encode_args
-from tenure.client.errors import BatchFailed, invalid
+from tenure.client.errors import BatchFailed, WaitTimeout, invalid
 from tenure.client.filter import filter_text
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
@@ -24,9 +28,9 @@ from tenure.client.submitter import Submitter
 from tenure.client.topology import Rng, Topology, parse_addresses
 from tenure.client.transport import Transport
 from tenure.client.waiter import Waiter
-from tenure.client.watch import JobEvent, Watch
+from tenure.client.watch import JobEvent, Watch, follow
 from tenure.protocol import limits
-from tenure.protocol.errors import TenureError, Unavailable, error_of, refusal_from_wire
+from tenure.protocol.errors import Rejected, TenureError, Unavailable, error_of, refusal_from_wire
 from tenure.protocol.ids import is_job_id, time_ms_of
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import JobState
@@ -69,6 +73,7 @@ class _Core:
     def __init__(
         self, addresses: Sequence[str], transport: Transport, rng: Rng, timeout_s: float
     ) -> None:
+        self.loop = asyncio.get_running_loop()
         self.transport = transport
         self.scope = TaskScope()
         self.router = Router(transport, Topology(addresses, rng))
@@ -193,7 +198,7 @@ class AsyncClient:
     async def submit_many(
         self, job: JobDef[..., R], calls: Iterable[Sequence[Any]]
     ) -> Sequence[AsyncJobHandle[R]]:
-        """Submits one job for each sequence of positional arguments. See ``map``."""
+        """Submits one job for each sequence of positional arguments."""
         payloads = [encode_args(job, tuple(args), {}) for args in calls]
         rows = await self._started().submitter.submit(job.wire, job.settings.key, payloads)
         handles: Sequence[AsyncJobHandle[R]] = [
@@ -211,38 +216,91 @@ class AsyncClient:
     # ---------------------------------------------------------------------------------- waiting
 
     async def as_completed(
-        self, handles: Iterable[AsyncJobHandle[R]]
+        self, handles: Iterable[AsyncJobHandle[R]], timeout: float | None = None
     ) -> AsyncIterator[AsyncJobHandle[R]]:
         """Yields handles as their jobs end; ``result()`` of such a handle returns at once.
 
         A job that ended FAILED or CANCELLED is yielded too, and its ``result()`` raises.
+
+        Args:
+            handles: Of the jobs; one given twice is yielded twice.
+            timeout: Seconds until all must have ended; None waits as long as it takes.
+
+        Raises:
+            WaitTimeout: Some have not; they go on.
         """
-        waiting: dict[str, AsyncJobHandle[R]] = {}
-        twins: defaultdict[str, list[AsyncJobHandle[R]]] = defaultdict(list)
+        async with aclosing(self.completions(handles, timeout)) as pieces:
+            async for piece in pieces:
+                for handle in piece:
+                    yield handle
+
+    async def wait_any(
+        self, handles: Iterable[AsyncJobHandle[R]], timeout: float | None = None
+    ) -> AsyncJobHandle[R] | None:
+        """Waits until one of the jobs has ended. None: none has within ``timeout`` seconds.
+
+        Raises:
+            Rejected: There are no handles.
+        """
+        given = [*handles]
+        if not given:
+            raise invalid("handles", "one at least, got none")
+        try:
+            async with aclosing(self.completions(given, timeout)) as pieces:
+                return (await anext(pieces))[0]
+        except WaitTimeout:
+            return None
+
+    async def wait_all(
+        self, handles: Iterable[AsyncJobHandle[Any]], timeout: float | None = None
+    ) -> bool:
+        """Waits until all of the jobs have ended. False: they have not in ``timeout`` seconds."""
+        try:
+            async with aclosing(self.completions(handles, timeout)) as pieces:
+                async for _ in pieces:
+                    pass
+        except WaitTimeout:
+            return False
+        return True
+
+    async def completions(
+        self, handles: Iterable[AsyncJobHandle[R]], timeout: float | None = None
+    ) -> AsyncGenerator[Sequence[AsyncJobHandle[R]], None]:
+        """``as_completed`` by pieces: what has ended by the time that one asks."""
+        waiting: dict[str, list[AsyncJobHandle[R]]] = {}
+        ended: list[AsyncJobHandle[R]] = []
         for handle in handles:
-            if handle.id in waiting:
-                twins[handle.id].append(handle)
+            if handle.known is not None:
+                ended.append(handle)
             else:
-                waiting[handle.id] = handle
+                waiting.setdefault(handle.id, []).append(handle)
+        if ended:
+            yield ended
+        if not waiting:
+            return
+        deadline_s = None if timeout is None else asyncio.get_running_loop().time() + timeout
         waiter = (await self._ready()).waiter
         wait = waiter.expect(waiting)
         try:
             while waiting:
-                for job_id, result in (await wait.take()).items():
-                    handle = waiting.pop(job_id)
-                    handle.take(result)
-                    yield handle
-                    if twins:
-                        for twin in twins.pop(job_id, ()):
-                            twin.take(result)
-                            yield twin
+                try:
+                    async with asyncio.timeout_at(deadline_s):
+                        results = await wait.take()
+                except TimeoutError:
+                    raise WaitTimeout(next(iter(waiting)), timeout or 0, len(waiting) - 1) from None
+                ended = []
+                for job_id, result in results.items():
+                    for handle in waiting.pop(job_id):
+                        handle.take(result)
+                        ended.append(handle)
+                yield ended
         finally:
             waiter.forget(waiting, wait)
 
     async def wait_for_result(self, job_id: str) -> jobs_pb2.JobResult:
         """The final state of a job as the master sends it. Waits as long as it takes."""
-        core = self._core
-        if core is None or not core.router.topology.partitions:
+        core = self._started()
+        if not core.router.topology.partitions:
             core = await self._ready()
         return await core.waiter.result(job_id)
 
@@ -373,9 +431,23 @@ class AsyncClient:
             Rejected: CURSOR_EXPIRED: list the jobs, then watch without a cursor.
         """
         core = await self._ready()
-        watch = Watch(core.router, core.scope, filter_text(filter, states, queue, name, tenant))
-        async for event in watch.events(cursor):
-            yield event
+        watch = Watch(
+            core.router,
+            core.scope,
+            filter_text(filter, states, queue, name, tenant),
+            range(core.router.topology.partitions),
+        )
+        async with aclosing(watch.events(cursor)) as events:
+            async for event in events:
+                yield event
+
+    async def follow(self, job_id: str) -> AsyncIterator[JobEvent]:
+        """One job's states as they change. See ``AsyncJobHandle.events``."""
+        await self._home(job_id)
+        core = self._started()
+        async with aclosing(follow(core.router, core.scope, job_id, self.describe)) as events:
+            async for event in events:
+                yield event
 
     # --------------------------------------------------------------------------------- changing
 
@@ -414,14 +486,25 @@ class AsyncClient:
     # ---------------------------------------------------------------------------------- private
 
     def _started(self) -> _Core:
-        if self._core is None:
-            if self._closed:
-                raise Unavailable(
-                    "expected an open client, but it was closed; make a new one",
-                    reason=Reason.UNREACHABLE,
-                )
-            self._core = _Core(self._addresses, self._transport, self._rng, self._timeout_s)
-        return self._core
+        core = self._core
+        if core is None:
+            core = self._core = self._start()
+        elif core.loop is not asyncio.get_running_loop():
+            fork.claim()
+            raise Rejected(
+                "expected an AsyncClient to stay in the event loop that first used it, but this is "
+                "another one: make a client for each loop, or use Client, which any thread may use",
+                reason=Reason.INVALID_ARGUMENT,
+            )
+        return core
+
+    def _start(self) -> _Core:
+        if self._closed:
+            raise Unavailable(
+                "expected an open client, but it was closed; make a new one",
+                reason=Reason.UNREACHABLE,
+            )
+        return _Core(self._addresses, self._transport, self._rng, self._timeout_s)
 
     async def _ready(self) -> _Core:
         core = self._started()

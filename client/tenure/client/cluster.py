@@ -1,5 +1,7 @@
 """A look at the cluster itself: masters, leaders, workers."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Final
 

@@ -65,7 +65,7 @@ class RemoteError:
 
 
 class JobFailed(Rejected):
-    """A job ended FAILED.
+    """A job ended FAILED. Its text ends with the traceback from the worker, if that sent one.
 
     Attributes:
         job_id: The job.
@@ -93,6 +93,12 @@ class JobFailed(Rejected):
         self.attempts = attempts
         self.failure_reason = failure_reason
 
+    def __str__(self) -> str:
+        trace = self.error.traceback.strip()
+        if not trace:
+            return self.message
+        return f"{self.message}\n\nIn its last attempt, on the worker:\n{trace}\n"
+
 
 class JobCancelled(Rejected):
     """A job was cancelled, so it has no result."""
@@ -108,14 +114,20 @@ class JobCancelled(Rejected):
 
 
 class WaitTimeout(Unavailable, TimeoutError):
-    """The job had not ended when the caller's own timeout had passed; it goes on."""
+    """A job had not ended when the caller's own timeout had passed; it goes on.
 
-    def __init__(self, job_id: str, timeout_s: float) -> None:
+    Attributes:
+        job_id: The job, or the first of several.
+    """
+
+    def __init__(self, job_id: str, timeout_s: float, others: int = 0) -> None:
+        many = f" and {others} other{'s' if others > 1 else ''}" if others else ""
         super().__init__(
-            f"expected job {job_id} to end within {timeout_s:g} s, but it has not; "
-            f"it goes on: wait longer, or see `tenure jobs get {job_id}`",
+            f"expected job {job_id}{many} to end within {timeout_s:g} s, but "
+            f"{'they have' if others else 'it has'} not; {'they go' if others else 'it goes'} on: "
+            f"wait longer, or see `tenure jobs get {job_id}`",
             reason=Reason.DEADLINE_EXCEEDED,
-            metadata={"job_id": job_id, "timeout_s": f"{timeout_s:g}"},
+            metadata={"job_id": job_id, "timeout_s": f"{timeout_s:g}", "others": str(others)},
         )
         self.job_id = job_id
 

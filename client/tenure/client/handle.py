@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from tenure.v1 import jobs_pb2
 if TYPE_CHECKING:
     from tenure.client.client import AsyncClient
     from tenure.client.job import JobDef
+    from tenure.client.watch import JobEvent
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -64,6 +66,20 @@ class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False, gc=False):
         """The job's present state."""
         return JobState((await self._client.describe(self.id)).state)
 
+    async def progress(self) -> float:
+        """The last percentage that the running attempt reported; 0 if none runs. Best effort."""
+        return (await self._client.describe(self.id)).progress
+
+    def events(self) -> AsyncIterator[JobEvent]:
+        """The job's states as they change, its present one first, until it has ended.
+
+        Goes on through failovers; a state that a job was in for a moment may be missing then.
+
+        Raises:
+            Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
+        """
+        return self._client.follow(self.id)
+
     async def cancel(self, reason: str = "") -> JobState:
         """Asks the job to stop, and returns its state after that.
 
@@ -97,6 +113,11 @@ class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False, gc=False):
                         self._result = await self._client.wait_for_result(self.id)
                 except TimeoutError:
                     raise WaitTimeout(self.id, timeout) from None
+        return self._result
+
+    @property
+    def known(self) -> jobs_pb2.JobResult | None:
+        """The raw final state, if it has been asked for and has come."""
         return self._result
 
     def take(self, result: jobs_pb2.JobResult) -> None:

@@ -7,23 +7,34 @@ method here hands its call over and waits. A test compares both classes' methods
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
+from tenure.client import fork
 from tenure.client.client import AsyncClient, JobVerdict
+from tenure.client.cluster import ClusterView
+from tenure.client.context import current_job
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
 from tenure.client.security import Tls
 from tenure.client.watch import JobEvent
-from tenure.protocol.errors import Rejected, Unavailable
+from tenure.protocol.errors import Rejected, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import JobState
-from tenure.v1 import jobs_pb2
+from tenure.v1 import cluster_pb2, jobs_pb2
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,68 +45,107 @@ _EXHAUSTED: Final[Any] = object()
 
 
 class _Portal:
-    """An event loop in a thread, and the way to run coroutines on it from other threads."""
+    """An event loop in a thread, and the way to run coroutines on it from other threads.
+
+    The thread starts with the first of them, so a client that is made before a fork works after it.
+    """
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._started = threading.Event()
         self._stop: asyncio.Event | None = None
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._main()), name="tenure-client", daemon=True
-        )
-        self._thread.start()
-        self._started.wait()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether coroutines can be run."""
-        return self._loop is not None and self._thread.is_alive() and os.getpid() == self._pid
+        self._closed = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine over there and waits for it. An interrupt here cancels it there."""
-        loop = self._loop
-        if os.getpid() != self._pid:
+        try:
+            future = self._schedule(work)
+        except TenureError:
             work.close()
-            raise Rejected(
-                "expected a client made in this process, but it was made before a fork; gRPC does "
-                "not survive one: make a new Client in the child, or start children by spawn",
-                reason=Reason.INVALID_ARGUMENT,
-            )
-        if loop is None or not self._thread.is_alive():
-            work.close()
-            raise Unavailable(
-                "expected an open client, but it was closed; make a new one",
-                reason=Reason.UNREACHABLE,
-            )
-        future = asyncio.run_coroutine_threadsafe(work, loop)
+            raise
         try:
             return future.result()
+        except CancelledError:
+            # Nobody cancels it but the end of the loop.
+            raise _closed() from None
         except BaseException:
             future.cancel()
             raise
 
-    def close(self) -> None:
-        """Ends the loop and the thread. Idempotent."""
-        loop, self._loop = self._loop, None
-        if loop is not None and self._stop is not None and os.getpid() == self._pid:
-            loop.call_soon_threadsafe(self._stop.set)
+    def run_wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same for what may take as long as another job does."""
+        if current_job().id and _in_loop():
+            work.close()
+            raise Rejected(
+                "expected a coroutine job to wait with AsyncClient: with Client it would hold up "
+                "the worker's other coroutine jobs, perhaps the one it waits for",
+                reason=Reason.INVALID_ARGUMENT,
+            )
+        return self.run(work)
+
+    def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Runs a last coroutine, if any was run, and ends the thread. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._thread is None or self._loop is None or self._stop is None:
+                return
+            try:
+                fork.claim()
+            except Rejected:
+                return  # After a fork nothing of ours is left to end.
+            if threading.current_thread() is self._thread:
+                # The collector found the client over there, where nothing may wait for its end.
+                self._stop.set()
+                return
+            future = asyncio.run_coroutine_threadsafe(last(), self._loop)
+        try:
+            future.result()
+        finally:
+            self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
-    async def _main(self) -> None:
+    def _schedule(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        fork.claim()
+        # Under the lock nothing is scheduled behind the last coroutine, where it might never run.
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            return asyncio.run_coroutine_threadsafe(work, self._loop or self._start())
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        started = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._main(started)), name="tenure-client", daemon=True
+        )
+        self._thread.start()
+        started.wait()
+        if self._loop is None:
+            raise TenureError("expected the client's thread to start, but it did not")
+        return self._loop
+
+    async def _main(self, started: threading.Event) -> None:
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._started.set()
+        started.set()
         await self._stop.wait()
 
 
-def _shut(portal: _Portal, client: AsyncClient) -> None:
-    """Closes both, in order; runs at exit for those who forget to."""
+def _closed() -> Unavailable:
+    return Unavailable(
+        "expected an open client, but it was closed; make a new one", reason=Reason.UNREACHABLE
+    )
+
+
+def _in_loop() -> bool:
+    """Whether an event loop runs in this thread."""
     try:
-        portal.run(client.close())
-    except (Rejected, Unavailable):
-        pass  # After a fork, or a second close: nothing of ours is left to end.
-    portal.close()
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class JobHandle(Generic[R_co]):
@@ -104,35 +154,46 @@ class JobHandle(Generic[R_co]):
     Attributes:
         id: The job's id.
         name: The job's name.
+        inner: The same handle for the client's own event loop.
     """
 
-    __slots__ = ("_handle", "_portal", "id", "name")
+    __slots__ = ("_client", "_portal", "id", "inner", "name")
 
-    def __init__(self, portal: _Portal, handle: AsyncJobHandle[R_co]) -> None:
+    def __init__(self, client: Client, portal: _Portal, handle: AsyncJobHandle[R_co]) -> None:
+        """Used by ``Client``, which stays open for as long as one of its handles is kept."""
+        self._client = client
         self._portal = portal
-        self._handle = handle
-        self.id = handle.id
-        self.name = handle.name
+        self.inner: Final = handle
+        self.id: Final = handle.id
+        self.name: Final = handle.name
 
     def result(self, timeout: float | None = None) -> R_co:
-        """Waits for the job's end and returns what it returned, or raises why it did not."""
-        return self._portal.run(self._handle.result(timeout))
+        """Waits until the job has ended, through failovers, and returns what it returned."""
+        return self._portal.run_wait(self.inner.result(timeout))
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits for the job's end; False: it has not ended within ``timeout`` seconds."""
-        return self._portal.run(self._handle.wait(timeout))
+        """Waits until the job has ended. False: it has not within ``timeout`` seconds."""
+        return self._portal.run_wait(self.inner.wait(timeout))
 
     def status(self) -> JobState:
         """The job's present state."""
-        return self._portal.run(self._handle.status())
+        return self._portal.run(self.inner.status())
+
+    def progress(self) -> float:
+        """The last percentage that the running attempt reported; 0 if none runs. Best effort."""
+        return self._portal.run(self.inner.progress())
+
+    def events(self) -> Iterator[JobEvent]:
+        """The job's states as they change, its present one first, until it has ended."""
+        yield from _iterate(self._portal, self.inner.events())
 
     def cancel(self, reason: str = "") -> JobState:
         """Asks the job to stop, and returns its state after that."""
-        return self._portal.run(self._handle.cancel(reason))
+        return self._portal.run(self.inner.cancel(reason))
 
     def requeue(self) -> JobState:
         """Runs a FAILED or CANCELLED job again, with a fresh budget."""
-        return self._portal.run(self._handle.requeue())
+        return self._portal.run(self.inner.requeue())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.id}>"
@@ -168,7 +229,8 @@ class Client:
         """
         self._client = AsyncClient(address, token=token, tls=tls, timeout=timeout)
         self._portal = _Portal()
-        self._finalizer = weakref.finalize(self, _shut, self._portal, self._client)
+        # Runs at exit, too, for those who forget to close.
+        self._finalizer = weakref.finalize(self, self._portal.close, self._client.close)
 
     def __enter__(self) -> Self:
         return self
@@ -184,6 +246,11 @@ class Client:
     def close(self) -> None:
         """Ends all streams; who still waits gets Unavailable. Idempotent."""
         self._finalizer()
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster itself: masters, leaders, workers."""
+        return Cluster(self, self._portal, self._client)
 
     def submit(self, job: JobDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Submits one job; returns when it is durably accepted."""
@@ -201,11 +268,29 @@ class Client:
         """Submits one job for each sequence of positional arguments."""
         return self._handles(self._portal.run(self._client.submit_many(job, [*calls])))
 
-    def as_completed(self, handles: Iterable[JobHandle[R]]) -> Iterator[JobHandle[R]]:
+    def as_completed(
+        self, handles: Iterable[JobHandle[R]], timeout: float | None = None
+    ) -> Iterator[JobHandle[R]]:
         """Yields handles as their jobs end; ``result()`` of such a handle returns at once."""
-        ours = {handle._handle: handle for handle in handles}
-        for done in self._iterate(self._client.as_completed(ours)):
-            yield ours[done]
+        given = [*handles]
+        ours = {handle.inner: handle for handle in given}
+        theirs = [handle.inner for handle in given]
+        for piece in _iterate(self._portal, self._client.completions(theirs, timeout)):
+            for done in piece:
+                yield ours[done]
+
+    def wait_any(
+        self, handles: Iterable[JobHandle[R]], timeout: float | None = None
+    ) -> JobHandle[R] | None:
+        """Waits until one of the jobs has ended. None: none has within ``timeout`` seconds."""
+        ours = {handle.inner: handle for handle in handles}
+        done = self._portal.run_wait(self._client.wait_any(ours, timeout))
+        return None if done is None else ours[done]
+
+    def wait_all(self, handles: Iterable[JobHandle[Any]], timeout: float | None = None) -> bool:
+        """Waits until all of the jobs have ended. False: they have not in ``timeout`` seconds."""
+        ours = [handle.inner for handle in handles]
+        return self._portal.run_wait(self._client.wait_all(ours, timeout))
 
     @overload
     def get(self, job_id: str) -> JobHandle[Any]: ...
@@ -231,8 +316,9 @@ class Client:
         tenant: str = "",
     ) -> Iterator[jobs_pb2.Job]:
         """Jobs, newest first, without payloads; pages are fetched as they are needed."""
-        return self._iterate(
-            self._client.list(filter=filter, states=states, queue=queue, name=name, tenant=tenant)
+        yield from _iterate(
+            self._portal,
+            self._client.list(filter=filter, states=states, queue=queue, name=name, tenant=tenant),
         )
 
     def count(
@@ -260,10 +346,11 @@ class Client:
         tenant: str = "",
     ) -> Iterator[JobEvent]:
         """Changes of jobs as they are committed, until the caller stops."""
-        return self._iterate(
+        yield from _iterate(
+            self._portal,
             self._client.watch(
                 cursor=cursor, filter=filter, states=states, queue=queue, name=name, tenant=tenant
-            )
+            ),
         )
 
     def cancel(self, job_ids: Iterable[str], *, reason: str = "") -> Sequence[JobVerdict]:
@@ -279,25 +366,55 @@ class Client:
         return self._portal.run(self._client.purge([*job_ids]))
 
     def _handle(self, handle: AsyncJobHandle[R]) -> JobHandle[R]:
-        return JobHandle(self._portal, handle)
+        return JobHandle(self, self._portal, handle)
 
     def _handles(self, handles: Iterable[AsyncJobHandle[R]]) -> Sequence[JobHandle[R]]:
-        return [JobHandle(self._portal, handle) for handle in handles]
+        return [JobHandle(self, self._portal, handle) for handle in handles]
 
-    def _iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """An async iterator's items, one hand-over each; closed when the caller stops."""
 
-        async def following() -> T:
-            return await anext(items, _EXHAUSTED)
+class Cluster:
+    """A look at the cluster itself; see ``ClusterView`` for the contracts."""
 
-        async def close() -> None:
-            if isinstance(items, AsyncGenerator):
-                await items.aclose()
+    def __init__(self, owner: Client, portal: _Portal, client: AsyncClient) -> None:
+        """Used by ``Client``, which stays open for as long as this is kept."""
+        self._owner = owner
+        self._portal = portal
+        self._client = client
 
+    def topology(self) -> cluster_pb2.GetTopologyResponse:
+        """Partitions, their leaders, the masters' addresses and the cluster's clock."""
+        return self._ask(ClusterView.topology)
+
+    def members(self) -> Sequence[cluster_pb2.Member]:
+        """The masters that live."""
+        return self._ask(ClusterView.members)
+
+    def status(self) -> tuple[list[cluster_pb2.GetStatusResponse], dict[str, TenureError]]:
+        """Every known master's own view, and why those that did not answer did not."""
+        return self._ask(ClusterView.status)
+
+    def _ask(self, question: Callable[[ClusterView], Coroutine[Any, Any, T]]) -> T:
+        async def asking() -> T:
+            return await question(self._client.cluster)
+
+        return self._portal.run(asking())
+
+
+def _iterate(portal: _Portal, items: AsyncIterator[T]) -> Iterator[T]:
+    """An async iterator's items, one hand-over each; closed when the caller stops."""
+
+    async def following() -> T:
+        return await anext(items, _EXHAUSTED)
+
+    async def close() -> None:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
+
+    try:
+        while (item := portal.run_wait(following())) is not _EXHAUSTED:
+            yield item
+    finally:
         try:
-            while (item := self._portal.run(following())) is not _EXHAUSTED:
-                yield item
-        finally:
-            # The last reference may go when the client is closed already, and its tasks with it.
-            if self._portal.is_open:
-                self._portal.run(close())
+            portal.run(close())
+        except Unavailable:
+            pass  # The client is closed already, and its tasks with it.

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-import os
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +14,17 @@ from tenure.client import (
     AsyncJobHandle,
     Client,
     JobHandle,
-    Reason,
     Rejected,
     Unavailable,
     WaitTimeout,
     job,
 )
+from tenure.client.cluster import ClusterView
+from tenure.client.context import JobContext, activate
+from tenure.client.sync import Cluster
+from tenure.protocol.fence import NO_TOKEN, Lease
 from tenure.protocol.vocabulary import JobState
+from tests.chaos.process import until
 from tests.integration.client.bridge import Bridge
 
 
@@ -50,6 +54,14 @@ class Served:
     def complete(self, job_id: str, value: object) -> None:
         """A job ends, as seen by the server's loop."""
         self._loop.call_soon_threadsafe(self.bridge.cluster.complete, job_id, value)
+
+    def wait_awaited(self, job_id: str) -> None:
+        """Returns when a client waits for the job's result."""
+        if until(lambda: self._awaits(job_id), 10) is None:
+            raise AssertionError(f"expected somebody to wait for {job_id}")
+
+    def _awaits(self, job_id: str) -> bool:
+        return any(job_id in stream.awaited for stream in list(self.bridge.cluster.streams))
 
     def close(self) -> None:
         """Ends the server."""
@@ -124,28 +136,102 @@ def test_a_closed_client_says_so(served: Served) -> None:
             call()
 
 
-def test_after_a_fork_it_says_what_to_do(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client inherited by a forked child is refused with advice, instead of hanging."""
+def test_waits_end_in_time(served: Served) -> None:
+    """Every wait has a timeout; what it waited for goes on."""
     with Client(served.bridge.address) as client:
-        parent = os.getpid()
-        monkeypatch.setattr(os, "getpid", lambda: parent + 1)
-        with pytest.raises(Rejected, match="fork") as caught:
-            client.submit(add, 1)
-        assert caught.value.reason is Reason.INVALID_ARGUMENT
-        monkeypatch.undo()
+        handles = client.map(add, range(3))
+        assert client.wait_any(handles, timeout=0.05) is None
+        assert not client.wait_all(handles, timeout=0.05)
+        with pytest.raises(WaitTimeout, match="2 others"):
+            next(client.as_completed(handles, timeout=0.05))
+        served.complete(handles[1].id, 1)
+        assert client.wait_any(handles, timeout=10) is handles[1]
+        served.complete(handles[0].id, 0)
+        served.complete(handles[2].id, 2)
+        assert client.wait_all(handles, timeout=10)
+        assert [handle.result() for handle in handles] == [0, 1, 2]
+        assert [done.id for done in client.as_completed([handles[2]] * 2)] == [handles[2].id] * 2
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(Client, AsyncClient), (JobHandle, AsyncJobHandle)])
-def test_both_clients_have_the_same_methods(ours: type, theirs: type) -> None:
-    """Names, parameters and defaults are equal; what only the async one has is its plumbing."""
+def test_a_handle_tells_what_its_job_does(served: Served) -> None:
+    """Events of a job that has ended are its end; progress is a number."""
+    with Client(served.bridge.address) as client:
+        handle = client.submit(add, 1)
+        assert handle.progress() == 0
+        served.complete(handle.id, 1)
+        assert [event.state for event in handle.events()] == [JobState.COMPLETED]
+        assert [member.address for member in client.cluster.members()] == [served.bridge.address]
 
-    def methods(kind: type) -> dict[str, list[tuple[str, object, object]]]:
-        return {
-            name: [(p.name, p.kind, p.default) for p in inspect.signature(f).parameters.values()]
-            for name, f in vars(kind).items()
-            if inspect.isfunction(f) and not name.startswith("_")
-        }
 
-    plain, plumbed = methods(ours), methods(theirs)
+def test_a_handle_keeps_its_client_open(served: Served) -> None:
+    """A client that is kept by its handles only is not closed behind their back."""
+    handle = Client(served.bridge.address).submit(add, 1)
+    served.complete(handle.id, 1)
+    assert handle.result(timeout=10) == 1
+    listed = Client(served.bridge.address).list()
+    assert [found.job_id for found in listed] == [handle.id]
+
+
+def test_who_waits_in_another_thread_is_told_of_the_end(served: Served) -> None:
+    """Closing a client wakes all that wait in it, with an error that says why."""
+    client = Client(served.bridge.address)
+    handle = client.submit(add, 1)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(handle.result)
+        served.wait_awaited(handle.id)
+        client.close()
+        with pytest.raises(Unavailable, match="closed"):
+            waiting.result(timeout=10)
+
+
+def test_a_coroutine_job_waits_with_the_async_client(served: Served) -> None:
+    """Blocking the loop of a worker's coroutine jobs is refused with advice; a submit is not."""
+
+    async def running(client: Client) -> JobHandle[int]:
+        handle = client.submit(add, 1)
+        with pytest.raises(Rejected, match="AsyncClient"):
+            handle.result(timeout=10)
+        return handle
+
+    with Client(served.bridge.address) as client:
+        context = JobContext(id="x", name="parent", attempt=1, lease=Lease(NO_TOKEN, 1, 0))
+        with activate(context):
+            handle = asyncio.run(running(client))
+            assert not handle.wait(timeout=0.01)
+
+
+def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, str]], str]]:
+    """Public methods: the first line of the docstring, the parameters, what comes back."""
+
+    def plain(annotation: object) -> str:
+        """A type without what makes it that of an async client."""
+        return re.sub(
+            r"Async(?=Client|JobHandle|Iterator)|ClusterView|^Cluster$", "", str(annotation)
+        )
+
+    found = {}
+    for name, member in vars(kind).items():
+        function = member.fget if isinstance(member, property) else member
+        if name.startswith("_") or not inspect.isfunction(function):
+            continue
+        signature = inspect.signature(function)
+        parameters = [
+            (p.name, p.kind, p.default, plain(p.annotation)) for p in signature.parameters.values()
+        ]
+        summary = (function.__doc__ or "").partition("\n")[0]
+        found[name] = summary, parameters, plain(signature.return_annotation)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(Client, AsyncClient), (JobHandle, AsyncJobHandle), (Cluster, ClusterView)],
+)
+def test_both_clients_have_the_same_surface(ours: type, theirs: type) -> None:
+    """Names, parameters, defaults, types and summaries are equal; what only the async one has is
+    its plumbing.
+    """
+    plain, plumbed = surface(ours), surface(theirs)
     assert {name: plumbed.get(name) for name in plain} == plain
-    assert plumbed.keys() - plain.keys() <= {"wait_for_result", "outcome", "take"}
+    plumbing = {"completions", "follow", "wait_for_result", "outcome", "known", "take"}
+    assert plumbed.keys() - plain.keys() <= plumbing

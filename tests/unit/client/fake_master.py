@@ -326,6 +326,9 @@ class FakeCluster:
         stream.watch = request
         if request.HasField("after_seq") and request.after_seq == 404:
             stream.end(Rejected("expected a live cursor, got 404", reason=Reason.CURSOR_EXPIRED))
+        else:
+            begun = jobs_pb2.WatchPosition(partition=request.partition, seq=request.after_seq)
+            stream.deliver(jobs_pb2.WatchJobsResponse(position=begun))
 
     def _ended(self, job: jobs_pb2.Job) -> None:
         for stream in self.streams:

@@ -193,6 +193,47 @@ def test_a_watch_merges_partitions_and_resumes_after_a_failover() -> None:
     play(cluster, work)
 
 
+def test_a_jobs_events_begin_with_its_state_and_end_with_it() -> None:
+    """A handle's events: the present state, then each change, until the job has ended."""
+    cluster = FakeCluster()
+
+    async def work(client: AsyncClient) -> None:
+        handle = await client.submit(add, 1)
+        events = handle.events()
+        first = await anext(events)
+        assert (first.state, first.name) == (JobState.PENDING, "app.add")
+        (stream,) = [s for s in cluster.streams if s.method == "WatchJobs"]
+        position = jobs_pb2.WatchPosition(partition=0, seq=9)
+        stream.deliver(
+            jobs_pb2.WatchJobsResponse(changes=[change(handle.id, 9)], position=position)
+        )
+        assert [event.state async for event in events] == [JobState.COMPLETED]
+
+    play(cluster, work)
+
+
+def test_a_jobs_events_miss_no_end_in_a_failover() -> None:
+    """A new leader that knows nothing of before is asked for the job itself."""
+    cluster = FakeCluster(masters=("a:1", "b:1"))
+
+    async def work(client: AsyncClient) -> None:
+        handle = await client.submit(add, 1)
+        events = handle.events()
+        assert (await anext(events)).state is JobState.PENDING
+        (stream,) = [s for s in cluster.streams if s.method == "WatchJobs"]
+        position = jobs_pb2.WatchPosition(partition=0, seq=404)
+        stream.deliver(jobs_pb2.WatchJobsResponse(position=position))
+        last = cluster.tasks.create_task(next_of(events))
+        await cluster.pass_time(1)
+        cluster.kill("a:1")
+        cluster.lead("b:1")
+        cluster.complete(handle.id, 1)
+        assert (await last).state is JobState.COMPLETED
+        assert [event async for event in events] == []
+
+    play(cluster, work)
+
+
 def test_an_expired_cursor_ends_the_watch() -> None:
     """CURSOR_EXPIRED reaches the caller, who has to list and start anew."""
     cluster = FakeCluster()
@@ -249,6 +290,15 @@ def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
 
     run_virtual(main)
     assert cluster.calls[0][0] == "env:1"
+
+
+def test_an_async_client_stays_in_its_loop() -> None:
+    """Another event loop is told what to do, instead of waiting for ever."""
+    cluster = FakeCluster()
+    client = AsyncClient("a:1", transport=cluster)
+    run_virtual(lambda: client.submit(add, 1))
+    with pytest.raises(Rejected, match="loop"):
+        run_virtual(lambda: client.submit(add, 1))
 
 
 def test_a_users_error_leaves_the_client_as_it_is() -> None:

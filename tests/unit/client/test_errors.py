@@ -24,6 +24,21 @@ def test_a_failed_jobs_error_says_what_happened() -> None:
     assert not error.retryable
 
 
+def test_a_failed_jobs_text_has_the_traceback_from_the_worker() -> None:
+    """What a program prints when it lets the error pass shows where the job failed."""
+    trace = 'Traceback (most recent call last):\n  File "app.py", line 3, in f\nKeyError: 1\n'
+    error = JobFailed("id-1", RemoteError(type="KeyError", message="1", traceback=trace), 4)
+    assert trace in str(error)
+    assert str(error).startswith(error.message)
+    assert "\n" not in error.message
+
+
+def test_a_wait_timeout_counts_the_others() -> None:
+    """A wait for several jobs names one and says how many more there are."""
+    assert "job id-1 and 1 other to end" in str(WaitTimeout("id-1", 1, others=1))
+    assert "job id-1 and 7 others to end" in str(WaitTimeout("id-1", 1, others=7))
+
+
 def test_a_wait_timeout_is_both_kinds() -> None:
     """Code that knows only TimeoutError catches it, and so does code that knows only ours."""
     error = WaitTimeout("id-1", 2.5)

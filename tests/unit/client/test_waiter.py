@@ -233,6 +233,34 @@ def test_as_completed_yields_every_handle_it_was_given() -> None:
     play(cluster, work)
 
 
+def test_waits_for_several_jobs_end_in_time() -> None:
+    """A timeout counts from the call; what was known before needs no master."""
+    cluster = FakeCluster()
+
+    async def work(client: AsyncClient) -> None:
+        first, second = await client.map(add, range(2))
+        assert await client.wait_any([first, second], timeout=1) is None
+        assert not await client.wait_all([first, second], timeout=1)
+        with pytest.raises(WaitTimeout, match="1 other"):
+            await anext(client.as_completed([first, second], timeout=1))
+        cluster.complete(second.id, 2)
+        assert await client.wait_any([first, second]) is second
+        assert [done async for done in client.as_completed([second], timeout=0)] == [second]
+        completed = client.as_completed([first, second], timeout=1)
+        assert await anext(completed) is second
+        with pytest.raises(WaitTimeout, match=first.id):
+            await anext(completed)
+        cluster.complete(first.id, 1)
+        assert await client.wait_all([first, second])
+        cluster.kill("a:1")
+        assert await client.wait_all([first, second], timeout=0)
+        with pytest.raises(Rejected) as caught:
+            await client.wait_any([])
+        assert caught.value.field == "handles"
+
+    play(cluster, work)
+
+
 def test_as_completed_yields_what_came_before_the_client_closed() -> None:
     """The end of the client is an error for those that still wait, after what has come."""
     cluster = FakeCluster()
