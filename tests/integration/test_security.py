@@ -1,8 +1,15 @@
-"""Real processes that ask each other for certificates and a token, and what outsiders are told."""
+"""Real processes that ask each other for certificates and a token, and what outsiders are told.
+
+The cluster is set up by the commands of ``docs/security.md``, as a reader would do it.
+"""
 
 from __future__ import annotations
 
+import argparse
+import re
+import shlex
 import ssl
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,31 +23,30 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tenure.client import Client
 from tenure.protocol.errors import STATUS_DETAILS_METADATA
 from tenure.testing.etcd import EtcdCluster
-from tests.chaos.cluster import Cluster
+from tests.chaos.cluster import REPOSITORY, Cluster
 from tests.chaos.process import Process
 from tests.integration.app import double
 from tests.integration.commands import Outcome, run
-from tests.unit.protocol.certificates import Authority, Pair
+from tests.unit.protocol.certificates import Authority
 
-TOKEN = "5e2f4a6b7c8d"
 APP = "tests.integration.app"
+PAGE = REPOSITORY / "docs" / "security.md"
 
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """A cluster, and the files by which it is reached."""
+    """A cluster, and the folder of the files by which it is reached."""
 
     cluster: Cluster
     master: Process
-    authority: Authority
-    token: Path
-    client: Pair
+    directory: Path
 
     def channel(self) -> grpc.Channel:
         """A foreign client with a certificate and no token."""
-        credentials = grpc.ssl_channel_credentials(
-            self.authority.pem, self.client.key.read_bytes(), self.client.cert.read_bytes()
+        ca, key, cert = (
+            (self.directory / name).read_bytes() for name in ("ca.pem", "client.key", "client.pem")
         )
+        credentials = grpc.ssl_channel_credentials(ca, key, cert)
         return grpc.secure_channel(self.cluster.address_of(self.master), credentials)
 
     def shown(self) -> str:
@@ -49,30 +55,42 @@ class Secured:
         return ssl.get_server_certificate((host, int(port)), timeout=5)
 
 
+def page(first: str) -> list[str]:
+    """The commands of the page's shell block that begins with this."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
+    (block,) = [block for block in blocks if first in block.partition("\n")[0]]
+    return block.splitlines()
+
+
+def follow(directory: Path, *firsts: str) -> None:
+    """Runs such blocks in a folder."""
+    for first in firsts:
+        script = "\n".join(["set -e", *page(first)])
+        subprocess.run(["sh", "-c", script], cwd=directory, check=True, capture_output=True)
+
+
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     """One master that demands both, one worker, and an environment that has both."""
     directory = tmp_path_factory.mktemp("secured")
-    authority = Authority(directory)
-    server, client = authority.issue("master"), authority.issue("client")
-    token = directory / "token"
-    token.write_text(f"{TOKEN}\n")
+    follow(directory, "tenure authority", "CN=master-1", "CN=worker", "openssl rand")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--store")
+    parser.add_argument("--listen")
+    (start,) = page("tenure master")
+    _, flags = parser.parse_known_args(shlex.split(start)[2:])
+    files = {path.name: str(path) for path in directory.iterdir()}
+    variables, *_ = page("export ")
     with (
         pytest.MonkeyPatch.context() as patch,
         Cluster(directory / "cluster", f"sqlite://{directory}/store.db") as cluster,
     ):
-        patch.setenv("TENURE_TLS_CA", str(authority.ca))
-        patch.setenv("TENURE_TLS_CERT", str(client.cert))
-        patch.setenv("TENURE_TLS_KEY", str(client.key))
-        patch.setenv("TENURE_TOKEN_FILE", str(token))
-        master = cluster.start_master(
-            "master-1",
-            *("--tls-cert", str(server.cert), "--tls-key", str(server.key)),
-            *("--tls-client-ca", str(authority.ca), "--token-file", str(token)),
-        )
+        for variable, _, name in (part.partition("=") for part in shlex.split(variables)[1:]):
+            patch.setenv(variable, files[name])
+        master = cluster.start_master("master-1", *(files.get(flag, flag) for flag in flags))
         cluster.wait_leader()
         cluster.wait_said(cluster.start_worker("worker-1", app=APP), "registered")
-        yield Secured(cluster, master, authority, token, client)
+        yield Secured(cluster, master, directory)
 
 
 def count(secured: Secured, *flags: str) -> Outcome:
@@ -147,7 +165,7 @@ def test_a_certificate_is_renewed_without_a_restart(secured: Secured) -> None:
     before = secured.shown()
     with Client(secured.cluster.addresses) as client:
         assert client.submit(double, 1).result(timeout=20) == 2
-        secured.authority.issue("master")
+        follow(secured.directory, "CN=master-1")
 
         after = secured.cluster.until(
             lambda: shown if (shown := secured.shown()) != before else None, 20, "a renewal"
@@ -185,7 +203,7 @@ def test_a_cluster_on_etcd_with_tls(tmp_path: Path) -> None:
     """The master reaches its store by mutual TLS, its callers reach it by TLS and token."""
     pair = Authority(tmp_path).issue("master")
     token = tmp_path / "token"
-    token.write_text(TOKEN)
+    token.write_text("5e2f4a6b7c8d")
     with EtcdCluster(1, tls=True) as etcd, Cluster(tmp_path / "cluster", etcd.url()) as cluster:
         master = cluster.start_master(
             "master-1",

@@ -23,7 +23,8 @@ DOCUMENTS = (
     "docs/limits.md",
     "docs/operations.md",
     "docs/reasons.md",
-    "docs/worker-protocol.md",
+    "docs/security.md",
+    "docs/protocol.md",
 )
 FOLDERS = ("protos", "client", "worker", "master", "testing", "tests", "docs", "examples", "tools")
 
