@@ -19,8 +19,8 @@ from tests.nodejs import NODE, node_examples
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(180)]
 
-JOBS = 300
-HOLD_S = 0.4
+JOBS = 200
+HOLD_S = 0.3
 
 
 @pytest.fixture(scope="module")
