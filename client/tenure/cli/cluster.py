@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tenure.cli import exits
-from tenure.cli.command import Takes, command, group
+from tenure.cli.command import Group, Takes, command
 from tenure.cli.invocation import Invocation
 from tenure.cli.output import Format, View, message_data, print_json, print_json_line, print_table
 
@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
     Status = tuple[Sequence[cluster_pb2.GetStatusResponse], Mapping[str, TenureError]]
 
-app = group(
-    "The cluster: masters, leaders, workers.",
-    [("tenure cluster status", "who leads what, and which workers there are")],
+app = Group(
+    "cluster",
+    help="The cluster: masters, leaders, workers.",
+    no_args_is_help=True,
+    examples=[("tenure cluster status", "who leads what, and which workers there are")],
 )
 
 
 @command(
-    app,
+    "status",
+    group=app,
     takes=Takes.OUTPUT | Takes.WATCH,
     examples=[
         ("tenure cluster status", "partitions and workers of each master"),
@@ -58,7 +61,8 @@ def status(cli: Invocation) -> int:
 
 
 @command(
-    app,
+    "members",
+    group=app,
     takes=Takes.OUTPUT | Takes.WATCH,
     examples=[("tenure cluster members -o name", "the masters' names alone")],
 )

@@ -1,26 +1,26 @@
 """How a command is made: its own parameters, the flags of its settings, and what all have.
 
 ```
- @command(app, role=Role.CLIENT, takes=Takes.OUTPUT | Takes.LIMIT, examples=(…))
+ @command("list", group=jobs, role=Role.CLIENT, takes=Takes.OUTPUT | Takes.LIMIT, examples=[…])
  def list_jobs(cli: Invocation, queue: Queue = "") -> int: …
-                └ made here of the settings and common options; the rest is the command's own
+                │                └ the command's own: Annotated[str, option("--queue", …)]
+                └ made here of the role's settings and of the common options
 ```
 Help leads with examples. Nothing here imports rich, gRPC or asyncio: ``--help`` must be quick.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Flag, auto
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, Final
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+import click
 
 from tenure.cli import configuration
 from tenure.cli.invocation import Invocation
@@ -45,106 +45,157 @@ class Takes(Flag):
     DRY_RUN = auto()
 
 
-def _switch(help_text: str, *names: str) -> Any:
-    return Annotated[bool, typer.Option(*names, help=help_text, show_default=False)]
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An option or an argument, as an annotation of a command's function: ``Annotated[T, …]``.
+
+    Attributes:
+        names: Of an option; none for an argument.
+        metavar: What its value is called.
+        help: One sentence.
+        settings: Further settings of the click object.
+    """
+
+    names: tuple[str, ...]
+    metavar: str
+    help: str
+    settings: Mapping[str, Any]
+
+    def made(self, name: str, default: object) -> click.Parameter:
+        """The click object."""
+        settings = dict(self.settings)
+        if self.names:
+            if self.metavar:  # click takes one for a flag, too, and then shows it.
+                settings["metavar"] = self.metavar
+            return click.Option([*self.names, name], help=self.help, default=default, **settings)
+        # A default of None would make click think that there is one.
+        if default is not inspect.Parameter.empty:
+            settings |= {"default": default, "required": False}
+        made = click.Argument([name], metavar=self.metavar, **settings)
+        made.help = self.help  # Not in the constructor: older releases of click lack it.
+        return made
 
 
-#: Parameter -> who has it, its annotation, its default. In the order of the help.
-_COMMON: Final[Mapping[str, tuple[Takes, Any, object]]] = {
+def option(*names: str, metavar: str, help: str, **settings: Any) -> Parameter:
+    """An option with a value."""
+    return Parameter(names, metavar, help, settings)
+
+
+def switch(*names: str, help: str) -> Parameter:
+    """An option without one."""
+    return Parameter(names, "", help, {"is_flag": True})
+
+
+def argument(*, metavar: str, help: str, **settings: Any) -> Parameter:
+    """An argument; required if its parameter has no default."""
+    return Parameter((), metavar, help, settings)
+
+
+#: Parameter -> who has it, what it is, its default. In the order of the help.
+_COMMON: Final[Mapping[str, tuple[Takes, Parameter, object]]] = {
     "output": (
         Takes.OUTPUT,
-        Annotated[
-            Format,
-            typer.Option(
-                "--output",
-                "-o",
-                metavar="FORMAT",
-                help="table, json, jsonl, or name (ids only).",
-                show_default=False,
-            ),
-        ],
-        Format.TABLE,
+        option(
+            "--output",
+            "-o",
+            metavar="FORMAT",
+            help="table, json, jsonl, or name (ids only).",
+            type=click.Choice([form.value for form in Format]),
+        ),
+        Format.TABLE.value,
     ),
-    "no_headers": (Takes.OUTPUT, _switch("Tables without their headings.", "--no-headers"), False),
+    "no_headers": (
+        Takes.OUTPUT,
+        switch("--no-headers", help="Tables without their headings."),
+        False,
+    ),
     "limit": (
         Takes.LIMIT,
-        Annotated[
-            int | None,
-            typer.Option("--limit", min=1, metavar="N", help="At most so many.  [default: 100]"),
-        ],
-        None,
+        option(
+            "--limit",
+            metavar="N",
+            help=f"At most so many.  [default: {LIMIT}]",
+            type=click.IntRange(min=1),
+        ),
+        LIMIT,
     ),
-    "watch": (Takes.WATCH, _switch("Show it again and again.", "--watch", "-w"), False),
+    "watch": (Takes.WATCH, switch("--watch", "-w", help="Show it again and again."), False),
     "interval": (
         Takes.WATCH,
-        Annotated[
-            float,
-            typer.Option(
-                "--interval",
-                min=0.1,
-                metavar="SECONDS",
-                help="With --watch: how often.  [default: 2]",
-                show_default=False,
-            ),
-        ],
+        option(
+            "--interval",
+            metavar="SECONDS",
+            help=f"With --watch: how often.  [default: {WATCH_INTERVAL_S:g}]",
+            type=click.FloatRange(min=0.1),
+        ),
         WATCH_INTERVAL_S,
     ),
-    "dry_run": (Takes.DRY_RUN, _switch("Say what would be done.", "--dry-run"), False),
-    "yes": (Takes.CONFIRM, _switch("Do not ask.", "--yes", "-y"), False),
-    "no_input": (Takes.CONFIRM, _switch("Never ask: refuse instead.", "--no-input"), False),
-    "quiet": (Takes.NOTHING, _switch("Only errors on stderr.", "--quiet", "-q"), False),
+    "dry_run": (Takes.DRY_RUN, switch("--dry-run", help="Say what would be done."), False),
+    "yes": (Takes.CONFIRM, switch("--yes", "-y", help="Do not ask."), False),
+    "no_input": (
+        Takes.CONFIRM,
+        switch("--no-input", help="Never ask: refuse instead."),
+        False,
+    ),
+    "quiet": (Takes.NOTHING, switch("--quiet", "-q", help="Only errors on stderr."), False),
     "verbose": (
         Takes.NOTHING,
-        Annotated[
-            int,
-            typer.Option("--verbose", "-v", count=True, metavar="", help="Log more, to stderr."),
-        ],
+        Parameter(("--verbose", "-v"), "", "Log more, to stderr.", {"count": True}),
         0,
     ),
-    "no_color": (Takes.NOTHING, _switch("No colours, as with NO_COLOR.", "--no-color"), False),
+    "no_color": (
+        Takes.NOTHING,
+        switch("--no-color", help="No colours, as with NO_COLOR."),
+        False,
+    ),
     "config": (
         Takes.NOTHING,
-        Annotated[
-            str | None,
-            typer.Option(
-                "--config",
-                metavar="FILE",
-                help="Read this file instead of tenure.toml and the user's and the system's."
-                "  [env: TENURE_CONFIG]",
-            ),
-        ],
+        option(
+            "--config",
+            metavar="FILE",
+            help="Read this file instead of tenure.toml and the user's and the system's."
+            f"  [env: {configuration.CONFIG_VARIABLE}]",
+            type=click.Path(),
+        ),
         None,
     ),
 }
 _PREFIX: Final = "setting_"
 
 
-class Command(TyperCommand):
+class Command(click.Command):
     """A command whose help leads with examples, and has common options last."""
 
-    examples: ClassVar[Sequence[Example]] = ()
+    def __init__(self, *args: Any, examples: Sequence[Example], **settings: Any) -> None:
+        """As click's; ``examples`` are lines of the command, and what they do."""
+        super().__init__(*args, **settings)
+        self.examples = examples
 
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """Arguments as their metavars say them."""
-        arguments = [p for p in self.get_params(ctx) if p.param_type_name == "argument"]
-        return ["[OPTIONS]", *(str(argument.metavar) for argument in arguments)]
+        arguments = [each for each in self.params if isinstance(each, click.Argument)]
+        return ["[OPTIONS]", *(str(each.metavar) for each in arguments)]
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Usage, what it does, examples, arguments, options."""
         self.format_usage(ctx, formatter)
         self.format_help_text(ctx, formatter)
         _write_examples(formatter, self.examples)
-        _write_parameters(formatter, self.get_params(ctx), ctx)
+        _write_parameters(formatter, self.get_params(ctx))
 
 
-class Group(TyperGroup):
+class Group(click.Group):
     """A group of commands that says which one may be meant."""
 
-    examples: ClassVar[Sequence[Example]] = ()
-    #: Printed last.
-    notes: ClassVar[str] = ""
+    def __init__(
+        self, *args: Any, examples: Sequence[Example] = (), notes: str = "", **settings: Any
+    ) -> None:
+        """As click's; ``notes`` are printed last."""
+        super().__init__(*args, **settings)
+        self.examples = examples
+        self.notes = notes
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Usage, what it is about, examples, commands, options."""
         self.format_usage(ctx, formatter)
         self.format_help_text(ctx, formatter)
@@ -152,24 +203,28 @@ class Group(TyperGroup):
         rows = [(name, self.line_about(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-        _write_parameters(formatter, self.get_params(ctx), ctx)
+        _write_parameters(formatter, self.get_params(ctx))
         if self.notes:
             formatter.write_paragraph()
             formatter.write_text(self.notes)
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they were added."""
         return list(self.commands)
 
-    def line_about(self, ctx: Any, name: str) -> str:
+    def line_about(self, ctx: click.Context, name: str) -> str:
         """One line about a command."""
-        command = self.get_command(ctx, name)
-        return first_line(command.help if command is not None else None)
+        found = self.get_command(ctx, name)
+        return first_line(found.help if found is not None else None)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """As usual; an unknown name is refused with the one that may be meant."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
+            import difflib
+
             near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"No such command {name!r}.{hint}")
@@ -177,98 +232,80 @@ class Group(TyperGroup):
 
 
 class LazyGroup(Group):
-    """A group whose commands are imported when they are run.
+    """A group whose commands are imported when they are run."""
 
-    Attributes:
-        lazy: Command -> the module, its ``typer.Typer``, and the line in the group's help.
-    """
+    def __init__(
+        self, *args: Any, lazy: Mapping[str, tuple[str, str, str]], **settings: Any
+    ) -> None:
+        """As a group; ``lazy``: command -> its module, its name there, its line in the help."""
+        super().__init__(*args, **settings)
+        self.lazy = lazy
 
-    lazy: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
-
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the table."""
         return list(self.lazy)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports it."""
         if cmd_name in self.lazy and cmd_name not in self.commands:
             module, attribute, _ = self.lazy[cmd_name]
-            found = typer.main.get_command(getattr(importlib.import_module(module), attribute))
-            found.name = cmd_name
-            self.commands[cmd_name] = found
+            self.commands[cmd_name] = getattr(importlib.import_module(module), attribute)
         return self.commands.get(cmd_name)
 
-    def line_about(self, ctx: Any, name: str) -> str:
+    def line_about(self, ctx: click.Context, name: str) -> str:
         """From the table: nothing is imported for it."""
         return self.lazy[name][2]
 
 
-def group(help_text: str, examples: Sequence[Example] = ()) -> typer.Typer:
-    """A group to put commands in."""
-    kind = type("_Group", (Group,), {"examples": examples})
-    app = typer.Typer(cls=kind, help=help_text, no_args_is_help=True, **STYLE)
-    # With a callback it stays a group even if it has one command only.
-    app.callback()(_nothing)
-    return app
-
-
-def _nothing() -> None: ...
-
-
-def single() -> typer.Typer:
-    """What holds one command of the tree's first level."""
-    return typer.Typer(**STYLE)
-
-
-STYLE: Final[dict[str, Any]] = {
-    "add_completion": False,
-    "pretty_exceptions_enable": False,
-    "rich_markup_mode": None,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-}
-
-
 def command(
-    app: typer.Typer,
-    name: str | None = None,
+    name: str,
     *,
+    group: Group | None = None,
     role: Role | None = Role.CLIENT,
     takes: Takes = Takes.NOTHING,
     examples: Sequence[Example],
     **context: Any,
-) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Adds a command to a group.
+) -> Callable[[Callable[..., int]], Command]:
+    """Makes a command of a function.
 
     Args:
-        app: The group.
-        name: What it is called; None: as the function.
+        name: What it is called.
+        group: Where it belongs; None: on the tree's first level.
         role: Whose settings it reads; None: none.
         takes: Which common options it has.
         examples: At least one.
         **context: Settings of its click context.
     """
 
-    def add(function: Callable[..., int]) -> Callable[..., int]:
+    def made(function: Callable[..., int]) -> Command:
         settings = [] if role is None else settings_of(role)
         common = {
             key: row for key, row in _COMMON.items() if row[0] in takes or row[0] is Takes.NOTHING
         }
-        own = _own_parameters(function)
 
         def run(**values: Any) -> int:
-            given = {setting.name: values[_parameter_name(setting)] for setting in settings}
-            cli = _invocation(role, given, {key: values[key] for key in common})
-            return function(cli, **{parameter.name: values[parameter.name] for parameter in own})
+            given = {
+                setting.name: _given(values.pop(_parameter_name(setting))) for setting in settings
+            }
+            cli = _invocation(role, given, {key: values.pop(key) for key in common})
+            return function(cli, **values)
 
-        parameters = [*own]
+        parameters = _own_parameters(function)
         parameters += [_setting_parameter(setting, role) for setting in settings if role]
-        parameters += [_parameter(key, row[1], row[2]) for key, row in common.items()]
-        _disguise(run, function, parameters)
-        kind = type("_Command", (Command,), {"examples": examples})
-        app.command(name, cls=kind, context_settings=context)(run)
-        return function
+        parameters += [each.made(key, default) for key, (_, each, default) in common.items()]
+        result = Command(
+            name,
+            callback=run,
+            params=parameters,
+            help=function.__doc__,
+            examples=examples,
+            context_settings=context,
+        )
+        if group is not None:
+            group.add_command(result)
+        return result
 
-    return add
+    return made
 
 
 def first_line(text: str | None) -> str:
@@ -289,9 +326,9 @@ def _invocation(
     cli = Invocation(
         config=config,
         file=common["config"],
-        form=common.get("output", Format.TABLE),
+        form=Format(common.get("output", Format.TABLE)),
         headers=not common.get("no_headers"),
-        limit=common.get("limit") or LIMIT,
+        limit=common.get("limit", LIMIT),
         watch_s=common["interval"] if common.get("watch") else None,
         dry_run=common.get("dry_run", False),
         yes=common.get("yes", False),
@@ -309,51 +346,40 @@ def _invocation(
 # --------------------------------------------------------------------- parameters of the function
 
 
-def _own_parameters(function: Callable[..., int]) -> list[inspect.Parameter]:
-    """The command's own, with annotations that typer can read; the first one is ``cli``."""
+def _own_parameters(function: Callable[..., int]) -> list[click.Parameter]:
+    """The command's own, from the annotations of all parameters but ``cli``."""
     hints = typing.get_type_hints(function, include_extras=True)
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    return [
-        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in parameters
-    ]
+    made = []
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        (described,) = hints[parameter.name].__metadata__
+        made.append(described.made(parameter.name, parameter.default))
+    return made
 
 
-def _disguise(
-    run: Callable[..., int], function: Callable[..., int], parameters: list[inspect.Parameter]
-) -> None:
-    """Makes typer see the given parameters, and the function's name and docstring."""
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    # Typer asks inspect, and that asks this first; mypy does not know the attribute.
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-
-
-def _parameter(name: str, annotation: Any, default: object) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
-    )
+def _given(value: object) -> object:
+    """What a flag that may be given several times holds, as a list; None if it was not given."""
+    return (list(value) or None) if isinstance(value, tuple) else value
 
 
 def _parameter_name(setting: Setting) -> str:
     return _PREFIX + setting.name.replace(".", "_")
 
 
-def _setting_parameter(setting: Setting, role: Role) -> inspect.Parameter:
+def _setting_parameter(setting: Setting, role: Role) -> click.Parameter:
     """The flag (or argument) of a setting. What it is given as is parsed with other sources."""
     flag, text = setting.flag(role), setting_help(setting)
-    info: Any
     if not flag:
         metavar = setting.metavar if setting.required else f"[{setting.metavar}]"
-        info = typer.Argument(metavar=metavar, help=text, show_default=False)
+        described = argument(metavar=metavar, help=text)
     elif setting.kind is Kind.SWITCH:
-        info = typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)
+        described = switch(f"{flag}/--no-{flag[2:]}", help=text)
     else:
+        more: dict[str, Any] = {"multiple": True} if setting.kind is Kind.PAIRS else {}
+        if setting.kind is Kind.PATH:
+            more["type"] = click.Path()
         names = [flag, setting.short] if setting.short else [flag]
-        info = typer.Option(*names, metavar=setting.metavar, help=text, show_default=False)
-    kinds: dict[Kind, Any] = {Kind.SWITCH: bool | None, Kind.PAIRS: list[str] | None}
-    kind = kinds.get(setting.kind, str | None)
-    return _parameter(_parameter_name(setting), Annotated[kind, info], None)
+        described = option(*names, metavar=setting.metavar, help=text, **more)
+    return described.made(_parameter_name(setting), None)
 
 
 def setting_help(setting: Setting) -> str:
@@ -371,7 +397,7 @@ def setting_help(setting: Setting) -> str:
 # -------------------------------------------------------------------------------------- help pages
 
 
-def _write_examples(formatter: Any, examples: Sequence[Example]) -> None:
+def _write_examples(formatter: click.HelpFormatter, examples: Sequence[Example]) -> None:
     if not examples:
         return
     with formatter.section("Examples"):
@@ -384,18 +410,20 @@ def _write_examples(formatter: Any, examples: Sequence[Example]) -> None:
             formatter.dedent()
 
 
-def _write_parameters(formatter: Any, parameters: Sequence[Any], ctx: Any) -> None:
+def _write_parameters(
+    formatter: click.HelpFormatter, parameters: Sequence[click.Parameter]
+) -> None:
     """Arguments, the command's own options, then those that others have too."""
     sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], "Common": []}
     shared = {_parameter_name(setting) for setting in SETTINGS if Role.CLIENT in setting.roles}
     for parameter in parameters:
-        if parameter.param_type_name == "argument":
-            name = parameter.metavar.strip("[]")
-            sections["Arguments"].append((name, parameter.help or ""))
-        else:
+        text = getattr(parameter, "help", "") or ""
+        if isinstance(parameter, click.Option):
             usual = parameter.name in _COMMON or parameter.name in shared
             kind = "Common" if usual or parameter.name == "help" else "Options"
-            sections[kind].append((_option_names(parameter), parameter.help or ""))
+            sections[kind].append((_option_names(parameter), text))
+        else:
+            sections["Arguments"].append((str(parameter.metavar).strip("[]"), text))
     titles = {"Common": "Common options" if sections["Options"] else "Options"}
     for title, rows in sections.items():
         if rows:
@@ -403,23 +431,7 @@ def _write_parameters(formatter: Any, parameters: Sequence[Any], ctx: Any) -> No
                 formatter.write_dl(rows)
 
 
-def _option_names(option: Any) -> str:
-    names = sorted(option.opts, key=len)
-    text = ", ".join(names) + "".join(f" / {name}" for name in option.secondary_opts)
-    takes_value = not (option.is_flag or option.count)
-    return f"{text} {option.metavar or option.name.upper()}" if takes_value else text
-
-
-__all__ = [
-    "STYLE",
-    "Command",
-    "Example",
-    "Group",
-    "LazyGroup",
-    "Takes",
-    "command",
-    "first_line",
-    "group",
-    "setting_help",
-    "single",
-]
+def _option_names(option: click.Option) -> str:
+    text = ", ".join(sorted(option.opts, key=len))
+    text += "".join(f" / {name}" for name in option.secondary_opts)
+    return text if option.is_flag or option.count else f"{text} {option.metavar}"

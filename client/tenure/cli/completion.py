@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-import typer
-import typer.completion
+import click
 
 from tenure.cli import exits
-from tenure.cli.command import command, single
+from tenure.cli.command import argument, command
 from tenure.cli.invocation import Invocation
 
-app = single()
-
-#: Typer's own; it does not list these names as exported, though its releases all have had them.
-_SCRIPTS: Final[Any] = typer.completion
-
-#: Set by the scripts when they ask for words.
+#: Set by the scripts when they ask for words. click makes the name of the program's.
 VARIABLE: Final = "_TENURE_COMPLETE"
 
 
@@ -32,36 +26,42 @@ class Shell(StrEnum):
 
 _WHERE: Final = {
     Shell.BASH: "tenure completion bash > ~/.local/share/bash-completion/completions/tenure",
-    Shell.ZSH: "tenure completion zsh > ~/.zfunc/_tenure   (with ~/.zfunc in fpath)",
+    Shell.ZSH: "tenure completion zsh > ~/.zfunc/_tenure",
     Shell.FISH: "tenure completion fish > ~/.config/fish/completions/tenure.fish",
 }
 
 
 @command(
-    app,
+    "completion",
     role=None,
     examples=[
-        ('eval "$(tenure completion bash)"', "for this shell"),
+        ('eval "$(tenure completion bash)"', "for this bash"),
         (_WHERE[Shell.BASH], "for every bash from now on"),
-        (_WHERE[Shell.ZSH], "for every zsh"),
+        (_WHERE[Shell.ZSH], "for every zsh, with ~/.zfunc in its fpath"),
         (_WHERE[Shell.FISH], "for every fish"),
     ],
 )
 def completion(
     cli: Invocation,
     shell: Annotated[
-        Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)
+        str,
+        argument(
+            metavar="SHELL",
+            help="bash, zsh or fish.",
+            type=click.Choice([shell.value for shell in Shell]),
+        ),
     ],
 ) -> int:
     """Prints a script that completes commands and options."""
-    print(
-        _SCRIPTS.get_completion_script(prog_name="tenure", complete_var=VARIABLE, shell=shell.value)
-    )
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.BadParameter(f"expected a shell that click knows, got {shell!r}")
+    root = click.get_current_context().find_root().command
+    # The template alone: `source()` starts a shell to see how old it is.
+    script = kind(root, {}, "tenure", VARIABLE)
+    print(script.source_template % script.source_vars())
     if sys.stdout.isatty():
-        cli.say(f"to keep it: {_WHERE[shell]}")
+        cli.say(f"to keep it: {_WHERE[Shell(shell)]}")
     return exits.OK
-
-
-def prepare() -> None:
-    """Teaches click how to answer the _SCRIPTS."""
-    _SCRIPTS.completion_init()

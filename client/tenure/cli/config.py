@@ -8,18 +8,18 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-import typer
-
 from tenure.cli import configuration, exits
-from tenure.cli.command import Takes, command, group
+from tenure.cli.command import Group, Takes, command, switch
 from tenure.cli.configuration import Found
 from tenure.cli.invocation import Invocation
 from tenure.cli.output import View
 from tenure.cli.settings import Setting
 
-app = group(
-    "What is set, and by whom.",
-    [("tenure config show --sources", "every setting, and where its value comes from")],
+app = Group(
+    "config",
+    help="What is set, and by whom.",
+    no_args_is_help=True,
+    examples=[("tenure config show --sources", "every setting, and where its value comes from")],
 )
 
 #: In a URL: a name and a password before the host.
@@ -30,7 +30,8 @@ _Row = tuple[Setting, Found]
 
 
 @command(
-    app,
+    "show",
+    group=app,
     role=None,
     takes=Takes.OUTPUT,
     examples=[
@@ -41,9 +42,7 @@ _Row = tuple[Setting, Found]
 )
 def show(
     cli: Invocation,
-    sources: Annotated[
-        bool, typer.Option("--sources", help="Where each value comes from, too.")
-    ] = False,
+    sources: Annotated[bool, switch("--sources", help="Where each value comes from, too.")] = False,
 ) -> int:
     """Shows every setting. Passwords are never shown."""
     found = configuration.load(None, {}, os.environ, config=cli.file)

@@ -7,7 +7,6 @@ The files are ``tenure.toml`` in the current folder, ``tenure/config.toml`` of t
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,8 +123,15 @@ def stray_variables(
         for name in environ
         if name.startswith("TENURE_") and name not in known | OTHER_VARIABLES
     ]
-    pairs = [(name, difflib.get_close_matches(name, known, n=1, cutoff=0.85)) for name in strays]
+    pairs = [(name, _near(name, known, cutoff=0.85)) for name in strays]
     return sorted((name, near[0]) for name, near in pairs if near)
+
+
+def _near(text: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """The known name that may be meant, or nothing. Only who has mistyped pays for the import."""
+    import difflib
+
+    return difflib.get_close_matches(text, list(known), n=1, cutoff=cutoff)
 
 
 # ------------------------------------------------------------------------------------- the layers
@@ -214,7 +220,7 @@ class _File:
 
     def _stray_name(self, name: str, value: object, settings: Sequence[Setting]) -> BadSetting:
         homes = [f"{s.key} under [{s.table}]" for s in settings if s.key == name]
-        near = difflib.get_close_matches(name, TABLES, n=1)
+        near = _near(name, TABLES)
         if near and isinstance(value, dict):
             hint = f"did you mean [{near[0]}]?"
         elif homes:
@@ -225,7 +231,7 @@ class _File:
 
     def _stray_key(self, table: str, key: str, settings: Sequence[Setting]) -> BadSetting:
         here = [setting.key for setting in settings if setting.table == table]
-        near = difflib.get_close_matches(key, here, n=1)
+        near = _near(key, here)
         elsewhere = [s.table for s in settings if s.key == key]
         if near:
             hint = f"did you mean {near[0]!r}?"

@@ -1,22 +1,27 @@
 """Options and arguments that several commands have of their own."""
 
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 
-import typer
+import click
 
 from tenure.cli import texts
+from tenure.cli.command import argument, option
 
 JobIds = Annotated[
-    list[str],
-    typer.Argument(metavar="ID…", help="Jobs' ids; - reads them from stdin.", show_default=False),
+    Sequence[str],
+    argument(metavar="ID…", help="Jobs' ids; - reads them from stdin.", nargs=-1),
 ]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id.", show_default=False)]
+JobId = Annotated[str, argument(metavar="ID", help="A job's id.")]
 WaitTimeout = Annotated[
     float | None,
-    typer.Option(
-        "--wait-timeout", min=0, metavar="SECONDS", help="Exit 124 after this.  [default: none]"
+    option(
+        "--wait-timeout",
+        metavar="SECONDS",
+        help="Exit 124 after this.  [default: none]",
+        type=click.FloatRange(min=0),
     ),
 ]
 
@@ -30,10 +35,10 @@ def duration(text: str) -> timedelta:
     try:
         return timedelta(seconds=texts.parse_duration(text))
     except ValueError as error:
-        raise typer.BadParameter(f"expected {error}, got {text!r}") from None
+        raise click.BadParameter(f"expected {error}, got {text!r}") from None
 
 
-def ids(given: list[str]) -> list[str]:
+def ids(given: Sequence[str]) -> list[str]:
     """The ids that were given; for ``-`` those on stdin, between blanks, in its place.
 
     Raises:
@@ -43,5 +48,5 @@ def ids(given: list[str]) -> list[str]:
         part for text in given for part in (sys.stdin.read().split() if text == "-" else [text])
     ]
     if not found:
-        raise typer.BadParameter("expected ids of jobs on stdin, got none")
+        raise click.BadParameter("expected ids of jobs on stdin, got none")
     return found

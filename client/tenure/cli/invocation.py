@@ -79,13 +79,13 @@ class Invocation:
             BadParameter: Nobody can be asked, and --yes was not given.
             Abort: The answer was no.
         """
-        import typer
+        import click
 
         if self.yes:
             return
         if self.no_input or not sys.stdin.isatty():
-            raise typer.BadParameter(f"expected --yes: {why}")
-        typer.confirm(question, abort=True, err=True)
+            raise click.BadParameter(f"expected --yes: {why}")
+        click.confirm(question, abort=True, err=True)
 
     def with_client(self, work: Callable[[AsyncClient], Awaitable[T]]) -> T:
         """Runs ``work`` with a client made of the settings.

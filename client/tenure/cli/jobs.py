@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
+import click
 
 from tenure.cli import exits, progress
-from tenure.cli.command import Takes, command, group
+from tenure.cli.command import Group, Takes, command, option
 from tenure.cli.flags import JobId, JobIds, WaitTimeout, ids
 from tenure.cli.invocation import Invocation
 from tenure.cli.job_view import COUNTS, JOBS, RESULTS, VERDICTS, show_event, show_job
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from tenure.client import AsyncClient, JobVerdict
     from tenure.v1 import jobs_pb2
 
-app = group(
-    "Look at jobs, wait for them, stop them, run them again.",
-    [
+app = Group(
+    "jobs",
+    help="Look at jobs, wait for them, stop them, run them again.",
+    no_args_is_help=True,
+    examples=[
         ("tenure jobs list --state failed", "the newest failures"),
         ("tenure jobs get ID", "everything about one job, with its attempts"),
         ("tenure jobs list --state failed -o name | tenure jobs requeue -", "run them all again"),
@@ -32,25 +34,26 @@ app = group(
 BATCH: Final = 500
 
 
-def _state_names(incomplete: str) -> list[str]:
+def _state_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     return [name.lower() for name in JobState.__members__ if name.lower().startswith(incomplete)]
 
 
 States = Annotated[
-    list[str] | None,
-    typer.Option(
+    Sequence[str],
+    option(
         "--state",
         metavar="STATE",
         help="Only jobs in this state; may be given several times.",
-        autocompletion=_state_names,
+        multiple=True,
+        shell_complete=_state_names,
     ),
 ]
-Queue = Annotated[str, typer.Option(metavar="QUEUE", help="Only jobs of this queue.")]
-Name = Annotated[str, typer.Option(metavar="NAME", help="Only jobs of this name.")]
-Tenant = Annotated[str, typer.Option(metavar="TENANT", help="Only this tenant's jobs.")]
+Queue = Annotated[str, option("--queue", metavar="QUEUE", help="Only jobs of this queue.")]
+Name = Annotated[str, option("--name", metavar="NAME", help="Only jobs of this name.")]
+Tenant = Annotated[str, option("--tenant", metavar="TENANT", help="Only this tenant's jobs.")]
 Filter = Annotated[
     str,
-    typer.Option(
+    option(
         "--filter",
         metavar="EXPR",
         help="Only jobs that match, such as 'attempts > 1 AND labels.region = eu'.",
@@ -59,8 +62,8 @@ Filter = Annotated[
 
 
 @command(
-    app,
     "list",
+    group=app,
     takes=Takes.OUTPUT | Takes.LIMIT | Takes.WATCH,
     examples=[
         ("tenure jobs list --state failed --queue mail", "failed jobs of a queue"),
@@ -70,7 +73,7 @@ Filter = Annotated[
 )
 def list_jobs(
     cli: Invocation,
-    state: States = None,
+    state: States = (),
     queue: Queue = "",
     name: Name = "",
     tenant: Tenant = "",
@@ -94,7 +97,8 @@ def list_jobs(
 
 
 @command(
-    app,
+    "get",
+    group=app,
     takes=Takes.OUTPUT | Takes.WATCH,
     examples=[
         ("tenure jobs get ID", "state, times, arguments, attempts, error"),
@@ -111,7 +115,8 @@ def get(cli: Invocation, job_id: JobId) -> int:
 
 
 @command(
-    app,
+    "wait",
+    group=app,
     takes=Takes.OUTPUT,
     examples=[
         ("tenure jobs wait ID", "print its result when it has ended"),
@@ -139,7 +144,8 @@ def wait(cli: Invocation, job_ids: JobIds, wait_timeout: WaitTimeout = None) -> 
 
 
 @command(
-    app,
+    "cancel",
+    group=app,
     takes=Takes.OUTPUT | Takes.DRY_RUN,
     examples=[
         ("tenure jobs cancel ID --reason 'wrong file'", "stop one job"),
@@ -149,14 +155,15 @@ def wait(cli: Invocation, job_ids: JobIds, wait_timeout: WaitTimeout = None) -> 
 def cancel(
     cli: Invocation,
     job_ids: JobIds,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="For the record.")] = "",
+    reason: Annotated[str, option("--reason", metavar="TEXT", help="For the record.")] = "",
 ) -> int:
     """Asks jobs to stop. Waiting ones are cancelled at once, running ones at a checkpoint."""
     return _change(cli, ids(job_ids), lambda client, some: client.cancel(some, reason=reason))
 
 
 @command(
-    app,
+    "requeue",
+    group=app,
     takes=Takes.OUTPUT | Takes.DRY_RUN,
     examples=[
         ("tenure jobs requeue ID", "run one job again"),
@@ -169,7 +176,8 @@ def requeue(cli: Invocation, job_ids: JobIds) -> int:
 
 
 @command(
-    app,
+    "purge",
+    group=app,
     takes=Takes.OUTPUT | Takes.DRY_RUN | Takes.CONFIRM,
     examples=[
         ("tenure jobs purge ID", "asks first"),
@@ -186,7 +194,8 @@ def purge(cli: Invocation, job_ids: JobIds) -> int:
 
 
 @command(
-    app,
+    "count",
+    group=app,
     takes=Takes.OUTPUT | Takes.WATCH,
     examples=[
         ("tenure jobs count", "how many jobs there are in each state"),
@@ -195,7 +204,7 @@ def purge(cli: Invocation, job_ids: JobIds) -> int:
 )
 def count(
     cli: Invocation,
-    state: States = None,
+    state: States = (),
     queue: Queue = "",
     name: Name = "",
     tenant: Tenant = "",
@@ -216,7 +225,8 @@ def count(
 
 
 @command(
-    app,
+    "watch",
+    group=app,
     takes=Takes.OUTPUT,
     examples=[
         ("tenure jobs watch --state failed", "each failure as it happens"),
@@ -225,14 +235,14 @@ def count(
 )
 def watch(
     cli: Invocation,
-    state: States = None,
+    state: States = (),
     queue: Queue = "",
     name: Name = "",
     tenant: Tenant = "",
     filter_text: Filter = "",
     cursor: Annotated[
         str | None,
-        typer.Option(metavar="CURSOR", help="Go on after the event that carried it."),
+        option("--cursor", metavar="CURSOR", help="Go on after the event that carried it."),
     ] = None,
 ) -> int:
     """Follows changes of jobs until interrupted."""
@@ -280,12 +290,12 @@ def _change(
     return cli.with_client(work)
 
 
-def _states(names: list[str] | None) -> list[JobState]:
+def _states(names: Sequence[str]) -> list[JobState]:
     states = []
-    for name in names or []:
+    for name in names:
         state = JobState.__members__.get(name.upper())
         if state is None:
             known = ", ".join(member.lower() for member in JobState.__members__)
-            raise typer.BadParameter(f"expected a state ({known}), got {name!r}")
+            raise click.BadParameter(f"expected a state ({known}), got {name!r}")
         states.append(state)
     return states

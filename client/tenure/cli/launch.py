@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
@@ -35,6 +34,9 @@ def become_worker(told: Mapping[str, Any]) -> NoReturn:
         from tenure.cli.configuration import BadSetting
 
         raise BadSetting(f"expected a worker's settings to fit into {_PIPE_BYTES} bytes")
+    # Every other command would pay for the import.
+    import subprocess
+
     reader, writer = os.pipe()
     os.write(writer, message)
     os.close(writer)

@@ -7,48 +7,43 @@ A command's module is imported when the command is run, and what it needs is imp
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Any
 
-import typer
+import click
 
 from tenure.cli import exits
-from tenure.cli.command import STYLE, LazyGroup
+from tenure.cli.command import LazyGroup
 from tenure.cli.configuration import BadSetting
 
-#: Typer uses the package click or, in later releases, a copy of its own: this is either one's
-#: ClickException.
-_CLICK_ERROR: Final[Any] = typer.BadParameter.__mro__[2]
-
-
-class Tree(LazyGroup):
-    """The first level of the tree."""
-
-    examples = (
+app = LazyGroup(
+    "tenure",
+    help="Runs background jobs on a cluster: fenced leases, exact order, no lost job.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=[
         ("tenure dev app.jobs", "one master and one worker on this machine"),
         ("tenure submit app.jobs.resize s3://a.png --wait", "run a job, print its result"),
         ("tenure jobs list --state failed -o json", "look at jobs"),
-    )
-    notes = (
+    ],
+    notes=(
         "Exit codes: 0 ok, 1 the job failed, 2 usage, 3 not found, 4 unavailable, 5 permission, "
         "6 conflict, 124 timed out, 130 interrupted."
-    )
-    lazy: ClassVar[Mapping[str, tuple[str, str, str]]] = {
+    ),
+    lazy={
         "dev": (
             "tenure.cli.nodes",
-            "dev_app",
+            "dev",
             "Runs a whole cluster here: a master on an embedded store, and a worker for APP.",
         ),
-        "master": ("tenure.cli.nodes", "master_app", "Runs a master."),
+        "master": ("tenure.cli.nodes", "master", "Runs a master."),
         "worker": (
             "tenure.cli.nodes",
-            "worker_app",
+            "worker",
             "Runs a worker that serves the @job functions of an importable module.",
         ),
-        "submit": ("tenure.cli.submit", "app", "Submits one job."),
+        "submit": ("tenure.cli.submit", "submit", "Submits one job."),
         "jobs": (
             "tenure.cli.jobs",
             "app",
@@ -58,29 +53,16 @@ class Tree(LazyGroup):
         "config": ("tenure.cli.config", "app", "What is set, and by whom."),
         "completion": (
             "tenure.cli.completion",
-            "app",
+            "completion",
             "Prints a script that completes commands and options.",
         ),
         "version": (
             "tenure.cli.version",
-            "app",
+            "version",
             "Prints the versions of Tenure and of what it runs on.",
         ),
-    }
-
-
-app = typer.Typer(
-    name="tenure",
-    cls=Tree,
-    help="Runs background jobs on a cluster: fenced leases, exact order, no lost job.",
-    no_args_is_help=True,
-    **STYLE,
+    },
 )
-
-
-@app.callback()
-def _tree() -> None:
-    """Typer makes a group only of what has a callback or commands."""
 
 
 def main() -> None:
@@ -102,19 +84,15 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if "_TENURE_COMPLETE" in os.environ:
-        from tenure.cli import completion
-
-        completion.prepare()
     try:
-        code = app(arguments, prog_name="tenure", standalone_mode=False)
-    except _CLICK_ERROR as error:
+        code = app.main(arguments, prog_name="tenure", standalone_mode=False)
+    except click.ClickException as error:
         exits.say(_usage_line(error))
         return exits.USAGE
     except BadSetting as error:
         exits.say(f"tenure: {error}")
         return exits.USAGE
-    except (typer.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt):
         return exits.INTERRUPTED
     except Exception as error:
         known = _tenure_error(error)
@@ -131,16 +109,18 @@ def _tenure_error(error: Exception) -> Any:
     return error if module is not None and isinstance(error, module.TenureError) else None
 
 
-def _usage_line(error: Any) -> str:
-    message: str = error.format_message()
+def _usage_line(error: click.ClickException) -> str:
+    message = error.format_message()
     if message.startswith("Usage:"):
         return message  # A group without a command shows its help.
-    context = getattr(error, "ctx", None)
-    hint = f"; see `{context.command_path} --help`" if context else ""
-    wrong: str | None = getattr(error, "option_name", None)
-    if context and wrong and message.startswith("No such option"):
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f" (see `{context.command_path} --help`)" if context else ""
+    if context and isinstance(error, click.NoSuchOption):
+        import difflib
+
         known = [name for option in context.command.params for name in option.opts]
-        near = difflib.get_close_matches(wrong, known, n=1)
-        message = f"No such option {wrong}." + (f" Did you mean {near[0]}?" if near else "")
+        near = difflib.get_close_matches(error.option_name, known, n=1)
+        message = f"No such option {error.option_name}."
+        message += f" Did you mean {near[0]}?" if near else ""
     line = " ".join(message.split()).removeprefix("Invalid value: ").rstrip(".")
     return f"tenure: {line}{hint}"

@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from tenure.cli import exits, launch, terminal
-from tenure.cli.command import command, single
+from tenure.cli.command import command
 from tenure.cli.invocation import Invocation
 from tenure.cli.settings import Role
 
-dev_app = single()
-master_app = single()
-worker_app = single()
-
 
 @command(
-    dev_app,
+    "dev",
     role=Role.DEV,
     examples=[
         ("tenure dev app.jobs", "a master and one worker, jobs kept in .tenure"),
@@ -33,7 +29,7 @@ def dev(cli: Invocation) -> int:
 
 
 @command(
-    master_app,
+    "master",
     role=Role.MASTER,
     examples=[
         ("tenure master --store sqlite:///var/lib/tenure/jobs.db", "one node, on its own disk"),
@@ -50,7 +46,7 @@ def master(cli: Invocation) -> int:
 
 
 @command(
-    worker_app,
+    "worker",
     role=Role.WORKER,
     examples=[
         ("tenure worker app.jobs --master 127.0.0.1:7400 --slots 8", "eight jobs at once"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
 from tenure.cli import exits
-from tenure.cli.command import Takes, command, single
+from tenure.cli.command import Takes, argument, command, option, switch
 from tenure.cli.flags import WaitTimeout, duration
 from tenure.cli.invocation import Invocation
 from tenure.cli.output import Format, message_data, print_json, print_json_line
@@ -19,11 +20,9 @@ from tenure.cli.waiting import result_of
 if TYPE_CHECKING:
     from tenure.client import AsyncClient, AsyncJobHandle, Job
 
-app = single()
-
 
 @command(
-    app,
+    "submit",
     takes=Takes.OUTPUT | Takes.DRY_RUN,
     examples=[
         ("tenure submit app.jobs.resize s3://a.png 320 --wait", "run it, print its result"),
@@ -36,39 +35,35 @@ def submit(
     cli: Invocation,
     job: Annotated[
         str,
-        typer.Argument(
-            metavar="JOB",
-            help="The job's name, for example app.jobs.resize.",
-            show_default=False,
-        ),
+        argument(metavar="JOB", help="The job's name, for example app.jobs.resize."),
     ],
     args: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ARG…]", help="Arguments: JSON where it is JSON, else text."),
-    ] = None,
+        Sequence[str],
+        argument(metavar="[ARG…]", help="Arguments: JSON where it is JSON, else text.", nargs=-1),
+    ] = (),
     json_file: Annotated[
         str | None,
-        typer.Option(
+        option(
             "--json",
             metavar="FILE|-",
             help="More arguments: a JSON array by position, or a JSON object by name.",
         ),
     ] = None,
     queue: Annotated[
-        str | None, typer.Option(metavar="QUEUE", help="The queue to wait in.")
+        str | None, option("--queue", metavar="QUEUE", help="The queue to wait in.")
     ] = None,
     priority: Annotated[
         int | None,
-        typer.Option(metavar="N", help="0 (critical) to 10 (low).  [default: 5]"),
+        option("--priority", metavar="N", help="0 (critical) to 10 (low).  [default: 5]", type=int),
     ] = None,
     delay: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Wait first: 90s, 5m, 1h30m, 2d.")
+        str | None, option("--delay", metavar="DURATION", help="Wait first: 90s, 5m, 1h30m, 2d.")
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Idempotency key: the same key is the same job."),
+        option("--key", metavar="KEY", help="Idempotency key: the same key is the same job."),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait, and print the result.")] = False,
+    wait: Annotated[bool, switch("--wait", help="Wait, and print the result.")] = False,
     wait_timeout: WaitTimeout = None,
 ) -> int:
     """Submits one job. Prints its id, or with --wait its result."""
@@ -84,7 +79,7 @@ def submit(
     if key is not None:
         settings["key"] = key
     definition = named(job, **settings)
-    positional, by_name = _arguments(args or [], json_file)
+    positional, by_name = _arguments(args, json_file)
     if cli.dry_run:
         return _show_request(cli, definition, positional, by_name)
 
@@ -130,7 +125,7 @@ def _show_id(job_id: str, form: Format) -> None:
         print(job_id)
 
 
-def _arguments(texts: list[str], json_file: str | None) -> tuple[list[Any], dict[str, Any]]:
+def _arguments(texts: Sequence[str], json_file: str | None) -> tuple[list[Any], dict[str, Any]]:
     positional = [_value(text) for text in texts]
     if json_file is None:
         return positional, {}
@@ -138,14 +133,14 @@ def _arguments(texts: list[str], json_file: str | None) -> tuple[list[Any], dict
         text = sys.stdin.read() if json_file == "-" else Path(json_file).read_text("utf-8")
         more = json.loads(text)
     except OSError as error:
-        raise typer.BadParameter(f"cannot read {json_file}: {error.strerror}") from None
+        raise click.BadParameter(f"cannot read {json_file}: {error.strerror}") from None
     except ValueError as error:
-        raise typer.BadParameter(f"expected JSON in {json_file}, but {error}") from None
+        raise click.BadParameter(f"expected JSON in {json_file}, but {error}") from None
     if isinstance(more, list):
         return positional + more, {}
     if isinstance(more, dict):
         return positional, more
-    raise typer.BadParameter(f"expected a JSON array or object in {json_file}")
+    raise click.BadParameter(f"expected a JSON array or object in {json_file}")
 
 
 def _value(text: str) -> Any:

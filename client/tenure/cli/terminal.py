@@ -1,6 +1,5 @@
 """What the other end of stdout and stderr is: a terminal, how wide, with colours or without."""
 
-import logging
 import os
 import shutil
 import sys
@@ -41,6 +40,8 @@ def paint(text: str) -> str:
 
 def log_to_stderr(level: str) -> None:
     """Logs go to stderr; stdout is for data."""
+    import logging
+
     logging.basicConfig(
         stream=sys.stderr,
         level=level,

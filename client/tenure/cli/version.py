@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tenure.cli import exits
-from tenure.cli.command import Takes, command, single
+from tenure.cli.command import Takes, command
 from tenure.cli.invocation import Invocation
 from tenure.cli.output import Format, print_json, print_json_line
 from tenure.protocol.limits import PROTOCOL_REVISION
 
-app = single()
-
 
 @command(
-    app,
+    "version",
     role=None,
     takes=Takes.OUTPUT,
     examples=[
@@ -29,18 +26,20 @@ app = single()
 )
 def version(cli: Invocation) -> int:
     """Prints the versions of Tenure and of what it runs on."""
-    versions = installed()
+    from importlib import metadata
+
     match cli.form:
         case Format.JSON:
-            print_json(versions)
+            print_json(installed())
         case Format.JSONL:
-            print_json_line(versions)
+            print_json_line(installed())
         case Format.NAME:
-            print(versions["version"])
+            print(metadata.version("tenure"))
         case Format.TABLE:
+            # All that ``installed`` finds would take longer than who types this wants to wait.
             print(
-                f"tenure {versions['version']} (Python {versions['python']}, "
-                f"gRPC {versions['grpc']}, protobuf {versions['protobuf']})"
+                f"tenure {metadata.version('tenure')} (Python {platform.python_version()}, "
+                f"gRPC {metadata.version('grpcio')}, protobuf {metadata.version('protobuf')})"
             )
     return exits.OK
 
@@ -88,6 +87,8 @@ def commit_of(origin: Mapping[str, Any]) -> str | None:
     checkout = Path(unquote(urlsplit(origin["url"]).path))
     if not (checkout / ".git").exists():
         return None  # A folder of it inside some other repository: git would name that one's.
+    import subprocess
+
     try:
         done = subprocess.run(
             ["git", "-C", str(checkout), "rev-parse", "HEAD"],

@@ -311,7 +311,8 @@ def test_an_interrupt_is_exit_130(
 
     monkeypatch.setattr(session, "connect", interrupted)
     assert main.run(["jobs", "list"]) == exits.INTERRUPTED
-    assert capsys.readouterr() == ("", "")
+    out, err = capsys.readouterr()
+    assert (out, err.strip()) == ("", "")
 
 
 @pytest.mark.parametrize("reason", list(Reason))

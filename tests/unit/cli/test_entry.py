@@ -25,10 +25,10 @@ def run_without(missing: str) -> subprocess.CompletedProcess[str]:
 
 def test_missing_extra_is_one_line() -> None:
     """Without the extra: usage, and the line is the command that installs it."""
-    done = run_without("typer")
+    done = run_without("click")
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "typer is not installed" in done.stderr
+    assert "click is not installed" in done.stderr
     assert "pip install 'tenure[cli]'" in done.stderr
 
 

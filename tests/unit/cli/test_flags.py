@@ -3,8 +3,8 @@
 import io
 from datetime import timedelta
 
+import click
 import pytest
-import typer
 
 from tenure.cli.flags import duration, ids
 
@@ -12,7 +12,7 @@ from tenure.cli.flags import duration, ids
 def test_durations() -> None:
     """Numbers with units are times; what is none is a usage error that shows some."""
     assert duration("1h30m") == timedelta(minutes=90)
-    with pytest.raises(typer.BadParameter, match="90s, 5m"):
+    with pytest.raises(click.BadParameter, match="90s, 5m"):
         duration("soon")
 
 
@@ -21,5 +21,5 @@ def test_ids_come_from_the_line_or_from_stdin(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("sys.stdin", io.StringIO("b\nc \n"))
     assert ids(["a", "-", "d"]) == ["a", "b", "c", "d"]
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    with pytest.raises(typer.BadParameter, match="stdin"):
+    with pytest.raises(click.BadParameter, match="stdin"):
         ids(["-"])
