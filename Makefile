@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 PRODUCT := protos/tenure/protocol client worker master testing
-SUITES := unit conformance simulation integration chaos
+SUITES := unit conformance histories simulation integration chaos
 # More for pytest, as in: make test-unit PYTEST_ARGS="-k lease -x"
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -84,6 +84,10 @@ chaos: $(INSTALLED) etcd ## real processes, killed and frozen under load
 .PHONY: packaging
 packaging: $(INSTALLED) ## wheel and sdist, each extra, each Python, oldest and newest dependencies
 	$(BIN)/python tools/check_packaging.py --python $(PYTHONS)
+
+.PHONY: record-histories
+record-histories: $(INSTALLED) etcd ## record the stores and streams of this release (see CONTRIBUTING)
+	$(BIN)/python -m tools.record_histories
 
 .PHONY: nightly
 nightly: $(INSTALLED) etcd node ## every suite with the long tests and many more examples; each Python

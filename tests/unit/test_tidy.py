@@ -17,8 +17,9 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = ("protos", "client", "worker", "master", "testing")
 REST = ("tests", "examples", "benchmarks", "tools")
-SUITES = ("unit", "conformance", "simulation", "integration", "chaos")
+SUITES = ("unit", "conformance", "histories", "simulation", "integration", "chaos")
 PORTIONS = (
+    "protos/tenure/etcdapi",
     "protos/tenure/protocol",
     "protos/tenure/v1",
     "client/tenure/client",
@@ -49,6 +50,7 @@ SLEEPS_IN_TESTS = frozenset(
     {
         # Jobs that take a while: it is what they are for.
         "tests/chaos/app.py",
+        "tests/histories/app.py",
         # A user's own pause between tries: a client is not told when etcd has elected.
         "tests/conformance/test_etcd_client.py",
     }
@@ -139,7 +141,10 @@ def text_files() -> Iterator[Path]:
     yield from (REPOSITORY / ".ci").iterdir()
     yield REPOSITORY / "Makefile"
     for folder in (*PRODUCT, *REST, "docs", "deploy"):
-        yield from (REPOSITORY / folder).rglob("*.*")
+        for path in (REPOSITORY / folder).rglob("*.*"):
+            # What npm has installed is not ours, and has folders whose names look like files'.
+            if path.is_file() and "node_modules" not in path.parts:
+                yield path
     yield from (path for path in REPOSITORY.iterdir() if path.suffix in TEXT_SUFFIXES)
 
 
