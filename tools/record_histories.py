@@ -279,7 +279,9 @@ def main() -> None:
         fresh = Path(temporary)
         record(fresh, commit, project["version"])
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(fresh, folder)
+        folder.mkdir()
+        for path in fresh.iterdir():
+            shutil.copy(path, folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"recorded {project['version']} at {commit[:12]}: {folder}, {size // 1024} KiB")
 
