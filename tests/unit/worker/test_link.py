@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator
 
+import pytest
 from google.protobuf.message import Message
 
 from tenure.client.transport import M, Stream
-from tenure.protocol.errors import Unavailable
+from tenure.protocol.errors import Rejected, TenureError, Unavailable
+from tenure.protocol.refusal import Reason
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tenure.v1 import worker_pb2
@@ -68,6 +71,32 @@ class Dials:
         """Nothing is open."""
 
 
+class FailingStream(EndingStream):
+    """The call fails before anything is said."""
+
+    def __init__(self, error: TenureError) -> None:
+        self._error = error
+
+    async def _read(self) -> AsyncIterator[worker_pb2.SessionResponse]:
+        for nothing in ():
+            yield nothing
+        raise self._error
+
+
+class FailingDials(Dials):
+    """Each dial fails in its own way."""
+
+    def __init__(self, errors: list[TenureError]) -> None:
+        super().__init__(len(errors) + 1)
+        self._errors = errors
+
+    def stream(self, address: str, method: str, response_type: type[M]) -> Stream[Message, M]:
+        """The next failure; the last one goes on."""
+        super().stream(address, method, response_type)
+        error = self._errors[min(self.count, len(self._errors)) - 1]
+        return FailingStream(error)  # type: ignore[return-value]
+
+
 class Talkative:
     """An owner whose sessions have something to say at once."""
 
@@ -84,11 +113,11 @@ class Talkative:
         """Gone."""
 
 
-def test_link_dials_again_after_a_write_that_failed_at_a_clean_end() -> None:
-    """Seen in a rolling restart: the write's failure, when it was given up, ended the link."""
+def play(dials: Dials) -> None:
+    """Runs a link until it has dialled often enough."""
 
     async def main() -> None:
-        clock, dials = SimClock(), Dials(3)
+        clock = SimClock()
         link = MasterLink(
             "m:1", owner=Talkative(), transport=dials, clock=clock, rng=random.Random(1)
         )
@@ -100,6 +129,24 @@ def test_link_dials_again_after_a_write_that_failed_at_a_clean_end() -> None:
             )
             dials.enough.set()
             task.cancel()
-        assert dials.count == 3
 
     run_virtual(main)
+
+
+def test_link_dials_again_after_a_write_that_failed_at_a_clean_end() -> None:
+    """Seen in a rolling restart: the write's failure, when it was given up, ended the link."""
+    dials = Dials(3)
+    play(dials)
+    assert dials.count == 3
+
+
+def test_an_outage_is_logged_once_for_each_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """A master that was away and then refuses the worker's token is not silent about it."""
+    away = Unavailable("nobody is there", reason=Reason.UNREACHABLE)
+    refused = Rejected("no token", reason=Reason.TOKEN_MISSING)
+    with caplog.at_level(logging.WARNING):
+        play(FailingDials([away, away, refused, away, refused]))
+
+    said = [record.getMessage() for record in caplog.records]
+    assert ["nobody is there" in line for line in said] == [True, False]
+    assert ["no token" in line for line in said] == [False, True]

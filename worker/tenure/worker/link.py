@@ -11,9 +11,11 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
+from tenure.client.lane import first_of
 from tenure.client.transport import Stream, Transport
 from tenure.protocol.cancellation import pass_cancellation
 from tenure.protocol.errors import TenureError
+from tenure.protocol.refusal import Reason
 from tenure.v1 import worker_pb2
 from tenure.worker.port import Clock, Rng
 from tenure.worker.session import Session
@@ -63,7 +65,8 @@ class MasterLink:
         self._news = asyncio.Event()
         self._stream: SessionStream | None = None
         self._leaving = False
-        self._complained = False
+        #: Reasons that this outage has been logged with.
+        self._complaints: set[Reason] = set()
 
     def wake(self) -> None:
         """There may be something to say."""
@@ -109,7 +112,7 @@ class MasterLink:
                 # cancelled for good (Python before 3.13): so the body waits for it.
                 await asyncio.wait((writer,))
         except* TenureError as group:
-            self._complain(group.exceptions[0])
+            self._complain(first_of(group))
         finally:
             stream.cancel()
             self._stream = self.session = None
@@ -121,8 +124,8 @@ class MasterLink:
         async for said in stream:
             if not self._owner.received(session, said):
                 return False
-            if session.master and self._complained:
-                self._complained = False
+            if session.master and self._complaints:
+                self._complaints.clear()
                 _LOGGER.info("reached master %s again", session.master, extra={"action": "redial"})
         return True
 
@@ -136,11 +139,14 @@ class MasterLink:
                     return
             await self._news.wait()
 
-    def _complain(self, error: BaseException) -> None:
-        """Logs the first failure of an outage; the redials after it are no news."""
-        if self._complained or self._leaving:
+    def _complain(self, error: TenureError) -> None:
+        """Logs an outage once for each reason it has; the redials after it are no news.
+
+        A master that could not be reached may refuse the worker when it is there.
+        """
+        if error.reason in self._complaints or self._leaving:
             return
-        self._complained = True
+        self._complaints.add(error.reason)
         _LOGGER.warning(
             "expected to talk to master %s, but %s; dialling again",
             self.address,

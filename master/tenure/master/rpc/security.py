@@ -1,6 +1,7 @@
 """Who may call this master: its certificate, theirs if it demands them, and the cluster's token."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ _Found: TypeAlias = "_Handler | None"
 
 #: Probes have no token, and learn nothing but that the process lives or is ready.
 _OPEN: Final = "/grpc.health.v1.Health/"
+#: Refused calls are logged this far apart at least.
+_QUIET_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,8 @@ class _Gate(grpc.aio.ServerInterceptor):
 
     def __init__(self, gate: TokenGate) -> None:
         self._gate = gate
+        self._refused = 0
+        self._quiet_until_s = 0.0
 
     async def intercept_service(
         self,
@@ -137,20 +142,29 @@ class _Gate(grpc.aio.ServerInterceptor):
         refusal = self._gate.refusal(given)
         if refusal is None:
             return await continuation(handler_call_details)
-        _log.debug(
-            "Refused a call of %s: %s",
-            handler_call_details.method,
-            refusal,
+        return self._refusing(refusal, handler_call_details.method)
+
+    def _refusing(self, refusal: Rejected, method: str) -> _Handler:
+        status = rpc_status.to_status(status_of(refusal))
+
+        async def refuse(requests: Any, context: Any) -> None:
+            self._note(refusal, method, context.peer())
+            await context.abort(status.code, status.details, status.trailing_metadata)
+
+        # Serves a call of any kind: it reads nothing before it ends it.
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _note(self, refusal: Rejected, method: str, peer: str) -> None:
+        """Logs a refused call; of a caller that goes on trying, only one in ten seconds."""
+        self._refused += 1
+        now_s = time.monotonic()
+        if now_s < self._quiet_until_s:
+            return
+        self._quiet_until_s = now_s + _QUIET_S
+        _log.warning(
+            "Refused %s from %s, the %d. call without the cluster's token",
+            method,
+            peer,
+            self._refused,
             extra={"action": "call_refused", "reason": refusal.reason.value},
         )
-        return _refusing(refusal)
-
-
-def _refusing(refusal: Rejected) -> _Handler:
-    status = rpc_status.to_status(status_of(refusal))
-
-    async def refuse(requests: Any, context: Any) -> None:
-        await context.abort(status.code, status.details, status.trailing_metadata)
-
-    # Serves a call of any kind: it reads nothing before it ends it.
-    return grpc.stream_stream_rpc_method_handler(refuse)
