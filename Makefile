@@ -41,6 +41,10 @@ node: ## find or install Node, and the packages of examples/node
 protos: $(INSTALLED) ## generate the stubs from protos/tenure/**/*.proto
 	$(BIN)/python tools/generate_stubs.py
 
+.PHONY: reference
+reference: $(INSTALLED) ## write what the documents say of commands and settings, from the code
+	$(BIN)/python -m tools.generate_reference
+
 .PHONY: fmt
 fmt: $(INSTALLED) ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
@@ -55,8 +59,9 @@ lint: $(INSTALLED) ## format check, ruff, layer contracts, tidy rules, fresh stu
 	$(BIN)/buf lint
 
 .PHONY: types
-types: $(INSTALLED) ## mypy, strict, on all hand-written product code
+types: $(INSTALLED) ## mypy, strict, on all hand-written product code; pyright, strict, on the SDK
 	$(BIN)/mypy $(PRODUCT)
+	$(BIN)/pyright
 
 .PHONY: verify
 verify: lint types ## the static half of CI

@@ -18,6 +18,8 @@ DOCUMENTS = (
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "docs/adr/README.md",
+    "docs/cli.md",
+    "docs/configuration.md",
     "docs/filters.md",
     "docs/journal.md",
     "docs/limits.md",

@@ -123,7 +123,7 @@ def stray_variables(
         for name in environ
         if name.startswith("TENURE_") and name not in known | OTHER_VARIABLES
     ]
-    pairs = [(name, _near(name, known, cutoff=0.85)) for name in strays]
+    pairs = [(name, _near(name, known, cutoff=0.9)) for name in strays]
     return sorted((name, near[0]) for name, near in pairs if near)
 
 
@@ -149,6 +149,8 @@ def _find(
     # A variable that is set to nothing is how shells and containers unset one.
     if environ.get(setting.variable):
         return _parsed(setting, environ[setting.variable], setting.variable)
+    if setting.overruled_by and environ.get(setting.overruled_by):
+        return Found(setting.default, setting.overruled_by)
     for file in files:
         if setting in file.values:
             return _parsed(setting, file.values[setting], file.where(setting.table, setting.key))

@@ -58,6 +58,7 @@ class Setting:
         maximum: Of a number.
         required: The role cannot start without it.
         field_name: What it is called in the role's configuration object; empty: as ``key``.
+        overruled_by: A variable that the SDK reads by itself; if it is set, files say nothing.
         example: A value for the reference file where the default would show little.
     """
 
@@ -75,6 +76,7 @@ class Setting:
     maximum: float | None = None
     required: bool = False
     field_name: str = ""
+    overruled_by: str = ""
     example: Value = None
 
     @property
@@ -134,6 +136,7 @@ SETTINGS: Final = (
         roles=_CLIENTS,
         unset="no token, unless TENURE_TOKEN has one",
         metavar="FILE",
+        overruled_by="TENURE_TOKEN",
         example="/etc/tenure/token",
     ),
     Setting(
