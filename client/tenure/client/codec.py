@@ -193,7 +193,7 @@ def _decode_each(
             args.append((known[index] if index < len(known) else decoders.more_positional)(raw))
         kwargs: dict[str, Any] = {}
         for path, raw in raw_kwargs.items():
-            kwargs[path] = decoders.named.get(path, decoders.more_named)(raw)
+            kwargs[path] = (decoders.named.get(path) or decoders.more_named)(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Rejected(
             f"expected arguments of {job.name} as its annotations say, but "

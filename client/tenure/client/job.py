@@ -236,7 +236,7 @@ def job(
 
     def decorate(function: Callable[..., Any]) -> Any:
         is_async = inspect.iscoroutinefunction(function)
-        kind = AsyncJob if is_async else Job
+        kind: type[AsyncJob[..., Any] | Job[..., Any]] = AsyncJob if is_async else Job
         return kind(
             function,
             name=name or _default_name(function),

@@ -191,11 +191,11 @@ def first_of(several: BaseExceptionGroup[TenureError]) -> TenureError:
     When a reader is told NOT_LEADER, the writer may fail too and knows less of why.
     """
     found: list[TenureError] = []
-    stack: list[BaseException] = [several]
+    stack: list[TenureError | BaseExceptionGroup[TenureError]] = [several]
     while stack:
         error = stack.pop()
-        if isinstance(error, BaseExceptionGroup):
-            stack.extend(error.exceptions)
-        elif isinstance(error, TenureError):
+        if isinstance(error, TenureError):
             found.append(error)
+        else:
+            stack.extend(error.exceptions)
     return next((e for e in found if e.reason is not Reason.UNREACHABLE), found[0])

@@ -108,7 +108,7 @@ class Options:
     deadline: timedelta | None = None
     heartbeat_timeout: timedelta | None = None
     retry: Retry | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
     at_most_once: bool = False
     result_ttl: timedelta | None = None
     content_type: str = limits.DEFAULT_CONTENT_TYPE

@@ -32,9 +32,11 @@ class Rng(Protocol):
 
     def random(self) -> float:
         """Uniform in [0, 1)."""
+        ...
 
     def getrandbits(self, k: int, /) -> int:
         """k random bits."""
+        ...
 
 
 def parse_addresses(text: str) -> list[str]:

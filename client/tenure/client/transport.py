@@ -29,6 +29,7 @@ class Stream(Protocol[Q, S]):
         Raises:
             TenureError: The call failed: the error it carries, or Unavailable.
         """
+        ...
 
     async def close_sending(self) -> None:
         """Half-close: nothing more will be sent."""
@@ -55,9 +56,11 @@ class Transport(Protocol):
         Raises:
             TenureError: What the master refused, or Unavailable when it cannot be reached.
         """
+        ...
 
     def stream(self, address: str, method: str, response_type: type[M]) -> Stream[Message, M]:
         """Opens a bidirectional (or, after ``close_sending``, server-side) stream."""
+        ...
 
     async def close(self) -> None:
         """Cancels what is open and closes all connections. Idempotent."""

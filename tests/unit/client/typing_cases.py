@@ -1,8 +1,8 @@
 """What a type checker must conclude. Checked by ``test_typing``, never run."""
 
-from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any, assert_type
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, ParamSpec, TypeVar, assert_type
 
 from tenure.client import (
     AsyncClient,
@@ -10,11 +10,18 @@ from tenure.client import (
     AsyncJobHandle,
     Client,
     Job,
+    JobDef,
+    JobEvent,
     JobHandle,
+    JobState,
     Retry,
+    current_job,
     job,
     named,
 )
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @job
@@ -54,7 +61,7 @@ async def direct_async_calls() -> None:
 def kinds() -> None:
     """Definitions keep the parameters' types; options keep the definition's."""
     job_of_int: AsyncJob[[int], bytes] = bare_async
-    assert_type(job_of_int, AsyncJob[[int], bytes])
+    assert_type([job_of_int(1)], list[Coroutine[Any, Any, bytes]])
     assert_type(plain.options(priority=1)(1), float)
     assert_type(named("app.elsewhere"), Job[..., Any])
 
@@ -71,8 +78,25 @@ def plain_client(client: Client) -> None:
     assert_type(client.map(bare_async, range(3)), Sequence[JobHandle[bytes]])
     for done in client.as_completed(client.map(plain, [1, 2])):
         assert_type(done.result(), float)
-    assert_type(client.get("id"), JobHandle[Any])
+    found = client.get("id")
+    assert_type(found, JobHandle[Any])
     assert_type(client.get("id", plain), JobHandle[float])
+    assert_type(client.wait_any([handle, handle]), JobHandle[str] | None)
+    assert_type(client.wait_all([handle, client.submit(bare_async, 1)], timeout=1), bool)
+    assert_type(client.watch(cursor="0:1"), Iterator[JobEvent])
+    assert_type(client.count(), dict[JobState, int])
+
+
+def plain_handle(handle: JobHandle[str]) -> None:
+    """What a handle has beside its result."""
+    assert_type(handle.id, str)
+    assert_type(handle.name, str)
+    assert_type(handle.status(), JobState)
+    assert_type(handle.wait(timeout=1), bool)
+    assert_type(handle.progress(), float)
+    assert_type(handle.events(), Iterator[JobEvent])
+    assert_type(handle.cancel("enough"), JobState)
+    assert_type(handle.requeue(), JobState)
 
 
 async def async_client(client: AsyncClient) -> None:
@@ -87,6 +111,59 @@ async def async_client(client: AsyncClient) -> None:
     assert_type(await client.get("id", plain), AsyncJobHandle[float])
 
 
+async def async_handle(handle: AsyncJobHandle[str]) -> None:
+    """The same, awaited."""
+    assert_type(await handle.status(), JobState)
+    assert_type(await handle.wait(timeout=1), bool)
+    assert_type(await handle.progress(), float)
+    assert_type(handle.events(), AsyncIterator[JobEvent])
+    assert_type(await handle.cancel("enough"), JobState)
+    assert_type(await handle.requeue(), JobState)
+
+
+def parameters_pass_through(client: Client, defined: JobDef[P, R]) -> Callable[P, R]:
+    """Users' own generic code keeps parameters and result: ParamSpec end to end."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        handle = client.submit(defined.options(priority=1), *args, **kwargs)
+        assert_type(handle, JobHandle[R])
+        return handle.result()
+
+    return call
+
+
+def wrapped(client: Client) -> None:
+    """What such code makes of a job takes and returns what the job does."""
+    assert_type(parameters_pass_through(client, plain)(1, y="a"), float)
+    assert_type(parameters_pass_through(client, bare_async)(1), bytes)
+
+
 def handles_are_covariant(handle: JobHandle[bool]) -> JobHandle[int]:
     """A handle of a bool is one of an int."""
     return handle
+
+
+def async_handles_are_covariant(handle: AsyncJobHandle[bool]) -> AsyncJobHandle[int]:
+    """The same of the async client."""
+    return handle
+
+
+def definitions_are_covariant(defined: Job[[str], bool]) -> JobDef[[str], int]:
+    """A job that returns a bool is one that returns an int."""
+    return defined
+
+
+def mixed(client: Client) -> None:
+    """Handles of several jobs have what their results have in common."""
+    handles: list[JobHandle[float | str]] = [client.submit(plain, 1), client.submit(tuned, "a")]
+    for done in client.as_completed(handles):
+        assert_type(done.result(), float | str)
+
+
+def the_running_job() -> None:
+    """What a job sees of itself."""
+    me = current_job()
+    assert_type(me.id, str)
+    assert_type(me.fence, str)
+    assert_type(me.cancelled, bool)
+    assert_type(me.deadline, datetime | None)

@@ -1,6 +1,17 @@
-"""What a type checker must refuse: each ignore below has to be needed. Never run."""
+"""What type checkers must refuse: both say so where an ignore below is not needed. Never run."""
 
-from tenure.client import Client, JobHandle, job
+from datetime import timedelta
+
+from tenure.client import (
+    AsyncClient,
+    AsyncJob,
+    AsyncJobHandle,
+    Client,
+    Job,
+    JobHandle,
+    Retry,
+    job,
+)
 
 
 @job
@@ -9,16 +20,66 @@ def resize(url: str, width: int = 640) -> str:
     return url
 
 
-def mistakes(client: Client, of_int: JobHandle[int]) -> None:
-    """One mistake a line."""
+@job(queue="mail")
+async def notify(user_id: int, text: str) -> bytes:
+    """An async job."""
+    return b""
+
+
+def arguments(client: Client) -> None:
+    """Wrong types, too few, too many, unknown names."""
     client.submit(resize, 5)  # type: ignore[arg-type]
     client.submit(resize)  # type: ignore[call-arg]
+    client.submit(resize, "a", 1, 2)  # type: ignore[call-arg]
     client.submit(resize, "a", height=3)  # type: ignore[call-arg]
     client.submit(resize, "a", width="wide")  # type: ignore[arg-type]
-    client.submit(resize.options(prio=3), "a")  # type: ignore[call-arg]
-    client.submit(len, "a")  # type: ignore[arg-type]
+    client.submit(resize.options(priority=1), None)  # type: ignore[arg-type]
+    client.submit(notify, "1", "x")  # type: ignore[arg-type]
+    client.submit(notify, 1)  # type: ignore[call-arg]
     client.map(resize, [1, 2])  # type: ignore[arg-type]
-    number: int = client.submit(resize, "a").result()  # type: ignore[assignment]
-    handle: JobHandle[bool] = of_int  # type: ignore[assignment]
     resize(3)  # type: ignore[arg-type]
-    _ = (number, handle)
+
+
+def no_jobs(client: Client) -> None:
+    """What is not a job cannot be submitted."""
+    client.submit(len, "a")  # type: ignore[arg-type]
+    client.submit("app.jobs.resize", "a")  # type: ignore[arg-type]
+    client.get("id", len)  # type: ignore[call-overload]
+
+
+def options(client: Client) -> None:
+    """Wrong names and values of settings."""
+    resize.options(prio=3)  # type: ignore[call-arg]
+    resize.options(priority="high")  # type: ignore[arg-type]
+    resize.options(delay=30)  # type: ignore[arg-type]
+    job(queues="media")  # type: ignore[call-overload]
+    job(timeout=30)  # type: ignore[call-overload]
+    job(executor="thread pool")  # type: ignore[call-overload]
+    Retry(attempts=3)  # type: ignore[call-arg]
+    Retry(backoff="exponentially")  # type: ignore[arg-type]
+    Retry(base=timedelta(seconds=1), jitter=True)  # type: ignore[arg-type]
+    client.count(state="FAILED")  # type: ignore[call-arg]
+    Client("a:1", retries=3)  # type: ignore[call-arg]
+
+
+def results(client: Client, of_int: JobHandle[int], of_job: Job[[str], int]) -> None:
+    """Results of another type; handles are covariant, not contravariant."""
+    number: int = client.submit(resize, "a").result()  # type: ignore[assignment]
+    awaited: JobHandle[str] = client.submit(notify, 1, "a")  # type: ignore[arg-type]
+    handle: JobHandle[bool] = of_int  # type: ignore[assignment]
+    defined: Job[[str], bool] = of_job  # type: ignore[assignment]
+    plain: Job[[int, str], bytes] = notify  # type: ignore[assignment]
+    coroutine: AsyncJob[[str], str] = resize  # type: ignore[assignment]
+    of_int.result("30")  # type: ignore[arg-type]
+    of_int.result().upper()  # type: ignore[attr-defined]
+    _ = (number, awaited, handle, defined, plain, coroutine)
+
+
+async def async_client(client: AsyncClient, of_int: AsyncJobHandle[int]) -> None:
+    """The async client refuses the same."""
+    await client.submit(resize, 5)  # type: ignore[arg-type]
+    await client.submit(notify, 1)  # type: ignore[call-arg]
+    handle: AsyncJobHandle[bool] = of_int  # type: ignore[assignment]
+    number: int = of_int.result()  # type: ignore[assignment]
+    mixed: JobHandle[int] = of_int  # type: ignore[assignment]
+    _ = (handle, number, mixed)
