@@ -16,8 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-import uvloop
-
 from tenure.master.backend.errors import StoreIoError
 from tenure.master.election.port import Candidate
 from tenure.master.node.clock import SystemClock
@@ -26,6 +24,7 @@ from tenure.master.node.trace import Trace
 from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.master.rpc.server import RpcServer
 from tenure.master.store import open_store
+from tenure.protocol import loop
 from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
 
@@ -105,7 +104,7 @@ def run(config: MasterConfig) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
-    return uvloop.run(serve(config))
+    return loop.run(serve(config))
 
 
 async def serve(config: MasterConfig) -> int:
