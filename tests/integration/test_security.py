@@ -125,6 +125,10 @@ def test_outsiders_are_told_why_in_one_line(
         assert says in outcome.complaint
         assert outcome.stderr.count("\n") == 1
 
+    worker = run(
+        *("worker", APP, "--master", secured.cluster.addresses, "--token-file", str(wrong))
+    )
+    assert (worker.code, "TOKEN_INVALID" in worker.complaint) == (5, True), worker
     for variable in ("TENURE_TOKEN_FILE", "TENURE_TLS_CERT", "TENURE_TLS_KEY"):
         monkeypatch.delenv(variable)
     monkeypatch.delenv("TENURE_TLS_CA")

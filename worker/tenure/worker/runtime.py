@@ -24,7 +24,7 @@ from tenure.client.channel import GrpcTransport
 from tenure.client.security import Credentials
 from tenure.client.transport import Transport
 from tenure.protocol import loop
-from tenure.protocol.errors import TenureError
+from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.limits import PROTOCOL_REVISION
 from tenure.v1 import cluster_pb2, worker_pb2
 from tenure.worker import app
@@ -42,6 +42,8 @@ _LOGGER: Final = logging.getLogger(__name__)
 TICK_MS_MAX: Final = 100
 TOPOLOGY_MS: Final = 10_000
 TOPOLOGY_METHOD: Final = "/tenure.v1.ClusterService/GetTopology"
+#: At its start a worker waits so long for a master's word that it may come in.
+ASK_TIMEOUT_S: Final = 2.0
 #: How long the last verdicts, and then the ends of the streams, are waited for.
 LAST_WORDS_MS: Final = 2_000
 #: Young objects before a collection. Python's 700 are a few dozen jobs: it would look at all held
@@ -303,16 +305,47 @@ async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, node.drain)
     try:
+        await _ask_to_be_let_in(transport, config.masters)
         await node.run()
     finally:
         await transport.close()
+
+
+async def _ask_to_be_let_in(transport: Transport, masters: list[str]) -> None:
+    """Ends a worker that no master will ever talk to, for want of a token or a certificate.
+
+    Whoever started it learns that at once. One that works dials on when it is refused: its files
+    may be renewed. So does one that reaches nobody yet.
+
+    Raises:
+        Rejected: All masters refuse it.
+    """
+    refusal: Rejected | None = None
+    for address in masters:
+        try:
+            await transport.unary(
+                address,
+                TOPOLOGY_METHOD,
+                cluster_pb2.GetTopologyRequest(),
+                cluster_pb2.GetTopologyResponse,
+                ASK_TIMEOUT_S,
+            )
+        except Rejected as error:
+            refusal = error
+        except TenureError:
+            return
+        else:
+            return
+    if refusal is not None:
+        raise refusal
 
 
 def main(config: WorkerConfig) -> int:
     """What ``tenure worker`` runs. Returns the exit code.
 
     Raises:
-        Rejected: The application cannot be imported, or a file of its credentials is unusable.
+        Rejected: The application cannot be imported, a file of its credentials is unusable, or no
+            master lets it in.
     """
     jobs = app.load(config.app)
     # What is loaded by now stays for good: it need not be looked at again.

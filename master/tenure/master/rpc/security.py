@@ -105,14 +105,21 @@ class ServerSecurity:
         if identity is None:
             return None
 
-        def configuration() -> grpc.ServerCertificateConfiguration:
+        served = identity.now()
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            # gRPC asks at each new connection; None spares it to build the same once more.
+            nonlocal served
             pem = identity.now()
-            return grpc.ssl_server_certificate_configuration(
-                [(pem.key or b"", pem.cert or b"")], root_certificates=pem.ca
-            )
+            if pem is served:
+                return None
+            served = pem
+            return _configuration(pem)
 
         return grpc.dynamic_ssl_server_credentials(
-            configuration(), configuration, self._demands_certificate
+            _configuration(served),
+            renewed,  # type: ignore[arg-type]  # The stub lacks the documented None.
+            self._demands_certificate,
         )
 
     def interceptors(self) -> list[grpc.aio.ServerInterceptor]:
@@ -168,3 +175,9 @@ class _Gate(grpc.aio.ServerInterceptor):
             self._refused,
             extra={"action": "call_refused", "reason": refusal.reason.value},
         )
+
+
+def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(pem.key or b"", pem.cert or b"")], root_certificates=pem.ca
+    )
