@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 PRODUCT := protos/tenure/protocol client worker master testing
+# The contract of the last release: what clients and workers out there speak.
+RELEASED := $(shell ls -d tests/histories/*/contract | sort -V | tail -n 1)
 SUITES := unit conformance histories simulation integration chaos
 # More for pytest, as in: make test-unit PYTEST_ARGS="-k lease -x"
 PYTEST_ARGS ?=
@@ -38,12 +40,23 @@ node: ## find or install Node, and the packages of examples/node
 	@tools/ensure_node.sh
 
 .PHONY: protos
-protos: $(INSTALLED) ## generate the stubs from protos/tenure/**/*.proto
+protos: $(INSTALLED) ## generate the stubs and docs/api.md from protos/tenure/**/*.proto
 	$(BIN)/python tools/generate_stubs.py
+	$(BIN)/python -m tools.generate_api
+
+.PHONY: record-contract
+record-contract: ## keep the protos of this release for `buf breaking` (see CONTRIBUTING)
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && \
+	folder=tests/histories/$$version/contract/tenure/v1 && \
+	mkdir -p $$folder && cp protos/tenure/v1/*.proto $$folder
 
 .PHONY: reference
 reference: $(INSTALLED) ## write what the documents say of commands and settings, from the code
 	$(BIN)/python -m tools.generate_reference
+
+.PHONY: golden
+golden: $(INSTALLED) ## write anew what commands look like at a terminal (look at the difference)
+	RENEW_GOLDEN=1 $(PYTEST) -q tests/integration/cli/test_golden.py
 
 .PHONY: fmt
 fmt: $(INSTALLED) ## format the code and mend what ruff can mend
@@ -57,6 +70,7 @@ lint: $(INSTALLED) ## format check, ruff, layer contracts, tidy rules, fresh stu
 	$(BIN)/lint-imports
 	$(PYTEST) -q tests/unit/test_tidy.py tests/unit/test_stubs_fresh.py
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against $(RELEASED)
 
 .PHONY: types
 types: $(INSTALLED) ## mypy, strict, on all hand-written product code; pyright, strict, on the SDK

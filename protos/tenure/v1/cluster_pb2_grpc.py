@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ClusterServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """The cluster itself.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,17 +53,19 @@ class ClusterServiceStub(object):
 
 
 class ClusterServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """The cluster itself.
+    """
 
     def GetTopology(self, request, context):
-        """Any master answers.
+        """Partitions, their leaders, the masters and the cluster's clock. Any master answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListMembers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The masters that live. Any master answers.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -101,7 +104,8 @@ def add_ClusterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ClusterService(object):
-    """Missing associated documentation comment in .proto file."""
+    """The cluster itself.
+    """
 
     @staticmethod
     def GetTopology(request,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class WorkerServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """What workers use; docs/protocol.md has the rules.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -42,10 +43,12 @@ class WorkerServiceStub(object):
 
 
 class WorkerServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """What workers use; docs/protocol.md has the rules.
+    """
 
     def Session(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """One stream of a worker to a master, for as long as both live.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -67,7 +70,8 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService(object):
-    """Missing associated documentation comment in .proto file."""
+    """What workers use; docs/protocol.md has the rules.
+    """
 
     @staticmethod
     def Session(request_iterator,

@@ -108,7 +108,7 @@ class JobApi:
     def _submit(self, request: jobs_pb2.SubmitJobsRequest) -> tuple[Term, SubmitJobs, int]:
         jobs = request.jobs
         if len(jobs) > limits.BATCH_JOBS_MAX:
-            raise _too_many(len(jobs))
+            raise _too_many("jobs", len(jobs))
         # A batch becomes one event, and an event goes to the store in one piece.
         size = request.ByteSize()
         if size > limits.BATCH_BYTES_MAX:
@@ -295,7 +295,7 @@ class JobApi:
         if not job_ids:
             raise invalid("job_ids", "it is empty")
         if len(job_ids) > limits.BATCH_JOBS_MAX:
-            raise _too_many(len(job_ids))
+            raise _too_many("job_ids", len(job_ids))
         term = self._term_of(job_ids[0])
         is_ours = home_check(term.number)
         ids = []
@@ -467,11 +467,12 @@ def _ordinal(request: jobs_pb2.ListJobsRequest) -> int | None:
     raise invalid("page_token", "it is not one that a list of this partition and filter answered")
 
 
-def _too_many(count: int) -> TenureError:
+def _too_many(field: str, count: int) -> TenureError:
     return Rejected(
         f"expected at most {limits.BATCH_JOBS_MAX} jobs in a batch, but it has {count}; split it",
         reason=Reason.BATCH_TOO_LARGE,
         metadata={"jobs": str(count), "limit": str(limits.BATCH_JOBS_MAX)},
+        field=field,
     )
 
 
@@ -480,6 +481,7 @@ def _too_big(size: int) -> TenureError:
         f"expected a batch of at most {limits.BATCH_BYTES_MAX} bytes, but it has {size}; split it",
         reason=Reason.BATCH_TOO_LARGE,
         metadata={"bytes": str(size), "limit": str(limits.BATCH_BYTES_MAX)},
+        field="jobs",
     )
 
 

@@ -50,7 +50,8 @@ class Roster:
             return Rejected(
                 f"expected a partition below {self.partitions}, got {partition}",
                 reason=Reason.WRONG_PARTITION,
-                metadata={"partition": str(partition)},
+                metadata={"partition": str(partition), "partitions": str(self.partitions)},
+                field="partition",
             )
         if partition in self.halted:
             return Unavailable(
