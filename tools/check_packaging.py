@@ -50,7 +50,15 @@ REFUSED: Final = {
 }
 
 #: Tests of the repository's own files: dependencies cannot change what they find.
-_TESTS_OF_THE_TREE: Final = ("test_docs.py", "test_stubs_fresh.py", "test_tidy.py", "benchmarks")
+_TESTS_OF_THE_TREE: Final = (
+    "benchmarks",
+    "client/test_typing.py",
+    "examples",
+    "test_docs.py",
+    "test_stubs_fresh.py",
+    "test_tidy.py",
+    "tools",
+)
 
 IMPORT_ALL: Final = """
 import importlib, pkgutil, sys
@@ -392,7 +400,7 @@ def check_newest(
         check_job(environment, folder / "job")
     if units:
         with report.check(f"Python {version}, newest dependencies: unit tests"):
-            group = ("--group", f"{REPOSITORY / 'pyproject.toml'}:dev")
+            group = ("--group", f"{REPOSITORY / 'pyproject.toml'}:test")
             uv("pip", "install", "--python", environment.python, *group)
             run_units(environment, folder / "cache")
 
@@ -404,7 +412,7 @@ def check_floor(report: Report, wheel: Path, version: str, python: str, folder: 
         floor = folder / "floor.txt"
         lowest = ("--resolution", "lowest-direct", "--python", python, "--all-extras")
         uv("pip", "compile", *lowest, "pyproject.toml", "--output-file", str(floor))
-        group = ("--group", f"{REPOSITORY / 'pyproject.toml'}:dev")
+        group = ("--group", f"{REPOSITORY / 'pyproject.toml'}:test")
         wanted = ("--constraints", str(floor), f"{wheel}[all]", *group)
         environment = make_environment(folder / "environment", python, *wanted)
         check_promises("all", environment, folder)

@@ -70,7 +70,10 @@ class Parameter:
             return click.Option([*self.names, name], help=self.help, default=default, **settings)
         # A default of None would make click think that there is one.
         if default is not inspect.Parameter.empty:
-            settings |= {"default": default, "required": False}
+            settings["required"] = False
+            if settings.get("nargs") != -1:
+                # Of any number none are the default; click before 8.3 takes no other word for it.
+                settings["default"] = default
         made = click.Argument([name], metavar=self.metavar, **settings)
         made.help = self.help  # Not in the constructor: older releases of click lack it.
         return made
