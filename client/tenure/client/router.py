@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from tenure.client.topology import Topology
 from tenure.client.transport import Transport
-from tenure.protocol.errors import TenureError, Unavailable, error_of
+from tenure.protocol.errors import Rejected, TenureError, Unavailable, error_of
 from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2, jobs_pb2
 
@@ -24,6 +24,19 @@ RESEND: Final = frozenset(
         Reason.UNREACHABLE,
         Reason.STORE_UNAVAILABLE,
         Reason.DEADLINE_EXCEEDED,
+    }
+)
+
+#: A master that does not let us in may have an outdated certificate or token file of its own: when
+#: any master will do, the others are asked before it is believed.
+NOT_LET_IN: Final = frozenset(
+    {
+        Reason.CLIENT_CERTIFICATE_REFUSED,
+        Reason.SERVER_CERTIFICATE_INVALID,
+        Reason.TLS_REQUIRED,
+        Reason.TLS_UNSUPPORTED,
+        Reason.TOKEN_INVALID,
+        Reason.TOKEN_MISSING,
     }
 )
 
@@ -148,41 +161,57 @@ class Router:
             TenureError: A refusal, or the last failure when the time was up.
         """
 
-        async def once() -> M:
-            address = self.topology.next_master()
-            try:
-                return await self.transport.unary(
-                    address, method, request, response_type, CALL_TIMEOUT_S
-                )
-            except Unavailable:
-                self.topology.lost(address)
-                raise
+        async def once(address: str) -> M:
+            return await self.transport.unary(
+                address, method, request, response_type, CALL_TIMEOUT_S
+            )
 
-        return await self._until(once, timeout_s)
+        return await self._until(lambda: self._of_any(once), timeout_s)
 
     async def _known(self) -> None:
         if not self.topology.partitions:
             await self.refresh()
 
     async def _ask(self) -> None:
-        address = self.topology.next_master()
         loop = asyncio.get_running_loop()
-        try:
-            answer = await self.transport.unary(
+
+        async def once(address: str) -> cluster_pb2.GetTopologyResponse:
+            return await self.transport.unary(
                 address,
                 GET_TOPOLOGY,
                 cluster_pb2.GetTopologyRequest(),
                 cluster_pb2.GetTopologyResponse,
                 TOPOLOGY_TIMEOUT_S,
             )
+
+        try:
+            answer = await self._of_any(once)
         except TenureError as error:
-            self.topology.lost(address)
             self._failure = error
             self._asked += 1
             raise
         self._failure = None
         self._asked += 1
         self.topology.learned(answer, loop.time())
+
+    async def _of_any(self, once: Callable[[str], Awaitable[M]]) -> M:
+        """Asks one master; more of them only as long as they do not let us in.
+
+        Raises:
+            TenureError: Its refusal; or it did not answer, and the next call asks another one.
+        """
+        unasked = len(self.topology.masters)
+        while True:
+            address = self.topology.next_master()
+            unasked -= 1
+            try:
+                return await once(address)
+            except TenureError as error:
+                shut = error.reason in NOT_LET_IN
+                if shut or not isinstance(error, Rejected):
+                    self.topology.lost(address)
+                if not shut or unasked <= 0:
+                    raise
 
     async def _until(self, once: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         """Tries until it succeeds, is refused for good, or the time is up."""
