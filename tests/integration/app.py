@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tenure.client import job
+import sys
+
+from tenure.client import AsyncJob, Job, job
 
 
 @job(name="double")
@@ -15,3 +17,18 @@ def double(number: int) -> int:
 def size(text: str) -> int:
     """How long the text is."""
     return len(text)
+
+
+@job(name="modules_here")
+async def modules_here() -> list[str]:
+    """What the worker's process has imported: coroutines run there."""
+    return sorted(sys.modules)
+
+
+@job(name="modules_in_child")
+def modules_in_child() -> list[str]:
+    """What a process that runs plain functions has imported."""
+    return sorted(sys.modules)
+
+
+Modules = Job[[], list[str]] | AsyncJob[[], list[str]]

@@ -34,6 +34,10 @@ WATCH_INTERVAL_S: Final = 2.0
 LIMIT: Final = 100
 
 
+class ReaderGone(Exception):
+    """Whoever read stdout has seen enough, as ``head`` does."""
+
+
 class Takes(Flag):
     """Which of the common options a command has, besides those that all have."""
 
@@ -291,7 +295,11 @@ def command(
                 setting.name: _given(values.pop(_parameter_name(setting))) for setting in settings
             }
             cli = _invocation(role, given, {key: values.pop(key) for key in common})
-            return function(cli, **values)
+            try:
+                return function(cli, **values)
+            except BrokenPipeError:
+                # click would end the process by itself, with an error's exit code.
+                raise ReaderGone from None
 
         parameters = _own_parameters(function)
         parameters += [_setting_parameter(setting, role) for setting in settings if role]

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from tenure.cli import exits
-from tenure.cli.command import LazyGroup
+from tenure.cli.command import LazyGroup, ReaderGone
 from tenure.cli.configuration import BadSetting
 
 app = LazyGroup(
@@ -75,8 +75,8 @@ def run(arguments: list[str]) -> int:
     try:
         code = _run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has seen enough. Python would complain when it flushes stdout at its exit.
+    except (ReaderGone, BrokenPipeError):
+        # Python would complain when it flushes stdout at its exit.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.OK

@@ -17,7 +17,7 @@ T = TypeVar("T")
 #: Between columns.
 _GAP: Final = "  "
 #: A column of a table that is too wide for its terminal keeps this many characters.
-_CUT_MIN: Final = 6
+_CUT_MIN: Final = 9
 
 
 class Format(StrEnum):
@@ -91,15 +91,17 @@ def print_table(
     What names a thing, the first column, is never cut; nothing is where stdout is no terminal.
     """
     cells = [[_one_line(cell) for cell in row] for row in rows]
-    lines = [list(columns), *cells] if headers else cells
+    heading = [list(columns)] if headers else []
+    lines = [*heading, *cells]
     widths = [max((len(line[index]) for line in lines), default=0) for index in range(len(columns))]
     widths = fitted(widths, terminal.width())
     last = len(columns) - 1
-    for line in lines:
-        padded = [
-            terminal.paint(cut) + " " * (widths[index] - len(cut) if index < last else 0)
-            for index, cut in enumerate(map(_cut, line, widths))
-        ]
+    for number, line in enumerate(lines):
+        padded = []
+        for index, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            cut = _cut(cell, width)
+            shown = cut if number < len(heading) else terminal.paint(cut, by=cell)
+            padded.append(shown + " " * (width - len(cut) if index < last else 0))
         print(_GAP.join(padded).rstrip())
 
 
@@ -132,6 +134,6 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     width = max((len(name) for name, _ in shown), default=0) + 1
     for name, value in shown:
         first, *more = value.splitlines() or [""]
-        print(f"{name + ':':<{width}} {terminal.paint(first)}")
+        print(f"{name + ':':<{width}} {terminal.paint(first, by=first)}")
         for line in more:
             print(" " * (width + 1) + line)

@@ -32,9 +32,9 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def paint(text: str) -> str:
-    """Colours a state's name, where colours are wanted."""
-    code = _COLOURS.get(text)
+def paint(text: str, *, by: str) -> str:
+    """Colours a text by the state that it stands for, where colours are wanted."""
+    code = _COLOURS.get(by)
     return text if code is None or not has_colours(sys.stdout) else f"\x1b[{code}m{text}\x1b[0m"
 
 

@@ -1,0 +1,82 @@
+"""The ``tenure`` command in a process of its own, with a fake cluster behind it.
+
+``python -m tests.integration.cli.program ARGUMENTS…``. At a terminal it becomes the leader of a
+session there, so that Ctrl-C reaches it as it does a user's command.
+
+The jobs: DONE has completed, DEAD has failed, RUNNING goes on. Each look at RUNNING finds it 40 %
+further, until it completes; ``FAKE_ENDLESS`` stops it at 80 %. ``FAKE_JOBS`` adds so many more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import sys
+import termios
+from collections.abc import Mapping
+from typing import Any
+
+from tenure.cli import main, session
+from tenure.client import AsyncClient, named
+from tenure.client.codec import encode_args
+from tenure.protocol.ids import mint
+from tenure.protocol.vocabulary import JobState
+from tenure.v1 import jobs_pb2
+from tests.unit.client.fake_master import EPOCH_MS, FakeCluster
+
+DONE, DEAD, RUNNING = (mint(0, EPOCH_MS + n * 1_000, n) for n in range(3))
+STEP = 40.0
+
+
+class Cluster(FakeCluster):
+    """One whose running job comes further each time that somebody looks."""
+
+    async def unary(
+        self, address: str, method: str, request: Any, response_type: Any, timeout_s: float
+    ) -> Any:
+        if address not in self.masters:
+            sys.stderr.write(f"nobody at {address}\n")
+        return await super().unary(address, method, request, response_type, timeout_s)
+
+    def _GetJob(self, request: jobs_pb2.GetJobRequest) -> jobs_pb2.GetJobResponse:
+        response = super()._GetJob(request)
+        job = self.jobs[request.job_id]
+        if job.job_id == RUNNING and job.state == JobState.RUNNING:
+            job.progress = min(job.progress + STEP, 100.0)
+            if job.progress == 100.0 and "FAKE_ENDLESS" not in os.environ:
+                self.complete(RUNNING, {"sum": 3})
+            job.progress = min(job.progress, 2 * STEP)
+        return response
+
+
+def cluster() -> Cluster:
+    """With its jobs."""
+    fake = Cluster(masters=("m:1",))
+    more = [mint(0, EPOCH_MS - n, n) for n in range(int(os.environ.get("FAKE_JOBS", "0")))]
+    for job_id in (DONE, DEAD, RUNNING, *more):
+        definition = named("app.jobs.add_up_all_numbers", queue="sums")
+        job = jobs_pb2.Job(
+            job_id=job_id,
+            state=JobState.RUNNING,
+            options=definition.wire,
+            payload=encode_args(definition, (1, 2), {}),
+        )
+        job.submitted_at.FromMilliseconds(EPOCH_MS)
+        fake.jobs[job_id] = job
+    fake.complete(DONE, {"sum": 3})
+    fake.fail(DEAD, "ValueError", "no such thing")
+    return fake
+
+
+def connect(settings: Mapping[str, Any]) -> AsyncClient:
+    """A client of the fake cluster; it says when it looks for one somewhere else."""
+    return AsyncClient(**settings, transport=cluster(), rng=random.Random(1))
+
+
+if __name__ == "__main__":
+    if os.isatty(0):
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    session.connect = connect
+    main.main()

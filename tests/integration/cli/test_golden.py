@@ -1,0 +1,67 @@
+"""What commands look like at a terminal, to the letter.
+
+``make golden`` writes the files beside this one anew; look at what has changed before you commit.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli.terminal import Terminal
+
+GOLDEN = Path(__file__).parent / "golden"
+
+#: File -> the command, the terminal's columns, the environment.
+SCREENS: dict[str, tuple[list[str], int, dict[str, str]]] = {
+    "help": (["--help"], 80, {}),
+    "help-narrow": (["--help"], 52, {}),
+    "help-jobs": (["jobs", "--help"], 80, {}),
+    "help-jobs-list": (["jobs", "list", "--help"], 80, {}),
+    "help-submit": (["submit", "--help"], 80, {}),
+    "help-worker": (["worker", "--help"], 80, {}),
+    "list": (["jobs", "list"], 140, {}),
+    "list-narrow": (["jobs", "list"], 90, {}),
+    "list-very-narrow": (["jobs", "list"], 40, {}),
+    "list-no-color": (["jobs", "list"], 140, {"NO_COLOR": "1"}),
+    "list-no-color-flag": (["jobs", "list", "--no-color", "--no-headers"], 140, {}),
+    "list-dumb": (["jobs", "list"], 140, {"TERM": "dumb"}),
+    "list-limit": (["jobs", "list", "--limit", "1"], 140, {}),
+    "get": (["jobs", "get", "DEAD"], 100, {}),
+    "status": (["cluster", "status"], 100, {}),
+    "dry-run": (["jobs", "cancel", "DEAD", "--dry-run"], 140, {}),
+    "submit-dry-run": (["submit", "app.add", "1", "--dry-run"], 100, {}),
+    "typo-command": (["jbos", "list"], 100, {}),
+    "typo-subcommand": (["jobs", "lst"], 100, {}),
+    "typo-option": (["jobs", "list", "--quue", "x"], 100, {}),
+    "typo-value": (["jobs", "list", "-o", "nmae"], 100, {}),
+    "typo-variable": (["jobs", "count"], 100, {"TENURE_ADRESS": "a:1"}),
+    "bad-setting": (["jobs", "list"], 100, {"TENURE_TIMEOUT": "soon"}),
+}
+
+
+def screen(name: str) -> str:
+    """What is there in the end; escapes are shown as ``^[``, as ``cat -v`` does."""
+    from tests.integration.cli import program
+
+    arguments, columns, variables = SCREENS[name]
+    ids = {"DEAD": program.DEAD}
+    with Terminal(*(ids.get(a, a) for a in arguments), columns=columns, **variables) as terminal:
+        text = terminal.rest().replace("\x1b", "^[")
+        return f"$ tenure {' '.join(arguments)}\n{text}[exit {terminal.code()}]\n"
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_screen(name: str) -> None:
+    """The screen is the one that was looked at when it was committed."""
+    path = GOLDEN / f"{name}.txt"
+    seen = screen(name)
+    if os.environ.get("RENEW_GOLDEN"):
+        path.write_text(seen, "utf-8")
+
+    assert seen == path.read_text("utf-8"), "run `make golden`, and look at what has changed"
+
+
+def test_no_golden_file_is_left_behind() -> None:
+    """Each file belongs to a screen."""
+    assert {path.stem for path in GOLDEN.iterdir()} == SCREENS.keys()
