@@ -49,16 +49,8 @@ REFUSED: Final = {
     "worker": ((_MASTER, "master"),),
 }
 
-#: Tests of the repository's own files: dependencies cannot change what they find.
-_TESTS_OF_THE_TREE: Final = (
-    "benchmarks",
-    "client/test_typing.py",
-    "examples",
-    "test_docs.py",
-    "test_stubs_fresh.py",
-    "test_tidy.py",
-    "tools",
-)
+#: They look at the repository's own files: what a type checker, or the newest click, makes of them.
+_NOT_OF_WHEEL: Final = ("tests/unit/client/test_typing.py", "tests/unit/cli/test_reference.py")
 
 IMPORT_ALL: Final = """
 import importlib, pkgutil, sys
@@ -361,14 +353,17 @@ def _served_at(dev: subprocess.Popen[str]) -> str:
 
 
 def run_units(environment: Environment, cache: Path) -> None:
-    """The unit tests, against the installed wheel and not the tree.
+    """The product's unit tests and the replayed histories, with the wheel and not the tree.
 
     Raises:
         Failed: a test does.
     """
-    ignored = [f"--ignore=tests/unit/{name}" for name in _TESTS_OF_THE_TREE]
+    units = [
+        f"tests/unit/{name}" for name in PORTIONS if (REPOSITORY / "tests/unit" / name).is_dir()
+    ]
     pytest = (environment.python, "-m", "pytest", "-q", "-o", f"cache_dir={cache}")
-    run(*pytest, *ignored, "tests/unit", timeout_s=600)
+    chosen = ("-m", "not nightly and not etcd", *(f"--ignore={name}" for name in _NOT_OF_WHEEL))
+    run(*pytest, *chosen, *units, "tests/histories", timeout_s=600)
 
 
 # ---- the matrix ---------------------------------------------------------------------------------
