@@ -45,7 +45,8 @@ def become_worker(told: Mapping[str, Any]) -> NoReturn:
     sys.stderr.flush()
     # The same switches as ours: -O, -W and -X are the user's choice for the worker.
     switches: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    arguments = [*switches, "-m", "tenure.cli.launch", str(reader), *sys.argv[1:]]
+    # -P: the user's modules must not hide the standard library's while we are still importing.
+    arguments = [*switches, "-P", "-m", "tenure.cli.launch", str(reader), *sys.argv[1:]]
     os.execv(sys.executable, [sys.executable, *arguments])
 
 

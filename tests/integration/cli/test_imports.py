@@ -83,6 +83,24 @@ def test_worker_imports_no_command_line(cluster: Cluster, job: app.Modules) -> N
     assert sorted(COMMAND_LINE & set(loaded)) == []
 
 
+def test_the_users_modules_hide_none_of_ours(tmp_path: Path) -> None:
+    """A file in the current folder that is called as one of the standard library's is let alone."""
+    for name in ("asyncio", "json", "logging", "random", "uuid"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("tenure"), "worker", "no_such_app"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment({"PYTHONPATH": ""}),
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "there is no module no_such_app" in done.stderr
+    assert "imported" not in done.stderr
+
+
 def test_worker_is_still_known_by_what_was_typed(cluster: Cluster) -> None:
     """Its process shows application and options, and has the id that was started."""
     worker = cluster.processes["worker-1"]

@@ -7,11 +7,14 @@ import os
 import random
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from tenure.cli import exits, main, session
+from tenure.cli.command import Command, Group, first_line
 from tenure.cli.version import installed
 from tenure.client import AsyncClient, Unavailable, named
 from tenure.client.codec import encode_args
@@ -20,6 +23,7 @@ from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tenure.v1 import jobs_pb2
 from tests.unit.client.fake_master import EPOCH_MS, FakeCluster
+from tools.generate_reference import commands
 
 DONE, DEAD, WAITING = (mint(0, EPOCH_MS + n * 1_000, n) for n in range(3))
 UNKNOWN = mint(0, EPOCH_MS, 99)
@@ -242,10 +246,10 @@ def test_a_refused_submit_says_why(
 ) -> None:
     """A master's refusal is one line with its reason."""
     cluster.refuse_rows = lambda _: Refusal(
-        reason=Reason.JOB_KEY_CONFLICT, message="expected the same job"
+        reason=Reason.JOB_ID_CONFLICT, message="expected the same job"
     )
     assert main.run(["submit", "app.add"]) == exits.CONFLICT
-    assert capsys.readouterr().err == "tenure: expected the same job [JOB_KEY_CONFLICT]\n"
+    assert capsys.readouterr().err == "tenure: expected the same job [JOB_ID_CONFLICT]\n"
 
 
 @pytest.mark.parametrize(
@@ -320,3 +324,110 @@ def test_every_reason_has_an_exit_code(reason: Reason) -> None:
     """No error ends as success, and what may be tried again is told apart."""
     code = exits.code_of(Unavailable("x", reason=reason))
     assert code in {1, 2, 3, 4, 5, 6}
+
+
+def test_a_dry_run_changes_nothing(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cancel and purge show the jobs as they are; submit shows what it would send."""
+    for change in ("cancel", "purge", "requeue"):
+        assert main.run(["jobs", change, DEAD, "--dry-run", "-o", "name"]) == exits.OK
+        assert capsys.readouterr().out.split() == [DEAD]
+        assert cluster.jobs[DEAD].state == JobState.FAILED
+    assert main.run(["submit", "app.add", "1", "--key", "k", "--dry-run", "--quiet"]) == exits.OK
+    out, err = capsys.readouterr()
+    request = json.loads(out)
+    assert (request["options"][0]["name"], request["jobs"][0]["key"]) == ("app.add", "k")
+    assert err == ""
+    assert cluster.requests == []
+    assert main.run(["submit", "app.add", "--priority", "11", "--dry-run"]) == exits.USAGE
+
+
+def test_ids_from_stdin(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dash takes the ids that another command has printed."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{DEAD}\n{WAITING}\n"))
+    assert main.run(["jobs", "cancel", "-", "-o", "name"]) == exits.OK
+    assert capsys.readouterr().out.split() == [DEAD, WAITING]
+
+
+def test_wait_for_many(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row a job, in the order of the ids; 1 if one has failed, 124 if one is late."""
+    assert main.run(["jobs", "wait", DONE, DEAD, "--no-headers"]) == exits.JOB_FAILED
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        [DONE, "COMPLETED", '{"sum":', "3}"],
+        [DEAD, "FAILED", "ValueError:", "no", "such", "thing"],
+    ]
+    assert main.run(["jobs", "wait", DONE, DONE, "-o", "name"]) == exits.OK
+    assert capsys.readouterr().out.split() == [DONE, DONE]
+    code = main.run(["jobs", "wait", DONE, WAITING, "--wait-timeout", "0.1"])
+    assert code == exits.TIMED_OUT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert WAITING in err
+
+
+def test_watch_shows_again_until_something_ends_it(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pipe each look follows the last one, without escapes."""
+    looks = 0
+    count = cluster._CountJobs
+
+    def interrupted(request: jobs_pb2.CountJobsRequest) -> jobs_pb2.CountJobsResponse:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise KeyboardInterrupt
+        return count(request)
+
+    monkeypatch.setattr(cluster, "_CountJobs", interrupted)
+    assert main.run(["jobs", "count", "--watch", "--interval", "0.1"]) == exits.INTERRUPTED
+    out = capsys.readouterr().out
+    assert out.count("PENDING    1") == 2
+    assert "\x1b" not in out
+
+
+def test_config_show(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Values with their sources, for people and for machines; no password is shown."""
+    file = tmp_path / "tenure.toml"
+    file.write_text('[master]\nstore = "etcd://user:secret@h:1/p"\n')
+    monkeypatch.setenv("TENURE_CONFIG", str(file))
+    monkeypatch.setenv("TENURE_WORKER_SLOTS", "3")
+    monkeypatch.setenv("TENURE_TOKEN", "secret")
+    assert main.run(["config", "show", "--sources", "-o", "json"]) == exits.OK
+    out, err = capsys.readouterr()
+    rows = {row["setting"]: row for row in json.loads(out)}
+    assert rows["worker.slots"] == {
+        "setting": "worker.slots",
+        "value": 3,
+        "source": "TENURE_WORKER_SLOTS",
+    }
+    assert rows["master.store"]["source"] == f"{file}:2"
+    assert err == f"read {file}\n"
+    assert main.run(["config", "show"]) == exits.OK
+    table = capsys.readouterr().out
+    assert "etcd://********@h:1/p" in table
+    assert "SOURCE" not in table
+    assert "secret" not in out + table
+
+
+def test_one_line_about_each_command_is_its_own() -> None:
+    """The tree's table, which saves imports, says what the commands say themselves."""
+    context = click.Context(main.app)
+    for name, (_, _, line) in main.app.lazy.items():
+        command = main.app.get_command(context, name)
+        assert command is not None
+        assert first_line(command.help) == line
+        assert command.name == name
+
+
+def test_every_command_has_an_example_of_itself() -> None:
+    """Help leads with what can be typed as it is."""
+    for path, command in commands(main.app, "tenure", None):
+        assert isinstance(command, Command | Group)
+        assert command.examples, path
+        assert any(path in line for line, _ in command.examples), path
