@@ -17,7 +17,14 @@ import pytest
 
 from tenure.v1 import common_pb2, worker_pb2
 from tests.chaos.cluster import REPOSITORY, tenure
-from tests.conformance.worker_script import PATIENCE_S, ScriptedMaster, Session, grant, token
+from tests.conformance.worker_script import (
+    LEASE_TTL_S,
+    PATIENCE_S,
+    ScriptedMaster,
+    Session,
+    grant,
+    token,
+)
 from tests.nodejs import NODE, node_examples
 
 COMPLETED = common_pb2.ATTEMPT_OUTCOME_COMPLETED
@@ -210,18 +217,29 @@ def test_failover(master: ScriptedMaster, session: Session) -> None:
 
 
 def test_hold_renews_nothing(session: Session) -> None:
-    """Rules 3 and 5: held heartbeats go on; at its deadline the lease counts as lost, not sooner.
+    """Rules 3 and 5: through a Hold heartbeats go on; at its deadline the lease counts as lost.
 
-    The result is offered all the same: the table of verdicts decides.
+    The worker stops before the master would give the job to another one.
     """
+    session.next_beat()
     session.answers = "hold"
-    job = grant(1, text="late", hold_s=4.5)
+    job = grant(1, text="late", hold_s=30)
     session.assign(1, job)
     session.until(lambda: session.started, "the job started")
     assert session.next_beat()
-    session.until(lambda: session.reports, "a report after the deadline")
-    assert session.reports[0].outcome in (COMPLETED, common_pb2.ATTEMPT_OUTCOME_LOST)
-    assert session.reports[0].run_ms >= 1_500
+    session.until(lambda: session.reports, "the end of the job that lost its lease")
+
+    assert session.reports[0].outcome == common_pb2.ATTEMPT_OUTCOME_LOST
+    assert session.reports[0].run_ms < (LEASE_TTL_S + 1) * 1_000
+
+
+def test_acks_renew(session: Session) -> None:
+    """Rule 5: a job that takes longer than the TTL keeps its lease, one heartbeat after another."""
+    job = grant(1, text="slow", hold_s=LEASE_TTL_S + 1)
+    session.assign(1, job)
+    session.until(lambda: session.reports, "a report")
+
+    assert session.reports[0].outcome == COMPLETED
 
 
 def test_drain(kind: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tenure.protocol.ids import mint
 from tenure.v1 import common_pb2, worker_pb2
 
 #: Short, so that what is sent again comes soon; the worker's deadline is a second before its end.
-LEASE_TTL_S = 4
+LEASE_TTL_S = 3
 HEARTBEAT_MS = 200
 #: Long enough for a slow machine; nothing here should need a tenth of it.
 PATIENCE_S = 20.0
