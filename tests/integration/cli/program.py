@@ -5,10 +5,12 @@ session there, so that Ctrl-C reaches it as it does a user's command.
 
 The jobs: DONE has completed, DEAD has failed, RUNNING goes on. Each look at RUNNING finds it 40 %
 further, until it completes; ``FAKE_ENDLESS`` stops it at 80 %. ``FAKE_JOBS`` adds so many more.
+With ``FAKE_STUCK`` the connection never closes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import random
@@ -39,6 +41,12 @@ class Cluster(FakeCluster):
             sys.stderr.write(f"nobody at {address}\n")
         return await super().unary(address, method, request, response_type, timeout_s)
 
+    async def close(self) -> None:
+        if "FAKE_STUCK" in os.environ:
+            sys.stderr.write("closing\n")
+            await asyncio.Event().wait()
+        await super().close()
+
     def _GetJob(self, request: jobs_pb2.GetJobRequest) -> jobs_pb2.GetJobResponse:
         response = super()._GetJob(request)
         job = self.jobs[request.job_id]
@@ -50,11 +58,15 @@ class Cluster(FakeCluster):
         return response
 
 
+def more_ids(count: int) -> list[str]:
+    """Ids of further jobs, older than the others."""
+    return [mint(0, EPOCH_MS - 1 - n, n) for n in range(count)]
+
+
 def cluster() -> Cluster:
     """With its jobs."""
     fake = Cluster(masters=("m:1",))
-    more = [mint(0, EPOCH_MS - n, n) for n in range(int(os.environ.get("FAKE_JOBS", "0")))]
-    for job_id in (DONE, DEAD, RUNNING, *more):
+    for job_id in (DONE, DEAD, RUNNING, *more_ids(int(os.environ.get("FAKE_JOBS", "0")))):
         definition = named("app.jobs.add_up_all_numbers", queue="sums")
         job = jobs_pb2.Job(
             job_id=job_id,

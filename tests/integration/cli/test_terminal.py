@@ -71,6 +71,29 @@ def test_an_interrupt_ends_a_wait() -> None:
     assert "Traceback" not in rest
 
 
+def test_a_second_interrupt_waits_for_nothing() -> None:
+    """A connection that does not close keeps nobody at the terminal."""
+    with Terminal("jobs", "wait", program.RUNNING, FAKE_ENDLESS="1", FAKE_STUCK="1") as terminal:
+        terminal.screen.expect("80%")
+        terminal.screen.send("\x03")
+        terminal.screen.expect("closing")
+        terminal.screen.send("\x03")
+        assert "Traceback" not in terminal.rest()
+        assert terminal.code() == 130
+
+
+def test_a_large_batch_shows_how_far_it_is() -> None:
+    """What takes several calls has a bar; what takes one has none."""
+    more = program.more_ids(600)
+    with Terminal("jobs", "cancel", *more, "-o", "name", FAKE_JOBS="600") as terminal:
+        drawn = terminal.rest()
+        assert "\x1b" in drawn
+        assert "0%" in plain(drawn).partition(more[0])[0]
+        assert terminal.code() == 0
+    with Terminal("jobs", "cancel", more[0], "-o", "name", FAKE_JOBS="600") as terminal:
+        assert terminal.rest() == f"{more[0]}\n"
+
+
 def test_an_interrupt_ends_a_search_for_the_cluster() -> None:
     """Ctrl-C is heard while no master answers."""
     with Terminal("jobs", "list", "--address", "nobody:1", "--timeout", "60") as terminal:
