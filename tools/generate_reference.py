@@ -62,11 +62,12 @@ def cli_page() -> str:
     """``docs/cli.md``."""
     parts = [_CLI_INTRODUCTION]
     for path, command in commands(main.app, "tenure", None):
-        context = command.make_context(
-            path, [], resilient_parsing=True, max_content_width=WIDTH, terminal_width=WIDTH
+        context = click.Context(
+            command,
+            info_name=path,
+            terminal_width=WIDTH,
+            help_option_names=main.app.context_settings["help_option_names"],
         )
-        context.help_option_names = ["-h", "--help"]
-        context.info_name = path
         parts.append(f"## {path}\n```text\n{command.get_help(context).rstrip()}\n```\n")
     return "\n".join(parts)
 

@@ -431,7 +431,7 @@ def _write_parameters(
         text = getattr(parameter, "help", "") or ""
         if isinstance(parameter, click.Option):
             usual = parameter.name in _COMMON or parameter.name in shared
-            kind = "Common" if usual or parameter.name == "help" else "Options"
+            kind = "Common" if usual or "--help" in parameter.opts else "Options"
             sections[kind].append((_option_names(parameter), text))
         else:
             sections["Arguments"].append((str(parameter.metavar).strip("[]"), text))
