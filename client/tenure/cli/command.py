@@ -38,6 +38,14 @@ class ReaderGone(Exception):
     """Whoever read stdout has seen enough, as ``head`` does."""
 
 
+class NoSuchOption(click.NoSuchOption):
+    """An option that a command does not have, in an argument's place; ``why`` says what to do."""
+
+    def __init__(self, option_name: str, *, why: str) -> None:
+        super().__init__(option_name, ctx=click.get_current_context())
+        self.why = why
+
+
 class Takes(Flag):
     """Which of the common options a command has, besides those that all have."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from tenure.cli import exits
-from tenure.cli.command import LazyGroup, ReaderGone
+from tenure.cli.command import LazyGroup, NoSuchOption, ReaderGone
 from tenure.cli.configuration import BadSetting
 
 app = LazyGroup(
@@ -122,5 +122,6 @@ def _usage_line(error: click.ClickException) -> str:
         near = difflib.get_close_matches(error.option_name, known, n=1)
         message = f"No such option {error.option_name}."
         message += f" Did you mean {near[0]}?" if near else ""
+        message += f" {error.why}" if isinstance(error, NoSuchOption) else ""
     line = " ".join(message.split()).removeprefix("Invalid value: ").rstrip(".")
     return f"tenure: {line}{hint}"

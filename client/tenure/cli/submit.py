@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from tenure.cli import exits
-from tenure.cli.command import Takes, argument, command, option, switch
+from tenure.cli.command import NoSuchOption, Takes, argument, command, option, switch
 from tenure.cli.flags import WaitTimeout, duration
 from tenure.cli.invocation import Invocation
 from tenure.cli.output import Format, message_data, print_json, print_json_line
@@ -39,7 +39,12 @@ def submit(
     ],
     args: Annotated[
         Sequence[str],
-        argument(metavar="[ARG…]", help="Arguments: JSON where it is JSON, else text.", nargs=-1),
+        argument(
+            metavar="[ARG…]",
+            help="Arguments: JSON where it is JSON, else text. A text that begins with a dash must "
+            "be JSON.",
+            nargs=-1,
+        ),
     ] = (),
     json_file: Annotated[
         str | None,
@@ -147,4 +152,10 @@ def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
+        if len(text) > 1 and text.startswith("-"):
+            # Numbers may be negative, so unknown options come here; most often one is mistyped.
+            name = text.partition("=")[0]
+            raise NoSuchOption(
+                name, why="Text that begins with a dash is given as JSON, in double quotes"
+            ) from None
         return text

@@ -129,10 +129,10 @@ def test_wait_prints_the_result_or_fails(
 
 def test_submit_prints_the_id(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
     """Arguments are JSON where they are JSON; options land in the job; stdout is the id."""
-    arguments = ["app.add", "1", "two", "-3", "[4]", "--queue", "q", "--priority", "0"]
+    arguments = ["app.add", "1", "two", "-3", "[4]", '"-x"', "--queue", "q", "--priority", "0"]
     assert main.run(["submit", *arguments, "--delay", "1h30m", "--key", "k"]) == exits.OK
     job = cluster.jobs[capsys.readouterr().out.strip()]
-    assert job.payload == encode_args(named("app.add"), (1, "two", -3, [4]), {})
+    assert job.payload == encode_args(named("app.add"), (1, "two", -3, [4], "-x"), {})
     assert (job.options.queue, job.options.priority, job.key) == ("q", 0, "k")
     assert job.options.delay.ToSeconds() == 5_400
     assert main.run(["submit", "app.add", "-o", "json"]) == exits.OK
@@ -262,6 +262,8 @@ def test_a_refused_submit_says_why(
         (["submit", "app.add", "--priority", "11"], "priority"),
         (["submit", "app.add", "--delay", "soon"], "90s, 5m"),
         (["submit", "bad name"], "A-Z a-z 0-9"),
+        (["submit", "app.add", "1", "--prioritty=3"], "Did you mean --priority? Text that"),
+        (["submit", "app.add", "--", "-x"], "given as JSON"),
         (["submit", "app.add", "--json", "/does/not/exist"], "No such file"),
         (["submit", "app.add", "--address", "nonsense"], "HOST:PORT"),
         (["worker", "app", "--label", "zone"], "zone=eu"),
