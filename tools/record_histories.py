@@ -278,11 +278,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tenure-histories-") as temporary:
         fresh = Path(temporary)
         record(fresh, commit, project["version"])
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        # What else is kept of the release, its contract, stays.
+        folder.mkdir(exist_ok=True)
         for path in fresh.iterdir():
             shutil.copy(path, folder)
-    size = sum(path.stat().st_size for path in folder.iterdir())
+        size = sum(path.stat().st_size for path in fresh.iterdir())
     print(f"recorded {project['version']} at {commit[:12]}: {folder}, {size // 1024} KiB")
 
 
