@@ -79,21 +79,11 @@ def test_unary_calls_answer_or_raise_what_the_master_refused() -> None:
 def test_a_unary_call_has_a_deadline() -> None:
     """A server that takes a call and never answers is DEADLINE_EXCEEDED, in time."""
 
-    async def main() -> None:
-        taken = asyncio.Event()
-        writers: list[asyncio.StreamWriter] = []
-
-        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writers.append(writer)
-            await taken.wait()
-            writer.close()
-
-        server = await asyncio.start_server(swallow, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
+    async def main(address: str) -> None:
         transport = GrpcTransport()
         with pytest.raises(Unavailable) as caught:
             await transport.unary(
-                f"127.0.0.1:{port}",
+                address,
                 TOPOLOGY,
                 cluster_pb2.GetTopologyRequest(),
                 cluster_pb2.GetTopologyResponse,
@@ -101,13 +91,11 @@ def test_a_unary_call_has_a_deadline() -> None:
             )
         assert caught.value.reason in (Reason.DEADLINE_EXCEEDED, Reason.UNREACHABLE)
         await transport.close()
-        taken.set()
-        server.close()
-        await server.wait_closed()
-        for writer in writers:
-            await writer.wait_closed()
 
-    asyncio.run(main())
+    # Who listens and accepts nothing takes bytes all the same. A server that did accept could have
+    # a connection half open when the loop ends, for the collector to complain of in another test.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asyncio.run(main(f"127.0.0.1:{server.getsockname()[1]}"))
 
 
 def test_a_stream_carries_messages_both_ways() -> None:
