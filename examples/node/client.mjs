@@ -108,6 +108,7 @@ async function main([verb, ...args]) {
 
 if (process.argv[1].endsWith("client.mjs"))
   await main(process.argv.slice(2)).catch((error) => {
-    console.error(`client: ${error.details ?? error.message}`);
+    const reason = error.metadata?.get("x-tenure-reason")[0];
+    console.error(`client: ${error.details ?? error.message}${reason ? ` [${reason}]` : ""}`);
     process.exitCode = 1;
   });

@@ -86,7 +86,7 @@ def test_recipes(cluster: Cluster, tmp_path: Path) -> None:
             "GetJob",
             jobs_pb2.GetJobRequest(job_id=mint(9, 1, 1)),
             Reason.WRONG_PARTITION,
-            "partition",
+            "job_id",
         ),
         ("ListJobs", jobs_pb2.ListJobsRequest(page_size=-1), Reason.INVALID_ARGUMENT, "page_size"),
         (

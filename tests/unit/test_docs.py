@@ -1,5 +1,6 @@
 """The documents name what is there: paths, make targets, reasons, limits, events."""
 
+import ast
 import re
 from functools import cache
 from pathlib import Path
@@ -111,6 +112,36 @@ def test_reasons_are_complete_and_true() -> None:
         error = error_of(Refusal(reason=reason, message=""))
         true = (error.code.name, type(error).__name__, exits.code_of(error))
         assert said[reason] == true, reason
+
+
+def test_every_reason_is_raised_somewhere() -> None:
+    """Each is an argument of some call (or its default) in what users run: none is only listed."""
+    raised = set()
+    for folder in ("protos", "client", "worker", "master"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            raised |= _reasons_said(ast.parse(path.read_text("utf-8")))
+
+    assert set(Reason) - raised == set()
+
+
+def _reasons_said(tree: ast.Module) -> set[Reason]:
+    """The members of Reason that a module's calls are given, and that its functions default to."""
+    given: list[ast.expr | None] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            given += [*node.args, *(keyword.value for keyword in node.keywords)]
+        elif isinstance(node, ast.arguments):
+            given += [*node.defaults, *node.kw_defaults]
+    said = [part for value in given if value is not None for part in _choices(value)]
+    return {
+        Reason[value.attr]
+        for value in said
+        if isinstance(value, ast.Attribute) and ast.unparse(value.value) == "Reason"
+    }
+
+
+def _choices(value: ast.expr) -> list[ast.expr]:
+    return [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
 
 
 def test_every_announced_event_is_documented() -> None:

@@ -514,7 +514,7 @@ class AsyncClient:
 
     async def _home(self, job_id: str) -> int:
         if not is_job_id(job_id):
-            raise invalid("job_id", f"a job's id, got {job_id!r}")
+            raise invalid("job_id", f"a job's id as submit gave it (a UUIDv7), got {job_id!r}")
         return (await self._ready()).router.topology.home_of_id(job_id)
 
     async def _pages(self, partition: int, jobs: str) -> AsyncIterator[jobs_pb2.Job]:

@@ -47,6 +47,7 @@ class JobContext:
         "_deadline_ms",
         "_is_cancelled",
         "_is_lost",
+        "_is_superseded",
         "_lease",
         "_on_progress",
         "attempt",
@@ -65,6 +66,7 @@ class JobContext:
         on_progress: Callable[[float], None] = _ignore,
         is_cancelled: Callable[[], bool] = _never,
         is_lost: Callable[[], bool] = _never,
+        is_superseded: Callable[[], bool] = _never,
     ) -> None:
         """Used by workers.
 
@@ -77,6 +79,7 @@ class JobContext:
             on_progress: Takes a percentage; called in the thread that runs the job.
             is_cancelled: Whether someone has cancelled the job.
             is_lost: Whether the lease is lost.
+            is_superseded: Whether it is lost because the master has taken it away.
         """
         self.id = id
         self.name = name
@@ -86,6 +89,7 @@ class JobContext:
         self._on_progress = on_progress
         self._is_cancelled = is_cancelled
         self._is_lost = is_lost
+        self._is_superseded = is_superseded
 
     @property
     def fence(self) -> str:
@@ -139,7 +143,7 @@ class JobContext:
             Cancelled: The job was cancelled.
         """
         if self._is_lost():
-            raise LeaseLost(self.id)
+            raise LeaseLost(self.id, superseded=self._is_superseded())
         if self._is_cancelled():
             raise Cancelled(self.id)
 

@@ -167,14 +167,16 @@ class Cancelled(Rejected):
 class LeaseLost(Fenced):
     """Raised inside a job at its next checkpoint after its lease was lost.
 
-    Another worker may run the job already: stop, and change nothing more outside.
+    Another worker may run the job already: stop, and change nothing more outside. The reason is
+    SUPERSEDED if the master has taken the lease away, LEASE_EXPIRED if none has renewed it in time.
     """
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, *, superseded: bool = False) -> None:
+        why = "the master has taken it away" if superseded else "no master has renewed it in time"
         super().__init__(
-            f"expected to hold the lease of job {job_id}, but it is lost; "
-            "another worker may run the job",
-            reason=Reason.LEASE_EXPIRED,
+            f"expected to hold the lease of job {job_id}, but {why}; another worker may run the "
+            "job: stop, and change nothing more outside",
+            reason=Reason.SUPERSEDED if superseded else Reason.LEASE_EXPIRED,
             metadata={"job_id": job_id},
         )
 

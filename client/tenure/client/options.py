@@ -61,7 +61,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         _check_int("retry.max_attempts", self.max_attempts, 1, limits.ATTEMPTS_MAX)
-        _check_int("retry.max_lost", self.max_lost, 0, limits.ATTEMPTS_MAX)
+        _check_int("retry.max_lost", self.max_lost, 1, limits.ATTEMPTS_MAX)
         if self.backoff not in _BACKOFFS:
             raise invalid("retry.backoff", f"one of {', '.join(_BACKOFFS)}, got {self.backoff!r}")
         if self.jitter not in _JITTERS:
@@ -125,10 +125,14 @@ class Options:
                 raise invalid(
                     "at", f"a datetime with a time zone (say which, as tzinfo), got {self.at!r}"
                 )
+            if self.at.timestamp() < 0:
+                raise invalid("at", f"in 1970 or later, got {self.at}")
             if self.delay is not None:
                 raise invalid("at", "given without a delay: a job becomes ready once")
         if not isinstance(self.key, str) or len(self.key) > limits.KEY_CHARS_MAX:
-            raise invalid("key", f"text of at most {limits.KEY_CHARS_MAX} characters")
+            raise invalid(
+                "key", f"text of at most {limits.KEY_CHARS_MAX} characters, got {_told(self.key)}"
+            )
         for label, value in self.labels.items():
             check_name(f"labels[{label}]", label)
             check_name(f"labels[{label}]", value)
@@ -153,6 +157,12 @@ class Options:
             span: timedelta | None = getattr(self, name)
             if span is not None:
                 getattr(wire, name).FromTimedelta(span)
+        # A master refuses the whole request, with the jobs of others in it.
+        if (size := wire.ByteSize()) > limits.OPTIONS_BYTES_MAX:
+            raise invalid(
+                "options",
+                f"at most {limits.OPTIONS_BYTES_MAX} bytes (data is for the arguments), got {size}",
+            )
         return wire
 
 
@@ -176,4 +186,10 @@ def _check_span(where: str, span: timedelta | None, most_ms: int, *, zero: bool 
         raise invalid(where, f"a timedelta, got {span!r}")
     least = timedelta(0) if zero else timedelta(milliseconds=1)
     if not least <= span <= timedelta(milliseconds=most_ms):
-        raise invalid(where, f"from {least} to {timedelta(milliseconds=most_ms)}, got {span}")
+        most = f"{most_ms // limits.DAY_MS} days"
+        raise invalid(where, f"from {least.total_seconds():g} s to {most}, got {span}")
+
+
+def _told(value: object) -> str:
+    """A value, or what there is of it if it is long."""
+    return f"{len(value)} characters" if isinstance(value, str) else repr(value)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from tenure.client.errors import invalid
-from tenure.protocol.errors import LEADER_METADATA, TenureError
+from tenure.protocol.errors import LEADER_METADATA, Rejected, TenureError
 from tenure.protocol.fence import NO_TOKEN, Token
 from tenure.protocol.ids import home_partition, partition_of
 from tenure.protocol.refusal import Reason
@@ -114,7 +114,17 @@ class Topology:
         """
         home = partition_of(job_id)
         if home >= self.partitions:
-            raise invalid("job_id", f"of this cluster, but {job_id} is not: no partition {home}")
+            raise Rejected(
+                f"expected a job of this cluster, but {job_id} names partition {home} and there "
+                f"are {self.partitions}; check the id and the cluster",
+                reason=Reason.WRONG_PARTITION,
+                metadata={
+                    "job_id": job_id,
+                    "partition": str(home),
+                    "partitions": str(self.partitions),
+                },
+                field="job_id",
+            )
         return home
 
     def leader(self, partition: int) -> str | None:

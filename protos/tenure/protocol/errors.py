@@ -23,6 +23,7 @@ from tenure.v1 import common_pb2
 DOMAIN: Final = "tenure.dev"
 #: Plain trailing metadata for clients that cannot read rich errors.
 LEADER_METADATA: Final = "x-tenure-leader"
+REASON_METADATA: Final = "x-tenure-reason"
 STATUS_DETAILS_METADATA: Final = "grpc-status-details-bin"
 
 
@@ -87,7 +88,6 @@ _CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.UNKNOWN_JOB: _S.NOT_FOUND,
     Reason.RESULT_EXPIRED: _S.FAILED_PRECONDITION,
     Reason.JOB_ID_CONFLICT: _S.ALREADY_EXISTS,
-    Reason.JOB_KEY_CONFLICT: _S.ALREADY_EXISTS,
     Reason.REQUEST_TOO_OLD: _S.FAILED_PRECONDITION,
     Reason.ID_FROM_FUTURE: _S.FAILED_PRECONDITION,
     Reason.WRONG_STATE: _S.FAILED_PRECONDITION,

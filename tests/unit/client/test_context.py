@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tenure.client import Cancelled, Fenced, JobContext, LeaseLost, Rejected, current_job
+from tenure.client import (
+    Cancelled,
+    Fenced,
+    JobContext,
+    LeaseLost,
+    Reason,
+    Rejected,
+    current_job,
+)
 from tenure.client.context import activate, enter_job
 from tenure.protocol.fence import Lease, Token, parse_fence
 
@@ -88,6 +96,17 @@ def test_progress_reports_and_is_a_checkpoint() -> None:
         context(is_cancelled=lambda: True, is_lost=lambda: True).checkpoint()
     assert reported == [12.5]
     assert issubclass(LeaseLost, Fenced)
+
+
+@pytest.mark.parametrize(
+    ("superseded", "reason"), [(False, Reason.LEASE_EXPIRED), (True, Reason.SUPERSEDED)]
+)
+def test_a_lost_lease_says_how_it_was_lost(superseded: bool, reason: Reason) -> None:
+    """By nobody's renewal in time, or taken away by a master that gives the job to another one."""
+    with pytest.raises(LeaseLost, match="stop") as lost:
+        context(is_lost=lambda: True, is_superseded=lambda: superseded).checkpoint()
+
+    assert lost.value.reason is reason
 
 
 @pytest.mark.parametrize("pct", [-0.1, 100.1, float("nan")])

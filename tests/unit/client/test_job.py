@@ -92,7 +92,7 @@ def test_the_wire_form_has_every_setting() -> None:
         heartbeat_timeout=timedelta(seconds=4),
         retry=Retry(
             max_attempts=7,
-            max_lost=0,
+            max_lost=2,
             backoff="fibonacci",
             base=timedelta(milliseconds=250),
             factor=1.5,
@@ -117,7 +117,7 @@ def test_the_wire_form_has_every_setting() -> None:
     assert wire.at_most_once
     assert dict(wire.labels) == {"a": "1"}
     retry = wire.retry
-    assert (retry.max_attempts, retry.max_lost, retry.factor) == (7, 0, 1.5)
+    assert (retry.max_attempts, retry.max_lost, retry.factor) == (7, 2, 1.5)
     assert retry.backoff == common_pb2.BACKOFF_FIBONACCI
     assert retry.jitter == common_pb2.JITTER_EQUAL
     assert retry.base.ToMilliseconds() == 250
@@ -155,6 +155,7 @@ NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001  (the mistake under test)
         ({"delay": 5}, "delay"),
         ({"at": NAIVE}, "at"),
         ({"at": "tomorrow"}, "at"),
+        ({"at": datetime(1969, 12, 31, tzinfo=UTC)}, "at"),
         ({"at": datetime(2030, 1, 1, tzinfo=UTC), "delay": timedelta(1)}, "at"),
         ({"key": "k" * (limits.KEY_CHARS_MAX + 1)}, "key"),
         ({"key_window": timedelta(days=8)}, "key_window"),
@@ -179,7 +180,8 @@ def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any], fie
     [
         ({"max_attempts": 0}, "retry.max_attempts"),
         ({"max_attempts": 1_001}, "retry.max_attempts"),
-        ({"max_lost": -1}, "retry.max_lost"),
+        # 0 on the wire means the default.
+        ({"max_lost": 0}, "retry.max_lost"),
         ({"backoff": "random"}, "retry.backoff"),
         ({"jitter": "some"}, "retry.jitter"),
         ({"base": timedelta(seconds=-1)}, "retry.base"),
@@ -192,6 +194,16 @@ def test_retry_policies_out_of_range_are_refused(settings: dict[str, Any], field
     with pytest.raises(Rejected) as caught:
         Retry(**settings)
     assert caught.value.field == field
+
+
+def test_options_that_are_too_large_are_refused_before_others_share_their_request() -> None:
+    """A master refuses the whole request for them, and with it the jobs of other callers."""
+    labels = {f"label-{n}": "v" * limits.NAME_CHARS_MAX for n in range(limits.NAME_CHARS_MAX)}
+
+    with pytest.raises(Rejected, match=str(limits.OPTIONS_BYTES_MAX)) as caught:
+        _ = plain.options(labels=labels).wire
+
+    assert caught.value.field == "options"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 129, "späť"])

@@ -89,6 +89,7 @@ def context_of(
         on_progress=on_progress or job.report_progress,
         is_cancelled=job.is_cancelled,
         is_lost=lambda: job.is_lost(clock.boot_ms()),
+        is_superseded=lambda: job.revoked,
     )
 
 

@@ -102,12 +102,14 @@ def unknown(state: State, job_id: JobId, verb: str, now_ms: int) -> Refusal:
     if state.tombstones.get(job_id, now_ms) is not None:
         return Refusal(
             reason=Reason.RESULT_EXPIRED,
-            message=f"expected to {verb} job {job_id}, but it has ended and its retention is over",
+            message=f"expected to {verb} job {job_id}, but it was purged and only its tombstone is "
+            "left; there is nothing left to do, its id is remembered so that it cannot run twice",
             metadata={"job_id": job_id},
         )
     return Refusal(
         reason=Reason.NOT_FOUND,
-        message=f"expected to {verb} job {job_id}, but there is no such job",
+        message=f"expected to {verb} job {job_id}, but no such job is known; check the id and the "
+            "cluster",
         metadata={"job_id": job_id},
     )
 

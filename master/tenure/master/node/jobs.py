@@ -114,7 +114,7 @@ class JobApi:
         if size > limits.BATCH_BYTES_MAX:
             raise _too_big(size)
         if not request.options:
-            raise invalid("options", "the batch has none; jobs name theirs by index")
+            raise invalid("options", "there are none; jobs name theirs by index")
         if len(request.options) > len(jobs):
             raise invalid("options", f"there are {len(request.options)} for {len(jobs)} jobs")
         settings = [
@@ -134,10 +134,14 @@ class JobApi:
                 job_id = self._mint(job_id, index, term)
             options, key = job.options, job.key
             if options >= len(settings):
-                raise invalid(f"jobs[{index}].options", f"there are {len(settings)} options")
+                raise invalid(
+                    f"jobs[{index}].options",
+                    f"{options} is no index of options, of which there are {len(settings)}",
+                )
             if len(key) > limits.KEY_CHARS_MAX:
                 raise invalid(
-                    f"jobs[{index}].key", f"it is longer than {limits.KEY_CHARS_MAX} characters"
+                    f"jobs[{index}].key",
+                    f"it has {len(key)} characters (at most {limits.KEY_CHARS_MAX})",
                 )
             rows.append(SubmitRow(job_id, options, job.payload, key))
         command = SubmitJobs(
@@ -153,9 +157,8 @@ class JobApi:
         """An id for a row without one; any other that is not the partition's is refused."""
         if not job_id:
             return mint(term.number, term.clock.now_ms(), self._rng.getrandbits(62))
-        if not is_job_id(job_id):
-            raise invalid(f"jobs[{index}].job_id", f"{job_id[:60]!r} is no lower-case UUIDv7")
-        raise _foreign(f"jobs[{index}].job_id", term.number, partition_of(job_id))
+        field = f"jobs[{index}].job_id"
+        raise _foreign(field, term.number, _partition_of(job_id, field))
 
     # Reads.
 
@@ -206,6 +209,8 @@ class JobApi:
         """The job's result, or its present state when the timeout has passed."""
         timeout_s = _WAIT_S_DEFAULT
         if request.HasField("timeout"):
+            if request.timeout.ToMilliseconds() < 0:
+                raise invalid("timeout", "it is negative")
             timeout_s = min(request.timeout.ToMilliseconds() / 1000, _WAIT_S_MAX)
         term = self._term_of(request.job_id)
         record = await _read(term, request.job_id)
@@ -245,7 +250,7 @@ class JobApi:
     async def _await_results(self, request: jobs_pb2.StreamResultsRequest, sink: "_Stream") -> None:
         if not request.job_ids:
             return
-        term = self._term_of(request.job_ids[0])
+        term = self._term_of(request.job_ids[0], "job_ids[0]")
         # A job that a deposed leader does not know may be its successor's.
         term.check_office()
         unknown = _await(term, cast(Sequence[JobId], request.job_ids), sink)
@@ -293,26 +298,24 @@ class JobApi:
 
     def _batch(self, job_ids: Sequence[str]) -> tuple[Term, list[JobId]]:
         if not job_ids:
-            raise invalid("job_ids", "it is empty")
+            raise invalid("job_ids", "it is empty; name one job at least")
         if len(job_ids) > limits.BATCH_JOBS_MAX:
             raise _too_many("job_ids", len(job_ids))
-        term = self._term_of(job_ids[0])
+        term = self._term_of(job_ids[0], "job_ids[0]")
         is_ours = home_check(term.number)
         ids = []
         for index, job_id in enumerate(job_ids):
             if not is_ours(job_id):
-                raise invalid(
-                    f"job_ids[{index}]",
-                    f"{job_id[:60]!r} is no job id of partition {term.number}; "
-                    "send one call a partition",
-                )
+                field = f"job_ids[{index}]"
+                raise _foreign(field, term.number, _partition_of(job_id, field))
             ids.append(job_id)
         return term, ids
 
-    def _term_of(self, job_id: str) -> Term:
-        if not is_job_id(job_id):
-            raise invalid("job_id", f"{job_id[:60]!r} is no lower-case UUIDv7")
-        return self._roster.term(partition_of(job_id))
+    def _term_of(self, job_id: str, field: str = "job_id") -> Term:
+        partition = _partition_of(job_id, field)
+        if partition >= self._roster.partitions:
+            raise _elsewhere(field, job_id, self._roster.partitions)
+        return self._roster.term(partition)
 
 
 class _Stream:
@@ -465,6 +468,29 @@ def _ordinal(request: jobs_pb2.ListJobsRequest) -> int | None:
         if token == _page_token(ordinal, request):
             return ordinal
     raise invalid("page_token", "it is not one that a list of this partition and filter answered")
+
+
+def _partition_of(job_id: str, field: str) -> int:
+    if not is_job_id(job_id):
+        raise invalid(
+            field, f"{job_id[:60]!r} is no lower-case UUIDv7; give an id that a submit answered"
+        )
+    return partition_of(job_id)
+
+
+def _elsewhere(field: str, job_id: str, partitions: int) -> TenureError:
+    partition = partition_of(job_id)
+    return Rejected(
+        f"expected a job of this cluster, but {job_id} names partition {partition} and there are "
+        f"{partitions}; check the id and the cluster",
+        reason=Reason.WRONG_PARTITION,
+        metadata={
+            "job_id": job_id,
+            "partition": str(partition),
+            "partitions": str(partitions),
+        },
+        field=field,
+    )
 
 
 def _too_many(field: str, count: int) -> TenureError:

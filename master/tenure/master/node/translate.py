@@ -145,7 +145,8 @@ def _member(kind: type[E], value: int, path: str) -> E:
     try:
         return kind(value)
     except ValueError:
-        raise invalid(path, f"{value} is none that this release knows") from None
+        known = ", ".join(f"{member.value} ({member.name})" for member in kind)
+        raise invalid(path, f"{value} is none of {known}") from None
 
 
 def _span(duration: Duration, path: str, max_ms: int) -> int:

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
-from tenure.protocol.errors import Rejected, status_of
+from tenure.protocol.errors import REASON_METADATA, Rejected, status_of
 from tenure.protocol.refusal import Reason
 from tenure.protocol.security import (
     AUTHORIZATION,
@@ -153,10 +153,11 @@ class _Gate(grpc.aio.ServerInterceptor):
 
     def _refusing(self, refusal: Rejected, method: str) -> _Handler:
         status = rpc_status.to_status(status_of(refusal))
+        metadata = (*status.trailing_metadata, (REASON_METADATA, refusal.reason.value))
 
         async def refuse(requests: Any, context: Any) -> None:
             self._note(refusal, method, context.peer())
-            await context.abort(status.code, status.details, status.trailing_metadata)
+            await context.abort(status.code, status.details, metadata)
 
         # Serves a call of any kind: it reads nothing before it ends it.
         return grpc.stream_stream_rpc_method_handler(refuse)

@@ -1,7 +1,7 @@
 """The master's listener: grpc.aio servicers that hand messages to the node's services.
 
 Handlers hold no logic. An error raised by a service becomes a status with exactly one ErrorInfo;
-NOT_LEADER also names the leader in plain trailing metadata.
+its reason, and the leader that NOT_LEADER names, are in plain trailing metadata too.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tenure.master.node.method import (
 )
 from tenure.master.rpc.health import HealthServicer
 from tenure.master.rpc.security import SecurityFiles, ServerSecurity
-from tenure.protocol.errors import LEADER_METADATA, Rejected, status_of
+from tenure.protocol.errors import LEADER_METADATA, REASON_METADATA, Rejected, status_of
 from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2, jobs_pb2, worker_pb2
 
@@ -178,7 +178,7 @@ async def _abort(context: _Context, error: Exception) -> None:
     answer = answer_of(error)
     leader = answer.metadata.get(LEADER_METADATA)
     status = rpc_status.to_status(status_of(answer))
-    metadata = status.trailing_metadata
+    metadata = (*status.trailing_metadata, (REASON_METADATA, answer.reason.value))
     if leader:
         metadata = (*metadata, (LEADER_METADATA, leader))
     await context.abort(status.code, status.details, metadata)
