@@ -39,6 +39,7 @@ PROMISED: Final = {
     "worker": (*_BASE, "cli", "worker"),
     "master": (*_BASE, "cli", "master"),
     "testing": PORTIONS,
+    "pydantic": _BASE,
     "all": PORTIONS,
 }
 _MASTER: Final = ("master", "--store", "sqlite:///nowhere/store.db")

@@ -1,6 +1,7 @@
 """The SDK: define jobs, submit them, wait for their results."""
 
 from tenure.client.client import AsyncClient, JobVerdict
+from tenure.client.content_type import Codec, register_codec
 from tenure.client.context import JobContext, current_job
 from tenure.client.errors import (
     BatchFailed,
@@ -29,6 +30,7 @@ __all__ = [
     "AsyncClient",
     "AsyncJobHandle",
     "Client",
+    "Codec",
     "JobEvent",
     "JobHandle",
     "JobVerdict",
@@ -42,6 +44,7 @@ __all__ = [
     "Retry",
     "job",
     "named",
+    "register_codec",
     "JobContext",
     "current_job",
     "BatchFailed",

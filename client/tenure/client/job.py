@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
-from tenure.client.codec import Signature
+from tenure.client.content_type import Codec, content_type_of
 from tenure.client.errors import Rejected, invalid
 from tenure.client.options import Options, Retry, check_name
+from tenure.client.signature import Signature
 from tenure.protocol.limits import DEFAULT_QUEUE
 from tenure.protocol.refusal import Reason
 from tenure.v1 import common_pb2
@@ -100,6 +101,7 @@ class JobDef(Generic[P, R_co]):
         labels: Mapping[str, str] = _UNCHANGED,
         at_most_once: bool = _UNCHANGED,
         result_ttl: timedelta | None = _UNCHANGED,
+        codec: Codec | str = _UNCHANGED,
     ) -> Self:
         """The same job with other settings; what is not named stays.
 
@@ -119,9 +121,11 @@ class JobDef(Generic[P, R_co]):
             labels: Names and values to find jobs by.
             at_most_once: Never run it a second time, not even after a crash.
             result_ttl: How long the result is kept.
+            codec: How arguments and result are encoded: a codec, or the content type of one that is
+                registered (``"application/json"`` is).
 
         Raises:
-            Rejected: A value is out of range; ``field`` names it.
+            Rejected: A value is out of range; ``field`` names it. UNKNOWN_CODEC.
         """
         given = {
             "queue": queue,
@@ -139,6 +143,7 @@ class JobDef(Generic[P, R_co]):
             "labels": labels,
             "at_most_once": at_most_once,
             "result_ttl": result_ttl,
+            "content_type": codec if codec is _UNCHANGED else content_type_of(codec),
         }
         changes: dict[str, Any] = {
             name: value for name, value in given.items() if value is not _UNCHANGED
@@ -209,6 +214,7 @@ def job(
     heartbeat_timeout: timedelta | None = None,
     at_most_once: bool = False,
     result_ttl: timedelta | None = None,
+    codec: Codec | str | None = None,
 ) -> JobDecorator: ...
 def job(
     fn: Callable[..., Any] | None = None,
@@ -217,6 +223,7 @@ def job(
     name: str | None = None,
     executor: Executor | None = None,
     labels: Mapping[str, str] | None = None,
+    codec: Codec | str | None = None,
     **settings: Any,
 ) -> Any:
     """Makes a job of a function: ``@job`` or ``@job(queue="media", …)``.
@@ -227,11 +234,14 @@ def job(
         executor: ``"process"`` runs it in a spawned child (CPU work, code that may crash). The
             default is a thread for functions and the worker's event loop for coroutine functions.
         labels: Names and values to find jobs by.
+        codec: How arguments and result are encoded; the default is MessagePack.
         **settings: As ``JobDef.options`` takes them.
 
     Raises:
-        Rejected: A setting is out of range; ``field`` names it.
+        Rejected: A setting is out of range; ``field`` names it. UNKNOWN_CODEC.
     """
+    if codec is not None:
+        settings["content_type"] = content_type_of(codec)
     options = Options(labels=dict(labels or {}), **settings)
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -247,11 +257,12 @@ def job(
     return decorate if fn is None else decorate(fn)
 
 
-def named(name: str, **settings: Any) -> Job[..., Any]:
+def named(name: str, *, codec: Codec | str | None = None, **settings: Any) -> Job[..., Any]:
     """A job known by name only: its function lives elsewhere, so arguments go unchecked.
 
     Args:
         name: The job's name.
+        codec: As ``job`` takes it.
         **settings: As ``JobDef.options`` takes them.
     """
 
@@ -262,7 +273,15 @@ def named(name: str, **settings: Any) -> Job[..., Any]:
             metadata={"job": name},
         )
 
-    return Job(elsewhere, name=name, executor="thread", settings=Options(**settings))
+    if codec is not None:
+        settings["content_type"] = content_type_of(codec)
+    return Job(
+        elsewhere,
+        name=name,
+        executor="thread",
+        settings=Options(**settings),
+        signature=Signature(name, elsewhere, stands_in=True),
+    )
 
 
 def _executor_for(is_async: bool, wish: Executor | None) -> Executor:

@@ -127,4 +127,4 @@ class LoopExecutor:
         # A cancelled task here is a stopped job: the outcome is reported, the loop goes on.
         except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
             return raised(job, error)
-        return returned(job, value)
+        return returned(job, definition, value)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from tenure.client import named
 from tenure.client.codec import encode_result
 from tenure.master.core.record import Policy
 from tenure.master.core.state import JobChange
@@ -27,6 +28,8 @@ from tenure.v1 import cluster_pb2, jobs_pb2
 
 #: The cluster's clock at the loop's time 0.
 EPOCH_MS = 1_760_000_000_000
+#: Whose results are sent as they are.
+_ANY_JOB = named("test")
 
 
 def unreachable(address: str) -> Unavailable:
@@ -98,7 +101,7 @@ class FakeCluster:
         """A job ends well."""
         job = self.jobs[job_id]
         job.state = JobState.COMPLETED
-        job.result = encode_result(value, "test")
+        job.result = encode_result(value, _ANY_JOB)
         self._ended(job)
 
     def fail(self, job_id: str, kind: str, message: str) -> None:

@@ -109,7 +109,7 @@ def test_annotated_arguments_round_trip(
     args, kwargs = (point, order, raw, *more), {"pause": pause, **rest}
     payload = encode_args(everything, args, kwargs)
     assert decode_args(payload, "", everything) == (list(args), kwargs)
-    assert decode_result(encode_result([point], "t"), "", everything) == [point]
+    assert decode_result(encode_result([point], everything), "", everything) == [point]
 
 
 plain = st.recursive(
@@ -124,7 +124,7 @@ def test_plain_values_round_trip_without_annotations(value: Any, other: Any) -> 
     """Without annotations plain values come back as they were."""
     payload = encode_args(untyped, (value,), {"other": other})
     assert decode_args(payload, "", untyped) == ([value], {"other": other})
-    assert decode_result(encode_result(value, "t"), "", None) == value
+    assert decode_result(encode_result(value, untyped), "", None) == value
 
 
 def test_json_payloads_are_read_too() -> None:
@@ -183,7 +183,7 @@ def test_a_keyword_only_argument_cannot_be_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("args", "kwargs", "path"),
-    [((object(),), {}, "args[0]"), ((1,), {"other": lambda: None}, "other")],
+    [((object(),), {}, "value"), ((1,), {"other": lambda: None}, "other")],
 )
 def test_what_cannot_be_encoded_is_named(
     args: tuple[object, ...], kwargs: dict[str, object], path: str
@@ -193,7 +193,7 @@ def test_what_cannot_be_encoded_is_named(
         encode_args(untyped, args, kwargs)
     assert caught.value.field == path
     with pytest.raises(Rejected) as caught:
-        encode_result(object(), "t.untyped")
+        encode_result(object(), untyped)
     assert caught.value.field == "result"
 
 
@@ -201,10 +201,10 @@ def test_too_large_payloads_are_refused_with_the_limit() -> None:
     """Arguments and results beyond the limit are refused at once, and the error names it."""
     fits, too_long = "x" * (PAYLOAD_BYTES_DEFAULT - 100), "x" * PAYLOAD_BYTES_DEFAULT
     encode_args(untyped, (fits,), {})
-    encode_result(fits, "t.untyped")
+    encode_result(fits, untyped)
     for encode in (
         lambda: encode_args(untyped, (too_long,), {}),
-        lambda: encode_result(too_long, "t.untyped"),
+        lambda: encode_result(too_long, untyped),
     ):
         with pytest.raises(Rejected) as caught:
             encode()
@@ -215,7 +215,7 @@ def test_too_large_payloads_are_refused_with_the_limit() -> None:
 @pytest.mark.parametrize(
     ("payload", "field"),
     [
-        (msgspec.msgpack.encode([[{"x": "one"}], {}]), "point"),
+        (msgspec.msgpack.encode([[{"x": "one"}], {}]), "point.x"),
         (msgspec.msgpack.encode([[{"x": 1}, {}], {}]), "order"),
         (msgspec.msgpack.encode({"not": "a call"}), "payload"),
         (b"\xc1garbage", "payload"),
@@ -238,7 +238,7 @@ def test_unknown_content_types_are_refused() -> None:
 def test_a_result_of_another_type_is_refused() -> None:
     """A result is checked against the annotation that types the handle."""
     with pytest.raises(Rejected) as caught:
-        decode_result(encode_result("text", "t"), "", everything)
+        decode_result(encode_result("text", untyped), "", everything)
     assert caught.value.field == "result"
 
 

@@ -25,6 +25,8 @@ CUT: Final = "[cut]"
 #: Class names of user code have no bound of their own.
 TYPE_BYTES_MAX: Final = 512
 _SECOND_MS: Final = 1000
+#: What this worker lacks and another may have.
+_ELSEWHERE: Final = frozenset({Reason.UNKNOWN_JOB, Reason.UNKNOWN_CODEC})
 #: Looked up once, not for each job.
 _COMPLETED: Final = AttemptOutcome.COMPLETED
 
@@ -48,7 +50,7 @@ def prepare(jobs: JobTable, job: HeldJob) -> tuple[JobDef[..., Any], list[Any], 
 
     Raises:
         RefusedCall: The arguments do not fit; calling again cannot help.
-        Rejected: UNKNOWN_JOB: another worker may have it.
+        Rejected: UNKNOWN_JOB or UNKNOWN_CODEC: another worker may have it.
     """
     definition = jobs.get(job.terms.name)
     if definition is None:
@@ -60,6 +62,8 @@ def prepare(jobs: JobTable, job: HeldJob) -> tuple[JobDef[..., Any], list[Any], 
     try:
         args, kwargs = decode_args(job.payload, job.terms.content_type, definition)
     except Rejected as error:
+        if error.reason is Reason.UNKNOWN_CODEC:
+            raise
         raise RefusedCall from error
     return definition, args, kwargs
 
@@ -93,12 +97,14 @@ def context_of(
     )
 
 
-def returned(job: HeldJob, value: Any) -> AttemptResult:
-    """The result of a function that returned."""
+def returned(job: HeldJob, definition: JobDef[..., Any], value: Any) -> AttemptResult:
+    """The result of a function that returned. Its codec may be user code: it may raise anything."""
     try:
-        return AttemptResult(_COMPLETED, encode_result(value, job.terms.name))
+        return AttemptResult(_COMPLETED, encode_result(value, definition, job.terms.content_type))
     except Rejected as error:
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error))
+    except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
+        return raised(job, error)
 
 
 def raised(job: HeldJob, error: BaseException) -> AttemptResult:
@@ -112,7 +118,7 @@ def raised(job: HeldJob, error: BaseException) -> AttemptResult:
         return AttemptResult(job.stop, fault=fault_of(error))
     if isinstance(error, RefusedCall) and isinstance(error.__cause__, Rejected):
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error.__cause__))
-    if isinstance(error, Rejected) and error.reason is Reason.UNKNOWN_JOB:
+    if isinstance(error, Rejected) and error.reason in _ELSEWHERE:
         return AttemptResult(AttemptOutcome.FAILED, fault=_rejection(error, _TRANSIENT))
     names = error_type_names(type(error))
     permanent = isinstance(error, Permanent) or not job.terms.non_retryable.isdisjoint(names)

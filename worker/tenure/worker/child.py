@@ -80,7 +80,7 @@ class Child:
             value = definition.fn(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
             return raised(job, error)
-        return returned(job, value)
+        return returned(job, definition, value)
 
     def _progress(self, pct: float) -> None:
         # The parent's heartbeats carry it: more often than this nobody would see.

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tenure.protocol.fence import NO_TOKEN, Lease, Token
+from tenure.protocol.limits import DEFAULT_CONTENT_TYPE
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import common_pb2, worker_pb2
 from tenure.worker.held import AttemptResult, Fault, HeldJob, Terms
@@ -374,6 +375,9 @@ class Partition:
             row = add()
             row.outcome = result.outcome  # type: ignore[assignment]
             row.result = result.result
+            # A result is encoded as its job's arguments are.
+            if result.result and (content_type := job.terms.content_type) != DEFAULT_CONTENT_TYPE:
+                row.content_type = content_type
             # Setting what is zero anyway costs as much as setting what is not.
             if run_ms := job.run_ms:
                 row.run_ms = run_ms

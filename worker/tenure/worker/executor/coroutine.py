@@ -203,4 +203,4 @@ class CoroutineExecutor:
         # A cancelled task here is a stopped job: the outcome is reported, the loop goes on.
         except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
             return raised(job, error)
-        return returned(job, value)
+        return returned(job, definition, value)

@@ -64,4 +64,4 @@ class ThreadExecutor:
             value = definition.fn(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
             return raised(job, error)
-        return returned(job, value)
+        return returned(job, definition, value)

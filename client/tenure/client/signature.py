@@ -1,0 +1,182 @@
+"""What a job's function takes and returns, by its annotations."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from types import GenericAlias, NoneType, UnionType
+from typing import Any, Final
+
+import msgspec
+
+from tenure.client.content_type import Format, format_of
+from tenure.protocol.errors import Rejected
+from tenure.protocol.refusal import Reason
+
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NAMED: Final = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+_CONTAINS: Final = frozenset.__contains__
+
+Unpacker = Callable[[bytes | msgspec.Raw], Any]
+
+
+class Signature:
+    """What a job's function takes and returns: checks calls, and holds a plan for each format."""
+
+    def __init__(self, name: str, function: Callable[..., Any], *, stands_in: bool = False) -> None:
+        """Resolves nothing yet.
+
+        Args:
+            name: The job's name.
+            function: Its function.
+            stands_in: The function only stands for one that is not here, so what can be encoded
+                may be passed: the worker's own annotations decide.
+        """
+        self.name = name
+        self.stands_in = stands_in
+        self._signature = inspect.signature(function)
+        self._function = function
+        parameters = self._signature.parameters.values()
+        positional = [p for p in parameters if p.kind in _POSITIONAL]
+        #: A call with this many positional arguments and no others needs no further check.
+        self._plain_min = sum(p.default is p.empty for p in positional)
+        self._plain_max = len(positional)
+        if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+            self._plain_max = -1
+        self._plans: dict[str, Plan] = {}
+        self._hints: dict[str, Any] | None = None
+
+    def takes(self, count: int) -> bool:
+        """Whether so many positional arguments, and no others, are a call that it can take."""
+        return self._plain_min <= count <= self._plain_max
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuses a call that the function could not take."""
+        if not kwargs and self.takes(len(args)):
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise Rejected(
+                f"expected arguments that {self.name}{self._signature} takes, but {error}",
+                reason=Reason.INVALID_ARGUMENT,
+                metadata={"job": self.name},
+                field="args",
+            ) from None
+
+    def plan(self, content_type: str) -> Plan:
+        """How values go through a format, worked out once.
+
+        Raises:
+            Rejected: UNKNOWN_CODEC; or an annotation names what cannot travel.
+        """
+        found = self._plans.get(content_type)
+        if found is None:
+            found = Plan(format_of(content_type), self.name, self._signature, self._types())
+            self._plans[content_type] = found
+        return found
+
+    def _types(self) -> dict[str, Any]:
+        """The annotations, resolved. Late, so that a job may name types defined below it."""
+        if self._hints is None:
+            try:
+                self._hints = typing.get_type_hints(self._function, include_extras=True)
+            except NameError as error:
+                raise Rejected(
+                    f"expected annotations of {self.name} that can be resolved, but {error}; "
+                    "import what they name at run time too, not only under TYPE_CHECKING",
+                    reason=Reason.INVALID_ARGUMENT,
+                    metadata={"job": self.name},
+                    field="annotations",
+                ) from None
+        return self._hints
+
+
+class Plan:
+    """How one signature's values go through one format.
+
+    Attributes:
+        format: The format.
+        envelope: Takes a call apart: positional arguments and named ones, each still packed.
+        usual: Unpacks a call with all positional arguments in one go.
+        positional: An unpacker for each positional parameter; ``names`` are theirs.
+        named: One for each parameter that may be named.
+        more_positional: That of ``*args``.
+        more_named: That of ``**kwargs``.
+        result: That of what is returned.
+    """
+
+    def __init__(
+        self,
+        format: Format,
+        job_name: str,
+        signature: inspect.Signature,
+        types: Mapping[str, Any],
+    ) -> None:
+        self.format = format
+        self.envelope = format.unpacker(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]])
+        self.positional: list[Unpacker] = []
+        self.named: dict[str, Unpacker] = {}
+        self.names: list[str] = []
+        self.more_positional = self.more_named = format.unpacker(Any)
+        for name, parameter in signature.parameters.items():
+            unpack = _unpacker(format, job_name, name, types.get(name, Any))
+            if parameter.kind in _POSITIONAL:
+                self.positional.append(unpack)
+                self.names.append(name)
+            if parameter.kind in _NAMED:
+                self.named[name] = unpack
+            elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                self.more_positional = unpack
+            elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                self.more_named = unpack
+        returned = types.get("return", Any)
+        if returned in (typing.NoReturn, typing.Never):
+            returned = Any
+        self.result = _unpacker(format, job_name, "return", returned)
+        hints = [types.get(name, Any) for name in self.names]
+        usual_call = GenericAlias(
+            tuple, (GenericAlias(tuple, tuple(hints)), dict[str, msgspec.Raw])
+        )
+        self.usual = format.unpacker(usual_call)
+        self._sure = [_sure_types(hint, format.scalars) for hint in hints]
+        self._sure_result = _sure_types(returned, format.scalars)
+
+    def keeps_args(self, args: tuple[Any, ...]) -> bool:
+        """Whether these positional arguments certainly arrive as they are, without trying it."""
+        sure = self._sure
+        return len(args) <= len(sure) and all(map(_CONTAINS, sure, map(type, args)))
+
+    def keeps_result(self, value: Any) -> bool:
+        """Whether this result certainly arrives as it is, without trying it."""
+        return type(value) in self._sure_result
+
+
+def _unpacker(format: Format, job_name: str, parameter: str, hint: Any) -> Unpacker:
+    try:
+        return format.unpacker(hint)
+    except TypeError as error:
+        what = "return value" if parameter == "return" else f"parameter {parameter}"
+        raise Rejected(
+            f"expected the {what} of {job_name} to be annotated with a type that can travel, but "
+            f"{error}; see docs/payloads.md for those that can",
+            reason=Reason.INVALID_ARGUMENT,
+            metadata={"job": job_name, "path": parameter},
+            field=parameter,
+        ) from None
+
+
+def _sure_types(hint: Any, scalars: frozenset[type]) -> frozenset[type]:
+    """The types whose values certainly arrive as they are where this is annotated."""
+    if hint is Any or hint is object:
+        return scalars
+    if hint is None:
+        hint = NoneType
+    if isinstance(hint, type) and hint in scalars:
+        return frozenset({hint})
+    if typing.get_origin(hint) in (typing.Union, UnionType):
+        members = [_sure_types(member, scalars) for member in typing.get_args(hint)]
+        return frozenset().union(*members) if all(members) else frozenset()
+    return frozenset()
