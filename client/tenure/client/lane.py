@@ -10,7 +10,6 @@ failover. What flows over it is the subclass's business; it neither sees sockets
 """
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
 from typing import Final, Generic, TypeVar
 
@@ -21,8 +20,6 @@ from tenure.client.transport import Stream
 from tenure.protocol.cancellation import pass_cancellation
 from tenure.protocol.errors import TenureError, Unavailable
 from tenure.protocol.refusal import Reason
-
-_LOG: Final = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Message)
 
@@ -109,20 +106,8 @@ class Lane(ABC, Generic[S]):
                 self.fail(error)
                 return
             self._failures += 1
-            self.router.topology.failed(self.partition, address, error)
+            self.router.lost(self.partition, address, error)
             delay = self.router.topology.backoff_s(self._failures)
-            _LOG.info(
-                "stream to the leader of partition %d ended (%s); dialling again in %.1f s",
-                self.partition,
-                error,
-                delay,
-                extra={
-                    "action": "redial",
-                    "partition": self.partition,
-                    "address": address,
-                    "reason": error.reason.value,
-                },
-            )
             await asyncio.sleep(delay)
 
     async def _stream_to(self, address: str) -> None:
@@ -138,7 +123,7 @@ class Lane(ABC, Generic[S]):
         failure: TenureError | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(stream))
+                group.create_task(self._read(stream, address))
                 await self._write(stream)
         except* TenureError as several:
             failure = first_of(several)
@@ -158,9 +143,10 @@ class Lane(ABC, Generic[S]):
             else:
                 await stream.send(message)
 
-    async def _read(self, stream: Stream[Message, S]) -> None:
+    async def _read(self, stream: Stream[Message, S], address: str) -> None:
         async for message in stream:
             self.receive(message)
+            self.router.answered(self.partition, address)
             self._failures = 0
             self._wake.set()
         raise Unavailable(

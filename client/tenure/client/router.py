@@ -1,7 +1,9 @@
 """Calls to the leader of a partition, whoever that is by now."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
@@ -11,6 +13,8 @@ from tenure.client.transport import Transport
 from tenure.protocol.errors import Rejected, TenureError, Unavailable, error_of
 from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2, jobs_pb2
+
+_LOG: Final = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -47,8 +51,34 @@ GET_TOPOLOGY: Final = "/tenure.v1.ClusterService/GetTopology"
 COUNT_JOBS: Final = "/tenure.v1.JobService/CountJobs"
 
 
+#: A partition that nobody has served for so long is worth a warning.
+WARN_AFTER_S: Final = 5.0
+#: Calls that wait for a leader are made again more often than this: after a longer silence nobody
+#: has asked, and the outage is counted anew.
+SILENCE_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class _Outage:
+    """Since when a partition's leader has not answered, and when it was last asked in vain."""
+
+    since_s: float
+    last_s: float
+    warned: bool = False
+
+    def asked(self, now_s: float) -> float:
+        """It is asked now; returns for how long it has not answered those who did."""
+        if now_s - self.last_s > SILENCE_S:
+            self.since_s, self.warned = now_s, False
+        self.last_s = now_s
+        return now_s - self.since_s
+
+
 class Router:
     """Finds leaders and calls them again after a failover.
+
+    Its log (``tenure.client.router``) has one line when a leader is lost, one when the next one
+    answers, and a warning when that takes long.
 
     Attributes:
         transport: How masters are reached.
@@ -61,6 +91,53 @@ class Router:
         self._asking = asyncio.Lock()
         self._asked = 0
         self._failure: TenureError | None = None
+        self._outages: dict[int, _Outage] = {}
+
+    def lost(self, partition: int, address: str, error: TenureError) -> None:
+        """A call to a partition's supposed leader (empty: none is known) has failed."""
+        self.topology.failed(partition, address, error)
+        now_s = asyncio.get_running_loop().time()
+        extra = {
+            "action": "leader_lost",
+            "partition": partition,
+            "address": address,
+            "reason": error.reason.value,
+        }
+        outage = self._outages.get(partition)
+        if outage is None:
+            self._outages[partition] = _Outage(now_s, now_s)
+            _LOG.info(
+                "partition %d is not served by %s now (%s); looking for its leader",
+                partition,
+                address or "any master that was asked",
+                error.reason.value,
+                extra=extra,
+            )
+            return
+        outage_s = outage.asked(now_s)
+        if outage_s >= WARN_AFTER_S and not outage.warned:
+            outage.warned = True
+            _LOG.warning(
+                "partition %d has not been served for %.0f s; still looking for its leader: %s",
+                partition,
+                outage_s,
+                error.message,
+                extra=extra,
+            )
+
+    def answered(self, partition: int, address: str) -> None:
+        """A partition's leader has answered."""
+        # Almost always empty, so that asking costs next to nothing.
+        if not self._outages or partition not in self._outages:
+            return
+        outage_s = self._outages.pop(partition).asked(asyncio.get_running_loop().time())
+        _LOG.info(
+            "partition %d is served by %s, after %.1f s",
+            partition,
+            address,
+            outage_s,
+            extra={"action": "leader_found", "partition": partition, "address": address},
+        )
 
     async def ready(self, timeout_s: float) -> None:
         """Returns when the number of partitions is known.
@@ -143,12 +220,15 @@ class Router:
         async def once() -> M:
             address = await self.leader(partition)
             try:
-                return await self.transport.unary(
+                answer = await self.transport.unary(
                     address, method, request, response_type, CALL_TIMEOUT_S
                 )
             except TenureError as error:
-                self.topology.failed(partition, address, error)
+                if error.reason in RESEND:
+                    self.lost(partition, address, error)
                 raise
+            self.answered(partition, address)
+            return answer
 
         return await self._until(once, timeout_s)
 

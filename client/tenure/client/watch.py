@@ -127,7 +127,7 @@ class Watch:
                 if error.reason not in RESEND:
                     await self._answers.put(error)
                     return
-                self._router.topology.failed(partition, address, error)
+                self._router.lost(partition, address, error)
                 failures += 1
             except TenureError as error:
                 await self._answers.put(error)
@@ -143,6 +143,7 @@ class Watch:
             await stream.send(request)
             await stream.close_sending()
             async for answer in stream:
+                self._router.answered(partition, address)
                 answer.position.partition = partition
                 await self._answers.put(answer)
                 self._positions[partition] = answer.position.seq

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tenure.client import AsyncClient, BatchFailed, Reason, Rejected, job
+from tenure.client import AsyncClient, BatchFailed, Reason, Rejected, Unavailable, job
 from tenure.client.watch import JobEvent, format_cursor, parse_cursor
 from tenure.protocol.ids import mint, partition_of
 from tenure.protocol.refusal import Refusal
@@ -244,6 +244,49 @@ def test_an_expired_cursor_ends_the_watch() -> None:
         assert caught.value.reason is Reason.CURSOR_EXPIRED
 
     play(cluster, work)
+
+
+def test_a_failover_is_a_line_of_the_log_each_way(caplog: pytest.LogCaptureFixture) -> None:
+    """The user notices a failover in the log only: one line when it begins, one when it is over."""
+    cluster = FakeCluster(masters=("a:1", "b:1"))
+
+    async def work(client: AsyncClient) -> None:
+        handle = await client.submit(add, 1)
+        waiting = cluster.tasks.create_task(handle.result())
+        await cluster.pass_time(1)
+        cluster.kill("a:1")
+        await cluster.pass_time(1)
+        cluster.lead("b:1")
+        await client.submit(add, 2)
+        cluster.complete(handle.id, 1)
+        assert await waiting == 1
+
+    with caplog.at_level("INFO", logger="tenure.client"):
+        play(cluster, work)
+    lost, found = [record for record in caplog.records if record.name.startswith("tenure.client")]
+    assert lost.getMessage() == (
+        "partition 0 is not served by a:1 now (UNREACHABLE); looking for its leader"
+    )
+    assert found.getMessage().startswith("partition 0 is served by b:1, after 1.")
+    assert (lost.levelname, found.levelname) == ("INFO", "INFO")
+
+
+def test_a_long_outage_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A cluster that nobody serves for long is worth a warning; one that nobody asked is not."""
+    cluster = FakeCluster(masters=("a:1", "b:1"))
+
+    async def work(client: AsyncClient) -> None:
+        handle = await client.submit(add, 1)
+        cluster.kill("a:1")
+        await cluster.pass_time(500)
+        assert not caplog.records[1:]
+        with pytest.raises(Unavailable):
+            await client.describe(handle.id)
+
+    with caplog.at_level("INFO", logger="tenure.client"):
+        play(cluster, work, timeout=20)
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert "partition 0 has not been served for" in caplog.text
 
 
 def test_cursors_round_trip_and_nonsense_is_refused() -> None:
