@@ -184,6 +184,27 @@ def test_who_waits_in_another_thread_is_told_of_the_end(served: Served) -> None:
             waiting.result(timeout=10)
 
 
+def test_calls_that_meet_a_close_end(served: Served) -> None:
+    """Threads that call while another one closes the client get an answer or an error, all."""
+
+    def call(client: Client, begun: threading.Barrier) -> None:
+        begun.wait()
+        with pytest.raises(Unavailable, match="closed"):
+            for _ in range(10_000):
+                client.count()
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            client = Client(served.bridge.address)
+            client.count()
+            begun = threading.Barrier(5)
+            calls = [pool.submit(call, client, begun) for _ in range(4)]
+            begun.wait()
+            client.close()
+            for done in calls:
+                done.result(timeout=10)
+
+
 def test_a_coroutine_job_waits_with_the_async_client(served: Served) -> None:
     """Blocking the loop of a worker's coroutine jobs is refused with advice; a submit is not."""
 
