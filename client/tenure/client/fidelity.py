@@ -1,5 +1,9 @@
 """Whether a value that has been encoded and decoded is what it was, and where it is not."""
 
+# Values of any type are looked at here, so that the type of their parts is not known.
+# pyright: reportUnknownArgumentType=none, reportUnknownMemberType=none
+# pyright: reportUnknownVariableType=none
+
 from __future__ import annotations
 
 import dataclasses

@@ -4,6 +4,10 @@ Pydantic is never imported here. Whoever passes a model has imported it, and a m
 serializer and validator along. Nothing here need be exact: ``codec`` tries each value out.
 """
 
+# Values of any type are looked at here, so that the type of their parts is not known.
+# pyright: reportUnknownArgumentType=none, reportUnknownMemberType=none
+# pyright: reportUnknownVariableType=none
+
 from __future__ import annotations
 
 import ipaddress

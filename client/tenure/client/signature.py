@@ -1,5 +1,9 @@
 """What a job's function takes and returns, by its annotations."""
 
+# Values of any type are looked at here, so that the type of their parts is not known.
+# pyright: reportUnknownArgumentType=none, reportUnknownMemberType=none
+# pyright: reportUnknownVariableType=none
+
 from __future__ import annotations
 
 import inspect
