@@ -13,7 +13,7 @@ from tests.integration.test_readme import Desk
 
 pytestmark = pytest.mark.timeout(120)
 
-PAGES = ("docs/payloads.md",)
+PAGES = ("docs/middleware.md", "docs/payloads.md")
 _BLOCK = re.compile(r"^```(\w*)\n# ([\w/.]+)\n(.*?)^```$", re.M | re.S)
 
 
@@ -24,7 +24,8 @@ def files(page: str) -> dict[str, str]:
     for language, name, code in _BLOCK.findall(text):
         assert language == "python"
         found[name] = found.get(name, "") + code
-    assert text.count("\n```") == 2 * len(_BLOCK.findall(text)), "a block belongs to no file"
+    pictures = text.count("\n```text\n")
+    assert text.count("\n```") == 2 * (len(_BLOCK.findall(text)) + pictures), "whose is a block?"
     return found
 
 

@@ -21,6 +21,7 @@ from tenure.client.errors import (
 )
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import AsyncJob, Job, JobDef, Retry, job, named
+from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
 from tenure.client.security import Tls
 from tenure.client.sync import Client, JobHandle
 from tenure.client.watch import JobEvent
@@ -31,6 +32,12 @@ __all__ = [
     "AsyncJobHandle",
     "Client",
     "Codec",
+    "Call",
+    "Execution",
+    "Finish",
+    "Layer",
+    "Middleware",
+    "Submission",
     "JobEvent",
     "JobHandle",
     "JobVerdict",

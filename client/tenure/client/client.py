@@ -21,6 +21,7 @@ from tenure.client.errors import BatchFailed, WaitTimeout, invalid
 from tenure.client.filter import filter_text
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
+from tenure.client.middleware import Call, Middleware, Submission, overriding, submit_through
 from tenure.client.router import Router
 from tenure.client.scope import TaskScope
 from tenure.client.security import Credentials, Tls
@@ -95,6 +96,7 @@ class AsyncClient:
         token: str | Path | None = None,
         tls: Tls | None = None,
         timeout: float = 30.0,
+        middleware: Iterable[Middleware] = (),
         transport: Transport | None = None,
         rng: Rng | None = None,
     ) -> None:
@@ -110,6 +112,7 @@ class AsyncClient:
                 TENURE_TLS_CERT and TENURE_TLS_KEY, and plaintext if the first is not set.
             timeout: Seconds that one operation may take, failovers included. Waiting for a result
                 has its own.
+            middleware: What surrounds each submit, the outermost first (docs/middleware.md).
             transport: How masters are reached; None: gRPC.
             rng: Randomness; None: seeded by the system.
 
@@ -124,6 +127,7 @@ class AsyncClient:
         self._timeout_s = timeout
         self._transport = transport or GrpcTransport(Credentials(token, tls))
         self._rng: Rng = rng or random.Random()
+        self._layers = overriding(middleware, "on_submit")
         self._core: _Core | None = None
         self._closed = False
 
@@ -172,12 +176,16 @@ class AsyncClient:
             Rejected: The job cannot be accepted; ``reason`` and ``field`` say why.
             Unavailable: Nobody could accept it in time. OUTCOME_UNKNOWN: somebody may have.
         """
-        payload = encode_args(job, args, kwargs)
-        submitter = self._started().submitter
-        (row,) = await submitter.submit(job.wire, job.settings.key, (payload,))
-        if row.refusal is not None:
-            raise error_of(row.refusal)
-        return AsyncJobHandle(self, row.job_id, job.name, job)
+        if not self._layers:
+            return await self._send(job, args, kwargs)
+
+        async def send(submission: Submission) -> None:
+            (call,) = submission.calls
+            submission.handles = [await self._send(submission.job, *call)]
+
+        submission = Submission(job, [Call(args, kwargs)])
+        (handle,) = await submit_through(self._layers, submission, send)
+        return handle
 
     async def map(
         self, job: JobDef[Concatenate[T, ...], R], items: Iterable[T]
@@ -199,7 +207,29 @@ class AsyncClient:
         self, job: JobDef[..., R], calls: Iterable[Sequence[Any]]
     ) -> Sequence[AsyncJobHandle[R]]:
         """Submits one job for each sequence of positional arguments."""
-        payloads = [encode_args(job, tuple(args), {}) for args in calls]
+        if not self._layers:
+            return await self._send_many(job, [encode_args(job, tuple(args), {}) for args in calls])
+
+        async def send(submission: Submission) -> None:
+            payloads = [encode_args(submission.job, *call) for call in submission.calls]
+            submission.handles = await self._send_many(submission.job, payloads)
+
+        submission = Submission(job, [Call(tuple(args), {}) for args in calls])
+        return await submit_through(self._layers, submission, send)
+
+    async def _send(
+        self, job: JobDef[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncJobHandle[R]:
+        payload = encode_args(job, args, kwargs)
+        submitter = self._started().submitter
+        (row,) = await submitter.submit(job.wire, job.settings.key, (payload,))
+        if row.refusal is not None:
+            raise error_of(row.refusal)
+        return AsyncJobHandle(self, row.job_id, job.name, job)
+
+    async def _send_many(
+        self, job: JobDef[..., R], payloads: Sequence[bytes]
+    ) -> Sequence[AsyncJobHandle[R]]:
         rows = await self._started().submitter.submit(job.wire, job.settings.key, payloads)
         handles: Sequence[AsyncJobHandle[R]] = [
             AsyncJobHandle(self, row.job_id, job.name, job) for row in rows if row.refusal is None

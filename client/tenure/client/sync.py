@@ -29,6 +29,7 @@ from tenure.client.cluster import ClusterView
 from tenure.client.context import current_job
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
+from tenure.client.middleware import Middleware
 from tenure.client.security import Tls
 from tenure.client.watch import JobEvent
 from tenure.protocol.errors import Rejected, TenureError, Unavailable
@@ -209,6 +210,7 @@ class Client:
         token: str | Path | None = None,
         tls: Tls | None = None,
         timeout: float = 30.0,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         """Connects at first use.
 
@@ -222,12 +224,16 @@ class Client:
                 TENURE_TLS_CERT and TENURE_TLS_KEY, and plaintext if the first is not set.
             timeout: Seconds that one operation may take, failovers included. Waiting for a result
                 has its own.
+            middleware: What surrounds each submit, the outermost first (docs/middleware.md); it
+                runs in the client's own thread, with the caller's context variables.
 
         Raises:
             Rejected: The address is not of that form, or the token or a file cannot be used
                 (CREDENTIALS_UNUSABLE).
         """
-        self._client = AsyncClient(address, token=token, tls=tls, timeout=timeout)
+        self._client = AsyncClient(
+            address, token=token, tls=tls, timeout=timeout, middleware=middleware
+        )
         self._portal = _Portal()
         # Runs at exit, too, for those who forget to close.
         self._finalizer = weakref.finalize(self, self._portal.close, self._client.close)
@@ -388,6 +394,10 @@ class Cluster:
     def members(self) -> Sequence[cluster_pb2.Member]:
         """The masters that live."""
         return self._ask(ClusterView.members)
+
+    def unserved(self, job: jobs_pb2.Job) -> str | None:
+        """Why no connected worker takes a PENDING job, in words; None: one does, or may."""
+        return self._ask(lambda view: view.unserved(job))
 
     def status(self) -> tuple[list[cluster_pb2.GetStatusResponse], dict[str, TenureError]]:
         """Every known master's own view, and why those that did not answer did not."""

@@ -3,20 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
-from tenure.client.context import activate
 from tenure.protocol.vocabulary import AttemptOutcome
-from tenure.worker.attempt import (
-    JobTable,
-    ThreadClock,
-    context_of,
-    prepare,
-    raised,
-    returned,
-)
+from tenure.worker.attempt import JobTable, ThreadClock, context_of
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.held import AttemptResult, HeldJob
+from tenure.worker.middleware import coroutine_runner, function_runner
 from tenure.worker.port import Fact, FactKind
 
 
@@ -45,6 +39,8 @@ class LoopExecutor:
         wake: Callable[[], None],
     ) -> None:
         self._jobs = jobs
+        self._run_function = function_runner(jobs)
+        self._run_coroutine = coroutine_runner(jobs)
         self._free = slots
         self._clock = clock
         self._spawn = spawn
@@ -118,13 +114,8 @@ class LoopExecutor:
         self._fill()
 
     async def _attempt(self, job: HeldJob) -> AttemptResult:
-        try:
-            definition, args, kwargs = prepare(self._jobs, job)
-            with activate(context_of(job, self._clock)):
-                value = definition.fn(*args, **kwargs)
-                if definition.executor == "async":
-                    value = await value
-        # A cancelled task here is a stopped job: the outcome is reported, the loop goes on.
-        except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
-            return raised(job, error)
-        return returned(job, definition, value)
+        context = partial(context_of, job, self._clock)
+        definition = self._jobs.get(job.terms.name)
+        if definition is None or definition.executor != "async":
+            return self._run_function(self._jobs, job, context)
+        return await self._run_coroutine(self._jobs, job, context)

@@ -1,4 +1,7 @@
-"""The application: an importable module whose ``@job`` functions a worker serves."""
+"""The application: an importable module whose ``@job`` functions a worker serves.
+
+What the module calls ``MIDDLEWARE``, a list, is put around them, here and in child processes.
+"""
 
 import importlib
 import sys
@@ -9,7 +12,10 @@ from tenure.client.job import JobDef
 from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
 from tenure.worker.attempt import JobTable
+from tenure.worker.middleware import Application
 
+#: The name of the list.
+MIDDLEWARE: Final = "MIDDLEWARE"
 #: Of an import's error as much as fits into one readable line.
 _CAUSE_CHARS_MAX: Final = 300
 
@@ -21,8 +27,8 @@ def load(app: str) -> JobTable:
         app: The module's dotted name, for example ``app.jobs``.
 
     Raises:
-        Rejected: APP_NOT_IMPORTABLE: there is no such module, its import failed, it has no job, or
-            two of its jobs have one name.
+        Rejected: APP_NOT_IMPORTABLE: there is no such module, its import failed, it has no job,
+            two of its jobs have one name, or its middleware is none.
     """
     folder = str(Path.cwd())
     if folder not in sys.path and "" not in sys.path:
@@ -43,7 +49,10 @@ def load(app: str) -> JobTable:
             raise _refused(app, f"it has two jobs named {value.name}")
     if not jobs:
         raise _refused(app, "it has no job: decorate a function with tenure.client.job")
-    return jobs
+    try:
+        return Application(jobs, getattr(module, MIDDLEWARE, ()))
+    except (Rejected, TypeError) as error:
+        raise _refused(app, f"its {MIDDLEWARE} is no list of middleware: {error}") from None
 
 
 def _cause(app: str, error: BaseException) -> str:

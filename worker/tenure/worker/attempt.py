@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from tenure.client.codec import decode_args, encode_result
-from tenure.client.context import JobContext
+from tenure.client.context import JobContext, enter_job
 from tenure.client.errors import LeaseLost, Permanent, RetryLater, error_type_names
 from tenure.client.job import JobDef
 from tenure.protocol.errors import Rejected
@@ -43,6 +43,39 @@ class ThreadClock(Protocol):
 
 class RefusedCall(Exception):
     """The payload does not fit the function; the cause says where."""
+
+
+def run_function(jobs: JobTable, job: HeldJob, context: Callable[[], JobContext]) -> AttemptResult:
+    """Calls a plain function, in a ``contextvars.Context`` of its own. Never raises.
+
+    Args:
+        jobs: The functions.
+        job: Which one, and its arguments.
+        context: Makes what ``current_job()`` returns.
+    """
+    try:
+        definition, args, kwargs = prepare(jobs, job)
+        enter_job(context)
+        value = definition.fn(*args, **kwargs)
+    except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
+        return raised(job, error)
+    return returned(job, definition, value)
+
+
+async def run_coroutine(
+    jobs: JobTable, job: HeldJob, context: Callable[[], JobContext]
+) -> AttemptResult:
+    """The same for a coroutine function.
+
+    A task that is cancelled here is a stopped job: the outcome is reported, the loop goes on.
+    """
+    try:
+        definition, args, kwargs = prepare(jobs, job)
+        enter_job(context)
+        value = await definition.fn(*args, **kwargs)
+    except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
+        return raised(job, error)
+    return returned(job, definition, value)
 
 
 def prepare(jobs: JobTable, job: HeldJob) -> tuple[JobDef[..., Any], list[Any], dict[str, Any]]:

@@ -14,15 +14,15 @@ import threading
 from queue import SimpleQueue
 from time import monotonic
 
-from tenure.client.context import enter_job
 from tenure.protocol.errors import Rejected
 from tenure.protocol.fence import parse_fence
 from tenure.protocol.ids import partition_of
 from tenure.worker import app
-from tenure.worker.attempt import JobTable, context_of, prepare, raised, returned
+from tenure.worker.attempt import JobTable, context_of
 from tenure.worker.clock import SystemClock
 from tenure.worker.executor import frame
 from tenure.worker.held import AttemptResult, HeldJob, Terms
+from tenure.worker.middleware import function_runner
 
 #: Exit statuses that the parent's log explains.
 EXIT_PARENT_GONE = 3
@@ -36,6 +36,7 @@ class Child:
     def __init__(self, sock: socket.socket, jobs: JobTable) -> None:
         self._sock = sock
         self._jobs = jobs
+        self._run = function_runner(jobs)
         self._queue: SimpleQueue[HeldJob] = SimpleQueue()
         self._current: HeldJob | None = None
         self._progressed = 0.0
@@ -74,13 +75,7 @@ class Child:
 
     def _attempt(self, job: HeldJob) -> AttemptResult:
         context = context_of(job, self._clock, self._progress)
-        try:
-            definition, args, kwargs = prepare(self._jobs, job)
-            enter_job(lambda: context)
-            value = definition.fn(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
-            return raised(job, error)
-        return returned(job, definition, value)
+        return self._run(self._jobs, job, lambda: context)
 
     def _progress(self, pct: float) -> None:
         # The parent's heartbeats carry it: more often than this nobody would see.

@@ -25,10 +25,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVarTuple
 
-from tenure.client.context import enter_job
-from tenure.worker.attempt import context_of, prepare, raised, returned
+from tenure.worker.attempt import context_of
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
+from tenure.worker.middleware import coroutine_runner
 
 A = TypeVarTuple("A")
 #: How long the end of the loop is waited for.
@@ -64,6 +64,7 @@ class CoroutineExecutor:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._run_code = coroutine_runner(stage.jobs)
         #: Jobs that have slots, in the order in which they are to begin.
         self._inbox: deque[HeldJob] = deque()
         self._woken = False
@@ -171,7 +172,8 @@ class CoroutineExecutor:
     @types.coroutine
     def _attempt(self, lane: _Lane, job: HeldJob) -> Generator[Any, None, AttemptResult]:
         """Runs a job in a context of its own, so that nothing leaks from it into the next one."""
-        run, code = contextvars.Context().run, self._run_code(job)
+        stage, run = self._stage, contextvars.Context().run
+        code = self._run_code(stage.jobs, job, partial(context_of, job, stage.clock))
         step: Callable[[Any], Any] = code.send
         value: BaseException | None = None
         try:
@@ -194,13 +196,3 @@ class CoroutineExecutor:
         finally:
             self._busy = None
             self._waiting.pop(job, None)
-
-    async def _run_code(self, job: HeldJob) -> AttemptResult:
-        try:
-            definition, args, kwargs = prepare(self._stage.jobs, job)
-            enter_job(partial(context_of, job, self._stage.clock))
-            value = await definition.fn(*args, **kwargs)
-        # A cancelled task here is a stopped job: the outcome is reported, the loop goes on.
-        except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
-            return raised(job, error)
-        return returned(job, definition, value)

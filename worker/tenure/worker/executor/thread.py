@@ -9,10 +9,10 @@ import threading
 from functools import partial
 from queue import SimpleQueue
 
-from tenure.client.context import enter_job
-from tenure.worker.attempt import context_of, prepare, raised, returned
+from tenure.worker.attempt import context_of
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
+from tenure.worker.middleware import function_runner
 
 
 class ThreadExecutor:
@@ -20,6 +20,7 @@ class ThreadExecutor:
 
     def __init__(self, stage: Stage, slots: int) -> None:
         self._stage = stage
+        self._run = function_runner(stage.jobs)
         self._slots = slots
         self._queue: SimpleQueue[HeldJob | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -58,10 +59,5 @@ class ThreadExecutor:
                 self._spare += 1
 
     def _attempt(self, job: HeldJob) -> AttemptResult:
-        try:
-            definition, args, kwargs = prepare(self._stage.jobs, job)
-            enter_job(partial(context_of, job, self._stage.clock))
-            value = definition.fn(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
-            return raised(job, error)
-        return returned(job, definition, value)
+        stage = self._stage
+        return self._run(stage.jobs, job, partial(context_of, job, stage.clock))
