@@ -1,4 +1,5 @@
 // The contract, read from the protos at start: nothing here is generated.
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
@@ -19,5 +20,17 @@ const OPTIONS = {
 
 /** A stub of one service at one address, for example connect("JobService", "127.0.0.1:7400"). */
 export function connect(service, address) {
-  return new services[service](address, grpc.credentials.createInsecure(), OPTIONS);
+  return new services[service](address, credentials(), OPTIONS);
+}
+
+/** TLS and a token if TENURE_TLS_CA and TENURE_TOKEN_FILE name their files, else plaintext. */
+function credentials() {
+  const { TENURE_TLS_CA: ca, TENURE_TOKEN_FILE: file } = process.env;
+  if (!ca) return grpc.credentials.createInsecure();
+  const tls = grpc.credentials.createSsl(readFileSync(ca));
+  if (!file) return tls;
+  const metadata = new grpc.Metadata();
+  metadata.set("authorization", `Bearer ${readFileSync(file, "utf8").trim()}`);
+  const token = grpc.credentials.createFromMetadataGenerator((_, done) => done(null, metadata));
+  return grpc.credentials.combineChannelCredentials(tls, token);
 }

@@ -213,7 +213,8 @@ class TokenGate:
         if authorization is None:
             return Rejected(
                 "expected a bearer token with the call, but it has none; give --token-file, "
-                "TENURE_TOKEN_FILE or Client(token=…)",
+                "TENURE_TOKEN_FILE or Client(token=…), or with any other client the metadata "
+                "authorization: Bearer TOKEN",
                 reason=Reason.TOKEN_MISSING,
             )
         scheme, _, token = authorization.partition(" ")

@@ -154,7 +154,8 @@ def _span(duration: Duration, path: str, max_ms: int) -> int:
     if span_ms < 0:
         raise invalid(path, f"{span_ms} ms is negative")
     if span_ms > max_ms:
-        raise invalid(path, f"{span_ms} ms is above the limit of {max_ms} ms")
+        most = f"{max_ms} ms ({max_ms // limits.DAY_MS} days)"
+        raise invalid(path, f"{span_ms} ms is above the limit of {most}")
     return span_ms
 
 

@@ -1,0 +1,15 @@
+"""What is refused, by reason, and how each way in provokes it: the SDK, the command line, the wire.
+
+The wire is one for grpcurl and Node: both send what the row says. Where a way cannot provoke a
+refusal, the row has the reason why in place of the way.
+"""
+
+from __future__ import annotations
+
+from tests.integration.refusals import cluster, ids, jobs, requests, settings
+from tests.integration.refusals.row import Facts, Row
+
+
+def rows(facts: Facts) -> list[Row]:
+    """The whole table."""
+    return [row for part in (settings, requests, ids, jobs, cluster) for row in part.rows(facts)]
