@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -184,14 +185,35 @@ def test_who_waits_in_another_thread_is_told_of_the_end(served: Served) -> None:
             waiting.result(timeout=10)
 
 
+def test_an_interrupt_ends_a_wait_and_nothing_else(served: Served) -> None:
+    """Ctrl-C in a blocking call raises at once; the job and the client go on."""
+    main = threading.get_ident()
+
+    def interrupt(job_id: str) -> None:
+        served.wait_awaited(job_id)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with Client(served.bridge.address) as client, ThreadPoolExecutor(1) as pool:
+        handle = client.submit(add, 1)
+        interrupting = pool.submit(interrupt, handle.id)
+        with pytest.raises(KeyboardInterrupt):
+            handle.result()
+        interrupting.result(timeout=10)
+        served.complete(handle.id, 1)
+        assert handle.result(timeout=10) == 1
+
+
 def test_calls_that_meet_a_close_end(served: Served) -> None:
     """Threads that call while another one closes the client get an answer or an error, all."""
 
-    def call(client: Client, begun: threading.Barrier) -> None:
+    def call_until_it_fails(client: Client, begun: threading.Barrier) -> None:
         begun.wait()
+        while True:
+            client.count()
+
+    def call(client: Client, begun: threading.Barrier) -> None:
         with pytest.raises(Unavailable, match="closed"):
-            for _ in range(10_000):
-                client.count()
+            call_until_it_fails(client, begun)
 
     with ThreadPoolExecutor(4) as pool:
         for _ in range(5):
