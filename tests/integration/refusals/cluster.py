@@ -53,7 +53,7 @@ def _away(facts: Facts) -> list[Row]:
         Row(
             name="halted partition",
             reason=Reason.PARTITION_HALTED,
-            says=("partition 0", "halted"),
+            says=("partition 0", "halted", "tenure cluster status"),
             address=facts.halted,
             wire=Call("CountJobs", jobs_pb2.CountJobsRequest()),
             retry=True,

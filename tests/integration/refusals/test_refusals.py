@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -221,6 +222,19 @@ def test_every_reason_is_provoked() -> None:
     assert in_table.isdisjoint(ELSEWHERE)
     for path, said in ELSEWHERE.values():
         assert said in (REPOSITORY / "tests" / path).read_text("utf-8"), (path, said)
+
+
+def test_every_unavailable_says_when_to_come_back() -> None:
+    """Each that a master makes has a time: RetryInfo where waiting helps."""
+    silent = []
+    for path in (REPOSITORY / "master/tenure/master/node").rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+        for made in (node for node in nodes if isinstance(node, ast.Call)):
+            told = {keyword.arg for keyword in made.keywords}
+            if ast.unparse(made.func) == "Unavailable" and "retry_after_ms" not in told:
+                silent.append(f"{path.name}:{made.lineno}")
+
+    assert silent == []
 
 
 def test_what_a_way_cannot_provoke_has_its_reason() -> None:

@@ -61,6 +61,7 @@ def not_serving(state: State) -> Refusal:
         message=f"expected to change jobs of partition {partition}, but its term is not open here: "
         "ask its leader",
         metadata={"partition": str(partition)},
+        retry_after_ms=100,
     )
 
 

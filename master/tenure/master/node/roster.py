@@ -56,7 +56,8 @@ class Roster:
         if partition in self.halted:
             return Unavailable(
                 f"expected to serve partition {partition}, but it is halted: "
-                f"{self.halted[partition]}",
+                f"{self.halted[partition]}; nobody leads it until an operator has decided, see "
+                "`tenure cluster status`",
                 reason=Reason.PARTITION_HALTED,
                 metadata={"partition": str(partition)},
                 retry_after_ms=5_000,

@@ -355,6 +355,7 @@ class Term:
             "same job id is the same job",
             reason=Reason.OUTCOME_UNKNOWN,
             metadata={"partition": str(self.number)},
+            retry_after_ms=500,
         )
 
     def _turn_away(self, error: TenureError) -> None:
