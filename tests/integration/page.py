@@ -126,12 +126,12 @@ class Reader:
 
     Args:
         folder: An empty folder.
-        page: Its path in the repository.
+        page: Its path in the repository; without one, commands are run alone.
     """
 
-    def __init__(self, folder: Path, page: str) -> None:
+    def __init__(self, folder: Path, page: str = "") -> None:
         self.folder = folder
-        self._blocks = blocks(page)
+        self._blocks = blocks(page) if page else []
         self._there: dict[str, str] = {}
         self._shell = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
@@ -174,7 +174,7 @@ class Reader:
             elif block.language == CONSOLE:
                 steps = [*block.steps()]
                 for step, after in zip(steps, [*steps[1:], Step("", "")], strict=True):
-                    self._take(step, may_fail=after.command == "echo $?")
+                    self.take(step, may_fail=after.command == "echo $?")
 
     def write(self, block: Block) -> None:
         """Puts a file where its block says."""
@@ -197,7 +197,12 @@ class Reader:
         self._code = int(found[1])
         return self._back(printed[: found.start()].decode("utf-8", "replace"))
 
-    def _take(self, step: Step, *, may_fail: bool) -> None:
+    def take(self, step: Step, *, may_fail: bool = False) -> None:
+        """Runs a command.
+
+        Raises:
+            AssertionError: It failed, or did not print what the page shows.
+        """
         printed = self.run(step.command)
         if self._code != 0 and not may_fail:
             raise AssertionError(

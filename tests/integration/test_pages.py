@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.page import (
-    Reader,
-)
+from tests.chaos.cluster import REPOSITORY
+from tests.integration.page import CONSOLE, FILES, PICTURE, Block, Reader, Step, blocks, matches
+from tests.unit.test_docs import DOCUMENTS
 
 pytestmark = pytest.mark.timeout(180)
 
 #: Followed here, the ones that take longest first.
 PAGES = (
     "docs/tutorial/survive-a-crash.md",
+    "README.md",
     "docs/how-to/idempotency.md",
     "docs/how-to/run-a-cluster.md",
     "docs/tutorial/first-job.md",
@@ -30,6 +31,28 @@ PAGES = (
     "docs/how-to/test-your-jobs.md",
     "docs/how-to/delay.md",
 )
+#: Pages that other tests follow, because they need more than one reader and one shell.
+FOLLOWED_BY = {
+    "docs/grpcurl.md": "tests/integration/test_grpcurl.py",
+    "docs/middleware.md": "tests/integration/test_code_pages.py",
+    "docs/payloads.md": "tests/integration/test_code_pages.py",
+    "docs/security.md": "tests/integration/test_security.py",
+}
+#: Pages that the code writes, and what writes them; unit tests compare.
+WRITTEN_BY = {
+    "docs/api.md": "tools/generate_api.py",
+    "docs/cli.md": "tools/generate_reference.py",
+    "docs/configuration.md": "tools/generate_reference.py",
+}
+#: Commands in the README that are not run here, and who runs them.
+RUN_ELSEWHERE = {
+    "python3 -m venv .venv && . .venv/bin/activate": "tools/check_packaging.py does the like",
+    "pip install '.[all]'": "tools/check_packaging.py installs each extra",
+    "cd examples/quickstart": "tests/integration/test_quickstart.py runs what is there",
+    "make demo": "a step of .ci/run",
+    "make test": "a step of .ci/run, and what runs this test",
+    "make demo-cluster": "four minutes at worst; tests/chaos kills the same processes",
+}
 #: How many at a time: they wait more than they work.
 SIDE_BY_SIDE = 4
 
@@ -61,3 +84,75 @@ def runs(
 def test_page(page: str, runs: Runs) -> None:
     """Its commands succeed and print what it shows."""
     runs[page].result()
+
+
+def test_every_block_is_run_or_excused() -> None:
+    """A page or a block that nothing runs fails here."""
+    for page in DOCUMENTS:
+        if page not in FOLLOWED_BY and page not in WRITTEN_BY:
+            languages = {block.language for block in blocks(page) if not shows_targets(block)}
+            # A block without a language is an outline: of a command, a message, a file.
+            outlines = {PICTURE, ""} | ({"sh"} if page == "README.md" else set())
+            assert languages <= outlines | ({CONSOLE, *FILES} if page in PAGES else set()), page
+
+
+def shows_targets(block: Block) -> bool:
+    """Whether it shows targets of the Makefile; a unit test looks whether they are there."""
+    steps = [*block.steps()] if block.language == CONSOLE else []
+    return bool(steps) and all(step.command.startswith("make ") for step in steps)
+
+
+def test_pages_are_followed_by_whom_it_says() -> None:
+    """The other tests are there and name their pages."""
+    for page, test in {**FOLLOWED_BY, **WRITTEN_BY}.items():
+        assert Path(page).name in (REPOSITORY / test).read_text("utf-8"), page
+
+
+def test_commands_of_the_readme_are_run_elsewhere() -> None:
+    """Its `sh` blocks hold nothing else, and CI has the steps that are said to be its."""
+    shells = [block.text for block in blocks("README.md") if block.language == "sh"]
+    lines = [line.partition(" #")[0].strip() for shell in shells for line in shell.splitlines()]
+    ci = (REPOSITORY / ".ci" / "run").read_text("utf-8")
+
+    assert set(lines) == set(RUN_ELSEWHERE)
+    assert all(f"step {c}\n" in ci for c, who in RUN_ELSEWHERE.items() if ".ci/run" in who)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        ("", ""),
+        ("a\n…\nd", "a\nb\nc\nd\n"),
+        ("a … c", "a b c"),
+        (
+            "018f0000-0000-7000-8000-000000000000  DONE 2026-01-01 00:00:00.000Z",
+            "01a2026c-95b9-7000-9519-24db82ac45f0    DONE 2031-12-31 23:59:59.999Z",
+        ),
+    ],
+)
+def test_what_may_differ(shown: str, printed: str) -> None:
+    """Ids, times, widths, and what the page leaves out."""
+    assert matches(shown, printed)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [("", "a"), ("a", ""), ("a", "a\nb"), ("a b", "a c"), ("1 job", "2 jobs"), ("a.c", "abc")],
+)
+def test_what_may_not_differ(shown: str, printed: str) -> None:
+    """A text that a command does not print is found."""
+    assert not matches(shown, printed)
+
+
+@pytest.mark.parametrize("command", ["false", "exit 0", "echo b"])
+def test_a_command_that_fails_is_found(command: str, tmp_path: Path) -> None:
+    """Each command has to succeed, to print what is shown, and to leave the shell alone."""
+    with Reader(tmp_path) as reader, pytest.raises(AssertionError, match=command):
+        reader.take(Step(command, "a" if command.startswith("echo") else ""))
+
+
+def test_a_reader_has_one_shell(tmp_path: Path) -> None:
+    """Variables last, and addresses are those of the page, on whichever stream."""
+    with Reader(tmp_path) as reader:
+        reader.take(Step("x=1", ""))
+        reader.take(Step("echo $x 127.0.0.1:7400 >&2", "1 127.0.0.1:7400"))

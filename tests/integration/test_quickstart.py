@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.cluster import REPOSITORY
-from tests.integration.test_readme import Desk
+from tests.integration.desk import Desk
 
 pytestmark = pytest.mark.timeout(180)
 
