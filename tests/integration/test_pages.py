@@ -46,8 +46,7 @@ WRITTEN_BY = {
 }
 #: Commands in the README that are not run here, and who runs them.
 RUN_ELSEWHERE = {
-    "python3 -m venv .venv && . .venv/bin/activate": "tools/check_packaging.py does the like",
-    "pip install '.[all]'": "tools/check_packaging.py installs each extra",
+    "python3 -m venv .venv && . .venv/bin/activate && pip install '.[all]'": "make packaging does",
     "cd examples/quickstart": "tests/integration/test_quickstart.py runs what is there",
     "make demo": "a step of .ci/run",
     "make test": "a step of .ci/run, and what runs this test",
