@@ -95,6 +95,23 @@ def test_a_job_runs_and_a_signal_ends_all(dev: Dev, tmp_path: Path, number: int)
     assert (tmp_path / "data" / "tenure.db").exists()
 
 
+def test_a_job_that_no_worker_runs_is_told(dev: Dev) -> None:
+    """A job's name with a module too many: who waits is told, and so is who looks at it later."""
+    address = dev.wait_said("serving")["address"]
+    dev.wait_said("registered")
+    waited = run(
+        *("submit", "jobs.double", "21", "--wait", "--wait-timeout", "3", "--address", address)
+    )
+    why = "no connected worker runs jobs.double; did you mean double? They run: "
+    assert waited.code == 124
+    assert waited.stderr.count(f"still waiting: {why}") == 1
+    (job_id,) = run("jobs", "list", "-o", "name", "--address", address).stdout.split()
+    assert f"waits:     {why}" in run("jobs", "get", job_id, "--address", address).stdout
+    with Client(address) as client:
+        ((master,), _) = client.cluster.status()
+        assert [list(worker.queues) for worker in master.workers] == [[]]
+
+
 def test_killing_it_ends_its_children(dev: Dev) -> None:
     """kill -9 of the parent leaves no master behind that would hold the port and the store."""
     dev.wait_said("registered")

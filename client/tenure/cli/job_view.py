@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tenure.v1 import jobs_pb2
 
 
-def show_job(job: jobs_pb2.Job, form: Format) -> None:
-    """One job with all that is known of it."""
+def show_job(job: jobs_pb2.Job, waits_for: str | None, form: Format) -> None:
+    """One job with all that is known of it; ``waits_for``: why no worker begins it."""
     match form:
         case Format.JSON:
             print_json(message_data(job))
@@ -33,7 +33,7 @@ def show_job(job: jobs_pb2.Job, form: Format) -> None:
         case Format.NAME:
             print(job.job_id)
         case Format.TABLE:
-            print_fields(_details(job))
+            print_fields(_details(job, waits_for))
 
 
 def show_value(value: object, form: Format) -> None:
@@ -57,11 +57,12 @@ def _when(moment: Timestamp) -> str:
     return moment.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
 
 
-def _details(job: jobs_pb2.Job) -> list[tuple[str, object]]:
+def _details(job: jobs_pb2.Job, waits_for: str | None) -> list[tuple[str, object]]:
     options = job.options
     return [
         ("id", job.job_id),
         ("state", _state(job)),
+        ("waits", waits_for),
         ("name", options.name),
         ("queue", options.queue),
         ("tenant", options.tenant),

@@ -12,6 +12,7 @@ from tenure.cli.command import Group, Takes, command, option
 from tenure.cli.flags import JobId, JobIds, WaitTimeout, ids
 from tenure.cli.invocation import Invocation
 from tenure.cli.job_view import COUNTS, JOBS, RESULTS, VERDICTS, show_event, show_job
+from tenure.cli.output import Format
 from tenure.cli.waiting import result_of, wait_for_all
 from tenure.protocol.vocabulary import JobState
 
@@ -108,10 +109,12 @@ def list_jobs(
 def get(cli: Invocation, job_id: JobId) -> int:
     """Shows everything about one job."""
 
-    async def fetch(client: AsyncClient) -> jobs_pb2.Job:
-        return await client.describe(job_id, with_payload=True)
+    async def fetch(client: AsyncClient) -> tuple[jobs_pb2.Job, str | None]:
+        job = await client.describe(job_id, with_payload=True)
+        why = await client.cluster.unserved(job) if cli.form is Format.TABLE else None
+        return job, why
 
-    return cli.answer(fetch, lambda job: show_job(job, cli.form))
+    return cli.answer(fetch, lambda found: show_job(*found, cli.form))
 
 
 @command(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from tenure.client.router import GET_TOPOLOGY, Router
+from tenure.client.unserved import unserved
 from tenure.protocol.errors import TenureError
-from tenure.v1 import cluster_pb2
+from tenure.v1 import cluster_pb2, jobs_pb2
 
 _SERVICE: Final = "/tenure.v1.ClusterService/"
 
@@ -37,6 +38,14 @@ class ClusterView:
             self._timeout_s,
         )
         return response.members
+
+    async def unserved(self, job: jobs_pb2.Job) -> str | None:
+        """Why no connected worker takes a PENDING job, in words; None: one does, or may.
+
+        Args:
+            job: As ``describe`` returned it.
+        """
+        return await unserved(self._router, job, self._timeout_s)
 
     async def status(self) -> tuple[list[cluster_pb2.GetStatusResponse], dict[str, TenureError]]:
         """Every known master's own view, and why those that did not answer did not."""

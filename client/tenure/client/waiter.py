@@ -6,18 +6,22 @@ outstanding is asked of the new leader again.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from tenure.client.lane import Lane
 from tenure.client.router import Router
 from tenure.client.scope import TaskScope
+from tenure.client.unserved import Lookout
 from tenure.protocol.errors import TenureError, error_of
 from tenure.protocol.ids import HOME_DIGITS
 from tenure.v1 import jobs_pb2
 
 #: Ids in one request.
 IDS_MAX: Final = 1_000
+#: A wait to which nothing has come for so long is looked into, and again after the second time.
+LOOK_AFTER_S: Final = 5.0
+LOOK_AGAIN_S: Final = 30.0
 
 
 class Wait:
@@ -69,15 +73,28 @@ class ResultLane(Lane[jobs_pb2.StreamResultsResponse]):
     method = "/tenure.v1.JobService/StreamResults"
     response_type = jobs_pb2.StreamResultsResponse
 
-    def __init__(self, router: Router, partition: int) -> None:
+    def __init__(
+        self, router: Router, partition: int, silent: Callable[["ResultLane"], None]
+    ) -> None:
+        """``silent`` is called when nothing has come for long, though something is waited for."""
         super().__init__(router, partition)
         #: A list only where several wait for the same job: one being cancelled must not stop all.
         self._outstanding: dict[str, Wait | list[Wait]] = {}
         self._unsent: list[str] = []
+        self._silent = silent
+        self._moved = True
+        self._look_at_s = 0.0
+
+    @property
+    def outstanding(self) -> Collection[str]:
+        """The jobs that are waited for, the longest first."""
+        return self._outstanding.keys()
 
     def expect(self, job_ids: Iterable[str], wait: Wait) -> None:
         """Puts the jobs' results into ``wait`` as they come. Undone by ``forget``."""
         outstanding, unsent = self._outstanding, self._unsent
+        if not outstanding:
+            self._moved = True
         for job_id in job_ids:
             present = outstanding.get(job_id)
             if present is None:
@@ -114,6 +131,7 @@ class ResultLane(Lane[jobs_pb2.StreamResultsResponse]):
         return None
 
     def receive(self, message: jobs_pb2.StreamResultsResponse) -> None:
+        self._moved = True
         pop = self._outstanding.pop
         for result in message.results:
             job_id = result.job_id
@@ -138,7 +156,14 @@ class ResultLane(Lane[jobs_pb2.StreamResultsResponse]):
             wait.fail(error)
 
     def overdue(self, now_s: float) -> bool:
-        # Callers bring their own timeouts, and a silent stream is the normal case here.
+        # Callers bring their own timeouts, and a silent stream is the normal case here: of one that
+        # is silent for long somebody else finds out why. The router tells of leaders that are lost.
+        if self._moved or self._stream is None:
+            self._moved = False
+            self._look_at_s = now_s + LOOK_AFTER_S
+        elif self._outstanding and now_s >= self._look_at_s:
+            self._look_at_s = now_s + LOOK_AGAIN_S
+            self._silent(self)
         return False
 
 
@@ -149,6 +174,8 @@ class Waiter:
         self._router = router
         self._scope = scope
         self._lanes: dict[int, ResultLane] = {}
+        self._silent: dict[int, ResultLane] = {}
+        self._silence = asyncio.Event()
 
     def lane(self, job_id: str) -> ResultLane:
         """The lane of a job. The topology must be known.
@@ -159,7 +186,9 @@ class Waiter:
         partition = self._router.topology.home_of_id(job_id)
         lane = self._lanes.get(partition)
         if lane is None:
-            lane = self._lanes[partition] = ResultLane(self._router, partition)
+            if not self._lanes:
+                self._scope.spawn(self._look_into_silences())
+            lane = self._lanes[partition] = ResultLane(self._router, partition, self._is_silent)
             self._scope.spawn(lane.run())
         return lane
 
@@ -188,6 +217,19 @@ class Waiter:
         except asyncio.CancelledError:
             lane.forget(ids, wait)
             raise
+
+    def _is_silent(self, lane: ResultLane) -> None:
+        self._silent[lane.partition] = lane
+        self._silence.set()
+
+    async def _look_into_silences(self) -> None:
+        lookout = Lookout(self._router)
+        while True:
+            await self._silence.wait()
+            self._silence.clear()
+            while self._silent:
+                partition, lane = self._silent.popitem()
+                await lookout.look(partition, [*lane.outstanding])
 
     def _by_lane(self, job_ids: Collection[str]) -> list[tuple[ResultLane, list[str]]]:
         homes: defaultdict[str, list[str]] = defaultdict(list)

@@ -128,7 +128,7 @@ class PartitionStatus(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., role: _Optional[_Union[PartitionRole, str]] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., applied_seq: _Optional[int] = ..., committed_seq: _Optional[int] = ..., batch_number: _Optional[int] = ..., jobs: _Optional[int] = ..., ready: _Optional[int] = ..., running: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("incarnation", "name", "slots", "leases", "job_names", "heartbeat_age_ms", "draining")
+    __slots__ = ("incarnation", "name", "slots", "leases", "job_names", "heartbeat_age_ms", "draining", "queues")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +136,7 @@ class WorkerStatus(_message.Message):
     JOB_NAMES_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_AGE_MS_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    QUEUES_FIELD_NUMBER: _ClassVar[int]
     incarnation: str
     name: str
     slots: int
@@ -143,4 +144,5 @@ class WorkerStatus(_message.Message):
     job_names: _containers.RepeatedScalarFieldContainer[str]
     heartbeat_age_ms: int
     draining: bool
-    def __init__(self, incarnation: _Optional[str] = ..., name: _Optional[str] = ..., slots: _Optional[int] = ..., leases: _Optional[int] = ..., job_names: _Optional[_Iterable[str]] = ..., heartbeat_age_ms: _Optional[int] = ..., draining: bool = ...) -> None: ...
+    queues: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, incarnation: _Optional[str] = ..., name: _Optional[str] = ..., slots: _Optional[int] = ..., leases: _Optional[int] = ..., job_names: _Optional[_Iterable[str]] = ..., heartbeat_age_ms: _Optional[int] = ..., draining: bool = ..., queues: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -112,6 +112,22 @@ def test_get_shows_arguments_attempts_and_the_error(
     assert json.loads(capsys.readouterr().out)["state"] == "JOB_STATE_COMPLETED"
 
 
+def test_get_shows_why_a_job_waits(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A PENDING job that no connected worker takes has a line that says so; others have none."""
+    assert main.run(["jobs", "get", WAITING]) == exits.OK
+    assert "waits:" not in capsys.readouterr().out
+    cluster.workers[0].queues.append("default")
+    assert main.run(["jobs", "get", WAITING]) == exits.OK
+    assert (
+        "waits:     no connected worker that runs app.add serves the queue sums; "
+        "they serve: default\n" in capsys.readouterr().out
+    )
+    assert main.run(["jobs", "get", DONE]) == exits.OK
+    assert "waits:" not in capsys.readouterr().out
+
+
 def test_wait_prints_the_result_or_fails(
     cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:

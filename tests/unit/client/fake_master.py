@@ -50,6 +50,7 @@ class FakeCluster:
         requests: Every submit request, in order of arrival, with the address it came to.
         on_submit: Called with each submit request; may return a refusal of the whole.
         lose_answers: So many answers to submits are lost; their streams break.
+        workers: Those that every master is connected to.
         refuse_rows: Called with each new row; may return why it is refused.
     """
 
@@ -59,6 +60,11 @@ class FakeCluster:
         self.leaders = dict.fromkeys(range(partitions), masters[0])
         self.terms = dict.fromkeys(range(partitions), 1)
         self.dead: set[str] = set()
+        self.workers = [
+            cluster_pb2.WorkerStatus(
+                incarnation="w", name="worker-1", slots=10, leases=1, job_names=["app.add"]
+            )
+        ]
         self.halted: set[int] = set()
         self.jobs: dict[str, jobs_pb2.Job] = {}
         self.keys: dict[tuple[str, str], str] = {}
@@ -190,9 +196,7 @@ class FakeCluster:
             if leader == address:
                 status.jobs = len(self.jobs)
                 status.token.epoch, status.token.revision = 1, self.terms[partition]
-        response.workers.add(
-            incarnation="w", name="worker-1", slots=10, leases=1, job_names=["app.add"]
-        )
+        response.workers.extend(self.workers)
         return response
 
     def _GetJob(self, request: jobs_pb2.GetJobRequest) -> jobs_pb2.GetJobResponse:

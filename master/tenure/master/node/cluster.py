@@ -98,6 +98,7 @@ class ClusterApi:
                 name=hello.name,
                 slots=hello.slots,
                 job_names=hello.job_names,
+                queues=hello.queues,
             )
         for term in self._roster.terms.values():
             now_ms = term.clock.now_ms()
