@@ -39,14 +39,18 @@ def encode_args(job: JobDef[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
         Rejected: INVALID_ARGUMENT if the function does not take them or a value would not arrive as
             it is, with the path of the value; PAYLOAD_TOO_LARGE if they are too many bytes.
     """
-    signature = job.signature
-    signature.check(args, kwargs)
-    plan = signature.plan(job.settings.content_type)
+    signature, content_type = job.signature, job.settings.content_type
+    plan = signature.plans.get(content_type) or signature.plan(content_type)
+    types = (*map(type, args),)
+    sure = not kwargs and types in plan.sure_calls
+    if not sure:
+        signature.check(args, kwargs)
+        sure = signature.stands_in or (not kwargs and plan.note_call(types))
     try:
         payload = plan.format.pack((args, kwargs))
     except _UNENCODABLE as error:
         raise _unencodable_args(plan, job.name, args, kwargs, error) from None
-    if (kwargs or not plan.keeps_args(args)) and not signature.stands_in:
+    if not sure:
         got_args, got_kwargs = _unpack_args(payload, plan, job)
         _compare(job.name, plan, args, kwargs, got_args, got_kwargs)
     if plan.format.seal is not None:
@@ -69,7 +73,8 @@ def decode_args(
     Raises:
         Rejected: UNKNOWN_CODEC, or INVALID_ARGUMENT with the path of the wrong value.
     """
-    plan = job.signature.plan(content_type)
+    signature = job.signature
+    plan = signature.plans.get(content_type) or signature.plan(content_type)
     if not payload or (payload == _NO_ARGS and plan.format.name == MSGPACK):
         job.signature.check((), {})
         return [], {}
@@ -124,13 +129,14 @@ def encode_result(value: Any, job: JobDef[..., Any], content_type: str = MSGPACK
         Rejected: INVALID_ARGUMENT with the path in the result if it would not arrive as it is,
             PAYLOAD_TOO_LARGE if it is too long.
     """
-    plan = job.signature.plan(content_type)
+    signature = job.signature
+    plan = signature.plans.get(content_type) or signature.plan(content_type)
     try:
         result = plan.format.pack(value)
     except _UNENCODABLE as error:
         flaw = first_unencodable(value, plan.format.pack) or Flaw("", str(error))
         raise _refused_result(job.name, flaw) from None
-    if not plan.keeps_result(value) and not job.signature.stands_in:
+    if type(value) not in plan.sure_results and not signature.stands_in:
         try:
             flaw_found = flaw_of(value, plan.result(result))
         except (msgspec.DecodeError, RecursionError) as error:

@@ -22,6 +22,8 @@ _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSIT
 _NAMED: Final = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 _CONTAINS: Final = frozenset.__contains__
+#: Functions without annotations may be called in many ways.
+_SURE_CALLS_MAX: Final = 256
 
 Unpacker = Callable[[bytes | msgspec.Raw], Any]
 
@@ -49,7 +51,8 @@ class Signature:
         self._plain_max = len(positional)
         if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
             self._plain_max = -1
-        self._plans: dict[str, Plan] = {}
+        #: By content type: those that ``plan`` has made.
+        self.plans: dict[str, Plan] = {}
         self._hints: dict[str, Any] | None = None
 
     def takes(self, count: int) -> bool:
@@ -76,10 +79,10 @@ class Signature:
         Raises:
             Rejected: UNKNOWN_CODEC; or an annotation names what cannot travel.
         """
-        found = self._plans.get(content_type)
+        found = self.plans.get(content_type)
         if found is None:
             found = Plan(format_of(content_type), self.name, self._signature, self._types())
-            self._plans[content_type] = found
+            self.plans[content_type] = found
         return found
 
     def _types(self) -> dict[str, Any]:
@@ -110,6 +113,9 @@ class Plan:
         more_positional: That of ``*args``.
         more_named: That of ``**kwargs``.
         result: That of what is returned.
+        sure_calls: The types of positional arguments that have been found to need no trial: calls
+            that the function takes, of values that certainly arrive as they are.
+        sure_results: Results of these types certainly arrive as they are.
     """
 
     def __init__(
@@ -145,17 +151,21 @@ class Plan:
             tuple, (GenericAlias(tuple, tuple(hints)), dict[str, msgspec.Raw])
         )
         self.usual = format.unpacker(usual_call)
-        self._sure = [_sure_types(hint, format.scalars) for hint in hints]
-        self._sure_result = _sure_types(returned, format.scalars)
+        self._sure_args = [_sure_types(hint, format.scalars) for hint in hints]
+        self.sure_calls: set[tuple[type, ...]] = set()
+        self.sure_results: Final = _sure_types(returned, format.scalars)
 
-    def keeps_args(self, args: tuple[Any, ...]) -> bool:
-        """Whether these positional arguments certainly arrive as they are, without trying it."""
-        sure = self._sure
-        return len(args) <= len(sure) and all(map(_CONTAINS, sure, map(type, args)))
+    def note_call(self, types: tuple[type, ...]) -> bool:
+        """Whether positional arguments of these types certainly arrive as they are.
 
-    def keeps_result(self, value: Any) -> bool:
-        """Whether this result certainly arrives as it is, without trying it."""
-        return type(value) in self._sure_result
+        If so, it is remembered. The function must take so many.
+        """
+        sure = self._sure_args
+        if len(types) > len(sure) or not all(map(_CONTAINS, sure, types)):
+            return False
+        if len(self.sure_calls) < _SURE_CALLS_MAX:
+            self.sure_calls.add(types)
+        return True
 
 
 def _unpacker(format: Format, job_name: str, parameter: str, hint: Any) -> Unpacker:
