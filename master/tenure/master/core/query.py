@@ -113,6 +113,9 @@ class Scan:
         #: Ids in order of their ordinals; those yet to be looked at come before ``_end``.
         self._ids: list[JobId] | None = None
         self._end = 0
+        #: Goes on from slice to slice as long as nothing changes.
+        self._walk: Iterator[JobRecord] = iter(())
+        self._walk_seq = 0
         self._seq = state.next_seq
         #: How many yet match but for ``also``: a rare state costs no full scan.
         self._left = sum(counts(state, wanted).values())
@@ -131,7 +134,9 @@ class Scan:
         # Once something has changed, what is left cannot be counted down any more.
         counted = self._state.next_seq == self._seq
         wanted, also, left, looks = self._wanted, self._wanted.also, self._left, 0
-        for record in islice(self._newest_first(), looks_max):
+        if self._walk_seq != self._state.next_seq:
+            self._walk_seq, self._walk = self._state.next_seq, self._newest_first()
+        for record in islice(self._walk, looks_max):
             looks += 1
             self._before_ordinal = record.ordinal
             if _matches(record, wanted):

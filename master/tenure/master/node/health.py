@@ -7,7 +7,8 @@ from tenure.master.node.roster import Roster
 
 #: The event loop turns. Nothing that ends in order flips these: a restart would help nobody.
 _ALIVE: Final = frozenset({"", "liveness"})
-_PARTITION: Final = re.compile(r"tenure\.partition\.(0|[1-9][0-9]*)")
+#: Anybody may ask: no more digits are read than a partition has.
+_PARTITION: Final = re.compile(r"tenure\.partition\.(0|[1-9][0-9]{0,3})")
 
 
 class Health:

@@ -14,6 +14,7 @@ from tenure.master.core.query import Filter
 from tenure.master.core.record import JobRecord
 from tenure.master.core.state import fault_bytes
 from tenure.master.node.outbox import Outbox
+from tenure.master.node.pace import Pace
 from tenure.master.node.port import Rng
 from tenure.master.node.roster import Roster
 from tenure.master.node.selection import select_changes, select_jobs
@@ -38,8 +39,8 @@ _WAIT_S_MAX: Final = 60.0
 #: A result without its bytes and its error, and a full envelope of results.
 _RESULT_BYTES: Final = 512
 _ENVELOPE_BYTES: Final = 512 * 1024
-#: Jobs that a list looks at before others get their turn: a few milliseconds.
-_LOOKS_A_SLICE: Final = 5_000
+#: A page of a list ends early above this: errors are large, and many clients take 4 MiB at most.
+_PAGE_BYTES: Final = 2 * 1024 * 1024
 
 Send = Callable[[jobs_pb2.StreamSubmitsResponse], Awaitable[None]]
 
@@ -177,12 +178,14 @@ class JobApi:
         before = _ordinal(request)
         term = self._roster.term(request.partition)
         response = jobs_pb2.ListJobsResponse()
-        seq = 0
+        seq, room = 0, _PAGE_BYTES
         async for record in _scan(term, wanted, before, size + 1):
-            if len(response.jobs) == size:
+            if len(response.jobs) == size or room <= 0:
                 response.next_page_token = _page_token(before or 0, request)
                 break
-            response.jobs.append(job_of(record, with_payload=False))
+            job = job_of(record, with_payload=False)
+            room -= job.ByteSize()
+            response.jobs.append(job)
             before = record.ordinal
             seq = max(seq, record.seq)
         await term.readable(seq)
@@ -271,7 +274,8 @@ class JobApi:
         wanted = select_changes(request.filter)
         term = self._roster.term(request.partition)
         after_seq = request.after_seq if request.HasField("after_seq") else None
-        async for response in term.watch.follow(wanted, after_seq):
+        pace = Pace(term.clock.now_ms)
+        async for response in term.watch.follow(wanted, after_seq, pace):
             await send(response)
 
     # Changes.
@@ -378,9 +382,10 @@ def _await(term: Term, job_ids: Sequence[JobId], sink: _Stream) -> list[JobId]:
             unknown.append(job_id)
         elif record.state in TERMINAL and record.seq <= committed_seq:
             sink.add(record)
-        else:
+        elif job_id not in sink.waiting:
+            # Who polls asks for a job again and again on one stream, and wants its result once.
+            sink.waiting[job_id] = term
             waiting.append(job_id)
-    sink.waiting.update(dict.fromkeys(waiting, term))
     term.waiters.add(waiting, sink)
     return unknown
 
@@ -390,13 +395,14 @@ async def _scan(
 ) -> AsyncIterator[JobRecord]:
     """Jobs that match, newest first; others get their turn between slices. Records are live."""
     scan = term.partition.scan(wanted, before_ordinal=before_ordinal)
+    pace = Pace(term.clock.now_ms)
     while True:
-        for record in scan.take(limit, _LOOKS_A_SLICE):
+        for record in scan.take(limit, pace.looks):
             limit -= 1
             yield record
         if scan.done or limit <= 0:
             return
-        await asyncio.sleep(0)
+        await pace.rest()
 
 
 async def _read(term: Term, job_id: str) -> JobRecord:

@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Final
 
 from tenure.master.core.state import JobChange
+from tenure.master.node.pace import Pace
 from tenure.master.node.translate import wire_enum
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.refusal import Reason
@@ -76,7 +77,7 @@ class Watch:
         self._error = None
 
     async def follow(
-        self, wanted: Callable[[JobChange], bool], after_seq: int | None
+        self, wanted: Callable[[JobChange], bool], after_seq: int | None, pace: Pace
     ) -> AsyncIterator[jobs_pb2.WatchJobsResponse]:
         """Yields wanted changes after a cursor (None: from now on), a position with each message.
 
@@ -101,7 +102,13 @@ class Watch:
                     raise _expired(self._number, seq, self._from_seq)
                 wake.clear()
                 changes = self._behind(seq)
-                matching = [change for change in changes if wanted(change)]
+                matching: list[JobChange] = []
+                looked = 0
+                while looked < len(changes):
+                    few = changes[looked : looked + pace.looks]
+                    matching += filter(wanted, few)
+                    looked += len(few)
+                    await pace.rest()
                 for message in self._messages(matching, seq):
                     yield message
                 seq = changes[-1].seq if changes else seq

@@ -71,3 +71,13 @@ def test_other_names_are_unknown(name: str) -> None:
             assert Health(rig.roster).serves(name) is None
 
     run_virtual(main)
+
+
+def test_a_name_of_many_digits_is_no_partition() -> None:
+    """Anybody may ask: a number that Python refuses to read is answered as any other name is."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            assert Health(rig.roster).serves("tenure.partition." + "9" * 5_000) is None
+
+    run_virtual(main)

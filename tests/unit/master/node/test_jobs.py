@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tenure.master.core.command import CancelJobs, PurgeJobs
+from tenure.master.core.record import Policy, RetryPolicy
 from tenure.master.election.port import Candidate
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.roster import Roster
@@ -205,6 +206,31 @@ def test_a_purge_that_never_commits_is_not_told() -> None:
     assert not said
 
 
+def test_who_asks_again_gets_a_result_once() -> None:
+    """A client that polls names its job each time; it costs no memory, and its end comes once."""
+
+    async def main() -> list[jobs_pb2.StreamResultsResponse]:
+        async with leading() as rig:
+            (job_id,) = rig.submit()
+            await rig.commit()
+            said: list[jobs_pb2.StreamResultsResponse] = []
+
+            async def send(message: jobs_pb2.StreamResultsResponse) -> None:
+                said.append(message)
+
+            async def ask() -> AsyncIterator[jobs_pb2.StreamResultsRequest]:
+                for _ in range(50):
+                    yield jobs_pb2.StreamResultsRequest(job_ids=[job_id, job_id])
+                rig.term.post(CancelJobs(job_ids=[job_id]))
+                await rig.commit()
+
+            await JobApi(roster=rig.roster, rng=random.Random(1)).stream_results(ask(), send)
+            return said
+
+    (message,) = run_virtual(main)
+    assert len(message.results) == 1
+
+
 async def listed(api: JobApi, text: str, page_size: int) -> list[list[str]]:
     """All pages of a list, as a client fetches them."""
     request = jobs_pb2.ListJobsRequest(filter=text, page_size=page_size)
@@ -238,6 +264,39 @@ def test_pages_of_a_filtered_list() -> None:
                 assert sum(row.count for row in answer.counts) == count
 
     run_virtual(main)
+
+
+def test_pages_travel_in_messages_that_any_client_takes() -> None:
+    """Errors are large: a page of them ends below 4 MiB, and the next one goes on behind it."""
+
+    async def main() -> list[int]:
+        async with leading() as rig:
+            job_ids = rig.submit(Policy(name="job", retry=RetryPolicy(max_attempts=1)), count=200)
+            await rig.commit()
+            link = rig.connect(credit=200)
+            await rig.commit()
+            for grant in [grant for part in rig.heard(link) for grant in part.assignment.grants]:
+                report = worker_pb2.Report(outcome=common_pb2.ATTEMPT_OUTCOME_FAILED)
+                report.error.traceback = "x" * limits.TRACEBACK_BYTES_MAX
+                report.lease.job_id, report.lease.seq = grant.job_id, grant.seq
+                rig.say(link, reports=[report])
+                await rig.commit()
+            api = JobApi(roster=rig.roster, rng=random.Random(1))
+            request = jobs_pb2.ListJobsRequest(page_size=1_000, filter="state = FAILED")
+            sizes, found = [], []
+            while True:
+                page = await api.list_jobs(request)
+                sizes.append(page.ByteSize())
+                found += [job.job_id for job in page.jobs]
+                if not page.next_page_token:
+                    break
+                request.page_token = page.next_page_token
+            assert found == job_ids[::-1]
+            return sizes
+
+    sizes = run_virtual(main)
+    assert len(sizes) > 3
+    assert max(sizes) < 4 * 1024 * 1024
 
 
 def test_a_list_of_many_lets_others_work() -> None:

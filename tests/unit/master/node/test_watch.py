@@ -1,11 +1,13 @@
 """Watches: changes after a cursor, and cursors that are too old."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tenure.master.core.record import Policy
 from tenure.master.core.state import JobChange
+from tenure.master.node.pace import Pace
 from tenure.master.node.selection import select_changes
 from tenure.master.node.watch import Watch
 from tenure.protocol.errors import Rejected, Unavailable
@@ -13,6 +15,7 @@ from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import JobState
 from tenure.testing.loop import run_virtual
+from tenure.v1 import jobs_pb2
 
 
 def _change(seq: int, queue: str = "default") -> JobChange:
@@ -29,10 +32,20 @@ def _watch(committed_seq: int = 0) -> Watch:
     )
 
 
+def _pace() -> Pace:
+    return Pace(lambda: 0)
+
+
+async def _next(
+    follow: AsyncIterator[jobs_pb2.WatchJobsResponse],
+) -> jobs_pb2.WatchJobsResponse:
+    return await anext(follow)
+
+
 async def _take(watch: Watch, count: int, after_seq: int | None, queue: str = "") -> list[str]:
     found: list[str] = []
     async for response in watch.follow(
-        select_changes(f"queue = {queue}" if queue else ""), after_seq
+        select_changes(f"queue = {queue}" if queue else ""), after_seq, _pace()
     ):
         found += [change.job_id for change in response.changes]
         if len(found) >= count:
@@ -91,7 +104,7 @@ def test_a_cursor_behind_the_ring_is_expired() -> None:
 
     async def main() -> None:
         watch = _watch(100)
-        async for _ in watch.follow(select_changes(""), None):
+        async for _ in watch.follow(select_changes(""), None, _pace()):
             break
         with pytest.raises(Rejected) as caught:
             await _take(watch, 1, 50)
@@ -124,7 +137,7 @@ def test_a_position_is_never_in_the_middle_of_an_event() -> None:
         watch = _watch()
         everything = [_change(1)._replace(job_id=JobId(f"job-{n}")) for n in range(1_200)]
         seen: set[str] = set()
-        follow = watch.follow(select_changes(""), None)
+        follow = watch.follow(select_changes(""), None, _pace())
         await anext(follow)
         watch.record(everything)
         first = await anext(follow)
@@ -147,7 +160,7 @@ def test_a_cursor_before_the_first_recorded_change_is_expired() -> None:
         with pytest.raises(Rejected) as caught:
             await _take(watch, 1, 5)
         assert caught.value.reason is Reason.CURSOR_EXPIRED
-        first = await anext(watch.follow(select_changes(""), None))
+        first = await anext(watch.follow(select_changes(""), None, _pace()))
         # What has not committed is no position: its seq may be another event's one day.
         assert first.position.seq == 5
 
@@ -159,7 +172,7 @@ def test_a_change_while_a_message_is_sent_is_told() -> None:
 
     async def main() -> list[str]:
         watch = _watch()
-        follow = watch.follow(select_changes(""), None)
+        follow = watch.follow(select_changes(""), None, _pace())
         await anext(follow)
         watch.record([_change(1)])
         await anext(follow)
@@ -169,3 +182,28 @@ def test_a_change_while_a_message_is_sent_is_told() -> None:
             return [change.job_id for change in (await anext(follow)).changes]
 
     assert run_virtual(main) == ["job-2"]
+
+
+def test_a_dear_filter_lets_others_work() -> None:
+    """Who comes back with an old cursor has much to look at, and does so in slices."""
+
+    async def main() -> int:
+        watch, now_ms, turns = _watch(), 0, 0
+
+        def dear(change: JobChange) -> bool:
+            nonlocal now_ms
+            now_ms += 1
+            return change.seq == 1_000
+
+        follow = watch.follow(dear, None, Pace(lambda: now_ms))
+        await anext(follow)
+        watch.record([_change(seq) for seq in range(1, 1_001)])
+        async with asyncio.TaskGroup() as tasks:
+            taking = tasks.create_task(_next(follow))
+            while not taking.done():
+                turns += 1
+                await asyncio.sleep(0)
+        assert [change.job_id for change in taking.result().changes] == ["job-1000"]
+        return turns
+
+    assert run_virtual(main) > 100
