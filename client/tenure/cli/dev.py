@@ -138,7 +138,7 @@ class _Tree:
     async def _follow(self, child: Process) -> None:
         """Passes a child's stdout through; if the child ends by itself, all end."""
         if child.stdout is not None:
-            while line := await child.stdout.readline():
+            while line := await _next_line(child.stdout):
                 sys.stdout.buffer.write(line)
                 sys.stdout.buffer.flush()
                 self._notice(line)
@@ -180,6 +180,16 @@ class _Tree:
         else:
             flag = "" if self._address == "127.0.0.1:7400" else f" --address {self._address}"
             exits.say(f"next: tenure submit {app}.JOB ARG --wait{flag}   (Ctrl-C stops all)")
+
+
+async def _next_line(stdout: asyncio.StreamReader) -> bytes:
+    """A line of a child's; of one that is too long to be kept (a job's own print), a piece."""
+    try:
+        return await stdout.readuntil()
+    except asyncio.LimitOverrunError as too_long:
+        return await stdout.read(too_long.consumed)
+    except asyncio.IncompleteReadError as end:
+        return end.partial
 
 
 def _children_environment(environ: Mapping[str, str]) -> dict[str, str]:

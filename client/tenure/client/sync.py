@@ -52,7 +52,8 @@ class _Portal:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # The collector may end an iterator of ours in a thread that has the lock.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -85,18 +86,32 @@ class _Portal:
             )
         return self.run(work)
 
+    def wind_up(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs what ends something that is given up, if it can be run, and waits if that may be.
+
+        The collector gives things up, too, in any thread: in ours nothing may wait for ours.
+        """
+        try:
+            if threading.current_thread() is self._thread:
+                self._schedule(work)
+            else:
+                self.run(work)
+        except TenureError:
+            work.close()  # The client is closed already, and its tasks with it; or this is a fork.
+
     def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs a last coroutine, if any was run, and ends the thread. Idempotent."""
+        if self._thread is not None:
+            try:
+                fork.claim()
+            except Rejected:
+                return  # After a fork nothing of ours is left to end, and the lock may stay held.
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             if self._thread is None or self._loop is None or self._stop is None:
                 return
-            try:
-                fork.claim()
-            except Rejected:
-                return  # After a fork nothing of ours is left to end.
             if threading.current_thread() is self._thread:
                 # The collector found the client over there, where nothing may wait for its end.
                 self._stop.set()
@@ -424,7 +439,4 @@ def _iterate(portal: _Portal, items: AsyncIterator[T]) -> Iterator[T]:
         while (item := portal.run_wait(following())) is not _EXHAUSTED:
             yield item
     finally:
-        try:
-            portal.run(close())
-        except Unavailable:
-            pass  # The client is closed already, and its tasks with it.
+        portal.wind_up(close())

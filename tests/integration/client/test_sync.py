@@ -1,6 +1,7 @@
 """``Client`` over loopback: the same client for plain code, from any thread."""
 
 import asyncio
+import gc
 import inspect
 import re
 import signal
@@ -107,6 +108,29 @@ def test_many_jobs(served: Served) -> None:
         left = client.list()
         assert next(left).job_id in {handle.id for handle in handles}
     left.close()  # Left early, and closed later than the client.
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_an_iterator_that_the_collector_ends(served: Served, locked: bool) -> None:
+    """It may be found in the client's own thread, or in one that is about to call the client."""
+    with Client(served.bridge.address) as client:
+        client.submit(add, 1)
+        left = client.list()
+        next(left)
+        cycle: list[object] = [left]
+        cycle.append(cycle)
+        del left, cycle
+
+        async def collect() -> None:
+            gc.collect()
+
+        with ThreadPoolExecutor(1) as pool:
+            if locked:
+                with client._portal._lock:
+                    gc.collect()
+            else:
+                pool.submit(client._portal.run, collect()).result(timeout=10)
+        assert client.count() == {JobState.PENDING: 1}
 
 
 def test_from_many_threads(served: Served) -> None:
