@@ -6,7 +6,7 @@ import json
 import uuid
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 import pytest
@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.client import Reason, Rejected, job, named
-from tenure.client.codec import JSON, decode_args, decode_result, encode_args, encode_result
+from tenure.client.codec import (
+    JSON,
+    MSGPACK,
+    decode_args,
+    decode_result,
+    encode_args,
+    encode_result,
+)
 from tenure.protocol.limits import PAYLOAD_BYTES_DEFAULT
 
 
@@ -23,6 +30,13 @@ class Colour(enum.Enum):
 
     RED = "red"
     BLUE = "blue"
+
+
+class Mixed(enum.Enum):
+    """Values that no format has."""
+
+    A = (1, 2)
+    B = "b"
 
 
 @dataclasses.dataclass
@@ -261,3 +275,152 @@ def test_a_job_known_by_name_takes_any_arguments() -> None:
     with pytest.raises(Rejected) as caught:
         elsewhere(1)
     assert caught.value.reason is Reason.UNKNOWN_JOB
+
+
+@pytest.mark.parametrize("codec", [MSGPACK, JSON])
+@pytest.mark.parametrize(
+    ("value", "path", "what_to_do"),
+    [
+        ((1, 2), "value", "pass that, or name tuple in the annotation"),
+        ({1, 2}, "value", "pass that, or name set in the annotation"),
+        ([{"a": (1,)}], "value[0]['a']", "name tuple"),
+        (uuid.UUID(int=1), "value", "name UUID"),
+        (Point(1), "value", "name Point"),
+        (Colour.RED, "value", "name Colour"),
+        ([datetime(2026, 1, 1)], "value[0]", "tzinfo=UTC"),  # noqa: DTZ001
+        ({"a": [object()]}, "value['a'][0]", "pass plain data"),
+        ([Point(1), object], "value[1]", "pass plain data"),
+        ("\ud800", "value", "surrogates"),
+    ],
+)
+def test_what_would_arrive_as_something_else_is_refused(
+    value: Any, path: str, what_to_do: str, codec: str
+) -> None:
+    """Without annotations only plain data keeps its types; the rest is told where and what."""
+    with pytest.raises(Rejected) as caught:
+        encode_args(untyped.options(codec=codec), (value,), {})
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+    assert caught.value.field == caught.value.metadata["path"] == path
+    assert what_to_do in caught.value.message
+    with pytest.raises(Rejected) as caught:
+        encode_result(value, untyped, codec)
+    assert caught.value.field == path.replace("value", "result", 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [(b"x", "value"), ({1: 2}, "value[1]"), (float("nan"), "value"), ([float("inf")], "value[0]")],
+)
+def test_json_keeps_less(value: Any, path: str) -> None:
+    """JSON has no bytes, no keys but texts, and no numbers that are none."""
+    with pytest.raises(Rejected) as caught:
+        encode_args(untyped.options(codec=JSON), (value,), {})
+    assert caught.value.field == path
+    assert decode_args(encode_args(untyped, (value,), {}), "", untyped)
+
+
+class Base(msgspec.Struct):
+    """What is annotated."""
+
+    x: int
+
+
+class Sub(Base):
+    """Has a field more."""
+
+    y: int = 0
+
+
+@dataclasses.dataclass
+class Holder:
+    """Holds several."""
+
+    bases: list[Base]
+    when: datetime | None = None
+    ratio: float = 0.0
+    extra: Any = None
+
+
+class Sized(TypedDict):
+    """Has one key."""
+
+    size: int
+
+
+@job(name="t.checked")
+def checked(
+    holder: Holder | None = None,
+    /,
+    *sizes: Sized,
+    few: Annotated[list[int], msgspec.Meta(max_length=2)] | None = None,
+    **flags: bool,
+) -> None:
+    """Takes what has to be checked."""
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "path"),
+    [
+        ((Holder([Base(1), Sub(1)]),), {}, "holder.bases[1]"),
+        ((Holder([Base("1")]),), {}, "holder.bases[0].x"),  # type: ignore[arg-type]
+        ((Holder((Base(1),)),), {}, "holder.bases"),  # type: ignore[arg-type]
+        ((Holder([], datetime(2026, 1, 1)),), {}, "holder.when"),  # noqa: DTZ001
+        ((Holder([], ratio=2**53 + 1),), {}, "holder.ratio"),
+        ((Holder([], extra={"a": {1}}),), {}, "holder.extra['a']"),
+        (({"bases": []},), {}, "holder"),
+        ((None, {"size": 1}, {"size": 1, "colour": 2}), {}, "args[2]['colour']"),
+        ((None, {}), {}, "args[1]"),
+        ((), {"few": [1, 2, 3]}, "few"),
+        ((), {"few": [1, True]}, "few[1]"),
+        ((), {"a": True, "b": 1}, "b"),
+        ((1,), {}, "holder"),
+    ],
+)
+def test_what_annotations_do_not_name_is_refused(
+    args: tuple[Any, ...], kwargs: dict[str, Any], path: str
+) -> None:
+    """Subclasses, other containers, lost keys, broken constraints: refused at submit by path."""
+    with pytest.raises(Rejected) as caught:
+        encode_args(checked, args, kwargs)
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+    assert caught.value.field == path
+
+
+def test_whole_numbers_have_64_bits_in_messagepack() -> None:
+    """JSON has no such limit."""
+    with pytest.raises(Rejected) as caught:
+        encode_args(untyped, ([2**64],), {})
+    assert caught.value.field == "value[0]"
+    in_json = untyped.options(codec=JSON)
+    assert decode_args(encode_args(in_json, (2**64,), {}), JSON, in_json) == ([2**64], {})
+
+
+@pytest.mark.parametrize("annotation", [datetime | str, list[int] | set[int], Mixed])
+def test_annotations_that_no_format_can_tell_apart_are_refused(annotation: Any) -> None:
+    """At the first submit, by the parameter's name, whatever the value is."""
+
+    def take(value: Any) -> None:
+        """Takes it."""
+
+    take.__annotations__ = {"value": annotation}
+    with pytest.raises(Rejected) as caught:
+        encode_args(job(name="t.take")(take), (1,), {})
+    assert caught.value.field == "value"
+    assert "docs/payloads.md" in caught.value.message
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    """No endless search for what is to blame."""
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(Rejected, match="holds itself"):
+        encode_args(untyped, (loop,), {})
+
+
+def test_a_job_known_by_name_leaves_the_check_to_the_worker() -> None:
+    """Its worker's annotations decide what a UUID is to be there."""
+    elsewhere = named("t.everything")
+    payload = encode_args(elsewhere, ({"x": 1}, {"id": uuid.UUID(int=1)}), {})
+    with pytest.raises(Rejected) as caught:
+        decode_args(payload, "", everything)
+    assert caught.value.field == "order"
