@@ -117,14 +117,15 @@ def _audit(
 
 def _unread(rows: Iterable[Row]) -> list[Violation]:
     """After the final drain each client that lived to see it has read how its jobs ended."""
-    waiting: dict[str, Row] = {}
-    read: set[str] = set()
-    for row in rows:
-        if row.f == SUBMIT and row.type == "ok":
-            waiting[row.job] = row
-        elif row.f == RESULT and (row.type == "ok" or row.detail == KILLED):
-            read.add(row.job)
-    return [Violation("S1", job, "nobody ever read how it ended") for job in waiting.keys() - read]
+    rows = list(rows)
+    killed = {row.incarnation for row in rows if row.detail == KILLED}
+    acked = {
+        row.job
+        for row in rows
+        if row.f == SUBMIT and row.type == "ok" and row.incarnation not in killed
+    }
+    read = {row.job for row in rows if row.f == RESULT and row.type == "ok"}
+    return [Violation("S1", job, "nobody ever read how it ended") for job in acked - read]
 
 
 # Times and counts.
