@@ -5,7 +5,9 @@ from itertools import pairwise
 import pytest
 
 from tenure.protocol.fence import Token
+from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import worker_pb2
+from tenure.worker.held import AttemptResult
 from tenure.worker.session import WELCOME_MS_MAX
 from tests.unit.worker.masters import TOKEN, job_id, wire
 from tests.unit.worker.rig import HEARTBEAT_MS, TTL_MS, Rig
@@ -204,3 +206,19 @@ def test_reports_travel_in_bounded_envelopes() -> None:
         for request in rig.hear(session).requests
     ]
     assert [size for size in sizes if size] == [512, 512, 76]
+
+
+def test_envelopes_are_small_however_many_partitions_have_large_results() -> None:
+    """A master takes no more than 16 MiB at once; what it does not take is said again for ever."""
+    rig = Rig(slots=200)
+    session = rig.connect()
+    for partition in range(100):
+        rig.open(session, partition)
+        rig.grant(session, partition + 1, partition=partition)
+    rig.hear(session)
+    result = AttemptResult(AttemptOutcome.COMPLETED, bytes(256 * 1024))
+    for job in rig.begin(100):
+        rig.end(job, result)
+    said = rig.hear(session)
+    assert len(said.reports) == 100
+    assert max(request.ByteSize() for request in said.requests) < 1024 * 1024

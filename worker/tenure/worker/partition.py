@@ -301,8 +301,8 @@ class Partition:
             or self._accept_due
         )
 
-    def fill(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> None:
-        """Writes what is to say, as much as fits, into the message."""
+    def fill(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> int:
+        """Writes what is to say, as much as fits, into the message; about how large reports are."""
         update.partition = self.number
         token = update.token
         token.epoch, token.revision = self.token
@@ -324,8 +324,7 @@ class Partition:
         if self._returned:
             update.returned.extend([self._ref(job_id, lease) for job_id, lease in self._returned])
             self._returned.clear()
-        if self._reports:
-            self._fill_reports(update, now_ms)
+        return self._fill_reports(update, now_ms) if self._reports else 0
 
     def _fill_heartbeat(self, heartbeat: worker_pb2.Heartbeat, now_ms: int) -> None:
         self._beat_number += 1
@@ -361,7 +360,7 @@ class Partition:
             rows.append(row)
         return rows
 
-    def _fill_reports(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> None:
+    def _fill_reports(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> int:
         """Writes reports in place: a message built apart and copied costs three times as much."""
         reports, own_token = self._reports, self.token
         add = update.reports.add
@@ -393,6 +392,7 @@ class Partition:
             if result.fault is not None:
                 _write_fault(row.error, result.fault)
                 size += len(result.fault.message) + len(result.fault.traceback)
+        return size
 
     def _ref(self, job_id: str, lease: Lease) -> worker_pb2.LeaseRef:
         ref = worker_pb2.LeaseRef(job_id=job_id, seq=lease.seq, run=lease.run)

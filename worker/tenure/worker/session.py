@@ -13,7 +13,7 @@ from typing import Final
 from tenure.protocol.fence import Token
 from tenure.v1 import common_pb2, worker_pb2
 from tenure.worker.credit import CreditLine
-from tenure.worker.partition import Partition
+from tenure.worker.partition import REPORT_BYTES_MAX, Partition
 from tenure.worker.port import Rng
 
 LEASE_TTL_MS_DEFAULT: Final = 15_000
@@ -22,7 +22,7 @@ HEARTBEAT_MS_DEFAULT: Final = 5_000
 HEARTBEAT_JITTER: Final = 0.1
 #: A master that has not welcomed us by then is dialled again.
 WELCOME_MS_MAX: Final = 10_000
-#: Envelopes stay below this by leaving whole partitions for the next one.
+#: Envelopes stay below this, and ``REPORT_BYTES_MAX``, by leaving partitions for the next one.
 ENVELOPE_ROWS_MAX: Final = 512
 
 
@@ -156,12 +156,12 @@ class Session:
             request.credit.number = limit.number
             request.credit.limit = limit.limit
             said = True
-        rows = 0
+        rows = size = 0
         for partition in self.partitions.values():
-            if partition.silent or rows >= ENVELOPE_ROWS_MAX:
+            if partition.silent or rows >= ENVELOPE_ROWS_MAX or size >= REPORT_BYTES_MAX:
                 continue
             update = request.updates.add()
-            partition.fill(update, now_ms)
+            size += partition.fill(update, now_ms)
             rows += len(update.reports)
             said = True
         if not said and self.goodbye is not None:
