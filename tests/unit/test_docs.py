@@ -30,7 +30,9 @@ FOLDERS = ("protos", "client", "worker", "master", "testing", "tests", "docs", "
 
 #: In backticks: with a slash, or with the suffix of a source file.
 PATH = re.compile(r"`(\.?[\w-]+(?:/[\w.-]+)+/?|[\w-]+\.(?:py|md|proto)|[\w-]+/)`")
-LINK = re.compile(r"\]\(([^)#:]+)\)")
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+ANCHOR = re.compile(r"\]\(([^)#:]*)#([^)]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.M)
 MAKE = re.compile(r"(?:`|^|\$ )make\s+([a-z][a-z-]*)", re.M)
 #: Written by what the text tells to run, or the reader's own.
 MADE = {"out/report.html", "app/jobs.py", "main.py"}
@@ -71,6 +73,20 @@ def test_every_link_leads_somewhere(name: str) -> None:
     folder = (REPOSITORY / name).parent
 
     assert [link for link in LINK.findall(text_of(name)) if not (folder / link).exists()] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_anchor_is_a_heading(name: str) -> None:
+    """A link into a page leads to one of its headings."""
+    path = REPOSITORY / name
+    for page, anchor in ANCHOR.findall(text_of(name)):
+        text = (path.parent / page if page else path).read_text("utf-8")
+        assert anchor in {anchor_of(heading) for heading in HEADING.findall(text)}, page
+
+
+def anchor_of(heading: str) -> str:
+    """What a heading is linked by, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -196,5 +212,6 @@ def test_a_path_that_is_not_there_is_found() -> None:
 
     assert PATH.findall(text) == ["core/gone.py"]
     assert LINK.findall(text) == ["docs/gone.md"]
+    assert ANCHOR.findall("[x](a.md#b)") == [("a.md", "b")]
     assert MAKE.findall(text) == ["gone"]
     assert "core/gone.py" not in paths()
