@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tenure.client import Permanent, RetryLater, current_job, job
 _TRACE = contextvars.ContextVar("trace", default="clean")
 #: Tasks that jobs have kept.
 KEPT: list[asyncio.Task[object]] = []
+#: The same, by what does not keep them.
+KEPT_WEAKLY: weakref.WeakSet[asyncio.Task[object]] = weakref.WeakSet()
 
 
 def _pause() -> None:
@@ -153,6 +156,11 @@ async def misuse_task(how: str) -> str:
         case "cancel and wait":
             task.cancel()
             await _wait(0)
+        case "cancel all":
+            for other in asyncio.all_tasks() - {task}:
+                other.cancel()
+        case "keep weakly":
+            KEPT_WEAKLY.add(task)
         case "time out":
             async with asyncio.timeout(0):
                 await _wait(60)

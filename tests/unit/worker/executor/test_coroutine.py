@@ -10,7 +10,7 @@ from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.held import AttemptResult
 from tenure.worker.port import FactKind
 from tests.unit.worker import applications
-from tests.unit.worker.executor.bench import bench
+from tests.unit.worker.executor.bench import bench, until_exists
 
 COMPLETED, FAILED = AttemptOutcome.COMPLETED, AttemptOutcome.FAILED
 
@@ -106,6 +106,25 @@ class TestIsolation:
             pool.pool.stop(job, AttemptOutcome.CANCELLED)
             assert pool.outcome_after(job, FactKind.ENDED) is AttemptOutcome.CANCELLED
 
+    def test_a_task_known_weakly_is_no_other_jobs(self, tmp_path: Path) -> None:
+        """The same for variables and caches of a task, which are kept by weak references to it."""
+        with bench("misuse_task", "until_told_async", slots=1) as pool:
+            job = pool.job("until_told_async", str(tmp_path / "s"))
+            # In one lane, if there were nothing against it.
+            pool.pool.run([pool.job("misuse_task", "keep weakly"), job])
+            until_exists(tmp_path / "s")
+            assert all(task.done() for task in applications.KEPT_WEAKLY)
+            pool.pool.stop(job, AttemptOutcome.CANCELLED)
+            assert pool.outcome_after(job, FactKind.ENDED) is AttemptOutcome.CANCELLED
+
+    def test_a_job_that_cancels_all_tasks_ends_no_executor(self) -> None:
+        """Jobs that wait are harmed; those that come later find a loop, and lanes."""
+        with bench("misuse_task", "wait_in_task", slots=4) as pool:
+            for _ in range(5):
+                misusers = _jobs(pool, "misuse_task", 4, "cancel all")
+                assert {value_of(result) for result in pool.run(*misusers)} == {"unharmed"}
+                assert value_of(pool.result("wait_in_task"))
+
     def test_cancel_stops_the_job_it_names(self, tmp_path: Path) -> None:
         """Of jobs that began in one lane the one that waits is cancelled, and no later one."""
         with bench("task_name", "until_told_async", "wait_in_task", slots=1) as pool:
@@ -143,5 +162,5 @@ class TestIsolation:
         ]
 
 
-def _jobs(pool: Any, name: str, count: int) -> list[Any]:
-    return [pool.job(name) for _ in range(count)]
+def _jobs(pool: Any, name: str, count: int, *args: str) -> list[Any]:
+    return [pool.job(name, *args) for _ in range(count)]

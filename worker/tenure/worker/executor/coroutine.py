@@ -8,7 +8,8 @@ waits, so a stream of small jobs costs no task, no callback and no turn of the l
                     └──(has to wait)──► keeps the lane to its end; other lanes take the rest
 ```
 Whatever reaches a task later (a timeout, a TaskGroup, a cancel) hits only the job that it was meant
-for: a lane takes no further job once one has waited in it, cancelled it, or kept a reference to it.
+for: a lane takes no further job once one has waited in it, cancelled it, or kept a reference to it,
+be it a weak one (variables of a task are kept by those).
 
 A job that blocks this loop delays other coroutine jobs, but neither heartbeats nor reports: those
 live in the main thread's loop. ``busy_job`` says which job it is.
@@ -19,6 +20,7 @@ import contextvars
 import sys
 import threading
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
@@ -42,6 +44,7 @@ class _Lane(asyncio.Task[None]):
     """A task that runs jobs.
 
     Attributes:
+        fresh: It has not had its first step, so it runs no job.
         spent: It belongs to one job from now on.
     """
 
@@ -50,10 +53,13 @@ class _Lane(asyncio.Task[None]):
         drive: Callable[["_Lane"], Coroutine[Any, Any, None]],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self.fresh = True
         self.spent = False
         super().__init__(drive(self), loop=loop, context=contextvars.Context())
 
     def cancel(self, msg: Any | None = None) -> bool:
+        if self.fresh:
+            return False  # By a job that cancels all tasks: jobs that come later need it.
         # Even if that is taken back: the task may raise CancelledError at its next wait.
         self.spent = True
         return super().cancel(msg)
@@ -120,7 +126,9 @@ class CoroutineExecutor:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ready.set()
-        await self._closing.wait()
+        while not self._closing.is_set():
+            with suppress(asyncio.CancelledError):  # The same.
+                await self._closing.wait()
         for lane in self._waiting.values():
             lane.cancel()
         while self._waiting:
@@ -150,11 +158,13 @@ class CoroutineExecutor:
 
     async def _drive(self, lane: _Lane) -> None:
         """Runs jobs in a lane until it is spent, or the loop ought to turn."""
-        stage, inbox, references = self._stage, self._inbox, sys.getrefcount(lane)
+        stage, inbox = self._stage, self._inbox
+        references, weak = sys.getrefcount(lane), weakref.getweakrefcount(lane)
+        lane.fresh = False
         self._fresh -= 1
         opened_ms = now_ms = stage.clock.boot_ms()
         try:
-            while inbox and now_ms == opened_ms:
+            while inbox and now_ms == opened_ms and not self._closing.is_set():
                 job = inbox.popleft()
                 if stage.begin(job, now_ms):
                     result = await self._attempt(lane, job)
@@ -165,6 +175,8 @@ class CoroutineExecutor:
                     inbox.append(following)
                 # Whoever still holds the task could cancel the next job with it.
                 if lane.spent or sys.getrefcount(lane) > references:
+                    break
+                if weakref.getweakrefcount(lane) > weak:
                     break
         finally:
             self._open_lanes(1)
