@@ -1,6 +1,15 @@
 """What a type checker must conclude. Checked by ``test_typing``, never run."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, assert_type
 
@@ -8,16 +17,24 @@ from tenure.client import (
     AsyncClient,
     AsyncJob,
     AsyncJobHandle,
+    AttemptOutcome,
+    Call,
     Client,
+    Execution,
+    Finish,
     Job,
     JobDef,
     JobEvent,
     JobHandle,
     JobState,
+    Middleware,
+    RemoteError,
     Retry,
+    Submission,
     current_job,
     job,
     named,
+    register_codec,
 )
 
 P = ParamSpec("P")
@@ -151,6 +168,49 @@ def async_handles_are_covariant(handle: AsyncJobHandle[bool]) -> AsyncJobHandle[
 def definitions_are_covariant(defined: Job[[str], bool]) -> JobDef[[str], int]:
     """A job that returns a bool is one that returns an int."""
     return defined
+
+
+class Sealed:
+    """A codec of a user's own."""
+
+    content_type = "application/vnd.t.sealed"
+    version = 2
+
+    def encode(self, data: object) -> bytes:
+        return b""
+
+    def decode(self, payload: bytes) -> object:
+        return None
+
+
+class Timing(Middleware):
+    """Middleware of a user's own: plain, async, and either."""
+
+    @contextmanager
+    def on_submit(self, submission: Submission) -> Generator[None]:
+        submission.job = submission.job.options(priority=1)
+        submission.calls[0] = Call((1,), {})
+        yield
+        assert_type([handle.id for handle in submission.handles], list[str])
+
+    @asynccontextmanager
+    async def on_run(self, execution: Execution) -> AsyncGenerator[None]:
+        assert_type(execution.context.attempt, int)
+        yield
+
+    async def on_finish(self, finish: Finish) -> None:
+        assert_type(finish.outcome, AttemptOutcome)
+        assert_type(finish.error, RemoteError | None)
+
+
+def with_codecs_and_middleware() -> None:
+    """Neither changes what a job takes and returns."""
+    assert_type(plain.options(codec=Sealed())(1), float)
+    assert_type(plain.options(codec="application/json")(1), float)
+    assert_type(named("app.elsewhere", codec=Sealed()), Job[..., Any])
+    assert_type(register_codec(Sealed()), str)
+    assert_type(Client(middleware=[Timing()]), Client)
+    assert_type(AsyncClient(middleware=(Timing(),)), AsyncClient)
 
 
 def mixed(client: Client) -> None:

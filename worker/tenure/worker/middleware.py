@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from typing import Any, Final
 
-from tenure.client.context import JobContext
+from tenure.client.context import JobContext, enter_job
 from tenure.client.errors import Permanent, RemoteError
 from tenure.client.job import JobDef
 from tenure.client.middleware import Execution, Finish, Middleware, enter, overriding
@@ -52,6 +52,8 @@ def function_runner(jobs: JobTable) -> RunFunction:
         return run_function
 
     def run(jobs: JobTable, job: HeldJob, context: MakeContext) -> AttemptResult:
+        # Here as well: an attempt that does not come to its function has a context, too.
+        enter_job(context)
         result = run_function(jobs, job, context)
         finish = _finish_of(jobs, job, result)
         for one in finishers:
@@ -74,6 +76,7 @@ def coroutine_runner(jobs: JobTable) -> RunCoroutine:
         return run_coroutine
 
     async def run(jobs: JobTable, job: HeldJob, context: MakeContext) -> AttemptResult:
+        enter_job(context)
         result = await run_coroutine(jobs, job, context)
         finish = _finish_of(jobs, job, result)
         for one in finishers:
