@@ -196,7 +196,8 @@ def test_limits_are_those_of_the_code() -> None:
         "| 7 days, 100,000 |": (kept.failed_ms, kept.failed_max) == (7 * limits.DAY_MS, 100_000),
         "traceback | 4 KiB, 32 KiB |": limits.TRACEBACK_BYTES_MAX == 32 * KIB,
         "fixed for ever": limits.PARTITIONS_MAX == 4_096,
-        "| 1,000 (100), and about 2 MiB |": (limits.PAGE_SIZE_MAX, limits.PAGE_SIZE_DEFAULT) == (1_000, 100),
+        "| page of a list | 1,000 (100)": (limits.PAGE_SIZE_MAX, limits.PAGE_SIZE_DEFAULT)
+        == (1_000, 100),
         "| 4,096 characters, parentheses 16 deep |": (
             (limits.FILTER_CHARS_MAX, limits.FILTER_DEPTH_MAX) == (4_096, 16)
         ),
