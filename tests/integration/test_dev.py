@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -84,7 +85,8 @@ def test_a_job_runs_and_a_signal_ends_all(dev: Dev, tmp_path: Path, number: int)
     with Client(address) as client:
         assert client.submit(double, 21).result(timeout=20) == 42
     assert f"serving on {address}" in dev.errors()
-    assert "next: tenure submit" in dev.errors()
+    assert re.search(r"^running .*\bdouble\b", dev.errors(), re.MULTILINE)
+    assert re.search(rf"^next: tenure submit \S+ .*--address {address}", dev.errors(), re.MULTILINE)
     children = dev.children()
     assert len(children) >= 2
 
@@ -164,6 +166,12 @@ def test_what_cannot_start_says_why(tmp_path: Path) -> None:
     assert "INSECURE_BIND" in public.complaint
     assert missing.code == 2
     assert "APP_NOT_IMPORTABLE" in missing.complaint
+    assert "next:" not in missing.stderr
+
+    (tmp_path / "file").touch()
+    no_folder = run("dev", "--data-dir", str(tmp_path / "file"))
+    assert no_folder.code == 2
+    assert "--data-dir" in no_folder.complaint
 
 
 def test_a_program_may_run_many_loops(dev: Dev, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,6 +45,11 @@ def status(cli: Invocation) -> int:
         match cli.form:
             case Format.TABLE:
                 _show_tables(masters, headers=cli.headers)
+                if masters and not any(master.workers for master in masters):
+                    cli.say(
+                        "no worker is connected; to start one: "
+                        f"tenure worker APP --master {masters[0].address}"
+                    )
             case Format.JSON:
                 print_json([message_data(master) for master in masters])
             case Format.JSONL:

@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,8 @@ from tenure.cli.settings import SETTINGS
 
 #: How long a child may take to end after TERM, a worker's drain included.
 STOP_TIMEOUT_S: Final = 35.0
+#: More names of jobs than this are counted, not listed.
+_LISTED_MAX: Final = 8
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -67,7 +69,10 @@ def run(config: DevConfig) -> int:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            exits.say(f"tenure: cannot make the data directory {directory}: {error.strerror}")
+            exits.say(
+                f"tenure: cannot make the data directory {directory}: {error.strerror}; "
+                "name another one with --data-dir, or keep nothing with --ephemeral"
+            )
             return exits.USAGE
         return asyncio.run(_Tree(config, directory.resolve()).run())
 
@@ -82,6 +87,7 @@ class _Tree:
         self._serving = asyncio.Event()
         self._stopping = asyncio.Event()
         self._address = ""
+        self._introduced = False
         self._code = exits.OK
 
     async def run(self) -> int:
@@ -151,13 +157,16 @@ class _Tree:
             self._stopping.set()
 
     def _notice(self, line: bytes) -> None:
-        if self._serving.is_set() or not line.startswith(b"{"):
+        if not line.startswith(b'{"event"'):
             return
         with contextlib.suppress(ValueError, KeyError, TypeError):
             event = json.loads(line)
-            if event["event"] == "serving":
+            if event["event"] == "serving" and not self._serving.is_set():
                 self._address = event["address"]
                 self._serving.set()
+            elif event["event"] == "registered" and not self._introduced:
+                self._introduced = True
+                self._introduce(event["jobs"])
 
     async def _until_serving(self) -> bool:
         """Whether the master came up before something stopped us."""
@@ -172,14 +181,21 @@ class _Tree:
     def _greet(self) -> None:
         if self._config.quiet:
             return
-        app = self._config.app
         kept = "gone when this ends" if self._config.ephemeral else f"kept in {self._directory}"
         exits.say(f"serving on {self._address}; jobs are {kept}")
-        if app is None:
+        if self._config.app is None:
             exits.say(f"next: tenure worker APP --master {self._address}")
-        else:
-            flag = "" if self._address == "127.0.0.1:7400" else f" --address {self._address}"
-            exits.say(f"next: tenure submit {app}.JOB ARG --wait{flag}   (Ctrl-C stops all)")
+
+    def _introduce(self, jobs: Sequence[str]) -> None:
+        """The first worker is there: only now what it runs can be submitted and is run."""
+        if self._config.quiet:
+            return
+        more = len(jobs) - _LISTED_MAX
+        exits.say(
+            f"running {', '.join(jobs[:_LISTED_MAX])}{f' and {more} more' if more > 0 else ''}"
+        )
+        flag = "" if self._address == "127.0.0.1:7400" else f" --address {self._address}"
+        exits.say(f"next: tenure submit {jobs[0]} ARG… --wait{flag}   (Ctrl-C stops all)")
 
 
 async def _next_line(stdout: asyncio.StreamReader) -> bytes:

@@ -7,6 +7,7 @@ A command's module is imported when the command is run, and what it needs is imp
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from typing import Any
@@ -67,6 +68,9 @@ app = LazyGroup(
 
 def main() -> None:
     """Runs the command line and exits."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As on stderr: a character that a terminal cannot show must not end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -75,12 +76,13 @@ def message_data(message: Message) -> dict[str, Any]:
 
 def print_json(data: object) -> None:
     """One document, indented."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    print(json.dumps(data, indent=2, ensure_ascii=not terminal.is_unicode(sys.stdout)))
 
 
 def print_json_line(data: object) -> None:
     """One document on one line, at once, for those who follow."""
-    print(json.dumps(data, ensure_ascii=False, separators=(",", ":")), flush=True)
+    ascii_only = not terminal.is_unicode(sys.stdout)
+    print(json.dumps(data, ensure_ascii=ascii_only, separators=(",", ":")), flush=True)
 
 
 def print_table(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
 
@@ -19,6 +20,11 @@ from tenure.cli.waiting import result_of
 
 if TYPE_CHECKING:
     from tenure.client import AsyncClient, AsyncJobHandle, Job
+
+#: An argument that begins so is meant as JSON.
+_BEGINS_JSON: Final = tuple('{["')
+#: Of an argument in a message.
+_SHOWN_MAX: Final = 80
 
 
 @command(
@@ -41,8 +47,8 @@ def submit(
         Sequence[str],
         argument(
             metavar="[ARG…]",
-            help="Arguments: JSON where it is JSON, else text. A text that begins with a dash must "
-            "be JSON.",
+            help="Arguments: JSON where it is JSON, else text. What begins with a dash, a bracket, "
+            "a brace or a double quote must be JSON.",
             nargs=-1,
         ),
     ] = (),
@@ -71,7 +77,11 @@ def submit(
     wait: Annotated[bool, switch("--wait", help="Wait, and print the result.")] = False,
     wait_timeout: WaitTimeout = None,
 ) -> int:
-    """Submits one job. Prints its id, or with --wait its result."""
+    """Submits one job. Prints its id, or with --wait its result.
+
+    Only the name of the job is known here: its queue, retries and timeouts are the defaults, not
+    those of its @job line.
+    """
     from tenure.client import named
 
     settings: dict[str, Any] = {}
@@ -134,24 +144,32 @@ def _arguments(texts: Sequence[str], json_file: str | None) -> tuple[list[Any], 
     positional = [_value(text) for text in texts]
     if json_file is None:
         return positional, {}
+    place = "on stdin" if json_file == "-" else f"in {json_file}"
     try:
         text = sys.stdin.read() if json_file == "-" else Path(json_file).read_text("utf-8")
         more = json.loads(text)
     except OSError as error:
         raise click.BadParameter(f"cannot read {json_file}: {error.strerror}") from None
     except ValueError as error:
-        raise click.BadParameter(f"expected JSON in {json_file}, but {error}") from None
+        raise click.BadParameter(f"expected JSON {place}, but {error}") from None
     if isinstance(more, list):
         return positional + more, {}
     if isinstance(more, dict):
         return positional, more
-    raise click.BadParameter(f"expected a JSON array or object in {json_file}")
+    raise click.BadParameter(f"expected a JSON array or object {place}")
 
 
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except ValueError as error:
+        if text[:1] in _BEGINS_JSON:
+            # The shell has eaten quotes, most often; as a text it would reach the job unnoticed.
+            as_text = shlex.quote(json.dumps(text, ensure_ascii=False))
+            raise click.BadParameter(
+                f"expected {_cut(text)} to be JSON, as its beginning says, but {error}; "
+                f"if it is meant as text: {_cut(as_text)}"
+            ) from None
         if len(text) > 1 and text.startswith("-"):
             # Numbers may be negative, so unknown options come here; most often one is mistyped.
             name = text.partition("=")[0]
@@ -159,3 +177,7 @@ def _value(text: str) -> Any:
                 name, why="Text that begins with a dash is given as JSON, in double quotes"
             ) from None
         return text
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…"

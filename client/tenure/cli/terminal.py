@@ -27,6 +27,11 @@ def has_colours(stream: TextIO) -> bool:
     return is_lively(stream) and not os.environ.get("NO_COLOR")
 
 
+def is_unicode(stream: TextIO) -> bool:
+    """Whether every character can be written there; JSON has its own way for those that cannot."""
+    return (stream.encoding or "utf-8").lower().replace("-", "").startswith("utf")
+
+
 def width() -> int | None:
     """Columns that a line of stdout may have; None: it goes to a file or to a program."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -4,7 +4,8 @@
 session there, so that Ctrl-C reaches it as it does a user's command.
 
 The jobs: DONE has completed, DEAD has failed, RUNNING goes on. Each look at RUNNING finds it 40 %
-further, until it completes; ``FAKE_ENDLESS`` stops it at 80 %. ``FAKE_JOBS`` adds so many more.
+further, until it completes; ``FAKE_ENDLESS`` stops it at 80 %. ``FAKE_JOBS`` adds so many more,
+``FAKE_RESULT`` is what DONE returned.
 With ``FAKE_STUCK`` the connection never closes.
 """
 
@@ -76,7 +77,7 @@ def cluster() -> Cluster:
         )
         job.submitted_at.FromMilliseconds(EPOCH_MS)
         fake.jobs[job_id] = job
-    fake.complete(DONE, {"sum": 3})
+    fake.complete(DONE, os.environ.get("FAKE_RESULT") or {"sum": 3})
     fake.fail(DEAD, "ValueError", "no such thing")
     return fake
 

@@ -147,3 +147,16 @@ def test_ids_come_through_a_pipe() -> None:
     """``-o name`` prints what ``-`` reads."""
     listed = run(["jobs", "list", "--state", "failed", "-o", "name"])
     assert listed.stdout.split() == [program.DEAD]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_a_terminal_cannot_show_ends_no_command(encoding: str) -> None:
+    """Text is escaped where its encoding has no such character; JSON stays JSON."""
+    variables = {"PYTHONIOENCODING": encoding, "FAKE_RESULT": "→"}
+    for arguments in (["submit", "--help"], ["jobs", "wait", program.DONE]):
+        shown = run(arguments, **variables)
+        assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout == "\\u2192\n"
+    for form in ("json", "jsonl"):
+        shown = run(["jobs", "wait", program.DONE, "-o", form], **variables)
+        assert json.loads(shown.stdout) == "→"

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,23 @@ def test_submit_prints_the_id(cluster: FakeCluster, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)["jobId"] in cluster.jobs
 
 
+@pytest.mark.parametrize("argument", ["{a: 1}", "[draft] it's mail", '"open'])
+def test_what_looks_like_json_must_be_json(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str], argument: str
+) -> None:
+    """What a shell has eaten the quotes of does not reach the job as text, unless one says so."""
+    assert main.run(["submit", "app.add", argument]) == exits.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"expected {argument} to be JSON" in err
+    (proposed,) = shlex.split(err.partition("as text: ")[2].rpartition(" (see")[0])
+    assert main.run(["submit", "app.add", proposed]) == exits.OK
+    job = cluster.jobs[capsys.readouterr().out.strip()]
+    assert job.payload == encode_args(named("app.add"), (argument,), {})
+    assert main.run(["submit", "app.add", "{" * 100_000]) == exits.USAGE
+    assert len(capsys.readouterr().err) < 500
+
+
 def test_submit_takes_arguments_from_stdin(
     cluster: FakeCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +249,17 @@ def test_count_and_cluster(cluster: FakeCluster, capsys: pytest.CaptureFixture[s
     )
     assert main.run(["cluster", "status", "-o", "json"]) == exits.OK
     assert json.loads(capsys.readouterr().out)[0]["clusterId"] == "c"
+
+
+def test_a_cluster_without_workers_says_so(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty table of workers comes with the command that starts one, on stderr."""
+    cluster.workers.clear()
+    assert main.run(["cluster", "status"]) == exits.OK
+    assert "tenure worker APP --master m:1" in capsys.readouterr().err
+    assert main.run(["cluster", "status", "-o", "json"]) == exits.OK
+    assert capsys.readouterr().err == ""
 
 
 def test_a_dead_master_is_named_in_the_status(

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -51,7 +51,7 @@ LAST_WORDS_MS: Final = 2_000
 GC_YOUNG_MAX: Final = 20_000
 
 #: Says what happens to whoever started the worker: an event's name and its fields.
-Announce = Callable[[str, dict[str, str]], None]
+Announce = Callable[[str, Mapping[str, object]], None]
 
 
 class MakeExecutor(Protocol):
@@ -147,6 +147,7 @@ class WorkerNode:
                     "master": session.master,
                     "address": session.address,
                     "incarnation": self._hello.incarnation,
+                    "jobs": [*self._hello.job_names],
                 },
             )
         for address in addresses:
@@ -356,6 +357,6 @@ def main(config: WorkerConfig) -> int:
     return 0
 
 
-def _announce(event: str, fields: dict[str, str]) -> None:
+def _announce(event: str, fields: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
