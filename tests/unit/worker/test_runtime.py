@@ -109,7 +109,15 @@ def test_job_runs_end_to_end() -> None:
             ]
             assert results == [0, 2, 4]
             assert run.announced == [
-                ("registered", {"master": "m1", "address": "m1:1", "incarnation": "inc"})
+                (
+                    "registered",
+                    {
+                        "master": "m1",
+                        "address": "m1:1",
+                        "incarnation": "inc",
+                        "jobs": ["double", "double_async", "double_in_child"],
+                    },
+                )
             ]
 
     asyncio.run(scenario())
