@@ -147,6 +147,7 @@ class AsyncClient:
         self._closed = True
         core, self._core = self._core, None
         if core is not None:
+            core.router.close()
             try:
                 await core.scope.close()
             finally:

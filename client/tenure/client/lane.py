@@ -32,6 +32,7 @@ class Lane(ABC, Generic[S]):
 
     Attributes:
         partition: The partition whose leader is called.
+        over: It is served no more: nothing that is put in now will be sent.
     """
 
     #: The bidirectional method.
@@ -41,6 +42,7 @@ class Lane(ABC, Generic[S]):
 
     def __init__(self, router: Router, partition: int) -> None:
         self.partition = partition
+        self.over = False
         self.router = router
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -93,6 +95,7 @@ class Lane(ABC, Generic[S]):
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+            self.over = True
             self.fail(closed())
 
     async def _serve_once(self) -> None:

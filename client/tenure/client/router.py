@@ -92,6 +92,11 @@ class Router:
         self._asked = 0
         self._failure: TenureError | None = None
         self._outages: dict[int, _Outage] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """Nobody is called any more: who tries again and again gives up."""
+        self._closed = True
 
     def lost(self, partition: int, address: str, error: TenureError) -> None:
         """A call to a partition's supposed leader (empty: none is known) has failed."""
@@ -308,7 +313,8 @@ class Router:
             except Unavailable as error:
                 failures += 1
                 delay = self.topology.backoff_s(failures)
-                if error.reason not in RESEND or loop.time() + delay >= deadline:
+                late = loop.time() + delay >= deadline
+                if error.reason not in RESEND or late or self._closed:
                     raise
                 last = error
             await asyncio.sleep(delay)

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from tenure.client.lane import Lane
+from tenure.client.lane import Lane, closed
 from tenure.client.router import RESEND, Router
 from tenure.client.scope import TaskScope
 from tenure.client.topology import CLUSTER_TIME, Rng
@@ -146,6 +146,10 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
                 self._room.clear()
                 self.wake()
                 await self._room.wait()
+            if self.over:
+                for row in rows[queued:]:
+                    row.refuse(closed().to_refusal())
+                return
             some = rows[queued : queued + room]
             self._waiting.extend(some)
             self._waiting_bytes += _payload_bytes(some)
@@ -306,9 +310,9 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         self._waiting_bytes += _payload_bytes(kept)
 
     def fail(self, error: TenureError) -> None:
-        rows = [row for flight in self._flights.values() for row in flight.rows]
-        rows += self._waiting
-        self._flights.clear()
+        # What is on its way may be accepted yet.
+        self.broken()
+        rows = [*self._waiting]
         self._waiting.clear()
         self._waiting_bytes = 0
         self._room.set()

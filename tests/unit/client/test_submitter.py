@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tenure.client import AsyncClient, Reason, Rejected, Unavailable, job
+from tenure.client import AsyncClient, BatchFailed, Reason, Rejected, Unavailable, job
 from tenure.client.codec import decode_args
 from tenure.client.submitter import ACK_TIMEOUT_S, ROWS_WAITING_MAX
 from tenure.protocol.ids import partition_of, time_ms_of
@@ -376,6 +376,77 @@ def test_a_cancelled_submit_that_waits_is_withdrawn() -> None:
 
     play(cluster, work)
     assert len(sent_ids(cluster)) == 1
+
+
+def test_closing_calls_nothing_refused_that_was_sent() -> None:
+    """What is on its way when the client closes may be accepted; what waits was never sent."""
+    cluster = FakeCluster()
+    cluster.silent = True
+
+    async def main() -> None:
+        client = AsyncClient("a:1", transport=cluster)
+
+        async def submit(number: int, reason: Reason) -> None:
+            with pytest.raises(Unavailable) as refused:
+                await client.submit(add, number)
+            assert refused.value.reason is reason
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(submit(1, Reason.OUTCOME_UNKNOWN))
+            await cluster.pass_time(1)
+            tasks.create_task(submit(2, Reason.UNREACHABLE))
+            await cluster.pass_time(1)
+            await client.close()
+
+    run_virtual(main)
+    assert len(sent_ids(cluster)) == 1
+
+
+def test_closing_ends_a_batch_that_is_too_large_to_wait_in_one_piece() -> None:
+    """Its rest is refused at once, not put in piece by piece to wait for its deadline."""
+    cluster = FakeCluster()
+    cluster.silent = True
+
+    async def main() -> None:
+        client = AsyncClient("a:1", transport=cluster)
+        loop = asyncio.get_running_loop()
+
+        async def submit() -> None:
+            with pytest.raises(BatchFailed):
+                await client.map(add, range(3 * ROWS_WAITING_MAX))
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(submit())
+            await cluster.pass_time(1)
+            closed_s = loop.time()
+            await client.close()
+        assert loop.time() - closed_s < 1
+
+    run_virtual(main)
+
+
+def test_closing_ends_the_search_for_a_master() -> None:
+    """Who looks for the cluster gives up when the client closes, not when the time is up."""
+    cluster = FakeCluster()
+    cluster.silent = True
+    cluster.dead = set(cluster.masters)
+
+    async def main() -> None:
+        client = AsyncClient("a:1", transport=cluster)
+        loop = asyncio.get_running_loop()
+
+        async def submit() -> None:
+            with pytest.raises(Unavailable):
+                await client.submit(add, 1)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(submit())
+            await cluster.pass_time(1)
+            closed_s = loop.time()
+            await client.close()
+        assert loop.time() - closed_s < 10
+
+    run_virtual(main)
 
 
 def test_closing_tells_those_who_wait() -> None:
