@@ -166,7 +166,8 @@ def read_tokens(path: Path) -> Watched[tuple[str, ...]]:
             raise unusable(
                 f"a token of printable ASCII in {path}, but it has other bytes"
             ) from None
-        return tuple(checked_token(line.strip(), str(path)) for line in text.split("\n") if line)
+        lines = [line.strip() for line in text.split("\n")]
+        return tuple(checked_token(line, str(path)) for line in lines if line)
 
     def read_some() -> tuple[str, ...]:
         tokens = read()

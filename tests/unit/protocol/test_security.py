@@ -145,7 +145,7 @@ def test_a_file_that_goes_away_changes_nothing(
 def test_tokens_are_one_a_line(tmp_path: Path) -> None:
     """Blank lines and the newline at the end are no tokens."""
     path = tmp_path / "token"
-    path.write_text(f"{TOKEN}\r\n\nsecond\n")
+    path.write_bytes(f"{TOKEN}\r\n\r\n \n\nsecond\n".encode())
 
     assert read_tokens(path).now() == (TOKEN, "second")
 
