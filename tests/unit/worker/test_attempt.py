@@ -1,15 +1,27 @@
 """What an attempt's code is told, and what becomes of what it raises."""
 
+import contextvars
 from datetime import UTC, datetime
+from functools import partial
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenure.client import Cancelled, LeaseLost
-from tenure.protocol.vocabulary import AttemptOutcome
-from tenure.worker.attempt import CUT, context_of, cut, fault_of, raised
-from tenure.worker.held import Terms
+from tenure.client import Cancelled, LeaseLost, Permanent, job
+from tenure.client.codec import JSON, encode_args
+from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+from tenure.worker.attempt import (
+    CUT,
+    context_of,
+    cut,
+    fault_of,
+    raised,
+    returned,
+    run_function,
+)
+from tenure.worker.held import AttemptResult, Terms
 from tests.unit.worker.rig import held
 
 
@@ -100,3 +112,93 @@ def test_cut_text_fits(text: str, bytes_max: int) -> None:
         assert result.endswith(CUT)
     else:
         assert result == text.encode("utf-8", "replace").decode()
+
+
+@job(name="twice")
+def twice(numbers: list[int]) -> list[int]:
+    """Has annotations."""
+    return numbers * 2
+
+
+class Moody:
+    """A codec that raises what the test says."""
+
+    content_type = "application/vnd.t.moody"
+    version = 1
+    error: BaseException | None = None
+
+    def encode(self, data: object) -> bytes:
+        if self.error is not None:
+            raise self.error
+        return msgspec.msgpack.encode(data)
+
+    def decode(self, payload: bytes) -> object:
+        return msgspec.msgpack.decode(payload)
+
+
+MOODY = Moody()
+
+
+def result_of(payload: bytes, content_type: str) -> AttemptResult:
+    """What becomes of a call of ``twice``."""
+    attempt = held(terms=Terms("twice", content_type=content_type), payload=payload)
+    context = partial(context_of, attempt, StillClock())
+    return contextvars.Context().run(run_function, {"twice": twice}, attempt, context)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x92\x90\x80", b"\xff" * 9])
+def test_a_payload_of_an_unknown_codec_is_for_another_worker(payload: bytes) -> None:
+    """The attempt fails before anything is run, and is retried; the worker goes on."""
+    result = result_of(payload, "application/vnd.t.nowhere;version=7")
+    assert result.outcome is AttemptOutcome.FAILED
+    assert result.fault is not None
+    assert result.fault.type == "UNKNOWN_CODEC"
+    assert result.fault.category is ErrorCategory.TRANSIENT
+
+
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [
+        (b"\xc1", "payload"),
+        (msgspec.msgpack.encode([[["1"]], {}]), "numbers[0]"),
+        (msgspec.msgpack.encode([[], {}]), "numbers"),
+    ],
+)
+def test_arguments_that_do_not_fit_fail_for_good(payload: bytes, path: str) -> None:
+    """Calling again cannot help; the message has the path."""
+    result = result_of(payload, "")
+    assert result.outcome is AttemptOutcome.FAILED_PERMANENT
+    assert result.fault is not None
+    assert (result.fault.type, path in result.fault.message) == ("INVALID_ARGUMENT", True)
+
+
+def test_a_result_is_encoded_as_the_arguments_are() -> None:
+    """Who sent JSON reads JSON."""
+    payload = encode_args(twice.options(codec=JSON), ([1],), {})
+    assert result_of(payload, JSON).result == b"[1,1]"
+
+
+@pytest.mark.parametrize("value", [(1, 1), [True], ["1"], object()])
+def test_a_result_that_would_change_fails_for_good(value: object) -> None:
+    """It is not what the annotation promises to whoever waits."""
+    result = returned(held(), twice, value)
+    assert result.outcome is AttemptOutcome.FAILED_PERMANENT
+    assert result.fault is not None
+    assert "result" in result.fault.message
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (OSError("no key service"), AttemptOutcome.FAILED),
+        (Permanent("key destroyed"), AttemptOutcome.FAILED_PERMANENT),
+        (SystemExit(1), AttemptOutcome.FAILED),
+    ],
+)
+def test_what_a_codec_raises_is_the_attempts(
+    error: BaseException, outcome: AttemptOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the function had raised it, whatever it is: no codec ends a worker."""
+    payload = encode_args(twice.options(codec=MOODY), ([1],), {})
+    monkeypatch.setattr(MOODY, "error", error)
+    assert result_of(payload, MOODY.content_type).outcome is outcome

@@ -379,6 +379,19 @@ class TestReports:
         (report,) = rig.hear(other).reports
         assert report.lease.seq == 1
 
+    @pytest.mark.parametrize(
+        ("content_type", "said"),
+        [("", ""), ("application/msgpack", ""), ("a/b;version=2", "a/b;version=2")],
+    )
+    def test_report_says_how_its_result_is_encoded(self, content_type: str, said: str) -> None:
+        """As the arguments were; the default goes unsaid."""
+        rig = Rig()
+        session = rig.leading()
+        rig.grant(session, 1, content_type=content_type)
+        rig.run_all()
+        (report,) = rig.hear(session).reports
+        assert report.content_type == said
+
     def test_report_without_a_verdict_is_repeated_in_the_end(self) -> None:
         """A report that got lost heals after a few heartbeats, on the same stream."""
         rig = Rig()
