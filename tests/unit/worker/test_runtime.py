@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Running:
     def __init__(self, node: WorkerNode, network: FakeNetwork) -> None:
         self.node = node
         self.network = network
-        self.announced: list[tuple[str, dict[str, str]]] = []
+        self.announced: list[tuple[str, Mapping[str, object]]] = []
         self.ended = asyncio.Event()
 
     async def leader(self, *, token: Token | None = None, **welcome: Any) -> FakeMaster:
