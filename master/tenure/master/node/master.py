@@ -56,13 +56,14 @@ class Master:
     ) -> None:
         self._store = store
         self._clock = clock
+        self._rng = rng
         self._version = version
         self._me = me
         self.hub = WorkerHub()
         self.roster = Roster(
             cluster_id=store.cluster_id, partitions=store.partitions, me=me, clock=clock
         )
-        self.roster.members = [Member(candidate=me, version=version, wall_ms=clock.wall_ms())]
+        self.roster.meet([Member(candidate=me, version=version, wall_ms=clock.wall_ms())])
         self.health = Health(self.roster)
         around = Surroundings(
             roster=self.roster,
@@ -134,7 +135,8 @@ class Master:
 
     async def _register(self) -> None:
         while True:
-            await self._clock.sleep(_REGISTER_MS)
+            # Out of step with the others: now and then one reads a wall that was just written.
+            await self._clock.sleep(int(_REGISTER_MS * (0.5 + self._rng.random())))
             await self._meet()
 
     async def _meet(self) -> None:
@@ -145,7 +147,7 @@ class Master:
             _log.warning("Cannot register: %s", error, extra={"action": "register"})
         try:
             # Also where a full store takes no key: old walls would hold the term's clock back.
-            self.roster.members = await self._store.members() or self.roster.members
+            self.roster.meet(await self._store.members() or self.roster.members)
             self.health.store_answers = True
         except StoreUnavailable as error:
             self.health.store_answers = False

@@ -1,12 +1,17 @@
 """Who leads what, as this master knows it: its own terms, and hints about the others'."""
 
+from collections import deque
 from hashlib import blake2b
+from typing import Final
 
 from tenure.master.election.port import Candidate, Leader, Member
 from tenure.master.node.port import Clock
 from tenure.master.node.term import Term
 from tenure.protocol.errors import LEADER_METADATA, Rejected, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
+
+#: Of so many sayings of a master's wall clock, one was fresh when it was read.
+_WALLS_KEPT: Final = 8
 
 
 class Roster:
@@ -29,6 +34,9 @@ class Roster:
         #: Leaders elsewhere, by partition; a hint.
         self.leaders: dict[int, Leader] = {}
         self.members: list[Member] = []
+        #: By incarnation: a member's last wall, and how far its walls were ahead of CLOCK_BOOTTIME
+        #: when they were first seen here.
+        self._walls: dict[str, tuple[int, deque[int]]] = {}
         #: Partitions that nobody may lead, and why.
         self.halted: dict[int, str] = {}
 
@@ -80,9 +88,30 @@ class Roster:
             self._clock.wall_ms()
         )
 
+    def meet(self, members: list[Member]) -> None:
+        """Takes the list of the live masters."""
+        self.members = members
+        boot_ms, known = self._clock.boot_ms(), self._walls
+        self._walls = {}
+        for member in members:
+            name, wall_ms = member.candidate.incarnation, member.wall_ms
+            last_ms, aheads_ms = known.get(name, (0, deque(maxlen=_WALLS_KEPT)))
+            if wall_ms != last_ms:
+                aheads_ms.append(wall_ms - boot_ms)
+            self._walls[name] = wall_ms, aheads_ms
+
     def walls_ms(self) -> list[int]:
-        """The wall clocks of the live masters; this one's counts alone only when it is alone."""
-        others = [m.wall_ms for m in self.members if m.candidate.incarnation != self.me.incarnation]
+        """The wall clocks of the live masters; this one's counts alone only when it is alone.
+
+        A wall goes on while its master says nothing new. Of its last sayings the one counts that
+        was on its way for the shortest time.
+        """
+        boot_ms = self._clock.boot_ms()
+        others = [
+            boot_ms + max(aheads_ms)
+            for name, (_, aheads_ms) in self._walls.items()
+            if name != self.me.incarnation
+        ]
         return [*others, self._clock.wall_ms()]
 
     def addresses(self) -> list[str]:

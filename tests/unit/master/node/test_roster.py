@@ -1,0 +1,63 @@
+"""The roster: what it knows of the other masters' clocks."""
+
+from tenure.master.election.port import Candidate, Member
+from tenure.master.node.roster import Roster
+from tests.unit.master.node.test_clock import Machine
+
+
+def candidate(name: str) -> Candidate:
+    """A master."""
+    return Candidate(incarnation=f"{name}-1", name=name, address=f"{name}:1")
+
+
+def member(name: str, wall_ms: int) -> Member:
+    """What a master has written of itself."""
+    return Member(candidate=candidate(name), version="1", wall_ms=wall_ms)
+
+
+def roster(machine: Machine) -> Roster:
+    """Master a's."""
+    return Roster(cluster_id="c", partitions=1, me=candidate("a"), clock=machine)
+
+
+def test_walls_of_others_go_on() -> None:
+    """A wall is as old as what its master wrote, and a dead master writes nothing any more."""
+    machine = Machine()
+    found = roster(machine)
+    for _ in range(3):
+        found.meet([member("a", 1_000_000), member("b", 1_000_400)])
+        machine.boot += 5_000
+        machine.wall += 5_000
+    assert found.walls_ms() == [1_015_400, 1_015_000]
+
+
+def test_the_freshest_word_counts() -> None:
+    """What was read long after it was written does not hold a master's clock back."""
+    machine = Machine()
+    found = roster(machine)
+    for delay_ms in (1_900, 40, 1_500):
+        machine.boot += 2_000
+        machine.wall += 2_000
+        found.meet([member("b", machine.wall - delay_ms)])
+    assert found.walls_ms() == [machine.wall - 40, machine.wall]
+
+
+def test_a_clock_that_was_set_back_is_believed_in_the_end() -> None:
+    """Only the last words of a master count."""
+    machine = Machine()
+    found = roster(machine)
+    found.meet([member("b", machine.wall + 60_000)])
+    for _ in range(8):
+        machine.boot += 2_000
+        machine.wall += 2_000
+        found.meet([member("b", machine.wall)])
+    assert found.walls_ms() == [machine.wall, machine.wall]
+
+
+def test_who_has_gone_is_forgotten() -> None:
+    """Alone, a master goes by its own wall."""
+    machine = Machine()
+    found = roster(machine)
+    found.meet([member("a", 0), member("b", 0)])
+    found.meet([member("a", 0)])
+    assert found.walls_ms() == [machine.wall]
