@@ -97,7 +97,7 @@ class Invocation:
 
         if self.verbose:
             terminal.log_to_stderr("DEBUG" if self.verbose > 1 else "INFO")
-        return session.with_client(self.config.values("client"), work)
+        return session.with_client(self.config.values("client"), work, self.say)
 
     def answer(
         self, fetch: Callable[[AsyncClient], Awaitable[T]], show: Callable[[T], int | None]

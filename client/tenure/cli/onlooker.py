@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from tenure.client.scope import TaskScope
 from tenure.client.unserved import LOGGER
 from tenure.protocol.errors import TenureError
 from tenure.protocol.vocabulary import TERMINAL, AttemptOutcome, JobState
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 #: How often a job is looked at. Where nobody sees a bar move, looks grow rarer up to the second.
 LOOK_S: Final = 0.5
 LOOK_MAX_S: Final = 2.0
+#: When a command is late, and how long a master may take to say that it is there.
+SILENCE_S: Final = 1.0
 #: A job that is not begun after so many looks (1 s) has its workers asked for.
 _PATIENCE: Final = 2
 #: Of several jobs so many are looked at, each of another name.
@@ -95,20 +98,25 @@ class Onlooker:
             self._say(text + more)
 
 
+async def tell_silence(client: AsyncClient, address: str, say: Callable[[str], None]) -> None:
+    """Says that no master answers, if so, to who has waited for longer than most commands take."""
+    await asyncio.sleep(SILENCE_S)
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            await client.cluster.topology()
+    except (TenureError, TimeoutError):
+        say(f"no master has answered yet; still trying {address}")
+
+
 @contextlib.asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Runs something while the body runs. What the body raises is not wrapped into a group."""
-    failure: TenureError | None = None
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work)
-        try:
-            yield
-        except TenureError as error:
-            failure = error
-        finally:
-            task.cancel()
-    if failure is not None:
-        raise failure
+    scope = TaskScope()
+    scope.spawn(work)
+    try:
+        yield
+    finally:
+        await scope.close()
 
 
 @contextlib.contextmanager

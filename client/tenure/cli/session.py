@@ -30,10 +30,15 @@ def connect(settings: Mapping[str, Any]) -> AsyncClient:
     return AsyncClient(**security.arguments(settings))
 
 
-def with_client(settings: Mapping[str, Any], work: Callable[[AsyncClient], Awaitable[T]]) -> T:
+def with_client(
+    settings: Mapping[str, Any],
+    work: Callable[[AsyncClient], Awaitable[T]],
+    say: Callable[[str], None],
+) -> T:
     """Runs ``work`` with an open client on an event loop of its own.
 
-    The first interrupt ends the work and closes the client, a second one ends the process.
+    Who waits because no master answers is told by ``say``. The first interrupt ends the work and
+    closes the client, a second one ends the process.
 
     Raises:
         KeyboardInterrupt: It was interrupted.
@@ -41,9 +46,12 @@ def with_client(settings: Mapping[str, Any], work: Callable[[AsyncClient], Await
     """
 
     async def run() -> T:
+        from tenure.cli.onlooker import beside, tell_silence
+
         async with connect(settings) as client:
             try:
-                return await work(client)
+                async with beside(tell_silence(client, settings["address"], say)):
+                    return await work(client)
             except asyncio.CancelledError:
                 # asyncio has heard the first interrupt; closing must not swallow the next one.
                 signal.signal(signal.SIGINT, _give_up)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tenure.cli.onlooker import Onlooker, beside
+from tenure.cli.onlooker import Onlooker, beside, tell_silence
 from tenure.cli.progress import Bar
 from tenure.client import AsyncClient, AsyncJobHandle, JobCancelled, named
 from tenure.protocol.errors import TenureError
@@ -94,6 +94,26 @@ def test_an_onlooker_minds_no_outage() -> None:
             cluster.dead.clear()
             await cluster.pass_time(60)
         assert len(told) == 1
+
+    play(cluster, work)
+
+
+def test_who_waits_for_a_master_is_told() -> None:
+    """A line when none has answered for as long as most commands take; none if one does."""
+    cluster = FakeCluster()
+    told: list[str] = []
+
+    async def work(client: AsyncClient) -> None:
+        async with beside(tell_silence(client, "a:1", told.append)):
+            await cluster.pass_time(10)
+        assert told == []
+        cluster.dead.add("a:1")
+        async with beside(tell_silence(client, "a:1", told.append)):
+            await cluster.pass_time(0.5)
+        assert told == []
+        async with beside(tell_silence(client, "a:1", told.append)):
+            await cluster.pass_time(10)
+        assert told == ["no master has answered yet; still trying a:1"]
 
     play(cluster, work)
 
