@@ -51,7 +51,8 @@ def _state(job: jobs_pb2.Job) -> str:
     return JobState(job.state).name if job.state else "UNKNOWN"
 
 
-def _when(moment: Timestamp) -> str:
+def when(moment: Timestamp) -> str:
+    """A time in UTC; empty if it is not set."""
     if not moment.ByteSize():
         return ""
     return moment.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
@@ -69,9 +70,9 @@ def _details(job: jobs_pb2.Job, waits_for: str | None) -> list[tuple[str, object
         ("priority", options.priority if options.HasField("priority") else None),
         ("key", job.key),
         ("labels", ", ".join(f"{name}={value}" for name, value in options.labels.items())),
-        ("submitted", _when(job.submitted_at)),
-        ("ready", _when(job.ready_at)),
-        ("finished", _when(job.finished_at)),
+        ("submitted", when(job.submitted_at)),
+        ("ready", when(job.ready_at)),
+        ("finished", when(job.finished_at)),
         ("run", job.run or None),
         ("progress", f"{job.progress:g} %" if job.progress else None),
         ("arguments", _decoded(job.payload, options.content_type)),
@@ -86,7 +87,7 @@ def _details(job: jobs_pb2.Job, waits_for: str | None) -> list[tuple[str, object
 
 def _attempt(attempt: jobs_pb2.Attempt) -> str:
     outcome = AttemptOutcome(attempt.outcome).name if attempt.outcome else "RUNNING"
-    parts = [f"{attempt.number}", outcome, attempt.worker, _when(attempt.granted_at)]
+    parts = [f"{attempt.number}", outcome, attempt.worker, when(attempt.granted_at)]
     if attempt.error.type:
         parts.append(f"{attempt.error.type}: {attempt.error.message}")
     return "  ".join(part for part in parts if part)
@@ -130,7 +131,7 @@ def show_event(event: JobEvent, form: Format) -> None:
 def _job_row(job: jobs_pb2.Job) -> Sequence[object]:
     options = job.options
     attempts = job.attempts_charged
-    return (job.job_id, _state(job), options.name, options.queue, attempts, _when(job.submitted_at))
+    return (job.job_id, _state(job), options.name, options.queue, attempts, when(job.submitted_at))
 
 
 def _verdict_data(verdict: JobVerdict) -> dict[str, Any]:

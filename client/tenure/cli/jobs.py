@@ -92,6 +92,8 @@ def list_jobs(
                 cli.say(f"showing the newest {cli.limit}; there are more: --limit")
                 break
             found.append(job)
+        if not found and cli.watch_s is None:
+            cli.hint("no jobs match")
         return found
 
     return cli.answer(fetch, lambda found: cli.show(JOBS, found))

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from tenure.cli.job_view import when
 from tenure.client.scope import TaskScope
 from tenure.client.unserved import LOGGER
 from tenure.protocol.errors import TenureError
@@ -81,6 +82,9 @@ class Onlooker:
                         await self._tell_unserved(await self._client.describe(handle.id))
 
     async def _tell_unserved(self, job: jobs_pb2.Job) -> None:
+        if int(job.state) == JobState.SCHEDULED:
+            self._tell_once(f"still waiting: it is due at {when(job.ready_at)}")
+            return
         why = await self._client.cluster.unserved(job)
         if why is not None:
             self._tell_once(f"still waiting: {why}")

@@ -80,6 +80,23 @@ def test_failed_attempts_are_told_as_they_come() -> None:
     play(cluster, work)
 
 
+def test_a_job_for_later_is_told_with_its_time() -> None:
+    """A wait for a job that is not due yet says when it is, once."""
+    cluster = FakeCluster()
+    told: list[str] = []
+
+    async def work(client: AsyncClient) -> None:
+        handle = await client.submit(add, 1)
+        job = cluster.jobs[handle.id]
+        job.state = JobState.SCHEDULED
+        job.ready_at.FromMilliseconds(3_600_000)
+        async with beside(Onlooker(client, told.append).follow(handle, Bar())):
+            await cluster.pass_time(60)
+        assert told == ["still waiting: it is due at 1970-01-01 01:00:00.000Z"]
+
+    play(cluster, work)
+
+
 def test_an_onlooker_minds_no_outage() -> None:
     """Nobody answers for a while: the wait goes on, and so does the look."""
     cluster = FakeCluster()

@@ -126,7 +126,7 @@ class MasterLink:
                 return False
             if session.master and self._complaints:
                 self._complaints.clear()
-                _LOGGER.info("reached master %s again", session.master, extra={"action": "redial"})
+                _LOGGER.info("reached master %s", session.master, extra={"action": "redial"})
         return True
 
     async def _write(self, session: Session, stream: SessionStream) -> None:
@@ -148,7 +148,7 @@ class MasterLink:
             return
         self._complaints.add(error.reason)
         _LOGGER.warning(
-            "expected to talk to master %s, but %s; dialling again",
+            "no stream to master %s, still dialling: %s",
             self.address,
             error,
             extra={"action": "redial"},
