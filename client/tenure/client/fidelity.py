@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,6 +23,8 @@ from tenure.client.foreign import is_model
 _COMPARED: Final = frozenset(
     {type(None), bool, int, str, bytes, bytearray, uuid.UUID, date, timedelta}
 )
+#: The others that have no parts.
+_LEAVES: Final = frozenset({float, Decimal, datetime, time})
 #: How far down a value that cannot be encoded is searched for the part that is to blame.
 _DEPTH_MAX: Final = 16
 TOO_DEEP: Final = "it is nested too deeply, or holds itself"
@@ -61,29 +64,29 @@ def _flaw_of(sent: Any, got: Any) -> Flaw | None:
         return None if sent == got else Flaw("", _CHANGES)
     if kind is list or kind is tuple:
         return _flaw_in_sequence(sent, got)
+    if kind in _LEAVES:
+        return None if _same_leaf(sent, got) else Flaw("", _CHANGES)
     if isinstance(sent, dict):
         return _flaw_in_dict(sent, got)
     if isinstance(sent, set | frozenset):
         return _flaw_in_set(sent, got)
-    if parts(sent) is not None:
-        return _flaw_in_parts(sent, got)
-    return None if _same_leaf(sent, got) else Flaw("", _CHANGES)
+    names = _field_names(sent)
+    if names is None:
+        return None if _same_leaf(sent, got) else Flaw("", _CHANGES)
+    return _flaw_in_fields(names, sent, got)
 
 
-def parts(value: Any) -> list[tuple[str, Any]] | None:
-    """What a value consists of, by path; None: it is no whole of parts."""
-    kind = type(value)
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return [(f".{name}", part) for name, part in zip(kind._fields, value, strict=True)]
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    """What a value consists of, by path."""
+    names = _field_names(value)
+    if names is not None:
+        return [(f".{name}", getattr(value, name, None)) for name in names]
     if isinstance(value, list | tuple | set | frozenset):
         return [(f"[{index}]", part) for index, part in enumerate(value)]
     if isinstance(value, dict):
         # The key first: the flaw may be its own.
         return [(f"[{key!r}]", part) for key, held in value.items() for part in (key, held)]
-    names = _field_names(value)
-    if names is None:
-        return None
-    return [(f".{name}", getattr(value, name, None)) for name in names]
+    return []
 
 
 def first_unencodable(value: Any, encode: Callable[[Any], object]) -> Flaw | None:
@@ -106,7 +109,7 @@ def first_unencodable(value: Any, encode: Callable[[Any], object]) -> Flaw | Non
 
 
 def _unencodable_parts(value: Any, encode: Callable[[Any], object]) -> Iterator[tuple[str, Any]]:
-    for suffix, part in parts(value) or ():
+    for suffix, part in _parts(value):
         try:
             encode(part)
         except (TypeError, ValueError, OverflowError, RecursionError):
@@ -114,12 +117,27 @@ def _unencodable_parts(value: Any, encode: Callable[[Any], object]) -> Iterator[
 
 
 def _field_names(value: Any) -> tuple[str, ...] | None:
-    kind = type(value)
-    if isinstance(value, msgspec.Struct):
-        return value.__struct_fields__
+    """The fields of a value; None: it has none that we know of."""
+    kind: Any = type(value)
+    names = _class_fields(kind)
+    if names is not None and is_model(kind):
+        # Each model may have some more.
+        return (
+            *names,
+            *(value.__pydantic_extra__ or ()),
+            *(value.__pydantic_private__ or ()),
+        )
+    return names
+
+
+@lru_cache(maxsize=1024)
+def _class_fields(kind: Any) -> tuple[str, ...] | None:
+    if issubclass(kind, msgspec.Struct):
+        return tuple(kind.__struct_fields__)
+    if issubclass(kind, tuple):
+        return getattr(kind, "_fields", None)
     if is_model(kind):
-        more = (*(value.__pydantic_extra__ or ()), *(value.__pydantic_private__ or ()))
-        return (*kind.__pydantic_fields__, *more)
+        return tuple(kind.__pydantic_fields__)
     if dataclasses.is_dataclass(kind):
         return tuple(field.name for field in dataclasses.fields(kind))
     attributes = getattr(kind, "__attrs_attrs__", None)
@@ -133,29 +151,31 @@ def _flaw_in_sequence(sent: list[Any] | tuple[Any, ...], got: Any) -> Flaw | Non
     kinds = {*map(type, sent)}
     if len(kinds) == 1 and kinds <= _COMPARED and kinds == {*map(type, got)} and sent == got:
         return None
-    return _flaw_in_parts(sent, got)
-
-
-def _flaw_in_parts(sent: Any, got: Any) -> Flaw | None:
-    mine, theirs = parts(sent) or [], parts(got) or []
-    if [path for path, _ in mine] != [path for path, _ in theirs]:
-        return Flaw("", _CHANGES)
-    for (path, one), (_, other) in zip(mine, theirs, strict=True):
+    for index, (one, other) in enumerate(zip(sent, got, strict=True)):
         flaw = _flaw_of(one, other)
         if flaw is not None:
-            return Flaw(path + flaw.path, flaw.why)
+            return Flaw(f"[{index}]{flaw.path}", flaw.why)
+    return None
+
+
+def _flaw_in_fields(names: tuple[str, ...], sent: Any, got: Any) -> Flaw | None:
+    if names != _field_names(got):
+        return Flaw("", _CHANGES)
+    for name in names:
+        flaw = _flaw_of(getattr(sent, name, None), getattr(got, name, None))
+        if flaw is not None:
+            return Flaw(f".{name}{flaw.path}", flaw.why)
     return None
 
 
 def _flaw_in_dict(sent: dict[Any, Any], got: dict[Any, Any]) -> Flaw | None:
     keys = {key: key for key in got}
     for key, value in sent.items():
-        path = f"[{key!r}]"
         if key not in keys:
-            return Flaw(path, _lost_key(key))
+            return Flaw(f"[{key!r}]", _lost_key(key))
         flaw = _flaw_of(key, keys[key]) or _flaw_of(value, got[key])
         if flaw is not None:
-            return Flaw(path + flaw.path, flaw.why)
+            return Flaw(f"[{key!r}]{flaw.path}", flaw.why)
     return None if len(sent) == len(got) else Flaw("", _CHANGES)
 
 
@@ -170,6 +190,8 @@ def _flaw_in_set(sent: set[Any] | frozenset[Any], got: Any) -> Flaw | None:
 
 def _same_leaf(sent: Any, got: Any) -> bool:
     """Whether two values of one type, which have no parts that we know, are the same."""
+    if isinstance(sent, float) and sent and sent == got:
+        return True
     if isinstance(sent, float | Decimal):
         # By their texts: NaN is the same as NaN here, and 0.0 is not -0.0.
         return repr(sent) == repr(got)
