@@ -21,7 +21,7 @@ from tenure.client.errors import BatchFailed, WaitTimeout, invalid
 from tenure.client.filter import filter_text
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
-from tenure.client.middleware import Call, Middleware, Submission, overriding, submit_through
+from tenure.client.middleware import Call, Middleware, overriding, submit_through
 from tenure.client.router import Router
 from tenure.client.scope import TaskScope
 from tenure.client.security import Credentials, Tls
@@ -180,12 +180,12 @@ class AsyncClient:
         if not self._layers:
             return await self._send(job, args, kwargs)
 
-        async def send(submission: Submission) -> None:
-            (call,) = submission.calls
-            submission.handles = [await self._send(submission.job, *call)]
+        async def send(
+            job: JobDef[..., Any], calls: Sequence[Call]
+        ) -> Sequence[AsyncJobHandle[Any]]:
+            return [await self._send(job, *call) for call in calls]
 
-        submission = Submission(job, [Call(args, kwargs)])
-        (handle,) = await submit_through(self._layers, submission, send)
+        (handle,) = await submit_through(self._layers, job, [Call(args, kwargs)], send)
         return handle
 
     async def map(
@@ -209,14 +209,9 @@ class AsyncClient:
     ) -> Sequence[AsyncJobHandle[R]]:
         """Submits one job for each sequence of positional arguments."""
         if not self._layers:
-            return await self._send_many(job, [encode_args(job, tuple(args), {}) for args in calls])
-
-        async def send(submission: Submission) -> None:
-            payloads = [encode_args(submission.job, *call) for call in submission.calls]
-            submission.handles = await self._send_many(submission.job, payloads)
-
-        submission = Submission(job, [Call(tuple(args), {}) for args in calls])
-        return await submit_through(self._layers, submission, send)
+            return await self._send_many(job, ((tuple(args), {}) for args in calls))
+        each = [Call(tuple(args), {}) for args in calls]
+        return await submit_through(self._layers, job, each, self._send_many)
 
     async def _send(
         self, job: JobDef[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]

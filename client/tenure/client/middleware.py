@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tenure.client.job import JobDef
     from tenure.client.options import Options
 
+    AnyJob = JobDef[..., Any]
+
 #: What surrounds a submit or a run.
 Layer = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
 
@@ -190,19 +192,21 @@ async def enter(stack: AsyncExitStack, layer: Layer) -> None:
 
 async def submit_through(
     middleware: Sequence[Middleware],
-    submission: Submission,
-    send: Callable[[Submission], Awaitable[None]],
+    job: AnyJob,
+    calls: Iterable[Call],
+    send: Callable[[AnyJob, Sequence[Call]], Awaitable[Sequence[AsyncJobHandle[Any]]]],
 ) -> Sequence[AsyncJobHandle[Any]]:
     """Submits inside all layers.
 
     A layer cannot keep an error to itself: there would be no handle to return.
     """
+    submission = Submission(job, calls)
     failure: BaseException | None = None
     async with AsyncExitStack() as stack:
         for one in middleware:
             await enter(stack, one.on_submit(submission))
         try:
-            await send(submission)
+            submission.handles = await send(submission.job, submission.calls)
         except BaseException as error:
             failure = error
             raise
