@@ -224,8 +224,9 @@ class AsyncClient:
         return AsyncJobHandle(self, row.job_id, job.name, job)
 
     async def _send_many(
-        self, job: JobDef[..., R], payloads: Sequence[bytes]
+        self, job: JobDef[..., R], calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]]
     ) -> Sequence[AsyncJobHandle[R]]:
+        payloads = [encode_args(job, args, kwargs) for args, kwargs in calls]
         rows = await self._started().submitter.submit(job.wire, job.settings.key, payloads)
         handles: Sequence[AsyncJobHandle[R]] = [
             AsyncJobHandle(self, row.job_id, job.name, job) for row in rows if row.refusal is None
@@ -443,10 +444,10 @@ class AsyncClient:
         name: str = "",
         tenant: str = "",
     ) -> AsyncIterator[JobEvent]:
-        """Changes of jobs as they are committed, until the caller stops.
+        """Changes of jobs as they are committed, each once, until the caller stops.
 
         Args:
-            cursor: Go on after the event that carried it; None: from now on.
+            cursor: Go on after the event that carried it, with the same filter; None: from now on.
             filter: As in ``list``, with job_id, state, name, queue, tenant and labels only.
             states: Only changes into these states; none: all.
             queue: Only this one.
@@ -454,7 +455,7 @@ class AsyncClient:
             tenant: Only this one's.
 
         Raises:
-            Rejected: CURSOR_EXPIRED: list the jobs, then watch without a cursor.
+            Rejected: CURSOR_EXPIRED: it is too old; list the jobs, then watch without a cursor.
         """
         core = await self._ready()
         watch = Watch(

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tenure.client import AsyncClient, BatchFailed, Reason, Rejected, Unavailable, job
-from tenure.client.watch import JobEvent, format_cursor, parse_cursor
+from tenure.client.watch import JobEvent, Place, format_cursor, parse_cursor
 from tenure.protocol.ids import mint, partition_of
 from tenure.protocol.refusal import Refusal
 from tenure.protocol.vocabulary import JobState
@@ -234,6 +234,52 @@ def test_a_jobs_events_miss_no_end_in_a_failover() -> None:
     play(cluster, work)
 
 
+def test_a_watch_goes_on_within_an_event() -> None:
+    """One event may change many jobs, in several messages: a break amid them doubles none.
+
+    Nor does a cursor that one of these changes carried, given to another watch, lose the others.
+    """
+    cluster = FakeCluster(masters=("a:1", "b:1"))
+
+    def told(ids: str, seq: int, position: int) -> jobs_pb2.WatchJobsResponse:
+        response = jobs_pb2.WatchJobsResponse(changes=[change(job_id, seq) for job_id in ids])
+        response.position.seq = position
+        return response
+
+    async def work(client: AsyncClient) -> None:
+        events = client.watch(cursor="0:8")
+        first = cluster.tasks.create_task(next_of(events))
+        await cluster.pass_time(1)
+        cluster.streams[-1].deliver(told("ab", 9, 8))
+        assert (await first).cursor == "0:9.1"
+        assert (await anext(events)).cursor == "0:9.2"
+        third = cluster.tasks.create_task(next_of(events))
+        cluster.kill("a:1")
+        cluster.lead("b:1")
+        await cluster.pass_time(5)
+        stream = cluster.streams[-1]
+        assert stream.watch is not None
+        assert stream.watch.after_seq == 8
+        for answer in (told("", 0, 8), told("a", 9, 8), told("bcd", 9, 9), told("e", 10, 11)):
+            stream.deliver(answer)
+        found = [await third] + [await anext(events) for _ in "de"]
+        assert [(event.job_id, event.cursor) for event in found] == [
+            ("c", "0:9.3"),
+            ("d", "0:9"),
+            ("e", "0:10"),
+        ]
+        await events.aclose()
+
+        again = client.watch(cursor="0:9.3")
+        last = cluster.tasks.create_task(next_of(again))
+        await cluster.pass_time(1)
+        cluster.streams[-1].deliver(told("abcd", 9, 9))
+        assert (await last).job_id == "d"
+        await again.aclose()
+
+    play(cluster, work)
+
+
 def test_an_expired_cursor_ends_the_watch() -> None:
     """CURSOR_EXPIRED reaches the caller, who has to list and start anew."""
     cluster = FakeCluster()
@@ -291,7 +337,9 @@ def test_a_long_outage_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_cursors_round_trip_and_nonsense_is_refused() -> None:
     """The text form of a cursor is exact; anything else names the field."""
-    assert parse_cursor(format_cursor({2: 5, 0: 7})) == {0: 7, 2: 5}
+    places = {2: Place(5), 0: Place(7, 3)}
+    assert format_cursor(places) == "0:7.3,2:5"
+    assert parse_cursor(format_cursor(places)) == places
     with pytest.raises(Rejected) as caught:
         parse_cursor("yesterday")
     assert caught.value.field == "cursor"

@@ -109,7 +109,7 @@ def unknown(state: State, job_id: JobId, verb: str, now_ms: int) -> Refusal:
     return Refusal(
         reason=Reason.NOT_FOUND,
         message=f"expected to {verb} job {job_id}, but no such job is known; check the id and the "
-            "cluster",
+        "cluster",
         metadata={"job_id": job_id},
     )
 

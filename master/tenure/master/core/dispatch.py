@@ -194,8 +194,12 @@ def apply_granted(state: State, event: JobsGranted, seq: int) -> None:
         record.attempt = attempt
         record.granted_ms = now_ms
         granted.append(record)
-    if state.live and granted:
+    if not granted:
+        return
+    if state.live:
         _hold(state, event, lease_seq, granted)
+    if state.changes is not None:
+        state.note(granted)
 
 
 def _hold(state: State, event: JobsGranted, lease_seq: int, granted: list[JobRecord]) -> None:
@@ -213,5 +217,3 @@ def _hold(state: State, event: JobsGranted, lease_seq: int, granted: list[JobRec
     for lane in state.lanes.tally(granted, JobState.PENDING, _RUNNING):
         state.lanes.settle(lane)
     state.watch_by(holder, event.now_ms + state.config.take_back_ms)
-    if state.changes is not None:
-        state.note(granted)

@@ -242,7 +242,7 @@ class Partition:
     # Watching.
 
     def watch_changes(self, watched: bool) -> None:
-        """Starts or stops to remember changes for ``drain_changes``."""
+        """Starts or stops to remember changes for ``drain_changes``, those of a replay too."""
         if watched is not (self._state.changes is not None):
             self._state.changes = [] if watched else None
 

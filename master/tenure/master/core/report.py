@@ -312,8 +312,12 @@ def apply_completed(state: State, event: JobsCompleted, seq: int) -> None:
             # A late success: the closure had left a fault, and a place in another order.
             record.fault = None
             state.moved(record, before, size)
-    if state.live and done:
+    if not done:
+        return
+    if state.live:
         _index_completed(state, done, seq)
+    if state.changes is not None:
+        state.note(done)
 
 
 def _index_completed(state: State, done: list[JobRecord], seq: int) -> None:
@@ -333,8 +337,6 @@ def _index_completed(state: State, done: list[JobRecord], seq: int) -> None:
     state.stored_bytes += stored
     state.lanes.tally(done, _RUNNING, _DONE)
     state.finished.push(_DONE, done[0].ended_ms, seq, done)
-    if state.changes is not None:
-        state.note(done)
 
 
 def apply_ended(state: State, event: AttemptsEnded, seq: int) -> None:

@@ -198,15 +198,19 @@ class State:
             self.moved(record, before, size)
 
     def moved(self, record: JobRecord, before: JobState, bytes_before: int) -> None:
-        """Keeps up what is derived from one job that an event has changed.
+        """Keeps up what is derived from one job that an event has changed, and tells watches.
 
         Args:
             record: The job as it is now.
             before: The state it had.
             bytes_before: The ``footprint`` it had.
         """
-        if not self.live:
-            return
+        if self.live:
+            self._keep_up(record, before, bytes_before)
+        if self.changes is not None and record.state is not before:
+            self.note([record])
+
+    def _keep_up(self, record: JobRecord, before: JobState, bytes_before: int) -> None:
         lane, counts, state = self.lanes.of(record.policy), self.lanes.counts, record.state
         lane.counts[before] -= 1
         lane.counts[state] += 1
@@ -218,8 +222,6 @@ class State:
         elif before in transition.TERMINAL:
             self.finished.settle(counts)
         self._place(lane, record)
-        if self.changes is not None:
-            self.note([record])
 
     def _place(self, lane: Lane, record: JobRecord) -> None:
         """Puts a job where its state says it waits."""

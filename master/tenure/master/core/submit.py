@@ -278,10 +278,11 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
             name = (policy.tenant, policy.queue, key)
             state.keys.put(name, KeyRecord(job_id, now_ms + policy.key_window_ms, seq))
     state.next_ordinal = max(state.next_ordinal, ordinal + 1)
-    if state.live:
-        for *_, added in settings:
-            if added:
-                _index(state, added, seq)
+    for *_, added in settings:
+        if added and state.live:
+            _index(state, added, seq)
+        if state.changes is not None:
+            state.note(added)
 
 
 def _index(state: State, added: list[JobRecord], seq: int) -> None:
@@ -298,5 +299,3 @@ def _index(state: State, added: list[JobRecord], seq: int) -> None:
     if state.due_ms(first) is not None:
         for record in added:
             state.timers.arm(record)
-    if state.changes is not None:
-        state.note(added)

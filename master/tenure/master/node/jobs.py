@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Final, cast
 from zlib import crc32
 
@@ -275,8 +276,9 @@ class JobApi:
         term = self._roster.term(request.partition)
         after_seq = request.after_seq if request.HasField("after_seq") else None
         pace = Pace(term.clock.now_ms)
-        async for response in term.watch.follow(wanted, after_seq, pace):
-            await send(response)
+        async with aclosing(term.watch.follow(wanted, after_seq, pace)) as responses:
+            async for response in responses:
+                await send(response)
 
     # Changes.
 

@@ -11,6 +11,7 @@ from tenure.master.core.partition import Partition
 from tenure.master.journal.codec import decode_events
 from tenure.master.journal.frame import Chain, open_snapshot
 from tenure.master.journal.port import Journal
+from tenure.master.node.changes import Changes
 
 #: Events replayed between two turns of the event loop, so that keepalives go on.
 _EVENTS_A_TURN: Final = 16
@@ -24,11 +25,13 @@ class Recovered(NamedTuple):
         chain: The journal's open end.
         closed: Whether the last thing journaled was a TermClosed: nobody could have been granted
             anything since, so the next term needs no window.
+        changes: The last changes of jobs, for watches that come back.
     """
 
     partition: Partition
     chain: Chain
     closed: bool
+    changes: Changes
 
 
 async def recover(journal: Journal, config: PartitionConfig) -> Recovered:
@@ -44,6 +47,9 @@ async def recover(journal: Journal, config: PartitionConfig) -> Recovered:
     """
     partition = Partition(config)
     chain = Chain.start(config.partition)
+    # Records of a snapshot have seen some of the events that follow, up to its last one: what
+    # these changed is not found out by replaying them.
+    snapshot_seq = 0
     stored = await journal.load_snapshot()
     if stored is not None:
         snapshot = open_snapshot(config.partition, stored)
@@ -51,6 +57,9 @@ async def recover(journal: Journal, config: PartitionConfig) -> Recovered:
             partition.load_slice(msgspec.msgpack.decode(data))
             await asyncio.sleep(0)
         chain = Chain.after_snapshot(snapshot.manifest)
+        snapshot_seq = snapshot.manifest.last_seq
+    changes = Changes(snapshot_seq)
+    partition.watch_changes(True)
     replayed = 0
     last: DurableEvent | None = None
     async for sealed in journal.read(chain.number):
@@ -60,9 +69,11 @@ async def recover(journal: Journal, config: PartitionConfig) -> Recovered:
             last = event
             replayed += 1
             if replayed % _EVENTS_A_TURN == 0:
+                changes.record(partition.drain_changes())
                 await asyncio.sleep(0)
+    changes.record(partition.drain_changes())
     for _ in partition.finish_replay_in_steps():
         await asyncio.sleep(0)
     if chain.next_seq is None:
         chain.next_seq = partition.next_seq
-    return Recovered(partition, chain, isinstance(last, TermClosed))
+    return Recovered(partition, chain, isinstance(last, TermClosed), changes)

@@ -23,16 +23,14 @@ from tenure.master.backend.errors import (
     StoreUnavailable,
 )
 from tenure.master.core.config import PartitionConfig
-from tenure.master.core.partition import Partition
 from tenure.master.election.port import Election, Office
-from tenure.master.journal.frame import Chain
 from tenure.master.journal.port import HaltRecord, Journal
 from tenure.master.node.clock import TermClock
 from tenure.master.node.gate import CommitGate
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.keeper import Keeper
 from tenure.master.node.port import Clock, Rng
-from tenure.master.node.recovery import recover
+from tenure.master.node.recovery import Recovered, recover
 from tenure.master.node.roster import Roster
 from tenure.master.node.snapshot import Snapshotter
 from tenure.master.node.term import Term
@@ -237,16 +235,17 @@ class Seat:
     async def _reign(self, tasks: asyncio.TaskGroup, office: Office, keeper: Keeper) -> None:
         around = self._around
         config = around.config(self.partition)
-        partition, chain, closed = await recover(self._journal, config)
+        recovered = await recover(self._journal, config)
+        partition = recovered.partition
         log_bytes = await self._journal.log_bytes()
         clock = TermClock(
             around.clock, stamp_ms=partition.stamp_ms, walls_ms=around.roster.walls_ms()
         )
-        term = self._make_term(office, keeper, partition, chain, clock)
+        term = self._make_term(office, keeper, recovered, clock)
         tasks.create_task(term.gate.run())
         # A job that waits by the journal may be out: first grants are journaled after they leave.
         stats = partition.stats()
-        window = not closed and stats.running + stats.ready > 0
+        window = not recovered.closed and stats.running + stats.ready > 0
         self._term, self._keeper = term, keeper
         await term.begin(around.roster.me.incarnation, window=window)
         around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
@@ -267,19 +266,20 @@ class Seat:
         raise _SteppedDown
 
     def _make_term(
-        self, office: Office, keeper: Keeper, partition: Partition, chain: Chain, clock: TermClock
+        self, office: Office, keeper: Keeper, recovered: Recovered, clock: TermClock
     ) -> Term:
         around = self._around
         gate = CommitGate(
             journal=self._journal,
             token=office.token,
-            chain=chain,
+            chain=recovered.chain,
             clock=around.clock,
             stamp=clock.now_ms,
             trace=around.trace,
         )
         return Term(
-            partition=partition,
+            partition=recovered.partition,
+            changes=recovered.changes,
             gate=gate,
             keeper=keeper,
             token=office.token,

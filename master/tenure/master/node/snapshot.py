@@ -3,7 +3,8 @@
 1. Note the chain's open end: replay will start with the next batch.
 2. Write slice after slice; the owner loop turns in between, so slices differ in age. Each record
    carries the seq that last wrote it, so replay knows what a record already has.
-3. When everything any slice saw has committed, publish; then truncate what lies before.
+3. When everything any slice saw has committed, tell watches, and publish; then truncate what lies
+   before.
 """
 
 import uuid
@@ -72,6 +73,8 @@ class Snapshotter:
             size += len(data)
         last_seq = term.partition.next_seq - 1
         await gate.settled(last_seq)
+        # A successor will know of no change before: let watches come with a cursor from here.
+        term.watch.mark(last_seq)
         manifest = seal_manifest(
             partition=term.number,
             snapshot_id=snapshot_id,

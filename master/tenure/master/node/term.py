@@ -45,6 +45,7 @@ from tenure.master.core.effect import (
 from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobRecord
+from tenure.master.node.changes import Changes
 from tenure.master.node.clock import TermClock
 from tenure.master.node.delivery import Delivery
 from tenure.master.node.gate import CommitGate
@@ -78,6 +79,7 @@ class Term:
 
     Args:
         partition: The recovered state.
+        changes: The last changes of jobs before the term.
         gate: Commits its events.
         keeper: Knows whether the office is ours.
         token: The office's token.
@@ -91,6 +93,7 @@ class Term:
         self,
         *,
         partition: Partition,
+        changes: Changes,
         gate: CommitGate,
         keeper: Keeper,
         token: Token,
@@ -118,8 +121,10 @@ class Term:
             number=self.number,
             committed_seq=lambda: gate.committed_seq,
             applied_seq=lambda: partition.next_seq - 1,
+            changes=changes,
             record_changes=partition.watch_changes,
         )
+        partition.watch_changes(True)
         self._inbox = Inbox()
         self._applied_answers: dict[int, Answer] = {}
         self._answer_number = 0
@@ -414,8 +419,7 @@ class Term:
             else:
                 self.gate.hold(seq, lambda effect=effect: self._release(effect))  # type: ignore[misc]
         self._hold_answer(answer, decision.reply)
-        if self.watch.on:
-            changes = partition.drain_changes()
+        if changes := partition.drain_changes():
             self.gate.hold(seq, lambda: self.watch.record(changes))
 
     def _decide(self, command: Command, now_ms: int) -> Decision | Refusal:

@@ -153,6 +153,12 @@ def test_changes(rig: Rig) -> None:
     assert [c.seq for c in changes] == sorted(c.seq for c in changes)
     assert changes[0].policy.name == "job"
     assert rig.partition.drain_changes() == []
+    (asked,) = rig.submit(1, priority=0)
+    rig.grant_one()
+    rig.do(commands.CancelJobs(job_ids=[asked]))
+    # It was asked to stop, and is RUNNING as before.
+    states = [change.state for change in rig.partition.drain_changes()]
+    assert states == [JobState.PENDING, JobState.RUNNING]
     rig.partition.watch_changes(False)
     rig.submit(1)
     assert rig.partition.drain_changes() == []

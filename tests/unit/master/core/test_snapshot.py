@@ -50,6 +50,36 @@ def _life(rig: Rig, round_: int) -> None:
     rig.pass_time(10)
 
 
+def test_a_replay_tells_the_changes_that_were_told_live() -> None:
+    """Whoever watched before a failover is told the same by the successor, snapshot or not."""
+    rig = Rig()
+    rig.partition.watch_changes(True)
+    rig.open_session(1)
+    for round_ in range(4):
+        _life(rig, round_)
+    cursor = rig.partition.snapshot()
+    first_seq = rig.partition.next_seq
+    slices = []
+    while (data := take(cursor, 5)) is not None:
+        slices.append(data)
+        _life(rig, 9)
+    snapshot_seq = rig.partition.next_seq - 1
+    for round_ in range(4):
+        _life(rig, round_)
+    told = rig.partition.drain_changes()
+    assert len({change.state for change in told}) > 5
+    for begin, parts, after_seq in ((1, [], 0), (first_seq, slices, snapshot_seq)):
+        partition = Partition(rig.config)
+        for data in parts:
+            partition.load_slice(msgspec.msgpack.decode(data))
+        partition.watch_changes(True)
+        for seq, data in enumerate(rig.journal[begin - 1 :], begin):
+            partition.replay(_JOURNAL.decode(data)[0], seq)
+        found = [change for change in partition.drain_changes() if change.seq > after_seq]
+        assert found == [change for change in told if change.seq > after_seq]
+        assert found
+
+
 @pytest.mark.parametrize("rows_max", [1, 3, 1_000])
 @pytest.mark.parametrize("behind", [0, 5])
 def test_fuzzy_snapshot_and_the_rest_equal_the_live_state(rows_max: int, behind: int) -> None:

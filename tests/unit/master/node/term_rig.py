@@ -10,6 +10,7 @@ from tenure.master.core.config import PartitionConfig
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import Policy
 from tenure.master.election.port import Candidate
+from tenure.master.node.changes import Changes
 from tenure.master.node.clock import TermClock
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.keeper import Keeper
@@ -46,6 +47,7 @@ class TermRig:
         self.announced: list[str] = []
         self.term = Term(
             partition=self.partition,
+            changes=Changes(0),
             gate=self.gate,
             keeper=self.keeper,
             token=TOKEN,

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 
 from tenure.master.core.record import Policy
 from tenure.master.core.state import JobChange
+from tenure.master.node.changes import CHANGES_KEPT, Changes
 from tenure.master.node.pace import Pace
 from tenure.master.node.selection import select_changes
 from tenure.master.node.watch import Watch
@@ -23,12 +25,15 @@ def _change(seq: int, queue: str = "default") -> JobChange:
     return JobChange(job_id, JobState.PENDING, Policy(name="app.f", queue=queue), 1_000, seq)
 
 
-def _watch(committed_seq: int = 0) -> Watch:
+def _watch(
+    committed_seq: int = 0, after_seq: int | None = None, told: list[bool] | None = None
+) -> Watch:
     return Watch(
         number=0,
         committed_seq=lambda: committed_seq,
         applied_seq=lambda: committed_seq,
-        record_changes=lambda watched: None,
+        changes=Changes(committed_seq if after_seq is None else after_seq),
+        record_changes=lambda watched: None if told is None else told.append(watched),
     )
 
 
@@ -44,12 +49,12 @@ async def _next(
 
 async def _take(watch: Watch, count: int, after_seq: int | None, queue: str = "") -> list[str]:
     found: list[str] = []
-    async for response in watch.follow(
-        select_changes(f"queue = {queue}" if queue else ""), after_seq, _pace()
-    ):
-        found += [change.job_id for change in response.changes]
-        if len(found) >= count:
-            return found
+    wanted = select_changes(f"queue = {queue}" if queue else "")
+    async with aclosing(watch.follow(wanted, after_seq, _pace())) as responses:
+        async for response in responses:
+            found += [change.job_id for change in response.changes]
+            if len(found) >= count:
+                return found
     return found
 
 
@@ -142,7 +147,7 @@ def test_a_position_is_never_in_the_middle_of_an_event() -> None:
         watch.record(everything)
         first = await anext(follow)
         seen.update(change.job_id for change in first.changes)
-        await follow.aclose()  # type: ignore[attr-defined]
+        await follow.aclose()
         seen.update(await _take(watch, 1_200, first.position.seq))
         return seen, {change.job_id for change in everything}
 
@@ -154,15 +159,103 @@ def test_a_cursor_before_the_first_recorded_change_is_expired() -> None:
     """What was applied before anybody watched, and committed after, is known to be missing."""
 
     async def main() -> None:
+        seq = CHANGES_KEPT
         watch = Watch(
-            number=0, committed_seq=lambda: 5, applied_seq=lambda: 7, record_changes=lambda on: None
+            number=0,
+            committed_seq=lambda: seq,
+            applied_seq=lambda: seq + 2,
+            changes=Changes(0),
+            record_changes=lambda on: None,
         )
+        watch.record([_change(number) for number in range(1, seq + 1)])
+        assert not watch.on
         with pytest.raises(Rejected) as caught:
-            await _take(watch, 1, 5)
+            await _take(watch, 1, seq)
         assert caught.value.reason is Reason.CURSOR_EXPIRED
         first = await anext(watch.follow(select_changes(""), None, _pace()))
         # What has not committed is no position: its seq may be another event's one day.
-        assert first.position.seq == 5
+        assert first.position.seq == seq
+
+    run_virtual(main)
+
+
+def test_a_cursor_of_the_term_before_resumes() -> None:
+    """What recovery found is told behind the cursor, and then what happens in the term."""
+
+    async def main() -> list[str]:
+        changes = Changes(10)
+        changes.record([_change(11), _change(12), _change(13)])
+        watch = Watch(
+            number=0,
+            committed_seq=lambda: 13,
+            applied_seq=lambda: 13,
+            changes=changes,
+            record_changes=lambda on: None,
+        )
+        watch.record([_change(14)])
+        with pytest.raises(Rejected) as caught:
+            await _take(watch, 1, 9)
+        assert caught.value.reason is Reason.CURSOR_EXPIRED
+        return await _take(watch, 3, 11)
+
+    assert run_virtual(main) == ["job-12", "job-13", "job-14"]
+
+
+def test_changes_are_recorded_as_long_as_a_cursor_can_be_of_use() -> None:
+    """Recording ends when nobody has followed for as many changes as are kept; a watch resumes it.
+
+    Until then who comes back finds all that came after the last watch ended.
+    """
+
+    async def main() -> None:
+        told: list[bool] = []
+        watch, last = _watch(told=told), 0
+
+        def record(count: int) -> None:
+            nonlocal last
+            watch.record([_change(seq) for seq in range(last + 1, last + count + 1)])
+            last += count
+
+        record(CHANGES_KEPT - 1)
+        assert len(await _take(watch, 1, 0)) > 0
+        record(CHANGES_KEPT - 1)
+        assert (watch.on, told) == (True, [])
+        kept = await _take(watch, CHANGES_KEPT - 1, CHANGES_KEPT - 1)
+        assert kept == [f"job-{seq}" for seq in range(CHANGES_KEPT, last + 1)]
+        record(CHANGES_KEPT)
+        assert (watch.on, told) == (False, [False])
+        await anext(watch.follow(select_changes(""), None, _pace()))
+        assert (watch.on, told) == (True, [False, True])
+
+    run_virtual(main)
+
+
+def test_a_position_is_told_though_nothing_matches() -> None:
+    """A watch for rare changes keeps a cursor that is good for a successor.
+
+    It hears where it is after many other changes, and when a snapshot is about to replace them.
+    """
+
+    async def main() -> None:
+        watch = _watch()
+        follow = watch.follow(select_changes("queue = mail"), None, _pace())
+        await anext(follow)
+        passed = CHANGES_KEPT // 10
+        watch.record([_change(seq) for seq in range(1, passed + 1)])
+        assert (await _next(follow)).position.seq == passed
+        async with asyncio.TaskGroup() as tasks:
+            told = tasks.create_task(_next(follow))
+            await asyncio.sleep(0)
+            watch.record([_change(passed + 1)])
+            await asyncio.sleep(0)
+            assert not told.done()
+            # Not every event changes a job's state: there may be more of them.
+            watch.mark(passed + 5)
+        assert told.result().position.seq == passed + 5
+        assert not told.result().changes
+        watch.record([_change(passed + 6, "mail"), _change(passed + 7)])
+        last = await _next(follow)
+        assert ([c.seq for c in last.changes], last.position.seq) == ([passed + 6], passed + 7)
 
     run_virtual(main)
 

@@ -1,0 +1,101 @@
+"""Watches through failovers, in one process on virtual time: nothing missed, nothing told twice."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from itertools import pairwise
+
+import pytest
+
+from tenure.client import AsyncClient, JobEvent, JobState
+from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.process import elapse, run_processes
+from tests.histories.state import Dump, recovered
+from tests.simulation.run import Run
+
+JOBS = 40
+LIFE = (JobState.PENDING, JobState.RUNNING, JobState.COMPLETED)
+
+
+async def follow(client: AsyncClient, cursor: str | None, told: list[JobEvent], ends: int) -> None:
+    """Watches until so many jobs have ended."""
+    async with aclosing(client.watch(cursor=cursor)) as events:
+        async for event in events:
+            told.append(event)
+            ends -= event.state is JobState.COMPLETED
+            if not ends:
+                return
+
+
+async def judge(cluster: SimCluster, told: list[JobEvent]) -> None:
+    """What was told is each change in the journal, once, in order; and that is whole lives."""
+    dump = Dump(cluster.journal())
+    changes = (await recovered(dump)).changes
+    assert changes.after_seq == 0
+    assert [(event.job_id, event.state) for event in told] == [
+        (change.job_id, change.state) for change in changes.behind(0)
+    ]
+    lives: dict[str, list[JobState]] = {}
+    for event in told:
+        lives.setdefault(event.job_id, []).append(event.state)
+    assert len(lives) == JOBS
+    for life in lives.values():
+        assert (life[0], life[-2], life[-1]) == LIFE
+        assert all(state is not following for state, following in pairwise(life))
+
+
+async def lose_leaders(cluster: SimCluster, count: int) -> None:
+    """Kills the leader, waits for the next one, and kills that too."""
+    for _ in range(count):
+        await elapse(10)
+        (await cluster.elected()).kill()
+        # It is dead at once: the next to lead is another one.
+        await cluster.elected()
+        cluster.restart_dead()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_watch_lives_through_failovers(seed: int) -> None:
+    """Whoever watches hears each state of each job once, whichever leader tells it."""
+
+    async def main() -> None:
+        run = Run()
+        told: list[JobEvent] = []
+        async with simulated_cluster(seed=seed, jobs=[run.echo], slots=8) as cluster:
+            watcher, client = cluster.client(), cluster.client()
+            await cluster.elected()
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(follow(watcher, None, told, JOBS))
+                await elapse(1)
+                for number in range(JOBS):
+                    group.create_task(run.one(client, f"job {number}", 0.7 * number))
+                await lose_leaders(cluster, 2)
+                await watching
+            run.judge(cluster)
+            await judge(cluster, told)
+
+    run_processes(main, limit_s=240)
+
+
+def test_a_cursor_is_good_for_the_next_leader() -> None:
+    """A watch that was ended before a failover goes on after it behind its last change."""
+
+    async def main() -> None:
+        run = Run()
+        told: list[JobEvent] = []
+        async with simulated_cluster(seed=4, jobs=[run.echo]) as cluster:
+            watcher, client = cluster.client(), cluster.client()
+            await cluster.elected()
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(follow(watcher, None, told, 5))
+                await elapse(1)
+                for number in range(JOBS):
+                    group.create_task(run.one(client, f"job {number}", 0.5 * number))
+                await watching
+                await lose_leaders(cluster, 1)
+            # All is over, and nobody has watched meanwhile.
+            await follow(cluster.client(), told[-1].cursor, told, JOBS - 5)
+            await judge(cluster, told)
+
+    run_processes(main, limit_s=240)
