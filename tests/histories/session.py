@@ -93,6 +93,9 @@ class RecordingTransport:
             return stream
         return _RecordingStream(stream, self._transcript, self._transcript.open(address))
 
+    def forget(self, address: str) -> None:
+        self._inner.forget(address)
+
     async def close(self) -> None:
         await self._inner.close()
 

@@ -3,8 +3,8 @@
 Two channels to each address: long streams and unary calls do not share one, so neither waits for
 the other's flow control. gRPC's own retries are off: who calls knows what may be sent again.
 
-A changed certificate gets new channels. An old one is only let go: gRPC closes it when nobody holds
-it any more, and calls that are open on it go on.
+A changed certificate gets new channels. An old one, or that of an address that was forgotten, is
+only let go: gRPC closes it when nobody holds it any more, and calls that are open on it go on.
 """
 
 import asyncio
@@ -98,6 +98,11 @@ class GrpcTransport:
             response_deserializer=response_type.FromString,
         )(metadata=self._credentials.metadata(address))
         return GrpcStream(call, address, self._credentials)
+
+    def forget(self, address: str) -> None:
+        self._unary.pop(address, None)
+        self._streams.pop(address, None)
+        self._credentials.forget(address)
 
     async def close(self) -> None:
         self._closed = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from tenure.client.router import GET_TOPOLOGY, Router
+from tenure.client.router import Router
 from tenure.client.unserved import unserved
 from tenure.protocol.errors import TenureError
 from tenure.v1 import cluster_pb2, jobs_pb2
@@ -22,12 +22,7 @@ class ClusterView:
 
     async def topology(self) -> cluster_pb2.GetTopologyResponse:
         """Partitions, their leaders, the masters' addresses and the cluster's clock."""
-        return await self._router.ask_any(
-            GET_TOPOLOGY,
-            cluster_pb2.GetTopologyRequest(),
-            cluster_pb2.GetTopologyResponse,
-            self._timeout_s,
-        )
+        return await self._router.view(self._timeout_s)
 
     async def members(self) -> Sequence[cluster_pb2.Member]:
         """The masters that live."""

@@ -160,7 +160,7 @@ class Router:
                 will before an operator acts (PARTITION_HALTED).
         """
         address = self.topology.leader(partition)
-        if address is None:
+        if address is None or self.topology.dated:
             await self.refresh()
             address = self.topology.leader(partition) or await self._located(partition)
         if address is None:
@@ -208,6 +208,14 @@ class Router:
                 # A copy: one instance raised by many tasks would collect all their tracebacks.
                 raise error_of(self._failure.to_refusal())
 
+    async def view(self, timeout_s: float) -> cluster_pb2.GetTopologyResponse:
+        """The topology as any master sees it.
+
+        Raises:
+            TenureError: A refusal, or the last failure when the time was up.
+        """
+        return await self._until(lambda: self._of_any(self._view), timeout_s)
+
     async def call(
         self,
         partition: int,
@@ -253,31 +261,36 @@ class Router:
 
         return await self._until(lambda: self._of_any(once), timeout_s)
 
+    def _learned(self, answer: cluster_pb2.GetTopologyResponse, address: str) -> None:
+        """Takes what the master at this address says of the cluster."""
+        now_s = asyncio.get_running_loop().time()
+        for forgotten in self.topology.learned(answer, now_s, address):
+            self.transport.forget(forgotten)
+
     async def _known(self) -> None:
         if not self.topology.partitions:
             await self.refresh()
 
     async def _ask(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        async def once(address: str) -> cluster_pb2.GetTopologyResponse:
-            return await self.transport.unary(
-                address,
-                GET_TOPOLOGY,
-                cluster_pb2.GetTopologyRequest(),
-                cluster_pb2.GetTopologyResponse,
-                TOPOLOGY_TIMEOUT_S,
-            )
-
         try:
-            answer = await self._of_any(once)
+            await self._of_any(self._view)
         except TenureError as error:
             self._failure = error
             self._asked += 1
             raise
         self._failure = None
         self._asked += 1
-        self.topology.learned(answer, loop.time())
+
+    async def _view(self, address: str) -> cluster_pb2.GetTopologyResponse:
+        answer = await self.transport.unary(
+            address,
+            GET_TOPOLOGY,
+            cluster_pb2.GetTopologyRequest(),
+            cluster_pb2.GetTopologyResponse,
+            TOPOLOGY_TIMEOUT_S,
+        )
+        self._learned(answer, address)
+        return answer
 
     async def _of_any(self, once: Callable[[str], Awaitable[M]]) -> M:
         """Asks one master; more of them only as long as they do not let us in.

@@ -99,6 +99,11 @@ class Credentials:
         # A copy: one instance raised by many tasks would collect all their tracebacks.
         return error if found is None else error_of(found.to_refusal())
 
+    def forget(self, address: str) -> None:
+        """Nobody is called there any more."""
+        self._probes.pop(address, None)
+        self._warned.discard(address)
+
     def _warn(self, address: str) -> None:
         self._warned.add(address)
         if not is_loopback(address.rpartition(":")[0]):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from tenure.client.addresses import Addresses
 from tenure.client.errors import invalid
 from tenure.protocol.errors import LEADER_METADATA, Rejected, TenureError
 from tenure.protocol.fence import NO_TOKEN, Token
@@ -72,10 +73,12 @@ class Topology:
 
     Attributes:
         partitions: How many there are; 0 until a master has said it.
+        dated: A leader is known that no answer has named: there may be more new masters, and the
+            next answer is wanted before that leader is all that is left of those known.
     """
 
     def __init__(self, seeds: Sequence[str], rng: Rng | None = None) -> None:
-        self._masters: dict[str, None] = dict.fromkeys(seeds)
+        self._masters = Addresses(seeds)
         self._leaders: dict[int, str] = {}
         self._tokens: dict[int, Token] = {}
         self._homes: dict[tuple[str, str], int] = {}
@@ -83,9 +86,21 @@ class Topology:
         self._next = 0
         self._clock_offset_s: float | None = None
         self.partitions = 0
+        self.dated = False
 
-    def learned(self, answer: cluster_pb2.GetTopologyResponse, at_s: float) -> None:
-        """Takes a master's view. A leader under an older token than one known is no news."""
+    def learned(
+        self, answer: cluster_pb2.GetTopologyResponse, at_s: float, address: str = ""
+    ) -> list[str]:
+        """Takes a master's view. A leader under an older token than one known is no news.
+
+        Args:
+            answer: What it said.
+            at_s: When that was.
+            address: Where it answered.
+
+        Returns:
+            Addresses that are forgotten: no master has named them for a while.
+        """
         if answer.partition_count != self.partitions:
             self._homes.clear()
             self.partitions = answer.partition_count
@@ -94,9 +109,16 @@ class Topology:
             if token >= self._tokens.get(leader.partition, NO_TOKEN):
                 self._tokens[leader.partition] = token
                 self._leaders[leader.partition] = leader.address
-        for address in answer.masters:
-            self._masters.setdefault(address)
+        self.dated = False
         self.clock_seen(answer.now_ms, at_s)
+        asked = self.next_master()
+        alive = [*answer.masters, *self._leaders.values(), *([address] if address else [])]
+        forgotten = self._masters.named(alive, at_s)
+        if forgotten:
+            # The same one as before is asked next, or, if it was forgotten, any one.
+            masters = self.masters
+            self._next = masters.index(asked) if asked in self._masters else 0
+        return forgotten
 
     def home(self, tenant: str, queue: str) -> int:
         """The partition in which a queue lives. ``partitions`` must be known."""
@@ -136,8 +158,10 @@ class Topology:
         if error.reason is Reason.NOT_LEADER:
             hint = error.metadata.get(LEADER_HINT, "")
             if hint and hint != address:
-                self._masters.setdefault(hint)
                 self._leaders[partition] = hint
+                if hint not in self._masters:
+                    self._masters.add(hint)
+                    self._next, self.dated = len(self._masters) - 1, True
             elif self._leaders.get(partition) == address:
                 del self._leaders[partition]
                 self._ask_another(address)

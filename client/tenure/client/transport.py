@@ -62,5 +62,8 @@ class Transport(Protocol):
         """Opens a bidirectional (or, after ``close_sending``, server-side) stream."""
         ...
 
+    def forget(self, address: str) -> None:
+        """Lets go of what is kept for an address: there is no master any more. Calls go on."""
+
     async def close(self) -> None:
         """Cancels what is open and closes all connections. Idempotent."""

@@ -224,6 +224,9 @@ class SimTransport:
         call = self._dial(address, method, None)
         return SimStream(call, response_type, lambda: self._open.pop(call, None))
 
+    def forget(self, address: str) -> None:
+        pass
+
     async def close(self) -> None:
         self._closed = True
         for call in list(self._open):

@@ -1,9 +1,11 @@
 """The gRPC transport over loopback: what its port promises, errors included."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import Awaitable, Callable
 
+import grpc.aio
 import pytest
 
 from tenure.client.channel import GrpcTransport
@@ -199,3 +201,29 @@ def test_a_closed_transport_refuses_calls() -> None:
             transport.stream("a:1", RESULTS, jobs_pb2.StreamResultsResponse)
 
     asyncio.run(main())
+
+
+def test_a_forgotten_address_keeps_no_connection() -> None:
+    """Its channels are closed; a later call makes new ones."""
+
+    async def work(bridge: Bridge, transport: GrpcTransport) -> None:
+        request = cluster_pb2.GetTopologyRequest()
+        answer_type = cluster_pb2.GetTopologyResponse
+        before = _open_channels()
+        for _ in range(3):
+            await transport.unary(bridge.address, TOPOLOGY, request, answer_type, 5)
+            stream = transport.stream(bridge.address, SUBMITS, jobs_pb2.StreamSubmitsResponse)
+            await stream.send(a_submit(1))
+            assert await anext(aiter(stream))
+            stream.cancel()
+            del stream
+            assert _open_channels() == before + 2
+            transport.forget(bridge.address)
+            gc.collect()
+            assert _open_channels() == before
+
+    play(work)
+
+
+def _open_channels() -> int:
+    return sum(isinstance(thing, grpc.aio.Channel) for thing in gc.get_objects())

@@ -76,6 +76,7 @@ class FakeCluster:
         self.streams: list[FakeStream] = []
         self.calls: list[tuple[str, str]] = []
         self.skew_ms = 0
+        self.forgotten: list[str] = []
         self.clock = SimClock()
         self.tasks: asyncio.TaskGroup
 
@@ -155,6 +156,9 @@ class FakeCluster:
         if address in self.dead or address not in self.masters:
             stream.end(unreachable(address))
         return stream
+
+    def forget(self, address: str) -> None:
+        self.forgotten.append(address)
 
     async def close(self) -> None:
         for stream in list(self.streams):

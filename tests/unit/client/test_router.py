@@ -12,7 +12,7 @@ from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
 from tenure.testing.loop import run_virtual
 from tenure.v1 import cluster_pb2
-from tests.unit.client.fake_master import FakeCluster
+from tests.unit.client.fake_master import FakeCluster, unreachable
 
 
 class Doors(FakeCluster):
@@ -74,3 +74,39 @@ def test_another_refusal_is_final() -> None:
         ask(doors)
 
     assert doors.asked == ["a:1"]
+
+
+def test_masters_that_moved_are_forgotten() -> None:
+    """Masters come back under new addresses, again and again: nothing of the old ones is kept."""
+
+    async def main() -> None:
+        cluster = FakeCluster(masters=("a:1", "b:1"))
+        router = Router(cluster, Topology(["b:1"]))
+        await router.ready(5.0)
+        for number in range(10):
+            cluster.masters = ("b:1", f"a{number}:1")
+            cluster.lead(f"a{number}:1")
+            router.lost(0, "", unreachable(f"a{number - 1}:1"))
+            await router.refresh()
+            await cluster.pass_time(100)
+        assert router.topology.masters == ["b:1", "a8:1", "a9:1"]
+        assert cluster.forgotten == ["a:1", *(f"a{number}:1" for number in range(8))]
+
+    run_virtual(main)
+
+
+def test_an_unknown_leader_is_asked_for_the_others() -> None:
+    """Who follows hints alone would in the end know nobody who lives but the leader."""
+
+    async def main() -> None:
+        cluster = FakeCluster(masters=("a:1", "b:1"))
+        router = Router(cluster, Topology(["a:1"]))
+        await router.ready(5.0)
+        cluster.masters = ("a:1", "n:1", "o:1")
+        cluster.lead("n:1")
+        router.lost(0, "a:1", cluster.not_leader(0))
+        assert await router.leader(0) == "n:1"
+        assert "o:1" in router.topology.masters
+        assert cluster.calls == [("a:1", "GetTopology"), ("n:1", "GetTopology")]
+
+    run_virtual(main)

@@ -98,6 +98,36 @@ def test_masters_are_asked_in_turn(told: Callable[[Topology, str], None]) -> Non
     assert asked == ["s:1", "m1:1", "m2:1", "s:1"]
 
 
+def test_the_same_master_is_asked_next_when_others_are_forgotten() -> None:
+    """Forgetting moves nobody's turn; the forgotten one's goes to another."""
+    topology = Topology(["s:1"])
+    topology.learned(answer({}), 0)
+    topology.lost("s:1")
+    topology.lost("m1:1")
+    assert topology.next_master() == "m2:1"
+    only_m2 = answer({})
+    only_m2.masters[:] = ["m2:1"]
+    assert topology.learned(only_m2, 100, "m2:1") == []
+    assert topology.learned(only_m2, 200, "m2:1") == ["m1:1"]
+    assert topology.next_master() == "m2:1"
+    assert topology.learned(answer({}), 300, "s:1") == []
+    only_m1 = answer({})
+    only_m1.masters[:] = ["m1:1"]
+    topology.learned(only_m1, 400, "s:1")
+    assert topology.learned(only_m1, 500, "s:1") == ["m2:1"]
+    assert topology.next_master() == "s:1"
+
+
+def test_who_leads_or_answers_is_not_forgotten() -> None:
+    """A leader, and a master by an address that only its user knows, count as named."""
+    topology = Topology(["s:1"])
+    topology.learned(answer({0: (7, "lead:1")}), 0, "lead:1")
+    topology.failed(1, "m1:1", unavailable(Reason.NOT_LEADER, **{LEADER_METADATA: "hint:1"}))
+    for at_s in (100, 200, 300):
+        assert topology.learned(answer({}), at_s, "m1:1") == []
+    assert {"lead:1", "hint:1"} <= set(topology.masters)
+
+
 def test_the_clusters_clock_is_kept_as_an_offset() -> None:
     """Between answers the cluster's clock runs with the loop's; a newer answer corrects it."""
     topology = Topology(["s:1"])

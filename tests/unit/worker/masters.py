@@ -184,6 +184,7 @@ class FakeNetwork:
     def __init__(self) -> None:
         self.streams: asyncio.Queue[FakeStream] = asyncio.Queue()
         self.topology = cluster_pb2.GetTopologyResponse()
+        self.forgotten: list[str] = []
 
     async def unary(
         self, address: str, method: str, request: Message, response_type: type[M], timeout_s: float
@@ -196,6 +197,9 @@ class FakeNetwork:
         stream = FakeStream(address)
         self.streams.put_nowait(stream)
         return stream
+
+    def forget(self, address: str) -> None:
+        self.forgotten.append(address)
 
     async def close(self) -> None:
         pass

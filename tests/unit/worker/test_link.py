@@ -67,6 +67,9 @@ class Dials:
         """Links make none."""
         raise Unavailable("expected no call")
 
+    def forget(self, address: str) -> None:
+        """Nothing is kept."""
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -11,12 +11,14 @@ import msgspec
 
 from tenure.client.codec import encode_args
 from tenure.protocol.fence import Token
+from tenure.testing.clock import SimClock
+from tenure.testing.loop import run_virtual
 from tenure.v1 import worker_pb2
 from tenure.worker import app
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.executor.pool import ExecutorPool
-from tenure.worker.port import Executor
+from tenure.worker.port import Clock, Executor
 from tenure.worker.runtime import WorkerNode, introduction
 from tests.unit.worker.masters import FakeMaster, FakeNetwork, job_id
 
@@ -51,11 +53,15 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    *names: str, slots: int = 4, masters: tuple[str, ...] = ("m1:1",), drain_ms: int = 10_000
+    *names: str,
+    slots: int = 4,
+    masters: tuple[str, ...] = ("m1:1",),
+    drain_ms: int = 10_000,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Running]:
     """A worker that serves some of the test application's jobs."""
     jobs = {name: JOBS[name] for name in names}
-    network, clock = FakeNetwork(), SystemClock()
+    network, clock = FakeNetwork(), clock or SystemClock()
     config = WorkerConfig(app=APP, masters=list(masters), name="w1", slots=slots)
 
     def make_executor(wake: Callable[[], None]) -> Executor:
@@ -207,6 +213,38 @@ def test_masters_are_found_by_name() -> None:
             assert not other.stream.broken.is_set()
 
     asyncio.run(scenario())
+
+
+def test_addresses_that_no_master_names_are_dialled_no_more() -> None:
+    """A learnt one is let go of after a while; those given and those that answer stay."""
+
+    async def main() -> None:
+        async with (
+            running("double", masters=("m1:1", "dns:1"), clock=SimClock()) as run,
+            asyncio.TaskGroup() as tasks,
+        ):
+            master = await run.network.accept()
+            unseen = await run.network.accept()
+            said = worker_pb2.Welcome(master="m1", masters=["m1:1", "m2:1", "gone:1"])
+            master.stream.say(worker_pb2.SessionResponse(welcome=said))
+            other = await run.network.accept()
+            other.welcome("m2")
+            run.network.topology.masters.append("m1:1")
+            listening = [tasks.create_task(m.until(lambda: False)) for m in (master, other)]
+            dialled = []
+            for _ in range(2):
+                await SimClock().sleep(100_000)
+                streams = run.network.streams
+                dialled.append({streams.get_nowait().address for _ in range(streams.qsize())})
+            assert dialled == [{"dns:1", "gone:1"}, {"dns:1"}]
+            assert run.network.forgotten == ["gone:1"]
+            assert unseen.stream.broken.is_set()
+            assert not master.stream.broken.is_set()
+            assert not other.stream.broken.is_set()
+            for task in listening:
+                task.cancel()
+
+    run_virtual(main)
 
 
 def test_drain_finishes_what_runs(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final, Protocol
 
+from tenure.client.addresses import Addresses
 from tenure.client.channel import GrpcTransport
 from tenure.client.security import Credentials
 from tenure.client.transport import Transport
@@ -88,7 +89,6 @@ class WorkerNode:
             announce: Told of registrations, drain and end.
         """
         self._hello = hello
-        self._masters = masters
         self._transport = transport
         self._clock = clock
         self._rng = rng
@@ -96,7 +96,9 @@ class WorkerNode:
         self._announce = announce
         self._arbiter = Arbiter(hello, rng)
         self._executor = make_executor(self._wake_from_any_thread)
+        self._addresses = Addresses(masters)
         self._links: dict[str, MasterLink] = {}
+        self._dialling: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._kept: list[asyncio.Task[None]] = []
@@ -115,11 +117,11 @@ class WorkerNode:
                     tasks.create_task(self._keep_time()),
                     tasks.create_task(self._keep_topology()),
                 ]
-                for address in self._masters:
+                for address in self._addresses:
                     self._dial(address)
                 await self._draining.wait()
                 await self._wind_down()
-                for task in self._kept:
+                for task in (*self._kept, *self._dialling.values()):
                     task.cancel()
         finally:
             self._executor.close()
@@ -150,8 +152,8 @@ class WorkerNode:
                     "jobs": [*self._hello.job_names],
                 },
             )
-        for address in addresses:
-            self._dial(address)
+        if addresses:
+            self._named(addresses)
         self._step()
         return True
 
@@ -178,7 +180,18 @@ class WorkerNode:
             rng=self._rng,
         )
         self._links[address] = link
-        self._kept.append(self._tasks.create_task(link.run()))
+        self._dialling[address] = self._tasks.create_task(link.run())
+
+    def _named(self, addresses: Iterable[str]) -> None:
+        """A master has named all that it knows: dials the new ones, and the forgotten no more."""
+        welcomed = [session.address for session in self._arbiter.sessions if session.master]
+        now_s = self._clock.boot_ms() / 1000
+        for address in self._addresses.named([*addresses, *welcomed], now_s):
+            del self._links[address]
+            self._dialling.pop(address).cancel()
+            self._transport.forget(address)
+        for address in self._addresses:
+            self._dial(address)
 
     # What drives the arbiter.
 
@@ -196,7 +209,10 @@ class WorkerNode:
             now_ms = self._clock.boot_ms()
             self._executor.tick(now_ms)
             for session in self._arbiter.tick(now_ms):
-                self._links[session.address].drop()
+                link = self._links.get(session.address)
+                # A forgotten link's stream is on its way to its end.
+                if link is not None:
+                    link.drop()
             self._step()
             times = (self._arbiter.next_wake_ms(), self._executor.next_wake_ms())
             wait_ms = min((due_ms - now_ms for due_ms in times if due_ms is not None), default=0)
@@ -219,8 +235,7 @@ class WorkerNode:
                     )
                 except TenureError:
                     continue
-                for address in topology.masters:
-                    self._dial(address)
+                self._named(topology.masters)
                 break
 
     def _step(self) -> None:
