@@ -166,7 +166,9 @@ RESULTS: View[jobs_pb2.JobResult] = View(
 
 
 def _outcome(result: jobs_pb2.JobResult) -> str:
-    """A value, or the error in one line."""
+    """A value, or in one line the error, or why the job was cancelled."""
+    if result.cancel_reason:
+        return result.cancel_reason
     if result.error.type:
         return f"{result.error.type}: {result.error.message}"
     return _decoded(result.result, result.content_type)

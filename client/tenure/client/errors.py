@@ -101,16 +101,23 @@ class JobFailed(Rejected):
 
 
 class JobCancelled(Rejected):
-    """A job was cancelled, so it has no result."""
+    """A job was cancelled, so it has no result.
 
-    def __init__(self, job_id: str) -> None:
+    Attributes:
+        job_id: The job.
+        cancel_reason: What ``cancel`` was given for the record; empty: nothing.
+    """
+
+    def __init__(self, job_id: str, cancel_reason: str = "") -> None:
+        why = f" ({cancel_reason})" if cancel_reason else ""
         super().__init__(
-            f"expected job {job_id} to complete, but it was cancelled; "
+            f"expected job {job_id} to complete, but it was cancelled{why}; "
             "`tenure jobs requeue` runs it again",
             reason=Reason.JOB_CANCELLED,
-            metadata={"job_id": job_id},
+            metadata={"job_id": job_id, "cancel_reason": cancel_reason},
         )
         self.job_id = job_id
+        self.cancel_reason = cancel_reason
 
 
 class WaitTimeout(Unavailable, TimeoutError):

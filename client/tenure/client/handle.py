@@ -133,7 +133,7 @@ class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False, gc=False):
         if result.HasField("refusal"):
             raise error_of(refusal_from_wire(result.refusal))
         if state == JobState.CANCELLED:
-            raise JobCancelled(self.id)
+            raise JobCancelled(self.id, result.cancel_reason)
         raise JobFailed(
             self.id,
             RemoteError(

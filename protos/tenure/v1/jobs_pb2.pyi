@@ -206,7 +206,7 @@ class WaitJobResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[JobResult, _Mapping]] = ...) -> None: ...
 
 class JobResult(_message.Message):
-    __slots__ = ("job_id", "state", "result", "content_type", "error", "failure_reason", "attempts", "refusal")
+    __slots__ = ("job_id", "state", "result", "content_type", "error", "failure_reason", "attempts", "refusal", "cancel_reason")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +215,7 @@ class JobResult(_message.Message):
     FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     state: _common_pb2.JobState
     result: bytes
@@ -223,7 +224,8 @@ class JobResult(_message.Message):
     failure_reason: _common_pb2.FailureReason
     attempts: int
     refusal: _common_pb2.Refusal
-    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., result: _Optional[bytes] = ..., content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., failure_reason: _Optional[_Union[_common_pb2.FailureReason, str]] = ..., attempts: _Optional[int] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ...) -> None: ...
+    cancel_reason: str
+    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., result: _Optional[bytes] = ..., content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., failure_reason: _Optional[_Union[_common_pb2.FailureReason, str]] = ..., attempts: _Optional[int] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ..., cancel_reason: _Optional[str] = ...) -> None: ...
 
 class StreamResultsRequest(_message.Message):
     __slots__ = ("job_ids",)

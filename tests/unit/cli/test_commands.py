@@ -183,6 +183,18 @@ def test_submit_takes_arguments_from_stdin(
     assert job.payload == encode_args(named("app.add"), (1,), {"right": 2})
 
 
+def test_wait_says_why_a_job_was_cancelled(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason that somebody gave is in the error, and in the row beside others."""
+    assert main.run(["jobs", "cancel", WAITING, "--reason", "wrong file"]) == exits.OK
+    capsys.readouterr()
+    assert main.run(["jobs", "wait", WAITING]) == exits.JOB_FAILED
+    assert "it was cancelled (wrong file); " in capsys.readouterr().err
+    assert main.run(["jobs", "wait", WAITING, DONE, "--no-headers"]) == exits.JOB_FAILED
+    assert capsys.readouterr().out.splitlines()[0] == f"{WAITING}  CANCELLED  wrong file"
+
+
 def test_submit_waits_for_the_result(
     cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -424,4 +424,5 @@ def _result(job: jobs_pb2.Job) -> jobs_pb2.JobResult:
         error=job.error,
         failure_reason=job.failure_reason,
         attempts=job.attempts_charged,
+        cancel_reason=job.cancel_reason,
     )

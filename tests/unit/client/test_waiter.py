@@ -104,8 +104,9 @@ def test_errors_say_how_a_job_ended() -> None:
 
         cancelled = await client.submit(add, 1)
         assert await cancelled.cancel("not needed") is JobState.CANCELLED
-        with pytest.raises(JobCancelled):
+        with pytest.raises(JobCancelled, match=r"it was cancelled \(not needed\); ") as stopped:
             await cancelled.result()
+        assert stopped.value.cancel_reason == "not needed"
 
     play(cluster, work)
 

@@ -16,7 +16,7 @@ from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
 from tenure.protocol.ids import home_partition, partition_of
 from tenure.protocol.refusal import Reason
-from tenure.protocol.vocabulary import TERMINAL, Backoff, ErrorCategory, Jitter
+from tenure.protocol.vocabulary import TERMINAL, Backoff, ErrorCategory, Jitter, JobState
 from tenure.v1 import common_pb2, jobs_pb2
 
 E = TypeVar("E", bound=IntEnum)
@@ -290,6 +290,8 @@ def add_result(envelope: jobs_pb2.StreamResultsResponse, record: JobRecord) -> j
         result.error.CopyFrom(fault_to_wire(record.fault))
     if record.failure_reason is not None:
         result.failure_reason = wire_enum(record.failure_reason)
+    if record.cancel_reason and record.state is JobState.CANCELLED:
+        result.cancel_reason = record.cancel_reason
     return result
 
 

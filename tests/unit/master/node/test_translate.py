@@ -5,18 +5,19 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from tenure.master.core.record import JobFault, Policy, RetryPolicy
+from tenure.master.core.record import JobFault, JobRecord, Policy, RetryPolicy
 from tenure.master.node.translate import (
     SettingCache,
     fault_from_wire,
     fault_to_wire,
     options_of,
+    result_of,
     setting_of,
 )
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
-from tenure.protocol.ids import home_partition
-from tenure.protocol.vocabulary import Backoff, ErrorCategory, Jitter
+from tenure.protocol.ids import JobId, home_partition
+from tenure.protocol.vocabulary import Backoff, ErrorCategory, Jitter, JobState
 from tenure.v1 import common_pb2
 
 
@@ -153,6 +154,29 @@ def test_what_a_worker_says_of_an_error_is_brought_within_bounds() -> None:
         assert fault.retry_after_ms == expected
         assert fault.category is ErrorCategory.TRANSIENT
         msgspec.msgpack.encode(fault)
+
+
+def test_only_a_cancelled_job_says_why_it_was() -> None:
+    """A job that won against its cancel is COMPLETED, and has no reason to tell."""
+
+    def told(state: JobState) -> str:
+        record = JobRecord(
+            job_id=JobId("j"),
+            seq=1,
+            ordinal=1,
+            state=state,
+            policy=Policy(name="f"),
+            priority=5,
+            payload=b"",
+            key="",
+            submitted_ms=1,
+            ready_ms=1,
+            cancel_reason="wrong file",
+        )
+        return result_of(record).cancel_reason
+
+    assert told(JobState.CANCELLED) == "wrong file"
+    assert told(JobState.COMPLETED) == ""
 
 
 def test_options_have_a_size() -> None:
