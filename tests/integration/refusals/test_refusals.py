@@ -55,6 +55,7 @@ ELSEWHERE: Final = {
     Reason.FORMAT_TOO_NEW: ("conformance/test_sqlite_store.py", "FormatTooNew"),
     Reason.FENCED: ("conformance/test_journal.py", "OfficeLost"),
     Reason.STORE_IO: ("integration/test_full_disk.py", "check the disk"),
+    Reason.TOO_MANY_WATCHES: ("integration/test_health.py", "TOO_MANY_WATCHES"),
 }
 
 

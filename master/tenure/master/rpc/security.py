@@ -9,9 +9,9 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
-from grpc_status import rpc_status
 
-from tenure.protocol.errors import REASON_METADATA, Rejected, status_of
+from tenure.master.rpc.status import abort
+from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
 from tenure.protocol.security import (
     AUTHORIZATION,
@@ -152,12 +152,9 @@ class _Gate(grpc.aio.ServerInterceptor):
         return self._refusing(refusal, handler_call_details.method)
 
     def _refusing(self, refusal: Rejected, method: str) -> _Handler:
-        status = rpc_status.to_status(status_of(refusal))
-        metadata = (*status.trailing_metadata, (REASON_METADATA, refusal.reason.value))
-
         async def refuse(requests: Any, context: Any) -> None:
             self._note(refusal, method, context.peer())
-            await context.abort(status.code, status.details, metadata)
+            await abort(context, refusal)
 
         # Serves a call of any kind: it reads nothing before it ends it.
         return grpc.stream_stream_rpc_method_handler(refuse)

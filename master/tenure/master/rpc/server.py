@@ -13,7 +13,6 @@ import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from grpc_status import rpc_status
 
 from tenure.master.node.master import Master
 from tenure.master.node.method import (
@@ -29,7 +28,8 @@ from tenure.master.node.method import (
 )
 from tenure.master.rpc.health import HealthServicer
 from tenure.master.rpc.security import SecurityFiles, ServerSecurity
-from tenure.protocol.errors import LEADER_METADATA, REASON_METADATA, Rejected, status_of
+from tenure.master.rpc.status import abort
+from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2, jobs_pb2, worker_pb2
 
@@ -175,10 +175,4 @@ async def _abort(context: _Context, error: Exception) -> None:
         # The peer went away while something was being written to it.
         _log.debug("A call ended early: %s", found, extra={"action": "call_ended"})
         raise found
-    answer = answer_of(error)
-    leader = answer.metadata.get(LEADER_METADATA)
-    status = rpc_status.to_status(status_of(answer))
-    metadata = (*status.trailing_metadata, (REASON_METADATA, answer.reason.value))
-    if leader:
-        metadata = (*metadata, (LEADER_METADATA, leader))
-    await context.abort(status.code, status.details, metadata)
+    await abort(context, answer_of(error))

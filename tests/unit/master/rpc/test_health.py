@@ -13,6 +13,16 @@ from tests.unit.master.node.term_rig import leading
 Status = health_pb2.HealthCheckResponse
 
 
+class Context:
+    """A call's context, which notes what the call is told."""
+
+    def __init__(self, told: list[int]) -> None:
+        self._told = told
+
+    async def write(self, response: health_pb2.HealthCheckResponse) -> None:
+        self._told.append(response.status)
+
+
 def test_a_watch_tells_each_change_once() -> None:
     """What changes is told soon after; what stays is told once."""
 
@@ -21,12 +31,8 @@ def test_a_watch_tells_each_change_once() -> None:
             servicer = HealthServicer(Health(rig.roster))
             told: list[int] = []
 
-            async def watch() -> None:
-                request = health_pb2.HealthCheckRequest(service="tenure.partition.0")
-                async for response in servicer.Watch(request, None):
-                    told.append(response.status)
-
-            watching = tasks.create_task(watch())
+            request = health_pb2.HealthCheckRequest(service="tenure.partition.0")
+            watching = tasks.create_task(servicer.Watch(request, Context(told)))
             await SimClock().sleep(3_000)
             assert told == [Status.SERVING]
             rig.office.answers = False
