@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 R_co = TypeVar("R_co", covariant=True)
 
 
-class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False, gc=False):
+class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False):
     """A job that the cluster has accepted. (A struct: there is one for each job.)
 
     Attributes:

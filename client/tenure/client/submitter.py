@@ -66,8 +66,8 @@ class Call:
         self.open_rows = open_rows
 
 
-class Row(msgspec.Struct, eq=False, gc=False):
-    """One job on its way in. (A struct: there is one for each job, and the collector can skip it.)
+class Row(msgspec.Struct, eq=False):
+    """One job on its way in. (A struct: there is one for each job.)
 
     Attributes:
         call: The call that it is of.

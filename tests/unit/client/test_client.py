@@ -1,6 +1,9 @@
 """What a client says of jobs it holds no handle of, and of the cluster."""
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -403,3 +406,24 @@ def test_a_users_error_leaves_the_client_as_it_is() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         run_virtual(main)
+
+
+class Keeper(AsyncClient):
+    """A client that keeps the handles of what it submits."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        super().__init__("a:1", transport=cluster)
+        self.handles: list[Any] = []
+
+
+def test_handles_that_their_client_keeps_are_collected_with_it() -> None:
+    """The collector sees what a handle refers to: a client and its handles may form a cycle."""
+
+    async def main() -> weakref.ref[AsyncClient]:
+        async with Keeper(FakeCluster()) as client:
+            client.handles.append(await client.submit(add, 1))
+        return weakref.ref(client)
+
+    client = run_virtual(main)
+    gc.collect()
+    assert client() is None

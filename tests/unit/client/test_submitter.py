@@ -1,18 +1,21 @@
 """Submits on a virtual-time loop against a fake cluster: batches, re-sends, deadlines."""
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tenure.client import AsyncClient, BatchFailed, Reason, Rejected, Unavailable, job
 from tenure.client.codec import decode_args
-from tenure.client.submitter import ACK_TIMEOUT_S, ROWS_WAITING_MAX
+from tenure.client.submitter import ACK_TIMEOUT_S, ROWS_WAITING_MAX, Call, Row
 from tenure.protocol.ids import partition_of, time_ms_of
 from tenure.protocol.limits import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from tenure.protocol.refusal import Refusal
 from tenure.testing.loop import run_virtual
+from tenure.v1 import common_pb2
 from tests.unit.client.fake_master import EPOCH_MS, FakeCluster
 
 
@@ -482,3 +485,17 @@ def test_too_many_waiting_rows_make_callers_wait() -> None:
 
     play(cluster, work)
     assert len(cluster.jobs) == count
+
+
+def test_a_call_that_is_given_up_is_collected_with_its_rows() -> None:
+    """A row refers to who waits for it, who holds the row: the collector sees that cycle."""
+
+    def give_up(answered: asyncio.Future[None]) -> weakref.ref[asyncio.Future[None]]:
+        rows = [Row(Call(common_pb2.JobOptions(), "", 0, answered, 1), b"")]
+        answered.add_done_callback(lambda _: rows.clear())
+        return weakref.ref(answered)
+
+    with asyncio.Runner() as runner:
+        given_up = give_up(runner.get_loop().create_future())
+        gc.collect()
+        assert given_up() is None
