@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tenure.cli import exits
+from tenure.cli import exits, terminal
 from tenure.cli.command import Group, Takes, command
 from tenure.cli.invocation import Invocation
 from tenure.cli.output import Format, View, message_data, print_json, print_json_line, print_table
@@ -57,7 +57,7 @@ def status(cli: Invocation) -> int:
                     print_json_line(message_data(master))
             case Format.NAME:
                 for master in masters:
-                    print(master.name)
+                    print(terminal.harmless(master.name))
         for error in failed.values():
             exits.explain(error)
         return exits.UNAVAILABLE if failed else exits.OK

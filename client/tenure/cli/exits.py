@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from tenure.cli import terminal
 from tenure.protocol.refusal import Reason
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def code_of(error: TenureError) -> int:
 
 def say(text: str) -> None:
     """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(terminal.harmless(text), file=sys.stderr, flush=True)
 
 
 def explain(error: TenureError) -> None:

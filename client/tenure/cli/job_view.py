@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
+from tenure.cli import terminal
 from tenure.cli.output import (
     Format,
     View,
@@ -40,7 +41,7 @@ def show_value(value: object, form: Format) -> None:
     """A job's result: as JSON; in a table plain text goes without quotes."""
     plain = _plain(value)
     if form is Format.TABLE and isinstance(plain, str):
-        print(plain)
+        print(terminal.harmless(plain))
     elif form is Format.JSONL:
         print_json_line(plain)
     else:
@@ -112,7 +113,8 @@ def show_event(event: JobEvent, form: Format) -> None:
     when = event.at.strftime("%H:%M:%S.%f")[:-3]
     match form:
         case Format.TABLE:
-            print(f"{when}  {event.job_id}  {event.state.name:<9}  {event.name}", flush=True)
+            name = terminal.harmless(event.name)
+            print(f"{when}  {event.job_id}  {event.state.name:<9}  {name}", flush=True)
         case Format.NAME:
             print(event.job_id, flush=True)
         case Format.JSON | Format.JSONL:

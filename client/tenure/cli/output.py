@@ -63,7 +63,7 @@ class View(Generic[T]):
                     print_json_line(self.data(thing))
             case Format.NAME:
                 for thing in things:
-                    print(self.name(thing))
+                    print(terminal.harmless(self.name(thing)))
 
 
 def message_data(message: Message) -> dict[str, Any]:
@@ -76,13 +76,15 @@ def message_data(message: Message) -> dict[str, Any]:
 
 def print_json(data: object) -> None:
     """One document, indented."""
-    print(json.dumps(data, indent=2, ensure_ascii=not terminal.is_unicode(sys.stdout)))
+    ascii_only = not terminal.is_unicode(sys.stdout)
+    print(terminal.harmless_json(json.dumps(data, indent=2, ensure_ascii=ascii_only)))
 
 
 def print_json_line(data: object) -> None:
     """One document on one line, at once, for those who follow."""
     ascii_only = not terminal.is_unicode(sys.stdout)
-    print(json.dumps(data, ensure_ascii=ascii_only, separators=(",", ":")), flush=True)
+    line = json.dumps(data, ensure_ascii=ascii_only, separators=(",", ":"))
+    print(terminal.harmless_json(line), flush=True)
 
 
 def print_table(
@@ -127,12 +129,13 @@ def _cut(cell: str, width: int) -> str:
 
 
 def _one_line(cell: object) -> str:
-    return " ".join(str(cell).split("\n"))
+    return " ".join(terminal.harmless(str(cell)).split("\n"))
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     """``name: value`` lines, aligned; empty values are left out."""
-    shown = [(name, str(value)) for name, value in fields if value not in (None, "", [])]
+    given = [(name, value) for name, value in fields if value not in (None, "", [])]
+    shown = [(name, terminal.harmless(str(value))) for name, value in given]
     width = max((len(name) for name, _ in shown), default=0) + 1
     for name, value in shown:
         first, *more = value.splitlines() or [""]

@@ -15,6 +15,20 @@ _COLOURS: Final = {
     "RETRYING": "33",
     "FROZEN": "33",
 }
+#: What moves cursors, changes titles or worse; ends of lines and tabs do not.
+_CONTROLS: Final = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
+_SHOWN: Final = {code: f"\\x{code:02x}" for code in _CONTROLS}
+_IN_JSON: Final = {code: f"\\u{code:04x}" for code in _CONTROLS}
+
+
+def harmless(text: str) -> str:
+    """A text with its control characters spelled out: it may come from anybody's job."""
+    return text if text.isprintable() else text.replace("\r\n", "\n").translate(_SHOWN)
+
+
+def harmless_json(document: str) -> str:
+    """A JSON document without those control characters that JSON lets pass."""
+    return document.translate(_IN_JSON)
 
 
 def is_lively(stream: TextIO) -> bool:
