@@ -340,6 +340,7 @@ class Client:
         yield from _iterate(
             self._portal,
             self._client.list(filter=filter, states=states, queue=queue, name=name, tenant=tenant),
+            waits=False,
         )
 
     def count(
@@ -425,8 +426,15 @@ class Cluster:
         return self._portal.run(asking())
 
 
-def _iterate(portal: _Portal, items: AsyncIterator[T]) -> Iterator[T]:
-    """An async iterator's items, one hand-over each; closed when the caller stops."""
+def _iterate(portal: _Portal, items: AsyncIterator[T], *, waits: bool = True) -> Iterator[T]:
+    """An async iterator's items, one hand-over each; closed when the caller stops.
+
+    Args:
+        portal: Where it runs.
+        items: The iterator.
+        waits: The next item may take as long as another job does.
+    """
+    run = portal.run_wait if waits else portal.run
 
     async def following() -> T:
         return await anext(items, _EXHAUSTED)
@@ -436,7 +444,7 @@ def _iterate(portal: _Portal, items: AsyncIterator[T]) -> Iterator[T]:
             await items.aclose()
 
     try:
-        while (item := portal.run_wait(following())) is not _EXHAUSTED:
+        while (item := run(following())) is not _EXHAUSTED:
             yield item
     finally:
         portal.wind_up(close())

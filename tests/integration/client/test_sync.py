@@ -267,6 +267,22 @@ def test_a_coroutine_job_waits_with_the_async_client(served: Served) -> None:
             assert not handle.wait(timeout=0.01)
 
 
+def test_a_coroutine_job_may_look_at_jobs(served: Served) -> None:
+    """A list or a count waits for no job, but for an answer, as a submit does; a watch waits."""
+
+    async def running(client: Client) -> None:
+        handle = client.submit(add, 1)
+        assert [found.job_id for found in client.list()] == [handle.id]
+        assert client.count() == {JobState.PENDING: 1}
+        with pytest.raises(Rejected, match="AsyncClient"):
+            next(iter(client.watch()))
+
+    with Client(served.bridge.address) as client:
+        context = JobContext(id="x", name="parent", attempt=1, lease=Lease(NO_TOKEN, 1, 0))
+        with activate(context):
+            asyncio.run(running(client))
+
+
 def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, str]], str]]:
     """Public methods: the first line of the docstring, the parameters, what comes back."""
 
