@@ -30,7 +30,8 @@ from tenure.master.backend.etcd.errors import (
     Refused,
     Unavailable,
 )
-from tenure.protocol.security import Tls, read_trust
+from tenure.protocol.security import read_trust
+from tenure.protocol.tls import Tls
 from tenure.testing.etcd import EtcdCluster
 
 pytestmark = pytest.mark.etcd

@@ -15,7 +15,8 @@ from tenure.master.etcd_store import EtcdUrl, open_etcd_store
 from tenure.protocol import security
 from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
-from tenure.protocol.security import Tls, read_trust
+from tenure.protocol.security import read_trust
+from tenure.protocol.tls import Tls
 from tenure.testing.etcd import EtcdCluster, TlsFiles
 from tests.unit.protocol.certificates import Authority
 

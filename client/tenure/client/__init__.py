@@ -22,9 +22,9 @@ from tenure.client.errors import (
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import AsyncJob, Job, JobDef, Retry, job, named
 from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
-from tenure.client.security import Tls
 from tenure.client.sync import Client, JobHandle
 from tenure.client.watch import JobEvent
+from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
 
 __all__ = [

@@ -20,7 +20,7 @@ from tenure.client.security import Credentials
 from tenure.protocol.cancellation import pass_cancellation
 from tenure.protocol.errors import TenureError, Unavailable, error_from_rpc
 from tenure.protocol.refusal import Reason
-from tenure.protocol.security import Pem
+from tenure.protocol.tls import Pem
 
 M = TypeVar("M", bound=Message)
 

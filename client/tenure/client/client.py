@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
 
 from tenure.client import fork
 from tenure.client.channel import GrpcTransport
@@ -24,9 +22,9 @@ from tenure.client.job import JobDef
 from tenure.client.middleware import Call, Middleware, overriding, submit_through
 from tenure.client.router import Router
 from tenure.client.scope import TaskScope
-from tenure.client.security import Credentials, Tls
+from tenure.client.security import Credentials
 from tenure.client.submitter import Submitter
-from tenure.client.topology import Rng, Topology, parse_addresses
+from tenure.client.topology import Rng, Topology, fresh_rng, parse_addresses
 from tenure.client.transport import Transport
 from tenure.client.waiter import Waiter
 from tenure.client.watch import JobEvent, Watch, follow
@@ -34,8 +32,12 @@ from tenure.protocol import limits
 from tenure.protocol.errors import Rejected, TenureError, Unavailable, error_of, refusal_from_wire
 from tenure.protocol.ids import is_job_id, time_ms_of
 from tenure.protocol.refusal import Reason
+from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import JobState
 from tenure.v1 import jobs_pb2
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -126,7 +128,7 @@ class AsyncClient:
             raise invalid("timeout", f"more than 0 seconds, got {timeout}")
         self._timeout_s = timeout
         self._transport = transport or GrpcTransport(Credentials(token, tls))
-        self._rng: Rng = rng or random.Random()
+        self._rng: Rng = rng or fresh_rng()
         self._layers = overriding(middleware, "on_submit")
         self._core: _Core | None = None
         self._closed = False

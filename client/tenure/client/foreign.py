@@ -10,22 +10,11 @@ serializer and validator along. Nothing here need be exact: ``codec`` tries each
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
-from pathlib import PurePath
-from typing import Any, Final
+from functools import cache
+from typing import Any
 
 import msgspec
-
-_TEXTUAL: Final = (
-    PurePath,
-    ipaddress.IPv4Address,
-    ipaddress.IPv6Address,
-    ipaddress.IPv4Network,
-    ipaddress.IPv6Network,
-    ipaddress.IPv4Interface,
-    ipaddress.IPv6Interface,
-)
 
 
 def is_model(kind: type) -> bool:
@@ -39,7 +28,7 @@ def to_plain(value: Any) -> Any:
     if is_model(kind):
         return value.model_dump(mode="python", by_alias=True, round_trip=True, warnings=False)
     # What the fields of models hold: it is the model that makes them of the text again.
-    if isinstance(value, _TEXTUAL) or hasattr(kind, "__get_pydantic_core_schema__"):
+    if isinstance(value, _textual()) or hasattr(kind, "__get_pydantic_core_schema__"):
         return str(value)
     raise _untold(kind)
 
@@ -65,6 +54,23 @@ def from_json(kind: type, data: Any) -> Any:
     """A value of a type that msgspec does not know, of what JSON holds for it."""
     return _made(
         kind, data, lambda model: model.model_validate_json(msgspec.json.encode(data), strict=False)
+    )
+
+
+@cache
+def _textual() -> tuple[type, ...]:
+    """What is its own text. Few programs have any of it, so none imports it with the client."""
+    import ipaddress
+    from pathlib import PurePath
+
+    return (
+        PurePath,
+        ipaddress.IPv4Address,
+        ipaddress.IPv6Address,
+        ipaddress.IPv4Network,
+        ipaddress.IPv6Network,
+        ipaddress.IPv4Interface,
+        ipaddress.IPv6Interface,
     )
 
 

@@ -8,7 +8,6 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from tenure.client.content_type import Codec, content_type_of
@@ -303,6 +302,8 @@ def _default_name(function: Callable[..., Any]) -> str:
         if spec is not None:
             module = spec.name
         elif file is not None:
+            from pathlib import Path
+
             module = Path(file).stem
     name = f"{module}.{function.__qualname__}"
     if "<" in name:

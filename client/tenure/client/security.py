@@ -1,29 +1,25 @@
-"""What a caller of masters brings along: whom it trusts, who it is, its token."""
+"""What a caller of masters brings along: whom it trusts, who it is, its token.
+
+What reads files and explains handshakes is imported by those only that have a use for it.
+"""
+
+from __future__ import annotations
 
 import asyncio
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tenure.protocol.errors import Rejected, TenureError, error_of
-from tenure.protocol.handshake import MASTER, diagnose, is_silence, may_be_tls
 from tenure.protocol.refusal import Reason
-from tenure.protocol.security import (
-    Pem,
-    Tls,
-    Watched,
-    bearer,
-    checked_token,
-    is_loopback,
-    read_tokens,
-    read_trust,
-    unusable,
-)
+from tenure.protocol.tls import Pem, Tls
 
-__all__ = ["Credentials", "Tls"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tenure.protocol.security import Watched
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -59,8 +55,8 @@ class Credentials:
 
     def __init__(self, token: str | Path | None = None, tls: Tls | None = None) -> None:
         self.tls = tls or _tls_of_environment()
-        self._trust: Watched[Pem] | None = read_trust(self.tls) if self.tls else None
-        self._token: Callable[[], str] | None = _token_source(token)
+        self._trust = _trust_of(self.tls) if self.tls else None
+        self._header = _header_source(token)
         self._metadata: tuple[tuple[str, str]] | None = None
         self._warned: set[str] = set()
         self._probes: dict[str, _Probe] = {}
@@ -71,12 +67,12 @@ class Credentials:
 
     def metadata(self, address: str) -> tuple[tuple[str, str]] | None:
         """What goes with each call."""
-        if self._token is None:
+        if self._header is None:
             return None
         if self.tls is None and address not in self._warned:
             self._warn(address)
         # Only a changed token makes a new tuple: a call costs a comparison.
-        header = bearer(self._token())
+        header = self._header()
         if self._metadata is None or self._metadata[0] != header:
             self._metadata = (header,)
         return self._metadata
@@ -87,7 +83,11 @@ class Credentials:
         All who fail at the same time share one look for it. Nobody waits long for it: a peer that
         keeps silent is most often a master that is frozen, and its successor must be found.
         """
-        if error.reason is not Reason.UNREACHABLE or not may_be_tls(error.message):
+        if error.reason is not Reason.UNREACHABLE:
+            return error
+        from tenure.protocol.handshake import MASTER, diagnose, is_silence, may_be_tls
+
+        if not may_be_tls(error.message):
             return error
         loop = asyncio.get_running_loop()
         probe = self._probes.get(address)
@@ -105,6 +105,8 @@ class Credentials:
         self._warned.discard(address)
 
     def _warn(self, address: str) -> None:
+        from tenure.protocol.security import is_loopback
+
         self._warned.add(address)
         if not is_loopback(address.rpartition(":")[0]):
             _LOG.warning(
@@ -119,19 +121,34 @@ def _tls_of_environment() -> Tls | None:
     ca, cert, key = (os.environ.get(f"TENURE_TLS_{name}") or None for name in ("CA", "CERT", "KEY"))
     if ca is None:
         if cert or key:
+            from tenure.protocol.security import unusable
+
             raise unusable("TENURE_TLS_CA with TENURE_TLS_CERT and TENURE_TLS_KEY; it is not set")
         return None
     return Tls(ca=ca, cert=cert, key=key)
 
 
-def _token_source(token: str | Path | None) -> Callable[[], str] | None:
+def _trust_of(tls: Tls) -> Watched[Pem]:
+    from tenure.protocol.security import read_trust
+
+    return read_trust(tls)
+
+
+def _header_source(token: str | Path | None) -> Callable[[], tuple[str, str]] | None:
     if token is None:
         path = os.environ.get("TENURE_TOKEN_FILE")
-        token = Path(path) if path else os.environ.get("TENURE_TOKEN")
+        if path:
+            from pathlib import Path
+
+            token = Path(path)
+        else:
+            token = os.environ.get("TENURE_TOKEN")
     if not token:
         return None
+    from tenure.protocol.security import bearer, checked_token, read_tokens
+
     if isinstance(token, str):
-        fixed = checked_token(token, "the text given")
+        fixed = bearer(checked_token(token, "the text given"))
         return lambda: fixed
     tokens = read_tokens(token)
-    return lambda: tokens.now()[0]
+    return lambda: bearer(tokens.now()[0])

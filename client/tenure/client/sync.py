@@ -19,9 +19,18 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import CancelledError, Future
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeVar,
+    overload,
+)
 
 from tenure.client import fork
 from tenure.client.client import AsyncClient, JobVerdict
@@ -30,12 +39,15 @@ from tenure.client.context import current_job
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
 from tenure.client.middleware import Middleware
-from tenure.client.security import Tls
 from tenure.client.watch import JobEvent
 from tenure.protocol.errors import Rejected, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
+from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import JobState
 from tenure.v1 import cluster_pb2, jobs_pb2
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 P = ParamSpec("P")
 R = TypeVar("R")

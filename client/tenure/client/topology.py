@@ -4,7 +4,6 @@ Times come in as seconds of the event loop's clock (it never jumps, so the clust
 as an offset to it and no wall clock is read).
 """
 
-import random
 import re
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -56,6 +55,13 @@ def parse_addresses(text: str) -> list[str]:
     return addresses
 
 
+def fresh_rng() -> Rng:
+    """Randomness of one's own, seeded by the system."""
+    import random
+
+    return random.Random()
+
+
 def backoff_s(failures: int, rng: Rng) -> float:
     """How long to wait after so many failures in a row: exponential, with full jitter.
 
@@ -82,7 +88,7 @@ class Topology:
         self._leaders: dict[int, str] = {}
         self._tokens: dict[int, Token] = {}
         self._homes: dict[tuple[str, str], int] = {}
-        self._rng: Rng = rng or random.Random()
+        self._rng: Rng = rng or fresh_rng()
         self._next = 0
         self._clock_offset_s: float | None = None
         self.partitions = 0

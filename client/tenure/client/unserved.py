@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -133,6 +132,8 @@ def _nearest(name: str, known: Sequence[str]) -> Sequence[str]:
     same = [each for each in known if each.rpartition(".")[2] == function]
     if same:
         return same[:_NEAR_MAX]
+    import difflib
+
     # Modules are alike where functions are not, so functions are compared first.
     by_function = {each.rpartition(".")[2]: each for each in known}
     near = difflib.get_close_matches(function, by_function, n=_NEAR_MAX)

@@ -26,7 +26,8 @@ from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.fence import Token
 from tenure.protocol.handshake import ETCD, diagnose, may_be_tls
 from tenure.protocol.refusal import Reason
-from tenure.protocol.security import Pem, Tls, Watched, read_trust
+from tenure.protocol.security import Watched, read_trust
+from tenure.protocol.tls import Pem, Tls
 
 #: The layout of the key space; a store with another one is not opened.
 FORMAT: Final = 1

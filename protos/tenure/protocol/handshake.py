@@ -14,7 +14,7 @@ from typing import Final
 
 from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
-from tenure.protocol.security import Tls
+from tenure.protocol.tls import Tls
 
 #: For each step of a handshake; whoever is slower has other troubles.
 STEP_TIMEOUT_S: Final = 1.0

@@ -14,12 +14,12 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
+from tenure.protocol.tls import Pem, Tls
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -33,30 +33,6 @@ _SCHEME: Final = "Bearer "
 LOOK_S: Final = 1.0
 
 _TOKEN: Final = re.compile(r"[!-~]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """How to trust a peer, and how to prove who one is: PEM files, read again when they change.
-
-    Attributes:
-        ca: Certificates of the authorities that may have issued the peer's certificate.
-        cert: One's own certificate with its chain, if the peer demands one; with ``key``.
-        key: The certificate's private key, without a passphrase.
-    """
-
-    ca: str | Path
-    cert: str | Path | None = None
-    key: str | Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pem:
-    """What the files held when they were read last."""
-
-    ca: bytes | None = None
-    cert: bytes | None = None
-    key: bytes | None = None
 
 
 class Watched(Generic[T]):

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tenure.client import security
 from tenure.client.security import Credentials
+from tenure.protocol import handshake
 from tenure.protocol.errors import Rejected, TenureError, Unavailable
 from tenure.protocol.handshake import Peer
 from tenure.protocol.refusal import Reason
-from tenure.protocol.security import Tls
+from tenure.protocol.tls import Tls
 
 ADDRESS = "10.0.0.1:7400"
 CLOSED = "expected to reach m, but failed to connect to all addresses; last error: Socket closed"
@@ -31,7 +31,7 @@ class Probe:
         self.looks = 0
         self.may_answer = threading.Event()
         self.may_answer.set()
-        monkeypatch.setattr(security, "diagnose", self._diagnose)
+        monkeypatch.setattr(handshake, "diagnose", self._diagnose)
 
     def _diagnose(self, address: str, tls: Tls | None, peer: Peer) -> Rejected:
         self.looks += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trustme
 
-from tenure.protocol.security import Tls
+from tenure.protocol.tls import Tls
 
 LONG_AGO = datetime(2019, 1, 1, tzinfo=UTC)
 AGO = datetime(2020, 1, 1, tzinfo=UTC)

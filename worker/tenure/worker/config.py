@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tenure.client.security import Tls
+from tenure.protocol.tls import Tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

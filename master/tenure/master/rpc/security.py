@@ -15,7 +15,6 @@ from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
 from tenure.protocol.security import (
     AUTHORIZATION,
-    Pem,
     TokenGate,
     Watched,
     is_loopback,
@@ -23,6 +22,7 @@ from tenure.protocol.security import (
     read_tokens,
     unusable,
 )
+from tenure.protocol.tls import Pem
 
 _log = logging.getLogger(__name__)
 

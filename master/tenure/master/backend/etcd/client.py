@@ -30,7 +30,8 @@ from tenure.master.backend.etcd.errors import (
     Unavailable,
     error_of,
 )
-from tenure.protocol.security import Pem, Watched
+from tenure.protocol.security import Watched
+from tenure.protocol.tls import Pem
 
 _log = logging.getLogger(__name__)
 
