@@ -379,7 +379,7 @@ class Client:
         name: str = "",
         tenant: str = "",
     ) -> Iterator[JobEvent]:
-        """Changes of jobs as they are committed, until the caller stops."""
+        """Changes of jobs as they are committed, each once, until the caller stops."""
         yield from _iterate(
             self._portal,
             self._client.watch(
