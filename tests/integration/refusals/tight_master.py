@@ -14,6 +14,8 @@ from tenure.master.node.master import Master
 QUEUE_DEPTH_MAX: Final = 3
 #: Room for one payload of the largest size, and for small ones.
 BYTES_MAX: Final = 300 * 1024
+#: Changes that a watch can go back to.
+CHANGES_KEPT: Final = 1
 
 
 class TightMaster(Master):
@@ -27,5 +29,6 @@ class TightMaster(Master):
 
 if __name__ == "__main__":
     # The only way in: no flag changes a limit.
+    vars(importlib.import_module("tenure.master.node.changes"))["CHANGES_KEPT"] = CHANGES_KEPT
     vars(importlib.import_module("tenure.master.main"))["Master"] = TightMaster
     sys.exit(main.run(sys.argv[sys.argv.index("master") :]))
