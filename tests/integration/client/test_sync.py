@@ -209,6 +209,15 @@ def test_who_waits_in_another_thread_is_told_of_the_end(served: Served) -> None:
             waiting.result(timeout=10)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises, also where the tests run in the background of a shell that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_a_wait_and_nothing_else(served: Served) -> None:
     """Ctrl-C in a blocking call raises at once; the job and the client go on."""
     main = threading.get_ident()
