@@ -113,6 +113,11 @@ nightly: $(INSTALLED) etcd node ## every suite with the long tests and many more
 	TENURE_HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "" $(SUITES:%=tests/%)
 	$(BIN)/python tools/check_packaging.py --thorough --python $(PYTHONS)
 
+.PHONY: reliability
+reliability: $(INSTALLED) etcd node ## every fault of docs/reliability.md as a test; writes its table
+	RECORD_FAULTS=docs/faults.json $(PYTEST) -m fault tests
+	$(BIN)/python -m tools.generate_reliability
+
 .PHONY: bench
 bench: $(INSTALLED) etcd ## throughput and latency, with the bare pipe as the ceiling
 	$(BIN)/python -m benchmarks

@@ -1,10 +1,18 @@
-"""Settings of every suite: how many examples hypothesis tries."""
+"""Settings of every suite: how many examples hypothesis tries, and who notes what came out."""
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import recorder
 
 # Both cores may be busy with real clusters, so hypothesis must not judge by the clock.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", settings.get_profile("default"), max_examples=5_000)
 settings.load_profile(os.environ.get("TENURE_HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Record the tests of the fault table if that is asked for."""
+    recorder.install(config)
