@@ -5,7 +5,29 @@ how it ended: ``ok`` (it took effect), ``fail`` (it did not), ``info`` (nobody k
 that was killed leaves its last calls open; the reader closes them as ``info``. An operation that
 has no beginning of its own (a job's start, seen by the job) is a single ``ok`` row.
 
-Times are taken by the process that acts, never inferred from what another saw.
+Times are taken by the process that acts, never inferred from what another saw. What a row says of
+its operation, by ``f`` (only what the recorder knows; the checkers use what there is):
+
+======== ================ ========================================================================
+f        recorded by      fields, beside job
+======== ================ ========================================================================
+submit   client           invoke: hash (of the content), and what was asked for: key, delay_ms,
+                          priority, queue, tenant. ok: the same, and the job that was answered.
+                          fail: refused, for certain. info: the outcome is unknown
+result   client, waiting  ok: state (terminal), hash of the result if COMPLETED. fail: the answer
+                          was an error that says that there is none. info: the wait was given up
+cancel   client           ok: state, as answered (RUNNING: it was asked to stop). fail: refused;
+                          state as the refusal names it, ``NONE`` if there is no such job
+requeue  client           ok. fail: as for cancel
+purge    client           ok. fail: as for cancel
+get      client           ok: state, and hash of the payload's content if it was read. fail: state
+                          ``NONE`` if the answer was that there is no such job
+list     client           ok: seen, (job, state) of all that was listed; tenant and queue, if the
+                          list was asked for one tenant's or one queue's
+start    the running job  lease, attempt, hash of the content that it was given
+end      the running job  lease, hash of the result that it is about to return
+quit     the running job  lease: it ends without a result: failed, cancelled, or its lease lost
+======== ================ ========================================================================
 """
 
 from __future__ import annotations
@@ -16,7 +38,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypedDict, Unpack
 
 import msgspec
 
@@ -26,15 +48,24 @@ Kind = Literal["invoke", "ok", "fail", "info"]
 SUBMIT = "submit"
 RESULT = "result"
 CANCEL = "cancel"
+REQUEUE = "requeue"
+PURGE = "purge"
+GET = "get"
+LIST = "list"
 START = "start"
 END = "end"
+QUIT = "quit"
 
+#: Operations that clients begin and end.
+CALLS = frozenset({SUBMIT, RESULT, CANCEL, REQUEUE, PURGE, GET, LIST})
+#: The ``state`` of an answer that says that there is no such job.
+NONE = "NONE"
 
 #: The detail of rows that the reader adds: the call's process did not live to end it.
 KILLED = "its process ended"
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a history.
 
     Attributes:
@@ -48,10 +79,16 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         job: The job's id, as soon as the process knows it.
         token: The office's token, where one is seen.
         lease: The fence text of the lease, where one is seen.
-        hash: ``hash_of`` what the job is about (submit) or has come to (result).
+        hash: ``hash_of`` what the job is about (submit, get, start) or has come to (result, end).
         attempt: The attempt's number, in rows of a running job.
         state: The job's state as read.
         detail: The error, for people.
+        key: The key that was submitted with.
+        tenant: Whose job was submitted, or whose jobs were listed.
+        queue: Where it was submitted, or what was listed.
+        priority: That was asked for; -1: none was.
+        delay_ms: That was asked for.
+        seen: What was listed: (job, state).
     """
 
     wall: int
@@ -68,6 +105,30 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     state: str = ""
     detail: str = ""
+    key: str = ""
+    tenant: str = ""
+    queue: str = ""
+    priority: int = -1
+    delay_ms: float = 0
+    seen: tuple[tuple[str, str], ...] = ()
+
+
+class Fields(TypedDict, total=False):
+    """The fields of a row that say what it is about."""
+
+    job: str
+    token: str
+    lease: str
+    hash: str
+    attempt: int
+    state: str
+    detail: str
+    key: str
+    tenant: str
+    queue: str
+    priority: int
+    delay_ms: float
+    seen: tuple[tuple[str, str], ...]
 
 
 def hash_of(value: object) -> str:
@@ -103,32 +164,18 @@ class Recorder:
             os.close(self._file)
             self._file = -1
 
-    def invoke(self, f: str, *, job: str = "", hash: str = "") -> int:
+    def invoke(self, f: str, **fields: Unpack[Fields]) -> int:
         """An operation begins. Returns its call number, for the row of its end."""
         self._calls += 1
-        self.write("invoke", f, self._calls, job=job, hash=hash)
+        self.write("invoke", f, self._calls, **fields)
         return self._calls
 
-    def observe(
-        self, f: str, *, job: str, lease: str = "", hash: str = "", attempt: int = 0
-    ) -> None:
+    def observe(self, f: str, **fields: Unpack[Fields]) -> None:
         """Something happened here that has no beginning to record."""
         self._calls += 1
-        self.write("ok", f, self._calls, job=job, lease=lease, hash=hash, attempt=attempt)
+        self.write("ok", f, self._calls, **fields)
 
-    def write(
-        self,
-        kind: Kind,
-        f: str,
-        call: int,
-        *,
-        job: str = "",
-        lease: str = "",
-        hash: str = "",
-        attempt: int = 0,
-        state: str = "",
-        detail: str = "",
-    ) -> None:
+    def write(self, kind: Kind, f: str, call: int, **fields: Unpack[Fields]) -> None:
         """Append one row."""
         row = Row(
             wall=time.time_ns() // 1_000_000,
@@ -138,12 +185,7 @@ class Recorder:
             type=kind,
             f=f,
             call=call,
-            job=job,
-            lease=lease,
-            hash=hash,
-            attempt=attempt,
-            state=state,
-            detail=detail,
+            **fields,
         )
         os.write(self._file, self._encoder.encode(row) + b"\n")
 
@@ -198,7 +240,7 @@ def _close_open_calls(name: str, rows: list[Row]) -> list[Row]:
             continue
         if key in ended:
             raise BadHistory(f"{name}: call {row.call} ({row.f}) ends twice")
-        if key not in begun and row.f in (SUBMIT, RESULT, CANCEL):
+        if key not in begun and row.f in CALLS:
             raise BadHistory(f"{name}: call {row.call} ({row.f}) ends without having begun")
         ended.add(key)
     open_calls: Iterable[Row] = (row for key, row in begun.items() if key not in ended)

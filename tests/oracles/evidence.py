@@ -1,0 +1,129 @@
+"""What a run leaves to be judged: its history, its journals, and what was done to it and when.
+
+All times are boot clock milliseconds, the one clock of a machine (in a simulation the loop's time),
+so that they can be compared with those of the history's rows. Whatever a harness cannot tell it
+leaves out: the checkers then claim less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tests.oracles.history import Row
+from tests.oracles.journal import BatchWritten, Change
+
+
+class FaultWindow(NamedTuple):
+    """Something was wrong for a while; a kill lasts until the node is started again.
+
+    Attributes:
+        row: Its row in the table of faults.
+        name: What it is called.
+        node: The process it hits, as ``Row.process`` has it; empty: several, or none of them.
+        since_ms: When it began.
+        until_ms: When it had ended; infinity if it never did.
+    """
+
+    row: int
+    name: str
+    node: str
+    since_ms: float
+    until_ms: float
+
+
+class Said(NamedTuple):
+    """What a master announced of its office, or the harness of a master's end.
+
+    Attributes:
+        at_ms: When.
+        process: Who; a restarted process may have the same name.
+        incarnation: UUID of the process, or whatever tells it from its successor on the node.
+        event: ``leader``, ``follower``, or ``ended`` (of the process, by whatever means).
+        partition: Which office.
+        token: The first 24 digits of the term's fences.
+    """
+
+    at_ms: float
+    process: str
+    incarnation: str
+    event: str
+    partition: int = 0
+    token: str = ""
+
+
+class Sample(NamedTuple):
+    """What a process held at a moment, for R1; -1: not measured."""
+
+    at_ms: float
+    process: str
+    memory_bytes: int = -1
+    descriptors: int = -1
+    tasks: int = -1
+    store_bytes: int = -1
+    backlog: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionLog:
+    """One partition's journal.
+
+    Attributes:
+        partition: Its number.
+        changes: What its store did since revision 1, where one can see that (etcd).
+        batches: All batches, in order; from ``changes`` if they are given.
+        hashes: By seq: the hash of a live leader's state right after that event.
+        committed_ms: By batch number: a moment at which nobody could yet have been told of it
+            without its having committed; from ``changes`` where they carry times.
+    """
+
+    partition: int
+    changes: Sequence[Change] | None = None
+    batches: Sequence[bytes] = ()
+    hashes: Mapping[int, str] = field(default_factory=dict)
+    committed_ms: Mapping[int, float] = field(default_factory=dict)
+
+    def all_batches(self) -> Sequence[bytes]:
+        """The journal, wherever it was read from."""
+        if self.changes is None:
+            return self.batches
+        return [change.data for change in self.changes if isinstance(change, BatchWritten)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known of a run.
+
+    Attributes:
+        rows: Its history, in the order of the boot clock.
+        logs: The journal of each partition.
+        partitions: How many there are.
+        failovers: How many may have caught a first grant's event uncommitted; None: each term but
+            a partition's first may.
+        announcements: What masters said of their offices, in the order of time.
+        faults: What was wrong and when. Empty: nothing was, all the time.
+        samples: What processes held, for R1.
+        skew_ms: How far masters' clocks were bent, all together.
+        drained: Whether everything was healed at the end and given the time to end.
+        lease_ttl_ms: The time to live of a job's lease.
+        office_ttl_ms: The time to live of an office.
+        reaction_ms: How long a job takes to notice that its lease is lost.
+        aging_step_ms: What one step of priority is worth.
+        echo: Whether jobs return what was submitted.
+    """
+
+    rows: Sequence[Row]
+    logs: Sequence[PartitionLog]
+    partitions: int = 1
+    failovers: int | None = None
+    announcements: Sequence[Said] = ()
+    faults: Sequence[FaultWindow] = ()
+    samples: Sequence[Sample] = ()
+    skew_ms: float = 0.0
+    drained: bool = True
+    lease_ttl_ms: float = 15_000.0
+    office_ttl_ms: float = 6_000.0
+    reaction_ms: float = 2_000.0
+    aging_step_ms: int = 300_000
+    echo: bool = True
