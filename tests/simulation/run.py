@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tenure.client import (
@@ -19,21 +18,12 @@ from tenure.client import (
 )
 from tenure.client.client import AsyncClient
 from tenure.client.errors import Reason
-from tenure.master.core.config import PartitionConfig
 from tenure.testing.clock import WALL_ORIGIN_MS
 from tenure.testing.cluster import SimCluster
 from tenure.testing.process import current_process, elapse
-from tests.chaos.audit import present_jobs
-from tests.oracles.executions import check_executions
-from tests.oracles.facts import Fact, TermBegan
+from tests.oracles.court import Evidence, PartitionLog, judge, require
 from tests.oracles.history import CANCEL, END, RESULT, START, SUBMIT, Kind, Row, hash_of
-from tests.oracles.journal import check_chain
-from tests.oracles.journal_facts import journal_facts
-from tests.oracles.leases import check_leases
-from tests.oracles.replay import check_replay
-from tests.oracles.results import check_echo, check_results
-from tests.oracles.submits import check_failed_cancels, check_submits
-from tests.oracles.verdict import Violation, require
+from tests.oracles.verdict import Violation
 
 #: Retries come at once and losses are no poison: a run has many of both.
 PATIENT = Retry(max_attempts=4, max_lost=10, backoff="none")
@@ -161,46 +151,24 @@ class Run:
         Raises:
             InvariantBroken: With the first violations.
         """
-        violations: list[Violation] = [
-            Violation("handler", "", repr(error)) for error in cluster.network.failures
-        ]
-        facts: list[Fact] = []
-        for partition in range(cluster.partitions):
-            batches = cluster.journal(partition)
-            violations += check_chain(partition, batches)
-            hashes = {
-                seq: text
-                for (number, seq), text in cluster.state_hashes.items()
-                if number == partition
-            }
-            found = journal_facts(batches)
-            config = PartitionConfig(partition=partition, partitions=cluster.partitions)
-            present = present_jobs(found)
-            violations += check_replay(batches, present, found, hashes, config=config)
-            facts += found
-        rows = self.ledger.rows
-        present = present_jobs(facts)
-        violations += check_submits(rows, present).violations
-        violations += check_failed_cancels(rows, {job.job: job.state for job in present})
-        violations += check_results(rows, facts)
-        violations += check_echo(rows)
-        violations += check_leases(rows, facts)
-        violations += check_executions(rows, facts, failovers=terms(facts) - 1)
-        violations += _unread(rows)
-        require(violations)
+        violations = [Violation("handler", "", repr(error)) for error in cluster.network.failures]
+        require([*violations, *judge(self.evidence(cluster))])
 
-
-def terms(facts: Iterable[Fact]) -> int:
-    """How many terms a journal has seen."""
-    return sum(isinstance(fact, TermBegan) for fact in facts)
-
-
-def _unread(rows: Iterable[Row]) -> list[Violation]:
-    """After the drain every acknowledged job has been read as ended."""
-    acked = [row.job for row in rows if row.f == SUBMIT and row.type == "ok"]
-    read = {row.job for row in rows if row.f == RESULT and row.type == "ok"}
-    return [
-        Violation("S1", job_id, "nobody ever read how it ended")
-        for job_id in acked
-        if job_id not in read
-    ]
+    def evidence(self, cluster: SimCluster) -> Evidence:
+        """What is known of the run."""
+        return Evidence(
+            rows=self.ledger.rows,
+            logs=[
+                PartitionLog(
+                    partition=partition,
+                    batches=cluster.journal(partition),
+                    hashes={
+                        seq: text
+                        for (number, seq), text in cluster.state_hashes.items()
+                        if number == partition
+                    },
+                )
+                for partition in range(cluster.partitions)
+            ],
+            partitions=cluster.partitions,
+        )
