@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.oracles.executions import check_executions, duplicate_executions
+from tests.oracles.court import Evidence, PartitionLog, hear, require
 from tests.oracles.facts import Fact, token_of
-from tests.oracles.history import END, KILLED, RESULT, START, SUBMIT, Row, read_history
-from tests.oracles.journal import BatchWritten, Change, check_chain, check_journal
-from tests.oracles.journal_facts import journal_facts
-from tests.oracles.leases import check_leases
-from tests.oracles.replay import check_replay
-from tests.oracles.results import check_echo, check_results
-from tests.oracles.submits import check_failed_cancels, check_submits, present_jobs
-from tests.oracles.verdict import Violation, require
+from tests.oracles.history import END, START, Row, read_history
+from tests.oracles.journal import Change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +58,7 @@ def audit_etcd(
     Raises:
         InvariantBroken: with the first violations.
     """
-    batches = [change.data for change in changes if isinstance(change, BatchWritten)]
-    return _audit(history, batches, check_journal(changes), hashes, failovers)
+    return _audit(history, PartitionLog(partition=0, changes=changes, hashes=hashes), failovers)
 
 
 def audit_sqlite(
@@ -76,56 +69,22 @@ def audit_sqlite(
     Raises:
         InvariantBroken: with the first violations.
     """
-    return _audit(history, batches, check_chain(0, batches), hashes, failovers)
+    return _audit(history, PartitionLog(partition=0, batches=batches, hashes=hashes), failovers)
 
 
-def _audit(
-    history: Path,
-    batches: Sequence[bytes],
-    found: list[Violation],
-    hashes: Mapping[int, str],
-    failovers: int,
-) -> Audit:
+def _audit(history: Path, log: PartitionLog, failovers: int) -> Audit:
     rows = read_history(history)
-    facts = journal_facts(batches)
-    present = present_jobs(facts)
-    tally = check_submits(rows, present)
-    states = {job.job: job.state for job in present}
-    require(
-        [
-            *found,
-            *tally.violations,
-            *check_failed_cancels(rows, states),
-            *check_results(rows, facts),
-            *check_echo(rows),
-            *check_leases(rows, facts),
-            *check_executions(rows, facts, failovers=failovers),
-            *check_replay(batches, present, facts, hashes),
-            *_unread(rows),
-        ]
-    )
+    verdict = hear(Evidence(rows=rows, logs=[log], failovers=failovers))
+    require(verdict.violations)
     return Audit(
         rows=rows,
-        facts=facts,
-        acked=tally.acked,
-        unknown=tally.unknown,
-        recovered=tally.recovered,
-        completed=sum(row.f == RESULT and row.type == "ok" for row in rows),
-        reruns=duplicate_executions(rows),
+        facts=verdict.facts,
+        acked=verdict.acked,
+        unknown=verdict.unknown,
+        recovered=verdict.recovered,
+        completed=verdict.results,
+        reruns=verdict.reruns,
     )
-
-
-def _unread(rows: Iterable[Row]) -> list[Violation]:
-    """After the final drain each client that lived to see it has read how its jobs ended."""
-    rows = list(rows)
-    killed = {row.incarnation for row in rows if row.detail == KILLED}
-    acked = {
-        row.job
-        for row in rows
-        if row.f == SUBMIT and row.type == "ok" and row.incarnation not in killed
-    }
-    read = {row.job for row in rows if row.f == RESULT and row.type == "ok"}
-    return [Violation("S1", job, "nobody ever read how it ended") for job in acked - read]
 
 
 # Times and counts.
