@@ -50,6 +50,8 @@ SLEEPS_IN_TESTS = frozenset(
     {
         # Jobs that take a while: it is what they are for.
         "tests/chaos/app.py",
+        # A network that is slow: bytes wait there because time has to pass.
+        "tests/chaos/proxy.py",
         "tests/conformance/worker_app.py",
         "tests/histories/app.py",
         # A user's own pause between tries: a client is not told when etcd has elected.
