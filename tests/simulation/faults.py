@@ -1,219 +1,572 @@
-"""Faults of simulated clusters: each strikes at random, lasts for a while, and ends by itself.
+"""Faults of simulated clusters: each strikes somewhere at random, lasts a while, ends by itself.
 
-A fault is a coroutine function of the cluster and a source of randomness; ``storm`` draws some and
-lets them loose at the same time.
+A fault is a coroutine function of a ``Stage``, registered with the rows of the fault table that it
+injects. One that finds nothing to strike does not strike, and is not counted. Faults of the store
+and of disks stand in modules of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
+from tenure.testing.call import Link
 from tenure.testing.cluster import SimCluster, SimMaster, SimNode
 from tenure.testing.process import elapse
-from tenure.testing.store import Fate
 
-Fault = Callable[[SimCluster, Random], Awaitable[None]]
+Store = Literal["etcd", "sqlite"]
+BOTH: Final[tuple[Store, ...]] = ("etcd", "sqlite")
 
-#: The load runs for so long; faults strike within it.
-STORM_S: Final = 8.0
+_HOUR_MS: Final = 3_600_000
 
 
-async def storm(cluster: SimCluster, rng: Random, kinds: Sequence[Fault]) -> None:
-    """Draws one to three faults, lets each strike at its time, and returns when all are over."""
+@dataclass(slots=True, kw_only=True)
+class Struck:
+    """One stroke of a fault, for counts and stories.
+
+    Attributes:
+        at_s: When it came.
+        until_s: When it was over; None: it never was.
+        kind: The fault's name.
+        target: What it struck; empty: it found nothing to strike.
+        rows: Which rows of the fault table it injected.
+    """
+
+    at_s: float
+    until_s: float | None = None
+    kind: str
+    target: str = ""
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """What a fault gets: the cluster, randomness of its own, and where it says what it does."""
+
+    cluster: SimCluster
+    rng: Random
+    clients: tuple[str, ...]
+    struck: Struck
+
+    def strike(self, target: str, *rows: int) -> None:
+        """Says that the fault strikes now, and what.
+
+        Args:
+            target: For people.
+            rows: Those of the fault table; none: all that the fault stands for.
+        """
+        self.struck.target = target
+        self.struck.rows = rows or KINDS[self.struck.kind].rows
+
+    def leader(self) -> SimMaster | None:
+        """The leader of some partition, if that has one."""
+        return self.cluster.leader(self.rng.randrange(self.cluster.partitions))
+
+    def master(self) -> SimMaster:
+        """The leader of some partition; while there is none, some master."""
+        return self.leader() or self.rng.choice(list(self.cluster.masters.values()))
+
+    def worker(self) -> SimNode:
+        """Some worker."""
+        return self.rng.choice(list(self.cluster.workers.values()))
+
+    def callers(self) -> list[str]:
+        """Who calls masters: workers and clients, by their names on the network."""
+        return [*self.cluster.workers, *self.clients]
+
+    def links(self, node: str, others: list[str]) -> list[Link]:
+        """Both ways between one node and some others."""
+        network = self.cluster.network
+        return [link for o in others for link in (network.link(node, o), network.link(o, node))]
+
+    async def last(self, least_s: float, most_s: float) -> None:
+        """Lets the fault last for some time between two."""
+        await elapse(self.rng.uniform(least_s, most_s))
+
+
+Fault = Callable[[Stage], Awaitable[None]]
+
+
+class Kind(NamedTuple):
+    """A registered fault."""
+
+    strike: Fault
+    rows: tuple[int, ...]
+    stores: tuple[Store, ...]
+    lasting: bool
+
+
+#: All faults by name, in the order of their definition.
+KINDS: Final[dict[str, Kind]] = {}
+
+
+def fault(
+    *rows: int, stores: tuple[Store, ...] = BOTH, lasting: bool = False
+) -> Callable[[Fault], Fault]:
+    """Registers a fault under its function's name.
+
+    Args:
+        rows: Of the fault table.
+        stores: Which stores can have it.
+        lasting: It strikes a minority and never ends: only what is left has to go on.
+    """
+
+    def register(strike: Fault) -> Fault:
+        KINDS[strike.__name__] = Kind(strike, rows, stores, lasting)
+        return strike
+
+    return register
+
+
+# ---- masters ------------------------------------------------------------------------------------
+
+
+@fault(1, 2)
+async def kill_leader(stage: Stage) -> None:
+    """Kill -9, idle or under load; the node comes back later."""
+    leader = stage.leader()
+    if leader is None or leader.node is None:
+        return
+    running = sum(term.partition.stats().running for term in leader.node.roster.terms.values())
+    stage.strike(leader.name, 2 if running else 1)
+    await _kill(stage, leader, stage.rng.uniform(0, 10))
+
+
+@fault(3)
+async def kill_successors(stage: Stage) -> None:
+    """Kill -9 the leader, and then whoever wins the office before it serves, a few times."""
+    partition = stage.rng.randrange(stage.cluster.partitions)
+    leader = stage.cluster.leader(partition)
+    if leader is None:
+        return
+    stage.strike(leader.name, 2)
+    killed = [leader]
+    leader.kill()
+    for _ in range(stage.rng.randint(1, 2)):
+        heir = await _recovering(stage.cluster, partition)
+        if heir is not None:
+            stage.strike(f"{stage.struck.target} {heir.name}")
+            heir.kill()
+            killed.append(heir)
+    for master in killed:
+        await _restart(stage, master)
+
+
+@fault(4)
+async def kill_masters(stage: Stage) -> None:
+    """Kill -9 all masters at once."""
+    masters = list(stage.cluster.masters.values())
+    stage.strike(" ".join(master.name for master in masters))
     async with asyncio.TaskGroup() as group:
-        for _ in range(rng.randint(1, 3)):
-            group.create_task(_strike(cluster, rng, rng.choice(kinds), rng.uniform(0, STORM_S)))
+        for master in masters:
+            group.create_task(_kill(stage, master, stage.rng.uniform(0, 3)))
 
 
-async def _strike(cluster: SimCluster, rng: Random, fault: Fault, after_s: float) -> None:
-    await elapse(after_s)
-    await fault(cluster, rng)
+@fault(5)
+async def roll_masters(stage: Stage) -> None:
+    """SIGTERM to each master in turn, the next when the one before is back."""
+    masters = list(stage.cluster.masters.values())
+    stage.rng.shuffle(masters)
+    stage.strike(" ".join(master.name for master in masters))
+    for master in masters:
+        await _stop(stage, master)
+        await stage.last(0.5, 3)
 
 
-async def kill_leader(cluster: SimCluster, rng: Random) -> None:
-    """Faults 1, 2: kill -9; the node comes back later."""
-    await _kill(cluster, _leader(cluster, rng), rng.uniform(0, 10))
+@fault(5)
+async def stop_leader(stage: Stage) -> None:
+    """SIGTERM, then a start."""
+    leader = stage.leader()
+    if leader is not None:
+        stage.strike(leader.name)
+        await _stop(stage, leader)
 
 
-async def kill_masters(cluster: SimCluster, rng: Random) -> None:
-    """Fault 4: all masters at once."""
-    async with asyncio.TaskGroup() as group:
-        for master in cluster.masters.values():
-            group.create_task(_kill(cluster, master, rng.uniform(0, 3)))
+@fault(6)
+async def pause_leader(stage: Stage) -> None:
+    """SIGSTOP for less than its office lives, then SIGCONT."""
+    leader = stage.leader()
+    if leader is not None:
+        stage.strike(leader.name)
+        with _frozen(leader):
+            await stage.last(0.5, 4)
 
 
-async def kill_worker(cluster: SimCluster, rng: Random) -> None:
-    """Fault 11: kill -9; the node comes back later, as another incarnation."""
-    await _kill(cluster, _worker(cluster, rng), rng.uniform(0, 10))
+@fault(7)
+async def make_zombie(stage: Stage) -> None:
+    """SIGSTOP for longer than its office lives, then SIGCONT."""
+    leader = stage.leader()
+    if leader is not None:
+        stage.strike(leader.name)
+        with _frozen(leader):
+            await stage.last(6, 14)
 
 
-async def stop_leader(cluster: SimCluster, rng: Random) -> None:
-    """Fault 5: SIGTERM, then a start."""
-    await _stop(cluster, _leader(cluster, rng))
+@fault(8)
+async def delay_grants(stage: Stage) -> None:
+    """What a leader sends to workers is slow to leave, and it is paused amid that: a stale word.
+
+    The leader's check of its office is long over when what it sent arrives.
+    """
+    leader = stage.leader()
+    if leader is None:
+        return
+    stage.strike(leader.name)
+    delay_ms = stage.rng.uniform(3_000, 12_000)
+    links = [stage.cluster.network.link(leader.host, name) for name in stage.cluster.workers]
+    with _changed(links, "delay_ms", (delay_ms, delay_ms + 100)):
+        await stage.last(0.5, 2)
+        with _frozen(leader):
+            await stage.last(5, 9)
 
 
-async def stop_worker(cluster: SimCluster, rng: Random) -> None:
+@fault(9)
+async def flap_leader(stage: Stage) -> None:
+    """SIGSTOP and SIGCONT, once a second."""
+    leader = stage.leader()
+    if leader is None:
+        return
+    stage.strike(leader.name)
+    for _ in range(stage.rng.randint(3, 8)):
+        with _frozen(leader):
+            await elapse(0.5)
+        await elapse(0.5)
+
+
+@fault(10)
+async def block_leader(stage: Stage) -> None:
+    """The event loop is blocked; other threads answer pings, so no connection breaks."""
+    leader = stage.leader()
+    if leader is not None:
+        stage.strike(leader.name)
+        leader.process.freeze()
+        await stage.last(1, 12)
+        leader.process.thaw()
+
+
+# ---- workers ------------------------------------------------------------------------------------
+
+
+@fault(11)
+async def kill_worker(stage: Stage) -> None:
+    """Kill -9; the node comes back later, as another incarnation."""
+    worker = stage.worker()
+    stage.strike(worker.name)
+    await _kill(stage, worker, stage.rng.uniform(1, 10))
+
+
+@fault(12)
+async def pause_worker(stage: Stage) -> None:
+    """SIGSTOP, for less or for more than its leases live; then SIGCONT."""
+    worker = stage.worker()
+    pause_s = stage.rng.uniform(0.5, 25)
+    stage.strike(worker.name)
+    with _frozen(worker):
+        await elapse(pause_s)
+
+
+@fault(13)
+async def restart_worker(stage: Stage) -> None:
+    """Kill -9 and a start with the same name at once."""
+    worker = stage.worker()
+    stage.strike(worker.name)
+    await _kill(stage, worker, 0)
+
+
+@fault(13)
+async def drain_worker(stage: Stage) -> None:
     """SIGTERM, then a start: its jobs are finished or handed back."""
-    await _stop(cluster, _worker(cluster, rng))
+    worker = stage.worker()
+    stage.strike(worker.name)
+    await _stop(stage, worker)
 
 
-async def freeze_leader(cluster: SimCluster, rng: Random) -> None:
-    """Faults 6, 7: SIGSTOP, for less or for more than the office's TTL; then SIGCONT."""
-    await _freeze(_leader(cluster, rng), rng.uniform(0.5, 12))
+@fault(14)
+async def kill_workers(stage: Stage) -> None:
+    """All workers die; they come back after a while without any."""
+    workers = list(stage.cluster.workers.values())
+    stage.strike(" ".join(worker.name for worker in workers))
+    down_s = stage.rng.uniform(1, 12)
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(_kill(stage, worker, down_s))
 
 
-async def freeze_worker(cluster: SimCluster, rng: Random) -> None:
-    """Fault 12: SIGSTOP, for less or for more than the leases' TTL; then SIGCONT."""
-    await _freeze(_worker(cluster, rng), rng.uniform(0.5, 30))
+# ---- the network between them -------------------------------------------------------------------
 
 
-async def cut_store(cluster: SimCluster, rng: Random) -> None:
-    """Faults 25, 27, 28: the leader is cut from the store, one way or both."""
-    store = _leader(cluster, rng).store
-    if store is not None:
-        ways = rng.choice(((True, False), (False, True), (True, True)))
-        store.link.requests_cut, store.link.replies_cut = ways
-        await elapse(rng.uniform(0.5, 12))
-        store.link.heal()
+@fault(26)
+async def cut_leader_from_workers(stage: Stage) -> None:
+    """The leader reaches the store and the clients, but no worker."""
+    leader = stage.leader()
+    if leader is not None:
+        stage.strike(leader.name)
+        ways = [way for name in stage.cluster.workers for way in _both(leader.host, name)]
+        with _cut(stage.cluster, ways):
+            await stage.last(3, 20)
 
 
-async def lose_answers(cluster: SimCluster, rng: Random) -> None:
-    """Fault 28: some answers of the store are lost, before or after it has done what was asked."""
-    store = _leader(cluster, rng).store
-    if store is not None:
-        store.link.lose(*rng.choices((Fate.APPLIED, Fate.NOT_APPLIED), k=rng.randint(1, 4)))
+@fault(29)
+async def cut_worker_off(stage: Stage) -> None:
+    """What a worker says does not arrive at the leader, though it hears the leader; or neither."""
+    master, worker = stage.master().host, stage.worker().host
+    stage.strike(f"{worker} to {master}")
+    ways = stage.rng.choice(([(worker, master)], [(worker, master)], _both(master, worker)))
+    with _cut(stage.cluster, ways):
+        await stage.last(0.5, 25)
 
 
-async def fill_store(cluster: SimCluster, rng: Random) -> None:
-    """Faults 43, 45: the store has no space for a while, for nobody."""
-    cluster.store.full = True
-    await elapse(rng.uniform(0.5, 15))
-    cluster.store.full = False
+@fault(29)
+async def deafen_worker(stage: Stage) -> None:
+    """A worker does not hear the leader, but is heard."""
+    master, worker = stage.master().host, stage.worker().host
+    stage.strike(f"{master} to {worker}")
+    with _cut(stage.cluster, [(master, worker)]):
+        await stage.last(0.5, 25)
 
 
-async def cut_worker(cluster: SimCluster, rng: Random) -> None:
-    """Faults 29, 30: a worker is cut from the leader, one way or both."""
-    master, worker = _leader(cluster, rng).host, _worker(cluster, rng).host
-    ways = rng.choice(
-        ([(master, worker)], [(worker, master)], [(master, worker), (worker, master)])
-    )
-    for source, target in ways:
-        cluster.network.cut(source, target)
-    await elapse(rng.uniform(0.5, 30))
-    for source, target in ways:
-        cluster.network.heal(source, target)
+@fault(31)
+async def cut_after_bytes(stage: Stage) -> None:
+    """Connections to a master break after some number of bytes, wherever in a message that is."""
+    master = stage.master().host
+    stage.strike(master)
+    links = stage.links(master, stage.callers())
+    for _ in range(stage.rng.randint(1, 6)):
+        stage.rng.choice(links).fuse_bytes = stage.rng.randrange(600)
+        await stage.last(0.1, 1)
+    for link in links:
+        link.fuse_bytes = None
 
 
-async def reset_storm(cluster: SimCluster, rng: Random) -> None:
-    """Fault 32: connections to a master break again and again."""
-    master = _leader(cluster, rng)
-    others = [node.host for node in cluster.workers.values()] + ["c1"]
-    for _ in range(rng.randint(1, 10)):
-        cluster.network.break_calls(master.host, rng.choice(others))
-        await elapse(rng.uniform(0, 1))
+@fault(32)
+async def reset_storm(stage: Stage) -> None:
+    """Connections to a master break again and again."""
+    master = stage.master().host
+    stage.strike(master)
+    for _ in range(stage.rng.randint(2, 10)):
+        stage.cluster.network.break_calls(master, stage.rng.choice(stage.callers()))
+        await stage.last(0, 1)
 
 
-async def lossy_links(cluster: SimCluster, rng: Random) -> None:
+@fault(31, 32)
+async def lossy_links(stage: Stage) -> None:
     """Each message to and from a master may take its connection along."""
-    master, loss = _leader(cluster, rng).host, rng.uniform(0.005, 0.1)
-    for other in [*cluster.workers, "c1"]:
-        cluster.network.link(master, other).loss = loss
-        cluster.network.link(other, master).loss = loss
-    await elapse(rng.uniform(1, 8))
-    for other in [*cluster.workers, "c1"]:
-        cluster.network.link(master, other).loss = 0.0
-        cluster.network.link(other, master).loss = 0.0
+    master = stage.master().host
+    stage.strike(master)
+    links = stage.links(master, stage.callers())
+    with _changed(links, "loss", stage.rng.uniform(0.005, 0.1)):
+        await stage.last(1, 8)
 
 
-FAULTS: Final[tuple[Fault, ...]] = (
-    kill_leader,
-    kill_masters,
-    kill_worker,
-    stop_leader,
-    stop_worker,
-    freeze_leader,
-    freeze_worker,
-    cut_store,
-    lose_answers,
-    fill_store,
-    cut_worker,
-    reset_storm,
-    lossy_links,
-)
+@fault(34)
+async def narrow_links(stage: Stage) -> None:
+    """All goes over a master's links at 256 kbit/s."""
+    master = stage.master().host
+    stage.strike(master)
+    with _changed(stage.links(master, stage.callers()), "bytes_per_s", 32_000.0):
+        await stage.last(3, 15)
 
 
-def lose_master(cluster: SimCluster, rng: Random) -> None:
-    """The leader dies and stays dead."""
-    _leader(cluster, rng).kill()
+@fault(35)
+async def repeat_calls(stage: Stage) -> None:
+    """Some calls are served twice, the second time up to ten seconds later."""
+    stage.strike("clients")
+    network, addresses = stage.cluster.network, stage.cluster.addresses
+    links = [network.link(client, address) for client in stage.clients for address in addresses]
+    with _changed(links, "repeat", stage.rng.uniform(0.1, 0.6)):
+        await stage.last(3, 15)
 
 
-def wedge_master(cluster: SimCluster, rng: Random) -> None:
-    """The leader stands still for good: it takes connections and answers nothing."""
-    _leader(cluster, rng).freeze()
+@fault(36)
+async def slow_worker(stage: Stage) -> None:
+    """A worker's words arrive late, some of them after its leases have expired."""
+    worker = stage.worker().host
+    stage.strike(worker)
+    network, delay_ms = stage.cluster.network, stage.rng.uniform(2_000, 20_000)
+    links = [network.link(worker, address) for address in stage.cluster.addresses]
+    with _changed(links, "delay_ms", (delay_ms, delay_ms + 200)):
+        await stage.last(3, 20)
 
 
-def cut_store_for_good(cluster: SimCluster, rng: Random) -> None:
-    """The leader stays cut from the store, one way or both."""
-    store = _leader(cluster, rng).store
-    if store is not None:
-        ways = rng.choice(((True, False), (False, True), (True, True)))
-        store.link.requests_cut, store.link.replies_cut = ways
+@fault(37)
+async def delay_reports(stage: Stage) -> None:
+    """What a worker says now arrives a minute later: ten minutes, scaled to a short run."""
+    worker = stage.worker().host
+    stage.strike(worker)
+    network = stage.cluster.network
+    links = [network.link(worker, address) for address in stage.cluster.addresses]
+    with _changed(links, "delay_ms", (45_000.0, 60_000.0)):
+        await stage.last(0.5, 3)
 
 
-def lose_worker(cluster: SimCluster, rng: Random) -> None:
-    """A worker dies and stays dead."""
-    _worker(cluster, rng).kill()
+@fault(38)
+async def lose_grants(stage: Stage) -> None:
+    """What a leader sends to a worker is lost on its way, with the connection."""
+    leader, worker = stage.leader(), stage.worker().host
+    if leader is None:
+        return
+    stage.strike(f"{leader.name} to {worker}")
+    for _ in range(stage.rng.randint(2, 6)):
+        stage.cluster.network.link(leader.host, worker).fuse_bytes = 0
+        await stage.last(0.2, 2)
+    stage.cluster.network.link(leader.host, worker).fuse_bytes = None
 
 
-def cut_worker_for_good(cluster: SimCluster, rng: Random) -> None:
-    """A worker stays cut from the leader, one way or both; another one still reaches it."""
-    master, worker = _leader(cluster, rng).host, _worker(cluster, rng).host
-    for source, target in rng.choice(_ways(master, worker)):
-        cluster.network.cut(source, target)
+# ---- clocks -------------------------------------------------------------------------------------
 
 
-#: Faults of a minority that do not end.
-LASTING: Final = (lose_master, wedge_master, cut_store_for_good, lose_worker, cut_worker_for_good)
+@fault(39)
+async def jump_wall(stage: Stage) -> None:
+    """A leader's wall clock jumps by an hour, and back after a while."""
+    leader = stage.leader()
+    if leader is not None:
+        jump_ms = stage.rng.choice((-_HOUR_MS, _HOUR_MS))
+        stage.strike(f"{leader.name} by {jump_ms} ms")
+        leader.clock.wall_skew_ms += jump_ms
+        await stage.last(2, 15)
+        leader.clock.wall_skew_ms -= jump_ms
 
 
-def _ways(one: str, other: str) -> list[list[tuple[str, str]]]:
-    """Which links to cut between two nodes: one, the other, or both."""
-    return [[(one, other)], [(other, one)], [(one, other), (other, one)]]
+@fault(40)
+async def skew_and_fail_over(stage: Stage) -> None:
+    """Masters' wall clocks are up to 5 s off, and the leader is killed."""
+    leader = stage.leader()
+    if leader is None:
+        return
+    stage.strike(leader.name)
+    for master in stage.cluster.masters.values():
+        master.clock.wall_skew_ms = stage.rng.randint(-5_000, 5_000)
+    await _kill(stage, leader, stage.rng.uniform(0, 5))
 
 
-def _leader(cluster: SimCluster, rng: Random) -> SimMaster:
-    """The leader of some partition; while there is none, some master."""
-    leader = cluster.leader(rng.randrange(cluster.partitions))
-    return leader or rng.choice(list(cluster.masters.values()))
+@fault(41)
+async def speed_worker_up(stage: Stage) -> None:
+    """A worker's clock runs half as fast again."""
+    worker = stage.worker()
+    stage.strike(worker.name)
+    worker.clock.drift(1.5)
+    await stage.last(5, 20)
+    worker.clock.drift(1.0)
 
 
-def _worker(cluster: SimCluster, rng: Random) -> SimNode:
-    return rng.choice(list(cluster.workers.values()))
-
-
-async def _kill(cluster: SimCluster, node: SimNode, down_s: float) -> None:
-    node.kill()
-    await node.process.join()
-    await elapse(down_s)
-    _start(cluster, node)
-
-
-async def _stop(cluster: SimCluster, node: SimNode) -> None:
-    node.stop()
-    await node.process.join()
-    _start(cluster, node)
-
-
-async def _freeze(node: SimNode, pause_s: float) -> None:
-    node.freeze()
-    await elapse(pause_s)
+@fault(42)
+async def suspend(stage: Stage) -> None:
+    """A machine sleeps: its timers stand still, its boot clock goes on."""
+    node: SimNode = stage.master() if stage.rng.random() < 0.5 else stage.worker()
+    stage.strike(node.name)
+    stage.cluster.network.stall(node.host)
+    node.process.suspend()
+    await stage.last(1, 20)
     node.thaw()
 
 
-def _start(cluster: SimCluster, node: SimNode) -> None:
+# ---- faults of a minority that do not end -------------------------------------------------------
+
+
+@fault(2, lasting=True)
+async def lose_master(stage: Stage) -> None:
+    """The leader dies and stays dead."""
+    master = stage.master()
+    stage.strike(master.name)
+    master.kill()
+
+
+@fault(7, lasting=True)
+async def wedge_master(stage: Stage) -> None:
+    """The leader stands still for good: it takes connections and answers nothing."""
+    master = stage.master()
+    stage.strike(master.name)
+    master.freeze()
+
+
+@fault(11, lasting=True)
+async def lose_worker(stage: Stage) -> None:
+    """A worker dies and stays dead."""
+    worker = stage.worker()
+    stage.strike(worker.name)
+    worker.kill()
+
+
+@fault(29, 30, lasting=True)
+async def cut_worker_for_good(stage: Stage) -> None:
+    """A worker stays cut from the leader, one way or both; another one still reaches it."""
+    master, worker = stage.master().host, stage.worker().host
+    stage.strike(f"{worker} and {master}")
+    both = _both(master, worker)
+    for source, target in stage.rng.choice((both, both[:1], both[1:])):
+        stage.cluster.network.cut(source, target)
+
+
+# ---- how nodes are struck -----------------------------------------------------------------------
+
+
+def _both(one: str, other: str) -> list[tuple[str, str]]:
+    return [(one, other), (other, one)]
+
+
+async def _kill(stage: Stage, node: SimNode, down_s: float) -> None:
+    node.kill()
+    await elapse(down_s)
+    await _restart(stage, node)
+
+
+async def _restart(stage: Stage, node: SimNode) -> None:
+    process = node.process
+    await process.join()
     # Another fault may have hit the same node, and have started it again.
-    if not node.running:
-        cluster.start(node)
+    if node.process is process and process.ended:
+        stage.cluster.start(node)
+
+
+async def _stop(stage: Stage, node: SimNode) -> None:
+    node.stop()
+    await _restart(stage, node)
+
+
+async def _recovering(cluster: SimCluster, partition: int) -> SimMaster | None:
+    """The next to win an office, before it serves; None: it was too quick, or there is none."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + 12
+    while loop.time() < deadline_s:
+        office = cluster.store.office(partition)
+        if office is not None and cluster.masters[office.candidate.name].running:
+            return cluster.masters[office.candidate.name]
+        await elapse(0.02)
+    return None
+
+
+@contextmanager
+def _frozen(node: SimNode) -> Iterator[None]:
+    node.freeze()
+    try:
+        yield
+    finally:
+        node.thaw()
+
+
+@contextmanager
+def _cut(cluster: SimCluster, ways: list[tuple[str, str]]) -> Iterator[None]:
+    for source, target in ways:
+        cluster.network.cut(source, target)
+    try:
+        yield
+    finally:
+        for source, target in ways:
+            cluster.network.heal(source, target)
+
+
+@contextmanager
+def _changed(links: list[Link], name: str, value: object) -> Iterator[None]:
+    """Links with another attribute for a while. What two at once leave is healed with the rest."""
+    before = [getattr(link, name) for link in links]
+    for link in links:
+        setattr(link, name, value)
+    try:
+        yield
+    finally:
+        for link, old in zip(links, before, strict=True):
+            setattr(link, name, old)

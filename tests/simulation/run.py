@@ -27,8 +27,6 @@ from tests.oracles.verdict import Violation
 
 #: Retries come at once and losses are no poison: a run has many of both.
 PATIENT = Retry(max_attempts=4, max_lost=10, backoff="none")
-#: After everything is whole again: the TTL of a lost lease, a failover, and the rest of the jobs.
-DRAIN_S = 120.0
 
 
 @dataclass(slots=True)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from random import Random
 
 import pytest
 
-from tenure.client import AsyncClient
 from tenure.testing.cluster import simulated_cluster
 from tenure.testing.process import elapse, run_processes
 from tests.oracles.executions import duplicate_executions
 from tests.oracles.history import END, START
-from tests.simulation.faults import FAULTS, LASTING, STORM_S, storm
-from tests.simulation.run import DRAIN_S, Run
+from tests.simulation.run import Run
 
 #: A leader is there again this long after a kill: 2 × TTL + 3 s.
 LEADER_S = 15.0
@@ -161,78 +158,6 @@ def test_a_leader_cut_from_the_store_one_way_is_replaced(way: str) -> None:
             run.judge(cluster)
 
     run_processes(main, limit_s=60)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_random_faults(seed: int) -> None:
-    """Whatever strikes: after it, every accepted job ends, once, and all invariants hold."""
-    run_processes(lambda: random_run(seed), limit_s=600)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_lasting_faults(seed: int) -> None:
-    """With a minority gone for good, after a storm, every accepted job still ends (L2)."""
-    run_processes(lambda: random_run(seed, lasting=True), limit_s=600)
-
-
-def test_a_seed_gives_one_run() -> None:
-    """The same seed gives the same history, to the last row and its time."""
-    first = run_processes(lambda: random_run(4), limit_s=600)
-    second = run_processes(lambda: random_run(4), limit_s=600)
-    assert first.ledger.rows == second.ledger.rows
-
-
-async def random_run(seed: int, *, lasting: bool = False) -> Run:
-    """A short load, one to three faults of random kinds and times, and the judgement.
-
-    Args:
-        seed: Of everything.
-        lasting: One more fault strikes after the others, and does not end.
-    """
-    run = Run()
-    rng = Random(seed)
-    async with simulated_cluster(
-        seed=seed,
-        jobs=[run.echo],
-        partitions=rng.choice((1, 1, 2)),
-        store_delay_ms=rng.choice((1, 1, 10, 80)),
-    ) as cluster:
-        clients = [cluster.client(), cluster.client()]
-        async with asyncio.timeout(STORM_S + DRAIN_S), asyncio.TaskGroup() as group:
-            for number in range(30):
-                group.create_task(one_user(run, clients[number % 2], number, rng))
-            await storm(cluster, rng, FAULTS)
-            cluster.heal()
-            cluster.restart_dead()
-            if lasting:
-                rng.choice(LASTING)(cluster, rng)
-        run.judge(cluster)
-    return run
-
-
-async def one_user(run: Run, client: AsyncClient, number: int, rng: Random) -> None:
-    """Submits one job at some moment of the storm, perhaps cancels it, and reads how it ended."""
-    hold_s = rng.choice((0.0, 0.05, 1.0, rng.uniform(0, 20)))
-    failures = rng.choice((0, 0, 0, 0, 1, 3, 9))
-    after_s = rng.uniform(0, STORM_S)
-    cancel_s = rng.choice((None, None, None, None, rng.uniform(0, 10)))
-    await elapse(after_s)
-    handle = await run.submit(client, f"job {number}", hold_s, failures=failures)
-    if handle is None:
-        return
-    async with asyncio.TaskGroup() as group:
-        group.create_task(run.result(handle))
-        group.create_task(look(client, handle.id, rng))
-        if cancel_s is not None:
-            await elapse(cancel_s)
-            await run.cancel(handle)
-
-
-async def look(client: AsyncClient, job_id: str, rng: Random) -> None:
-    """Reads an accepted job now and then: it is there."""
-    for _ in range(3):
-        await elapse(rng.uniform(0, 5))
-        await client.describe(job_id)
 
 
 @pytest.mark.parametrize("fault", ["full", "cut"])

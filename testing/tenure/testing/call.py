@@ -35,6 +35,8 @@ Ts = TypeVarTuple("Ts")
 
 #: After its stream broke, a handler is cancelled at most so much later than it reads the end.
 _CANCEL_LAG_S: Final = 0.05
+#: A request that is served again is served at most so much later.
+_REPEAT_LAG_S: Final = 10.0
 
 
 class Kind(Enum):
@@ -64,13 +66,40 @@ class Link:
     Attributes:
         delay_ms: Least and greatest delay of a message.
         loss: The chance of each message to break its call instead of arriving.
+        repeat: The chance of each unary request to be served a second time, a little later: its
+            answer is lost, as that of a call whose client has tried again.
+        bytes_per_s: What goes over it at most; None: everything at once.
+        fuse_bytes: The message that brings what arrives above so many bytes breaks its call
+            instead, once; None: none does.
         cut_since_s: Since when nothing gets through; None: it does.
     """
 
     delay_ms: tuple[float, float]
     loss: float = 0.0
+    repeat: float = 0.0
+    bytes_per_s: float | None = None
+    fuse_bytes: int | None = None
     cut_since_s: float | None = None
     held: "list[Pipe]" = field(default_factory=list)
+    #: When what was sent over it has left, if that takes time.
+    busy_until_s: float = 0.0
+
+    def sent_s(self, now_s: float, size: int) -> float:
+        """When so many bytes have left, that are given to it now."""
+        if self.bytes_per_s is None:
+            return now_s
+        self.busy_until_s = max(self.busy_until_s, now_s) + size / self.bytes_per_s
+        return self.busy_until_s
+
+    def blows(self, size: int) -> bool:
+        """Whether so many bytes are too many for its fuse."""
+        if self.fuse_bytes is None:
+            return False
+        self.fuse_bytes -= size
+        if self.fuse_bytes >= 0:
+            return False
+        self.fuse_bytes = None
+        return True
 
 
 class Listener(NamedTuple):
@@ -85,6 +114,7 @@ class Wires(Protocol):
 
     rng: Random
     failures: list[Exception]
+    delivered: int
 
     def link(self, source: str, target: str) -> Link:
         """The link from one node to another."""
@@ -147,10 +177,17 @@ class Inbox:
 class Pipe:
     """One direction of one call: what is sent arrives in order."""
 
-    def __init__(self, network: Wires, link: Link, deliver: Callable[[Frame], None]) -> None:
+    def __init__(
+        self,
+        network: Wires,
+        link: Link,
+        deliver: Callable[[Frame], None],
+        break_: Callable[[], None],
+    ) -> None:
         self._network = network
         self._link = link
         self._deliver = deliver
+        self._break = break_
         self._frames: deque[Frame] = deque()
         self._due: deque[float] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -167,7 +204,8 @@ class Pipe:
         self.closed = frame.kind in (Kind.END, Kind.RESET)
         last_s = self._due[-1] if self._due else 0.0
         self._frames.append(frame)
-        self._due.append(max(last_s, self._network.now_s() + self._network.delay_s(self._link)))
+        sent_s = self._link.sent_s(self._network.now_s(), len(frame.data))
+        self._due.append(max(last_s, sent_s + self._network.delay_s(self._link)))
         self._arm()
 
     def lose_tail(self, rng: Random) -> None:
@@ -205,7 +243,13 @@ class Pipe:
         now_s = self._network.now_s()
         while self._frames and self._due[0] <= now_s:
             self._due.popleft()
-            self._deliver(self._frames.popleft())
+            frame = self._frames.popleft()
+            if frame.kind is Kind.DATA:
+                if self._link.blows(len(frame.data)):
+                    self._break()
+                    return
+                self._network.delivered += 1
+            self._deliver(frame)
         self._arm()
 
 
@@ -223,8 +267,8 @@ class Call:
         #: What has arrived at the client.
         self.answers = Inbox()
         self._requests = Inbox()
-        self.up = Pipe(network, network.link(client, server), self._at_server)
-        self.down = Pipe(network, network.link(server, client), self._at_client)
+        self.up = Pipe(network, network.link(client, server), self._at_server, self.break_)
+        self.down = Pipe(network, network.link(server, client), self._at_client, self.break_)
         self._handler: asyncio.Task[None] | None = None
         self.up.send(Frame(Kind.OPEN))
         if deadline_s is not None:
@@ -343,11 +387,30 @@ class Call:
                     return
                 request = method.request_type.FromString(data)
                 if isinstance(method, Unary):
+                    self._repeat(method, data)
                     await self._answer(await method.serve(request))
                 else:
                     await method.serve(request, self._answer)
             case _:
                 assert_never(method)
+
+    def _repeat(self, method: Unary, data: bytes) -> None:
+        """Perhaps serves a request once more, later."""
+        network = self.network
+        chance = network.link(self.client, self.server).repeat
+        listener = network.listener(self.server)
+        if listener is not None and chance > 0 and network.rng.random() < chance:
+            lag_s = network.rng.uniform(0, _REPEAT_LAG_S)
+            work = self._serve_again(method, data, lag_s)
+            listener.process.spawn(work, f"{self.server}{self.method} again")
+
+    async def _serve_again(self, method: Unary, data: bytes, lag_s: float) -> None:
+        await asyncio.sleep(lag_s)
+        try:
+            await method.serve(method.request_type.FromString(data))
+        except Exception as error:  # noqa: BLE001 - nobody is told of it, but bugs are remembered
+            if answer_of(error) is not first_of(error):
+                self.network.failures.append(error)
 
     async def _read(self, method: Bidi) -> AsyncIterator[Message]:
         while (data := await self._requests.read()) is not None:

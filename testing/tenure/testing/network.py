@@ -40,6 +40,8 @@ class SimNetwork:
         self.rng = rng
         #: What handlers raised that is no error of Tenure's: each one is a bug.
         self.failures: list[Exception] = []
+        #: How many messages have arrived.
+        self.delivered = 0
         self._loop = asyncio.get_running_loop()
         self._delay_ms = delay_ms
         self._links: dict[tuple[str, str], Link] = {}
@@ -118,9 +120,11 @@ class SimNetwork:
                             self.cut(source, target)
 
     def heal_all(self) -> None:
-        """Every link gets everything through."""
+        """Every link gets everything through, at its usual pace."""
         for (source, target), link in list(self._links.items()):
-            link.loss = 0.0
+            link.loss = link.repeat = 0.0
+            link.bytes_per_s = link.fuse_bytes = None
+            link.delay_ms = self._delay_ms
             self.heal(source, target)
 
     def break_calls(self, node: str, other: str) -> None:

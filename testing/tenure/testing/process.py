@@ -10,6 +10,7 @@ import contextvars
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar, TypeVarTuple
 
+from tenure.protocol.errors import TenureError
 from tenure.testing.loop import VirtualLoop
 
 T = TypeVar("T")
@@ -29,6 +30,11 @@ class Process:
         self.frozen = False
         #: Whether it was killed: it only unwinds.
         self.killed = False
+        #: What it has ended by, if not in order: an exit with a message, as an operator sees it.
+        self.error: TenureError | None = None
+        #: How long its machine has been suspended: its timers do not count that time.
+        self.slept_s = 0.0
+        self._suspended_s: float | None = None
         self._due: list[_Step] = []
         #: Its tasks that have not ended, in the order of their creation.
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -55,10 +61,22 @@ class Process:
 
     def thaw(self) -> None:
         """It goes on, first with what was due meanwhile, in order. Idempotent."""
+        if self._suspended_s is not None:
+            self.slept_s += asyncio.get_running_loop().time() - self._suspended_s
+            self._suspended_s = None
         self.frozen = False
         due, self._due = self._due, []
         for step in due:
             step.catch_up()
+
+    def suspend(self) -> None:
+        """Its machine falls asleep: as frozen, and its timers stand still until it is thawed.
+
+        Its boot clock goes on, as CLOCK_BOOTTIME does. Idempotent.
+        """
+        if self._suspended_s is None:
+            self._suspended_s = asyncio.get_running_loop().time()
+            self.freeze()
 
     def kill(self) -> None:
         """Ends it. Idempotent.
@@ -108,12 +126,23 @@ class Process:
                 raise _Exited
         except* _Exited:
             pass
+        except* TenureError as errors:
+            self.error = _first(errors)
         finally:
             self._group = None
 
 
 class _Exited(Exception):
     """The program has returned: ends what it has left running."""
+
+
+def _first(errors: BaseExceptionGroup[TenureError]) -> TenureError:
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if not isinstance(first, TenureError):
+        raise TypeError(f"expected a group of Tenure's errors, but it has {first!r}")
+    return first
 
 
 _PROCESS: Final[contextvars.ContextVar[Process]] = contextvars.ContextVar("process")
@@ -125,9 +154,12 @@ def current_process() -> Process | None:
 
 
 class _Step:
-    """A callback of a process that is not run while the process is frozen."""
+    """A callback of a process that is not run while the process is frozen.
 
-    __slots__ = ("args", "callback", "context", "handle", "process")
+    A timer's step is late by what its process's machine has slept since it was set.
+    """
+
+    __slots__ = ("args", "callback", "context", "handle", "process", "slept_s", "timer_s")
 
     def __init__(
         self,
@@ -135,16 +167,26 @@ class _Step:
         callback: Callable[..., object],
         args: tuple[Any, ...],
         context: contextvars.Context,
+        timer_s: float | None = None,
     ) -> None:
         self.process = process
         self.callback = callback
         self.args = args
         self.context = context
         self.handle: asyncio.Handle | None = None
+        #: When a timer is due, by the loop's time, if its machine does not sleep from now on.
+        self.timer_s = timer_s
+        self.slept_s = process.slept_s
 
     def __call__(self) -> None:
-        if self.process.frozen:
-            self.process.defer(self)
+        process = self.process
+        if process.frozen:
+            process.defer(self)
+        elif self.timer_s is not None and self.slept_s < process.slept_s:
+            self.timer_s += process.slept_s - self.slept_s
+            self.slept_s = process.slept_s
+            loop = asyncio.get_running_loop()
+            loop.call_at(self.timer_s, self._run_late, context=self.context)
         else:
             self.callback(*self.args)
 
@@ -154,7 +196,7 @@ class _Step:
 
     def _run_late(self) -> None:
         if self.handle is not None and not self.handle.cancelled():
-            self.callback(*self.args)
+            self()
 
 
 class ProcessLoop(VirtualLoop):
@@ -185,7 +227,7 @@ class ProcessLoop(VirtualLoop):
         process = owner.get(_PROCESS)
         if process is None:
             return super().call_at(when, callback, *args, context=owner)
-        step = _Step(process, callback, args, owner)
+        step = _Step(process, callback, args, owner, when)
         timer = super().call_at(when, step, context=owner)
         step.handle = timer
         return timer

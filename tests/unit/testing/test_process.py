@@ -2,6 +2,8 @@
 
 import asyncio
 
+from tenure.protocol.errors import Unavailable
+from tenure.protocol.refusal import Reason
 from tenure.testing.process import Process, elapse, run_processes
 
 
@@ -138,3 +140,44 @@ def test_an_ended_process_takes_nothing_more() -> None:
 
     run_processes(main)
     assert seen == ["first", "end of first"]
+
+
+def test_timers_do_not_count_the_time_their_machine_has_slept() -> None:
+    """Suspended, a process has as long to wait after it as it had before, due or not meanwhile."""
+    ticks: list[float] = []
+
+    async def main() -> None:
+        process = Process("p")
+        async with asyncio.TaskGroup() as group:
+            process.start(group, lambda: ticking(ticks))
+            await elapse(2.25)
+            process.suspend()
+            await elapse(0.5)
+            process.thaw()
+            await elapse(1)
+            process.suspend()
+            await elapse(10)
+            process.thaw()
+            await elapse(1)
+            process.kill()
+
+    run_processes(main)
+    assert ticks == [1, 2, 3.5, 14.5]
+
+
+def test_a_process_that_ends_by_an_error_of_ours_has_exited() -> None:
+    """What ``main`` would print and exit with is kept; any other error is the whole program's."""
+
+    async def program() -> None:
+        raise Unavailable("expected a store, but there is none", reason=Reason.STORE_UNAVAILABLE)
+
+    async def main() -> Process:
+        process = Process("p")
+        async with asyncio.TaskGroup() as group:
+            process.start(group, program)
+        return process
+
+    process = run_processes(main)
+    assert process.ended
+    assert process.error is not None
+    assert process.error.reason is Reason.STORE_UNAVAILABLE

@@ -1,0 +1,345 @@
+"""Random runs: a plan drawn from a seed, played on a simulated cluster, judged by the oracles.
+
+    outcome = simulate(7)        # the plan of seed 7, from start to end on virtual time
+    outcome.violations           # empty, or what is wrong
+
+Swarm testing: each run enables a random half of the faults, in waves of one to three at a time. In
+*safety mode* all is healed after the storm; in *liveness mode* a core is healed while a minority
+stays broken for good. In both every accepted job must then come to its end in time.
+
+A plan is data. The same plan gives the same run, and a plan with some parts left out (as shrinking
+does) is a plan: each fault and each user draws from a randomness of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+from typing import Final, Literal
+
+from tenure.client import AsyncClient
+from tenure.testing.cluster import Announcement, SimCluster, simulated_cluster
+from tenure.testing.loop import Deadlock, TimeLimit
+from tenure.testing.process import elapse, run_processes
+from tests.oracles.facts import Fact
+from tests.oracles.history import SUBMIT, Row
+from tests.oracles.verdict import InvariantBroken, Violation
+from tests.simulation import etcd_faults  # noqa: F401 - registers its faults
+from tests.simulation.faults import KINDS, Kind, Stage, Store, Struck
+from tests.simulation.run import Run
+
+#: A run has at least so many strokes of faults, one to three at a time, one wave after another.
+STROKES_MIN: Final = 10
+WAVE_S: Final = 6.0
+#: A healed partition has a leader within 2 × TTL + 3 s.
+LEADER_S: Final = 15.0
+#: After everything is whole again: the TTL of a lost lease, a failover, and the rest of the jobs.
+DRAIN_S: Final = 150.0
+#: How much virtual time a run may take in all.
+LIMIT_S: Final = 1_200.0
+
+Mode = Literal["safety", "liveness"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stroke:
+    """One planned stroke of a fault.
+
+    Attributes:
+        kind: The fault's name.
+        at_s: When, from the run's beginning.
+        seed: Of its own randomness.
+    """
+
+    kind: str
+    at_s: float
+    seed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that a run is made of.
+
+    Attributes:
+        seed: Of all randomness that no part has for itself.
+        mode: What is demanded after the storm.
+        strokes: The storm, in the order of its times.
+        lasting: A fault that strikes after the storm and never ends (liveness mode).
+        users: The numbers of those who come, each to submit a job and to see what becomes of it.
+        storm_s: For so long faults strike and users come.
+        skews_ms: How far each master's wall clock is off.
+    """
+
+    seed: int
+    mode: Mode
+    store: Store
+    partitions: int
+    workers: int
+    clients: int
+    slots: int
+    store_delay_ms: int
+    skews_ms: tuple[int, ...]
+    strokes: tuple[Stroke, ...]
+    lasting: Stroke | None
+    users: tuple[int, ...]
+    storm_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        plan: What was played.
+        violations: Every way in which an invariant does not hold.
+        rows: The history, as clients and jobs saw it.
+        facts: What the journals say, by partition.
+        struck: The strokes that found something to strike.
+        announcements: What the processes said of themselves.
+        delivered: How many messages arrived.
+        failovers: How many terms began after each partition's first.
+        acked: How many jobs were accepted.
+        virtual_s: How long it took, on the cluster's clock.
+    """
+
+    plan: Plan
+    violations: list[Violation]
+    rows: list[Row]
+    facts: list[Fact]
+    struck: list[Struck]
+    announcements: list[Announcement]
+    delivered: int
+    failovers: int
+    acked: int
+    virtual_s: float
+
+    def rows_hit(self) -> Counter[int]:
+        """How often each row of the fault table was injected."""
+        return Counter(row for struck in self.struck for row in struck.rows)
+
+
+# ---- plans --------------------------------------------------------------------------------------
+
+
+def draw_plan(seed: int) -> Plan:
+    """The plan of a seed."""
+    rng = Random(f"{seed}/plan")
+    mode: Mode = "liveness" if rng.random() < 0.25 else "safety"
+    store: Store = "etcd"
+    kinds = {name: kind for name, kind in KINDS.items() if store in kind.stores}
+    strokes = _draw_strokes(seed, rng, [name for name, kind in kinds.items() if not kind.lasting])
+    storm_s = max(stroke.at_s for stroke in strokes) + WAVE_S
+    lasting = None
+    if mode == "liveness":
+        name = rng.choice([name for name, kind in kinds.items() if kind.lasting])
+        lasting = Stroke(kind=name, at_s=0.0, seed=f"{seed}/lasting")
+    return Plan(
+        seed=seed,
+        mode=mode,
+        store=store,
+        partitions=rng.choice((1, 1, 1, 2, 3, 4)),
+        workers=rng.choice((2, 2, 3)),
+        clients=2,
+        slots=rng.choice((2, 4, 8)),
+        store_delay_ms=rng.choice((1, 1, 10, 80)),
+        skews_ms=tuple(rng.choice((0, rng.randint(-2_000, 2_000))) for _ in range(3)),
+        strokes=strokes,
+        lasting=lasting,
+        users=tuple(range(rng.choice((15, 30, 45)))),
+        storm_s=storm_s,
+    )
+
+
+def _draw_strokes(seed: int, rng: Random, names: list[str]) -> tuple[Stroke, ...]:
+    """Waves of one to three faults of the enabled half, until there are enough."""
+    enabled = rng.sample(names, (len(names) + 1) // 2)
+    strokes: list[Stroke] = []
+    wave_s = 1.0
+    while len(strokes) < STROKES_MIN:
+        for _ in range(rng.randint(1, 3)):
+            strokes.append(
+                Stroke(
+                    kind=rng.choice(enabled),
+                    at_s=wave_s + rng.uniform(0, WAVE_S),
+                    seed=f"{seed}/{len(strokes)}",
+                )
+            )
+        wave_s += WAVE_S
+    return tuple(sorted(strokes, key=lambda stroke: stroke.at_s))
+
+
+# ---- runs ---------------------------------------------------------------------------------------
+
+
+def simulate(seed: int, *, plan: Plan | None = None) -> Outcome:
+    """Plays the plan of a seed, or another one, from start to end on a virtual clock."""
+    plan = plan or draw_plan(seed)
+    try:
+        return run_processes(lambda: random_run(seed, plan=plan), limit_s=LIMIT_S)
+    except (Deadlock, TimeLimit) as error:
+        return _stuck(plan, error)
+
+
+async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
+    """The same, inside of a loop for processes.
+
+    Args:
+        seed: Of everything.
+        plan: What to play instead of the seed's own plan.
+    """
+    logging.getLogger("tenure").setLevel(logging.CRITICAL)
+    plan = plan or draw_plan(seed)
+    run = Run()
+    async with simulated_cluster(
+        seed=seed,
+        jobs=[run.echo],
+        partitions=plan.partitions,
+        workers=plan.workers,
+        slots=plan.slots,
+        store_delay_ms=plan.store_delay_ms,
+    ) as cluster:
+        play = _Play(plan, run, cluster)
+        violations = await play.play()
+        virtual_s = asyncio.get_running_loop().time()
+        facts, found = _judge(run, cluster)
+        return Outcome(
+            plan=plan,
+            violations=violations + found,
+            rows=run.ledger.rows,
+            facts=facts,
+            struck=[struck for struck in play.struck if struck.target],
+            announcements=cluster.announcements,
+            delivered=cluster.network.delivered,
+            failovers=_failovers(cluster),
+            acked=sum(row.f == SUBMIT and row.type == "ok" for row in run.ledger.rows),
+            virtual_s=virtual_s,
+        )
+
+
+class _Play:
+    """One run under way."""
+
+    def __init__(self, plan: Plan, run: Run, cluster: SimCluster) -> None:
+        self.struck: list[Struck] = []
+        self._plan = plan
+        self._run = run
+        self._cluster = cluster
+        self._clients = [cluster.client() for _ in range(plan.clients)]
+        for master, skew_ms in zip(cluster.masters.values(), plan.skews_ms, strict=True):
+            master.clock.wall_skew_ms = skew_ms
+
+    async def play(self) -> list[Violation]:
+        """All of it; what it violates by not coming to its end."""
+        bound = asyncio.timeout(self._plan.storm_s + DRAIN_S)
+        try:
+            async with bound, asyncio.TaskGroup() as group:
+                keeping = group.create_task(self._keep_up())
+                async with asyncio.TaskGroup() as acts:
+                    for number in self._plan.users:
+                        acts.create_task(self._user(number))
+                    acts.create_task(self._storm())
+                keeping.cancel()
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            return [Violation("L1", "run", f"jobs do not end within {DRAIN_S} s after the storm")]
+        except ExceptionGroup as errors:
+            return [Violation("crash", "", "".join(traceback.format_exception(errors)))]
+        return []
+
+    async def _storm(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for stroke in self._plan.strokes:
+                group.create_task(self._strike(stroke))
+        self._cluster.heal()
+        self._cluster.restart_dead()
+        if self._plan.lasting is not None:
+            await self._strike(self._plan.lasting)
+        async with asyncio.TaskGroup() as group:
+            for partition in range(self._plan.partitions):
+                group.create_task(self._cluster.elected(partition, LEADER_S))
+
+    async def _strike(self, stroke: Stroke) -> None:
+        await elapse(stroke.at_s)
+        loop = asyncio.get_running_loop()
+        struck = Struck(at_s=loop.time(), kind=stroke.kind)
+        self.struck.append(struck)
+        kind: Kind = KINDS[stroke.kind]
+        clients = tuple(f"c{number}" for number in range(1, self._plan.clients + 1))
+        await kind.strike(
+            Stage(cluster=self._cluster, rng=Random(stroke.seed), clients=clients, struck=struck)
+        )
+        if not kind.lasting:
+            struck.until_s = loop.time()
+
+    async def _keep_up(self) -> None:
+        """Starts processes again that have exited with an error, as a service manager does."""
+        while True:
+            await elapse(1)
+            for node in self._cluster.nodes:
+                if node.process.ended and node.process.error is not None:
+                    self._cluster.start(node)
+
+    async def _user(self, number: int) -> None:
+        rng = Random(f"{self._plan.seed}/user/{number}")
+        client = self._clients[number % len(self._clients)]
+        await one_user(self._run, client, number, rng, self._plan.storm_s)
+
+
+async def one_user(run: Run, client: AsyncClient, number: int, rng: Random, storm_s: float) -> None:
+    """Submits one job at some moment of the storm, perhaps cancels it, and reads how it ended."""
+    hold_s = rng.choice((0.0, 0.05, 1.0, rng.uniform(0, 20)))
+    failures = rng.choice((0, 0, 0, 0, 1, 3, 9))
+    cancel_s = rng.choice((None, None, None, None, rng.uniform(0, 10)))
+    await elapse(rng.uniform(0, storm_s))
+    handle = await run.submit(client, f"job {number}", hold_s, failures=failures)
+    if handle is None:
+        return
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run.result(handle))
+        group.create_task(_look(client, handle.id, rng))
+        if cancel_s is not None:
+            await elapse(cancel_s)
+            await run.cancel(handle)
+
+
+async def _look(client: AsyncClient, job_id: str, rng: Random) -> None:
+    """Reads an accepted job now and then: it is there."""
+    for _ in range(3):
+        await elapse(rng.uniform(0, 5))
+        await client.describe(job_id)
+
+
+# ---- judgement ----------------------------------------------------------------------------------
+
+
+def _judge(run: Run, cluster: SimCluster) -> tuple[list[Fact], list[Violation]]:
+    try:
+        run.judge(cluster)
+    except InvariantBroken as broken:
+        return [], [Violation("?", "", str(broken))]
+    return [], []
+
+
+def _failovers(cluster: SimCluster) -> int:
+    led = [a.fields["partition"] for a in cluster.announcements if a.event == "leader"]
+    return len(led) - len(set(led))
+
+
+def _stuck(plan: Plan, error: Exception) -> Outcome:
+    return Outcome(
+        plan=plan,
+        violations=[Violation("L1", "run", str(error))],
+        rows=[],
+        facts=[],
+        struck=[],
+        announcements=[],
+        delivered=0,
+        failovers=0,
+        acked=0,
+        virtual_s=LIMIT_S,
+    )
