@@ -8,7 +8,8 @@
         cluster.wait_leader(after_ms=killed_ms)
 
 Processes keep their names and their ports over restarts. Everything they say and all that they log
-is in the directory; what fails shows the ends of the logs.
+is in the directory; what fails shows the ends of the logs. With ``links`` they reach one another
+only through the proxy, and their clocks can be bent.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from tests.chaos.links import Links
+from tests.chaos.namespace import Namespace
 from tests.chaos.process import Event, Expired, Process, Timeline, until
+from tests.chaos.skewed import Dial
 from tests.oracles.history import boottime_ms
 
 T = TypeVar("T")
@@ -40,17 +44,32 @@ class Cluster:
     Args:
         directory: For logs, histories and traces; made if it is not there.
         store: The masters' store URL.
+        partitions: For the bootstrap.
+        links: The proxy between all processes; etcd's members are ``m0``, ``m1``, ... in it. None:
+            they talk without one.
+
+    Attributes:
+        dials: By process name: what bends its clocks (with ``links``).
+        places: By master's name: the network namespace that it is started in.
     """
 
-    def __init__(self, directory: Path, store: str) -> None:
+    def __init__(
+        self, directory: Path, store: str, *, partitions: int = 1, links: Links | None = None
+    ) -> None:
         self.directory = directory
         self.store = store
+        self.partitions = partitions
+        self.dials: dict[str, Dial] = {}
+        self.places: dict[str, Namespace] = {}
+        self._links = links
+        self._doors: dict[str, int] = {}
         self.history = directory / "history"
         self.history.mkdir(parents=True, exist_ok=True)
         self.timeline = Timeline()
         self.processes: dict[str, Process] = {}
         self.traces: dict[str, Path] = {}
         self._ended: list[Process] = []
+        self._listens: dict[str, str] = {}
         self._addresses: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -77,12 +96,47 @@ class Cluster:
 
     def start_master(self, name: str, *flags: str, wrapper: Sequence[str] = ()) -> Process:
         """Start one master, or start it again on its old address; ``wrapper`` goes before it."""
-        address = self._addresses.setdefault(name, f"127.0.0.1:{free_port()}")
+        place = self.places.get(name)
+        host = place.inside if place else "127.0.0.1"
+        listen = self._listens.setdefault(name, f"{host}:{free_port()}")
         trace = self.directory / f"trace-{name}-{len(self.traces)}.jsonl"
-        command = ["master", "--store", self.store, "--listen", address, "--name", name, *flags]
-        master = self._start(name, [*wrapper, *tenure(*command)], {"TENURE_TRACE": str(trace)})
+        command = ["master", "--store", self._store_of(place), "--listen", listen, "--name", name]
+        command += ["--partitions", str(self.partitions), *flags]
+        if self._links is not None:
+            self._addresses[name] = f"127.0.0.1:{self._door(name, listen)}"
+            command += ["--advertise", self._addresses[name]]
+        if place is not None:
+            wrapper = [*place.wrapper, *wrapper]
+            command.append("--insecure")
+        self._addresses.setdefault(name, listen)
+        master = self._start(
+            name, [*wrapper, *self._tenure(*command)], {"TENURE_TRACE": str(trace)}
+        )
         self.traces[master.log.name] = trace
         return master
+
+    def _store_of(self, place: Namespace | None) -> str:
+        """The store as a master dials it: without a proxy as it is, else by the proxy's doors."""
+        scheme, _, rest = self.store.partition("://")
+        if self._links is None or scheme != "etcd":
+            return self.store
+        members, slash, prefix = rest.partition("/")
+        host = place.outside if place else "127.0.0.1"
+        doors = [f"{host}:{self._door(f'm{i}', m)}" for i, m in enumerate(members.split(","))]
+        return f"etcd://{','.join(doors)}{slash}{prefix}"
+
+    def _door(self, target: str, address: str) -> int:
+        if self._links is None:
+            raise RuntimeError("expected a proxy to open a door, but this cluster has none")
+        if target not in self._doors:
+            self._doors[target] = self._links.door(target, address)
+        return self._doors[target]
+
+    def _tenure(self, *arguments: str) -> list[str]:
+        """The ``tenure`` command, with clocks that can be bent if anything can."""
+        if self._links is None:
+            return tenure(*arguments)
+        return [sys.executable, "-m", "tests.chaos.skewed", *arguments]
 
     def start_worker(
         self,
@@ -97,7 +151,7 @@ class Cluster:
             *("worker", app, "--master", self.addresses, "--name", name),
             *("--slots", str(slots), "--queues", queues),
         ]
-        return self._start(name, tenure(*command), {})
+        return self._start(name, self._tenure(*command), {})
 
     def start_load(self, name: str, *flags: str) -> Process:
         """Start one loaded client (see ``load``)."""
@@ -108,6 +162,9 @@ class Cluster:
         former = self.processes.get(name)
         if former is not None:
             self._ended.append(former)
+        clock = self.directory / f"clock-{name}"
+        if self._links is not None:
+            self.dials.setdefault(name, Dial(clock))
         process = Process(
             name,
             command,
@@ -118,10 +175,14 @@ class Cluster:
                 "CHAOS_PROCESS": name,
                 "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
                 "PYTHONFAULTHANDLER": "1",
+                "CHAOS_CLOCK": str(clock),
                 **environment,
             },
         )
         self.processes[name] = process
+        if self._links is not None:
+            place = self.places.get(name)
+            self._links.know(name, pid=process.pid, address=place.inside if place else "")
         return process
 
     @property
@@ -197,22 +258,29 @@ class Cluster:
 
         return self.wait(look, timeout_s, f"{process.name}: {event} {at_least or ''}")
 
-    def wait_leader(self, *, after_ms: float = 0.0, timeout_s: float = START_TIMEOUT_S) -> Event:
-        """The first ``leader`` line after a moment."""
+    def wait_leader(
+        self, *, after_ms: float = 0.0, timeout_s: float = START_TIMEOUT_S, partition: int = 0
+    ) -> Event:
+        """The first ``leader`` line of a partition after a moment."""
 
         def look(events: list[Event]) -> Event | None:
-            return next((e for e in events if e.name == "leader" and e.at_ms > after_ms), None)
+            wanted = ("leader", partition)
+            for event in events:
+                found = (event.name, event.fields.get("partition"))
+                if event.at_ms > after_ms and found == wanted:
+                    return event
+            return None
 
-        return self.wait(look, timeout_s, "a leader")
+        return self.wait(look, timeout_s, f"a leader of partition {partition}")
 
-    def leader(self) -> Process:
-        """The process that leads now, as far as it said."""
+    def leader(self, partition: int = 0) -> Process:
+        """The process that leads a partition now, as far as it said."""
         for event in reversed(self.timeline.events()):
-            if event.name == "leader":
+            if (event.name, event.fields.get("partition")) == ("leader", partition):
                 for process in self.masters:
                     if process.log.name == event.process:
                         return process
-        raise Expired(f"no running master leads\n{self.story()}")
+        raise Expired(f"no running master leads partition {partition}\n{self.story()}")
 
     # Ends.
 

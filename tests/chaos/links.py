@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ class Links:
         directory.mkdir(parents=True, exist_ok=True)
         self.timeline = Timeline()
         self._ids = itertools.count(1)
+        self._writing = threading.Lock()
         command = [sys.executable, "-m", "tests.chaos.proxy"]
         environment = {"PYTHONPATH": str(_REPOSITORY)}
         self._process = Process("proxy", command, directory, self.timeline, environment)
@@ -92,7 +94,8 @@ class Links:
         )
 
     def _order(self, order: Order) -> Event:
-        self._process.tell(msgspec.json.encode(order).decode())
+        with self._writing:
+            self._process.tell(msgspec.json.encode(order).decode())
         return self._said("done", order.id)
 
     def _said(self, name: str, number: int | None = None) -> Event:

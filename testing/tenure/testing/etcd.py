@@ -23,6 +23,7 @@ import tempfile
 import time
 import urllib.request
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -79,6 +80,8 @@ class EtcdMember:
         self.directory = cluster.directory / name
         self.address = f"127.0.0.1:{client_port}"
         self.peer_url = f"http://127.0.0.1:{peer_port}"
+        #: Where the other members reach it.
+        self.advertised_peer_url = cluster.peer_door(name, self.peer_url)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -170,7 +173,7 @@ class EtcdMember:
             f"--listen-client-urls={self.client_url}",
             f"--advertise-client-urls={self.client_url}",
             f"--listen-peer-urls={self.peer_url}",
-            f"--initial-advertise-peer-urls={self.peer_url}",
+            f"--initial-advertise-peer-urls={self.advertised_peer_url}",
             f"--initial-cluster={cluster.initial_cluster}",
             f"--initial-cluster-token={cluster.directory.name}",
             f"--snapshot-count={cluster.snapshot_count}",
@@ -198,6 +201,8 @@ class EtcdCluster:
         snapshot_count: raft entries between snapshots; etcd keeps about that many in memory.
         quota_bytes: the database quota of each member; small values provoke NOSPACE.
         binary: the server; None finds it (``find_binary``).
+        peer_door: given a member's name and its peer URL, where the others shall dial it (a proxy
+            of yours); None: as it listens.
 
     Attributes:
         members: in the order of ``endpoints``.
@@ -212,10 +217,12 @@ class EtcdCluster:
         snapshot_count: int = 1_000,
         quota_bytes: int = 8 * 1024**3,
         binary: str | None = None,
+        peer_door: Callable[[str, str], str] | None = None,
     ) -> None:
         self.binary = binary or find_binary()
         self.snapshot_count = snapshot_count
         self.quota_bytes = quota_bytes
+        self.peer_door = peer_door or (lambda name, url: url)
         self.directory = Path(tempfile.mkdtemp(prefix="tenure-etcd-"))
         self._processes: list[subprocess.Popen[bytes]] = []
         # Also runs when the interpreter ends, so that a failed script leaves nothing behind.
@@ -227,7 +234,7 @@ class EtcdCluster:
             for index in range(size)
         ]
         self.initial_cluster = ",".join(
-            f"{member.name}={member.peer_url}" for member in self.members
+            f"{member.name}={member.advertised_peer_url}" for member in self.members
         )
 
     def __enter__(self) -> Self:

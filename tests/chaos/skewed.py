@@ -1,0 +1,93 @@
+"""``tenure`` with clocks that a test can bend: ``python -m tests.chaos.skewed master …``.
+
+The shipped master and worker run with another adapter behind their ``Clock`` port. Three numbers in
+the file ``CHAOS_CLOCK``, mapped into memory, say how far the process's clocks are off; the test
+changes them while it runs. The event loop's own timers are not bent (but for sleeps, which last by
+the bent clock), as when a machine's clock is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+
+import tenure.master.main
+import tenure.worker.runtime
+from tenure.cli.entry import main
+
+_NUMBERS = struct.Struct("<dddd")
+
+
+class Dial:
+    """The file that bends a process's clocks, on the test's side and on the process's.
+
+    Args:
+        path: Made, with clocks that are right, if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            path.write_bytes(_NUMBERS.pack(0.0, 0.0, 1.0, 0.0))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), _NUMBERS.size)
+
+    def boot_ms(self) -> int:
+        """CLOCK_BOOTTIME, bent."""
+        _, ahead_ms, rate, since_ms = _NUMBERS.unpack(self._map[:])
+        now_ms = _boot_ms()
+        return int(now_ms + ahead_ms + (now_ms - since_ms) * (rate - 1.0))
+
+    def wall_ms(self) -> int:
+        """UTC, bent."""
+        return time.time_ns() // 1_000_000 + int(_NUMBERS.unpack(self._map[:])[0])
+
+    @property
+    def rate(self) -> float:
+        """How fast the boot clock runs."""
+        return float(_NUMBERS.unpack(self._map[:])[2])
+
+    def set_wall(self, ahead_ms: float) -> None:
+        """The wall clock is so far ahead from now on."""
+        _, *rest = _NUMBERS.unpack(self._map[:])
+        self._map[:] = _NUMBERS.pack(ahead_ms, *rest)
+
+    def set_rate(self, rate: float) -> None:
+        """The boot clock runs at another rate from now on; it does not jump."""
+        wall_ms, *_ = _NUMBERS.unpack(self._map[:])
+        now_ms = _boot_ms()
+        self._map[:] = _NUMBERS.pack(wall_ms, self.boot_ms() - now_ms, rate, now_ms)
+
+    def skip(self, ms: float) -> None:
+        """The boot clock jumps forward, as over a suspend."""
+        wall_ms, ahead_ms, rate, since_ms = _NUMBERS.unpack(self._map[:])
+        self._map[:] = _NUMBERS.pack(wall_ms, ahead_ms + ms, rate, since_ms)
+
+
+class BentClock:
+    """The clocks of this process, for master and worker alike."""
+
+    def __init__(self) -> None:
+        self._dial = Dial(Path(os.environ["CHAOS_CLOCK"]))
+
+    def boot_ms(self) -> int:
+        return self._dial.boot_ms()
+
+    def wall_ms(self) -> int:
+        return self._dial.wall_ms()
+
+    async def sleep(self, ms: int) -> None:
+        await asyncio.sleep(ms / 1_000 / self._dial.rate)
+
+
+def _boot_ms() -> float:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) / 1e6
+
+
+if __name__ == "__main__":
+    for module in (tenure.master.main, tenure.worker.runtime):
+        vars(module)["SystemClock"] = BentClock
+    main()
