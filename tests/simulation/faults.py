@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 
 from tenure.testing.call import Link
 from tenure.testing.cluster import SimCluster, SimMaster, SimNode
-from tenure.testing.process import elapse
+from tenure.testing.process import Process, elapse
 
 Store = Literal["etcd", "sqlite"]
 BOTH: Final[tuple[Store, ...]] = ("etcd", "sqlite")
@@ -143,17 +143,17 @@ async def kill_successors(stage: Stage) -> None:
     leader = stage.cluster.leader(partition)
     if leader is None:
         return
-    stage.strike(leader.name, 2)
-    killed = [leader]
+    stage.strike(leader.name)
+    killed = [(leader, leader.process)]
     leader.kill()
     for _ in range(stage.rng.randint(1, 2)):
         heir = await _recovering(stage.cluster, partition)
         if heir is not None:
-            stage.strike(f"{stage.struck.target} {heir.name}")
+            stage.struck.target += f" {heir.name}"
+            killed.append((heir, heir.process))
             heir.kill()
-            killed.append(heir)
-    for master in killed:
-        await _restart(stage, master)
+    for master, process in killed:
+        await _restart(stage, master, process)
 
 
 @fault(4)
@@ -509,13 +509,13 @@ def _both(one: str, other: str) -> list[tuple[str, str]]:
 
 
 async def _kill(stage: Stage, node: SimNode, down_s: float) -> None:
+    process = node.process
     node.kill()
     await elapse(down_s)
-    await _restart(stage, node)
+    await _restart(stage, node, process)
 
 
-async def _restart(stage: Stage, node: SimNode) -> None:
-    process = node.process
+async def _restart(stage: Stage, node: SimNode, process: Process) -> None:
     await process.join()
     # Another fault may have hit the same node, and have started it again.
     if node.process is process and process.ended:
@@ -523,8 +523,9 @@ async def _restart(stage: Stage, node: SimNode) -> None:
 
 
 async def _stop(stage: Stage, node: SimNode) -> None:
+    process = node.process
     node.stop()
-    await _restart(stage, node)
+    await _restart(stage, node, process)
 
 
 async def _recovering(cluster: SimCluster, partition: int) -> SimMaster | None:
