@@ -59,6 +59,13 @@ END: Final = Frame(Kind.END)
 RESET: Final = Frame(Kind.RESET)
 
 
+class Held(Protocol):
+    """What waits at a cut link."""
+
+    def resume(self) -> None:
+        """The link is whole again."""
+
+
 @dataclass(slots=True)
 class Link:
     """One direction between two nodes.
@@ -80,7 +87,7 @@ class Link:
     bytes_per_s: float | None = None
     fuse_bytes: int | None = None
     cut_since_s: float | None = None
-    held: "list[Pipe]" = field(default_factory=list)
+    held: "list[Held]" = field(default_factory=list)
     #: When what was sent over it has left, if that takes time.
     busy_until_s: float = 0.0
 
