@@ -152,6 +152,15 @@ async def test_a_cancelled_caller_leaves_its_batch(sqlite_bench: SqliteBench) ->
     await store.close()
 
 
+async def test_no_operation_of_a_crowd_is_forgotten(sqlite_bench: SqliteBench) -> None:
+    """However many operations wait at once, each of them is answered."""
+    store = await sqlite_bench.open()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        looks = [group.create_task(store.journal(0).last_number()) for _ in range(1_000)]
+    assert {look.result() for look in looks} == {0}
+    await store.close()
+
+
 async def test_closing_commits_what_waits(sqlite_bench: SqliteBench) -> None:
     """Appends that were handed in before the close are done; later ones are refused."""
     store = await sqlite_bench.open()
@@ -241,6 +250,36 @@ async def test_damaged_pages_are_reported(sqlite_bench: SqliteBench) -> None:
     sqlite_bench.path.write_bytes(data)
     with pytest.raises(CorruptJournal):
         await _read_all(sqlite_bench)
+
+
+@pytest.mark.fault(49)
+async def test_row_49_a_damaged_log_is_refused_and_kept(
+    sqlite_bench: SqliteBench, tmp_path: Path
+) -> None:
+    """A flipped bit in the write-ahead log ends no log early: the store is refused, as it is."""
+    store = await sqlite_bench.open()
+    office, journal = await won(store), store.journal(0)
+    chain = await followed(journal)
+    for _ in range(10):
+        await journal.append(office.token, sealed(chain, office.token, bytes(1_000)))
+    crashed = SqliteBench(tmp_path / "crashed")
+    crashed.path.parent.mkdir(parents=True)
+    names = (sqlite_bench.path.name, sqlite_bench.path.name + "-wal")
+    contents = {name: sqlite_bench.path.with_name(name).read_bytes() for name in names}
+    await store.close()
+    log = contents[names[1]]
+    for at in (20, len(log) // 4, len(log) // 2):
+        contents[names[1]] = log[:at] + bytes([log[at] ^ 1]) + log[at + 1 :]
+        for name, content in contents.items():
+            crashed.path.with_name(name).write_bytes(content)
+        with pytest.raises(CorruptJournal, match="nothing was changed or deleted"):
+            await crashed.open()
+        for name, content in contents.items():
+            assert crashed.path.with_name(name).read_bytes() == content
+    crashed.path.with_name(names[1]).write_bytes(log)
+    store = await crashed.open()
+    assert await store.journal(0).last_number() == 10
+    await store.close()
 
 
 @contextmanager

@@ -13,25 +13,24 @@ The rules, and what each is for:
 """
 
 import asyncio
-import fcntl
-import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
+from tenure.master.backend import wal
 from tenure.master.backend.errors import (
     CorruptJournal,
     StoreFull,
     StoreIoError,
-    StoreLocked,
     StoreMismatch,
 )
-from tenure.protocol.errors import Rejected, TenureError
+from tenure.master.backend.host import Host, RealHost, Steps, Thread
+from tenure.protocol.errors import TenureError
 from tenure.protocol.refusal import Reason
 
 T = TypeVar("T")
@@ -49,8 +48,6 @@ _IDLE_S: Final = 0.05
 _CHECKPOINT_IDLE_BYTES: Final = 1024 * 1024
 # A WAL that starts over costs half the CPU of one that grows: its pages are there already.
 _CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
-# Given up so that a truncation can still be written when the disk is full.
-_RESERVE_BYTES: Final = 1024 * 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -77,14 +74,14 @@ class _Work:
 class SqliteConnection:
     """The open database. Create it with ``open``; all methods belong to that event loop."""
 
-    def __init__(self, path: Path, lock_fd: int) -> None:
+    def __init__(self, path: Path, host: Host, unlock: Callable[[], None]) -> None:
         self.path = path
-        self._lock_fd = lock_fd
+        self._host = host
+        self._unlock = unlock
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._serve, name=f"sqlite {path}", daemon=True)
+        self._thread: Thread[_Work | None] = host.thread(f"sqlite {path}")
         self._connection: sqlite3.Connection | None = None
         self._closing = False
         # Guards the two below against a thread that ends while an operation is handed in.
@@ -96,8 +93,12 @@ class SqliteConnection:
         self._wal_bytes = 0
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, path: Path, host: Host | None = None) -> Self:
         """Opens or creates the database and its directory.
+
+        Args:
+            path: The file.
+            host: The machine that it lies on; None: this one.
 
         Raises:
             StoreLocked: Another process has it open.
@@ -105,8 +106,9 @@ class SqliteConnection:
             CorruptJournal: The file is no database.
             Rejected: The path cannot be used.
         """
-        connection = cls(path, _lock(path))
-        connection._thread.start()
+        machine = host or RealHost()
+        connection = cls(path, machine, machine.lock(path))
+        connection._thread.start(connection._serve())
         try:
             await connection._opened
         except BaseException:
@@ -147,25 +149,25 @@ class SqliteConnection:
                 )
             if self._failure is not None:
                 raise _again(self._failure)
-            self._queue.put(work)
+            self._thread.put(work)
         return await future
 
     async def close(self) -> None:
         """Commits what waits, closes and unlocks. Idempotent; cancellation does not stop it."""
         if not self._closing:
             self._closing = True
-            self._queue.put(None)
+            self._thread.put(None)
         await asyncio.shield(self._ended)
         # It has said that it is done; what is left of it takes no time.
         self._thread.join()
 
     # ---- the thread -----------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _serve(self) -> Steps[_Work | None]:
         try:
             self._connection = self._connect()
-            self._tell(_settle_end, self._opened, None)
-            self._work(self._connection)
+            self._thread.tell(_settle_end, self._opened, None)
+            yield from self._work(self._connection)
         except TenureError as error:
             self._fail(error)
         except sqlite3.Error as error:
@@ -174,14 +176,48 @@ class SqliteConnection:
             self._end()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._renew_log()
+        connection = self._host.connect(self.path)
         try:
             self._configure(connection)
         except BaseException:
             connection.close()
             raise
-        self._fill_reserve()
+        self._host.keep_reserve(self.path)
         return connection
+
+    def _renew_log(self) -> None:
+        """Looks whether the log that a crash has left is whole, and makes sure of it on the disk.
+
+        Raises:
+            CorruptJournal: What was committed is not there any more. The file stays as it is.
+            StoreIoError: The disk refuses it.
+        """
+        log = self.path.with_name(self.path.name + "-wal")
+        try:
+            content = self._host.read(log)
+            lost = wal.lost_commits(content, _PAGE_BYTES)
+            if lost > 1:
+                raise CorruptJournal(
+                    f"expected {log} to be whole, but it is damaged before its last {lost}"
+                    " commits; nothing was changed or deleted: copy the store away, then restore"
+                    " it from a backup",
+                    reason=Reason.STORE_CORRUPT,
+                    metadata={"path": str(self.path), "commits": str(lost)},
+                )
+            if content:
+                # 1. An fsync of a former process failed, so what it wrote is not on the disk, but
+                #    in the system's cache. 2. That process ended before it could undo the write.
+                # 3. From here, the log looks whole: SQLite would go on behind what is not there.
+                # 4. The power fails, and with it goes all that was acknowledged since.
+                self._host.rewrite(log, content)
+        except OSError as error:
+            raise StoreIoError(
+                f"expected to read and write {log}, but {error.strerror or error}; check the disk,"
+                " then start again: what was acknowledged is safe",
+                reason=Reason.STORE_IO,
+                metadata={"path": str(self.path)},
+            ) from error
 
     def _configure(self, connection: sqlite3.Connection) -> None:
         (found,) = connection.execute("PRAGMA application_id").fetchone()
@@ -206,28 +242,36 @@ class SqliteConnection:
         if found != APPLICATION_ID:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
-    def _work(self, connection: sqlite3.Connection) -> None:
+    def _work(self, connection: sqlite3.Connection) -> Steps[_Work | None]:
         closing = False
         while not closing:
-            try:
-                work = self._queue.get(timeout=_IDLE_S if self._wal_bytes else None)
-            except queue.Empty:
-                if self._wal_bytes >= _CHECKPOINT_IDLE_BYTES:
-                    self._checkpoint(connection)
-                # Less than that is left for later: from here on, sleep until there is work.
-                work = self._queue.get()
+            work = yield from self._next(connection)
             group: list[_Work] = []
-            while work is not None and len(group) < _GROUP_MAX:
+            while work is not None:
                 group.append(work)
-                if self._queue.empty():
+                if len(group) == _GROUP_MAX:
                     break
-                work = self._queue.get()
+                try:
+                    work = self._thread.take()
+                except queue.Empty:
+                    break
             closing = work is None
             if group:
                 self._untold = group
                 self._commit(connection, group)
             if self._wal_bytes >= _CHECKPOINT_BYTES:
                 self._checkpoint(connection)
+
+    def _next(
+        self, connection: sqlite3.Connection
+    ) -> Generator[float | None, _Work | None, _Work | None]:
+        try:
+            return (yield _IDLE_S if self._wal_bytes else None)
+        except queue.Empty:
+            if self._wal_bytes >= _CHECKPOINT_IDLE_BYTES:
+                self._checkpoint(connection)
+        # Less than that is left for later: from here on, sleep until there is work.
+        return (yield None)
 
     def _commit(self, connection: sqlite3.Connection, group: list[_Work]) -> None:
         failure = self._attempt(connection, group)
@@ -244,7 +288,7 @@ class SqliteConnection:
             for work in group:
                 work.error = _again(failure)
         self._untold = [work for work in self._untold if work not in group]
-        self._tell(_settle, group)
+        self._thread.tell(_settle, group)
 
     def _attempt_without_space(
         self, connection: sqlite3.Connection, group: list[_Work]
@@ -253,10 +297,10 @@ class SqliteConnection:
         self._checkpoint(connection)
         failure = self._attempt(connection, group)
         if isinstance(failure, StoreFull) and group[0].frees:
-            self._reserve.unlink(missing_ok=True)
+            self._host.drop_reserve(self.path)
             failure = self._attempt(connection, group)
             self._checkpoint(connection)
-            self._fill_reserve()
+            self._host.keep_reserve(self.path)
         return failure
 
     def _attempt(self, connection: sqlite3.Connection, group: list[_Work]) -> TenureError | None:
@@ -319,22 +363,10 @@ class SqliteConnection:
             metadata=metadata,
         )
 
-    @property
-    def _reserve(self) -> Path:
-        return self.path.with_name(self.path.name + ".reserve")
-
-    def _fill_reserve(self) -> None:
-        try:
-            with self._reserve.open("ab") as file:
-                os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
-        except OSError:
-            # No space for a reserve: without one a truncation waits until space is freed.
-            self._reserve.unlink(missing_ok=True)
-
     def _fail(self, error: TenureError) -> None:
         with self._admission:
             self._failure = error
-        self._tell(_settle_end, self._opened, _again(error))
+        self._thread.tell(_settle_end, self._opened, _again(error))
 
     def _end(self) -> None:
         with self._admission:
@@ -344,24 +376,20 @@ class SqliteConnection:
                     reason=Reason.STORE_IO,
                 )
             left = self._untold
-            while not self._queue.empty():
-                work = self._queue.get()
-                if work is not None:
-                    left.append(work)
+            with suppress(queue.Empty):
+                while True:
+                    work = self._thread.take()
+                    if work is not None:
+                        left.append(work)
         for work in left:
             work.error = _again(self._failure)
-        self._tell(_settle, left)
+        self._thread.tell(_settle, left)
         if self._connection is not None:
             # Closing checkpoints. On a full or broken disk the WAL stays for the next open.
             with suppress(sqlite3.Error):
                 self._connection.close()
-        os.close(self._lock_fd)
-        self._tell(_settle_end, self._ended, None)
-
-    def _tell(self, callback: Callable[..., None], *args: object) -> None:
-        # A loop that was closed has nobody left to tell.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(callback, *args)
+        self._unlock()
+        self._thread.tell(_settle_end, self._ended, None)
 
 
 def _settle(group: list[_Work]) -> None:
@@ -385,35 +413,3 @@ def _settle_end(future: asyncio.Future[None], error: TenureError | None) -> None
 def _again(error: TenureError) -> TenureError:
     """A copy: one exception raised to several callers would mix up their tracebacks."""
     return type(error)(error.message, reason=error.reason, metadata=error.metadata)
-
-
-def _lock(path: Path) -> int:
-    """Creates the directory and takes the lock; returns the descriptor that holds it."""
-    side = path.with_name(path.name + ".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a directory")
-        descriptor = os.open(side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise Rejected(
-            f"expected to keep the store in {path}, but {error.strerror or error}; name a file in"
-            " a directory that this user can write to",
-            reason=Reason.INVALID_ARGUMENT,
-            metadata={"path": str(path)},
-            field="store",
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise StoreLocked(
-            f"expected to open the store {path}, but process {holder} has it open; stop that"
-            " master, or give this one a store of its own",
-            reason=Reason.STORE_LOCKED,
-            metadata={"path": str(path), "pid": holder},
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
