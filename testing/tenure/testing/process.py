@@ -26,6 +26,10 @@ class Process:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        #: Tells it from its predecessors on the same node.
+        self.incarnation = name
+        #: When it ended or was killed, by the loop's time; None: it lives.
+        self.ended_s: float | None = None
         #: Whether it stands still.
         self.frozen = False
         #: Whether it was killed: it only unwinds.
@@ -41,6 +45,9 @@ class Process:
         self._group: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()
         self._context.run(_PROCESS.set, self)
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, ProcessLoop):
+            loop.enter(self)
 
     def start(
         self, group: asyncio.TaskGroup, main: Callable[[], Coroutine[Any, Any, None]]
@@ -85,9 +92,14 @@ class Process:
         await on their way out. Cut it off from network and store first, so that nothing that they
         still do has an effect.
         """
+        self._end()
         self.killed = True
         self.thaw()
         self._unwind()
+
+    def _end(self) -> None:
+        if self.ended_s is None:
+            self.ended_s = asyncio.get_running_loop().time()
 
     def _unwind(self) -> None:
         if self._tasks:
@@ -130,6 +142,7 @@ class Process:
             self.error = _first(errors)
         finally:
             self._group = None
+            self._end()
 
 
 class _Exited(Exception):
@@ -200,7 +213,20 @@ class _Step:
 
 
 class ProcessLoop(VirtualLoop):
-    """A virtual-time loop that knows processes: frozen ones stand still."""
+    """A virtual-time loop that knows processes: frozen ones stand still.
+
+    Attributes:
+        processes: All there have been, in the order of their creation.
+    """
+
+    def __init__(self, limit_s: float | None = None) -> None:
+        super().__init__(limit_s)
+        self.processes: list[Process] = []
+
+    def enter(self, process: Process) -> None:
+        """For a new process: it gets a number."""
+        self.processes.append(process)
+        process.incarnation = f"{process.name}#{len(self.processes)}"
 
     def call_soon(
         self,
