@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tenure.etcdapi import etcd_pb2 as pb
 from tenure.master.backend.errors import FormatTooNew, StoreMismatch, StoreUnavailable
 from tenure.master.backend.etcd import operation as op
-from tenure.master.backend.etcd.client import EtcdClient
+from tenure.master.backend.etcd.client import Dial, EtcdClient, dial
 from tenure.master.backend.etcd.errors import EtcdError, LeaseExists, LeaseNotFound, NoSpace
 from tenure.master.backend.etcd.keyspace import DEFAULT_PREFIX, ClusterKeys
 from tenure.master.backend.etcd.resolution import failed, resolve, unavailable
@@ -194,6 +194,7 @@ async def open_etcd_store(
     partitions: int | None,
     wall_ms: int,
     office_ttl_s: int = OFFICE_TTL_S,
+    dial: Dial = dial,
 ) -> EtcdStore:
     """Open the store, and bootstrap it if nobody has yet.
 
@@ -203,6 +204,7 @@ async def open_etcd_store(
         partitions: How many it has, or shall have; None takes what there is, or 1.
         wall_ms: UTC since the Unix epoch, for batch 0.
         office_ttl_s: An office's time to live without a keepalive.
+        dial: Makes the channels to etcd's members.
 
     Raises:
         Rejected: The URL is wrong, a file that it names cannot be used, or etcd and this master do
@@ -213,7 +215,7 @@ async def open_etcd_store(
     """
     parsed = EtcdUrl.parse(url)
     keys = ClusterKeys(parsed.prefix)
-    client = EtcdClient(parsed.endpoints, tls=parsed.trust())
+    client = EtcdClient(parsed.endpoints, tls=parsed.trust(), dial=dial)
     try:
         record = await _read_record(client, keys)
         if record is None:

@@ -14,7 +14,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -114,6 +114,38 @@ class WatchBatch:
     events: Sequence[pb.Event]
 
 
+class Channel(Protocol):
+    """What the client asks of grpc.aio's channels."""
+
+    def unary_unary(
+        self, method: str, *, request_serializer: Any, response_deserializer: Any
+    ) -> Any:
+        """Calls with one request and one answer."""
+
+    def stream_stream(
+        self, method: str, *, request_serializer: Any, response_deserializer: Any
+    ) -> Any:
+        """Calls with messages both ways."""
+
+    async def close(self) -> None:
+        """Cancels the calls under way."""
+
+
+class Dial(Protocol):
+    """Makes a channel to one member."""
+
+    def __call__(self, address: str, pem: Pem | None) -> Channel:
+        """A new channel, with certificates or in clear text."""
+
+
+def dial(address: str, pem: Pem | None) -> Channel:
+    """A channel of grpc.aio."""
+    if pem is None:
+        return grpc.aio.insecure_channel(address, _CHANNEL_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert)
+    return grpc.aio.secure_channel(address, credentials, _CHANNEL_OPTIONS)
+
+
 class _Endpoint:
     """One member's address, with its channel once it has been used.
 
@@ -121,23 +153,20 @@ class _Endpoint:
     holds it any more, and calls that are open on it go on.
     """
 
-    def __init__(self, address: str, tls: Watched[Pem] | None) -> None:
+    def __init__(self, address: str, tls: Watched[Pem] | None, dial: Dial) -> None:
         self.address = address
         self._tls = tls
+        self._dial = dial
         self._pem: Pem | None = None
-        self._channel: grpc.aio.Channel | None = None
+        self._channel: Channel | None = None
         self._unary: dict[str, Any] = {}
 
-    def channel(self) -> grpc.aio.Channel:
+    def channel(self) -> Channel:
         pem = self._tls.now() if self._tls is not None else None
         if self._channel is None or pem is not self._pem:
             self._unary.clear()
             self._pem = pem
-            if pem is None:
-                self._channel = grpc.aio.insecure_channel(self.address, _CHANNEL_OPTIONS)
-            else:
-                credentials = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert)
-                self._channel = grpc.aio.secure_channel(self.address, credentials, _CHANNEL_OPTIONS)
+            self._channel = self._dial(self.address, pem)
         return self._channel
 
     def unary(self, method: _Method[Any, Any]) -> Any:
@@ -172,6 +201,7 @@ class EtcdClient:
         endpoints: ``host:port`` of the members, at least one; used in this order.
         tls: certificates, read again when they change; None talks in clear text.
         call_timeout_s: the deadline of every call, in seconds.
+        dial: makes the channels.
 
     Raises (every method):
         EtcdError: see ``errors``. A cancelled call's outcome is unknown too.
@@ -183,10 +213,11 @@ class EtcdClient:
         *,
         tls: Watched[Pem] | None = None,
         call_timeout_s: float = CALL_TIMEOUT_S,
+        dial: Dial = dial,
     ) -> None:
         if not endpoints:
             raise ValueError("expected at least one etcd endpoint, but got none")
-        self._endpoints = [_Endpoint(address, tls) for address in endpoints]
+        self._endpoints = [_Endpoint(address, tls, dial) for address in endpoints]
         self._current = 0
         self._call_timeout_s = call_timeout_s
         self._closed = False
