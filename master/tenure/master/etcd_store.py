@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import uuid
 from contextlib import suppress
@@ -15,9 +16,16 @@ from tenure.etcdapi import etcd_pb2 as pb
 from tenure.master.backend.errors import FormatTooNew, StoreMismatch, StoreUnavailable
 from tenure.master.backend.etcd import operation as op
 from tenure.master.backend.etcd.client import Dial, EtcdClient, dial
-from tenure.master.backend.etcd.errors import EtcdError, LeaseExists, LeaseNotFound, NoSpace
+from tenure.master.backend.etcd.errors import (
+    Compacted,
+    EtcdError,
+    LeaseExists,
+    LeaseNotFound,
+    NoSpace,
+)
 from tenure.master.backend.etcd.keyspace import DEFAULT_PREFIX, ClusterKeys
 from tenure.master.backend.etcd.resolution import failed, resolve, unavailable
+from tenure.master.backend.space import Space
 from tenure.master.election.etcd import OFFICE_TTL_S, EtcdElection
 from tenure.master.election.port import Candidate, Member
 from tenure.master.journal.etcd import EtcdJournal
@@ -29,10 +37,14 @@ from tenure.protocol.refusal import Reason
 from tenure.protocol.security import Watched, read_trust
 from tenure.protocol.tls import Pem, Tls
 
+_log = logging.getLogger(__name__)
+
 #: The layout of the key space; a store with another one is not opened.
 FORMAT: Final = 1
 #: Renew a member key at about a third of this.
 MEMBER_TTL_S: Final = 10
+#: What etcd takes when it is started without --quota-backend-bytes. Only 3.6 tells its quota.
+QUOTA_BYTES_DEFAULT: Final = 2 * 1024**3
 
 _FIRST_EPOCH: Final = 1
 _DEFAULT_PORT: Final = 2379
@@ -105,9 +117,12 @@ class EtcdStore:
         record: _Record,
         candidate: Candidate,
         office_ttl_s: int,
+        quota_bytes: int | None,
     ) -> None:
         self.cluster_id = record.cluster_id
         self.partitions = record.partitions
+        self.epoch = record.epoch
+        self._quota_bytes = quota_bytes
         self._client = client
         self._keys = keys
         self._epoch = record.epoch
@@ -127,7 +142,41 @@ class EtcdStore:
     def journal(self, partition: int) -> EtcdJournal:
         return self._journals[partition]
 
-    async def register(self, candidate: Candidate, version: str, wall_ms: int) -> None:
+    def reader(self, partition: int) -> EtcdJournal:
+        return EtcdJournal(self._client, self._keys.partition(partition))
+
+    async def space(self) -> Space:
+        action = "ask etcd how full it is"
+        told: list[pb.StatusResponse] = []
+        trouble: EtcdError | None = None
+        for address in self._client.endpoints:
+            try:
+                told.append(await self._client.status(address))
+            except EtcdError as error:
+                trouble = error
+        if not told:
+            raise unavailable(action, trouble or EtcdError("it has no members"))
+        quotas = [status.db_size_quota for status in told if status.db_size_quota > 0]
+        return Space(
+            used_bytes=max(status.db_size_in_use for status in told),
+            file_bytes=max(status.db_size for status in told),
+            # Over the smallest quota the whole cluster takes nothing.
+            quota_bytes=min(quotas, default=self._quota_bytes or QUOTA_BYTES_DEFAULT),
+        )
+
+    async def tidy(self) -> None:
+        """Compacts: member keys that were written again and again pile up without a truncation."""
+        try:
+            now = await self._client.range(self._keys.epoch)
+            await self._client.compact(now.header.revision)
+        except Compacted:
+            return
+        except EtcdError as error:
+            _log.warning("etcd was not compacted: %s", error, extra={"action": "compact"})
+
+    async def register(
+        self, candidate: Candidate, version: str, wall_ms: int, workers: int = 0
+    ) -> None:
         action = f"write the member key of {candidate.name}"
         value = json.dumps(
             {
@@ -136,6 +185,7 @@ class EtcdStore:
                 "address": candidate.address,
                 "version": version,
                 "wall_ms": wall_ms,
+                "workers": workers,
             }
         )
         try:
@@ -194,6 +244,7 @@ async def open_etcd_store(
     partitions: int | None,
     wall_ms: int,
     office_ttl_s: int = OFFICE_TTL_S,
+    quota_bytes: int | None = None,
     dial: Dial = dial,
 ) -> EtcdStore:
     """Open the store, and bootstrap it if nobody has yet.
@@ -204,6 +255,7 @@ async def open_etcd_store(
         partitions: How many it has, or shall have; None takes what there is, or 1.
         wall_ms: UTC since the Unix epoch, for batch 0.
         office_ttl_s: An office's time to live without a keepalive.
+        quota_bytes: The quota of its members, for an etcd that does not tell.
         dial: Makes the channels to etcd's members.
 
     Raises:
@@ -232,7 +284,7 @@ async def open_etcd_store(
     except BaseException:
         await client.close()
         raise
-    return EtcdStore(client, keys, record, candidate, office_ttl_s)
+    return EtcdStore(client, keys, record, candidate, office_ttl_s, quota_bytes)
 
 
 async def _tls_trouble(url: EtcdUrl, error: Exception) -> Rejected | None:
@@ -339,6 +391,8 @@ def _member(kv: pb.KeyValue) -> Member:
         ),
         version=fields["version"],
         wall_ms=fields["wall_ms"],
+        # 0.1.0 does not write it.
+        workers=fields.get("workers", 0),
     )
 
 

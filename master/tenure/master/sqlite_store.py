@@ -8,6 +8,8 @@ from typing import Final, Self
 from urllib.parse import unquote
 
 from tenure.master.backend.errors import FormatTooNew, StoreMismatch
+from tenure.master.backend.host import Host
+from tenure.master.backend.space import Space
 from tenure.master.backend.sqlite import SqliteConnection
 from tenure.master.election import sqlite as sqlite_election
 from tenure.master.election.port import Candidate, Member
@@ -66,11 +68,14 @@ class SqliteStore:
         record: _Bootstrap,
         candidate: Candidate,
         log_bytes: dict[int, int],
+        quota_bytes: int | None,
     ) -> None:
         """Called by ``open``."""
         self.connection = connection
         self.cluster_id = record.cluster_id
         self.partitions = record.partitions
+        self.epoch = record.epoch
+        self._quota_bytes = quota_bytes
         self._elections = [
             SqliteElection(connection, partition, record.epoch, candidate)
             for partition in range(record.partitions)
@@ -89,15 +94,18 @@ class SqliteStore:
         candidate: Candidate,
         wall_ms: int,
         partitions: int | None = None,
+        quota_bytes: int | None = None,
+        host: Host | None = None,
     ) -> Self:
-        """See ``store.open_store``."""
-        connection = await SqliteConnection.open(path)
+        """See ``store.open_store``; ``host``: the machine that the file lies on, None: this one."""
+        connection = await SqliteConnection.open(path, host)
         try:
 
             def prepare(database: sqlite3.Connection) -> tuple[_Bootstrap, dict[int, int]]:
                 if not _has_tables(database):
                     _bootstrap(database, partitions or 1, wall_ms)
                 record = _check(database, path, partitions)
+                database.execute(sqlite_journal.LATER_SCHEMA)
                 sqlite_election.raise_epochs(database)
                 sizes = "SELECT partition, sum(length(data)) FROM batch GROUP BY partition"
                 return record, dict(database.execute(sizes).fetchall())
@@ -106,7 +114,7 @@ class SqliteStore:
         except BaseException:
             await connection.close()
             raise
-        return cls(connection, record, candidate, log_bytes)
+        return cls(connection, record, candidate, log_bytes, quota_bytes)
 
     def election(self, partition: int) -> SqliteElection:
         return self._elections[partition]
@@ -114,9 +122,37 @@ class SqliteStore:
     def journal(self, partition: int) -> SqliteJournal:
         return self._journals[partition]
 
-    async def register(self, candidate: Candidate, version: str, wall_ms: int) -> None:
+    def reader(self, partition: int) -> SqliteJournal:
+        return SqliteJournal(self.connection, partition, 0)
+
+    async def space(self) -> Space | None:
+        """A file has the quota that its master was told; a full disk is noticed all the same."""
+        if self._quota_bytes is None:
+            return None
+
+        def pages(database: sqlite3.Connection) -> tuple[int, int, int]:
+            return tuple(
+                database.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+
+        count, free, size = await self.connection.run(pages)
+        return Space(
+            used_bytes=(count - free) * size,
+            file_bytes=count * size,
+            quota_bytes=self._quota_bytes,
+        )
+
+    async def tidy(self) -> None:
+        """Nothing is kept that somebody could not ask for."""
+
+    async def register(
+        self, candidate: Candidate, version: str, wall_ms: int, workers: int = 0
+    ) -> None:
         # The database is locked, so this process is all there is.
-        self._member = Member(candidate=candidate, version=version, wall_ms=wall_ms)
+        self._member = Member(
+            candidate=candidate, version=version, wall_ms=wall_ms, workers=workers
+        )
 
     async def members(self) -> list[Member]:
         return [] if self._member is None else [self._member]

@@ -6,6 +6,7 @@
 from typing import Protocol
 
 from tenure.master.backend.errors import StoreMismatch
+from tenure.master.backend.space import Space
 from tenure.master.election.port import Candidate, Election, Member
 from tenure.master.journal.port import Journal
 from tenure.protocol.errors import Rejected
@@ -18,6 +19,8 @@ class Store(Protocol):
     #: From the bootstrap record.
     cluster_id: str
     partitions: int
+    #: The cluster's epoch when the store was opened; only a restore raises it.
+    epoch: int
 
     def election(self, partition: int) -> Election:
         """The election of a partition, for the candidate the store was opened with."""
@@ -25,7 +28,22 @@ class Store(Protocol):
     def journal(self, partition: int) -> Journal:
         """The journal of a partition."""
 
-    async def register(self, candidate: Candidate, version: str, wall_ms: int) -> None:
+    def reader(self, partition: int) -> Journal:
+        """Another view of a partition's journal, to be read beside whoever leads it."""
+
+    async def space(self) -> Space | None:
+        """How full the store is; None: it has no quota.
+
+        Raises:
+            StoreUnavailable: It does not say now.
+        """
+
+    async def tidy(self) -> None:
+        """Lets go of what nobody can ask for any more. A failure is logged: the next one helps."""
+
+    async def register(
+        self, candidate: Candidate, version: str, wall_ms: int, workers: int = 0
+    ) -> None:
         """Writes or renews this master's member key (call at about a third of its TTL)."""
 
     async def members(self) -> list[Member]:
@@ -42,6 +60,7 @@ async def open_store(
     wall_ms: int,
     partitions: int | None = None,
     cluster_id: str | None = None,
+    quota_bytes: int | None = None,
 ) -> Store:
     """Opens a store, and bootstraps it if it is new.
 
@@ -52,6 +71,7 @@ async def open_store(
         partitions: How many partitions the cluster has; fixed by the first open. None: what the
             store says, and 1 for a new one.
         cluster_id: The cluster that the store must belong to; None: whichever it is.
+        quota_bytes: How large the store may grow; None: what it says itself.
 
     Raises:
         Rejected: The URL is wrong, or its path cannot be used.
@@ -60,7 +80,7 @@ async def open_store(
         StoreUnavailable: It does not answer (etcd).
         FormatTooNew: A newer release made it.
     """
-    store = await _open(url, candidate, wall_ms, partitions)
+    store = await _open(url, candidate, wall_ms, partitions, quota_bytes)
     if cluster_id is not None and cluster_id != store.cluster_id:
         await store.close()
         raise StoreMismatch(
@@ -72,7 +92,13 @@ async def open_store(
     return store
 
 
-async def _open(url: str, candidate: Candidate, wall_ms: int, partitions: int | None) -> Store:
+async def _open(
+    url: str,
+    candidate: Candidate,
+    wall_ms: int,
+    partitions: int | None,
+    quota_bytes: int | None,
+) -> Store:
     # Each backend is imported only when it is used: one node needs no etcd client.
     scheme, _, _ = url.partition("://")
     if scheme == "sqlite":
@@ -80,13 +106,21 @@ async def _open(url: str, candidate: Candidate, wall_ms: int, partitions: int | 
 
         path = sqlite_store.parse_url(url)
         return await sqlite_store.SqliteStore.open(
-            path, candidate=candidate, wall_ms=wall_ms, partitions=partitions
+            path,
+            candidate=candidate,
+            wall_ms=wall_ms,
+            partitions=partitions,
+            quota_bytes=quota_bytes,
         )
     if scheme == "etcd":
         from tenure.master import etcd_store
 
         return await etcd_store.open_etcd_store(
-            url, candidate, partitions=partitions, wall_ms=wall_ms
+            url,
+            candidate,
+            partitions=partitions,
+            wall_ms=wall_ms,
+            quota_bytes=quota_bytes,
         )
     raise Rejected(
         f"expected the URL of a store, but got {url!r}; write sqlite:///path/to/store.db, or"

@@ -25,15 +25,17 @@ _sym_db = _symbol_database.Default()
 from tenure.v1 import common_pb2 as tenure_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tenure/v1/cluster.proto\x12\ttenure.v1\x1a\x16tenure/v1/common.proto\"\x14\n\x12GetTopologyRequest\"\x90\x01\n\x13GetTopologyResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x17\n\x0fpartition_count\x18\x02 \x01(\r\x12+\n\x07leaders\x18\x03 \x03(\x0b\x32\x1a.tenure.v1.PartitionLeader\x12\x0f\n\x07masters\x18\x04 \x03(\t\x12\x0e\n\x06now_ms\x18\x05 \x01(\x03\"d\n\x0fPartitionLeader\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x1f\n\x05token\x18\x02 \x01(\x0b\x32\x10.tenure.v1.Token\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"\x14\n\x12ListMembersRequest\"9\n\x13ListMembersResponse\x12\"\n\x07members\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Member\"M\n\x06Member\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\"\x12\n\x10GetStatusRequest\"\xc0\x01\n\x11GetStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05store\x18\x05 \x01(\t\x12.\n\npartitions\x18\x06 \x03(\x0b\x32\x1a.tenure.v1.PartitionStatus\x12(\n\x07workers\x18\x07 \x03(\x0b\x32\x17.tenure.v1.WorkerStatus\"\x84\x02\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12&\n\x04role\x18\x02 \x01(\x0e\x32\x18.tenure.v1.PartitionRole\x12\x1f\n\x05token\x18\x03 \x01(\x0b\x32\x10.tenure.v1.Token\x12\x13\n\x0b\x61pplied_seq\x18\x04 \x01(\x04\x12\x15\n\rcommitted_seq\x18\x05 \x01(\x04\x12\x14\n\x0c\x62\x61tch_number\x18\x06 \x01(\x04\x12\x0c\n\x04jobs\x18\x07 \x01(\x04\x12\r\n\x05ready\x18\x08 \x01(\x04\x12\x0f\n\x07running\x18\t \x01(\x04\x12\x15\n\rpayload_bytes\x18\n \x01(\x04\x12\x0e\n\x06\x64\x65tail\x18\x0b \x01(\t\"\x9f\x01\n\x0cWorkerStatus\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x01(\r\x12\x0e\n\x06leases\x18\x04 \x01(\r\x12\x11\n\tjob_names\x18\x05 \x03(\t\x12\x18\n\x10heartbeat_age_ms\x18\x06 \x01(\x03\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x12\x0e\n\x06queues\x18\x08 \x03(\t*\xf3\x01\n\rPartitionRole\x12\x1e\n\x1aPARTITION_ROLE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PARTITION_ROLE_FOLLOWER\x10\x01\x12\x1d\n\x19PARTITION_ROLE_RECOVERING\x10\x02\x12\x1b\n\x17PARTITION_ROLE_ADOPTING\x10\x03\x12\x1a\n\x16PARTITION_ROLE_SERVING\x10\x04\x12\x19\n\x15PARTITION_ROLE_FROZEN\x10\x05\x12\x17\n\x13PARTITION_ROLE_FULL\x10\x06\x12\x19\n\x15PARTITION_ROLE_HALTED\x10\x07\x32\xf4\x01\n\x0e\x43lusterService\x12L\n\x0bGetTopology\x12\x1d.tenure.v1.GetTopologyRequest\x1a\x1e.tenure.v1.GetTopologyResponse\x12L\n\x0bListMembers\x12\x1d.tenure.v1.ListMembersRequest\x1a\x1e.tenure.v1.ListMembersResponse\x12\x46\n\tGetStatus\x12\x1b.tenure.v1.GetStatusRequest\x1a\x1c.tenure.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tenure/v1/cluster.proto\x12\ttenure.v1\x1a\x16tenure/v1/common.proto\"\x14\n\x12GetTopologyRequest\"\x90\x01\n\x13GetTopologyResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x17\n\x0fpartition_count\x18\x02 \x01(\r\x12+\n\x07leaders\x18\x03 \x03(\x0b\x32\x1a.tenure.v1.PartitionLeader\x12\x0f\n\x07masters\x18\x04 \x03(\t\x12\x0e\n\x06now_ms\x18\x05 \x01(\x03\"d\n\x0fPartitionLeader\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x1f\n\x05token\x18\x02 \x01(\x0b\x32\x10.tenure.v1.Token\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"\x14\n\x12ListMembersRequest\"9\n\x13ListMembersResponse\x12\"\n\x07members\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Member\"^\n\x06Member\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0f\n\x07workers\x18\x05 \x01(\r\"\x12\n\x10GetStatusRequest\"\xf6\x01\n\x11GetStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05store\x18\x05 \x01(\t\x12.\n\npartitions\x18\x06 \x03(\x0b\x32\x1a.tenure.v1.PartitionStatus\x12(\n\x07workers\x18\x07 \x03(\x0b\x32\x17.tenure.v1.WorkerStatus\x12$\n\x05space\x18\x08 \x01(\x0b\x32\x15.tenure.v1.StoreSpace\x12\x0e\n\x06\x61larms\x18\t \x03(\t\"o\n\nStoreSpace\x12\x12\n\nused_bytes\x18\x01 \x01(\x04\x12\x12\n\nfile_bytes\x18\x02 \x01(\x04\x12\x13\n\x0bquota_bytes\x18\x03 \x01(\x04\x12$\n\x05level\x18\x04 \x01(\x0e\x32\x15.tenure.v1.SpaceLevel\"\x9f\x02\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12&\n\x04role\x18\x02 \x01(\x0e\x32\x18.tenure.v1.PartitionRole\x12\x1f\n\x05token\x18\x03 \x01(\x0b\x32\x10.tenure.v1.Token\x12\x13\n\x0b\x61pplied_seq\x18\x04 \x01(\x04\x12\x15\n\rcommitted_seq\x18\x05 \x01(\x04\x12\x14\n\x0c\x62\x61tch_number\x18\x06 \x01(\x04\x12\x0c\n\x04jobs\x18\x07 \x01(\x04\x12\r\n\x05ready\x18\x08 \x01(\x04\x12\x0f\n\x07running\x18\t \x01(\x04\x12\x15\n\rpayload_bytes\x18\n \x01(\x04\x12\x0e\n\x06\x64\x65tail\x18\x0b \x01(\t\x12\x19\n\x11payload_bytes_max\x18\x0c \x01(\x04\"\x9f\x01\n\x0cWorkerStatus\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x01(\r\x12\x0e\n\x06leases\x18\x04 \x01(\r\x12\x11\n\tjob_names\x18\x05 \x03(\t\x12\x18\n\x10heartbeat_age_ms\x18\x06 \x01(\x03\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x12\x0e\n\x06queues\x18\x08 \x03(\t\"\x0f\n\rBackupRequest\"\x1e\n\x0e\x42\x61\x63kupResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*\x8e\x01\n\nSpaceLevel\x12\x1b\n\x17SPACE_LEVEL_UNSPECIFIED\x10\x00\x12\x15\n\x11SPACE_LEVEL_ROOMY\x10\x01\x12\x17\n\x13SPACE_LEVEL_TIDYING\x10\x02\x12\x17\n\x13SPACE_LEVEL_NO_BULK\x10\x03\x12\x1a\n\x16SPACE_LEVEL_NO_SUBMITS\x10\x04*\xf3\x01\n\rPartitionRole\x12\x1e\n\x1aPARTITION_ROLE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PARTITION_ROLE_FOLLOWER\x10\x01\x12\x1d\n\x19PARTITION_ROLE_RECOVERING\x10\x02\x12\x1b\n\x17PARTITION_ROLE_ADOPTING\x10\x03\x12\x1a\n\x16PARTITION_ROLE_SERVING\x10\x04\x12\x19\n\x15PARTITION_ROLE_FROZEN\x10\x05\x12\x17\n\x13PARTITION_ROLE_FULL\x10\x06\x12\x19\n\x15PARTITION_ROLE_HALTED\x10\x07\x32\xb5\x02\n\x0e\x43lusterService\x12L\n\x0bGetTopology\x12\x1d.tenure.v1.GetTopologyRequest\x1a\x1e.tenure.v1.GetTopologyResponse\x12L\n\x0bListMembers\x12\x1d.tenure.v1.ListMembersRequest\x1a\x1e.tenure.v1.ListMembersResponse\x12\x46\n\tGetStatus\x12\x1b.tenure.v1.GetStatusRequest\x1a\x1c.tenure.v1.GetStatusResponse\x12?\n\x06\x42\x61\x63kup\x12\x18.tenure.v1.BackupRequest\x1a\x19.tenure.v1.BackupResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tenure.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PARTITIONROLE']._serialized_start=1134
-  _globals['_PARTITIONROLE']._serialized_end=1377
+  _globals['_SPACELEVEL']._serialized_start=1394
+  _globals['_SPACELEVEL']._serialized_end=1536
+  _globals['_PARTITIONROLE']._serialized_start=1539
+  _globals['_PARTITIONROLE']._serialized_end=1782
   _globals['_GETTOPOLOGYREQUEST']._serialized_start=62
   _globals['_GETTOPOLOGYREQUEST']._serialized_end=82
   _globals['_GETTOPOLOGYRESPONSE']._serialized_start=85
@@ -45,15 +47,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMEMBERSRESPONSE']._serialized_start=355
   _globals['_LISTMEMBERSRESPONSE']._serialized_end=412
   _globals['_MEMBER']._serialized_start=414
-  _globals['_MEMBER']._serialized_end=491
-  _globals['_GETSTATUSREQUEST']._serialized_start=493
-  _globals['_GETSTATUSREQUEST']._serialized_end=511
-  _globals['_GETSTATUSRESPONSE']._serialized_start=514
-  _globals['_GETSTATUSRESPONSE']._serialized_end=706
-  _globals['_PARTITIONSTATUS']._serialized_start=709
-  _globals['_PARTITIONSTATUS']._serialized_end=969
-  _globals['_WORKERSTATUS']._serialized_start=972
-  _globals['_WORKERSTATUS']._serialized_end=1131
-  _globals['_CLUSTERSERVICE']._serialized_start=1380
-  _globals['_CLUSTERSERVICE']._serialized_end=1624
+  _globals['_MEMBER']._serialized_end=508
+  _globals['_GETSTATUSREQUEST']._serialized_start=510
+  _globals['_GETSTATUSREQUEST']._serialized_end=528
+  _globals['_GETSTATUSRESPONSE']._serialized_start=531
+  _globals['_GETSTATUSRESPONSE']._serialized_end=777
+  _globals['_STORESPACE']._serialized_start=779
+  _globals['_STORESPACE']._serialized_end=890
+  _globals['_PARTITIONSTATUS']._serialized_start=893
+  _globals['_PARTITIONSTATUS']._serialized_end=1180
+  _globals['_WORKERSTATUS']._serialized_start=1183
+  _globals['_WORKERSTATUS']._serialized_end=1342
+  _globals['_BACKUPREQUEST']._serialized_start=1344
+  _globals['_BACKUPREQUEST']._serialized_end=1359
+  _globals['_BACKUPRESPONSE']._serialized_start=1361
+  _globals['_BACKUPRESPONSE']._serialized_end=1391
+  _globals['_CLUSTERSERVICE']._serialized_start=1785
+  _globals['_CLUSTERSERVICE']._serialized_end=2094
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,11 @@ class ClusterServiceStub(object):
                 request_serializer=tenure_dot_v1_dot_cluster__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_cluster__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/tenure.v1.ClusterService/Backup',
+                request_serializer=tenure_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_cluster__pb2.BackupResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -77,6 +82,13 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """A backup of everything, as one file in pieces (see backup.proto). Any master answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=tenure_dot_v1_dot_cluster__pb2.GetStatusRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_cluster__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=tenure_dot_v1_dot_cluster__pb2.BackupRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_cluster__pb2.BackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class ClusterService(object):
             '/tenure.v1.ClusterService/GetStatus',
             tenure_dot_v1_dot_cluster__pb2.GetStatusRequest.SerializeToString,
             tenure_dot_v1_dot_cluster__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tenure.v1.ClusterService/Backup',
+            tenure_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
+            tenure_dot_v1_dot_cluster__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

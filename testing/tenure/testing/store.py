@@ -23,9 +23,10 @@ from tenure.master.backend.errors import (
     StoreMismatch,
     StoreUnavailable,
 )
+from tenure.master.backend.space import Space
 from tenure.master.election.port import Candidate, Leader, Member
 from tenure.master.journal import frame
-from tenure.master.journal.port import HaltRecord, SealedBatch, SnapshotRef
+from tenure.master.journal.port import HaltRecord, ReplayMark, SealedBatch, SnapshotRef
 from tenure.protocol.errors import TenureError
 from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason
@@ -164,6 +165,7 @@ class SimPartition:
     slices: dict[str, dict[int, bytes]] = field(default_factory=dict)
     pointer: tuple[str, bytes] | None = None
     halted: HaltRecord | None = None
+    mark: ReplayMark | None = None
     office: _Office | None = None
 
 
@@ -298,6 +300,7 @@ class SimStore:
     def __init__(self, server: SimStoreServer, candidate: Candidate) -> None:
         self.cluster_id = server.cluster_id
         self.partitions = len(server.partitions)
+        self.epoch = server.epoch
         self.link = Link()
         self._server = server
         self._incarnation = candidate.incarnation
@@ -311,8 +314,19 @@ class SimStore:
     def journal(self, partition: int) -> "SimJournal":
         return self._journals[partition]
 
-    async def register(self, candidate: Candidate, version: str, wall_ms: int) -> None:
-        member = Member(candidate=candidate, version=version, wall_ms=wall_ms)
+    def reader(self, partition: int) -> "SimJournal":
+        return SimJournal(self._server, self.link, partition)
+
+    async def space(self) -> Space | None:
+        return None
+
+    async def tidy(self) -> None:
+        """Keeps nothing that is superseded."""
+
+    async def register(
+        self, candidate: Candidate, version: str, wall_ms: int, workers: int = 0
+    ) -> None:
+        member = Member(candidate=candidate, version=version, wall_ms=wall_ms, workers=workers)
         await self.link.resolve(
             "write a member key", lambda: self._server.put_member(member), mutates=False
         )
@@ -503,6 +517,20 @@ class SimJournal:
     async def halted(self) -> HaltRecord | None:
         return await self._link.resolve(
             "read the halt record", lambda: self._state.halted, mutates=False
+        )
+
+    async def mark_replay(self, token: Token, mark: ReplayMark | None) -> None:
+        def write() -> None:
+            state = self._server.guard(self._partition, token)
+            if mark is not None:
+                self._server.demand_space()
+            state.mark = mark
+
+        await self._link.resolve("mark the replay", write)
+
+    async def replay_mark(self) -> ReplayMark | None:
+        return await self._link.resolve(
+            "read the replay's mark", lambda: self._state.mark, mutates=False
         )
 
     async def log_bytes(self) -> int:

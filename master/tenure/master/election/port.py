@@ -44,11 +44,13 @@ class Member:
         candidate: Who it is.
         version: The release it runs.
         wall_ms: Its wall clock when it last wrote the key.
+        workers: How many workers had a session with it then.
     """
 
     candidate: Candidate
     version: str
     wall_ms: int
+    workers: int = 0
 
 
 class Office(Protocol):

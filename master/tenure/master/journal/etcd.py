@@ -40,7 +40,7 @@ from tenure.master.backend.etcd.client import EtcdClient
 from tenure.master.backend.etcd.errors import Compacted, EtcdError, NoSpace, Unavailable
 from tenure.master.backend.etcd.keyspace import PartitionKeys
 from tenure.master.backend.etcd.resolution import failed, resolve
-from tenure.master.journal.port import HaltRecord, SealedBatch, SnapshotRef
+from tenure.master.journal.port import HaltRecord, ReplayMark, SealedBatch, SnapshotRef
 from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason
 
@@ -376,6 +376,22 @@ class EtcdJournal:
             return None
         fields = json.loads(found.kvs[0].value)
         return HaltRecord(batch_number=fields["batch_number"], detail=fields["detail"])
+
+    async def mark_replay(self, token: Token, mark: ReplayMark | None) -> None:
+        key = self._keys.replay
+        if mark is None:
+            change = op.delete(key)
+        else:
+            value = json.dumps({"crashes": mark.crashes, "seq": mark.seq})
+            change = op.put(key, value.encode())
+        await self._mutate(token, [change], "mark the replay")
+
+    async def replay_mark(self) -> ReplayMark | None:
+        found = await self._range(self._keys.replay, action="read the replay's mark")
+        if not found.kvs:
+            return None
+        fields = json.loads(found.kvs[0].value)
+        return ReplayMark(crashes=fields["crashes"], seq=fields["seq"])
 
     # How etcd is called.
 

@@ -41,6 +41,19 @@ class HaltRecord:
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayMark:
+    """How far a recovery is, for the next leader should this one die of it.
+
+    Attributes:
+        crashes: How many recoveries in a row have died before it, as far as is known at one place.
+        seq: It is about to replay this event; 0: not told.
+    """
+
+    crashes: int
+    seq: int = 0
+
+
 class Journal(Protocol):
     """One partition's journal. Bytes in, bytes out: framing and checks are ``journal.frame``'s."""
 
@@ -93,6 +106,12 @@ class Journal(Protocol):
 
     async def halted(self) -> HaltRecord | None:
         """The HALTED record, if there is one."""
+
+    async def mark_replay(self, token: Token, mark: ReplayMark | None) -> None:
+        """Writes how far a recovery is; None: it is over."""
+
+    async def replay_mark(self) -> ReplayMark | None:
+        """The mark of a recovery that has not ended, or None."""
 
     async def log_bytes(self) -> int:
         """About how many bytes of batches are stored (for the decision to take a snapshot)."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tenure.master.backend.errors import CorruptJournal, OfficeLost, StoreFull, StoreUnavailable
 from tenure.master.backend.sqlite import SqliteConnection
-from tenure.master.journal.port import HaltRecord, SealedBatch, SnapshotRef
+from tenure.master.journal.port import HaltRecord, ReplayMark, SealedBatch, SnapshotRef
 from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason
 
@@ -30,6 +30,13 @@ CREATE TABLE snapshot (
 CREATE TABLE halted (
     partition INTEGER PRIMARY KEY, batch INTEGER NOT NULL, detail TEXT NOT NULL
 ) STRICT;
+"""
+
+#: Came after format 1 and belongs to it: releases that do not know it leave it alone.
+LATER_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS replay (
+    partition INTEGER PRIMARY KEY, crashes INTEGER NOT NULL, seq INTEGER NOT NULL
+) STRICT
 """
 
 # The tables are the election's: an office's epoch rises whenever it changes hands.
@@ -57,6 +64,11 @@ _HALT: Final = f"""
 INSERT OR REPLACE INTO halted (partition, batch, detail)
 SELECT :partition, :batch, :detail WHERE {_GUARD}
 """
+_MARK_REPLAY: Final = f"""
+INSERT OR REPLACE INTO replay (partition, crashes, seq)
+SELECT :partition, :crashes, :seq WHERE {_GUARD}
+"""
+_END_REPLAY: Final = f"DELETE FROM replay WHERE partition = :partition AND {_GUARD}"
 _TRUNCATE: Final = f"""
 DELETE FROM batch
 WHERE partition = :partition AND number >= :first AND number < :before AND {_GUARD}
@@ -171,6 +183,20 @@ class SqliteJournal:
         row = await self._one("SELECT batch, detail FROM halted WHERE partition = ?")
         return None if row is None else HaltRecord(batch_number=row[0], detail=row[1])
 
+    async def mark_replay(self, token: Token, mark: ReplayMark | None) -> None:
+        if mark is None:
+            bound = self._bind(token)
+            await self._connection.run(lambda c: self._end_replay(c, token, bound), atomic=True)
+            return
+        bound = self._bind(token, crashes=mark.crashes, seq=mark.seq)
+        await self._connection.run(
+            lambda c: self._guarded(c, token, _MARK_REPLAY, bound), atomic=True
+        )
+
+    async def replay_mark(self) -> ReplayMark | None:
+        row = await self._one("SELECT crashes, seq FROM replay WHERE partition = ?")
+        return None if row is None else ReplayMark(crashes=row[0], seq=row[1])
+
     async def log_bytes(self) -> int:
         return self._log_bytes
 
@@ -186,6 +212,12 @@ class SqliteJournal:
         if connection.execute(statement, bound).rowcount != 1:
             self._demand(connection, token)
             raise self._lost(token, "another snapshot was published since it was last read")
+
+    def _end_replay(
+        self, connection: sqlite3.Connection, token: Token, bound: dict[str, object]
+    ) -> None:
+        if connection.execute(_END_REPLAY, bound).rowcount != 1:
+            self._demand(connection, token)
 
     def _explain(self, connection: sqlite3.Connection, token: Token, batch: SealedBatch) -> None:
         """Why an append changed nothing; returns if it was there already."""

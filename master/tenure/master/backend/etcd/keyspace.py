@@ -9,6 +9,7 @@
 /tenure/partitions/0000/snapshot             the published snapshot: its id, 0x00, its manifest
 /tenure/partitions/0000/slice/ID/NNNN        slices of that snapshot, and of unpublished ones
 /tenure/partitions/0000/halted               why nobody may lead
+/tenure/partitions/0000/replay               how far a recovery is that has not ended
 ```
 The epoch has a key of its own because every transaction compares it.
 """
@@ -63,6 +64,7 @@ class PartitionKeys:
         self.snapshot = root + b"/snapshot"
         self.slices = root + b"/slice/"
         self.halted = root + b"/halted"
+        self.replay = root + b"/replay"
 
     def batch(self, number: int) -> bytes:
         """The key of a batch."""

@@ -1,0 +1,18 @@
+"""How full a store is."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """Of a store with several copies, the fullest one's.
+
+    Attributes:
+        used_bytes: What holds data. Space that was freed inside the file does not count.
+        file_bytes: What the file takes.
+        quota_bytes: Beyond that, the store takes nothing.
+    """
+
+    used_bytes: int
+    file_bytes: int
+    quota_bytes: int
