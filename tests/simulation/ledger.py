@@ -1,0 +1,256 @@
+"""The history of a simulated run, and a client whose every operation is in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Unpack
+
+import msgspec
+
+from tenure.client import (
+    AsyncJobHandle,
+    BatchFailed,
+    JobCancelled,
+    JobDef,
+    JobFailed,
+    JobState,
+    Rejected,
+    TenureError,
+    current_job,
+)
+from tenure.client.client import AsyncClient
+from tenure.client.errors import Reason
+from tenure.testing.clock import WALL_ORIGIN_MS
+from tenure.testing.process import Process, current_process
+from tests.oracles.history import (
+    CANCEL,
+    GET,
+    KILLED,
+    LIST,
+    NONE,
+    PURGE,
+    REQUEUE,
+    RESULT,
+    SUBMIT,
+    Fields,
+    Kind,
+    Row,
+    hash_of,
+)
+
+#: Answers that say that there is no such job (any more).
+_NO_JOB: Final = (Reason.NOT_FOUND, Reason.RESULT_EXPIRED)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The history of all processes of a run."""
+
+    rows: list[Row] = field(default_factory=list)
+    _calls: int = 0
+    #: Each process that has written, and what tells it from others of its name.
+    _incarnations: dict[Process, str] = field(default_factory=dict)
+
+    def invoke(self, f: str, **fields: Unpack[Fields]) -> int:
+        """An operation begins; its number."""
+        self._calls += 1
+        self.write("invoke", f, self._calls, **fields)
+        return self._calls
+
+    def observe(self, f: str, *, hash: str = "") -> None:
+        """The running job notes its start or its end."""
+        me = current_job()
+        self._calls += 1
+        self.write("ok", f, self._calls, job=me.id, lease=me.fence, attempt=me.attempt, hash=hash)
+
+    def write(self, kind: Kind, f: str, call: int, **fields: Unpack[Fields]) -> None:
+        """One row, at this moment of virtual time, by the process that runs now."""
+        process = current_process()
+        name = incarnation = "client"
+        if process is not None:
+            if process.killed:
+                # It only unwinds: nobody is there to write.
+                return
+            name = process.name
+            known = self._incarnations
+            incarnation = known.setdefault(process, f"{name}/{len(known)}")
+        at_ms = asyncio.get_running_loop().time() * 1000
+        self.rows.append(
+            Row(
+                wall=WALL_ORIGIN_MS + int(at_ms),
+                boottime=at_ms,
+                process=name,
+                incarnation=incarnation,
+                type=kind,
+                f=f,
+                call=call,
+                **fields,
+            )
+        )
+
+    def close(self, process: Process) -> None:
+        """A client was killed: nobody knows what became of its open calls."""
+        incarnation = self._incarnations.get(process)
+        last = {row.call: row for row in self.rows if row.incarnation == incarnation}
+        at_ms = asyncio.get_running_loop().time() * 1000
+        self.rows += [
+            msgspec.structs.replace(row, type="info", boottime=at_ms, detail=KILLED)
+            for row in last.values()
+            if row.type == "invoke"
+        ]
+
+
+class Desk:
+    """What one client does, and the rows that say so.
+
+    Args:
+        ledger: Where the rows go.
+        client: Who asks.
+    """
+
+    def __init__(self, ledger: Ledger, client: AsyncClient) -> None:
+        self.ledger = ledger
+        self.client = client
+
+    async def submit(
+        self, job: JobDef[..., str], *args: Any, **options: Any
+    ) -> AsyncJobHandle[str] | None:
+        """Submits one job; None if nobody took it, or nobody knows.
+
+        Args:
+            job: Which; it returns its first argument.
+            *args: Its arguments.
+            **options: As ``JobDef.options`` takes them.
+        """
+        if options:
+            job = job.options(**options)
+        asked = _asked(job, args[0])
+        call = self.ledger.invoke(SUBMIT, **asked)
+        try:
+            handle = await self.client.submit(job, *args)
+        except TenureError as error:
+            self._not_taken(call, asked, error)
+            return None
+        taken: Fields = {**asked, "job": handle.id}
+        self.ledger.write("ok", SUBMIT, call, **taken)
+        return handle
+
+    async def submit_many(
+        self, job: JobDef[..., str], calls: Sequence[Sequence[Any]]
+    ) -> Sequence[AsyncJobHandle[str]]:
+        """Submits a batch; the handles of those that were taken for certain."""
+        asked = [_asked(job, args[0]) for args in calls]
+        numbers = [self.ledger.invoke(SUBMIT, **fields) for fields in asked]
+        errors: dict[int, TenureError] = {}
+        try:
+            handles = await self.client.submit_many(job, calls)
+        except BatchFailed as failed:
+            handles, errors = failed.handles, dict(failed.errors)
+        except TenureError as error:
+            handles, errors = [], dict.fromkeys(range(len(calls)), error)
+        taken = iter(handles)
+        for index, (number, fields) in enumerate(zip(numbers, asked, strict=True)):
+            if index in errors:
+                self._not_taken(number, fields, errors[index])
+            else:
+                found: Fields = {**fields, "job": next(taken).id}
+                self.ledger.write("ok", SUBMIT, number, **found)
+        return handles
+
+    def _not_taken(self, call: int, asked: Fields, error: TenureError) -> None:
+        kind: Kind = "info" if error.reason is Reason.OUTCOME_UNKNOWN else "fail"
+        refused: Fields = {**asked, "detail": str(error)}
+        self.ledger.write(kind, SUBMIT, call, **refused)
+
+    async def result(self, handle: AsyncJobHandle[str]) -> str:
+        """Waits for one result, as long as it takes; the state in which the job has ended."""
+        return await read_result(self.ledger, handle)
+
+    async def cancel(self, job_id: str) -> None:
+        """Asks one job to stop."""
+        await self._change(CANCEL, job_id, self.client.cancel)
+
+    async def requeue(self, job_id: str) -> None:
+        """Gives one job that has ended badly a new run."""
+        await self._change(REQUEUE, job_id, self.client.requeue)
+
+    async def purge(self, job_id: str) -> None:
+        """Forgets one job that has ended."""
+        await self._change(PURGE, job_id, self.client.purge)
+
+    async def _change(
+        self, f: str, job_id: str, change: Callable[[list[str]], Awaitable[Sequence[Any]]]
+    ) -> None:
+        call = self.ledger.invoke(f, job=job_id)
+        try:
+            (verdict,) = await change([job_id])
+            if verdict.error is not None:
+                raise verdict.error
+        except Rejected as error:
+            state = NONE if error.reason in _NO_JOB else error.metadata.get("state", "")
+            self.ledger.write("fail", f, call, job=job_id, state=state, detail=str(error))
+        except TenureError as error:
+            self.ledger.write("info", f, call, job=job_id, detail=str(error))
+        else:
+            state = "" if verdict.state is None else verdict.state.name
+            self.ledger.write("ok", f, call, job=job_id, state=state)
+
+    async def get(self, job_id: str) -> None:
+        """Reads one job."""
+        call = self.ledger.invoke(GET, job=job_id)
+        try:
+            found = await self.client.describe(job_id)
+        except Rejected as error:
+            if error.reason not in _NO_JOB:
+                raise
+            self.ledger.write("fail", GET, call, job=job_id, state=NONE)
+        except TenureError as error:
+            self.ledger.write("info", GET, call, job=job_id, detail=str(error))
+        else:
+            self.ledger.write("ok", GET, call, job=job_id, state=JobState(found.state).name)
+
+    async def list(self, *, tenant: str = "", queue: str = "") -> None:
+        """Reads all jobs, or those of one tenant or queue, page by page."""
+        call = self.ledger.invoke(LIST)
+        jobs = self.client.list(tenant=tenant, queue=queue)
+        try:
+            seen = [(job.job_id, JobState(job.state).name) async for job in jobs]
+        except TenureError as error:
+            self.ledger.write("info", LIST, call, detail=str(error))
+        else:
+            found = tuple(seen)
+            self.ledger.write("ok", LIST, call, seen=found, tenant=tenant, queue=queue)
+
+
+async def read_result(ledger: Ledger, handle: AsyncJobHandle[str]) -> str:
+    """Waits for one result, as long as it takes; the state in which the job has ended."""
+    call = ledger.invoke(RESULT, job=handle.id)
+    state, content, detail = "COMPLETED", "", ""
+    try:
+        content = hash_of(await handle.result())
+    except JobFailed as error:
+        state, detail = "FAILED", str(error)
+    except JobCancelled:
+        state = "CANCELLED"
+    except Rejected as error:
+        if error.reason not in _NO_JOB:
+            raise
+        ledger.write("fail", RESULT, call, job=handle.id, state=NONE)
+        return NONE
+    ledger.write("ok", RESULT, call, job=handle.id, hash=content, state=state, detail=detail)
+    return state
+
+
+def _asked(job: JobDef[..., str], text: str) -> Fields:
+    """What the rows of a submit say beside its job and its end."""
+    settings = job.settings
+    return {
+        "hash": hash_of(text),
+        "key": settings.key,
+        "tenant": settings.tenant,
+        "queue": settings.queue,
+        "priority": -1 if settings.priority is None else settings.priority,
+        "delay_ms": 0.0 if settings.delay is None else settings.delay.total_seconds() * 1000,
+    }
