@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Final, Self, cast
 
@@ -97,13 +98,26 @@ class StandIn:
         roster.leaders[0] = Leader(candidate=me, token=Token(1, 1))
         self.jobs, self.health = RefusingApi(self._elsewhere(clock)), Health(roster)
         self.workers = WorkerApi(hub=hub, rng=random.Random(1), welcome=worker_pb2.Welcome)
-        self.cluster = ClusterApi(roster=roster, hub=hub, seats=list, version="0", store="none")
+        self.cluster = ClusterApi(
+            roster=roster,
+            hub=hub,
+            seats=list,
+            version="0",
+            store="none",
+            space=lambda: None,
+            alarms=list,
+            backup=self._no_backup,
+        )
         server = RpcServer("127.0.0.1", int(self.address.rpartition(":")[2]))
         await server.bind()
         await server.start(cast(Master, self))
         self._ready.set()
         await self._end.wait()
         await server.stop()
+
+    async def _no_backup(self) -> AsyncIterator[bytes]:
+        """There is nothing in it."""
+        yield b""
 
     def _elsewhere(self, clock: SystemClock) -> Roster:
         """What a follower knows: it leads nothing, and somebody else does."""

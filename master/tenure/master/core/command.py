@@ -7,6 +7,7 @@ each job passes through are structs: one is made in a quarter of a named tuple's
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 import msgspec
@@ -42,6 +43,15 @@ class SubmitRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: str
 
 
+class Intake(Enum):
+    """Which new jobs the store has room for."""
+
+    OPEN = "open"
+    #: None of a priority behind the default.
+    NO_BULK = "no_bulk"
+    CLOSED = "closed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitJobs:
     """Accept jobs. Reply: ``SubmitReply``."""
@@ -49,6 +59,7 @@ class SubmitJobs:
     settings: list[SubmitSetting]
     rows: list[SubmitRow]
     all_or_nothing: bool = False
+    intake: Intake = Intake.OPEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

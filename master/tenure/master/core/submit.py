@@ -1,9 +1,9 @@
 """Submits: which jobs are new, which are known, which are refused."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from tenure.master.core.command import SubmitJobs, SubmitRow, SubmitSetting
+from tenure.master.core.command import Intake, SubmitJobs, SubmitRow, SubmitSetting
 from tenure.master.core.effect import Decision, SubmitReply
 from tenure.master.core.event import JobsSubmitted, SubmittedSetting
 from tenure.master.core.key import KeyName, KeyRecord
@@ -12,14 +12,17 @@ from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.state import State
 from tenure.master.core.transition import QUEUED
 from tenure.protocol.ids import JobId, home_partition, time_ms_of
-from tenure.protocol.limits import ID_AHEAD_MS_MAX, RETRY_WINDOW_MS
+from tenure.protocol.limits import ID_AHEAD_MS_MAX, PRIORITY_DEFAULT, RETRY_WINDOW_MS
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import JobState
+
+#: The store is looked at every five seconds.
+_SPACE_RETRY_MS: Final = 5_000
 
 
 def decide_submit(state: State, command: SubmitJobs, now_ms: int) -> Decision | Refusal:
     """Accepts what is new, names what exists, refuses the rest row by row."""
-    batch = _Batch(state, command.settings, now_ms)
+    batch = _Batch(state, command, now_ms)
     for index, row in enumerate(command.rows):
         batch.add(index, row)
         if batch.refusals and command.all_or_nothing:
@@ -47,14 +50,17 @@ def _due(setting: SubmitSetting, now_ms: int) -> SubmittedSetting:
 class _Batch:
     """What becomes of the rows of one submit, as far as they were looked at."""
 
-    def __init__(self, state: State, settings: list[SubmitSetting], now_ms: int) -> None:
+    def __init__(self, state: State, command: SubmitJobs, now_ms: int) -> None:
+        settings = command.settings
         self._state = state
         self._settings = settings
         self._now_ms = now_ms
         # Ids start with their time in hex, so that their text order is their order in time.
         self._oldest = _id_text(now_ms - RETRY_WINDOW_MS)
         self._newest = _id_text(now_ms + ID_AHEAD_MS_MAX) + "g"
-        self._refused = [_misplaced(state, setting) for setting in settings]
+        self._refused = [
+            _misplaced(state, setting) or _shut_out(command.intake, setting) for setting in settings
+        ]
         self._room = _rooms(state, settings)
         self._bytes_left = state.config.bytes_max - state.stored_bytes
         self._names: dict[KeyName, str] = {}
@@ -217,6 +223,23 @@ def _misplaced(state: State, setting: SubmitSetting) -> Refusal | None:
         f"but this is partition {config.partition}",
         metadata={"queue": policy.queue, "tenant": policy.tenant, "partition": str(home)},
         field="options.queue",
+    )
+
+
+def _shut_out(intake: Intake, setting: SubmitSetting) -> Refusal | None:
+    """Refuses a setting's new jobs while the store has too little room for them."""
+    if intake is Intake.OPEN:
+        return None
+    if intake is Intake.NO_BULK and setting.priority <= PRIORITY_DEFAULT:
+        return None
+    what = "new jobs" if intake is Intake.CLOSED else f"jobs of priority {setting.priority}"
+    queue = setting.policy.queue
+    return Refusal(
+        reason=Reason.STORE_FULL,
+        message=f"expected to submit a job to queue {queue}, but the store is so full that it takes"
+        f" no {what} until space is free: try again later, or ask its operator",
+        metadata={"queue": queue, "tenant": setting.policy.tenant, "intake": intake.value},
+        retry_after_ms=_SPACE_RETRY_MS,
     )
 
 

@@ -1,11 +1,18 @@
 """ClusterService: who leads what, and how this master is. Waits for no commit."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import token_to_wire
 from tenure.master.node.roster import Roster
 from tenure.v1 import cluster_pb2
+
+#: About what one message of a backup carries.
+_PIECE_BYTES: Final = 256 * 1024
+
+#: Sends one message to the caller.
+Send = Callable[[cluster_pb2.BackupResponse], Awaitable[None]]
 
 
 class ClusterApi:
@@ -17,6 +24,9 @@ class ClusterApi:
         seats: The status of each partition here.
         version: This release.
         store: The store's URL, without secrets.
+        space: How full the store is.
+        alarms: What an operator should look at.
+        backup: Begins a backup; gives its file piece by piece.
     """
 
     def __init__(
@@ -27,12 +37,18 @@ class ClusterApi:
         seats: Callable[[], list[cluster_pb2.PartitionStatus]],
         version: str,
         store: str,
+        space: Callable[[], cluster_pb2.StoreSpace | None],
+        alarms: Callable[[], list[str]],
+        backup: Callable[[], AsyncIterator[bytes]],
     ) -> None:
         self._roster = roster
         self._hub = hub
         self._seats = seats
         self._version = version
         self._store = store
+        self._space = space
+        self._alarms = alarms
+        self._backup = backup
 
     async def get_topology(
         self, _: cluster_pb2.GetTopologyRequest
@@ -72,6 +88,7 @@ class ClusterApi:
                 name=member.candidate.name,
                 address=member.candidate.address,
                 version=member.version,
+                workers=member.workers,
             )
         return response
 
@@ -85,9 +102,23 @@ class ClusterApi:
             version=self._version,
             store=self._store,
             partitions=self._seats(),
+            space=self._space(),
+            alarms=self._alarms(),
         )
         response.workers.extend(self._workers())
         return response
+
+    async def backup(self, _: cluster_pb2.BackupRequest, send: Send) -> None:
+        """A backup's file in pieces, made while the leaders go on."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self._backup():
+            pieces.append(piece)
+            size += len(piece)
+            if size >= _PIECE_BYTES:
+                await send(cluster_pb2.BackupResponse(data=b"".join(pieces)))
+                pieces, size = [], 0
+        await send(cluster_pb2.BackupResponse(data=b"".join(pieces)))
 
     def _workers(self) -> list[cluster_pb2.WorkerStatus]:
         workers = {}

@@ -112,6 +112,7 @@ class Delivery:
                 grant.run = record.run
             if row.deadline_ms:
                 grant.deadline_ms = row.deadline_ms
+        link.settle(len(effect.rows))
 
     def _options_of(self, record: JobRecord) -> common_pb2.JobOptions:
         kind = (record.policy, record.priority)

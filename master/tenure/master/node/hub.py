@@ -68,16 +68,16 @@ class WorkerHub:
     def spend(self, session_id: int, grants: int) -> None:
         """Counts grants against a stream's credit, from their decision on."""
         self.granted_total += grants
-        self._count(session_id, grants)
+        link = self._links.get(session_id)
+        if link is not None:
+            link.spend(grants)
+            self._sort_in(link)
 
     def refund(self, session_id: int, grants: int) -> None:
         """Gives credit back: the grants will never be sent."""
-        self._count(session_id, -grants)
-
-    def _count(self, session_id: int, grants: int) -> None:
         link = self._links.get(session_id)
         if link is not None:
-            link.granted += grants
+            link.refund(grants)
             self._sort_in(link)
 
     def credits(self) -> list[tuple[int, int]]:

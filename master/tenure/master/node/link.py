@@ -35,6 +35,11 @@ class WorkerLink:
         self.credit_limit = 0
         self.granted = 0
         self._credit_number = 0
+        #: Cumulative: grants decided on, and those of them that were sent or never will be.
+        self._decided = 0
+        self._settled = 0
+        #: By the number of a limit that was not acknowledged yet: what was decided on before it.
+        self._unacked: deque[tuple[int, int]] = deque()
         self._envelopes: deque[worker_pb2.SessionResponse] = deque()
         self._room = 0
         self._wake = asyncio.Event()
@@ -46,11 +51,35 @@ class WorkerLink:
         return self.credit_limit - self.granted
 
     def take_credit(self, limit: worker_pb2.CreditLimit) -> None:
-        """Takes a new limit and acknowledges its number; older numbers than the last do nothing."""
+        """Takes a new limit and acknowledges its number; older numbers than the last do nothing.
+
+        The acknowledgement goes after all grants by older limits, some of which may still wait for
+        their commit: a worker that takes no more ends when it has come.
+        """
         if limit.number > self._credit_number:
             self._credit_number = limit.number
             self.credit_limit = limit.limit
-            self.envelope().credit_acked = limit.number
+            self._unacked.append((limit.number, self._decided))
+            self._acknowledge()
+
+    def spend(self, grants: int) -> None:
+        """Grants were decided on."""
+        self.granted += grants
+        self._decided += grants
+
+    def refund(self, grants: int) -> None:
+        """Grants that were decided on will never be sent."""
+        self.granted -= grants
+        self.settle(grants)
+
+    def settle(self, grants: int) -> None:
+        """Grants that were decided on are on their way."""
+        self._settled += grants
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        while self._unacked and self._unacked[0][1] <= self._settled:
+            self.envelope().credit_acked = self._unacked.popleft()[0]
 
     def envelope(self, size: int = 0) -> worker_pb2.SessionResponse:
         """The envelope to add ``size`` bytes to; it will be sent as soon as the writer is free."""

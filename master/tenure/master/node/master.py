@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 from tenure.master.backend.errors import StoreFull, StoreUnavailable
 from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Candidate, Member
+from tenure.master.journal.backup import export
+from tenure.master.node.alarms import Alarms
 from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
@@ -15,10 +17,13 @@ from tenure.master.node.jobs import JobApi
 from tenure.master.node.port import Clock, Rng
 from tenure.master.node.roster import Roster
 from tenure.master.node.seat import Seat, Surroundings
+from tenure.master.node.solitude import Solitude
+from tenure.master.node.space import SpaceWatch
 from tenure.master.node.trace import Trace
+from tenure.master.node.walls import Walls
 from tenure.master.node.workers import WorkerApi
 from tenure.master.store import Store
-from tenure.v1 import worker_pb2
+from tenure.v1 import backup_pb2, worker_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +31,8 @@ _REGISTER_MS: Final = 2_000
 _LOOK_MS: Final = 500
 _LEASE_TTL_MS: Final = 15_000
 _HEARTBEAT_MS: Final = 5_000
+#: Of payloads, results and errors; records take about a KiB each besides.
+MEMORY_BYTES_DEFAULT: Final = 1024**3
 
 
 class Master:
@@ -40,6 +47,7 @@ class Master:
         version: This release.
         store_name: The store's URL, for people.
         trace: Told of every append.
+        memory_bytes_max: Payloads, results and errors that it keeps, should it lead everything.
     """
 
     def __init__(
@@ -53,8 +61,10 @@ class Master:
         version: str,
         store_name: str,
         trace: Trace,
+        memory_bytes_max: int = MEMORY_BYTES_DEFAULT,
     ) -> None:
         self._store = store
+        self._memory_bytes_max = memory_bytes_max
         self._clock = clock
         self._rng = rng
         self._version = version
@@ -65,6 +75,9 @@ class Master:
         )
         self.roster.meet([Member(candidate=me, version=version, wall_ms=clock.wall_ms())])
         self.health = Health(self.roster)
+        self.alarms = Alarms()
+        self.space = SpaceWatch(store, clock, self.alarms)
+        self._walls = Walls(self.roster, clock, self.alarms)
         around = Surroundings(
             roster=self.roster,
             hub=self.hub,
@@ -73,6 +86,11 @@ class Master:
             trace=trace,
             announce=announce,
             config=self._config,
+            space=self.space,
+            walls=self._walls,
+            solitude=Solitude(
+                roster=self.roster, hub=self.hub, clock=clock, alone_ms=2 * _LEASE_TTL_MS
+            ),
         )
         self._seats = [
             Seat(
@@ -91,12 +109,29 @@ class Master:
             seats=lambda: [seat.status() for seat in self._seats],
             version=version,
             store=store_name,
+            space=self.space.status,
+            alarms=self.alarms.texts,
+            backup=self._backup,
         )
 
     def _config(self, partition: int) -> PartitionConfig:
         return PartitionConfig(
-            partition=partition, partitions=self._store.partitions, lease_ttl_ms=_LEASE_TTL_MS
+            partition=partition,
+            partitions=self._store.partitions,
+            lease_ttl_ms=_LEASE_TTL_MS,
+            bytes_max=self.space.bytes_max(self._memory_bytes_max),
         )
+
+    def _backup(self) -> AsyncIterator[bytes]:
+        """The pieces of a backup's file, read beside the leaders."""
+        header = backup_pb2.BackupHeader(
+            cluster_id=self._store.cluster_id,
+            partitions=self._store.partitions,
+            epoch=self._store.epoch,
+            version=self._version,
+            made_ms=self._clock.wall_ms(),
+        )
+        return export([self._store.reader(p) for p in range(self._store.partitions)], header)
 
     def _welcome(self) -> worker_pb2.Welcome:
         welcome = worker_pb2.Welcome(
@@ -116,8 +151,10 @@ class Master:
             StoreIoError: The store failed on I/O; the process must exit.
         """
         await self._meet()
+        await self.space.run_once()
         async with asyncio.TaskGroup() as tasks:
             keep = [
+                tasks.create_task(self.space.run()),
                 tasks.create_task(self._register()),
                 tasks.create_task(self._look_around()),
             ]
@@ -142,13 +179,15 @@ class Master:
     async def _meet(self) -> None:
         """Shows this master to the others, and learns who they are."""
         try:
-            await self._store.register(self._me, self._version, self._clock.wall_ms())
+            workers = len(self.hub.links())
+            await self._store.register(self._me, self._version, self._clock.wall_ms(), workers)
         except (StoreUnavailable, StoreFull) as error:
             _log.warning("Cannot register: %s", error, extra={"action": "register"})
         try:
             # Also where a full store takes no key: old walls would hold the term's clock back.
             self.roster.meet(await self._store.members() or self.roster.members)
             self.health.store_answers = True
+            self._walls.look()
         except StoreUnavailable as error:
             self.health.store_answers = False
             _log.warning("Cannot list the masters: %s", error, extra={"action": "members"})

@@ -12,6 +12,7 @@ from tenure.master.journal.codec import decode_events
 from tenure.master.journal.frame import Chain, open_snapshot
 from tenure.master.journal.port import Journal
 from tenure.master.node.changes import Changes
+from tenure.master.node.replay import Replay
 
 #: Events replayed between two turns of the event loop, so that keepalives go on.
 _EVENTS_A_TURN: Final = 16
@@ -34,13 +35,21 @@ class Recovered(NamedTuple):
     changes: Changes
 
 
-async def recover(journal: Journal, config: PartitionConfig) -> Recovered:
+async def recover(
+    journal: Journal, config: PartitionConfig, replay: Replay | None = None
+) -> Recovered:
     """Rebuilds a partition from its journal, reading linearizably.
 
     Call it only after the office was won: what is read then includes all that any earlier term
     has committed.
 
+    Args:
+        journal: What is read.
+        config: The partition's.
+        replay: Marks where it is; None for who only reads.
+
     Raises:
+        ReplayFailed: An event cannot be applied.
         CorruptJournal: A gap, a broken chain or a bad checksum.
         FormatTooNew: A newer release wrote some of it.
         StoreUnavailable: The store did not answer; try again.
@@ -60,15 +69,22 @@ async def recover(journal: Journal, config: PartitionConfig) -> Recovered:
         snapshot_seq = snapshot.manifest.last_seq
     changes = Changes(snapshot_seq)
     partition.watch_changes(True)
-    replayed = 0
     last: DurableEvent | None = None
     async for sealed in journal.read(chain.number):
         batch = chain.follow(sealed)
+        next_seq = batch.first_seq + batch.event_count
+        marks = replay is not None and await replay.enter_batch(batch.first_seq, next_seq)
         for seq, event in enumerate(decode_events(batch.events), batch.first_seq):
-            partition.replay(event, seq)
+            if marks and replay is not None:
+                await replay.enter_event(seq)
+            try:
+                partition.replay(event, seq)
+            except Exception as error:
+                if replay is None:
+                    raise
+                raise await replay.fail(seq, error) from error
             last = event
-            replayed += 1
-            if replayed % _EVENTS_A_TURN == 0:
+            if seq % _EVENTS_A_TURN == 0:
                 changes.record(partition.drain_changes())
                 await asyncio.sleep(0)
     changes.record(partition.drain_changes())

@@ -1,5 +1,6 @@
 """Who leads what, as this master knows it: its own terms, and hints about the others'."""
 
+import statistics
 from collections import deque
 from hashlib import blake2b
 from typing import Final
@@ -113,6 +114,21 @@ class Roster:
             if name != self.me.incarnation
         ]
         return [*others, self._clock.wall_ms()]
+
+    def workers_elsewhere(self) -> bool:
+        """Whether any other master has workers connected."""
+        me = self.me.incarnation
+        return any(m.workers and m.candidate.incarnation != me for m in self.members)
+
+    def wall_off_ms(self) -> int:
+        """How far this master's wall clock is ahead of the others'; 0: it is the only one.
+
+        Of two nobody can tell who is wrong; of more, the one that is far from the median.
+        """
+        *others, mine = self.walls_ms()
+        if not others:
+            return 0
+        return mine - int(others[0] if len(others) == 1 else statistics.median([*others, mine]))
 
     def addresses(self) -> list[str]:
         """Where the live masters are, this one first."""

@@ -31,10 +31,14 @@ from tenure.master.node.hub import WorkerHub
 from tenure.master.node.keeper import Keeper
 from tenure.master.node.port import Clock, Rng
 from tenure.master.node.recovery import Recovered, recover
+from tenure.master.node.replay import Replay, ReplayFailed
 from tenure.master.node.roster import Roster
 from tenure.master.node.snapshot import Snapshotter
+from tenure.master.node.solitude import Solitude
+from tenure.master.node.space import SpaceWatch
 from tenure.master.node.term import Term
 from tenure.master.node.trace import Trace
+from tenure.master.node.walls import Walls
 from tenure.protocol.cancellation import pass_cancellation
 from tenure.v1 import cluster_pb2
 
@@ -46,6 +50,10 @@ _VACANCY_MS: Final = 2_000
 _RANK_DELAY_MS: Final = 150
 _HALTED_LOOK_MS: Final = 5_000
 _SLEW_MS: Final = 2_000
+#: A master whose clock is off waits so much longer.
+_CLOCK_DELAY_MS: Final = 1_000
+#: How often a leader looks whether workers reach it.
+_LOOK_MS: Final = 1_000
 #: A master that is told to end waits so long for a store that is full or away.
 _HAND_OVER_MS: Final = 5_000
 
@@ -63,6 +71,9 @@ class Surroundings:
     trace: Trace
     announce: Callable[[str, Mapping[str, object]], None]
     config: Callable[[int], PartitionConfig]
+    space: SpaceWatch
+    walls: Walls
+    solitude: Solitude
 
 
 class _SteppedDown(Exception):
@@ -87,6 +98,8 @@ class Seat:
         self._journal = journal
         self._around = around
         self._stopping = asyncio.Event()
+        #: The term under way is to be handed over, whether or not another may follow.
+        self._leaving = asyncio.Event()
         self._role = _Role.PARTITION_ROLE_FOLLOWER
         self._term: Term | None = None
         self._keeper: Keeper | None = None
@@ -94,6 +107,11 @@ class Seat:
     def stop(self) -> None:
         """Hands over and campaigns no more; ``run`` returns when that is done. Idempotent."""
         self._stopping.set()
+        self._leaving.set()
+
+    def hand_over(self) -> None:
+        """Ends the term in order, if one is led here; the next one is won by who is quicker."""
+        self._leaving.set()
 
     def status(self) -> cluster_pb2.PartitionStatus:
         """How the seat is; waits for nothing."""
@@ -117,6 +135,7 @@ class Seat:
         status.ready = stats.ready
         status.running = stats.running
         status.payload_bytes = stats.payload_bytes
+        status.payload_bytes_max = term.partition.config.bytes_max
         return status
 
     async def run(self) -> None:
@@ -128,6 +147,9 @@ class Seat:
         await self._give_way()
         while not self._stopping.is_set():
             pass_cancellation()
+            if self._around.solitude.abstains():
+                await self._pause(_LOOK_MS)
+                continue
             try:
                 office, sent_ms = await self._campaign()
                 if office is None:
@@ -175,7 +197,9 @@ class Seat:
 
     async def _give_way(self) -> None:
         """Lets the masters that the partition prefers go first, so that masters share them out."""
-        await self._pause(self._around.roster.rank(self.partition) * _RANK_DELAY_MS)
+        around = self._around
+        delay_ms = around.roster.rank(self.partition) * _RANK_DELAY_MS
+        await self._pause(delay_ms + (_CLOCK_DELAY_MS if around.walls.off else 0))
 
     async def _pause(self, ms: int) -> None:
         if self._stopping.is_set() or ms <= 0:
@@ -190,13 +214,16 @@ class Seat:
         around = self._around
         keeper = Keeper(office, around.clock, sent_ms=sent_ms)
         self._role = _Role.PARTITION_ROLE_RECOVERING
+        if not self._stopping.is_set():
+            self._leaving.clear()
         number = str(office.token)
+        replay = Replay(self._journal, office.token, self.partition)
         why = "handed over"
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(keeper.run())
                 tasks.create_task(self._limit_hand_over())
-                await self._reign(tasks, office, keeper)
+                await self._reign(tasks, office, keeper, replay)
         except* _SteppedDown:
             _log.info("Handed over", extra=self._extra("step_down"))
         except* OfficeLost as lost:
@@ -209,13 +236,21 @@ class Seat:
             why = "format too new"
             around.roster.halted[self.partition] = str(newer.exceptions[0])
             self.stop()
+        except* ReplayFailed as failed:
+            why, replay.under_way = "replay failed", False
+            _log.error(
+                "Gave up: %s", failed.exceptions[0], exc_info=failed, extra=self._extra("replay")
+            )
         except* CorruptJournal as corrupt:
-            why = "halted"
+            why, replay.under_way = "halted", False
             await self._halt(office, corrupt.exceptions[0])
         finally:
             self._role = _Role.PARTITION_ROLE_FOLLOWER
             self._end_term(office)
             around.announce("follower", {"partition": self.partition, "term": number, "why": why})
+            if replay.under_way:
+                # It has ended without having died: nobody shall count it.
+                await replay.end()
             await self._resign(office)
 
     async def _limit_hand_over(self) -> None:
@@ -224,7 +259,7 @@ class Seat:
         Raises:
             _SteppedDown: The time is over.
         """
-        await self._stopping.wait()
+        await self._leaving.wait()
         await self._around.clock.sleep(_HAND_OVER_MS)
         _log.warning(
             "The store did not take the end of the term; the next leader waits for the workers",
@@ -232,10 +267,13 @@ class Seat:
         )
         raise _SteppedDown
 
-    async def _reign(self, tasks: asyncio.TaskGroup, office: Office, keeper: Keeper) -> None:
+    async def _reign(
+        self, tasks: asyncio.TaskGroup, office: Office, keeper: Keeper, replay: Replay
+    ) -> None:
         around = self._around
         config = around.config(self.partition)
-        recovered = await recover(self._journal, config)
+        await replay.begin()
+        recovered = await recover(self._journal, config, replay)
         partition = recovered.partition
         log_bytes = await self._journal.log_bytes()
         clock = TermClock(
@@ -255,11 +293,17 @@ class Seat:
         around.announce("leader", {"partition": self.partition, "term": str(office.token)})
         owner = tasks.create_task(term.own())
         snapshotter = Snapshotter(
-            term=term, journal=self._journal, clock=around.clock, log_bytes=log_bytes
+            term=term,
+            journal=self._journal,
+            clock=around.clock,
+            log_bytes=log_bytes,
+            tight=around.space.tight,
         )
         tasks.create_task(snapshotter.run())
         tasks.create_task(self._slew(term))
-        await self._stopping.wait()
+        tasks.create_task(self._look_for_workers())
+        await replay.end()
+        await self._leaving.wait()
         owner.cancel()
         await term.close()
         around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
@@ -287,18 +331,27 @@ class Seat:
             rng=around.rng,
             hub=around.hub,
             announce=around.announce,
+            intake=around.space.intake,
         )
 
+    async def _look_for_workers(self) -> None:
+        """Hands over if workers reach other masters and not this one."""
+        solitude = self._around.solitude
+        while not solitude.look():
+            await self._around.clock.sleep(_LOOK_MS)
+        _log.warning(
+            "No worker reaches this master, but others; handing over",
+            extra=self._extra("no_workers"),
+        )
+        solitude.resign()
+        self.hand_over()
+
     async def _slew(self, term: Term) -> None:
+        around = self._around
         while True:
-            await self._around.clock.sleep(_SLEW_MS)
-            off_ms = term.clock.slew(self._around.roster.walls_ms())
-            if abs(off_ms) > 5_000:
-                _log.warning(
-                    "The term's clock is %d ms off the masters' median; check their clocks",
-                    -off_ms,
-                    extra=self._extra("clock"),
-                )
+            around.walls.compare(self.partition, term.clock.now_ms())
+            await around.clock.sleep(_SLEW_MS)
+            term.clock.slew(around.roster.walls_ms())
 
     def _end_term(self, office: Office) -> None:
         term, self._term, self._keeper = self._term, None, None
@@ -306,6 +359,7 @@ class Seat:
             return
         roster = self._around.roster
         roster.terms.pop(self.partition, None)
+        self._around.walls.forget(self.partition)
         self._around.hub.close_partition(self.partition, office.token, "")
         term.abandon(roster.not_leader(self.partition))
 

@@ -22,6 +22,7 @@ from tenure.master.node.term import Term
 
 _SLICE_ROWS: Final = 256
 _LOG_BYTES_MIN: Final = 16 * 1024 * 1024
+_TIGHT_LOG_BYTES_MIN: Final = 256 * 1024
 _LOOK_MS: Final = 500
 _RETRY_MS: Final = 500
 
@@ -34,10 +35,20 @@ class Snapshotter:
         journal: Where to.
         clock: For its pauses.
         log_bytes: Bytes of batches already in the journal when the term began.
+        tight: Says whether the store is so full that the log should be short.
     """
 
-    def __init__(self, *, term: Term, journal: Journal, clock: Clock, log_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        term: Term,
+        journal: Journal,
+        clock: Clock,
+        log_bytes: int,
+        tight: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._term = term
+        self._tight = tight
         self._journal = journal
         self._clock = clock
         self._snapshot_bytes = 0
@@ -52,6 +63,9 @@ class Snapshotter:
     async def run_once(self) -> bool:
         """Takes a snapshot if one is due; says whether it did."""
         due_bytes = max(_LOG_BYTES_MIN, 2 * self._snapshot_bytes)
+        if self._tight():
+            # A snapshot needs room, too: not for a log that is small beside it.
+            due_bytes = max(_TIGHT_LOG_BYTES_MIN, self._snapshot_bytes // 4)
         if self._term.gate.log_bytes < due_bytes:
             return False
         await self.take()

@@ -12,6 +12,7 @@ everything else, so what arrives meanwhile is one batch for the next turn.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final, cast
 
 from tenure.master.backend.errors import CorruptJournal
@@ -22,6 +23,7 @@ from tenure.master.core.command import (
     Command,
     Dispatch,
     FireTimers,
+    Intake,
     OpenTerm,
     PurgeJobs,
     PushDeadlines,
@@ -87,6 +89,7 @@ class Term:
         rng: Draws jitter.
         hub: The workers' streams.
         announce: Prints a line for operators: event name and fields.
+        intake: Says which new jobs the store has room for.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Term:
         rng: Rng,
         hub: WorkerHub,
         announce: Callable[[str, Mapping[str, object]], None],
+        intake: Callable[[], Intake] = lambda: Intake.OPEN,
     ) -> None:
         self.partition = partition
         self.number = partition.config.partition
@@ -115,6 +119,7 @@ class Term:
         self._rng = rng
         self._hub = hub
         self._announce = announce
+        self._intake = intake
         self._delivery = Delivery(partition=self.number, token=token, hub=hub)
         self.waiters = self._delivery.waiters
         self.watch = Watch(
@@ -381,6 +386,8 @@ class Term:
             command, answer = inbox.take()
             if isinstance(command, SubmitJobs | ReportAttempts):
                 rows += len(command.rows)
+            if isinstance(command, SubmitJobs) and (intake := self._intake()) is not Intake.OPEN:
+                command = replace(command, intake=intake)
             if self.gate.full and answer is not ignore:
                 answer(self.no_space(command))
             else:

@@ -13,11 +13,15 @@ from tenure.master.backend.errors import (
 )
 from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Candidate
-from tenure.master.journal.port import HaltRecord
+from tenure.master.journal.port import HaltRecord, ReplayMark
+from tenure.master.node.alarms import Alarms
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.roster import Roster
 from tenure.master.node.seat import Seat, Surroundings
+from tenure.master.node.solitude import Solitude
+from tenure.master.node.space import SpaceWatch
 from tenure.master.node.trace import Trace
+from tenure.master.node.walls import Walls
 from tenure.protocol.errors import TenureError
 from tenure.protocol.fence import Token
 from tenure.testing.clock import SimClock
@@ -37,7 +41,17 @@ class WonElection:
         return FakeOffice()
 
 
-class HangingJournal:
+class UnmarkedJournal:
+    """A journal in which no recovery has died."""
+
+    async def replay_mark(self) -> None:
+        return None
+
+    async def mark_replay(self, token: Token, mark: ReplayMark | None) -> None:
+        return None
+
+
+class HangingJournal(UnmarkedJournal):
     """Never answers; says that the office is lost when it is no longer waited for."""
 
     async def halted(self) -> None:
@@ -50,7 +64,7 @@ class HangingJournal:
             raise OfficeLost("lost at the same moment") from None
 
 
-class CorruptStore:
+class CorruptStore(UnmarkedJournal):
     """A journal that cannot be read, in a store that takes no mark of it."""
 
     def __init__(self, refusal: TenureError) -> None:
@@ -75,14 +89,18 @@ def _seat(election: WonElection, journal: object) -> Seat:
     clock = SimClock()
     me = Candidate(incarnation="i", name="m", address="127.0.0.1:1")
     roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
+    hub = WorkerHub()
     around = Surroundings(
         roster=roster,
-        hub=WorkerHub(),
+        hub=hub,
         clock=clock,
         rng=random.Random(1),
         trace=Trace(None, clock),
         announce=lambda event, fields: None,
         config=lambda partition: PartitionConfig(partition=partition, partitions=1),
+        space=SpaceWatch(None, clock, Alarms()),  # type: ignore[arg-type]
+        walls=Walls(roster, clock, Alarms()),
+        solitude=Solitude(roster=roster, hub=hub, clock=clock, alone_ms=30_000),
     )
     return Seat(
         partition=0,

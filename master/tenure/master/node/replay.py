@@ -1,0 +1,128 @@
+"""Counts the recoveries that a journal has killed: the third crash in one place halts.
+
+A replay that crashes its process (a bug, no memory) would crash every master, one after the other.
+So each recovery leaves a mark in the store, and takes it away when its term is open. Who finds a
+mark knows that a recovery has died, and goes on more carefully::
+
+    1st recovery   marks that it has begun                             ✗
+    2nd            marks each batch before it is replayed              ✗ in the batch from event 70
+    3rd            marks each event of that batch, too                 ✗ at event 73
+    4th            replays nothing: HALTED, naming event 73
+
+A recovery that gets past the place where the former one died begins to count anew, so masters that
+are killed again and again, wherever they happen to be, halt nothing.
+"""
+
+import logging
+from typing import Final
+
+from tenure.master.backend.errors import CorruptJournal, OfficeLost, StoreFull, StoreUnavailable
+from tenure.master.journal.port import Journal, ReplayMark
+from tenure.protocol.errors import TenureError
+from tenure.protocol.fence import Token
+from tenure.protocol.refusal import Reason
+
+_log = logging.getLogger(__name__)
+
+#: So many recoveries may die in one place.
+CRASHES_MAX: Final = 3
+
+
+class ReplayFailed(TenureError):
+    """An event could not be applied; the process lives, and others of its partitions with it."""
+
+
+class Replay:
+    """One recovery's marks.
+
+    Args:
+        journal: Where they are kept.
+        token: The office's.
+        partition: Its number.
+    """
+
+    def __init__(self, journal: Journal, token: Token, partition: int) -> None:
+        self._journal = journal
+        self._token = token
+        self._partition = partition
+        #: From the first mark until ``end``.
+        self.under_way = False
+        #: Recoveries that have died before this one, in one place.
+        self._crashes = 0
+        #: Where the last one died: it had begun with this event; 0: not known.
+        self._suspect = 0
+
+    async def begin(self) -> None:
+        """Notes that a recovery has begun.
+
+        Raises:
+            CorruptJournal: It would be the next one to die.
+            OfficeLost: The office is another's.
+        """
+        mark = await self._journal.replay_mark()
+        if mark is not None:
+            self._crashes, self._suspect = mark.crashes + 1, mark.seq
+            _log.warning(
+                "A recovery has died before; this one goes on carefully",
+                extra={
+                    "action": "replay_crashed",
+                    "partition": self._partition,
+                    "crashes": self._crashes,
+                    "seq": mark.seq,
+                },
+            )
+        if self._crashes >= CRASHES_MAX:
+            raise self._sick()
+        self.under_way = True
+        await self._write(self._crashes, 0)
+
+    async def enter_batch(self, first_seq: int, next_seq: int) -> bool:
+        """Call before a batch is replayed; whether each of its events is to be marked, too."""
+        if not self._crashes:
+            return False
+        suspected = first_seq <= self._suspect < next_seq
+        await self._write(self._count(suspected), first_seq)
+        return suspected and self._crashes == CRASHES_MAX - 1
+
+    async def enter_event(self, seq: int) -> None:
+        """Call before an event is replayed, where ``enter_batch`` has said so."""
+        await self._write(self._crashes, seq)
+
+    async def fail(self, seq: int, error: Exception) -> ReplayFailed:
+        """Notes that an event could not be applied; the exception to raise."""
+        suspected = not self._suspect or self._suspect <= seq
+        await self._write(self._count(suspected), seq)
+        return ReplayFailed(
+            f"expected to replay event {seq} of partition {self._partition}, but {error!r}",
+            reason=Reason.INTERNAL,
+            metadata={"partition": str(self._partition), "seq": str(seq)},
+        )
+
+    async def end(self) -> None:
+        """The term is open, or the recovery has ended without having been killed."""
+        self.under_way = False
+        try:
+            await self._journal.mark_replay(self._token, None)
+        except (OfficeLost, StoreUnavailable, StoreFull) as error:
+            _log.info("The replay's mark stays: %s", error, extra={"action": "replay_mark"})
+
+    def _count(self, suspected: bool) -> int:
+        """How many have died here; where nobody has, this one would be the first."""
+        return self._crashes if suspected or not self._suspect else 0
+
+    async def _write(self, crashes: int, seq: int) -> None:
+        try:
+            await self._journal.mark_replay(self._token, ReplayMark(crashes=crashes, seq=seq))
+        except StoreFull as error:
+            # Rather no mark than no leader.
+            _log.warning("Could not mark the replay: %s", error, extra={"action": "replay_mark"})
+
+    def _sick(self) -> CorruptJournal:
+        where = f"at event {self._suspect}" if self._suspect else "before the first event"
+        return CorruptJournal(
+            f"expected to replay the journal of partition {self._partition}, but {self._crashes}"
+            f" masters in a row have died {where}; look into their logs, upgrade or go back to a"
+            " release that can replay it, then run `tenure cluster clear-halt`",
+            reason=Reason.STORE_CORRUPT,
+            metadata={"partition": str(self._partition), "seq": str(self._suspect)},
+        )
