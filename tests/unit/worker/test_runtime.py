@@ -270,6 +270,26 @@ def test_drain_finishes_what_runs(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_drain_waits_for_grants_that_are_on_their_way() -> None:
+    """A job granted at the moment of the drain goes back; nobody has to wait for its lease."""
+
+    async def scenario() -> None:
+        async with running("double") as run:
+            master = await run.leader()
+            run.node.drain()
+            said = await master.stream.requests.get()
+            while not said.HasField("credit"):
+                said = await master.stream.requests.get()
+            assert said.credit.limit == 0
+            master.grant(call(1, "double", 1))
+            master.stream.say(worker_pb2.SessionResponse(credit_acked=said.credit.number))
+            await master.until(lambda: master.goodbye)
+            assert master.returned == [job_id(1)]
+            await run.ended.wait()
+
+    run_virtual(scenario)
+
+
 def test_second_term_hands_back_at_once(tmp_path: Path) -> None:
     """What runs is interrupted and handed back uncharged, not reported."""
 

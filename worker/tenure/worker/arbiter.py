@@ -200,6 +200,11 @@ class Arbiter:
         return sum(len(partition.held) for partition in self.partitions.values())
 
     @property
+    def expected(self) -> int:
+        """Grants that may still come: the masters have not acked yet that we take no more."""
+        return sum(session.credit.unspent for session in self.sessions)
+
+    @property
     def deliverable(self) -> int:
         """Those of them whose partitions are open now."""
         return sum(

@@ -260,7 +260,11 @@ class WorkerNode:
         arbiter = self._arbiter
         arbiter.drain()
         self._step()
-        await self._until(lambda: arbiter.held == 0 or self._hurry.is_set(), self._drain_timeout_ms)
+        await self._until(
+            # A grant that nobody answers would cost its job the whole lease, and a loss.
+            lambda: self._hurry.is_set() or (arbiter.held == 0 and arbiter.expected == 0),
+            self._drain_timeout_ms,
+        )
         if arbiter.running:
             _LOGGER.info(
                 "handing back %d jobs that have not ended",

@@ -14,3 +14,20 @@ def test_terms_of_one_partition_do_not_share_an_instruction() -> None:
     (envelope,) = link._envelopes
     said = [(part.token.revision, part.hold.number) for part in envelope.instructions]
     assert said == [(5, 0), (9, 2)]
+
+
+def test_a_limit_is_acknowledged_behind_the_grants_by_the_one_before() -> None:
+    """A worker that takes no more may end when its last limit is acknowledged: nothing follows."""
+    link = WorkerLink(1, worker_pb2.Hello())
+    link.take_credit(worker_pb2.CreditLimit(number=1, limit=4))
+    assert link._envelopes.pop().credit_acked == 1
+    link.spend(3)
+    link.take_credit(worker_pb2.CreditLimit(number=2, limit=0))
+    link.take_credit(worker_pb2.CreditLimit(number=3, limit=1))
+    link.settle(1)
+    assert not link._envelopes
+    link.refund(1)
+    link.spend(1)
+    assert not link._envelopes
+    link.settle(1)
+    assert link._envelopes.pop().credit_acked == 3
