@@ -533,9 +533,9 @@ async def _recovering(cluster: SimCluster, partition: int) -> SimMaster | None:
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + 12
     while loop.time() < deadline_s:
-        office = cluster.store.office(partition)
-        if office is not None and cluster.masters[office.candidate.name].running:
-            return cluster.masters[office.candidate.name]
+        holder = cluster.holder(partition)
+        if holder is not None and holder.running:
+            return holder
         await elapse(0.02)
     return None
 

@@ -15,22 +15,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-from tenure.client import AsyncClient
+import msgspec
+
 from tenure.testing.cluster import Announcement, SimCluster, simulated_cluster
 from tenure.testing.loop import Deadlock, TimeLimit
-from tenure.testing.process import elapse, run_processes
-from tests.oracles.facts import Fact
-from tests.oracles.history import SUBMIT, Row
-from tests.oracles.verdict import InvariantBroken, Violation
+from tenure.testing.process import all_processes, elapse, run_processes
+from tests.oracles.court import hear
+from tests.oracles.evidence import Evidence, FaultWindow, PartitionLog, Said
+from tests.oracles.history import hash_of
+from tests.oracles.verdict import Violation
 from tests.simulation import etcd_faults  # noqa: F401 - registers its faults
 from tests.simulation.faults import KINDS, Kind, Stage, Store, Struck
-from tests.simulation.run import Run
+from tests.simulation.ledger import Desk
+from tests.simulation.load import Load
 
 #: A run has at least so many strokes of faults, one to three at a time, one wave after another.
 STROKES_MIN: Final = 10
@@ -50,14 +55,14 @@ class Stroke:
     """One planned stroke of a fault.
 
     Attributes:
+        number: Tells it from the plan's other ones, also of its randomness.
         kind: The fault's name.
         at_s: When, from the run's beginning.
-        seed: Of its own randomness.
     """
 
+    number: int
     kind: str
     at_s: float
-    seed: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +101,7 @@ class Outcome:
     Attributes:
         plan: What was played.
         violations: Every way in which an invariant does not hold.
-        rows: The history, as clients and jobs saw it.
-        facts: What the journals say, by partition.
+        evidence: What they were judged by: the history, the journals, what was said and broken.
         struck: The strokes that found something to strike.
         announcements: What the processes said of themselves.
         delivered: How many messages arrived.
@@ -108,8 +112,7 @@ class Outcome:
 
     plan: Plan
     violations: list[Violation]
-    rows: list[Row]
-    facts: list[Fact]
+    evidence: Evidence
     struck: list[Struck]
     announcements: list[Announcement]
     delivered: int
@@ -121,6 +124,11 @@ class Outcome:
         """How often each row of the fault table was injected."""
         return Counter(row for struck in self.struck for row in struck.rows)
 
+    def digest(self) -> str:
+        """The same for the same run, to the last row and its time."""
+        told = (self.evidence.rows, [tuple(said) for said in self.announcements], self.delivered)
+        return hash_of(msgspec.to_builtins(told))
+
 
 # ---- plans --------------------------------------------------------------------------------------
 
@@ -131,12 +139,12 @@ def draw_plan(seed: int) -> Plan:
     mode: Mode = "liveness" if rng.random() < 0.25 else "safety"
     store: Store = "etcd"
     kinds = {name: kind for name, kind in KINDS.items() if store in kind.stores}
-    strokes = _draw_strokes(seed, rng, [name for name, kind in kinds.items() if not kind.lasting])
+    strokes = _draw_strokes(rng, [name for name, kind in kinds.items() if not kind.lasting])
     storm_s = max(stroke.at_s for stroke in strokes) + WAVE_S
     lasting = None
     if mode == "liveness":
         name = rng.choice([name for name, kind in kinds.items() if kind.lasting])
-        lasting = Stroke(kind=name, at_s=0.0, seed=f"{seed}/lasting")
+        lasting = Stroke(number=len(strokes), kind=name, at_s=0.0)
     return Plan(
         seed=seed,
         mode=mode,
@@ -154,20 +162,15 @@ def draw_plan(seed: int) -> Plan:
     )
 
 
-def _draw_strokes(seed: int, rng: Random, names: list[str]) -> tuple[Stroke, ...]:
+def _draw_strokes(rng: Random, names: list[str]) -> tuple[Stroke, ...]:
     """Waves of one to three faults of the enabled half, until there are enough."""
     enabled = rng.sample(names, (len(names) + 1) // 2)
     strokes: list[Stroke] = []
     wave_s = 1.0
     while len(strokes) < STROKES_MIN:
         for _ in range(rng.randint(1, 3)):
-            strokes.append(
-                Stroke(
-                    kind=rng.choice(enabled),
-                    at_s=wave_s + rng.uniform(0, WAVE_S),
-                    seed=f"{seed}/{len(strokes)}",
-                )
-            )
+            at_s = wave_s + rng.uniform(0, WAVE_S)
+            strokes.append(Stroke(number=len(strokes), kind=rng.choice(enabled), at_s=at_s))
         wave_s += WAVE_S
     return tuple(sorted(strokes, key=lambda stroke: stroke.at_s))
 
@@ -193,40 +196,43 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
     """
     logging.getLogger("tenure").setLevel(logging.CRITICAL)
     plan = plan or draw_plan(seed)
-    run = Run()
+    load = Load(plan.storm_s)
     async with simulated_cluster(
         seed=seed,
-        jobs=[run.echo],
+        jobs=load.jobs,
         partitions=plan.partitions,
         workers=plan.workers,
         slots=plan.slots,
         store_delay_ms=plan.store_delay_ms,
     ) as cluster:
-        play = _Play(plan, run, cluster)
+        play = _Play(plan, load, cluster)
         violations = await play.play()
-        virtual_s = asyncio.get_running_loop().time()
-        facts, found = _judge(run, cluster)
+        evidence = _evidence(load, cluster, play.struck)
+        verdict = hear(evidence)
+        violations += [
+            Violation("crash", "a handler", repr(error)) for error in cluster.network.failures
+        ]
         return Outcome(
             plan=plan,
-            violations=violations + found,
-            rows=run.ledger.rows,
-            facts=facts,
+            violations=violations + verdict.violations,
+            evidence=evidence,
             struck=[struck for struck in play.struck if struck.target],
             announcements=cluster.announcements,
             delivered=cluster.network.delivered,
             failovers=_failovers(cluster),
-            acked=sum(row.f == SUBMIT and row.type == "ok" for row in run.ledger.rows),
-            virtual_s=virtual_s,
+            acked=verdict.acked,
+            virtual_s=asyncio.get_running_loop().time(),
         )
 
 
 class _Play:
     """One run under way."""
 
-    def __init__(self, plan: Plan, run: Run, cluster: SimCluster) -> None:
+    def __init__(self, plan: Plan, load: Load, cluster: SimCluster) -> None:
         self.struck: list[Struck] = []
         self._plan = plan
-        self._run = run
+        self._load = load
+        load.attach(cluster)
         self._cluster = cluster
         self._clients = [cluster.client() for _ in range(plan.clients)]
         for master, skew_ms in zip(cluster.masters.values(), plan.skews_ms, strict=True):
@@ -269,10 +275,9 @@ class _Play:
         struck = Struck(at_s=loop.time(), kind=stroke.kind)
         self.struck.append(struck)
         kind: Kind = KINDS[stroke.kind]
+        rng = Random(f"{self._plan.seed}/stroke/{stroke.number}")
         clients = tuple(f"c{number}" for number in range(1, self._plan.clients + 1))
-        await kind.strike(
-            Stage(cluster=self._cluster, rng=Random(stroke.seed), clients=clients, struck=struck)
-        )
+        await kind.strike(Stage(cluster=self._cluster, rng=rng, clients=clients, struck=struck))
         if not kind.lasting:
             struck.until_s = loop.time()
 
@@ -286,43 +291,63 @@ class _Play:
 
     async def _user(self, number: int) -> None:
         rng = Random(f"{self._plan.seed}/user/{number}")
-        client = self._clients[number % len(self._clients)]
-        await one_user(self._run, client, number, rng, self._plan.storm_s)
-
-
-async def one_user(run: Run, client: AsyncClient, number: int, rng: Random, storm_s: float) -> None:
-    """Submits one job at some moment of the storm, perhaps cancels it, and reads how it ended."""
-    hold_s = rng.choice((0.0, 0.05, 1.0, rng.uniform(0, 20)))
-    failures = rng.choice((0, 0, 0, 0, 1, 3, 9))
-    cancel_s = rng.choice((None, None, None, None, rng.uniform(0, 10)))
-    await elapse(rng.uniform(0, storm_s))
-    handle = await run.submit(client, f"job {number}", hold_s, failures=failures)
-    if handle is None:
-        return
-    async with asyncio.TaskGroup() as group:
-        group.create_task(run.result(handle))
-        group.create_task(_look(client, handle.id, rng))
-        if cancel_s is not None:
-            await elapse(cancel_s)
-            await run.cancel(handle)
-
-
-async def _look(client: AsyncClient, job_id: str, rng: Random) -> None:
-    """Reads an accepted job now and then: it is there."""
-    for _ in range(3):
-        await elapse(rng.uniform(0, 5))
-        await client.describe(job_id)
+        desk = Desk(self._load.ledger, self._clients[number % len(self._clients)])
+        await self._load.user(self._cluster, desk, number, rng)
 
 
 # ---- judgement ----------------------------------------------------------------------------------
 
 
-def _judge(run: Run, cluster: SimCluster) -> tuple[list[Fact], list[Violation]]:
-    try:
-        run.judge(cluster)
-    except InvariantBroken as broken:
-        return [], [Violation("?", "", str(broken))]
-    return [], []
+def _evidence(load: Load, cluster: SimCluster, struck: list[Struck]) -> Evidence:
+    """What the court is told of a run."""
+    said = [
+        Said(
+            at_ms=a.at_s * 1000,
+            process=a.process,
+            incarnation=a.incarnation,
+            event=a.event,
+            partition=int(str(a.fields["partition"])),
+            token=_token(str(a.fields["term"])),
+        )
+        for a in cluster.announcements
+        if a.event in ("leader", "follower")
+    ]
+    said += [
+        Said(process.ended_s * 1000, process.name, process.incarnation, "ended")
+        for process in all_processes()
+        if process.name in cluster.masters and process.ended_s is not None
+    ]
+    return Evidence(
+        rows=load.ledger.rows,
+        logs=_logs(cluster),
+        partitions=cluster.partitions,
+        announcements=sorted(said, key=lambda one: one.at_ms),
+        faults=[window for stroke in struck for window in _windows(cluster, stroke)],
+    )
+
+
+def _logs(cluster: SimCluster) -> list[PartitionLog]:
+    hashes: dict[int, dict[int, str]] = {number: {} for number in range(cluster.partitions)}
+    for (number, seq), text in cluster.state_hashes.items():
+        hashes[number][seq] = text
+    return [
+        PartitionLog(partition=number, batches=cluster.journal(number), hashes=hashes[number])
+        for number in range(cluster.partitions)
+    ]
+
+
+def _windows(cluster: SimCluster, struck: Struck) -> Iterator[FaultWindow]:
+    nodes = {node.name for node in cluster.nodes}
+    until_ms = math.inf if struck.until_s is None else struck.until_s * 1000
+    for row in struck.rows:
+        node = struck.target if struck.target in nodes else ""
+        yield FaultWindow(row, struck.kind, node, struck.at_s * 1000, until_ms)
+
+
+def _token(term: str) -> str:
+    """The first digits of a term's fences."""
+    epoch, revision = map(int, term.split("."))
+    return f"{epoch:08x}{revision:016x}"
 
 
 def _failovers(cluster: SimCluster) -> int:
@@ -334,8 +359,7 @@ def _stuck(plan: Plan, error: Exception) -> Outcome:
     return Outcome(
         plan=plan,
         violations=[Violation("L1", "run", str(error))],
-        rows=[],
-        facts=[],
+        evidence=Evidence(rows=[], logs=[]),
         struck=[],
         announcements=[],
         delivered=0,

@@ -67,8 +67,7 @@ def test_a_zombie_keeps_nobody_waiting() -> None:
                 group.create_task(run.one(early, "before the cut", 12.0))
                 # This client has a stream for results to the zombie, and idles.
                 await run.one(late, "to get to know the leader", 0.0)
-                assert zombie.store is not None
-                zombie.store.link.cut()
+                cluster.cut_store(zombie)
                 await cluster.until(lambda: cluster.leader() not in (None, zombie))
                 handle = await run.submit(early, "after the cut", 0.0)
                 assert handle is not None
@@ -89,12 +88,12 @@ def test_a_full_store_ends_no_campaign() -> None:
             client = cluster.client()
             leader = await cluster.elected()
             await run.one(client, "before", 0.0)
-            cluster.store.full = True
+            cluster.etcd.fill()
             leader.kill()
             await elapse(2 * LEADER_S)
             others = [master for master in cluster.masters.values() if master is not leader]
             assert all(master.running for master in others)
-            cluster.store.full = False
+            cluster.etcd.free()
             await cluster.elected(within_s=LEADER_S)
             await run.one(client, "after", 0.0)
             run.judge(cluster)
@@ -109,12 +108,11 @@ def test_a_term_opens_when_a_full_store_has_space_again() -> None:
         run = Run()
         async with simulated_cluster(seed=8, jobs=[run.echo], store_delay_ms=80) as cluster:
             client = cluster.client()
-            await cluster.until(lambda: bool(cluster.store.partitions))
-            await cluster.until(lambda: cluster.store.office(0) is not None)
-            cluster.store.full = True
+            await cluster.until(lambda: cluster.holder() is not None)
+            cluster.etcd.fill()
             await elapse(LEADER_S)
             assert cluster.leader() is None
-            cluster.store.full = False
+            cluster.etcd.free()
             await cluster.elected()
             await run.one(client, "hello", 0.0)
             run.judge(cluster)
@@ -130,8 +128,7 @@ def test_a_follower_that_knows_nothing_misleads_nobody() -> None:
         async with simulated_cluster(seed=7, jobs=[run.echo]) as cluster:
             leader = await cluster.elected()
             ignorant = next(m for m in cluster.masters.values() if m is not leader)
-            assert ignorant.store is not None
-            ignorant.store.link.cut()
+            cluster.cut_store(ignorant)
             leader.kill()
             await cluster.until(lambda: cluster.leader() not in (None, leader), LEADER_S)
             async with asyncio.timeout(5):
@@ -141,7 +138,7 @@ def test_a_follower_that_knows_nothing_misleads_nobody() -> None:
     run_processes(main, limit_s=60)
 
 
-@pytest.mark.parametrize("way", ["requests_cut", "replies_cut"])
+@pytest.mark.parametrize("way", ["requests", "replies"])
 def test_a_leader_cut_from_the_store_one_way_is_replaced(way: str) -> None:
     """A leader whose keepalives arrive, but not their answers, does not keep its office."""
 
@@ -151,8 +148,7 @@ def test_a_leader_cut_from_the_store_one_way_is_replaced(way: str) -> None:
             client = cluster.client()
             leader = await cluster.elected()
             await run.one(client, "before", 0.0)
-            assert leader.store is not None
-            setattr(leader.store.link, way, True)
+            cluster.cut_store(leader, requests=way == "requests", replies=way == "replies")
             await cluster.until(lambda: cluster.leader() not in (None, leader), LEADER_S)
             await run.one(client, "after", 0.0)
             run.judge(cluster)
@@ -169,10 +165,9 @@ def test_a_master_ends_when_its_store_takes_nothing(fault: str) -> None:
         async with simulated_cluster(seed=5, jobs=[run.echo], masters=1, workers=1) as cluster:
             leader = await cluster.elected()
             if fault == "full":
-                cluster.store.full = True
+                cluster.etcd.fill()
             else:
-                assert leader.store is not None
-                leader.store.link.cut()
+                cluster.cut_store(leader)
             leader.stop()
             await cluster.until(lambda: not leader.running, within_s=30)
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from tests.simulation.swarm import draw_plan, simulate
+from tests.oracles.verdict import Violation
+from tests.simulation.faults import KINDS
+from tests.simulation.runner import Bar, injectable, play
+from tests.simulation.shrink import shrink
+from tests.simulation.story import offender, story
+from tests.simulation.swarm import Outcome, Plan, draw_plan, simulate
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -17,5 +29,116 @@ def test_a_seed_gives_one_run() -> None:
     """The same seed gives the same history, to the last row and its time."""
     first, second = simulate(4), simulate(4)
     assert first.plan == second.plan == draw_plan(4)
-    assert first.rows == second.rows
+    assert first.evidence.rows == second.evidence.rows
     assert first.announcements == second.announcements
+    assert first.digest() == second.digest() != simulate(5).digest()
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_a_seed_gives_one_run_in_every_process(hash_seed: str) -> None:
+    """Neither the hashes of strings nor what ran before has a say in it."""
+    program = "from tests.simulation.swarm import simulate; print(simulate(4).digest())"
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={"PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == simulate(4).digest()
+
+
+def test_plans_draw_from_all_there_is() -> None:
+    """Among some plans are all faults, and each enables about half of them."""
+    plans = [draw_plan(seed) for seed in range(300)]
+    drawn = {stroke.kind for plan in plans for stroke in plan.strokes}
+    drawn |= {plan.lasting.kind for plan in plans if plan.lasting is not None}
+    assert drawn == set(KINDS)
+    transient = sum(not kind.lasting for kind in KINDS.values())
+    assert all(len({one.kind for one in plan.strokes}) <= transient / 2 + 1 for plan in plans)
+    assert {plan.mode for plan in plans} == {"safety", "liveness"}
+    assert {plan.partitions for plan in plans} == {1, 2, 3, 4}
+
+
+def test_totals_are_held_to_the_bar() -> None:
+    """A few seeds are counted, and are far from enough."""
+    totals = play([0, 1])
+    assert totals.seeds == 2
+    assert totals.delivered > 0
+    assert totals.rows.keys() <= set(injectable())
+    missed = totals.missed(Bar(), cores=2)
+    assert any(what.startswith("seeds: 2 of 1,000") for what in missed)
+    assert totals.missed(Bar(0, 0, 0, 0, 0), cores=2) == []
+
+
+# ---- what fails ---------------------------------------------------------------------------------
+
+
+def needs_two(plan: Plan) -> bool:
+    """A bug that shows when one stroke meets one user, and for nobody else."""
+    strokes, users = {stroke.number for stroke in plan.strokes}, set(plan.users)
+    return 3 in strokes and {2, 7} <= users
+
+
+def test_a_failure_is_shrunk_to_what_it_needs() -> None:
+    """Of ten faults and more, and of all users, those are left without which it does not fail."""
+    tried: list[Plan] = []
+    empty = replace(simulate(0), violations=[])
+
+    def fail(plan: Plan) -> Outcome:
+        tried.append(plan)
+        found = [Violation("S1", "x", "planted")] if needs_two(plan) else []
+        return replace(empty, plan=plan, violations=found)
+
+    shrunk = shrink(fail(draw_plan(0)), fail).plan
+    assert [stroke.number for stroke in shrunk.strokes] == [3]
+    assert shrunk.users == (2, 7)
+    assert len(tried) < 60
+
+
+def test_shrinking_keeps_to_the_invariant_that_was_broken() -> None:
+    """A part of a plan that breaks something else is another failure."""
+    empty = replace(simulate(0), violations=[])
+
+    def fail(plan: Plan) -> Outcome:
+        broken = "S1" if needs_two(plan) else "L1"
+        return replace(empty, plan=plan, violations=[Violation(broken, "x", "planted")])
+
+    assert needs_two(shrink(fail(draw_plan(0)), fail).plan)
+
+
+def test_shrinking_gives_up_in_time() -> None:
+    """What cannot be made small is told as small as it has become."""
+    empty = replace(simulate(0), violations=[Violation("S1", "x", "planted")])
+    tried: list[Plan] = []
+
+    def fail(plan: Plan) -> Outcome:
+        tried.append(plan)
+        return replace(empty, plan=plan)
+
+    shrink(replace(empty, plan=draw_plan(0)), fail, tries=1)
+    assert len(tried) == 1
+
+
+def test_the_story_of_a_job() -> None:
+    """It joins what was seen, what the journal says, what struck and who led, in time's order."""
+    outcome = simulate(1)
+    job = next(row.job for row in outcome.evidence.rows if row.job)
+    failed = replace(outcome, violations=[Violation("S3", job, "planted")])
+    assert offender(failed) == job
+    lines = story(failed, job)
+    assert [line.at_s for line in lines] == sorted(line.at_s for line in lines)
+    text = "\n".join(map(str, lines))
+    for said in ("ok submit", "Submitted", "Settled", " strikes ", "leader partition=0"):
+        assert said in text
+
+
+def test_a_run_that_never_ends_is_told_by_a_job_that_nobody_could_read() -> None:
+    """The offender is then a job whose result somebody waits for."""
+    outcome = simulate(1)
+    rows = outcome.evidence.rows
+    last = next(row for row in reversed(rows) if row.f == "result" and row.type == "ok")
+    stuck = replace(outcome.evidence, rows=[row for row in rows if row is not last])
+    failed = replace(outcome, evidence=stuck, violations=[Violation("L1", "run", "planted")])
+    assert offender(failed) == last.job

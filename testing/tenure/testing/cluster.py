@@ -5,11 +5,12 @@
         (await cluster.elected()).kill()
         print(await handle.result())
 
-Only what lies behind the ports is simulated: clock, network, store, and the executor's threads.
+Only what lies behind the ports is simulated: clock, network, etcd, and the executor's threads.
 Run it inside ``process.run_processes``; the same seed and the same program give the same run.
 """
 
 import asyncio
+import json
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -19,15 +20,21 @@ from typing import Any, Final, NamedTuple
 
 from tenure.client.client import AsyncClient
 from tenure.client.job import JobDef
+from tenure.etcdapi import etcd_pb2 as pb
+from tenure.master.backend.etcd import operation as op
+from tenure.master.backend.etcd.keyspace import ClusterKeys
 from tenure.master.election.port import Candidate
+from tenure.master.etcd_store import open_etcd_store
 from tenure.master.node.master import Master
 from tenure.master.node.method import PACKAGE, services
 from tenure.master.node.trace import Trace
+from tenure.master.store import Store
 from tenure.testing.clock import SimClock
 from tenure.testing.executor import LoopExecutor
 from tenure.testing.network import SimNetwork, full_names
 from tenure.testing.process import Process
-from tenure.testing.store import SimStore, SimStoreServer
+from tenure.testing.simetcd.channel import Dialer
+from tenure.testing.simetcd.cluster import SimEtcd
 from tenure.worker.attempt import JobTable
 from tenure.worker.config import WorkerConfig
 from tenure.worker.port import Executor
@@ -46,6 +53,7 @@ class Announcement(NamedTuple):
 
     at_s: float
     process: str
+    incarnation: str
     event: str
     fields: Mapping[str, object]
 
@@ -108,13 +116,14 @@ class SimMaster(SimNode):
     """A master.
 
     Attributes:
-        store: Its way to the store; None until it has opened it.
+        store: Its way to etcd; None until it has opened it.
         node: The shipped master; None until it has opened the store.
     """
 
     def __init__(self, cluster: "SimCluster", name: str) -> None:
         super().__init__(cluster, name, f"{name}:{_PORT}")
-        self.store: SimStore | None = None
+        self.store: Store | None = None
+        self._dialer: Dialer | None = None
         self.node: Master | None = None
 
     def leads(self, partition: int) -> bool:
@@ -127,18 +136,23 @@ class SimMaster(SimNode):
             self.node.stop()
 
     def kill(self) -> None:
-        if self.store is not None:
-            self.store.crash()
+        if self._dialer is not None:
+            self._dialer.crash()
         super().kill()
 
     async def _run(self, process: Process, rng: Random) -> None:
         cluster = self._cluster
         incarnation = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+        process.incarnation = incarnation
         me = Candidate(incarnation=incarnation, name=self.name, address=self.host)
-        store = self.store = await cluster.store.open(
-            me, wall_ms=self.clock.wall_ms(), partitions=cluster.partitions
+        dialer = self._dialer = cluster.etcd.dialer(self.host)
+        store = self.store = await open_etcd_store(
+            cluster.store_url(self),
+            me,
+            partitions=cluster.partitions,
+            wall_ms=self.clock.wall_ms(),
+            dial=dialer,
         )
-        store.link.delay_ms = cluster.store_delay_ms
         node = self.node = Master(
             store=store,
             me=me,
@@ -182,6 +196,7 @@ class SimWorker(SimNode):
             app="simulated", masters=cluster.addresses, name=self.name, slots=cluster.slots
         )
         incarnation = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+        process.incarnation = incarnation
 
         def make_executor(wake: Callable[[], None]) -> Executor:
             return LoopExecutor(
@@ -217,11 +232,12 @@ class _StateTrace(Trace):
 
 
 class SimCluster:
-    """Masters, workers, clients, their network and their store. Made by ``simulated_cluster``.
+    """Masters, workers, clients, their network and their etcd. Made by ``simulated_cluster``.
 
     Attributes:
-        network: Between all of them; a master's node is its address, the others' their names.
-        store: The server behind all masters' stores.
+        network: Between all of them; the node of a master, and of a member of etcd, is its
+            address; the others' are their names.
+        etcd: The store of all masters.
         masters: By name: ``m1``, ``m2``, …
         workers: By name: ``w1``, ``w2``, …
         announcements: What all processes said of themselves, in order.
@@ -238,21 +254,23 @@ class SimCluster:
         workers: int,
         partitions: int,
         slots: int,
-        store_delay_ms: int,
+        store_delay_ms: int | None,
     ) -> None:
         self._group = group
         self._seed = seed
         self.partitions = partitions
         self.slots = slots
-        self.store_delay_ms = store_delay_ms
         self.jobs: JobTable = {job.name: job for job in jobs}
         self.network = SimNetwork(self.rng("network"))
-        self.store = SimStoreServer()
+        self.etcd = SimEtcd(self.network, self.rng("etcd"))
+        self._keys = ClusterKeys()
+        self._store_delay_ms = store_delay_ms
         self.announcements: list[Announcement] = []
         self.state_hashes: dict[tuple[int, int], str] = {}
         self.masters = {f"m{n}": SimMaster(self, f"m{n}") for n in range(1, masters + 1)}
         self.workers = {f"w{n}": SimWorker(self, f"w{n}") for n in range(1, workers + 1)}
         self._clients: list[AsyncClient] = []
+        self._slow_store()
 
     # For tests.
 
@@ -269,14 +287,14 @@ class SimCluster:
         return client
 
     def leader(self, partition: int = 0) -> SimMaster | None:
-        """Who holds a partition's office by the store's account, and serves it by his own."""
-        if not self.store.partitions:
-            return None
-        office = self.store.office(partition)
-        if office is None:
-            return None
-        master = self.masters[office.candidate.name]
-        return master if master.leads(partition) else None
+        """Who holds a partition's office by etcd's account, and serves it by his own."""
+        master = self.holder(partition)
+        return master if master is not None and master.leads(partition) else None
+
+    def holder(self, partition: int = 0) -> SimMaster | None:
+        """Who holds a partition's office by etcd's account."""
+        office = self.etcd.get(self._keys.partition(partition).office)
+        return None if office is None else self.masters[json.loads(office.value)["name"]]
 
     async def elected(self, partition: int = 0, within_s: float = 30.0) -> SimMaster:
         """Waits until a partition has a leader that serves it.
@@ -311,13 +329,26 @@ class SimCluster:
         node.start(self._group)
 
     def heal(self) -> None:
-        """Ends every fault that can end: no cut, no loss, nobody stands still."""
+        """Ends every fault that can end: no cut, no loss, nobody stands still, etcd is whole."""
         self.network.heal_all()
+        self._slow_store()
+        self.etcd.heal()
         for node in self.nodes:
             node.thaw()
-        for master in self.masters.values():
-            if master.store is not None and master.running:
-                master.store.link.heal()
+
+    def cut_store(self, master: SimMaster, *, requests: bool = True, replies: bool = True) -> None:
+        """Cuts a master from all members of etcd, one way or both."""
+        for member in self.etcd.members.values():
+            if requests:
+                self.network.cut(master.host, member.host)
+            if replies:
+                self.network.cut(member.host, master.host)
+
+    def heal_store(self, master: SimMaster) -> None:
+        """Ends what ``cut_store`` began."""
+        for member in self.etcd.members.values():
+            self.network.heal(master.host, member.host)
+            self.network.heal(member.host, master.host)
 
     def restart_dead(self) -> None:
         """Starts whatever does not run."""
@@ -332,8 +363,10 @@ class SimCluster:
 
     def journal(self, partition: int = 0) -> list[bytes]:
         """All batches of a partition that are stored, in order."""
-        batches = self.store.partitions[partition].batches
-        return [batches[number] for number in sorted(batches)]
+        prefix = self._keys.partition(partition).batches
+        request = pb.RangeRequest(key=prefix, range_end=op.prefix_end(prefix))
+        state = self.etcd.state
+        return [kv.value for kv in state.range(request, state.revision).kvs]
 
     # For what runs inside.
 
@@ -341,6 +374,12 @@ class SimCluster:
     def addresses(self) -> list[str]:
         """Where the masters listen."""
         return [master.host for master in self.masters.values()]
+
+    def store_url(self, master: SimMaster) -> str:
+        """Where a master finds etcd: each one tries another member first."""
+        hosts = [member.host for member in self.etcd.members.values()]
+        first = list(self.masters).index(master.name) % len(hosts)
+        return f"etcd://{','.join(hosts[first:] + hosts[:first])}"
 
     def rng(self, name: str) -> Random:
         """Randomness for one actor: its draws do not depend on what the others do."""
@@ -352,7 +391,9 @@ class SimCluster:
         def announce(event: str, fields: Mapping[str, object]) -> None:
             if not process.killed:
                 now_s = asyncio.get_running_loop().time()
-                self.announcements.append(Announcement(now_s, process.name, event, dict(fields)))
+                self.announcements.append(
+                    Announcement(now_s, process.name, process.incarnation, event, dict(fields))
+                )
 
         return announce
 
@@ -364,6 +405,17 @@ class SimCluster:
             node.kill()
         for node in self.nodes:
             await node.process.join()
+        self.etcd.close()
+
+    def _slow_store(self) -> None:
+        """Gives the links between masters and etcd the delay that was asked for."""
+        delay_ms = self._store_delay_ms
+        if delay_ms is None:
+            return
+        for master in self.masters.values():
+            for member in self.etcd.members.values():
+                for ends in ((master.host, member.host), (member.host, master.host)):
+                    self.network.link(*ends).delay_ms = (0.5 * delay_ms, 1.5 * delay_ms)
 
 
 @asynccontextmanager
@@ -375,7 +427,7 @@ async def simulated_cluster(
     workers: int = 2,
     partitions: int = 1,
     slots: int = 4,
-    store_delay_ms: int = 1,
+    store_delay_ms: int | None = None,
 ) -> AsyncIterator[SimCluster]:
     """A cluster whose processes start now and end with the block.
 
@@ -386,7 +438,8 @@ async def simulated_cluster(
         workers: How many workers.
         partitions: How many partitions.
         slots: How many jobs each worker runs at once.
-        store_delay_ms: How long a message between a master and the store takes, each way.
+        store_delay_ms: How long a message between a master and etcd takes, each way, on average;
+            None: as long as all others.
     """
     async with asyncio.TaskGroup() as group:
         cluster = SimCluster(

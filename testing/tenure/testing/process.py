@@ -26,7 +26,7 @@ class Process:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        #: Tells it from its predecessors on the same node.
+        #: Tells it from its predecessors on the same node; the program may know a better one.
         self.incarnation = name
         #: When it ended or was killed, by the loop's time; None: it lives.
         self.ended_s: float | None = None
@@ -159,6 +159,12 @@ def _first(errors: BaseExceptionGroup[TenureError]) -> TenureError:
 
 
 _PROCESS: Final[contextvars.ContextVar[Process]] = contextvars.ContextVar("process")
+
+
+def all_processes() -> list[Process]:
+    """Every process that there has been on the running loop, in the order of their creation."""
+    loop = asyncio.get_running_loop()
+    return list(loop.processes) if isinstance(loop, ProcessLoop) else []
 
 
 def current_process() -> Process | None:

@@ -1,0 +1,187 @@
+"""Many seeds over all cores: what they came to, and whether that is enough to mean something."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from itertools import count, islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.simulation.faults import KINDS
+from tests.simulation.swarm import simulate
+
+#: Seeds that a worker process plays before it says how they went.
+CHUNK: Final = 10
+
+
+class Bar(NamedTuple):
+    """What a whole run must come to for its silence to count."""
+
+    seeds: int = 1_000
+    delivered: int = 2_000_000
+    faults: int = 10_000
+    failovers: int = 2_000
+    hits: int = 20
+    seconds: float = 240.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Totals:
+    """What some runs came to, all together.
+
+    Attributes:
+        seeds: How many runs.
+        delivered: Messages that arrived.
+        struck: Faults that struck, by name.
+        rows: The same by row of the fault table.
+        modes: Runs by mode and store.
+        failovers: Terms after the first of each partition.
+        acked: Jobs that were accepted.
+        virtual_s: Time on the clusters' clocks.
+        cpu_s: Time on real processors.
+        failed: By seed: the first violation.
+    """
+
+    seeds: int = 0
+    delivered: int = 0
+    struck: Counter[str] = field(default_factory=Counter)
+    rows: Counter[int] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    failovers: int = 0
+    acked: int = 0
+    virtual_s: float = 0.0
+    cpu_s: float = 0.0
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def add(self, other: Totals) -> None:
+        """Counts other runs in."""
+        self.seeds += other.seeds
+        self.delivered += other.delivered
+        self.struck += other.struck
+        self.rows += other.rows
+        self.modes += other.modes
+        self.failovers += other.failovers
+        self.acked += other.acked
+        self.virtual_s += other.virtual_s
+        self.cpu_s += other.cpu_s
+        self.failed |= other.failed
+
+    def missed(self, bar: Bar, cores: int) -> list[str]:
+        """Where the runs stay below the bar."""
+        reached = {
+            "seeds": (self.seeds, bar.seeds),
+            "delivered messages": (self.delivered, bar.delivered),
+            "faults": (self.struck.total(), bar.faults),
+            "failovers": (self.failovers, bar.failovers),
+        }
+        missed = [
+            f"{name}: {found:,} of {wanted:,}"
+            for name, (found, wanted) in reached.items()
+            if found < wanted
+        ]
+        missed += [
+            f"row {row}: hit {self.rows[row]} times, not {bar.hits}"
+            for row in injectable()
+            if self.rows[row] < bar.hits
+        ]
+        # Of processor time, so that it does not matter what else the machine does.
+        if self.cpu_s > bar.seconds * cores:
+            missed.append(f"{self.cpu_s:.0f} s of processor time, not {bar.seconds * cores:.0f}")
+        return missed
+
+    def __str__(self) -> str:
+        rows = ", ".join(f"{row}: {self.rows[row]}" for row in injectable())
+        kinds = ", ".join(f"{name} {times}" for name, times in self.struck.most_common())
+        modes = ", ".join(f"{name} {times}" for name, times in sorted(self.modes.items()))
+        return (
+            f"seeds {self.seeds:,} ({modes}), failed {len(self.failed):,}\n"
+            f"delivered messages {self.delivered:,}\n"
+            f"failovers {self.failovers:,}, jobs accepted {self.acked:,}\n"
+            f"virtual time {self.virtual_s / 3600:,.1f} h, processor time {self.cpu_s:,.0f} s"
+            f" ({self.cpu_s / max(1, self.seeds):.2f} s a seed)\n"
+            f"faults {self.struck.total():,}: {kinds}\n"
+            f"by row of the fault table: {rows}"
+        )
+
+
+def injectable() -> list[int]:
+    """The rows of the fault table that some fault injects."""
+    return sorted({row for kind in KINDS.values() for row in kind.rows})
+
+
+def play(seeds: list[int]) -> Totals:
+    """Runs some seeds in this process."""
+    # A run ends with all its objects unreachable at once: collecting amid it finds little.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 10, 10)
+    totals = Totals()
+    for seed in seeds:
+        started_s = time.process_time()
+        outcome = simulate(seed)
+        totals.add(
+            Totals(
+                seeds=1,
+                delivered=outcome.delivered,
+                struck=Counter(struck.kind for struck in outcome.struck),
+                rows=outcome.rows_hit(),
+                modes=Counter({f"{outcome.plan.store} {outcome.plan.mode}": 1}),
+                failovers=outcome.failovers,
+                acked=outcome.acked,
+                virtual_s=outcome.virtual_s,
+                cpu_s=time.process_time() - started_s,
+                failed={seed: str(outcome.violations[0])} if outcome.violations else {},
+            )
+        )
+    return totals
+
+
+def run(
+    first: int, seeds: int | None, *, minutes: float | None = None, cores: int | None = None
+) -> Iterator[Totals]:
+    """Runs seeds over all cores; yields what came of them, chunk by chunk, as they end.
+
+    Args:
+        first: The first seed; the others follow it.
+        seeds: How many; None: until the time is over.
+        minutes: No new chunk begins after so long.
+        cores: Worker processes; None: one a core.
+    """
+    cores = cores or os.cpu_count() or 1
+    deadline_s = None if minutes is None else time.monotonic() + minutes * 60
+    chunks = _chunks(count(first) if seeds is None else range(first, first + seeds))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(cores, mp_context=context) as pool:
+        # Few at a time: nothing is handed out that nobody will want any more.
+        open_ = {pool.submit(play, chunk) for chunk in islice(chunks, 2 * cores)}
+        while open_:
+            done = next(as_completed(open_))
+            open_.remove(done)
+            if deadline_s is None or time.monotonic() < deadline_s:
+                open_ |= {pool.submit(play, chunk) for chunk in islice(chunks, 1)}
+            yield done.result()
+
+
+def _chunks(seeds: Iterable[int]) -> Iterator[list[int]]:
+    numbers = iter(seeds)
+    while chunk := list(islice(numbers, CHUNK)):
+        yield chunk
+
+
+def commit() -> str:
+    """Which code this is; empty outside of a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return found.stdout.strip()
