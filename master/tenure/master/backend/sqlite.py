@@ -237,6 +237,9 @@ class SqliteConnection:
             "wal_autocheckpoint = 0",
             "secure_delete = OFF",
             "foreign_keys = OFF",
+            # What undoes one statement of several: a full or missing temporary directory is no
+            # reason to stop.
+            "temp_store = MEMORY",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         if found != APPLICATION_ID:
