@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from random import Random, SystemRandom
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -118,18 +118,20 @@ class EtcdStore:
         candidate: Candidate,
         office_ttl_s: int,
         quota_bytes: int | None,
+        rng: Random,
     ) -> None:
         self.cluster_id = record.cluster_id
         self.partitions = record.partitions
         self.epoch = record.epoch
         self._quota_bytes = quota_bytes
+        self._rng = rng
         self._client = client
         self._keys = keys
         self._epoch = record.epoch
         # One of each a partition: they remember what is under way.
         branches = [keys.partition(partition) for partition in range(record.partitions)]
         self._elections = [
-            EtcdElection(client, branch, candidate, record.epoch, ttl_s=office_ttl_s)
+            EtcdElection(client, branch, candidate, record.epoch, ttl_s=office_ttl_s, rng=rng)
             for branch in branches
         ]
         self._journals = [EtcdJournal(client, branch) for branch in branches]
@@ -231,7 +233,7 @@ class EtcdStore:
         await self._client.close()
 
     async def _grant_member_lease(self, action: str) -> int:
-        lease_id = secrets.randbits(62) + 1
+        lease_id = self._rng.getrandbits(62) + 1
         with suppress(LeaseExists):
             await resolve(lambda: self._client.lease_grant(MEMBER_TTL_S, lease_id), action)
         return lease_id
@@ -246,6 +248,7 @@ async def open_etcd_store(
     office_ttl_s: int = OFFICE_TTL_S,
     quota_bytes: int | None = None,
     dial: Dial = dial,
+    rng: Random | None = None,
 ) -> EtcdStore:
     """Open the store, and bootstrap it if nobody has yet.
 
@@ -257,6 +260,7 @@ async def open_etcd_store(
         office_ttl_s: An office's time to live without a keepalive.
         quota_bytes: The quota of its members, for an etcd that does not tell.
         dial: Makes the channels to etcd's members.
+        rng: Makes ids that nobody else has.
 
     Raises:
         Rejected: The URL is wrong, a file that it names cannot be used, or etcd and this master do
@@ -267,11 +271,12 @@ async def open_etcd_store(
     """
     parsed = EtcdUrl.parse(url)
     keys = ClusterKeys(parsed.prefix)
+    rng = rng or SystemRandom()
     client = EtcdClient(parsed.endpoints, tls=parsed.trust(), dial=dial)
     try:
         record = await _read_record(client, keys)
         if record is None:
-            record = await _bootstrap(client, keys, partitions or 1, wall_ms)
+            record = await _bootstrap(client, keys, partitions or 1, wall_ms, rng)
         _check(record, client, partitions)
         await client.check_versions()
     except (EtcdError, StoreUnavailable) as error:
@@ -284,7 +289,7 @@ async def open_etcd_store(
     except BaseException:
         await client.close()
         raise
-    return EtcdStore(client, keys, record, candidate, office_ttl_s, quota_bytes)
+    return EtcdStore(client, keys, record, candidate, office_ttl_s, quota_bytes, rng)
 
 
 async def _tls_trouble(url: EtcdUrl, error: Exception) -> Rejected | None:
@@ -322,7 +327,7 @@ async def _read_record(client: EtcdClient, keys: ClusterKeys) -> _Record | None:
 
 
 async def _bootstrap(
-    client: EtcdClient, keys: ClusterKeys, partitions: int, wall_ms: int
+    client: EtcdClient, keys: ClusterKeys, partitions: int, wall_ms: int, rng: Random
 ) -> _Record:
     """Write batch 0 of each partition, then the record that makes them a cluster.
 
@@ -336,7 +341,7 @@ async def _bootstrap(
         key = keys.partition(partition).batch(batch.number)
         await _create(client, [keys.record, key], [op.put(key, batch.data)], action)
     fields = {
-        "cluster_id": str(uuid.uuid4()),
+        "cluster_id": str(uuid.UUID(int=rng.getrandbits(128), version=4)),
         "format": FORMAT,
         "partitions": partitions,
         "etcd_cluster_id": f"{client.cluster_id:x}",

@@ -152,6 +152,7 @@ class SimMaster(SimNode):
             partitions=cluster.partitions,
             wall_ms=self.clock.wall_ms(),
             dial=dialer,
+            rng=rng,
         )
         node = self.node = Master(
             store=store,

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from random import Random, SystemRandom
 
 from tenure.etcdapi import etcd_pb2 as pb
 from tenure.master.backend.errors import OfficeLost, StoreMismatch
@@ -128,6 +128,7 @@ class EtcdElection:
         epoch: the cluster's, as read when the store was opened.
         ttl_s: the office's time to live without a keepalive, in seconds; etcd takes no less
             than 1.5 election timeouts of its own (2 s by default).
+        rng: makes ids that nobody else has.
     """
 
     def __init__(
@@ -138,7 +139,9 @@ class EtcdElection:
         epoch: int,
         *,
         ttl_s: int = OFFICE_TTL_S,
+        rng: Random | None = None,
     ) -> None:
+        self._rng = rng or SystemRandom()
         self._client = client
         self._keys = keys
         self._candidate = candidate
@@ -198,7 +201,7 @@ class EtcdElection:
             if not self._left_behind(held):
                 return None
             await self._revoke(held.lease, action)
-        ballot = _Ballot(secrets.token_hex(8), secrets.randbits(62) + 1)
+        ballot = _Ballot(f"{self._rng.getrandbits(64):016x}", self._rng.getrandbits(62) + 1)
         self._pending = ballot
         await self._grant(ballot, action)
         won = await self._vote(ballot, action)
