@@ -207,7 +207,7 @@ def test_no_temporary_file_is_needed() -> None:
 
     async def body(it: Machine) -> None:
         store = await it.open()
-        await it.write(store, 20, 300_000)
+        await it.write(store, 300, 9_000)
         await store.close()
         assert set(it.disk.files) == {str(PATH)}
 
