@@ -1,0 +1,378 @@
+"""The planted bugs: each is what a careless programmer would have shipped.
+
+No scenario, plan or oracle knows any of them; ordinary random runs must find all of them
+(``make mutants``).
+Each function plants one; its docstring is the bug's story.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+
+from tenure.master.backend.errors import StoreFull, StoreIoError, StoreUnavailable
+from tenure.master.backend.etcd import operation as op
+from tenure.master.backend.etcd.client import EtcdClient
+from tenure.master.backend.etcd.errors import OutcomeUnknown, Unavailable
+from tenure.master.backend.etcd.keyspace import PartitionKeys
+from tenure.master.backend.etcd.resolution import failed
+from tenure.master.backend.sqlite import SqliteConnection
+from tenure.master.core import dispatch, fire, lease, report, term
+from tenure.master.core.command import DeclareLeases, FireTimers, HeldRow, RenewLeases
+from tenure.master.core.partition import Partition
+from tenure.master.core.record import JobRecord
+from tenure.master.core.report import Ruling
+from tenure.master.core.state import State
+from tenure.master.core.transition import TERMINAL
+from tenure.master.election.etcd import EtcdElection
+from tenure.master.journal import etcd as etcd_journal
+from tenure.master.journal.etcd import EtcdJournal
+from tenure.master.node.clock import TermClock
+from tenure.master.node.gate import CommitGate
+from tenure.master.node.inbox import ignore
+from tenure.master.node.keeper import Keeper
+from tenure.master.node.term import Term
+from tenure.protocol.vocabulary import AttemptOutcome, JobState
+from tenure.testing.process import current_process
+from tenure.v1.journal_pb2 import JournalBatch
+from tests.mutants.patching import Mutant, Patch
+
+MUTANTS: Final[dict[str, Mutant]] = {}
+
+
+def mutant(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+    """Registers a bug under its function's name."""
+    name = plant.__name__.replace("_", "-")
+    MUTANTS[name] = Mutant(name=name, story=" ".join((plant.__doc__ or "").split()), plant=plant)
+    return plant
+
+
+# ---- the store ----------------------------------------------------------------------------------
+
+
+class _OpenKeys(PartitionKeys):
+    """Keys whose mutations carry no guard."""
+
+    def guard(self, token: Any) -> list[Any]:
+        return []
+
+
+def _opened(keys: PartitionKeys) -> _OpenKeys:
+    keys = copy(keys)
+    keys.__class__ = _OpenKeys
+    return keys  # type: ignore[return-value]
+
+
+@mutant
+def no_guard_on_writes(patch: Patch) -> None:
+    """The journal's transactions do not compare the office's key: a leader knows that it leads."""
+
+    def init(real: Any, self: Any, client: Any, keys: PartitionKeys, *more: Any) -> None:
+        real(self, client, _opened(keys), *more)
+
+    patch.replace(EtcdJournal, "__init__", init)
+
+
+@mutant
+def no_guard_on_truncation(patch: Patch) -> None:
+    """What a published snapshot replaces can be deleted by anybody, so the delete has no guard."""
+
+    async def truncate(real: Any, self: Any, token: Any, before: int) -> int:
+        twin = copy(self)
+        twin._keys = _opened(self._keys)
+        deleted: int = await real(twin, token, before)
+        self._log_bytes = twin._log_bytes
+        return deleted
+
+    patch.replace(EtcdJournal, "truncate", truncate)
+
+
+class _NearestMember:
+    """A client whose reads are answered by whatever member is asked, from what it has."""
+
+    def __init__(self, client: EtcdClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def range(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._client.range(*args, **kwargs, serializable=True)
+
+
+@mutant
+def serializable_recovery_read(patch: Patch) -> None:
+    """The journal is read serializably: it is faster, and the office is ours anyway."""
+
+    def init(real: Any, self: Any, client: EtcdClient, *more: Any) -> None:
+        real(self, _NearestMember(client), *more)
+
+    patch.replace(EtcdJournal, "__init__", init)
+
+
+@mutant
+def next_batch_without_predecessor(patch: Patch) -> None:
+    """An append does not compare that its predecessor is there: it was sent before, after all."""
+
+    def exists(real: Any, key: bytes) -> Any:
+        return op.absent(key + b"/any") if b"/batch/" in key else real(key)
+
+    patch.replace(op, "exists", exists)
+
+
+@mutant
+def blind_retry_with_a_new_seq(patch: Patch) -> None:
+    """An append without an answer is a failed append: its events go into the next batch."""
+
+    async def resolve(real: Any, call: Any, action: str) -> Any:
+        if not action.startswith("append"):
+            return await real(call, action)
+        try:
+            return await call()
+        except (Unavailable, OutcomeUnknown) as error:
+            raise failed(action, error) from error
+
+    async def append(real: Any, self: Any, flight: Any) -> None:
+        while True:
+            try:
+                await self._journal.append(self._token, flight.batch)
+                break
+            except StoreFull:
+                self.full = True
+            except StoreUnavailable:
+                old = JournalBatch.FromString(flight.batch.data)
+                flight.batch = self.chain.seal(
+                    token=self._token,
+                    stamp_ms=old.stamp_ms,
+                    events=old.events,
+                    event_count=old.event_count,
+                )
+            await self._clock.sleep(100)
+        self.full, flight.committed = False, True
+        self._release()
+
+    patch.replace(etcd_journal, "resolve", resolve)
+    patch.replace(CommitGate, "_append", append)
+
+
+@mutant
+def fsync_error_retried(patch: Patch) -> None:
+    """A commit that failed on I/O is tried once more: disks hiccup."""
+
+    def attempt(real: Any, self: Any, *args: Any) -> Any:
+        failure = real(self, *args)
+        return real(self, *args) if isinstance(failure, StoreIoError) else failure
+
+    patch.replace(SqliteConnection, "_attempt", attempt)
+
+
+# ---- the office ---------------------------------------------------------------------------------
+
+
+@mutant
+def token_reused_after_resign(patch: Patch) -> None:
+    """An election's session has one token: campaigning again on it gives the one it had."""
+
+    def take(real: Any, self: Any, ballot: Any, revision: int) -> Any:
+        office = real(self, ballot, revision)
+        office.token = vars(self).setdefault("first_token", office.token)
+        return office
+
+    patch.replace(EtcdElection, "_take", take)
+
+
+@mutant
+def keepalive_in_a_thread(patch: Patch) -> None:
+    """Keepalives have a thread of their own, so that a busy loop does not cost the office."""
+
+    async def run(real: Any, self: Any) -> None:
+        process = current_process()
+
+        async def beat() -> None:
+            while process is None or not process.killed:
+                await asyncio.sleep(self._interval_ms / 1000)
+                sent_ms = self._clock.boot_ms()
+                try:
+                    await self._office.renew()
+                except StoreUnavailable:
+                    continue
+                self._renewed_ms = sent_ms
+                self._validity.extend(sent_ms)
+
+        context = contextvars.Context()
+        thread = asyncio.get_running_loop().create_task(beat(), context=context)
+        try:
+            while not thread.done():
+                await self._clock.sleep(250)
+                self._look_for_gap()
+                if self._doubt_from_ms is not None:
+                    await self._settle_doubt(self._doubt_from_ms)
+                elif self._frozen and self._validity.holds():
+                    self._frozen = False
+                    self.kept.thaw()
+            await thread
+        finally:
+            thread.cancel()
+
+    patch.replace(Keeper, "run", run)
+
+
+@mutant
+def no_recheck_after_a_pause(patch: Patch) -> None:
+    """The office's time is counted while the process runs: a pause goes unnoticed."""
+
+    def look(real: Any, self: Any) -> None:
+        now_ms = self._clock.boot_ms()
+        gap_ms = now_ms - self._ticked_ms
+        if gap_ms > self._gap_ms:
+            self._validity.valid_until_ms += gap_ms
+        self._ticked_ms = now_ms
+        if not self._validity.holds():
+            self._freeze()
+
+    patch.replace(Keeper, "_look_for_gap", look)
+    patch.replace(Keeper, "may_act", lambda real, self: not self._frozen)
+    patch.replace(Keeper, "frozen", lambda real, self: self._frozen)
+
+
+@mutant
+def expiring_before_draining_heartbeats(patch: Patch) -> None:
+    """What is due is done first in each turn, then what has arrived meanwhile."""
+
+    def turn(real: Any, self: Any) -> None:
+        now_ms = self.clock.now_ms()
+        if not self.closing and self._timer_due(now_ms):
+            command = FireTimers(rows_max=512, jitter=self._draw(512))
+            self._do(command, ignore, now_ms)
+        real(self)
+
+    patch.replace(Term, "_turn", turn)
+
+
+@mutant
+def delay_by_local_wall_clock(patch: Patch) -> None:
+    """A term's time is the leader's own wall clock."""
+
+    def init(real: Any, self: Any, clock: Any, *, stamp_ms: int, walls_ms: Any) -> None:
+        real(self, clock, stamp_ms=0, walls_ms=[clock.wall_ms()])
+
+    patch.replace(TermClock, "__init__", init)
+    patch.replace(TermClock, "slew", lambda real, self, walls_ms: 0)
+
+
+# ---- what leaves the master, and when -----------------------------------------------------------
+
+
+@mutant
+def ack_before_commit(patch: Patch) -> None:
+    """A batch counts as committed when it is sent; the store will have it in a moment."""
+
+    async def append(real: Any, self: Any, flight: Any) -> None:
+        flight.committed = True
+        self._release()
+        await real(self, flight)
+
+    patch.replace(CommitGate, "_append", append)
+
+
+@mutant
+def reply_before_its_commit(patch: Patch) -> None:
+    """Reads are answered at once: they change nothing."""
+
+    async def readable(real: Any, self: Any, seq: int) -> None:
+        self.check_office()
+
+    patch.replace(Term, "readable", readable)
+
+
+@mutant
+def dispatch_before_the_submit_is_committed(patch: Patch) -> None:
+    """A job may be granted as soon as it is known: its submit's commit is on its way."""
+
+    def decide(real: Any, state: State, command: Any, now_ms: int) -> Any:
+        return real(state, replace(command, committed_seq=state.next_seq), now_ms)
+
+    patch.replace(dispatch, "decide_dispatch", decide)
+
+
+# ---- the core -----------------------------------------------------------------------------------
+
+
+def _by_job_alone(state: State, rows: list[HeldRow]) -> list[HeldRow]:
+    """A worker's set as if it named jobs, not leases."""
+    known = []
+    for row in rows:
+        record = state.jobs.get(row.job_id)
+        if record is not None and record.state is JobState.RUNNING and record.lease is not None:
+            row = msgspec.structs.replace(row, lease=record.lease)
+        known.append(row)
+    return known
+
+
+@mutant
+def old_attempt_renews_the_new_lease(patch: Patch) -> None:
+    """A heartbeat's rows are looked up by job: whoever says that it runs a job keeps its lease."""
+
+    def decide(real: Any, state: State, command: RenewLeases | DeclareLeases, now_ms: int) -> Any:
+        rows = _by_job_alone(state, command.rows)
+        return real(state, replace(command, rows=rows), now_ms)
+
+    patch.replace(lease, "decide_renew", decide)
+    patch.replace(lease, "decide_declare", decide)
+
+
+@mutant
+def late_failure_overrides_success(patch: Patch) -> None:
+    """Only a success is kept against late reports: a failure is news."""
+
+    def rule(real: Any, record: JobRecord, row: Any) -> Ruling:
+        late = record.state in TERMINAL and row.lease.run == record.run
+        if late and row.outcome is not AttemptOutcome.COMPLETED:
+            return Ruling.TAKE
+        return real(record, row)  # type: ignore[no-any-return]
+
+    patch.replace(report, "rule", rule)
+
+
+@mutant
+def duplicated_report_counted_twice(patch: Patch) -> None:
+    """A report under a job's newest lease is taken, whether or not it was taken before."""
+
+    def rule(real: Any, record: JobRecord, row: Any) -> Ruling:
+        return Ruling.TAKE if row.lease == record.lease else real(record, row)
+
+    patch.replace(report, "rule", rule)
+
+
+@mutant
+def attempts_reset_at_failover(patch: Patch) -> None:
+    """Budgets are counted in memory: a new leader begins to count anew."""
+
+    def finish(real: Any, self: Partition) -> Any:
+        for record in self._state.jobs.values():
+            record.attempts_charged = record.losses_charged = 0
+        return real(self)
+
+    patch.replace(Partition, "finish_replay_in_steps", finish)
+
+
+@mutant
+def lost_delivery_not_detected(patch: Patch) -> None:
+    """What was sent over a stream has arrived: nobody looks whether a worker has its grants."""
+
+    def compare(real: Any, *args: Any) -> Any:
+        return real(*args)._replace(gone=[])
+
+    def look_at_holder(real: Any, self: Any, holder: Any) -> None:
+        if holder.deadline_ms <= self._now_ms:
+            real(self, holder)
+
+    patch.replace(lease, "compare", compare)
+    patch.replace(term, "compare", compare)
+    patch.replace(fire._Due, "look_at_holder", look_at_holder)
