@@ -10,20 +10,38 @@ checker's module says what exactly it claims and why that holds with every fault
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from tenure.master.core.config import PartitionConfig
+from tests.oracles.commits import CommitTimes, check_commits
+from tests.oracles.delays import check_delays, check_early_starts, check_late_ready
 from tests.oracles.evidence import Evidence, FaultWindow, PartitionLog, Said, Sample
 from tests.oracles.executions import check_executions, duplicate_executions
-from tests.oracles.facts import Fact, TermBegan
-from tests.oracles.history import KILLED, RESULT, START, SUBMIT, Row
-from tests.oracles.journal import check_chain, check_journal
-from tests.oracles.journal_facts import journal_facts
+from tests.oracles.facts import Fact, JobFact, TermBegan, lives_of
+from tests.oracles.history import RESULT, START, Row
+from tests.oracles.journal import BatchWritten, check_chain, check_journal
+from tests.oracles.journal_facts import Extents, journal_facts
+from tests.oracles.keys import check_keys
 from tests.oracles.leases import check_leases
+from tests.oracles.lifecycle import check_lives, check_times
+from tests.oracles.liveness import check_drained, check_latency, check_leaders
+from tests.oracles.overlaps import Overlap, check_overlaps, overlaps
+from tests.oracles.queue_order import check_order
+from tests.oracles.registers import check_registers
 from tests.oracles.replay import check_replay
-from tests.oracles.results import check_echo, check_results
-from tests.oracles.submits import Tally, check_failed_cancels, check_submits, present_jobs
+from tests.oracles.resources import check_resources
+from tests.oracles.results import accepted_twice, check_echo, check_results
+from tests.oracles.submits import (
+    Present,
+    Tally,
+    check_failed_cancels,
+    check_submits,
+    present_jobs,
+)
+from tests.oracles.tenants import check_tenants
+from tests.oracles.tokens import check_tokens
 from tests.oracles.verdict import Violation, require
 
 __all__ = [
@@ -50,9 +68,15 @@ class Verdict:
         refused: Submits that were refused.
         unknown: Submits of which nobody knows what became.
         recovered: How many of those took effect.
+        lost: Acknowledged submits that are not there (S1).
+        unexpected: Jobs that nobody submitted (S2).
+        duplicated: Submits that are there more than once (S1).
+        accepted_twice: Runs of jobs with more than one accepted result (S3).
         results: Results that were read.
         executions: Starts of jobs.
         reruns: Jobs that were started under more than one lease, with how many.
+        overlaps: Executions of one job that ran side by side.
+        overlap_ms: How long the longest of them did.
         terms: Terms that began.
     """
 
@@ -62,9 +86,15 @@ class Verdict:
     refused: int
     unknown: int
     recovered: int
+    lost: int
+    unexpected: int
+    duplicated: int
+    accepted_twice: int
     results: int
     executions: int
     reruns: dict[str, int]
+    overlaps: int
+    overlap_ms: float
     terms: int
 
     def count(self, invariant: str) -> int:
@@ -74,9 +104,11 @@ class Verdict:
     def __str__(self) -> str:
         return (
             f"{self.acked} acked, {self.refused} refused, {self.unknown} unknown"
-            f" ({self.recovered} recovered), {self.results} results read, {self.executions}"
-            f" executions, {len(self.reruns)} jobs started again, {self.terms} terms,"
-            f" {len(self.violations)} violations"
+            f" ({self.recovered} recovered); lost {self.lost}, unexpected {self.unexpected},"
+            f" duplicated {self.duplicated}, accepted twice {self.accepted_twice};"
+            f" {self.results} results read, {self.executions} executions, {len(self.reruns)} jobs"
+            f" started again, {self.overlaps} at once (at most {self.overlap_ms:.0f} ms);"
+            f" {self.terms} terms; {len(self.violations)} violations"
         )
 
 
@@ -87,74 +119,135 @@ def judge(evidence: Evidence) -> list[Violation]:
 
 def hear(evidence: Evidence) -> Verdict:
     """Runs every checker on what the evidence allows it to claim."""
-    rows = evidence.rows
-    violations: list[Violation] = []
-    facts: list[Fact] = []
+    case = _Case(evidence)
+    rows, facts = evidence.rows, case.facts
     for log in evidence.logs:
-        found, wrong = _read(log, evidence.partitions)
-        facts += found
-        violations += wrong
+        case.read(log)
     present = present_jobs(facts)
     tally = check_submits(rows, present)
+    doubled = check_results(rows, facts)
     terms = sum(isinstance(fact, TermBegan) for fact in facts)
     failovers = evidence.failovers
     if failovers is None:
         failovers = max(0, terms - len(evidence.logs))
+    found = overlaps(rows)
+    violations = case.violations
     violations += tally.violations
     violations += check_failed_cancels(rows, {job.job: job.state for job in present})
-    violations += check_results(rows, facts)
+    violations += doubled
     violations += check_leases(rows, facts)
     violations += check_executions(rows, facts, failovers=failovers)
+    violations += check_keys(rows, facts)
+    violations += check_tenants(rows, facts)
+    violations += case.judge_tokens()
+    violations += case.judge_jobs(found)
+    violations += case.judge_liveness(present)
     if evidence.echo:
         violations += check_echo(rows)
-    if evidence.drained:
-        violations += _unread(rows)
-    return _sum_up(evidence, violations, facts, tally, terms)
+    return _sum_up(case, tally, found, terms)
 
 
-def _sum_up(
-    evidence: Evidence,
-    violations: list[Violation],
-    facts: list[Fact],
-    tally: Tally,
-    terms: int,
-) -> Verdict:
-    rows = evidence.rows
+class _Case:
+    """What is known of a run while it is heard."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.violations: list[Violation] = []
+        self.facts: list[Fact] = []
+        self._by_partition: dict[int, list[Fact]] = {}
+        self._lives: dict[str, list[JobFact]] = {}
+
+    def read(self, log: PartitionLog) -> None:
+        """Everything that one journal shows by itself, or with the history."""
+        evidence, violations = self.evidence, self.violations
+        batches = log.all_batches()
+        if log.changes is None:
+            violations += check_chain(log.partition, batches)
+        else:
+            violations += check_journal(log.changes)
+        facts = journal_facts(batches)
+        lives = lives_of(facts)
+        extents = Extents.of_batches(batches)
+        config = PartitionConfig(partition=log.partition, partitions=evidence.partitions)
+        present = present_jobs(facts)
+        violations += check_replay(batches, present, facts, log.hashes, config=config)
+        violations += check_lives(lives)
+        violations += check_delays(lives)
+        violations += check_order(facts, extents, aging_step_ms=evidence.aging_step_ms)
+        violations += check_commits(evidence.rows, lives, CommitTimes(extents, _committed_ms(log)))
+        if evidence.faults is not None and evidence.skew_ms == 0 and evidence.rows:
+            first = evidence.rows[0]
+            ahead_ms = first.wall - first.boottime
+            violations += check_late_ready(facts, evidence.faults, wall_ahead_ms=ahead_ms)
+        self.facts += facts
+        self._by_partition[log.partition] = facts
+        self._lives.update(lives)
+
+    def judge_tokens(self) -> list[Violation]:
+        """Who held which office."""
+        changes = [change for log in self.evidence.logs for change in log.changes or ()]
+        return check_tokens(self._by_partition, changes, self.evidence.announcements)
+
+    def judge_jobs(self, found: Sequence[Overlap]) -> list[Violation]:
+        """What jobs and clients saw, in real time."""
+        evidence, rows, lives = self.evidence, self.evidence.rows, self._lives
+        ttl_ms, reaction_ms = evidence.lease_ttl_ms, evidence.reaction_ms
+        violations = check_times(
+            rows, lives, evidence.faults, lease_ttl_ms=ttl_ms, reaction_ms=reaction_ms
+        )
+        if evidence.faults is not None:
+            violations += check_overlaps(
+                found, evidence.faults, lease_ttl_ms=ttl_ms, reaction_ms=reaction_ms
+            )
+        if evidence.skew_ms is not None:
+            violations += check_early_starts(rows, lives, skew_ms=evidence.skew_ms)
+        return violations + check_registers(rows, lives)
+
+    def judge_liveness(self, present: Sequence[Present]) -> list[Violation]:
+        """What must come in time, once all is healed."""
+        evidence, rows = self.evidence, self.evidence.rows
+        violations = check_drained(rows, present) if evidence.drained else []
+        if evidence.faults is None:
+            return violations
+        if evidence.announcements:
+            last_ms = rows[-1].boottime if rows else -inf
+            violations += check_leaders(
+                evidence.announcements,
+                evidence.faults,
+                evidence.partitions,
+                until_ms=max(last_ms, evidence.announcements[-1].at_ms),
+                office_ttl_ms=evidence.office_ttl_ms,
+            )
+        violations += check_latency(rows, evidence.faults)
+        return violations + check_resources(evidence.samples, evidence.faults)
+
+
+def _committed_ms(log: PartitionLog) -> dict[int, float]:
+    """When batches had committed, as far as somebody tells."""
+    times = dict(log.committed_ms)
+    for change in log.changes or ():
+        if isinstance(change, BatchWritten) and change.at_ms is not None:
+            times[change.number] = change.at_ms
+    return times
+
+
+def _sum_up(case: _Case, tally: Tally, found: Sequence[Overlap], terms: int) -> Verdict:
+    rows: Sequence[Row] = case.evidence.rows
     return Verdict(
-        violations=violations,
-        facts=facts,
+        violations=case.violations,
+        facts=case.facts,
         acked=tally.acked,
         refused=tally.failed,
         unknown=tally.unknown,
         recovered=tally.recovered,
+        lost=tally.lost,
+        unexpected=tally.unexpected,
+        duplicated=tally.duplicated,
+        accepted_twice=accepted_twice(case.facts),
         results=sum(row.f == RESULT and row.type == "ok" for row in rows),
         executions=sum(row.f == START for row in rows),
         reruns=duplicate_executions(rows),
+        overlaps=len(found),
+        overlap_ms=max((overlap.length_ms for overlap in found), default=0.0),
         terms=terms,
     )
-
-
-def _read(log: PartitionLog, partitions: int) -> tuple[list[Fact], list[Violation]]:
-    """What one journal says, and what is wrong with it."""
-    batches = log.all_batches()
-    if log.changes is None:
-        violations = check_chain(log.partition, batches)
-    else:
-        violations = check_journal(log.changes)
-    facts = journal_facts(batches)
-    config = PartitionConfig(partition=log.partition, partitions=partitions)
-    violations += check_replay(batches, present_jobs(facts), facts, log.hashes, config=config)
-    return facts, violations
-
-
-def _unread(rows: Iterable[Row] | Sequence[Row]) -> list[Violation]:
-    """After the final drain each client that lived to see it has read how its jobs ended."""
-    rows = list(rows)
-    killed = {row.incarnation for row in rows if row.detail == KILLED}
-    acked = {
-        row.job
-        for row in rows
-        if row.f == SUBMIT and row.type == "ok" and row.incarnation not in killed
-    }
-    read = {row.job for row in rows if row.f == RESULT and row.type == "ok"}
-    return [Violation("S1", job, "nobody ever read how it ended") for job in sorted(acked - read)]

@@ -2,7 +2,7 @@
 
 The watch is the oracle's own: synchronous gRPC in a thread, on whichever member answers, resumed
 at the revision after the last one seen. It knows where the keys lie (the store's layout is part of
-its contract) and shares no code with the product.
+its contract, see ``store_keys``) and shares no code with the product.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +19,8 @@ from typing import Any, Self
 import grpc
 
 from tenure.etcdapi import etcd_pb2 as pb
-from tests.oracles.journal import (
-    BatchDeleted,
-    BatchWritten,
-    Change,
-    OfficeTaken,
-    OfficeVacated,
-    SnapshotPublished,
-)
+from tests.oracles.journal import Change
+from tests.oracles.store_keys import KeyReader
 
 _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
@@ -37,9 +30,6 @@ _CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 _CALL_TIMEOUT_S = 2.0
-_PARTITION_KEY = re.compile(
-    rb"/partitions/(\d+)/(office|snapshot|halted|batch/\d+|slice/[^/]+/\d+)"
-)
 
 
 class WatchBroken(RuntimeError):
@@ -56,11 +46,10 @@ class StoreWatch:
 
     def __init__(self, endpoints: Sequence[str], prefix: str = "/tenure") -> None:
         self.changes: list[Change] = []
-        self.halted: set[int] = set()
         self._endpoints = list(endpoints)
         self._prefix = prefix.encode()
         self._marker = self._prefix + b"/oracle"
-        self._epoch = 0
+        self._reader = KeyReader(self._prefix)
         self._seen = 0
         self._failure = ""
         self._progress = threading.Condition()
@@ -83,6 +72,11 @@ class StoreWatch:
             if self._call is not None:
                 self._call.cancel()
         self._thread.join(timeout=10)
+
+    @property
+    def halted(self) -> set[int]:
+        """The partitions that were ever marked as HALTED."""
+        return self._reader.halted
 
     def finish(self, timeout_s: float = 20.0) -> list[Change]:
         """Every change up to now: a key of the oracle's own marks where now is.
@@ -170,33 +164,8 @@ class StoreWatch:
             )
             return
         for event in response.events:
-            self._record(event)
-            self._seen = event.kv.mod_revision
-
-    def _record(self, event: pb.Event) -> None:
-        kv, put = event.kv, event.type == pb.Event.PUT
-        name = kv.key.removeprefix(self._prefix)
-        if name == b"/epoch" and put:
-            self._epoch = int(kv.value)
-        match = _PARTITION_KEY.fullmatch(name)
-        if match is None:
-            return
-        partition, revision, what = int(match[1]), kv.mod_revision, match[2]
-        created = kv.create_revision == revision
-        if what == b"office":
-            if put and created:
-                self.changes.append(OfficeTaken(revision, partition, self._epoch))
-            elif not put:
-                self.changes.append(OfficeVacated(revision, partition))
-        elif what == b"snapshot" and put:
-            # The pointer's value is the snapshot's id, a zero byte, its manifest.
-            manifest = kv.value.partition(b"\0")[2]
-            self.changes.append(SnapshotPublished(revision, partition, manifest))
-        elif what == b"halted" and put:
-            self.halted.add(partition)
-        elif what.startswith(b"batch/"):
-            number = int(what.removeprefix(b"batch/"))
-            if put:
-                self.changes.append(BatchWritten(revision, partition, number, created, kv.value))
-            else:
-                self.changes.append(BatchDeleted(revision, partition, number))
+            kv, put = event.kv, event.type == pb.Event.PUT
+            change = self._reader.read(kv.mod_revision, put, kv.key, kv.value, kv.create_revision)
+            if change is not None:
+                self.changes.append(change)
+            self._seen = kv.mod_revision

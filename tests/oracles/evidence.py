@@ -102,9 +102,11 @@ class Evidence:
         failovers: How many may have caught a first grant's event uncommitted; None: each term but
             a partition's first may.
         announcements: What masters said of their offices, in the order of time.
-        faults: What was wrong and when. Empty: nothing was, all the time.
+        faults: What was wrong and when. Empty: nothing was, all the time. None: nobody knows; then
+            nothing is claimed that depends on it.
         samples: What processes held, for R1.
-        skew_ms: How far masters' clocks were bent, all together.
+        skew_ms: How far apart masters' clocks were at most, by skew, jumps and sleep; None: nobody
+            knows.
         drained: Whether everything was healed at the end and given the time to end.
         lease_ttl_ms: The time to live of a job's lease.
         office_ttl_ms: The time to live of an office.
@@ -118,9 +120,9 @@ class Evidence:
     partitions: int = 1
     failovers: int | None = None
     announcements: Sequence[Said] = ()
-    faults: Sequence[FaultWindow] = ()
+    faults: Sequence[FaultWindow] | None = None
     samples: Sequence[Sample] = ()
-    skew_ms: float = 0.0
+    skew_ms: float | None = None
     drained: bool = True
     lease_ttl_ms: float = 15_000.0
     office_ttl_ms: float = 6_000.0

@@ -7,26 +7,49 @@ order in which leases were given out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
 class Submitted(NamedTuple):
-    """A job was accepted. ``content`` is the ``hash_of`` what was submitted."""
+    """A job was accepted. ``content`` is the ``hash_of`` what was submitted; times are the term's.
+
+    ``pending`` is whether it was due at once; ``key`` is empty if it has none.
+    """
 
     seq: int
     job: str
     content: str
     max_attempts: int
     max_lost: int
+    at_ms: int = 0
+    tenant: str = ""
+    queue: str = ""
+    name: str = ""
+    priority: int = 0
+    ready_ms: int = 0
+    pending: bool = True
+    key: str = ""
+    key_window_ms: int = 0
+
+
+class Readied(NamedTuple):
+    """A job's delay or backoff was over."""
+
+    seq: int
+    job: str
+    at_ms: int = 0
 
 
 class Granted(NamedTuple):
-    """A lease was given to a worker."""
+    """A lease was given to a worker; ``holder`` is the worker's incarnation."""
 
     seq: int
     job: str
     lease: str
     attempt: int
+    at_ms: int = 0
+    holder: str = ""
 
 
 class Adopted(NamedTuple):
@@ -47,6 +70,22 @@ class Closed(NamedTuple):
     charged: str
 
 
+class Waits(NamedTuple):
+    """A job whose attempt ended waits again: for a worker if ``pending``, else for its time."""
+
+    seq: int
+    job: str
+    ready_ms: int
+    pending: bool
+
+
+class CancelAsked(NamedTuple):
+    """A running job was asked to stop."""
+
+    seq: int
+    job: str
+
+
 class Settled(NamedTuple):
     """A job became terminal; ``lease`` is empty when no report of a worker decided it."""
 
@@ -58,14 +97,55 @@ class Settled(NamedTuple):
     content: str
 
 
+class Requeued(NamedTuple):
+    """A job that had failed or was cancelled got a new run."""
+
+    seq: int
+    job: str
+    run: int
+    at_ms: int = 0
+
+
+class Purged(NamedTuple):
+    """A job was forgotten."""
+
+    seq: int
+    job: str
+
+
 class TermBegan(NamedTuple):
     """A master took office; ``token`` is the first 24 digits of its leases' fences."""
 
     seq: int
     token: str
+    incarnation: str = ""
+    at_ms: int = 0
 
 
-Fact = Submitted | Granted | Adopted | Closed | Settled | TermBegan
+#: Facts about one job.
+JobFact = (
+    Submitted
+    | Readied
+    | Granted
+    | Adopted
+    | Closed
+    | Waits
+    | CancelAsked
+    | Settled
+    | Requeued
+    | Purged
+)
+Fact = JobFact | TermBegan
+
+
+def lives_of(facts: Iterable[Fact]) -> dict[str, list[JobFact]]:
+    """The facts of each job, in order."""
+    lives: dict[str, list[JobFact]] = {}
+    for fact in facts:
+        if not isinstance(fact, TermBegan):
+            lives.setdefault(fact.job, []).append(fact)
+    return lives
+
 
 #: How many digits of a fence text are its token, and how many at the end its run.
 TOKEN_DIGITS, RUN_DIGITS = 24, 8

@@ -20,11 +20,15 @@ from tests.oracles.verdict import Violation
 
 
 class OfficeTaken(NamedTuple):
-    """The office's key was created: a term begins, and its token is (epoch, revision)."""
+    """The office's key was created: a term begins, and its token is (epoch, revision).
+
+    ``holder`` is the incarnation that the key names.
+    """
 
     revision: int
     partition: int
     epoch: int
+    holder: str = ""
 
 
 class OfficeVacated(NamedTuple):
@@ -35,13 +39,17 @@ class OfficeVacated(NamedTuple):
 
 
 class BatchWritten(NamedTuple):
-    """A batch's key was put; ``created`` is False when it was there before."""
+    """A batch's key was put; ``created`` is False when it was there before.
+
+    ``at_ms`` is when it was committed, where the store tells (boot clock).
+    """
 
     revision: int
     partition: int
     number: int
     created: bool
     data: bytes
+    at_ms: float | None = None
 
 
 class BatchDeleted(NamedTuple):

@@ -6,15 +6,34 @@ run is not written out: it follows from the events before, so it is tracked here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Self
 
 import msgspec
 
 from tenure.v1.journal_pb2 import JournalBatch
-from tests.oracles.facts import Adopted, Closed, Fact, Granted, Settled, Submitted, TermBegan
+from tests.oracles.facts import (
+    Adopted,
+    CancelAsked,
+    Closed,
+    Fact,
+    Granted,
+    Purged,
+    Readied,
+    Requeued,
+    Settled,
+    Submitted,
+    TermBegan,
+    Waits,
+)
 from tests.oracles.history import hash_of
 
+#: How many batches a master has on their way at most.
+IN_FLIGHT_MAX: Final = 4
+_MAYBE_CUT_BYTES: Final = 96 * 1024
+
+_PENDING = 3
 _STATES = {6: "COMPLETED", 7: "FAILED", 8: "CANCELLED"}
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -27,6 +46,55 @@ def journal_facts(batches: Iterable[bytes]) -> list[Fact]:
         for seq, event in enumerate(_decode(batch.events), batch.first_seq):
             reader.read(seq, event)
     return reader.facts
+
+
+class Extents:
+    """Which batch holds a seq, and what had committed when a batch's events were decided.
+
+    Masters keep at most ``IN_FLIGHT_MAX`` batches on their way, so when a batch was sealed, the one
+    so many before it had committed. What is in batch b was decided after batch b-1 was sealed,
+    unless that one was so large that it may have left something behind (a batch is cut at 512 KiB,
+    an event has at most 400 KiB).
+
+    Args:
+        firsts: The first seq of each batch, rising.
+        numbers: Their numbers.
+        sizes: Their sizes in bytes.
+    """
+
+    def __init__(self, firsts: Sequence[int], numbers: Sequence[int], sizes: Sequence[int]) -> None:
+        self._firsts = firsts
+        self._numbers = numbers
+        self._committed: list[int] = []
+        uncut = -1
+        for size in sizes:
+            self._committed.append(uncut - IN_FLIGHT_MAX)
+            if size < _MAYBE_CUT_BYTES:
+                uncut = len(self._committed) - 1
+
+    @classmethod
+    def of_batches(cls, batches: Iterable[bytes]) -> Self:
+        """Those of one partition's batches, in order."""
+        firsts, numbers, sizes = [], [], []
+        for data in batches:
+            batch = JournalBatch.FromString(data)
+            firsts.append(batch.first_seq)
+            numbers.append(batch.number)
+            sizes.append(len(data))
+        return cls(firsts, numbers, sizes)
+
+    def index(self, seq: int) -> int:
+        """The place of the batch that holds a seq; -1: none does."""
+        return bisect_right(self._firsts, seq) - 1
+
+    def number(self, seq: int) -> int:
+        """The number of the batch that holds a seq; -1: none does."""
+        index = self.index(seq)
+        return -1 if index < 0 else self._numbers[index]
+
+    def committed(self, index: int) -> int:
+        """The place of the last batch that had surely committed when this one's were decided."""
+        return self._committed[index]
 
 
 def content_of(payload: bytes) -> str:
@@ -50,13 +118,16 @@ class _Reader:
         self._readers: dict[str, Callable[[int, list[Any]], None]] = {
             "term_opened": self._term_opened,
             "jobs_submitted": self._submitted,
+            "jobs_readied": self._readied,
             "jobs_granted": self._granted,
             "leases_adopted": self._adopted,
             "jobs_completed": self._completed,
             "attempts_ended": self._ended,
+            "cancels_requested": self._cancel_asked,
             "jobs_cancelled": self._cancelled,
             "jobs_expired": self._expired,
             "jobs_requeued": self._requeued,
+            "jobs_purged": self._purged,
         }
 
     def read(self, seq: int, event: list[Any]) -> None:
@@ -66,21 +137,43 @@ class _Reader:
             reader(seq, event)
 
     def _term_opened(self, seq: int, event: list[Any]) -> None:
-        epoch, revision = event[2]
-        self.facts.append(TermBegan(seq, f"{epoch:08x}{revision:016x}"))
+        at_ms, (epoch, revision), incarnation = event[1:4]
+        self.facts.append(TermBegan(seq, f"{epoch:08x}{revision:016x}", incarnation, at_ms))
 
     def _submitted(self, seq: int, event: list[Any]) -> None:
-        settings = event[3]
-        for job, setting, payload, _key in event[4]:
-            retry = settings[setting][0][3]
-            self.facts.append(Submitted(seq, job, content_of(payload), retry[5], retry[6]))
+        at_ms, settings = event[1], event[3]
+        for job, setting, payload, key in event[4]:
+            policy, priority, ready_ms, state = settings[setting]
+            name, queue, tenant, retry = policy[:4]
+            self.facts.append(
+                Submitted(
+                    seq,
+                    job,
+                    content_of(payload),
+                    retry[5],
+                    retry[6],
+                    at_ms,
+                    tenant,
+                    queue,
+                    name,
+                    priority,
+                    ready_ms,
+                    state == _PENDING,
+                    key,
+                    policy[12],
+                )
+            )
+
+    def _readied(self, seq: int, event: list[Any]) -> None:
+        self.facts += [Readied(seq, job, event[1]) for job in event[2]]
 
     def _granted(self, seq: int, event: list[Any]) -> None:
-        token, first_lease_seq, jobs, attempts = event[2], event[7], event[8], event[9]
+        at_ms, token, holder = event[1:4]
+        first_lease_seq, jobs, attempts = event[7:10]
         for index, (job, attempt) in enumerate(zip(jobs, attempts, strict=True)):
             lease = fence([token, first_lease_seq + index, self._runs.get(job, 0)])
             self._open.add(lease)
-            self.facts.append(Granted(seq, job, lease, attempt))
+            self.facts.append(Granted(seq, job, lease, attempt, at_ms, holder))
 
     def _adopted(self, seq: int, event: list[Any]) -> None:
         for job, lease, attempt, _granted, _started in event[4]:
@@ -109,6 +202,11 @@ class _Reader:
             self._close(seq, job, lease, charged)
             if state in _STATES:
                 self._settle(seq, job, lease, _STATES[state], "")
+            else:
+                self.facts.append(Waits(seq, job, row[4], state == _PENDING))
+
+    def _cancel_asked(self, seq: int, event: list[Any]) -> None:
+        self.facts += [CancelAsked(seq, job) for job in event[2]]
 
     def _cancelled(self, seq: int, event: list[Any]) -> None:
         for job in event[2]:
@@ -122,6 +220,10 @@ class _Reader:
         for job, run in event[2]:
             self._runs[job] = run
             self._charged.pop(job, None)
+            self.facts.append(Requeued(seq, job, run, event[1]))
+
+    def _purged(self, seq: int, event: list[Any]) -> None:
+        self.facts += [Purged(seq, job) for job in event[2]]
 
     def _close(self, seq: int, job: str, lease: str, charged: str) -> None:
         # A result that saves the work of a lease closed before closes nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tests.oracles.facts import Fact, Settled
@@ -34,6 +35,12 @@ def check_results(rows: Sequence[Row], facts: Iterable[Fact]) -> list[Violation]
                 Violation("S3", row.job, f"{row.process} read {row.state} {row.hash}, not {known}")
             )
     return violations
+
+
+def accepted_twice(facts: Iterable[Fact]) -> int:
+    """How many runs of jobs have more than one accepted result."""
+    runs = Counter((fact.job, fact.run) for fact in facts if isinstance(fact, Settled))
+    return sum(count > 1 for count in runs.values())
 
 
 def check_echo(rows: Sequence[Row]) -> list[Violation]:

@@ -1,7 +1,8 @@
 """S1, S2, S20: what was acknowledged is there; what is there was asked for and never refused.
 
 The model is a total queue: every submit has its own content, and sets are compared. A submit of
-unknown outcome may be there or not.
+unknown outcome may be there or not. Only submits with a key share contents: they may be answered a
+job of another content, and what must hold then is S16.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tests.oracles.facts import Fact, Settled, Submitted
+from tests.oracles.facts import Fact, Purged, Requeued, Settled, Submitted
 from tests.oracles.history import CANCEL, RESULT, SUBMIT, Row
 from tests.oracles.verdict import Violation
 
 
 class Present(NamedTuple):
-    """A job found when the run was over, with the hash of what was submitted."""
+    """A job found when the run was over, with the hash of what was submitted.
+
+    ``state`` is empty while it is open; a purged one was there, and has ended.
+    """
 
     job: str
     content: str
     state: str
+    purged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +37,30 @@ class Tally:
     failed: int
     unknown: int
     recovered: int
+    lost: int
+    unexpected: int
+    duplicated: int
     violations: list[Violation]
 
 
 def present_jobs(facts: Iterable[Fact]) -> list[Present]:
-    """The jobs of a journal without purges, each in its last state."""
+    """The jobs of a whole journal, each in its last state."""
     contents: list[tuple[str, str]] = []
     states: dict[str, str] = {}
+    purged: set[str] = set()
     for fact in facts:
-        if isinstance(fact, Submitted):
-            contents.append((fact.job, fact.content))
-        elif isinstance(fact, Settled):
-            states[fact.job] = fact.state
-    return [Present(job, content, states.get(job, "")) for job, content in contents]
+        match fact:
+            case Submitted():
+                contents.append((fact.job, fact.content))
+            case Settled():
+                states[fact.job] = fact.state
+            case Requeued():
+                states[fact.job] = ""
+            case Purged():
+                purged.add(fact.job)
+            case _:
+                pass
+    return [Present(job, content, states.get(job, ""), job in purged) for job, content in contents]
 
 
 def check_submits(rows: Iterable[Row], present: Sequence[Present]) -> Tally:
@@ -66,16 +82,22 @@ def check_submits(rows: Iterable[Row], present: Sequence[Present]) -> Tally:
             case "info":
                 unknown.add(row.hash)
     there = {job.content for job in present}
+    lost = _lost(acked, present)
+    unexpected = _unexpected(present, invoked)
+    duplicated = _duplicated(acked, present)
     return Tally(
         acked=len(acked),
         failed=len(failed),
         unknown=len(unknown),
         recovered=len(unknown & there),
+        lost=len(lost),
+        unexpected=len(unexpected),
+        duplicated=len(duplicated),
         violations=[
-            *_lost(acked, present),
-            *_unexpected(present, invoked),
-            *_duplicated(acked, present),
-            *_failed_but_there(failed, {row.hash for row in acked}, present),
+            *lost,
+            *unexpected,
+            *duplicated,
+            *_failed_but_there(failed, {row.hash for row in acked} | unknown, present),
         ],
     )
 
@@ -103,7 +125,7 @@ def _lost(acked: list[Row], present: Sequence[Present]) -> list[Violation]:
         content = there.get(row.job)
         if content is None:
             found.append(Violation("S1", row.job, f"acknowledged to {row.process}, then lost"))
-        elif content != row.hash:
+        elif content != row.hash and not row.key:
             found.append(Violation("S1", row.job, "present with another content than was acked"))
     return found
 
@@ -127,21 +149,22 @@ def _duplicated(acked: list[Row], present: Sequence[Present]) -> list[Violation]
         for job, count in entries.items()
         if count > 1
     ]
+    keyed = {row.hash for row in acked if row.key}
     for row in acked:
         ids[row.hash].add(row.job)
     found += [
         Violation("S1", content, f"one submit became the jobs {', '.join(sorted(jobs))}")
         for content, jobs in ids.items()
-        if len(jobs) > 1
+        if len(jobs) > 1 and content not in keyed
     ]
     return found
 
 
 def _failed_but_there(
-    failed: set[str], acked: set[str], present: Sequence[Present]
+    failed: set[str], others: set[str], present: Sequence[Present]
 ) -> list[Violation]:
     return [
         Violation("S20", job.job, "its submit was reported failed, but it is present")
         for job in present
-        if job.content in failed - acked
+        if job.content in failed - others
     ]

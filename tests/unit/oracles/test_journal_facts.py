@@ -17,9 +17,21 @@ from tenure.master.journal.frame import Chain
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
-from tests.oracles.facts import Adopted, Closed, Granted, Settled, Submitted, TermBegan
+from tests.oracles.facts import (
+    Adopted,
+    CancelAsked,
+    Closed,
+    Granted,
+    Purged,
+    Readied,
+    Requeued,
+    Settled,
+    Submitted,
+    TermBegan,
+    Waits,
+)
 from tests.oracles.history import hash_of
-from tests.oracles.journal_facts import journal_facts
+from tests.oracles.journal_facts import Extents, journal_facts
 
 FIRST, SECOND = Token(1, 7), Token(1, 9)
 A, B, C = JobId("a"), JobId("b"), JobId("c")
@@ -98,6 +110,26 @@ def sealed(*batches: Sequence[Any]) -> list[bytes]:
     ]
 
 
+def submitted_fact(job: JobId) -> Submitted:
+    """What is read of one of the three jobs."""
+    return Submitted(
+        seq=2,
+        job=job,
+        content=hash_of(f"text {job}"),
+        max_attempts=2,
+        max_lost=1,
+        at_ms=0,
+        tenant="default",
+        queue="default",
+        name="echo",
+        priority=5,
+        ready_ms=0,
+        pending=True,
+        key="",
+        key_window_ms=Policy(name="echo").key_window_ms,
+    )
+
+
 def test_facts_are_what_was_written() -> None:
     """A life of three jobs over two terms: a loss, an adoption, a requeue."""
     first, second = Lease(FIRST, 1, 0), Lease(SECOND, 1, 0)
@@ -117,18 +149,52 @@ def test_facts_are_what_was_written() -> None:
 
     b_first, b_second = Lease(SECOND, 2, 0).fence, Lease(SECOND, 3, 1).fence
     assert facts == [
-        TermBegan(1, f"{1:08x}{7:016x}"),
-        *(Submitted(2, job, hash_of(f"text {job}"), 2, 1) for job in (A, B, C)),
-        Granted(3, A, first.fence, 1),
+        TermBegan(1, f"{1:08x}{7:016x}", "m", 0),
+        *(submitted_fact(job) for job in (A, B, C)),
+        Granted(3, A, first.fence, 1, 0, "i"),
         Closed(4, A, first.fence, "loss"),
-        TermBegan(5, f"{1:08x}{9:016x}"),
-        Granted(6, A, second.fence, 2),
-        Granted(6, B, b_first, 2),
+        Waits(4, A, 0, False),
+        TermBegan(5, f"{1:08x}{9:016x}", "m", 0),
+        Granted(6, A, second.fence, 2, 0, "i"),
+        Granted(6, B, b_first, 2, 0, "i"),
         Closed(7, A, second.fence, ""),
         Settled(7, A, 0, second.fence, "COMPLETED", hash_of("text a")),
         Adopted(8, C, lost.fence, 1),
         Settled(9, B, 0, "", "CANCELLED", ""),
-        Granted(11, B, b_second, 1),
+        Requeued(10, B, 1, 0),
+        Granted(11, B, b_second, 1, 0, "i"),
         Closed(12, B, b_second, "loss"),
         Settled(12, B, 1, b_second, "FAILED", ""),
     ]
+
+
+def test_facts_of_people_and_timers_are_what_was_written() -> None:
+    """A delayed job with a key becomes ready, is asked to stop, and is forgotten."""
+    setting = event.SubmittedSetting(
+        policy=Policy(name="echo", queue="q", tenant="t", key_window_ms=7),
+        priority=0,
+        ready_ms=90,
+        state=JobState.SCHEDULED,
+    )
+    row = SubmitRow(A, 0, encode_args(echo, ("text",), {}), "key")
+    facts = journal_facts(
+        sealed(
+            [event.JobsSubmitted(now_ms=4, first_ordinal=0, settings=[setting], rows=[row])],
+            [event.JobsReadied(now_ms=91, job_ids=[A])],
+            [event.CancelsRequested(now_ms=92, job_ids=[A], reason="")],
+            [event.JobsPurged(now_ms=93, job_ids=[A])],
+        )
+    )
+
+    delayed = Submitted(1, A, hash_of("text"), 4, 3, 4, "t", "q", "echo", 0, 90, False, "key", 7)
+    assert facts == [delayed, Readied(2, A, 91), CancelAsked(3, A), Purged(4, A)]
+
+
+def test_extents_find_batches() -> None:
+    """A seq is found in its batch; what had committed is told by how many may be on their way."""
+    found = Extents([1, 3, 5, 9, 10, 11, 12, 13], range(8), [10, 10, 10, 10, 10, 10, 500_000, 10])
+
+    assert [found.index(seq) for seq in (0, 1, 2, 3, 8, 9, 99)] == [-1, 0, 0, 1, 2, 3, 7]
+    assert found.number(0) == -1
+    # Batch 6 was decided after 5 was sealed, when 1 had committed; 7 may be what 6 left behind.
+    assert [found.committed(index) for index in (5, 6, 7)] == [0, 1, 1]
