@@ -5,35 +5,31 @@
         (await cluster.elected()).kill()
         print(await handle.result())
 
-Only what lies behind the ports is simulated: clock, network, etcd, and the executor's threads.
+Only what lies behind the ports is simulated: clock, network, etcd or disk, and threads.
 Run it inside ``process.run_processes``; the same seed and the same program give the same run.
 """
 
 import asyncio
-import json
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from tenure.client.client import AsyncClient
 from tenure.client.job import JobDef
-from tenure.etcdapi import etcd_pb2 as pb
-from tenure.master.backend.etcd import operation as op
-from tenure.master.backend.etcd.keyspace import ClusterKeys
 from tenure.master.election.port import Candidate
-from tenure.master.etcd_store import open_etcd_store
 from tenure.master.node.master import Master
 from tenure.master.node.method import PACKAGE, services
 from tenure.master.node.trace import Trace
 from tenure.master.store import Store
 from tenure.testing.clock import SimClock
+from tenure.testing.disk import SimDisk
 from tenure.testing.executor import LoopExecutor
+from tenure.testing.ground import DiskGround, EtcdGround, Ground
 from tenure.testing.network import SimNetwork, full_names
 from tenure.testing.process import Process
-from tenure.testing.simetcd.channel import Dialer
 from tenure.testing.simetcd.cluster import SimEtcd
 from tenure.worker.attempt import JobTable
 from tenure.worker.config import WorkerConfig
@@ -41,6 +37,10 @@ from tenure.worker.port import Executor
 from tenure.worker.runtime import WorkerNode, introduction
 
 VERSION: Final = "0-simulated"
+
+#: ``etcd``: three members serve all masters. ``sqlite``: the only master has a disk.
+StoreKind = Literal["etcd", "sqlite"]
+
 _PORT: Final = 7400
 _DRAIN_MS: Final = 30_000
 #: What the listener allows open streams when it closes.
@@ -116,14 +116,13 @@ class SimMaster(SimNode):
     """A master.
 
     Attributes:
-        store: Its way to etcd; None until it has opened it.
+        store: Its store; None until it has opened it.
         node: The shipped master; None until it has opened the store.
     """
 
     def __init__(self, cluster: "SimCluster", name: str) -> None:
         super().__init__(cluster, name, f"{name}:{_PORT}")
         self.store: Store | None = None
-        self._dialer: Dialer | None = None
         self.node: Master | None = None
 
     def leads(self, partition: int) -> bool:
@@ -136,8 +135,7 @@ class SimMaster(SimNode):
             self.node.stop()
 
     def kill(self) -> None:
-        if self._dialer is not None:
-            self._dialer.crash()
+        self._cluster.ground.crash(self.host)
         super().kill()
 
     async def _run(self, process: Process, rng: Random) -> None:
@@ -145,14 +143,8 @@ class SimMaster(SimNode):
         incarnation = str(uuid.UUID(int=rng.getrandbits(128), version=4))
         process.incarnation = incarnation
         me = Candidate(incarnation=incarnation, name=self.name, address=self.host)
-        dialer = self._dialer = cluster.etcd.dialer(self.host)
-        store = self.store = await open_etcd_store(
-            cluster.store_url(self),
-            me,
-            partitions=cluster.partitions,
-            wall_ms=self.clock.wall_ms(),
-            dial=dialer,
-            rng=rng,
+        store = self.store = await cluster.ground.open(
+            me, process, partitions=cluster.partitions, wall_ms=self.clock.wall_ms(), rng=rng
         )
         node = self.node = Master(
             store=store,
@@ -233,12 +225,12 @@ class _StateTrace(Trace):
 
 
 class SimCluster:
-    """Masters, workers, clients, their network and their etcd. Made by ``simulated_cluster``.
+    """Masters, workers, clients, their network and their store. Made by ``simulated_cluster``.
 
     Attributes:
         network: Between all of them; the node of a master, and of a member of etcd, is its
             address; the others' are their names.
-        etcd: The store of all masters.
+        ground: What the masters' stores stand on.
         masters: By name: ``m1``, ``m2``, …
         workers: By name: ``w1``, ``w2``, …
         announcements: What all processes said of themselves, in order.
@@ -255,6 +247,7 @@ class SimCluster:
         workers: int,
         partitions: int,
         slots: int,
+        store: StoreKind,
         store_delay_ms: int | None,
     ) -> None:
         self._group = group
@@ -263,15 +256,19 @@ class SimCluster:
         self.slots = slots
         self.jobs: JobTable = {job.name: job for job in jobs}
         self.network = SimNetwork(self.rng("network"))
-        self.etcd = SimEtcd(self.network, self.rng("etcd"))
-        self._keys = ClusterKeys()
         self._store_delay_ms = store_delay_ms
         self.announcements: list[Announcement] = []
         self.state_hashes: dict[tuple[int, int], str] = {}
-        self.masters = {f"m{n}": SimMaster(self, f"m{n}") for n in range(1, masters + 1)}
+        count = masters if store == "etcd" else 1
+        self.masters = {f"m{n}": SimMaster(self, f"m{n}") for n in range(1, count + 1)}
         self.workers = {f"w{n}": SimWorker(self, f"w{n}") for n in range(1, workers + 1)}
         self._clients: list[AsyncClient] = []
-        self._slow_store()
+        self.ground: Ground
+        if store == "etcd":
+            self.ground = EtcdGround(SimEtcd(self.network, self.rng("etcd")), self.addresses)
+            self._slow_store()
+        else:
+            self.ground = DiskGround(SimDisk(self.rng("disk")))
 
     # For tests.
 
@@ -287,15 +284,37 @@ class SimCluster:
         self._clients.append(client)
         return client
 
+    @property
+    def etcd(self) -> SimEtcd:
+        """The store of all masters.
+
+        Raises:
+            TypeError: The cluster's store is another one.
+        """
+        if not isinstance(self.ground, EtcdGround):
+            raise TypeError("expected a cluster on etcd, but its master has a disk")
+        return self.ground.etcd
+
+    @property
+    def disk(self) -> SimDisk:
+        """The disk of the only master.
+
+        Raises:
+            TypeError: The cluster's store is another one.
+        """
+        if not isinstance(self.ground, DiskGround):
+            raise TypeError("expected a cluster on a disk, but its masters have etcd")
+        return self.ground.disk
+
     def leader(self, partition: int = 0) -> SimMaster | None:
-        """Who holds a partition's office by etcd's account, and serves it by his own."""
+        """Who holds a partition's office by the store's account, and serves it by his own."""
         master = self.holder(partition)
         return master if master is not None and master.leads(partition) else None
 
     def holder(self, partition: int = 0) -> SimMaster | None:
-        """Who holds a partition's office by etcd's account."""
-        office = self.etcd.get(self._keys.partition(partition).office)
-        return None if office is None else self.masters[json.loads(office.value)["name"]]
+        """Who holds a partition's office by the store's account."""
+        name = self.ground.holder(partition)
+        return None if name is None else self.masters[name]
 
     async def elected(self, partition: int = 0, within_s: float = 30.0) -> SimMaster:
         """Waits until a partition has a leader that serves it.
@@ -330,10 +349,11 @@ class SimCluster:
         node.start(self._group)
 
     def heal(self) -> None:
-        """Ends every fault that can end: no cut, no loss, nobody stands still, etcd is whole."""
+        """Ends every fault that can end: no cut, no loss, nobody stands still, a whole store."""
         self.network.heal_all()
-        self._slow_store()
-        self.etcd.heal()
+        if isinstance(self.ground, EtcdGround):
+            self._slow_store()
+        self.ground.heal()
         for node in self.nodes:
             node.thaw()
 
@@ -364,10 +384,7 @@ class SimCluster:
 
     def journal(self, partition: int = 0) -> list[bytes]:
         """All batches of a partition that are stored, in order."""
-        prefix = self._keys.partition(partition).batches
-        request = pb.RangeRequest(key=prefix, range_end=op.prefix_end(prefix))
-        state = self.etcd.state
-        return [kv.value for kv in state.range(request, state.revision).kvs]
+        return self.ground.journal(partition)
 
     # For what runs inside.
 
@@ -375,12 +392,6 @@ class SimCluster:
     def addresses(self) -> list[str]:
         """Where the masters listen."""
         return [master.host for master in self.masters.values()]
-
-    def store_url(self, master: SimMaster) -> str:
-        """Where a master finds etcd: each one tries another member first."""
-        hosts = [member.host for member in self.etcd.members.values()]
-        first = list(self.masters).index(master.name) % len(hosts)
-        return f"etcd://{','.join(hosts[first:] + hosts[:first])}"
 
     def rng(self, name: str) -> Random:
         """Randomness for one actor: its draws do not depend on what the others do."""
@@ -406,7 +417,7 @@ class SimCluster:
             node.kill()
         for node in self.nodes:
             await node.process.join()
-        self.etcd.close()
+        self.ground.close()
 
     def _slow_store(self) -> None:
         """Gives the links between masters and etcd the delay that was asked for."""
@@ -428,6 +439,7 @@ async def simulated_cluster(
     workers: int = 2,
     partitions: int = 1,
     slots: int = 4,
+    store: StoreKind = "etcd",
     store_delay_ms: int | None = None,
 ) -> AsyncIterator[SimCluster]:
     """A cluster whose processes start now and end with the block.
@@ -435,10 +447,11 @@ async def simulated_cluster(
     Args:
         seed: Of all randomness in it.
         jobs: What its workers serve.
-        masters: How many masters.
+        masters: How many masters; on SQLite it is one.
         workers: How many workers.
         partitions: How many partitions.
         slots: How many jobs each worker runs at once.
+        store: What the masters keep their journals in.
         store_delay_ms: How long a message between a master and etcd takes, each way, on average;
             None: as long as all others.
     """
@@ -451,6 +464,7 @@ async def simulated_cluster(
             workers=workers,
             partitions=partitions,
             slots=slots,
+            store=store,
             store_delay_ms=store_delay_ms,
         )
         cluster.restart_dead()

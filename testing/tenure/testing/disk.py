@@ -207,7 +207,21 @@ class SimDisk:
             if at < len(content):
                 content[at] ^= 1 << bit
 
+    def heal(self) -> None:
+        """Ends every fault that can end."""
+        self.fsync_ms = _FSYNC_MS
+        self.free_bytes = None
+        self.eio = False
+        self._failing_fsyncs = 0
+
     # For looking at it, and for what runs on it.
+
+    def copy(self) -> "SimDisk":
+        """A disk with the same files, as the system shows them now."""
+        copy = SimDisk(Random(0))
+        for name, content in self.files.items():
+            copy.create(name).content[:] = content
+        return copy
 
     @property
     def files(self) -> Mapping[str, bytes]:

@@ -8,7 +8,7 @@ import asyncio
 import queue
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from errno import EIO
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, cast
@@ -143,6 +143,10 @@ class _Connection:
         except apsw.Error as error:
             raise _translated(error) from error
         return _Cursor(rows, self._database.changes())
+
+    def executemany(self, statement: str, rows: Iterable[Any]) -> _Cursor:
+        changed = sum(self.execute(statement, values).rowcount for values in rows)
+        return _Cursor([], changed)
 
     def close(self) -> None:
         try:
@@ -298,3 +302,16 @@ class _TaskThread(Generic[W]):
                 await self._filled.wait()
         except TimeoutError:
             return
+
+
+def journal(disk: SimDisk, path: Path, partition: int) -> list[bytes]:
+    """All batches of a partition that are in the database, read from a copy of the disk."""
+    copy = disk.copy()
+    database = _Connection(copy.address(str(path)))
+    try:
+        if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'batch'").fetchall():
+            return []
+        query = "SELECT data FROM batch WHERE partition = ? ORDER BY number"
+        return [data for (data,) in database.execute(query, (partition,)).fetchall()]
+    finally:
+        database.close()
