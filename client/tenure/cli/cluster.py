@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from tenure.cli import exits, terminal
+from tenure.cli import exits, store_tools, terminal
 from tenure.cli.command import Group, Takes, command
 from tenure.cli.invocation import Invocation
 from tenure.cli.output import Format, View, message_data, print_json, print_json_line, print_table
@@ -80,6 +80,10 @@ def members(cli: Invocation) -> int:
     return cli.answer(fetch, lambda found: cli.show(_MEMBERS, found))
 
 
+for _command in store_tools.COMMANDS:
+    app.add_command(_command)
+
+
 def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse], *, headers: bool) -> None:
     from tenure.v1 import cluster_pb2
 
@@ -98,6 +102,7 @@ def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse], *, headers: b
                     partition.jobs,
                     partition.ready,
                     partition.running,
+                    _share(partition.payload_bytes, partition.payload_bytes_max),
                     partition.detail,
                 )
             )
@@ -107,10 +112,22 @@ def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse], *, headers: b
             if known is None or worker.leases > known.leases:
                 workers[worker.incarnation] = worker
     print_table(
-        ("MASTER", "ADDRESS", "PARTITION", "ROLE", "TERM", "JOBS", "READY", "RUNNING", "DETAIL"),
+        (
+            "MASTER",
+            "ADDRESS",
+            "PARTITION",
+            "ROLE",
+            "TERM",
+            "JOBS",
+            "READY",
+            "RUNNING",
+            "BYTES",
+            "DETAIL",
+        ),
         rows,
         headers=headers,
     )
+    _show_store(masters)
     print()
     print_table(
         ("WORKER", "SLOTS", "LEASES", "HEARTBEAT", "DRAINING", "JOBS"),
@@ -129,6 +146,28 @@ def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse], *, headers: b
     )
 
 
+def _show_store(masters: Sequence[cluster_pb2.GetStatusResponse]) -> None:
+    """How full the store is, as one of them saw it, and what each has to complain about."""
+    for space in [master.space for master in masters if master.HasField("space")][:1]:
+        file = 100 * space.file_bytes / space.quota_bytes
+        print(f"\nstore: {_share(space.used_bytes, space.quota_bytes)}, its file {file:.0f}%")
+    for master in masters:
+        for alarm in master.alarms:
+            print(f"alarm: {terminal.harmless(master.name)}: {terminal.harmless(alarm)}")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f}% of {_size(whole)}" if whole else "-"
+
+
+def _size(count: int) -> str:
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if count >= _UNITS[unit]:
+            return f"{count / _UNITS[unit]:.3g} {unit}"
+    return f"{count} B"
+
+
+_UNITS: Final = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _MEMBERS: View[cluster_pb2.Member] = View(
     ("NAME", "ADDRESS", "VERSION", "INCARNATION"),
     row=lambda member: (member.name, member.address, member.version, member.incarnation),

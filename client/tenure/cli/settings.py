@@ -23,6 +23,7 @@ class Role(Enum):
     WORKER = "worker"
     MASTER = "master"
     DEV = "dev"
+    OPERATOR = "operator"  # what works on a store without a master
 
 
 class Kind(Enum):
@@ -32,6 +33,7 @@ class Kind(Enum):
     PATH = "path"
     INTEGER = "integer"
     SECONDS = "seconds"
+    BYTES = "bytes"
     SWITCH = "switch"
     LIST = "list"
     PAIRS = "pairs"
@@ -175,7 +177,7 @@ SETTINGS: Final = (
         key="store",
         kind=Kind.TEXT,
         help="sqlite:///path, or etcd://host:port,…[/prefix].",
-        roles=_MASTER,
+        roles=(Role.MASTER, Role.OPERATOR),
         metavar="URL",
         required=True,
         example="etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379",
@@ -230,6 +232,30 @@ SETTINGS: Final = (
         minimum=1,
         maximum=PARTITIONS_MAX,
         example=4,
+    ),
+    Setting(
+        table="master",
+        key="memory_max",
+        kind=Kind.BYTES,
+        help="Payloads, results and errors it keeps, all partitions together, as 512MiB or 2GiB.",
+        roles=_MASTER,
+        unset="1GiB",
+        metavar="BYTES",
+        minimum=1024**2,
+        field_name="memory_bytes_max",
+        example="4GiB",
+    ),
+    Setting(
+        table="master",
+        key="store_quota",
+        kind=Kind.BYTES,
+        help="How large the store may grow; for etcd before 3.6: its --quota-backend-bytes.",
+        roles=_MASTER,
+        unset="what etcd tells; 2GiB for one that does not; none for SQLite",
+        metavar="BYTES",
+        minimum=1024**2,
+        field_name="store_quota_bytes",
+        example="8GiB",
     ),
     Setting(
         table="master",

@@ -14,6 +14,8 @@ _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/,\[\]]+):([0-9]{1,5})")
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_BYTES: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?")
+_BYTE_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _SWITCHES: Final = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -89,6 +91,14 @@ def _seconds(given: object) -> float:
     raise ValueError("seconds, or a duration such as 90s or 5m,")
 
 
+def _bytes(given: object) -> int:
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given
+    if isinstance(given, str) and (match := _BYTES.fullmatch(given)):
+        return int(match[1]) * _BYTE_UNITS[match[2] or "B"]
+    raise ValueError("bytes, or a size such as 512MiB or 2GiB,")
+
+
 def _switch(given: object) -> bool:
     if isinstance(given, bool):
         return given
@@ -126,6 +136,7 @@ _PARSERS: Final[Mapping[Kind, Callable[[object], Value]]] = {
     Kind.PATH: _text,
     Kind.INTEGER: _integer,
     Kind.SECONDS: _seconds,
+    Kind.BYTES: _bytes,
     Kind.SWITCH: _switch,
     Kind.LIST: _list,
     Kind.PAIRS: _pairs,

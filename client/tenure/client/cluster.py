@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from tenure.client.router import Router
@@ -61,3 +61,26 @@ class ClusterView:
             else:
                 views.append(view)
         return views, failed
+
+    async def backup(self) -> AsyncIterator[bytes]:
+        """The file of a backup, piece by piece, from a master that answers.
+
+        It is whole only if the last piece has come; ``tenure cluster backup`` checks it.
+
+        Raises:
+            TenureError: A refusal, or the master ended in the middle.
+        """
+        view = await self.topology()
+        # A follower has time for it: leaders last.
+        leaders = [leader.address for leader in view.leaders]
+        addresses = sorted(view.masters, key=leaders.count) or self._router.topology.masters
+        stream = self._router.transport.stream(
+            addresses[0], _SERVICE + "Backup", cluster_pb2.BackupResponse
+        )
+        try:
+            await stream.send(cluster_pb2.BackupRequest())
+            await stream.close_sending()
+            async for piece in stream:
+                yield piece.data
+        finally:
+            stream.cancel()

@@ -46,6 +46,9 @@ MEMBER_TTL_S: Final = 10
 #: What etcd takes when it is started without --quota-backend-bytes. Only 3.6 tells its quota.
 QUOTA_BYTES_DEFAULT: Final = 2 * 1024**3
 
+#: In a bootstrap record: a restore has not ended, so half of the store may be missing.
+RESTORING: Final = "restoring"
+
 _FIRST_EPOCH: Final = 1
 _DEFAULT_PORT: Final = 2379
 _TLS_FILES: Final = ("ca", "cert", "key")
@@ -317,6 +320,12 @@ async def _read_record(client: EtcdClient, keys: ClusterKeys) -> _Record | None:
             reason=Reason.FORMAT_TOO_NEW,
             metadata={"format": str(fields["format"])},
         )
+    if fields.get(RESTORING):
+        raise StoreMismatch(
+            "expected a whole store, but a restore has not ended; wait for it, or run `tenure"
+            " cluster restore` again, which begins anew",
+            reason=Reason.STORE_MISMATCH,
+        )
     return _Record(
         cluster_id=fields["cluster_id"],
         format=fields["format"],
@@ -381,8 +390,9 @@ def _check(record: _Record, client: EtcdClient, partitions: int | None) -> None:
     found = f"{client.cluster_id:x}"
     if found != record.etcd_cluster_id:
         raise StoreMismatch(
-            f"expected etcd cluster {record.etcd_cluster_id}, but this is {found}: it was restored"
-            " from a backup; run ``tenure cluster restore``, which raises the epoch",
+            f"expected etcd cluster {record.etcd_cluster_id}, but this is {found}: etcd was"
+            " restored from a snapshot of its own; stop all masters and workers of before, then run"
+            " `tenure cluster raise-epoch --store URL` (docs/runbooks/restore-etcd.md)",
             reason=Reason.STORE_MISMATCH,
             metadata={"expected": record.etcd_cluster_id, "found": found},
         )

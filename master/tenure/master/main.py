@@ -19,7 +19,7 @@ from typing import Final
 from tenure.master.backend.errors import StoreIoError
 from tenure.master.election.port import Candidate
 from tenure.master.node.clock import SystemClock
-from tenure.master.node.master import Master
+from tenure.master.node.master import MEMORY_BYTES_DEFAULT, Master
 from tenure.master.node.trace import Trace
 from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.master.rpc.server import RpcServer
@@ -48,6 +48,9 @@ class MasterConfig:
         listen: ``HOST:PORT``; port 0 takes a free one.
         advertise: Where others reach it; None: as it listens.
         partitions: For the bootstrap; None: whatever the store has (1 for a new one).
+        memory_bytes_max: Payloads, results and errors that it keeps, all partitions together;
+            None: 1 GiB.
+        store_quota_bytes: How large the store may grow; None: what it says itself.
         insecure: Allow an address that is not loopback without TLS and token.
         tls_cert: Its certificate with its chain (PEM), read again when it changes, as all files
             here; with ``tls_key``. None: it listens in plaintext.
@@ -64,6 +67,8 @@ class MasterConfig:
     listen: str = "127.0.0.1:7400"
     advertise: str | None = None
     partitions: int | None = None
+    memory_bytes_max: int | None = None
+    store_quota_bytes: int | None = None
     insecure: bool = False
     tls_cert: str | Path | None = None
     tls_key: str | Path | None = None
@@ -129,6 +134,7 @@ async def serve(config: MasterConfig) -> int:
             wall_ms=clock.wall_ms(),
             partitions=config.partitions,
             cluster_id=config.cluster,
+            quota_bytes=config.store_quota_bytes,
         )
     except BaseException:
         await server.stop()
@@ -142,6 +148,7 @@ async def serve(config: MasterConfig) -> int:
         version=metadata.version("tenure"),
         store_name=config.store,
         trace=trace,
+        memory_bytes_max=config.memory_bytes_max or MEMORY_BYTES_DEFAULT,
     )
     try:
         await server.start(master)

@@ -166,16 +166,24 @@ def _has_tables(database: sqlite3.Connection) -> bool:
     return database.execute(query).fetchone() is not None
 
 
-def _bootstrap(database: sqlite3.Connection, partitions: int, wall_ms: int) -> None:
+def create_tables(
+    database: sqlite3.Connection, cluster_id: str, partitions: int, epoch: int
+) -> None:
+    """Makes a new store, but for its journals."""
     for statement in (_SCHEMA + sqlite_election.SCHEMA + sqlite_journal.SCHEMA).split(";"):
         database.execute(statement)
     database.execute(
         "INSERT INTO cluster (id, format, partitions, epoch) VALUES (?, ?, ?, ?)",
-        (str(uuid.uuid4()), FORMAT, partitions, _FIRST_EPOCH),
+        (cluster_id, FORMAT, partitions, epoch),
     )
+    offices = [(partition,) for partition in range(partitions)]
+    database.executemany("INSERT INTO office (partition, epoch) VALUES (?, 0)", offices)
+
+
+def _bootstrap(database: sqlite3.Connection, partitions: int, wall_ms: int) -> None:
+    create_tables(database, str(uuid.uuid4()), partitions, _FIRST_EPOCH)
     for partition in range(partitions):
         genesis = frame.genesis(partition, Token(_FIRST_EPOCH, 0), wall_ms)
-        database.execute("INSERT INTO office (partition, epoch) VALUES (?, 0)", (partition,))
         database.execute(
             "INSERT INTO batch (partition, number, data) VALUES (?, ?, ?)",
             (partition, genesis.number, genesis.data),

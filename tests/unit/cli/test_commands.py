@@ -253,8 +253,8 @@ def test_count_and_cluster(cluster: FakeCluster, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "m:1\n"
     assert main.run(["cluster", "status"]) == exits.OK
     assert capsys.readouterr().out == (
-        "MASTER  ADDRESS  PARTITION  ROLE     TERM  JOBS  READY  RUNNING  DETAIL\n"
-        "m:1     m:1      0          SERVING  1.1   3     0      0\n"
+        "MASTER  ADDRESS  PARTITION  ROLE     TERM  JOBS  READY  RUNNING  BYTES  DETAIL\n"
+        "m:1     m:1      0          SERVING  1.1   3     0      0        -\n"
         "\n"
         "WORKER    SLOTS  LEASES  HEARTBEAT  DRAINING  JOBS\n"
         "worker-1  10     1       0.0 s ago  no        app.add\n"

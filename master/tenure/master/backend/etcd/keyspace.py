@@ -35,6 +35,8 @@ class ClusterKeys:
 
     def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
         self._root = prefix.rstrip("/").encode()
+        #: All of the cluster's keys start with it.
+        self.prefix = self._root + b"/"
         self.record = self._root + b"/cluster"
         self.epoch = self._root + b"/epoch"
         self.members = self._root + b"/members/"
