@@ -97,8 +97,9 @@ test-conformance: $(INSTALLED) etcd node ## one suite per port, over every adapt
 	$(PYTEST) tests/conformance
 
 .PHONY: chaos
-chaos: $(INSTALLED) etcd ## real processes, killed and frozen under load
-	$(PYTEST) tests/chaos
+chaos: $(INSTALLED) etcd ## real processes, killed and frozen; MINUTES= FAULTS= SEED=: a random run
+	$(if $(MINUTES)$(FAULTS)$(SEED),$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),30) \
+		--faults "$(FAULTS)" $(SEED:%=--seed %),$(PYTEST) tests/chaos)
 
 .PHONY: packaging
 packaging: $(INSTALLED) ## wheel and sdist, each extra, each Python, oldest and newest dependencies

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from tests.oracles.court import Evidence, PartitionLog, hear, require
 from tests.oracles.facts import Fact, token_of
 from tests.oracles.history import END, START, Row, read_history
 from tests.oracles.journal import Change
+
+_TRACE_END_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,23 +125,40 @@ def live_hashes(traces: Iterable[Path]) -> dict[int, str]:
     }
 
 
-def in_flight(trace: Path) -> list[int]:
-    """Batches that a dead master had sent and not seen committed."""
-    sent: dict[int, None] = {}
-    for row in trace_rows(trace):
+def live_hashes_of(traces: Iterable[Path]) -> dict[int, dict[int, str]]:
+    """As ``live_hashes``, by partition."""
+    found: defaultdict[int, dict[int, str]] = defaultdict(dict)
+    for trace in traces:
+        for row in trace_rows(trace):
+            if row["event"] == "state":
+                found[row["partition"]][row["last_seq"]] = row["hash"]
+    return dict(found)
+
+
+def in_flight(trace: Path) -> list[tuple[int, int]]:
+    """Batches (partition, number) that a master had sent and not seen committed, by its trace.
+
+    Only the trace's end is read: a batch is not on its way for long.
+    """
+    sent: dict[tuple[int, int], None] = {}
+    for row in trace_rows(trace, last_bytes=_TRACE_END_BYTES):
         if row["event"] == "append_sent":
-            sent[row["number"]] = None
+            sent[row["partition"], row["number"]] = None
         elif row["event"] == "append_committed":
-            sent.pop(row["number"], None)
+            sent.pop((row["partition"], row["number"]), None)
     return list(sent)
 
 
-def trace_rows(trace: Path) -> Iterator[dict[str, Any]]:
-    """What a master wrote while it could; a last line may be torn."""
+def trace_rows(trace: Path, *, last_bytes: int | None = None) -> Iterator[dict[str, Any]]:
+    """What a master wrote while it could; a first and a last line may be torn."""
     if not trace.exists():
         return
-    for line in trace.read_text().splitlines():
+    with trace.open("rb") as file:
+        if last_bytes is not None:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
+        lines = file.read().splitlines()
+    for line in lines:
         try:
             yield json.loads(line)
         except ValueError:
-            return
+            continue

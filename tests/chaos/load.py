@@ -20,7 +20,6 @@ from tenure.client.errors import Reason
 from tests.chaos import app
 from tests.oracles.history import RESULT, SUBMIT, Recorder, hash_of
 
-_SAY_EVERY = 50
 _RESULT_TIMEOUT_S = 150.0
 #: A result that did not come is asked for again: what nobody ever reads counts as lost.
 _READS_MAX = 3
@@ -36,6 +35,7 @@ class Load:
     hold_s: float
     padding: int
     jobs_max: int
+    say_every: int
     job: JobDef[[str, float], str] = app.echo
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     submitted: int = 0
@@ -95,7 +95,7 @@ class Load:
             return None
         self.recorder.write("ok", SUBMIT, call, job=handle.id, hash=content)
         self.acked += 1
-        if self.acked % _SAY_EVERY == 0 or self.acked == self.jobs_max:
+        if self.acked % self.say_every == 0 or self.acked == self.jobs_max:
             self.say("acked")
         return handle
 
@@ -116,7 +116,7 @@ class Load:
             "ok", RESULT, call, job=job_id, hash=content, state=state, detail=detail
         )
         self.completed += 1
-        if self.completed % _SAY_EVERY == 0 or self.completed == self.jobs_max:
+        if self.completed % self.say_every == 0 or self.completed == self.jobs_max:
             self.say("completed")
         return True
 
@@ -130,6 +130,7 @@ async def main() -> None:
     parser.add_argument("--jobs", type=int, default=10**9)
     parser.add_argument("--hold-s", type=float, default=0.0)
     parser.add_argument("--padding", type=int, default=0, help="bytes to add to each payload")
+    parser.add_argument("--say-every", type=int, default=50, help="jobs between two lines")
     parser.add_argument("--job", default="echo")
     parser.add_argument("--queue", help="another queue than the job's own")
     flags = parser.parse_args()
@@ -145,6 +146,7 @@ async def main() -> None:
                 hold_s=flags.hold_s,
                 padding=flags.padding,
                 jobs_max=flags.jobs,
+                say_every=flags.say_every,
                 job=job,
             )
             asyncio.get_running_loop().add_reader(sys.stdin.fileno(), load.stopping.set)

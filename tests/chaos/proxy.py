@@ -37,7 +37,7 @@ _CHUNK_BYTES = 64 * 1024
 _CHUNKS_MAX = 32
 #: A slow line carries small pieces, so that they come evenly.
 _PIECE_BYTES = 2_048
-#: A process may dial before its pid was told: looked for again that much later.
+#: A process may dial before its pid was told, so who is not known is looked for again; not sooner.
 _LOOK_AGAIN_S = 0.2
 
 
@@ -46,11 +46,16 @@ class _Broken(Exception):
 
 
 class People:
-    """Who owns the sockets at the other ends."""
+    """Who owns the sockets at the other ends.
+
+    The kernel's tables are read for all connections at once, and not more often than needed.
+    """
 
     def __init__(self) -> None:
         self._pids: dict[str, int] = {}
         self._addresses: dict[str, str] = {}
+        self._owners: dict[tuple[str, int], str] = {}
+        self._read_at = -_LOOK_AGAIN_S
 
     def know(self, order: Know) -> None:
         """A process is there; one of the same name is no more."""
@@ -59,27 +64,29 @@ class People:
         if order.address:
             self._addresses[order.address] = order.name
 
-    def owner(self, peer: tuple[str, int]) -> str:
+    def owner(self, peer: tuple[str, int], accepted_at: float) -> str:
         """The name of the process at the other end of a connection; empty: not known (yet)."""
         if peer[0] in self._addresses:
             return self._addresses[peer[0]]
-        inode = _inode(peer)
-        link = f"socket:[{inode}]"
-        for name, pid in self._pids.items():
-            if inode and link in _open_files(pid):
-                return name
-        return ""
+        now = asyncio.get_running_loop().time()
+        # What was read before the connection was there may name its port's former owner.
+        if self._read_at <= accepted_at or now - self._read_at >= _LOOK_AGAIN_S:
+            self._read_at = now
+            self._owners = self._read()
+        return self._owners.get(peer, "")
 
-
-def _inode(local: tuple[str, int]) -> str:
-    """The socket with this address, from the kernel's table; empty: it is gone."""
-    (number,) = struct.unpack("<I", socket.inet_aton(local[0]))
-    wanted = f"{number:08X}:{local[1]:04X}"
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1] == wanted:
-            return fields[9]
-    return ""
+    def _read(self) -> dict[tuple[str, int], str]:
+        """By its address, who owns each socket of the processes that are known."""
+        names = {link: name for name, pid in self._pids.items() for link in _open_files(pid)}
+        owners = {}
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            name = names.get(f"socket:[{fields[9]}]")
+            if name is not None:
+                host, _, port = fields[1].partition(":")
+                address = socket.inet_ntoa(struct.pack("<I", int(host, 16)))
+                owners[address, int(port, 16)] = name
+        return owners
 
 
 def _open_files(pid: int) -> Iterator[str]:
@@ -106,8 +113,12 @@ class Rules:
         self._rules.pop(name, None)
         self._wake()
 
-    def about(self, source: str, target: str, way: str) -> list[Rule]:
+    def about(self, connection: Connection, way: str) -> list[Rule]:
         """Those that bear on one direction of a connection."""
+        if not self._rules:
+            # Who dialled need not even be known.
+            return []
+        source, target = connection.source, connection.target
         return [
             rule
             for rule in self._rules.values()
@@ -132,23 +143,22 @@ class Connection:
         peer: Its address.
         target: Who was dialled.
         writers: To both ends.
+        accepted_at: When (the loop's time).
     """
 
     people: People
     peer: tuple[str, int]
     target: str
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    accepted_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     _source: str = ""
-    _look_at: float = 0.0
     _ended: bool = False
 
     @property
     def source(self) -> str:
         """Who dialled; empty as long as nobody knows."""
-        now = asyncio.get_running_loop().time()
-        if not self._source and now >= self._look_at:
-            self._look_at = now + _LOOK_AGAIN_S
-            self._source = self.people.owner(self.peer)
+        if not self._source:
+            self._source = self.people.owner(self.peer, self.accepted_at)
         return self._source
 
     def end(self, *, reset: bool) -> None:
@@ -204,7 +214,7 @@ class Flow:
             await self._pass(data)
 
     def _about(self) -> list[Rule]:
-        return self._rules.about(self._connection.source, self._connection.target, self._way)
+        return self._rules.about(self._connection, self._way)
 
     async def _wait(self, came_at: float) -> None:
         clock = asyncio.get_running_loop().time
@@ -315,7 +325,7 @@ class Proxy:
         connection = Connection(self._people, peer, door.target, [writer])
         self._connections[connection] = None
         try:
-            if any(r.refuse for r in self._rules.about(connection.source, door.target, "up")):
+            if any(rule.refuse for rule in self._rules.about(connection, "up")):
                 connection.end(reset=True)
                 return
             far_reader, far_writer = await asyncio.open_connection(door.host, door.port)

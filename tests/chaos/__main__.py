@@ -1,0 +1,80 @@
+"""``python -m tests.chaos --minutes 30 --faults "leader-killed,19" --seed 7``: one chaos run.
+
+Exit code 0: every invariant held. The report is in ``out/chaos-report.md`` and ``.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.chaos import faults_below  # noqa: F401 - declares its faults
+from tests.chaos.arena import Arena
+from tests.chaos.faults import FAULTS, chosen
+from tests.chaos.measure import measure
+from tests.chaos.report import Plan, bars, write
+from tests.chaos.rounds import play, sample
+from tests.oracles.history import boottime_ms
+
+_log = logging.getLogger("tests.chaos")
+
+_OUT = Path(__file__).resolve().parents[2] / "out"
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--faults", default="", help="names or rows; all if empty")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--open", type=int, default=2_000, help="jobs under way")
+    parser.add_argument("--hold-s", type=float, default=4.0, help="how long a job takes, about")
+    parser.add_argument("--list", action="store_true", help="only show the faults")
+    flags = parser.parse_args()
+    # However the run is ended, nothing that it started may outlive it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(2))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if flags.list:
+        for fault in FAULTS.values():
+            rows = ", ".join(map(str, fault.rows))
+            print(f"{fault.name:26} rows {rows:8} {fault.inject.__doc__}")
+        return 0
+    directory = Path(tempfile.mkdtemp(prefix="tenure-chaos-"))
+    _log.info("seed %d, logs and histories in %s", flags.seed, directory)
+    with Arena(directory, seed=flags.seed) as arena:
+        faults = [f for f in chosen(flags.faults) if f.needs not in arena.missing]
+        began_ms = boottime_ms()
+        arena.start(flags.open, flags.hold_s)
+        log = play(
+            arena,
+            faults,
+            until_s=time.monotonic() + flags.minutes * 60,
+            running_min=flags.open * 3 // 5,
+            pairs=len(faults) > 1,
+        )
+        clients = [arena.cluster.processes[name] for name in arena.client_names]
+        arena.cluster.drain(*clients, timeout_s=180.0)
+        log.samples += sample(arena)
+        arena.cluster.end()
+        plan = Plan(
+            seed=flags.seed,
+            minutes=flags.minutes,
+            faults=[fault.name for fault in faults],
+            missing=arena.missing,
+            took_s=(boottime_ms() - began_ms) / 1000,
+        )
+        _log.info("judging")
+        measured = measure(arena, log)
+    results = bars(plan, log, measured, arena.kills)
+    print(write(_OUT, plan, log, measured, arena.kills, results))
+    return 0 if all(bar.held for bar in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""Every fault that a chaos run can draw: one function each, which hurts, waits, and heals.
+
+A function takes the arena and its own source of randomness, claims whom it hurts, and leaves all as
+it found it: what it killed runs again, what it bent is straight. What it must not cost anybody is
+said by its declaration, so that a run can tell a failover that had a cause from a false one.
+
+The two halves: ``masters and workers`` here, ``etcd and the network`` in ``faults_below``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.chaos.arena import Arena, Busy
+from tests.chaos.audit import in_flight
+from tests.chaos.process import Expired, Process, until
+
+Inject = Callable[[Arena, random.Random], None]
+
+#: Whose office it may cost: nobody's, that of the masters it claims, anybody's.
+Deposes = Literal["nobody", "claimed", "anybody"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One fault as runs draw it.
+
+    Attributes:
+        name: What it is called, for ``FAULTS=`` and the report.
+        rows: Its rows in the table of faults.
+        inject: Does it, from the first hurt to the last healing.
+        weight: How often it is drawn, beside others.
+        deposes: Whose office it may cost.
+        costs_leases: Whether workers that live may lose leases by it.
+        needs: What the machine must have (``Arena.missing``).
+    """
+
+    name: str
+    rows: tuple[int, ...]
+    inject: Inject
+    weight: int
+    deposes: Deposes
+    costs_leases: bool
+    needs: str
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(
+    *rows: int,
+    weight: int = 1,
+    deposes: Deposes = "nobody",
+    costs_leases: bool = False,
+    needs: str = "",
+) -> Callable[[Inject], Inject]:
+    """Declares a fault; its name is the function's."""
+
+    def declare(inject: Inject) -> Inject:
+        name = inject.__name__.replace("_", "-")
+        FAULTS[name] = Fault(
+            name=name,
+            rows=rows,
+            inject=inject,
+            weight=weight,
+            deposes=deposes,
+            costs_leases=costs_leases,
+            needs=needs,
+        )
+        return inject
+
+    return declare
+
+
+def chosen(text: str) -> list[Fault]:
+    """The faults that a user names, by name or row number; all for an empty text.
+
+    Raises:
+        ValueError: a word names none.
+    """
+    words = text.replace(",", " ").split()
+    picked: dict[str, Fault] = {}
+    for word in words:
+        found = [f for f in FAULTS.values() if word == f.name or word in map(str, f.rows)]
+        if not found:
+            names = ", ".join(FAULTS)
+            raise ValueError(f"expected a fault's name or row, got {word!r}; there are {names}")
+        picked |= {f.name: f for f in found}
+    return list((picked or FAULTS).values())
+
+
+# Masters.
+
+
+@fault(1, 2, weight=8, deposes="claimed")
+def leader_killed(arena: Arena, rng: random.Random) -> None:
+    """kill -9 of a leader with a batch on its way; it comes back after a while."""
+    leader = arena.some_leader(rng)
+    with arena.claim(leader.name):
+        kill_amid_batch(arena, leader)
+        arena.pause(rng.uniform(1, 6))
+        arena.cluster.start_master(leader.name)
+        arena.pause(6)
+
+
+@fault(3, weight=2, deposes="anybody")
+def successor_killed(arena: Arena, rng: random.Random) -> None:
+    """kill -9 of a leader, and of the master that takes its office, as soon as it has the key."""
+    partition = rng.randrange(arena.partitions)
+    leader = arena.leader_of(partition)
+    with arena.claim(*(f"master-{number}" for number in (1, 2, 3))):
+        kill_amid_batch(arena, leader)
+        name = until(lambda: successor(arena, partition, leader.name), 20)
+        if name is not None:
+            arena.kill(arena.cluster.processes[name])
+            arena.cluster.start_master(name)
+        arena.cluster.start_master(leader.name)
+        arena.pause(10)
+
+
+@fault(4, deposes="anybody")
+def all_masters_killed(arena: Arena, rng: random.Random) -> None:
+    """kill -9 of all masters at once; they come back one after the other."""
+    masters = arena.cluster.masters
+    with arena.claim(*(master.name for master in masters)):
+        for master in masters:
+            arena.kill(master)
+        arena.pause(rng.uniform(0, 3))
+        for master in masters:
+            arena.cluster.start_master(master.name)
+        arena.pause(10)
+
+
+@fault(5, weight=3, deposes="claimed")
+def masters_restarted(arena: Arena, rng: random.Random) -> None:
+    """SIGTERM to one master after the other, each started again before the next."""
+    masters = arena.cluster.masters
+    with arena.claim(*(master.name for master in masters)):
+        for master in masters:
+            master.terminate()
+            if master.wait_exit(20) != 0:
+                raise Expired(f"{master.name} failed at its end:\n{master.log_tail(40)}")
+            again = arena.cluster.start_master(master.name)
+            arena.cluster.wait_said(again, "serving")
+            # Its workers come back to it; without them it would be a leader of nobody.
+            arena.pause(2)
+
+
+@fault(6)
+def leader_paused_shortly(arena: Arena, rng: random.Random) -> None:
+    """A leader stands still for less than its office is good for."""
+    leader = arena.some_leader(rng)
+    with arena.claim(leader.name), frozen(leader):
+        arena.pause(2)
+
+
+@fault(7, weight=2, deposes="claimed")
+def leader_paused(arena: Arena, rng: random.Random) -> None:
+    """A leader stands still until others lead, then goes on as a zombie."""
+    leader = arena.some_leader(rng)
+    with arena.claim(leader.name):
+        with frozen(leader):
+            arena.pause(rng.uniform(9, 15))
+        arena.pause(3)
+
+
+@fault(9, deposes="claimed")
+def leader_flapping(arena: Arena, rng: random.Random) -> None:
+    """A leader stands still for half of each second."""
+    leader = arena.some_leader(rng)
+    with arena.claim(leader.name):
+        for _ in range(15):
+            with frozen(leader):
+                arena.pause(0.5)
+            arena.pause(0.5)
+
+
+@fault(39)
+def leader_wall_jumps(arena: Arena, rng: random.Random) -> None:
+    """A leader's wall clock is set an hour forward or back."""
+    leader = arena.some_leader(rng)
+    with arena.claim(leader.name):
+        dial = arena.cluster.dials[leader.name]
+        dial.set_wall(rng.choice((-1, 1)) * 3_600_000)
+        arena.pause(10)
+        dial.set_wall(0)
+
+
+@fault(40, deposes="claimed")
+def masters_skewed(arena: Arena, rng: random.Random) -> None:
+    """The masters' wall clocks differ by up to 10 s, and the leader is killed."""
+    leader = arena.some_leader(rng)
+    names = [master.name for master in arena.cluster.masters]
+    with arena.claim(*names):
+        for name in names:
+            arena.cluster.dials[name].set_wall(rng.uniform(-5_000, 5_000))
+        arena.pause(3)
+        kill_amid_batch(arena, leader)
+        arena.cluster.start_master(leader.name)
+        arena.pause(12)
+        for name in names:
+            arena.cluster.dials[name].set_wall(0)
+
+
+@fault(42, deposes="claimed")
+def leader_suspended(arena: Arena, rng: random.Random) -> None:
+    """A leader's machine sleeps for a minute: its boot clock has gone on when it wakes."""
+    leader = arena.some_leader(rng)
+    with arena.claim(leader.name):
+        with frozen(leader):
+            arena.pause(rng.uniform(1, 8))
+            arena.cluster.dials[leader.name].skip(60_000)
+        arena.pause(3)
+
+
+# Workers and clients.
+
+
+@fault(11, 13, weight=4)
+def worker_killed(arena: Arena, rng: random.Random) -> None:
+    """kill -9 of a worker; another comes up under its name while its leases still stand."""
+    name = rng.choice(arena.worker_names)
+    with arena.claim(name):
+        arena.kill(arena.cluster.processes[name])
+        arena.pause(rng.uniform(0, 4))
+        arena.start_worker(name)
+        arena.pause(rng.uniform(2, 16))
+
+
+@fault(12)
+def worker_paused(arena: Arena, rng: random.Random) -> None:
+    """A worker stands still until its leases are over, then goes on with its jobs."""
+    name = rng.choice(arena.worker_names)
+    with arena.claim(name):
+        with frozen(arena.cluster.processes[name]):
+            arena.pause(18)
+        arena.pause(2)
+
+
+@fault(14)
+def workers_killed(arena: Arena, rng: random.Random) -> None:
+    """kill -9 of all workers; nobody works until they are back."""
+    with arena.claim(*arena.worker_names):
+        for name in arena.worker_names:
+            arena.kill(arena.cluster.processes[name])
+        arena.pause(rng.uniform(1, 5))
+        for name in arena.worker_names:
+            arena.start_worker(name)
+        arena.pause(16)
+
+
+@fault(41, costs_leases=True)
+def worker_clock_fast(arena: Arena, rng: random.Random) -> None:
+    """A worker's clock runs half as fast again: it gives leases up early, never late."""
+    name = rng.choice(arena.worker_names)
+    with arena.claim(name):
+        dial = arena.cluster.dials[name]
+        dial.set_rate(1.5)
+        arena.pause(15)
+        dial.set_rate(1.0)
+
+
+@fault(35, weight=2)
+def client_killed(arena: Arena, rng: random.Random) -> None:
+    """kill -9 of a client with calls open; nobody knows what became of them."""
+    name = rng.choice(arena.client_names)
+    with arena.claim(name):
+        arena.kill(arena.cluster.processes[name])
+        arena.start_client(name)
+        arena.pause(2)
+
+
+# What several do.
+
+
+@contextmanager
+def frozen(process: Process) -> Iterator[None]:
+    """It stands still while the body runs."""
+    process.freeze()
+    try:
+        yield
+    finally:
+        process.thaw()
+
+
+def kill_amid_batch(arena: Arena, leader: Process) -> None:
+    """kill -9 with a batch on its way if that can be caught soon; at any moment otherwise."""
+    trace = arena.cluster.traces[leader.log.name]
+
+    def caught() -> bool:
+        leader.freeze()
+        if in_flight(trace):
+            return True
+        leader.thaw()
+        return False
+
+    if not leader.running:
+        raise Busy(f"{leader.name} is gone")
+    until(caught, 2)
+    arena.kill(leader)
+
+
+def successor(arena: Arena, partition: int, former: str) -> str | None:
+    """Whoever has the office after somebody, as soon as it has it."""
+    name = arena.office_of(partition)
+    return name if name and name != former else None

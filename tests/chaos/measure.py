@@ -1,0 +1,327 @@
+"""What a chaos run came to: the court's verdict, and the times that failovers took.
+
+A failover is one partition's: a master that led it was killed, and another leads it now. How long
+that took is counted from the kill to the ``leader`` line, and to the first start under a lease of
+the new term.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from tenure.protocol.ids import partition_of
+from tests.chaos.arena import Arena
+from tests.chaos.audit import in_flight, live_hashes_of, token_text
+from tests.chaos.process import Event
+from tests.chaos.rounds import Log, Strike
+from tests.oracles.court import Verdict, hear
+from tests.oracles.evidence import Evidence, PartitionLog, Said
+from tests.oracles.facts import Adopted, Granted, token_of
+from tests.oracles.history import END, START, Row, read_history
+
+#: A cause may show so much later: an office lives on for its TTL, a lease for its own.
+_OFFICE_LAG_MS, _LEASE_LAG_MS = 12_000.0, 25_000.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Failover:
+    """One partition that lost its leader to a kill.
+
+    Attributes:
+        partition: Which.
+        at_ms: When the leader was killed (boot clock).
+        killed: Its log's name.
+        term: The next term's token.
+        alone: Whether nothing else was wrong that could hold up an election.
+        new_leader_ms: Until the next ``leader`` line.
+        first_grant_ms: Until the first start under its leases.
+        in_flight: Batches of the partition that the killed leader had on their way.
+        running: Jobs that ran in the whole cluster at that moment.
+        running_here: Those of this partition.
+        restarted: Those of them that were started again though their worker lived: job and why.
+    """
+
+    partition: int
+    at_ms: float
+    killed: str
+    term: str
+    alone: bool
+    new_leader_ms: float
+    first_grant_ms: float
+    in_flight: int
+    running: int = 0
+    running_here: int = 0
+    restarted: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Measured:
+    """All that a run says about itself.
+
+    Attributes:
+        verdict: The court's.
+        failovers: Those that kills caused, in order.
+        lines: Changes of leadership that no fault explains.
+        handed_over_ms: For each hand-over from SIGTERM how long until the next first start.
+        stall_ms: By partition: the longest time without a start.
+    """
+
+    verdict: Verdict
+    failovers: list[Failover]
+    false_failovers: list[str]
+    handed_over_ms: list[float]
+    stall_ms: dict[int, float]
+
+    def unexplained(self) -> list[tuple[str, str]]:
+        """Restarts of jobs whose workers lived, for which there is no excuse."""
+        found = (one for failover in self.failovers for one in failover.restarted)
+        return [(job, why) for job, why in found if not why]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One lease that was started: from when to when, and by whom."""
+
+    job: str
+    lease: str
+    process: str
+    began_ms: float
+    ended_ms: float
+
+
+def measure(arena: Arena, log: Log) -> Measured:
+    """Judge a run whose processes have ended."""
+    changes = arena.watch.finish()
+    rows = read_history(arena.cluster.history)
+    events = arena.cluster.timeline.events()
+    hashes = live_hashes_of(arena.cluster.traces.values())
+    verdict = hear(
+        Evidence(
+            rows=rows,
+            logs=[
+                PartitionLog(
+                    partition=partition,
+                    changes=[change for change in changes if change.partition == partition],
+                    hashes=hashes.get(partition, {}),
+                )
+                for partition in range(arena.partitions)
+            ],
+            partitions=arena.partitions,
+            announcements=list(announcements(events)),
+            faults=[window for one in log.strikes for window in one.windows()],
+            samples=log.samples,
+        )
+    )
+    executions = executions_of(rows)
+    first = first_starts(rows)
+    failovers = failovers_of(arena, log, events, first)
+    journaled = {f.lease for f in verdict.facts if isinstance(f, Granted | Adopted)}
+    count_running(failovers, executions)
+    name_restarted(failovers, executions, journaled, log.strikes)
+    return Measured(
+        verdict=verdict,
+        failovers=failovers,
+        false_failovers=false_failovers(events, log.strikes),
+        handed_over_ms=handed_over(events, first),
+        stall_ms=longest_stalls(rows, arena.partitions),
+    )
+
+
+def announcements(events: Iterable[Event]) -> Iterable[Said]:
+    """The masters' lines about their offices."""
+    for event in events:
+        if event.name in ("leader", "follower"):
+            fields = event.fields
+            yield Said(
+                event.at_ms,
+                event.process.split(".")[0],
+                event.process,
+                event.name,
+                int(fields["partition"]),
+                token_text(str(fields["term"])),
+            )
+
+
+def executions_of(rows: Iterable[Row]) -> list[Execution]:
+    """Every lease that was started, in order."""
+    began: dict[str, Row] = {}
+    ended: dict[str, float] = {}
+    for row in rows:
+        if row.f == START:
+            began.setdefault(row.lease, row)
+        elif row.f == END:
+            ended[row.lease] = row.boottime
+    return [
+        Execution(row.job, lease, row.process, row.boottime, ended.get(lease, float("inf")))
+        for lease, row in began.items()
+    ]
+
+
+def first_starts(rows: Iterable[Row]) -> dict[str, float]:
+    """By token: when the first job started under a lease of that term."""
+    first: dict[str, float] = {}
+    for row in rows:
+        if row.f == START:
+            first.setdefault(token_of(row.lease), row.boottime)
+    return first
+
+
+def failovers_of(
+    arena: Arena, log: Log, events: Sequence[Event], first: dict[str, float]
+) -> list[Failover]:
+    """For each killed master: what became of the partitions that it led."""
+    terms = [event for event in events if event.name in ("leader", "follower")]
+    traces = {
+        kill.log: in_flight(arena.cluster.traces[kill.log])
+        for kill in arena.kills
+        if kill.name.startswith("master")
+    }
+    found = []
+    for kill in arena.kills:
+        for partition in range(arena.partitions):
+            about = [event for event in terms if event.fields["partition"] == partition]
+            before = [event for event in about if event.at_ms <= kill.at_ms]
+            led = before and (before[-1].process, before[-1].name) == (kill.log, "leader")
+            after = [e for e in about if e.at_ms > kill.at_ms and e.name == "leader"]
+            if not led or not after:
+                continue
+            term = str(after[0].fields["term"])
+            found.append(
+                Failover(
+                    partition=partition,
+                    at_ms=kill.at_ms,
+                    killed=kill.log,
+                    term=term,
+                    alone=is_alone(log.strikes, kill.at_ms, after[0].at_ms),
+                    new_leader_ms=after[0].at_ms - kill.at_ms,
+                    first_grant_ms=first.get(token_text(term), float("inf")) - kill.at_ms,
+                    in_flight=sum(where == partition for where, _ in traces[kill.log]),
+                )
+            )
+    return found
+
+
+#: Faults that leave an election alone: they kill leaders, or hurt workers and clients only.
+_BY_ITSELF = frozenset(
+    {
+        *("leader-killed", "worker-killed", "worker-paused", "workers-killed", "client-killed"),
+        *("worker-unheard", "worker-clock-fast", "narrow-line", "etcd-compacted"),
+    }
+)
+
+
+def is_alone(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> bool:
+    """Whether etcd, the network and all other masters were well in that time."""
+    together = [s for s in strikes if s.since_ms <= until_ms and s.until_ms >= since_ms]
+    kills = sum(s.fault.name in ("leader-killed", "etcd-compacted") for s in together)
+    return kills <= 1 and all(s.fault.name in _BY_ITSELF for s in together)
+
+
+def count_running(failovers: Sequence[Failover], executions: Sequence[Execution]) -> None:
+    """How many jobs ran when leaders were killed."""
+    for failover in failovers:
+        for one in executions:
+            if one.began_ms <= failover.at_ms < one.ended_ms < float("inf"):
+                failover.running += 1
+                failover.running_here += partition_of(one.job) == failover.partition
+
+
+def name_restarted(
+    failovers: Sequence[Failover],
+    executions: Sequence[Execution],
+    journaled: set[str],
+    strikes: Sequence[Strike],
+) -> None:
+    """Which jobs ran at a failover, on a worker that lived, and were started again later."""
+    by_job: defaultdict[str, list[Execution]] = defaultdict(list)
+    for one in executions:
+        by_job[one.job].append(one)
+    again = [(job, leases) for job, leases in by_job.items() if len(leases) > 1]
+    for failover in failovers:
+        for job, leases in again:
+            if partition_of(job) != failover.partition:
+                continue
+            for one, later in pairwise(leases):
+                if one.began_ms <= failover.at_ms < min(one.ended_ms, later.began_ms):
+                    why = excuse(one, later, journaled, strikes)
+                    if why != "its worker was hurt":
+                        failover.restarted.append((job, why))
+
+
+def excuse(one: Execution, later: Execution, journaled: set[str], strikes: Sequence[Strike]) -> str:
+    """Why a job was started again; empty: for no reason that is known."""
+    for strike in strikes:
+        hurt = one.process in strike.hurt or strike.fault.costs_leases
+        if (
+            hurt
+            and strike.since_ms <= later.began_ms
+            and strike.until_ms + _LEASE_LAG_MS >= one.began_ms
+        ):
+            return "its worker was hurt"
+    return "" if one.lease in journaled else "first grant not committed at the kill"
+
+
+def false_failovers(events: Sequence[Event], strikes: Sequence[Strike]) -> list[str]:
+    """Offices that were lost though nothing was done that may cost one."""
+    found = []
+    for event in events:
+        if event.name != "follower" or event.fields.get("why") == "handed over":
+            continue
+        name = event.process.split(".")[0]
+        causes = [
+            strike
+            for strike in strikes
+            if strike.since_ms <= event.at_ms <= strike.until_ms + _OFFICE_LAG_MS
+            and (
+                strike.fault.deposes == "anybody"
+                or (strike.fault.deposes == "claimed" and name in strike.hurt)
+            )
+        ]
+        if not causes:
+            found.append(f"{event.process} at {event.at_ms / 1000:.3f}: {event.fields}")
+    return found
+
+
+def handed_over(events: Sequence[Event], first: dict[str, float]) -> list[float]:
+    """From each office given up in order to the first start under the next term, in ms."""
+    found = []
+    for place, event in enumerate(events):
+        if event.name == "follower" and event.fields.get("why") == "handed over":
+            partition = event.fields["partition"]
+            for later in events[place:]:
+                if later.name == "leader" and later.fields["partition"] == partition:
+                    start = first.get(token_text(str(later.fields["term"])))
+                    if start is not None:
+                        found.append(start - event.at_ms)
+                    break
+    return found
+
+
+def longest_stalls(rows: Iterable[Row], partitions: int) -> dict[int, float]:
+    """By partition: the longest time between one start and the next, in ms."""
+    last: dict[int, float] = {}
+    stalls = dict.fromkeys(range(partitions), 0.0)
+    for row in rows:
+        if row.f == START:
+            partition = partition_of(row.job)
+            if partition in last:
+                stalls[partition] = max(stalls[partition], row.boottime - last[partition])
+            last[partition] = row.boottime
+    return stalls
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """Minimum, median, 99th percentile and maximum; empty for no values."""
+    if not values:
+        return {}
+    ordered = sorted(values)
+    return {
+        "min": ordered[0],
+        "median": statistics.median(ordered),
+        "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))],
+        "max": ordered[-1],
+    }
