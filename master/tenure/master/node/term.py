@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, cast
 
-from tenure.master.backend.errors import CorruptJournal
 from tenure.master.core.command import (
     CancelJobs,
     CloseTerm,
@@ -55,6 +54,7 @@ from tenure.master.node.hub import WorkerHub
 from tenure.master.node.inbox import Answer, Inbox, ignore
 from tenure.master.node.keeper import Keeper
 from tenure.master.node.port import Rng
+from tenure.master.node.turning_away import busy, frozen, stale_token
 from tenure.master.node.watch import Watch
 from tenure.protocol.errors import TenureError, Unavailable, error_of
 from tenure.protocol.fence import Token
@@ -167,7 +167,7 @@ class Term:
 
     def freeze(self) -> None:
         """The office cannot be proved: who waits here is sent to look for another leader."""
-        error = _frozen(self.number)
+        error = frozen(self.number)
         self._answer_unknown("its leader cannot prove its office now")
         self._inbox.refuse_asked(error)
         self._turn_away(error)
@@ -202,11 +202,11 @@ class Term:
             answer(self._ended)
         elif answer is not ignore and self._keeper.frozen:
             # Workers' messages are kept for the thaw; a client had better ask another master.
-            answer(_frozen(self.number))
+            answer(frozen(self.number))
         elif self._inbox.put(command, answer, size):
             self._wake.set()
         else:
-            answer(_busy(self.number))
+            answer(busy(self.number))
 
     def nudge(self) -> None:
         """Makes the owner loop turn: something it looks at has changed."""
@@ -284,7 +284,7 @@ class Term:
         if self._ended is not None:
             raise self._ended
         if self._keeper.frozen:
-            raise _frozen(self.number)
+            raise frozen(self.number)
 
     # The owner loop.
 
@@ -310,7 +310,7 @@ class Term:
         self._do(command, answer, self.clock.now_ms())
         await self.gate.settled(self.partition.next_seq - 1)
         if refused:
-            raise _stale_token(self.number, refused[0])
+            raise stale_token(self.number, refused[0])
         now_ms = self.clock.now_ms()
         self._window_until_ms = now_ms + window_ms
         if window:
@@ -574,31 +574,3 @@ class Term:
     def _draw(self, count: int) -> list[float]:
         draw = self._rng.random
         return [draw() for _ in range(count)]
-
-
-def _busy(partition: int) -> TenureError:
-    return Unavailable(
-        f"expected partition {partition} to take the call, but too many wait for it; try again",
-        reason=Reason.FROZEN,
-        metadata={"partition": str(partition)},
-        retry_after_ms=500,
-    )
-
-
-def _stale_token(partition: int, refused: TenureError) -> TenureError:
-    return CorruptJournal(
-        f"{refused.message}; partition {partition}'s store was set back to an older state than "
-        "its journal: restore both from one backup",
-        reason=Reason.STORE_MISMATCH,
-        metadata={"partition": str(partition)},
-    )
-
-
-def _frozen(partition: int) -> TenureError:
-    return Unavailable(
-        f"expected partition {partition} to answer, but its leader cannot prove its office now; "
-        "try again",
-        reason=Reason.FROZEN,
-        metadata={"partition": str(partition)},
-        retry_after_ms=500,
-    )
