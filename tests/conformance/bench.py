@@ -1,7 +1,7 @@
 """What the conformance suite needs of a store beyond its port: a bench for each adapter.
 
 A bench opens the store as one master or another, ends offices that nobody gave up, and damages
-what is stored. To hold another adapter to the suite, add its bench to ``BENCHES``.
+what is stored. To hold another adapter to the suite, add its bench to ``conftest``.
 """
 
 import asyncio
@@ -18,8 +18,6 @@ from tenure.master.journal.port import Journal, SealedBatch
 from tenure.master.sqlite_store import SqliteStore
 from tenure.master.store import Store, open_store
 from tenure.protocol.fence import Token
-from tenure.testing.loop import run_virtual
-from tenure.testing.store import SimStore, SimStoreServer
 
 Main = Callable[[], Coroutine[Any, Any, None]]
 
@@ -123,45 +121,6 @@ class SqliteBench(FillableBench):
         await _sqlite(store).connection.run(
             lambda database: database.execute("PRAGMA max_page_count = 1000000").fetchone()
         )
-
-
-class SimBench(FillableBench):
-    """The simulated server, on virtual time."""
-
-    shared = True
-
-    def __init__(self, directory: Path) -> None:
-        self.server = SimStoreServer()
-
-    def run(self, main: Main) -> None:
-        run_virtual(main)
-
-    async def open(self, name: str = "alice", partitions: int | None = None) -> SimStore:
-        return await self.server.open(candidate(name), wall_ms=WALL_MS, partitions=partitions)
-
-    async def takeover(self, store: Store, partition: int = 0) -> Takeover:
-        self.server.expire_office(partition)
-        successor = await self.open("bob")
-        office = await successor.election(partition).campaign()
-        assert office is not None
-        return Takeover(zombie=store.journal(partition), store=successor, office=office)
-
-    async def damage(self, store: Store, number: int, data: bytes | None) -> None:
-        batches = self.server.partitions[0].batches
-        if data is None:
-            del batches[number]
-        else:
-            batches[number] = data
-
-    async def fill(self, store: Store) -> None:
-        self.server.full = True
-
-    async def free(self, store: Store) -> None:
-        self.server.full = False
-
-
-#: Every adapter by name; each is made anew for each test, with a directory of its own.
-BENCHES: dict[str, Callable[[Path], Bench]] = {"sqlite": SqliteBench, "sim": SimBench}
 
 
 def candidate(name: str) -> Candidate:

@@ -2,14 +2,17 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tenure.testing.etcd import EtcdCluster
-from tests.conformance.bench import BENCHES, Bench, FillableBench, SimBench, SqliteBench
-from tests.conformance.etcd_bench import ETCD_CLUSTERS, EtcdBench
+from tenure.testing.simetcd.cluster import QUOTA_BYTES
+from tests.conformance.bench import Bench, SqliteBench
+from tests.conformance.etcd_bench import ETCD_CLUSTERS, EtcdBench, SimEtcdBench
+from tests.conformance.etcd_site import Etcd, MakeEtcd, Member, RealEtcd, SimulatedEtcd, Site
 
 ETCD_PARAMS = [
     pytest.param(name, marks=pytest.mark.etcd) for name in ETCD_CLUSTERS if name != "etcd-frozen"
@@ -19,29 +22,49 @@ ETCD_PARAMS = [
 ]
 
 
-def _bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
-    if request.param not in ETCD_CLUSTERS:
-        return BENCHES[request.param](tmp_path)
-    cluster: EtcdCluster = request.getfixturevalue(ETCD_CLUSTERS[request.param])
-    return EtcdBench(cluster.url(_prefix(request)))
+#: How the first of three simulated members is struck before the test.
+SIM_PARAMS: dict[str, Callable[[Member], None] | None] = {
+    "sim": None,
+    "sim-killed": Member.kill,
+    "sim-frozen": Member.pause,
+}
 
 
-@pytest.fixture(params=[*sorted(BENCHES), *ETCD_PARAMS])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+@contextmanager
+def _bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    if request.param == "sqlite":
+        yield SqliteBench(tmp_path)
+    elif request.param in SIM_PARAMS:
+        etcd = SimulatedEtcd(3)
+        strike = SIM_PARAMS[request.param]
+        if strike is not None:
+            strike(etcd.members[0])
+        yield SimEtcdBench(etcd, _prefix(request))
+        etcd.close()
+    else:
+        cluster: EtcdCluster = request.getfixturevalue(ETCD_CLUSTERS[request.param])
+        yield EtcdBench(RealEtcd(cluster).site(_prefix(request)))
+
+
+@pytest.fixture(params=["sqlite", *SIM_PARAMS, *ETCD_PARAMS])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """Each store, one test at a time."""
-    return _bench(request, tmp_path)
+    with _bench(request, tmp_path) as bench:
+        yield bench
 
 
-@pytest.fixture(params=[*sorted(name for name in BENCHES if name != "sqlite"), *ETCD_PARAMS])
-def shared_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+@pytest.fixture(params=[*SIM_PARAMS, *ETCD_PARAMS])
+def shared_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """Each store that several masters may have open at once."""
-    return _bench(request, tmp_path)
+    with _bench(request, tmp_path) as bench:
+        yield bench
 
 
-@pytest.fixture(params=["sqlite", "sim"])
-def fillable_bench(request: pytest.FixtureRequest, tmp_path: Path) -> FillableBench:
+@pytest.fixture(params=["sqlite", *SIM_PARAMS])
+def fillable_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """Each store that can be made full without a cluster of its own."""
-    return {"sqlite": SqliteBench, "sim": SimBench}[request.param](tmp_path)
+    with _bench(request, tmp_path) as bench:
+        yield bench
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +98,56 @@ def cluster_with_a_frozen_member() -> Iterator[EtcdCluster]:
         yield started
 
 
+@pytest.fixture(params=[pytest.param("real", marks=pytest.mark.etcd), "simulated"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which etcd: what is said of one holds for the other."""
+    return str(request.param)
+
+
 @pytest.fixture
-def url(cluster: EtcdCluster, request: pytest.FixtureRequest) -> str:
-    """The URL of a new store on the cluster."""
-    return cluster.url(_prefix(request))
+def etcd(kind: str, request: pytest.FixtureRequest) -> Iterator[Etcd]:
+    """Three members; what a test has done to them is mended after it."""
+    if kind == "real":
+        real = RealEtcd(request.getfixturevalue("cluster"))
+        yield real
+        real.mend()
+    else:
+        simulated = SimulatedEtcd(3)
+        yield simulated
+        simulated.close()
+
+
+@pytest.fixture
+def make_etcd(kind: str) -> Iterator[MakeEtcd]:
+    """Makes clusters for one test."""
+    made: list[Etcd] = []
+
+    def make(size: int, *, quota_bytes: int = QUOTA_BYTES, beside: Etcd | None = None) -> Etcd:
+        if kind == "real":
+            started = EtcdCluster(size, quota_bytes=quota_bytes)
+            started.start()
+            etcd: Etcd = RealEtcd(started)
+        else:
+            neighbour = beside if isinstance(beside, SimulatedEtcd) else None
+            etcd = SimulatedEtcd(size, quota_bytes=quota_bytes, beside=neighbour)
+        made.append(etcd)
+        return etcd
+
+    yield make
+    for etcd in reversed(made):
+        etcd.close()
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> str:
+    """A path for the keys of this test alone."""
+    return _prefix(request)
+
+
+@pytest.fixture
+def site(etcd: Etcd, prefix: str) -> Site:
+    """A place for a new store."""
+    return etcd.site(prefix)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,11 +1,12 @@
-"""The bench of the store in etcd, and the clusters that it is held to the suite on."""
+"""The benches of the store in etcd, and the clusters that it is held to the suite on."""
 
 from tenure.master.backend.etcd import operation as op
 from tenure.master.backend.etcd.client import EtcdClient
 from tenure.master.backend.etcd.keyspace import ClusterKeys
-from tenure.master.etcd_store import EtcdStore, EtcdUrl
+from tenure.master.etcd_store import EtcdStore, EtcdUrl, open_etcd_store
 from tenure.master.store import Store, open_store
-from tests.conformance.bench import WALL_MS, Bench, Takeover, candidate
+from tests.conformance.bench import WALL_MS, Bench, FillableBench, Main, Takeover, candidate
+from tests.conformance.etcd_site import SimulatedEtcd, Site
 
 #: The fixture of the cluster, by the name that the bench has in test ids.
 ETCD_CLUSTERS = {
@@ -17,22 +18,25 @@ ETCD_CLUSTERS = {
 
 
 class EtcdBench(Bench):
-    """A prefix of its own on real members.
+    """A prefix of its own on a cluster.
 
     Args:
-        url: The store's.
+        site: Where.
     """
 
     shared = True
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._parsed = EtcdUrl.parse(url)
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._parsed = EtcdUrl.parse(site.url)
         self._keys = ClusterKeys(self._parsed.prefix)
+
+    def run(self, main: Main) -> None:
+        self._site.run(main)
 
     async def open(self, name: str = "alice", partitions: int | None = None) -> EtcdStore:
         store = await open_store(
-            self.url, candidate=candidate(name), wall_ms=WALL_MS, partitions=partitions
+            self._site.url, candidate=candidate(name), wall_ms=WALL_MS, partitions=partitions
         )
         assert isinstance(store, EtcdStore)
         return store
@@ -56,4 +60,34 @@ class EtcdBench(Bench):
 
     def _client(self) -> EtcdClient:
         # The last endpoint is always a healthy one.
-        return EtcdClient(self._parsed.endpoints[-1:], tls=self._parsed.trust())
+        return EtcdClient(
+            self._parsed.endpoints[-1:], tls=self._parsed.trust(), dial=self._site.dial
+        )
+
+
+class SimEtcdBench(EtcdBench, FillableBench):
+    """The same on simulated members.
+
+    Args:
+        etcd: They.
+        prefix: What the keys begin with.
+    """
+
+    def __init__(self, etcd: SimulatedEtcd, prefix: str) -> None:
+        super().__init__(etcd.site(prefix))
+        self._etcd = etcd.etcd
+
+    async def open(self, name: str = "alice", partitions: int | None = None) -> EtcdStore:
+        return await open_etcd_store(
+            self._site.url,
+            candidate(name),
+            partitions=partitions,
+            wall_ms=WALL_MS,
+            dial=self._site.dial,
+        )
+
+    async def fill(self, store: Store) -> None:
+        self._etcd.fill()
+
+    async def free(self, store: Store) -> None:
+        self._etcd.free()

@@ -15,6 +15,7 @@ from tenure.master.etcd_store import EtcdStore, EtcdUrl, open_etcd_store
 from tenure.master.journal.etcd import EtcdJournal
 from tenure.master.journal.port import HaltRecord, SealedBatch
 from tenure.protocol.fence import Token
+from tests.conformance.etcd_site import Site
 
 ALICE = Candidate(incarnation="11111111", name="alice", address="127.0.0.1:1")
 BOB = Candidate(incarnation="22222222", name="bob", address="127.0.0.1:2")
@@ -22,11 +23,16 @@ BOB = Candidate(incarnation="22222222", name="bob", address="127.0.0.1:2")
 
 @asynccontextmanager
 async def opened(
-    url: str, candidate: Candidate = ALICE, *, partitions: int | None = None, ttl_s: int = 6
+    site: Site, candidate: Candidate = ALICE, *, partitions: int | None = None, ttl_s: int = 6
 ) -> AsyncIterator[EtcdStore]:
     """A store, closed at the end."""
     store = await open_etcd_store(
-        url, candidate, partitions=partitions, wall_ms=1_000, office_ttl_s=ttl_s
+        site.url,
+        candidate,
+        partitions=partitions,
+        wall_ms=1_000,
+        office_ttl_s=ttl_s,
+        dial=site.dial,
     )
     try:
         yield store
@@ -37,9 +43,9 @@ async def opened(
 class LossyClient(EtcdClient):
     """A client whose next transactions lose their request, or their answer, as told."""
 
-    def __init__(self, url: str) -> None:
-        parsed = EtcdUrl.parse(url)
-        super().__init__(parsed.endpoints, tls=parsed.trust())
+    def __init__(self, site: Site) -> None:
+        parsed = EtcdUrl.parse(site.url)
+        super().__init__(parsed.endpoints, tls=parsed.trust(), dial=site.dial)
         self.keys = ClusterKeys(parsed.prefix)
         #: One word a transaction, first come first served: "pass", "drop" or "mute".
         self.script: list[str] = []

@@ -1,11 +1,9 @@
-"""The etcd client against real members: what our election and journal build on, faults included."""
+"""The etcd client against members, real and simulated: what our election and journal build on."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
@@ -33,44 +31,25 @@ from tenure.master.backend.etcd.errors import (
 from tenure.protocol.security import read_trust
 from tenure.protocol.tls import Tls
 from tenure.testing.etcd import EtcdCluster
-
-pytestmark = pytest.mark.etcd
+from tests.conformance.etcd_site import Etcd, MakeEtcd, RealEtcd, until_answered
 
 # What a scheduler hiccup on a busy machine may add to a measured time.
 SLACK_S = 2.0
 
 
-def run(
-    cluster: EtcdCluster, scenario: Callable[[EtcdClient], Awaitable[None]], first: int = 0
-) -> None:
+def run(etcd: Etcd, scenario: Callable[[EtcdClient], Awaitable[None]], first: int = 0) -> None:
     """Run a scenario with a client whose first endpoint is the given member."""
 
     async def main() -> None:
-        endpoints = cluster.endpoints[first:] + cluster.endpoints[:first]
-        tls = (
-            read_trust(Tls(ca=cluster.tls.ca, cert=cluster.tls.cert, key=cluster.tls.key))
-            if cluster.tls
-            else None
-        )
-        async with EtcdClient(endpoints, tls=tls) as client:
+        async with etcd.client(etcd.endpoints[first:] + etcd.endpoints[:first]) as client:
             await scenario(client)
 
-    asyncio.run(main())
+    etcd.run(main)
 
 
-async def until_answered(client: EtcdClient, call: Callable[[], Awaitable[object]]) -> int:
-    """Repeat an idempotent call, as a caller of the client does, and count the failures."""
-    failures = 0
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await call()
-            except (Unavailable, OutcomeUnknown):
-                failures += 1
-                # The cluster may be electing: a pause of the caller's own, never the client's.
-                await asyncio.sleep(0.05)
-            else:
-                return failures
+def now_s() -> float:
+    """The loop's time."""
+    return asyncio.get_running_loop().time()
 
 
 @asynccontextmanager
@@ -89,7 +68,7 @@ async def watching(
         yield events()
 
 
-def test_txn_takes_the_branch_that_its_compares_choose(cluster: EtcdCluster) -> None:
+def test_txn_takes_the_branch_that_its_compares_choose(etcd: Etcd) -> None:
     """A create-only put succeeds once; the second try reads what is there instead."""
 
     async def scenario(client: EtcdClient) -> None:
@@ -103,7 +82,7 @@ def test_txn_takes_the_branch_that_its_compares_choose(cluster: EtcdCluster) -> 
         assert found.value == b"one"
         assert found.create_revision == first.header.revision
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +101,7 @@ def test_txn_takes_the_branch_that_its_compares_choose(cluster: EtcdCluster) -> 
     ],
 )
 def test_each_compare_means_what_it_says(
-    cluster: EtcdCluster, compare: Callable[[bytes, int], pb.Compare], holds: bool
+    etcd: Etcd, compare: Callable[[bytes, int], pb.Compare], holds: bool
 ) -> None:
     """Every compare is true on the state it names and false on the one next to it."""
 
@@ -134,20 +113,20 @@ def test_each_compare_means_what_it_says(
         answer = await client.txn([compare(key, revision)], look, look)
         assert answer.succeeded is holds
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
-def test_a_transaction_of_compares_alone_is_not_sent(cluster: EtcdCluster) -> None:
+def test_a_transaction_of_compares_alone_is_not_sent(etcd: Etcd) -> None:
     """Etcd would answer it from one member's own, perhaps stale, state."""
 
     async def scenario(client: EtcdClient) -> None:
         with pytest.raises(ValueError, match="only compares"):
             await client.txn([op.absent(b"/x")])
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
-def test_range_pages_in_key_order_at_one_revision(cluster: EtcdCluster) -> None:
+def test_range_pages_in_key_order_at_one_revision(etcd: Etcd) -> None:
     """Pages at a fixed revision show nothing that was written after the first page."""
 
     async def scenario(client: EtcdClient) -> None:
@@ -164,10 +143,10 @@ def test_range_pages_in_key_order_at_one_revision(cluster: EtcdCluster) -> None:
         assert first.more
         assert newest.kvs[0].key == prefix + b"9"
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
-def test_delete_reports_how_many_keys_went(cluster: EtcdCluster) -> None:
+def test_delete_reports_how_many_keys_went(etcd: Etcd) -> None:
     """A range delete takes exactly the keys of its range."""
 
     async def scenario(client: EtcdClient) -> None:
@@ -178,20 +157,20 @@ def test_delete_reports_how_many_keys_went(cluster: EtcdCluster) -> None:
         assert answer.responses[0].response_delete_range.deleted == 2
         assert [kv.key for kv in left.kvs] == [b"/delete/0", b"/delete/3"]
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
-def test_lease_takes_its_keys_along_when_it_expires(cluster: EtcdCluster) -> None:
+def test_lease_takes_its_keys_along_when_it_expires(etcd: Etcd) -> None:
     """Without keepalives the key goes, not before its TTL, and the lease is not found."""
 
     async def scenario(client: EtcdClient) -> None:
         async with watching(client, b"/lease/expires") as events:
-            granted_at = time.monotonic()
+            granted_at = now_s()
             lease = (await client.lease_grant(2)).id
             await client.txn(success=[op.put(b"/lease/expires", b"", lease=lease)])
             assert (await anext(events)).type == pb.Event.PUT
             assert (await anext(events)).type == pb.Event.DELETE
-            assert time.monotonic() - granted_at >= 2.0
+            assert now_s() - granted_at >= 2.0
         with pytest.raises(LeaseNotFound):
             await client.lease_keepalive(lease)
         with pytest.raises(LeaseNotFound):
@@ -201,10 +180,10 @@ def test_lease_takes_its_keys_along_when_it_expires(cluster: EtcdCluster) -> Non
         with pytest.raises(LeaseNotFound):
             await client.txn(success=[op.put(b"/lease/expires", b"", lease=lease)])
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
-def test_keepalive_starts_the_ttl_anew(cluster: EtcdCluster) -> None:
+def test_keepalive_starts_the_ttl_anew(etcd: Etcd) -> None:
     """A renewed lease lives a full TTL from its last keepalive; its unrenewed twin tells when."""
 
     async def scenario(client: EtcdClient) -> None:
@@ -218,15 +197,15 @@ def test_keepalive_starts_the_ttl_anew(cluster: EtcdCluster) -> None:
             assert (await anext(kept)).type == pb.Event.PUT
             assert (await anext(twin)).type == pb.Event.PUT
             assert (await anext(twin)).type == pb.Event.DELETE
-            renewed_at = time.monotonic()
+            renewed_at = now_s()
             assert await client.lease_keepalive(3) == 3
             assert (await anext(kept)).type == pb.Event.DELETE
-            assert time.monotonic() - renewed_at >= 3.0
+            assert now_s() - renewed_at >= 3.0
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
-def test_lease_id_of_ones_own_tells_a_repeated_grant(cluster: EtcdCluster) -> None:
+def test_lease_id_of_ones_own_tells_a_repeated_grant(etcd: Etcd) -> None:
     """A second grant of the same id is refused by name; revoking deletes the keys."""
 
     async def scenario(client: EtcdClient) -> None:
@@ -238,10 +217,10 @@ def test_lease_id_of_ones_own_tells_a_repeated_grant(cluster: EtcdCluster) -> No
         await client.lease_revoke(4711)
         assert not (await client.range(b"/lease/own")).kvs
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
-def test_watch_resumes_by_a_new_list_after_a_compaction(cluster: EtcdCluster) -> None:
+def test_watch_resumes_by_a_new_list_after_a_compaction(etcd: Etcd) -> None:
     """A watch from a compacted revision says so; list, then watch on, and no change is missed."""
 
     async def scenario(client: EtcdClient) -> None:
@@ -262,10 +241,10 @@ def test_watch_resumes_by_a_new_list_after_a_compaction(cluster: EtcdCluster) ->
         async with watching(client, key, start_revision=listed.header.revision + 1) as events:
             assert (await anext(events)).kv.value == b"3"
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
-def test_a_future_revision_is_no_compacted_one(cluster: EtcdCluster) -> None:
+def test_a_future_revision_is_no_compacted_one(etcd: Etcd) -> None:
     """Reading ahead of the store is its own error."""
 
     async def scenario(client: EtcdClient) -> None:
@@ -273,13 +252,11 @@ def test_a_future_revision_is_no_compacted_one(cluster: EtcdCluster) -> None:
         with pytest.raises(FutureRevision):
             await client.range(b"/x", revision=now + 1_000)
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
 @pytest.mark.parametrize("value_bytes", [1_700_000, 2_200_000])
-def test_a_request_that_is_too_large_is_refused_for_good(
-    cluster: EtcdCluster, value_bytes: int
-) -> None:
+def test_a_request_that_is_too_large_is_refused_for_good(etcd: Etcd, value_bytes: int) -> None:
     """Over etcd's request limit nothing is written, and the error says it is definite."""
 
     async def scenario(client: EtcdClient) -> None:
@@ -288,12 +265,12 @@ def test_a_request_that_is_too_large_is_refused_for_good(
         assert not caught.value.outcome_unknown
         assert not (await client.range(b"/large")).kvs
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
-def test_calls_leave_a_killed_member(cluster: EtcdCluster) -> None:
+def test_calls_leave_a_killed_member(etcd: Etcd) -> None:
     """With its first endpoint dead a client fails once at most, then works on another."""
-    victim = cluster.members[0]
+    victim = etcd.members[0]
 
     async def scenario(client: EtcdClient) -> None:
         await client.range(b"/x")
@@ -302,38 +279,29 @@ def test_calls_leave_a_killed_member(cluster: EtcdCluster) -> None:
         with pytest.raises(OutcomeUnknown) as caught:
             await client.txn(success=[op.put(b"/killed", b"")])
         assert caught.value.outcome_unknown
-        assert client.current_endpoint == cluster.endpoints[1]
-        await until_answered(client, lambda: client.txn(success=[op.put(b"/killed", b"")]))
+        assert client.current_endpoint == etcd.endpoints[1]
+        await until_answered(lambda: client.txn(success=[op.put(b"/killed", b"")]))
 
-    try:
-        run(cluster, scenario)
-    finally:
-        victim.restart()
-        cluster.wait_ready()
+    run(etcd, scenario)
 
 
 @pytest.mark.parametrize("role", ["leader", "follower"])
-def test_calls_leave_a_frozen_member_within_their_deadline(cluster: EtcdCluster, role: str) -> None:
+def test_calls_leave_a_frozen_member_within_their_deadline(etcd: Etcd, role: str) -> None:
     """A member that answers nothing costs one deadline, however many calls wait on it."""
-    leader = cluster.leader()
-    victim = (
-        leader
-        if role == "leader"
-        else next(member for member in cluster.members if member is not leader)
-    )
-    first = cluster.members.index(victim)
+    victim = etcd.leader() if role == "leader" else etcd.follower()
+    first = etcd.members.index(victim)
 
     async def scenario(client: EtcdClient) -> None:
         await client.range(b"/x")
         victim.pause()
-        start = time.monotonic()
+        start = now_s()
         failures = await asyncio.gather(
             client.txn(success=[op.put(b"/frozen", b"")]),
             client.range(b"/frozen"),
             client.lease_keepalive(1),
             return_exceptions=True,
         )
-        waited_s = time.monotonic() - start
+        waited_s = now_s() - start
         assert [type(failure) for failure in failures] == [
             OutcomeUnknown,
             Unavailable,
@@ -341,18 +309,14 @@ def test_calls_leave_a_frozen_member_within_their_deadline(cluster: EtcdCluster,
         ]
         assert CALL_TIMEOUT_S * 0.9 <= waited_s < CALL_TIMEOUT_S + SLACK_S
         assert client.current_endpoint == client.endpoints[1]
-        await until_answered(client, lambda: client.txn(success=[op.put(b"/frozen", b"")]))
+        await until_answered(lambda: client.txn(success=[op.put(b"/frozen", b"")]))
 
-    try:
-        run(cluster, scenario, first)
-    finally:
-        victim.resume()
-        cluster.wait_ready()
+    run(etcd, scenario, first)
 
 
-def test_a_watch_on_a_dead_member_ends_and_resumes_elsewhere(cluster: EtcdCluster) -> None:
+def test_a_watch_on_a_dead_member_ends_and_resumes_elsewhere(etcd: Etcd) -> None:
     """The watch raises Unavailable; from its last revision + 1 nothing is missed."""
-    victim = cluster.members[2]
+    victim = etcd.members[2]
 
     async def scenario(client: EtcdClient) -> None:
         key = b"/watch/moved"
@@ -362,20 +326,16 @@ def test_a_watch_on_a_dead_member_ends_and_resumes_elsewhere(cluster: EtcdCluste
             with pytest.raises(Unavailable):
                 await anext(batches)
         assert client.current_endpoint != victim.address
-        await until_answered(client, lambda: client.txn(success=[op.put(key, b"1")]))
+        await until_answered(lambda: client.txn(success=[op.put(key, b"1")]))
         async with watching(client, key, start_revision=revision + 1) as events:
             assert (await anext(events)).kv.value == b"1"
 
-    try:
-        run(cluster, scenario, first=2)
-    finally:
-        victim.restart()
-        cluster.wait_ready()
+    run(etcd, scenario, first=2)
 
 
-def test_cancelling_a_call_cancels_it(cluster: EtcdCluster) -> None:
+def test_cancelling_a_call_cancels_it(etcd: Etcd) -> None:
     """CancelledError comes through as it is, and the client stays usable where it was."""
-    victim = cluster.members[0]
+    victim = etcd.members[0]
 
     async def scenario(client: EtcdClient) -> None:
         await client.range(b"/x")
@@ -385,18 +345,14 @@ def test_cancelling_a_call_cancels_it(cluster: EtcdCluster) -> None:
                 await client.range(b"/x")
         victim.resume()
         assert client.current_endpoint == victim.address
-        await until_answered(client, lambda: client.range(b"/x"))
+        await until_answered(lambda: client.range(b"/x"))
 
-    try:
-        run(cluster, scenario)
-    finally:
-        victim.resume()
-        cluster.wait_ready()
+    run(etcd, scenario)
 
 
-def test_closing_ends_the_calls_under_way(cluster: EtcdCluster) -> None:
+def test_closing_ends_the_calls_under_way(etcd: Etcd) -> None:
     """A call whose client is closed raises a typed error, not a cancellation nobody asked for."""
-    victim = cluster.members[0]
+    victim = etcd.members[0]
 
     async def scenario(client: EtcdClient) -> None:
         await client.range(b"/x")
@@ -416,49 +372,43 @@ def test_closing_ends_the_calls_under_way(cluster: EtcdCluster) -> None:
             return error
         return None
 
-    try:
-        run(cluster, scenario)
-    finally:
-        victim.resume()
-        cluster.wait_ready()
+    run(etcd, scenario)
 
 
-def test_a_member_of_another_cluster_is_found_out() -> None:
+def test_a_member_of_another_cluster_is_found_out(make_etcd: MakeEtcd) -> None:
     """Answers of two clusters are never mixed, whoever wrote the list of endpoints."""
-    with EtcdCluster(1) as mine, EtcdCluster(1) as other:
+    mine = make_etcd(1)
+    other = make_etcd(1, beside=mine)
 
-        async def main() -> None:
-            async with EtcdClient([*mine.endpoints, *other.endpoints]) as client:
+    async def scenario() -> None:
+        async with mine.client([*mine.endpoints, *other.endpoints]) as client:
+            await client.range(b"/x")
+            mine.members[0].kill()
+            with pytest.raises(Unavailable):
                 await client.range(b"/x")
-                mine.members[0].kill()
-                with pytest.raises(Unavailable):
-                    await client.range(b"/x")
-                with pytest.raises(HistoryRewound, match="backup"):
-                    await client.range(b"/x")
+            with pytest.raises(HistoryRewound, match="backup"):
+                await client.range(b"/x")
 
-        asyncio.run(main())
+    mine.run(scenario)
 
 
-def test_a_cluster_that_lost_its_past_is_found_out() -> None:
+def test_a_cluster_that_lost_its_past_is_found_out(make_etcd: MakeEtcd) -> None:
     """A linearizable answer from before what this client has seen is refused."""
-    with EtcdCluster(1) as cluster:
-        member = cluster.members[0]
+    etcd = make_etcd(1)
 
-        async def scenario(client: EtcdClient) -> None:
-            for number in range(3):
-                await client.txn(success=[op.put(b"/past", b"%d" % number)])
-            member.kill()
-            shutil.rmtree(member.directory / "data")
-            member.start()
-            cluster.wait_ready()
-            with pytest.raises(HistoryRewound, match="revision"):
-                await until_answered(client, lambda: client.range(b"/past"))
+    async def scenario(client: EtcdClient) -> None:
+        for number in range(3):
+            await client.txn(success=[op.put(b"/past", b"%d" % number)])
+        etcd.members[0].forget()
+        await etcd.ready()
+        with pytest.raises(HistoryRewound, match="revision"):
+            await until_answered(lambda: client.range(b"/past"))
 
-        run(cluster, scenario)
+    run(etcd, scenario)
 
 
 def test_versions_are_read_and_old_ones_warned_about(
-    cluster: EtcdCluster, caplog: pytest.LogCaptureFixture
+    etcd: Etcd, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every member tells its version at start; one below the floor is named with the cure."""
 
@@ -470,7 +420,7 @@ def test_versions_are_read_and_old_ones_warned_about(
         expected = sum(1 for version in versions.values() if version_warning(version))
         assert len(warned) == expected
 
-    run(cluster, scenario)
+    run(etcd, scenario)
 
 
 @pytest.mark.parametrize("version", ["3.4.23", "3.5.1", "3.5.13", "2.3.8", "nonsense"])
@@ -488,63 +438,65 @@ def test_versions_from_the_floor_on_are_fine(version: str) -> None:
     assert version_warning(version) is None
 
 
-def test_mutual_tls() -> None:
+@pytest.mark.etcd
+def test_mutual_tls(tls_cluster: EtcdCluster) -> None:
     """With certificates everything works; without them nothing does."""
-    with EtcdCluster(1, tls=True) as secured:
-        files = secured.tls
-        assert files is not None
+    files = tls_cluster.tls
+    assert files is not None
 
-        async def scenario(client: EtcdClient) -> None:
-            await client.txn(success=[op.put(b"/tls", b"yes")])
-            lease = (await client.lease_grant(5)).id
-            assert await client.lease_keepalive(lease) == 5
-            async with watching(client, b"/tls") as events:
-                await client.txn(success=[op.put(b"/tls", b"again")])
-                assert (await anext(events)).kv.value == b"again"
+    async def scenario(client: EtcdClient) -> None:
+        await client.txn(success=[op.put(b"/tls", b"yes")])
+        lease = (await client.lease_grant(5)).id
+        assert await client.lease_keepalive(lease) == 5
+        async with watching(client, b"/tls") as events:
+            await client.txn(success=[op.put(b"/tls", b"again")])
+            assert (await anext(events)).kv.value == b"again"
 
-        async def outsider() -> None:
-            ca_only = read_trust(Tls(ca=files.ca))
-            for tls in (ca_only, None):
-                async with EtcdClient(secured.endpoints, tls=tls) as client:
-                    with pytest.raises(Unavailable):
-                        await client.range(b"/tls")
+    async def outsider() -> None:
+        ca_only = read_trust(Tls(ca=files.ca))
+        for tls in (ca_only, None):
+            async with EtcdClient(tls_cluster.endpoints, tls=tls) as client:
+                with pytest.raises(Unavailable):
+                    await client.range(b"/tls")
 
-        run(secured, scenario)
-        asyncio.run(outsider())
+    run(RealEtcd(tls_cluster), scenario)
+    asyncio.run(outsider())
 
 
-def test_no_space_lets_reads_and_deletes_through_and_ends_by_the_runbook() -> None:
+def test_no_space_lets_reads_and_deletes_through_and_ends_by_the_runbook(
+    make_etcd: MakeEtcd,
+) -> None:
     """Over the quota puts and leases are refused; delete, compact, defragment, disarm mends it."""
-    with EtcdCluster(1, quota_bytes=2 * 1024 * 1024) as small:
+    etcd = make_etcd(1, quota_bytes=2 * 1024 * 1024)
 
-        async def scenario(client: EtcdClient) -> None:
-            written = 0
+    async def scenario(client: EtcdClient) -> None:
+        written = 0
 
-            async def fill() -> None:
-                nonlocal written
-                while written < 1_000:
-                    await client.txn(success=[op.put(b"/fill/%03d" % written, bytes(200_000))])
-                    written += 1
+        async def fill() -> None:
+            nonlocal written
+            while written < 1_000:
+                await client.txn(success=[op.put(b"/fill/%03d" % written, bytes(200_000))])
+                written += 1
 
-            with pytest.raises(NoSpace) as caught:
-                await fill()
-            assert caught.value.outcome_unknown
-            assert [alarm.alarm for alarm in await client.alarms()] == [pb.NOSPACE]
-            with pytest.raises(NoSpace):
-                await client.lease_grant(10)
-            with pytest.raises(NoSpace):
-                await client.txn(success=[op.put(b"/fill/more", b"")])
-            prefix = (b"/fill/", op.prefix_end(b"/fill/"))
-            found = (await client.range(*prefix, count_only=True)).count
-            assert written <= found <= written + 1
-            deleted = await client.txn(success=[op.delete(*prefix)])
-            assert deleted.responses[0].response_delete_range.deleted == found
-            await client.compact(deleted.header.revision)
-            before = await client.status()
-            await client.defragment(small.endpoints[0])
-            assert (await client.status()).db_size < before.db_size
-            for alarm in await client.alarms():
-                await client.disarm(alarm)
-            await client.txn(success=[op.put(b"/fill/again", b"")])
+        with pytest.raises(NoSpace) as caught:
+            await fill()
+        assert caught.value.outcome_unknown
+        assert [alarm.alarm for alarm in await client.alarms()] == [pb.NOSPACE]
+        with pytest.raises(NoSpace):
+            await client.lease_grant(10)
+        with pytest.raises(NoSpace):
+            await client.txn(success=[op.put(b"/fill/more", b"")])
+        prefix = (b"/fill/", op.prefix_end(b"/fill/"))
+        found = (await client.range(*prefix, count_only=True)).count
+        assert written <= found <= written + 1
+        deleted = await client.txn(success=[op.delete(*prefix)])
+        assert deleted.responses[0].response_delete_range.deleted == found
+        await client.compact(deleted.header.revision)
+        before = await client.status()
+        await client.defragment(etcd.endpoints[0])
+        assert (await client.status()).db_size < before.db_size
+        for alarm in await client.alarms():
+            await client.disarm(alarm)
+        await client.txn(success=[op.put(b"/fill/again", b"")])
 
-        run(small, scenario)
+    run(etcd, scenario)

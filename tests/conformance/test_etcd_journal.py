@@ -20,6 +20,7 @@ from tenure.master.journal.etcd import EtcdJournal
 from tenure.master.journal.port import HaltRecord, SealedBatch
 from tenure.protocol.fence import Token
 from tenure.testing.etcd import EtcdCluster
+from tests.conformance.etcd_site import Etcd, MakeEtcd, RealEtcd, Site
 from tests.conformance.lossy_etcd import (
     ALICE,
     BOB,
@@ -31,16 +32,14 @@ from tests.conformance.lossy_etcd import (
     won,
 )
 
-pytestmark = pytest.mark.etcd
-
 
 @pytest.mark.parametrize("how", ["resigned", "expired", "another leads", "own second term"])
 @pytest.mark.parametrize("kind", MUTATIONS)
-def test_a_stale_token_changes_nothing(url: str, kind: str, how: str) -> None:
+def test_a_stale_token_changes_nothing(site: Site, kind: str, how: str) -> None:
     """Every kind of mutation is refused as OfficeLost, and not one key has changed."""
 
     async def main() -> None:
-        async with opened(url) as store, opened(url, BOB) as other, LossyClient(url) as client:
+        async with opened(site) as store, opened(site, BOB) as other, LossyClient(site) as client:
             office, journal = await won(store.election(0)), store.journal(0)
             await journal.append(office.token, batch(1))
             await journal.append(office.token, batch(2))
@@ -57,7 +56,7 @@ def test_a_stale_token_changes_nothing(url: str, kind: str, how: str) -> None:
                 with pytest.raises(OfficeLost):
                     await office.verify()
                 await won(store.election(0))
-            root = b"/" + url.rsplit("/", 1)[1].encode() + b"/"
+            root = site.prefix
             before = await client.range(root, op.prefix_end(root))
             with pytest.raises(OfficeLost):
                 await MUTATIONS[kind](journal, office.token)
@@ -66,19 +65,19 @@ def test_a_stale_token_changes_nothing(url: str, kind: str, how: str) -> None:
             # nothing: leases that earlier tests left on it expire when they like.
             assert list(after.kvs) == list(before.kvs)
 
-    asyncio.run(main())
+    site.run(main)
 
 
 @pytest.mark.parametrize("kind", MUTATIONS)
-def test_the_token_of_batch_0_holds_no_vacant_office(url: str, kind: str) -> None:
+def test_the_token_of_batch_0_holds_no_vacant_office(site: Site, kind: str) -> None:
     """Revision 0 means "absent" to etcd: a token with it must not pass while nobody leads."""
 
     async def main() -> None:
-        async with opened(url) as store:
+        async with opened(site) as store:
             with pytest.raises(OfficeLost):
                 await MUTATIONS[kind](store.journal(0), Token(1, 0))
 
-    asyncio.run(main())
+    site.run(main)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +86,11 @@ def test_the_token_of_batch_0_holds_no_vacant_office(url: str, kind: str) -> Non
     ids=lambda script: "-".join(script),
 )
 @pytest.mark.parametrize("kind", MUTATIONS)
-def test_a_mutation_without_an_answer_is_resolved(url: str, kind: str, script: list[str]) -> None:
+def test_a_mutation_without_an_answer_is_resolved(site: Site, kind: str, script: list[str]) -> None:
     """Whatever was lost on the way, the mutation takes effect once and returns."""
 
     async def main() -> None:
-        async with opened(url) as store, LossyClient(url) as client:
+        async with opened(site) as store, LossyClient(site) as client:
             office = await won(store.election(0))
             journal = EtcdJournal(client, client.keys.partition(0))
             await journal.append(office.token, batch(1))
@@ -113,14 +112,14 @@ def test_a_mutation_without_an_answer_is_resolved(url: str, kind: str, script: l
                 case "halt":
                     assert await journal.halted() == HaltRecord(batch_number=1, detail="mine")
 
-    asyncio.run(main())
+    site.run(main)
 
 
-def test_a_batch_that_was_committed_before_the_office_was_lost_is_committed(url: str) -> None:
+def test_a_batch_that_was_committed_before_the_office_was_lost_is_committed(site: Site) -> None:
     """The answer was lost and the office with it: reading my bytes back still proves the commit."""
 
     async def main() -> None:
-        async with opened(url) as store, LossyClient(url) as client:
+        async with opened(site) as store, LossyClient(site) as client:
             office = await won(store.election(0))
             journal = EtcdJournal(client, client.keys.partition(0))
             client.script, client.after_mute = ["mute"], office.resign
@@ -129,14 +128,14 @@ def test_a_batch_that_was_committed_before_the_office_was_lost_is_committed(url:
             with pytest.raises(OfficeLost):
                 await journal.append(office.token, batch(2))
 
-    asyncio.run(main())
+    site.run(main)
 
 
-def test_another_batch_under_my_number_is_no_commit_of_mine(url: str) -> None:
+def test_another_batch_under_my_number_is_no_commit_of_mine(site: Site) -> None:
     """The successor's batch has my number: OfficeLost, and its bytes stay."""
 
     async def main() -> None:
-        async with opened(url) as store, opened(url, BOB) as other, LossyClient(url) as client:
+        async with opened(site) as store, opened(site, BOB) as other, LossyClient(site) as client:
             office = await won(store.election(0))
             journal = EtcdJournal(client, client.keys.partition(0))
             await office.resign()
@@ -149,14 +148,14 @@ def test_another_batch_under_my_number_is_no_commit_of_mine(url: str) -> None:
             stored = [sealed async for sealed in journal.read(1)]
             assert stored == [batch(1, "theirs")]
 
-    asyncio.run(main())
+    site.run(main)
 
 
-def test_pipelined_batches_commit_in_order_when_the_first_is_lost(url: str) -> None:
+def test_pipelined_batches_commit_in_order_when_the_first_is_lost(site: Site) -> None:
     """Batch n+1 never stands without n: it waits, is sent again, and both commit."""
 
     async def main() -> None:
-        async with opened(url) as store, LossyClient(url) as client:
+        async with opened(site) as store, LossyClient(site) as client:
             office = await won(store.election(0))
             journal = EtcdJournal(client, client.keys.partition(0))
             committed: list[int] = []
@@ -172,14 +171,14 @@ def test_pipelined_batches_commit_in_order_when_the_first_is_lost(url: str) -> N
             assert committed == [1, 2, 3]
             assert await numbers(journal) == [0, 1, 2, 3]
 
-    asyncio.run(main())
+    site.run(main)
 
 
-def test_a_batch_without_its_predecessor_is_not_written(url: str) -> None:
+def test_a_batch_without_its_predecessor_is_not_written(site: Site) -> None:
     """A gap is not stored; the caller is told to append the missing batch first."""
 
     async def main() -> None:
-        async with opened(url) as store:
+        async with opened(site) as store:
             office, journal = await won(store.election(0)), store.journal(0)
             with pytest.raises(StoreUnavailable, match="batch 1 is not stored"):
                 await journal.append(office.token, batch(2))
@@ -188,14 +187,14 @@ def test_a_batch_without_its_predecessor_is_not_written(url: str) -> None:
             await journal.append(office.token, batch(1))
             assert await numbers(journal) == [0, 1, 2]
 
-    asyncio.run(main())
+    site.run(main)
 
 
-def test_a_batch_that_was_stored_and_is_gone_is_corruption(url: str) -> None:
+def test_a_batch_that_was_stored_and_is_gone_is_corruption(site: Site) -> None:
     """Deleted from outside: the next append says so, and so does a read across the gap."""
 
     async def main() -> None:
-        async with opened(url) as store, LossyClient(url) as client:
+        async with opened(site) as store, LossyClient(site) as client:
             office, journal = await won(store.election(0)), store.journal(0)
             for number in (1, 2, 3):
                 await journal.append(office.token, batch(number))
@@ -207,14 +206,14 @@ def test_a_batch_that_was_stored_and_is_gone_is_corruption(url: str) -> None:
                 await numbers(journal)
             assert caught.value.metadata["batch"] == "1"
 
-    asyncio.run(main())
+    site.run(main)
 
 
-def test_a_read_goes_on_over_compactions(url: str) -> None:
+def test_a_read_goes_on_over_compactions(site: Site) -> None:
     """A compaction in the middle of a paged read loses and repeats nothing."""
 
     async def main() -> None:
-        async with opened(url) as store, LossyClient(url) as client:
+        async with opened(site) as store, LossyClient(site) as client:
             office, journal = await won(store.election(0)), store.journal(0)
             for number in range(1, 40):
                 await journal.append(office.token, batch(number))
@@ -226,14 +225,14 @@ def test_a_read_goes_on_over_compactions(url: str) -> None:
                     await client.compact(marker.header.revision)
             assert seen == list(range(40))
 
-    asyncio.run(main())
+    site.run(main)
 
 
-def test_a_snapshot_read_begins_again_when_a_newer_one_takes_its_place(url: str) -> None:
+def test_a_snapshot_read_begins_again_when_a_newer_one_takes_its_place(site: Site) -> None:
     """Compaction under the reader's revision: it gets the newer snapshot, never a mixture."""
 
     async def main() -> None:
-        async with opened(url) as store, LossyClient(url) as client:
+        async with opened(site) as store, LossyClient(site) as client:
             office, journal = await won(store.election(0)), store.journal(0)
 
             async def publish(name: str) -> None:
@@ -253,21 +252,21 @@ def test_a_snapshot_read_begins_again_when_a_newer_one_takes_its_place(url: str)
                     return await super().range(key, *args, **kwargs)  # type: ignore[arg-type]
 
             await publish("old")
-            async with Interrupted(url) as interrupted:
+            async with Interrupted(site) as interrupted:
                 reader = EtcdJournal(interrupted, client.keys.partition(0))
                 ref = await reader.load_snapshot()
             assert ref is not None
             assert ref.manifest == b"new"
             assert ref.slices == [f"new {index}".encode() for index in range(20)]
 
-    asyncio.run(main())
+    site.run(main)
 
 
-def test_a_published_snapshot_replaces_the_slices_of_all_others(url: str) -> None:
+def test_a_published_snapshot_replaces_the_slices_of_all_others(site: Site) -> None:
     """The former snapshot's slices go, and those that were never published."""
 
     async def main() -> None:
-        async with opened(url) as store, LossyClient(url) as client:
+        async with opened(site) as store, LossyClient(site) as client:
             office, journal = await won(store.election(0)), store.journal(0)
             assert await journal.load_snapshot() is None
             for name in ("b", "a", "c", "bb"):
@@ -280,14 +279,14 @@ def test_a_published_snapshot_replaces_the_slices_of_all_others(url: str) -> Non
             with pytest.raises(OfficeLost, match="another was published"):
                 await stranger.publish_snapshot(office.token, "d", b"m")
 
-    asyncio.run(main())
+    site.run(main)
 
 
-def test_truncation_deletes_upwards_and_keeps_the_last_batch(url: str) -> None:
+def test_truncation_deletes_upwards_and_keeps_the_last_batch(site: Site) -> None:
     """The count is exact, the last batch stays, and appending goes on behind it."""
 
     async def main() -> None:
-        async with opened(url) as store:
+        async with opened(site) as store:
             office, journal = await won(store.election(0)), store.journal(0)
             for number in range(1, 6):
                 await journal.append(office.token, batch(number))
@@ -301,19 +300,19 @@ def test_truncation_deletes_upwards_and_keeps_the_last_batch(url: str) -> None:
             await journal.append(office.token, batch(6))
             assert await journal.last_number() == 6
 
-    asyncio.run(main())
+    site.run(main)
 
 
-def test_log_bytes_counts_what_others_wrote(url: str) -> None:
+def test_log_bytes_counts_what_others_wrote(site: Site) -> None:
     """A fresh adapter counts the stored log by itself."""
 
     async def main() -> None:
-        async with opened(url) as store, opened(url, BOB) as other:
+        async with opened(site) as store, opened(site, BOB) as other:
             office, journal = await won(store.election(0)), store.journal(0)
             await journal.append(office.token, batch(1))
             assert await other.journal(0).log_bytes() >= len(batch(1).data)
 
-    asyncio.run(main())
+    site.run(main)
 
 
 # ---- Faults of the cluster ------------------------------------------------------------------
@@ -322,21 +321,14 @@ def test_log_bytes_counts_what_others_wrote(url: str) -> None:
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 @pytest.mark.parametrize("role", ["leader", "follower"])
 def test_one_bad_member_costs_nobody_the_term(
-    cluster: EtcdCluster, url: str, fault: str, role: str
+    etcd: Etcd, prefix: str, fault: str, role: str
 ) -> None:
     """With any one member dead or frozen, appends, renewals, reads and truncations go on."""
-    leads = cluster.leader()
-    victim = (
-        leads
-        if role == "leader"
-        else next(member for member in cluster.members if member is not leads)
-    )
-    first = cluster.members.index(victim)
-    endpoints = cluster.endpoints[first:] + cluster.endpoints[:first]
-    rotated = f"etcd://{','.join(endpoints)}/{url.rsplit('/', 1)[1]}"
+    victim = etcd.leader() if role == "leader" else etcd.follower()
+    site = etcd.site(prefix, first=etcd.members.index(victim))
 
     async def main() -> None:
-        async with opened(rotated) as store:
+        async with opened(site) as store:
             office, journal = await won(store.election(0)), store.journal(0)
             await journal.append(office.token, batch(1))
             if fault == "killed":
@@ -354,111 +346,101 @@ def test_one_bad_member_costs_nobody_the_term(
             await office.resign()
             await (await won(store.election(0))).verify()
 
-    try:
-        asyncio.run(main())
-    finally:
-        if fault == "killed":
-            victim.restart()
-        else:
-            victim.resume()
-        cluster.wait_ready()
+    site.run(main)
 
 
 def test_without_a_majority_the_outcome_is_unknown_until_it_is_back(
-    monkeypatch: pytest.MonkeyPatch,
+    make_etcd: MakeEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of three members dead: StoreUnavailable; afterwards the same call commits."""
     monkeypatch.setattr("tenure.master.backend.etcd.resolution.BUDGET_S", 1.5)
-    with EtcdCluster(3) as cluster:
+    etcd = make_etcd(3)
 
-        async def main() -> None:
-            async with opened(cluster.url(), ttl_s=60) as store:
-                office, journal = await won(store.election(0)), store.journal(0)
-                await journal.append(office.token, batch(1))
-                for member in cluster.members[:2]:
-                    member.kill()
-                with pytest.raises(StoreUnavailable):
-                    await journal.append(office.token, batch(2))
-                with pytest.raises(StoreUnavailable):
-                    await office.renew()
-                with pytest.raises(StoreUnavailable):
-                    await office.verify()
-                for member in cluster.members[:2]:
-                    member.start()
-                cluster.wait_ready()
+    async def main() -> None:
+        async with opened(etcd.site(), ttl_s=60) as store:
+            office, journal = await won(store.election(0)), store.journal(0)
+            await journal.append(office.token, batch(1))
+            for member in etcd.members[:2]:
+                member.kill()
+            with pytest.raises(StoreUnavailable):
                 await journal.append(office.token, batch(2))
+            with pytest.raises(StoreUnavailable):
                 await office.renew()
+            with pytest.raises(StoreUnavailable):
                 await office.verify()
-                assert await numbers(journal) == [0, 1, 2]
+            for member in etcd.members[:2]:
+                member.start()
+            await etcd.ready()
+            await journal.append(office.token, batch(2))
+            await office.renew()
+            await office.verify()
+            assert await numbers(journal) == [0, 1, 2]
 
-        asyncio.run(main())
+    etcd.run(main)
 
 
-def test_tls() -> None:
+@pytest.mark.etcd
+def test_tls(tls_cluster: EtcdCluster, prefix: str) -> None:
     """The certificates named in the URL carry a whole term."""
-    with EtcdCluster(1, tls=True) as cluster:
-        files = cluster.tls
-        assert files is not None
+    site = RealEtcd(tls_cluster).site(prefix)
 
-        async def main() -> None:
-            async with opened(cluster.url()) as store:
-                office, journal = await won(store.election(0)), store.journal(0)
-                await journal.append(office.token, batch(1))
-                await office.renew()
-                assert await numbers(journal) == [0, 1]
+    async def main() -> None:
+        async with opened(site) as store:
+            office, journal = await won(store.election(0)), store.journal(0)
+            await journal.append(office.token, batch(1))
+            await office.renew()
+            assert await numbers(journal) == [0, 1]
 
-        asyncio.run(main())
+    site.run(main)
 
 
-def test_a_full_store_keeps_the_term_and_takes_truncations() -> None:
+def test_a_full_store_keeps_the_term_and_takes_truncations(make_etcd: MakeEtcd) -> None:
     """NOSPACE: appends are StoreFull, the office lives, and the runbook lets the batch through."""
-    with EtcdCluster(1, quota_bytes=2 * 1024 * 1024) as cluster:
+    etcd = make_etcd(1, quota_bytes=2 * 1024 * 1024)
+    site = etcd.site()
 
-        async def main() -> None:
-            async with (
-                opened(cluster.url(), partitions=2) as store,
-                LossyClient(cluster.url()) as client,
-            ):
-                office, journal = await won(store.election(0)), store.journal(0)
-                number = 0
+    async def main() -> None:
+        async with opened(site, partitions=2) as store, LossyClient(site) as client:
+            office, journal = await won(store.election(0)), store.journal(0)
+            number = 0
 
-                async def fill() -> None:
-                    nonlocal number
-                    while number < 1_000:
-                        large = SealedBatch(number=number + 1, data=bytes(200_000))
-                        await journal.append(office.token, large)
-                        number += 1
+            async def fill() -> None:
+                nonlocal number
+                while number < 1_000:
+                    large = SealedBatch(number=number + 1, data=bytes(200_000))
+                    await journal.append(office.token, large)
+                    number += 1
 
-                with pytest.raises(StoreFull, match="quota"):
-                    await fill()
-                for kind in ("write_slice", "publish_snapshot", "halt"):
-                    with pytest.raises(StoreFull):
-                        await MUTATIONS[kind](journal, office.token)
-                await office.renew()
-                await office.verify()
-                with pytest.raises(StoreUnavailable, match="space"):
-                    await store.election(1).campaign()
-                with pytest.raises(StoreUnavailable, match="space"):
-                    await store.register(ALICE, "0", 1)
-                assert await journal.last_number() == number
-                assert await journal.truncate(office.token, number) == number
-                await client.defragment(cluster.endpoints[0])
-                for alarm in await client.alarms():
-                    await client.disarm(alarm)
-                await won(store.election(1))
-                await journal.append(office.token, batch(number + 1))
-                assert await numbers(journal, number) == [number, number + 1]
+            with pytest.raises(StoreFull, match="quota"):
+                await fill()
+            for kind in ("write_slice", "publish_snapshot", "halt"):
+                with pytest.raises(StoreFull):
+                    await MUTATIONS[kind](journal, office.token)
+            await office.renew()
+            await office.verify()
+            with pytest.raises(StoreUnavailable, match="space"):
+                await store.election(1).campaign()
+            with pytest.raises(StoreUnavailable, match="space"):
+                await store.register(ALICE, "0", 1)
+            assert await journal.last_number() == number
+            assert await journal.truncate(office.token, number) == number
+            await client.defragment(etcd.endpoints[0])
+            for alarm in await client.alarms():
+                await client.disarm(alarm)
+            await won(store.election(1))
+            await journal.append(office.token, batch(number + 1))
+            assert await numbers(journal, number) == [number, number + 1]
 
-        asyncio.run(main())
+    etcd.run(main)
 
 
-def test_a_batch_over_etcds_request_limit_stops_the_process(url: str) -> None:
+def test_a_batch_over_etcds_request_limit_stops_the_process(site: Site) -> None:
     """Nothing can ever store it: an I/O error, not a retry."""
 
     async def main() -> None:
-        async with opened(url) as store:
+        async with opened(site) as store:
             office, journal = await won(store.election(0)), store.journal(0)
             with pytest.raises(StoreIoError, match="too large"):
                 await journal.append(office.token, SealedBatch(number=1, data=bytes(1_700_000)))
 
-    asyncio.run(main())
+    site.run(main)

@@ -81,6 +81,7 @@ class SimEtcd:
         network: Between the members, and between them and their clients.
         rng: Election times, fsync times, ids, and what survives.
         size: How many members.
+        prefix: What their names begin with.
 
     Attributes:
         members: By name: ``e1``, ``e2``, …
@@ -91,9 +92,12 @@ class SimEtcd:
         alarms: The ids of the members that have raised NOSPACE.
         watchers: The watches of all members.
         elections: How often a leader was found.
+        committed_ms: By revision: when it was committed, by the loop's time.
     """
 
-    def __init__(self, network: SimNetwork, rng: Random, *, size: int = 3) -> None:
+    def __init__(
+        self, network: SimNetwork, rng: Random, *, size: int = 3, prefix: str = "e"
+    ) -> None:
         self.network = network
         self.rng = rng
         self.state = Mvcc()
@@ -102,9 +106,13 @@ class SimEtcd:
         self.fsync_ms: tuple[float, float] = (0.2, 1.0)
         self.term = 1
         self.elections = 0
+        self.committed_s: dict[int, float] = {}
+        self.committed_ms: dict[int, float] = {}
         self.alarms: dict[int, None] = {}
         self.watchers: list[Watcher] = []
-        self.members = {f"e{n}": SimEtcdMember(self, f"e{n}") for n in range(1, size + 1)}
+        self.members = {
+            name: SimEtcdMember(self, name) for name in (f"{prefix}{n}" for n in range(1, size + 1))
+        }
         self._all = list(self.members.values())
         self._majority = size // 2 + 1
         self._links: dict[tuple[str, str], Link] = {
@@ -154,6 +162,7 @@ class SimEtcd:
     def fill(self) -> None:
         """The quota is reached: nothing that needs space is taken from now on."""
         self.quota_bytes = 1
+        self.alarms.update(dict.fromkeys(member.id for member in self._all))
 
     def free(self) -> None:
         """The operator's runbook: compact, defragment each member, disarm; and a larger quota."""
@@ -183,13 +192,20 @@ class SimEtcd:
         """A backup, as ``etcdctl snapshot save`` makes."""
         return Snapshot(self.state.copy(), dict(self.alarms))
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """The whole cluster goes back to a backup, as another cluster; all members run again."""
+    def restore(self, snapshot: Snapshot, *, cluster_id: int | None = None) -> None:
+        """The whole cluster goes back to a backup; all members run again.
+
+        Args:
+            snapshot: The backup.
+            cluster_id: None: it is another cluster now, as after ``etcdutl snapshot restore``.
+        """
         for member in self._all:
             member.kill()
         self.state = snapshot.state.copy()
+        kept = self.state.revision
+        self.committed_ms = {at: ms for at, ms in self.committed_ms.items() if at <= kept}
         self.alarms = dict(snapshot.alarms)
-        self.cluster_id = self.new_id()
+        self.cluster_id = cluster_id or self.new_id()
         self._pending.clear()
         self._committed = 0
         self.term = 1
@@ -387,6 +403,7 @@ class SimEtcd:
             result = refusal
         leader.applied_revision = state.revision
         if len(state.history) > first:
+            self.committed_s[state.revision] = self.now_s()
             in_use_bytes = state.in_use_bytes
             for member in self._all:
                 member.file_bytes = max(member.file_bytes, in_use_bytes)
@@ -413,7 +430,8 @@ class SimEtcd:
             origin.when_awake(partial(origin.answer, call, result))
 
     def _spread(self, first: int) -> None:
-        """Lets watches know of the newest changes, each when its member has applied them."""
+        """Notes the newest changes; watches tell of them when their members have applied them."""
+        self.committed_ms[self.state.revision] = self.now_s() * 1000
         if not self.watchers:
             return
         leader = self._leader
