@@ -134,6 +134,21 @@ async def test_a_failed_open_leaves_no_token_behind(sqlite_bench: SqliteBench) -
     await store.close()
 
 
+async def test_no_two_partitions_share_a_token(sqlite_bench: SqliteBench) -> None:
+    """A fence tells its lease from those of all partitions, as it does on etcd."""
+    store = await sqlite_bench.open(partitions=3)
+    tokens = []
+    for _ in range(3):
+        for partition in (0, 1, 1, 2):
+            office = await won(store, partition)
+            tokens.append(office.token)
+            if partition == 2:
+                await office.resign()
+        store = await sqlite_bench.reopen(store)
+    assert len(set(tokens)) == len(tokens)
+    await store.close()
+
+
 # ---- the thread -----------------------------------------------------------------------------
 
 

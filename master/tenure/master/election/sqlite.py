@@ -1,8 +1,9 @@
 """The election of one partition in SQLite: whoever has the database open leads.
 
 Its lock keeps every other process out, so nobody contends, and an office cannot be lost while the
-database is open. Tokens still rise, by one at each open, campaign and resignation, so that what a
-former term left under way is refused like anywhere else.
+database is open. Tokens still rise, at each open, campaign and resignation, so that what a former term
+left under way is refused like anywhere else; and no two partitions ever have the same one, so that
+a fence tells its lease from all others of the store.
 """
 
 import asyncio
@@ -61,7 +62,8 @@ class SqliteElection:
     async def campaign(self) -> SqliteOffice:
         def raise_epoch(connection: sqlite3.Connection) -> int:
             (epoch,) = connection.execute(
-                "UPDATE office SET epoch = epoch + 1 WHERE partition = ? RETURNING epoch",
+                "UPDATE office SET epoch = 1 + (SELECT max(epoch) FROM office)"
+                " WHERE partition = ? RETURNING epoch",
                 (self._partition,),
             ).fetchone()
             return int(epoch)
