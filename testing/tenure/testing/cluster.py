@@ -129,10 +129,17 @@ class SimMaster(SimNode):
         """Whether it serves a partition, as far as it knows."""
         return self.running and self.node is not None and partition in self.node.roster.terms
 
+    def start(self, group: asyncio.TaskGroup) -> None:
+        self.store = self.node = None
+        super().start(group)
+
     def stop(self) -> None:
         """As SIGTERM does: it hands over what it leads, and ends."""
         if self.node is not None:
             self.node.stop()
+        elif self.running:
+            # It has not got as far as to listen for signals.
+            self.kill()
 
     def kill(self) -> None:
         self._cluster.ground.crash(self.host)
@@ -154,7 +161,7 @@ class SimMaster(SimNode):
             announce=cluster.announcer(process),
             version=VERSION,
             store_name="simulated",
-            trace=_StateTrace(self.clock, cluster.state_hashes),
+            trace=_ClusterTrace(self.clock, cluster),
         )
         cluster.network.listen(self.host, process, full_names(services(node), PACKAGE))
         try:
@@ -213,15 +220,27 @@ class SimWorker(SimNode):
             await transport.close()
 
 
-class _StateTrace(Trace):
-    """Keeps the hashes of leaders' states for those who replay the journal."""
+class _ClusterTrace(Trace):
+    """Keeps what masters trace, for those who judge the run."""
 
-    def __init__(self, clock: SimClock, hashes: dict[tuple[int, int], str]) -> None:
+    def __init__(self, clock: SimClock, cluster: "SimCluster") -> None:
         super().__init__(None, clock)
-        self._hashes = hashes
+        self._cluster = cluster
+
+    def append_sent(self, partition: int, number: int, last_seq: int) -> None:
+        self._note("append_sent", partition, number)
+
+    def append_committed(self, partition: int, number: int, last_seq: int) -> None:
+        self._note("append_committed", partition, number)
 
     def state(self, partition: int, last_seq: int, state_hash: Callable[[], bytes]) -> None:
-        self._hashes[partition, last_seq] = state_hash().hex()
+        self._cluster.state_hashes[partition, last_seq] = state_hash().hex()
+
+    def _note(self, event: str, partition: int, number: int) -> None:
+        # By the loop's time: the master's own clocks may be bent.
+        at_ms = asyncio.get_running_loop().time() * 1000
+        row = {"boot_ms": at_ms, "event": event, "number": number}
+        self._cluster.traces.setdefault(partition, []).append(row)
 
 
 class SimCluster:
@@ -235,6 +254,7 @@ class SimCluster:
         workers: By name: ``w1``, ``w2``, …
         announcements: What all processes said of themselves, in order.
         state_hashes: By partition and seq: the hash of a leader's state right after that event.
+        traces: By partition: when its masters sent batches and heard of their commits.
     """
 
     def __init__(
@@ -259,6 +279,7 @@ class SimCluster:
         self._store_delay_ms = store_delay_ms
         self.announcements: list[Announcement] = []
         self.state_hashes: dict[tuple[int, int], str] = {}
+        self.traces: dict[int, list[dict[str, Any]]] = {}
         count = masters if store == "etcd" else 1
         self.masters = {f"m{n}": SimMaster(self, f"m{n}") for n in range(1, count + 1)}
         self.workers = {f"w{n}": SimWorker(self, f"w{n}") for n in range(1, workers + 1)}

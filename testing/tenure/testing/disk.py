@@ -126,6 +126,7 @@ class SimDisk:
         free_bytes: How much more fits on it; None: it has no end.
         eio: Every write and every fsync fails.
         fsyncs: How many there were.
+        failed_fsyncs: How many of them failed.
     """
 
     def __init__(self, rng: Random) -> None:
@@ -133,6 +134,7 @@ class SimDisk:
         self.free_bytes: int | None = None
         self.eio = False
         self.fsyncs = 0
+        self.failed_fsyncs = 0
         self.locked = False
         self.reserved = False
         #: Files that were open at the last one are of no use any more.
@@ -165,6 +167,11 @@ class SimDisk:
         for clean, and drops it sooner or later.
         """
         self._failing_fsyncs += 1
+
+    def heal_fsync(self) -> None:
+        """The next fsync works, and takes no longer than usual."""
+        self._failing_fsyncs = 0
+        self.fsync_ms = _FSYNC_MS
 
     def crash(self) -> None:
         """The process that has a database open dies now; the system lives, with all its caches."""
@@ -209,10 +216,9 @@ class SimDisk:
 
     def heal(self) -> None:
         """Ends every fault that can end."""
-        self.fsync_ms = _FSYNC_MS
         self.free_bytes = None
         self.eio = False
-        self._failing_fsyncs = 0
+        self.heal_fsync()
 
     # For looking at it, and for what runs on it.
 
@@ -296,6 +302,7 @@ class SimDisk:
         done_s = self._pass_fsync()
         if self.eio or self._failing_fsyncs:
             self._failing_fsyncs = max(0, self._failing_fsyncs - 1)
+            self.failed_fsyncs += 1
             file.fail_sync()
             raise apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
         file.sync(done_s)

@@ -1,0 +1,119 @@
+"""Faults of the disk under the only master of a cluster on SQLite; see ``faults``."""
+
+from __future__ import annotations
+
+from tenure.testing.cluster import SimMaster
+from tenure.testing.process import Process
+from tests.simulation.faults import Stage, fault
+
+_MIB = 1024 * 1024
+
+
+@fault(43, stores=("sqlite",))
+async def fill_disk(stage: Stage) -> None:
+    """The disk has no more space, or little of it, for a while."""
+    disk = stage.cluster.disk
+    stage.strike(stage.master().name)
+    disk.free_bytes = stage.rng.choice((0, 0, stage.rng.randrange(2 * _MIB)))
+    await stage.last(0.5, 15)
+    disk.free_bytes = None
+
+
+@fault(46, stores=("sqlite",))
+async def slow_disk(stage: Stage) -> None:
+    """Each fsync takes 0.2 to 5 s, for a while."""
+    disk = stage.cluster.disk
+    stage.strike(stage.master().name)
+    disk.fsync_ms = (200, stage.rng.choice((500, 5_000)))
+    await stage.last(2, 15)
+    disk.heal_fsync()
+
+
+@fault(47, stores=("sqlite",))
+async def fail_fsync(stage: Stage) -> None:
+    """One fsync fails, and those after it work; the master exits, and is started again."""
+    leader = stage.leader()
+    if leader is None:
+        return
+    stage.strike(leader.name)
+    await _fail_fsync(stage, leader)
+
+
+@fault(47, 48, stores=("sqlite",))
+async def fail_fsync_then_lose_power(stage: Stage) -> None:
+    """One fsync fails; later, with the next master at work, the power fails.
+
+    Who takes what an fsync did not write for written, because the system shows it, loses it here.
+    """
+    leader = stage.leader()
+    if leader is None:
+        return
+    stage.strike(leader.name)
+    await _fail_fsync(stage, leader)
+    await stage.last(0, 6)
+    await _lose_power(stage, leader)
+
+
+@fault(47, stores=("sqlite",))
+async def break_disk(stage: Stage) -> None:
+    """Nothing can be written for a while: each master that tries exits."""
+    disk = stage.cluster.disk
+    master = stage.master()
+    stage.strike(master.name)
+    disk.eio = True
+    await stage.last(0.5, 5)
+    disk.eio = False
+
+
+@fault(48, stores=("sqlite",))
+async def lose_power(stage: Stage) -> None:
+    """The machine dies amid its writes, and comes back: some are torn, some are not there."""
+    master = stage.master()
+    stage.strike(master.name)
+    await _lose_power(stage, master)
+
+
+@fault(48, stores=("sqlite",))
+async def lose_power_in_a_slow_fsync(stage: Stage) -> None:
+    """The same, while an fsync has been under way for some time."""
+    master = stage.master()
+    stage.strike(master.name)
+    disk = stage.cluster.disk
+    disk.fsync_ms = (200, 2_000)
+    await stage.last(0.2, 3)
+    disk.heal_fsync()
+    await _lose_power(stage, master)
+
+
+async def _fail_fsync(stage: Stage, master: SimMaster) -> None:
+    disk = stage.cluster.disk
+    process = master.process
+    failed = disk.failed_fsyncs
+    disk.fail_next_fsync()
+    try:
+        await stage.cluster.until(lambda: disk.failed_fsyncs > failed, within_s=10)
+    except TimeoutError:
+        # Nobody has anything to commit.
+        disk.heal_fsync()
+        return
+    if stage.rng.random() < 0.5 and master.process is process:
+        # Dead before it could undo what it wrote: the next one finds it in the system's cache.
+        master.kill()
+    await process.join()
+    await stage.last(0, 2)
+    _start(stage, master, process)
+
+
+async def _lose_power(stage: Stage, master: SimMaster) -> None:
+    process = master.process
+    master.kill()
+    stage.cluster.disk.power_loss(stage.rng)
+    await process.join()
+    await stage.last(0, 5)
+    _start(stage, master, process)
+
+
+def _start(stage: Stage, master: SimMaster, ended: Process) -> None:
+    # Another fault, or whoever looks after processes, may have started it again.
+    if master.process is ended:
+        stage.cluster.start(master)
