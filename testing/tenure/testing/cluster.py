@@ -22,6 +22,7 @@ from tenure.client.job import JobDef
 from tenure.master.election.port import Candidate
 from tenure.master.node.master import Master
 from tenure.master.node.method import PACKAGE, services
+from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.trace import Trace
 from tenure.master.store import Store
 from tenure.testing.clock import SimClock
@@ -161,6 +162,7 @@ class SimMaster(SimNode):
             announce=cluster.announcer(process),
             version=VERSION,
             store_name="simulated",
+            log_sizes=cluster.log_sizes,
             trace=_ClusterTrace(self.clock, cluster),
         )
         cluster.network.listen(self.host, process, full_names(services(node), PACKAGE))
@@ -269,11 +271,13 @@ class SimCluster:
         slots: int,
         store: StoreKind,
         store_delay_ms: int | None,
+        log_sizes: LogSizes,
     ) -> None:
         self._group = group
         self._seed = seed
         self.partitions = partitions
         self.slots = slots
+        self.log_sizes = log_sizes
         self.jobs: JobTable = {job.name: job for job in jobs}
         self.network = SimNetwork(self.rng("network"))
         self._store_delay_ms = store_delay_ms
@@ -462,6 +466,7 @@ async def simulated_cluster(
     slots: int = 4,
     store: StoreKind = "etcd",
     store_delay_ms: int | None = None,
+    log_sizes: LogSizes = LOG_SIZES,
 ) -> AsyncIterator[SimCluster]:
     """A cluster whose processes start now and end with the block.
 
@@ -475,6 +480,7 @@ async def simulated_cluster(
         store: What the masters keep their journals in.
         store_delay_ms: How long a message between a master and etcd takes, each way, on average;
             None: as long as all others.
+        log_sizes: How large batches and snapshots are.
     """
     async with asyncio.TaskGroup() as group:
         cluster = SimCluster(
@@ -487,6 +493,7 @@ async def simulated_cluster(
             slots=slots,
             store=store,
             store_delay_ms=store_delay_ms,
+            log_sizes=log_sizes,
         )
         cluster.restart_dead()
         try:

@@ -20,11 +20,10 @@ from tenure.master.journal.codec import encode_event, join_events
 from tenure.master.journal.frame import Chain
 from tenure.master.journal.port import Journal, SealedBatch
 from tenure.master.node.port import Clock
+from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.trace import Trace
 from tenure.protocol.fence import Token
 
-#: A batch is sealed at this size even while others are in flight (etcd likes ≤ 64 KiB).
-_BATCH_BYTES_TARGET: Final = 48 * 1024
 #: No event is added to a batch that it would carry beyond this.
 _BATCH_BYTES_MAX: Final = 448 * 1024
 _RETRY_FULL_MS: Final = 200
@@ -49,6 +48,7 @@ class CommitGate:
         clock: For retries and for telling whether a batch is stuck.
         stamp: Gives the term clock's time when a batch is sealed.
         trace: Told of every append.
+        sizes: Of its batches.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class CommitGate:
         clock: Clock,
         stamp: Callable[[], int],
         trace: Trace,
+        sizes: LogSizes = LOG_SIZES,
     ) -> None:
         self._journal = journal
         self._token = token
@@ -67,6 +68,7 @@ class CommitGate:
         self._clock = clock
         self._stamp = stamp
         self._trace = trace
+        self._batch_bytes = sizes.batch_bytes
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
         self._in_flight: deque[_InFlight] = deque()
@@ -140,7 +142,7 @@ class CommitGate:
         flights = len(self._in_flight)
         if flights == 0:
             return True
-        return self._pending_bytes >= _BATCH_BYTES_TARGET and flights < self._journal.pipeline_depth
+        return self._pending_bytes >= self._batch_bytes and flights < self._journal.pipeline_depth
 
     def _seal(self) -> _InFlight:
         events = list(self._take())

@@ -17,6 +17,7 @@ from tenure.master.node.jobs import JobApi
 from tenure.master.node.port import Clock, Rng
 from tenure.master.node.roster import Roster
 from tenure.master.node.seat import Seat, Surroundings
+from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
 from tenure.master.node.trace import Trace
@@ -48,6 +49,7 @@ class Master:
         store_name: The store's URL, for people.
         trace: Told of every append.
         memory_bytes_max: Payloads, results and errors that it keeps, should it lead everything.
+        log_sizes: Of the batches and snapshots that it writes.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Master:
         store_name: str,
         trace: Trace,
         memory_bytes_max: int = MEMORY_BYTES_DEFAULT,
+        log_sizes: LogSizes = LOG_SIZES,
     ) -> None:
         self._store = store
         self._memory_bytes_max = memory_bytes_max
@@ -91,6 +94,7 @@ class Master:
             solitude=Solitude(
                 roster=self.roster, hub=self.hub, clock=clock, alone_ms=2 * _LEASE_TTL_MS
             ),
+            sizes=log_sizes,
         )
         self._seats = [
             Seat(

@@ -33,6 +33,7 @@ from tenure.master.node.port import Clock, Rng
 from tenure.master.node.recovery import Recovered, recover
 from tenure.master.node.replay import Replay, ReplayFailed
 from tenure.master.node.roster import Roster
+from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.snapshot import Snapshotter
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
@@ -74,6 +75,7 @@ class Surroundings:
     space: SpaceWatch
     walls: Walls
     solitude: Solitude
+    sizes: LogSizes = LOG_SIZES
 
 
 class _SteppedDown(Exception):
@@ -298,6 +300,7 @@ class Seat:
             clock=around.clock,
             log_bytes=log_bytes,
             tight=around.space.tight,
+            sizes=around.sizes,
         )
         tasks.create_task(snapshotter.run())
         tasks.create_task(self._slew(term))
@@ -320,6 +323,7 @@ class Seat:
             clock=around.clock,
             stamp=clock.now_ms,
             trace=around.trace,
+            sizes=around.sizes,
         )
         return Term(
             partition=recovered.partition,

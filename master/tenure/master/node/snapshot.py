@@ -18,10 +18,9 @@ from tenure.master.backend.errors import StoreFull, StoreUnavailable
 from tenure.master.journal.frame import seal_manifest, seal_slice
 from tenure.master.journal.port import Journal
 from tenure.master.node.port import Clock
+from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.term import Term
 
-_SLICE_ROWS: Final = 256
-_LOG_BYTES_MIN: Final = 16 * 1024 * 1024
 _TIGHT_LOG_BYTES_MIN: Final = 256 * 1024
 _LOOK_MS: Final = 500
 _RETRY_MS: Final = 500
@@ -36,6 +35,7 @@ class Snapshotter:
         clock: For its pauses.
         log_bytes: Bytes of batches already in the journal when the term began.
         tight: Says whether the store is so full that the log should be short.
+        sizes: From which length of the log on to take snapshots, and in which slices.
     """
 
     def __init__(
@@ -46,9 +46,11 @@ class Snapshotter:
         clock: Clock,
         log_bytes: int,
         tight: Callable[[], bool] = lambda: False,
+        sizes: LogSizes = LOG_SIZES,
     ) -> None:
         self._term = term
         self._tight = tight
+        self._sizes = sizes
         self._journal = journal
         self._clock = clock
         self._snapshot_bytes = 0
@@ -62,7 +64,7 @@ class Snapshotter:
 
     async def run_once(self) -> bool:
         """Takes a snapshot if one is due; says whether it did."""
-        due_bytes = max(_LOG_BYTES_MIN, 2 * self._snapshot_bytes)
+        due_bytes = max(self._sizes.log_bytes_min, 2 * self._snapshot_bytes)
         if self._tight():
             # A snapshot needs room, too: not for a log that is small beside it.
             due_bytes = max(_TIGHT_LOG_BYTES_MIN, self._snapshot_bytes // 4)
@@ -79,7 +81,7 @@ class Snapshotter:
         log_bytes_before = gate.log_bytes
         cursor = term.partition.snapshot()
         index, size = 0, 0
-        while (rows := cursor.next_slice(_SLICE_ROWS)) is not None:
+        while (rows := cursor.next_slice(self._sizes.slice_rows)) is not None:
             data = seal_slice(term.number, snapshot_id, index, msgspec.msgpack.encode(rows))
             write = partial(journal.write_slice, term.token, snapshot_id, index, data)
             await self._persist(write)
