@@ -1,15 +1,155 @@
-"""Faults of the store of simulated clusters, and of the way to it; see ``faults``."""
+"""Faults of etcd in simulated clusters, and of the way to it; see ``faults``."""
 
 from __future__ import annotations
 
-from tests.simulation.faults import Stage, fault
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from tenure.testing.cluster import StoreKind
+from tenure.testing.process import elapse
+from tenure.testing.simetcd.member import SimEtcdMember
+from tests.simulation.faults import Stage, changed, fault
+
+_ETCD: tuple[StoreKind, ...] = ("etcd",)
+#: Which ways between a master and etcd are cut: requests, replies.
 _WAYS = {25: (True, True), 27: (True, False), 28: (False, True)}
 
 
-@fault(25, 27, 28)
+# ---- members ------------------------------------------------------------------------------------
+
+
+@fault(18, stores=_ETCD)
+async def kill_follower_of_etcd(stage: Stage) -> None:
+    """Kill -9 a member that does not lead."""
+    leader = stage.cluster.etcd.leader()
+    followers = [member for member in _members(stage) if member is not leader]
+    member = stage.rng.choice(followers)
+    if leader is not None and member.running:
+        stage.strike(member.name)
+        await _kill(stage, member, stage.rng.uniform(1, 12))
+
+
+@fault(19, stores=_ETCD)
+async def kill_leader_of_etcd(stage: Stage) -> None:
+    """Kill -9 the member that leads."""
+    leader = stage.cluster.etcd.leader()
+    if leader is not None:
+        stage.strike(leader.name)
+        await _kill(stage, leader, stage.rng.uniform(1, 12))
+
+
+@fault(20, stores=_ETCD)
+async def kill_majority_of_etcd(stage: Stage) -> None:
+    """Two of the three members are dead for a while, shorter or longer than an office lives."""
+    members = stage.rng.sample(_members(stage), 2)
+    stage.strike(" ".join(member.name for member in members))
+    async with asyncio.TaskGroup() as group:
+        for member in members:
+            group.create_task(_kill(stage, member, stage.rng.uniform(2, 15)))
+
+
+@fault(21, stores=_ETCD)
+async def pause_etcd(stage: Stage) -> None:
+    """All members stand still for a while."""
+    stage.strike("etcd")
+    with _frozen(*_members(stage)):
+        await stage.last(1, 20)
+
+
+@fault(22, stores=_ETCD)
+async def pause_leader_of_etcd(stage: Stage) -> None:
+    """The member that leads is half-dead: it takes connections, and answers nothing."""
+    leader = stage.cluster.etcd.leader()
+    if leader is not None:
+        stage.strike(leader.name)
+        with _frozen(leader):
+            await stage.last(2, 15)
+
+
+@fault(23, stores=_ETCD)
+async def lose_data_of_member(stage: Stage) -> None:
+    """A member's data is lost; it is replaced by an empty one, which learns from the others."""
+    member = stage.rng.choice(_members(stage))
+    if all(other.running for other in _members(stage)):
+        stage.strike(member.name)
+        member.kill()
+        member.lose_data()
+        await stage.last(1, 5)
+        member.start()
+
+
+@fault(44, stores=_ETCD)
+async def fill_disk_of_member(stage: Stage) -> None:
+    """A member's disk is full: it dies, and dies again whenever it is started, for a while."""
+    member = stage.rng.choice(_members(stage))
+    stage.strike(member.name)
+    for _ in range(stage.rng.randint(1, 3)):
+        member.kill()
+        await stage.last(1, 4)
+        member.start()
+        await stage.last(0.1, 0.5)
+
+
+@fault(46, stores=_ETCD)
+async def slow_disks_of_etcd(stage: Stage) -> None:
+    """Each fsync takes some tenths of a second, or up to two."""
+    etcd = stage.cluster.etcd
+    stage.strike("etcd")
+    usual = etcd.fsync_ms
+    etcd.fsync_ms = (200.0, stage.rng.choice((500.0, 2_000.0)))
+    await stage.last(2, 10)
+    etcd.fsync_ms = usual
+
+
+@fault(51, stores=_ETCD)
+async def defragment(stage: Stage) -> None:
+    """An operator defragments each member in turn: it stands still for a moment."""
+    stage.strike("etcd")
+    for member in _members(stage):
+        with _frozen(member):
+            await stage.last(0.2, 2)
+        await stage.last(0.5, 2)
+
+
+# ---- space and history --------------------------------------------------------------------------
+
+
+@fault(45, stores=_ETCD)
+async def fill_etcd(stage: Stage) -> None:
+    """The quota is reached, now or after a few more writes; later the operator's runbook is run."""
+    etcd = stage.cluster.etcd
+    stage.strike("etcd")
+    if stage.rng.random() < 0.5:
+        etcd.fill()
+    else:
+        etcd.quota_bytes = etcd.state.in_use_bytes + stage.rng.randrange(10_000)
+    await stage.last(1, 15)
+    etcd.free()
+
+
+@fault(50, stores=_ETCD)
+async def compact_etcd(stage: Stage) -> None:
+    """All superseded revisions are compacted away, again and again, while a leader is replaced."""
+    stage.strike("etcd")
+    partition = stage.rng.randrange(stage.cluster.partitions)
+    leader = stage.cluster.leader(partition)
+    process = None if leader is None else leader.process
+    if leader is not None:
+        leader.kill()
+    for _ in range(stage.rng.randint(50, 100)):
+        stage.cluster.etcd.compact()
+        await elapse(0.1)
+    if leader is not None and process is not None:
+        await stage.restart(leader, process)
+
+
+# ---- the way to it ------------------------------------------------------------------------------
+
+
+@fault(25, 27, 28, stores=_ETCD)
 async def cut_store(stage: Stage) -> None:
-    """The leader is cut from the store, one way or both."""
+    """The leader is cut from etcd, one way or both."""
     master = stage.master()
     row = stage.rng.choice(list(_WAYS))
     stage.strike(master.name, row)
@@ -19,35 +159,110 @@ async def cut_store(stage: Stage) -> None:
     stage.cluster.heal_store(master)
 
 
-@fault(28)
+@fault(28, stores=_ETCD)
 async def lose_answers(stage: Stage) -> None:
-    """Some answers of the store are lost, before or after it has done what was asked."""
+    """Some requests to etcd and some answers take their connections along."""
     master = stage.master()
     stage.strike(master.name)
-    network = stage.cluster.network
-    for member in stage.cluster.etcd.members.values():
-        network.link(master.host, member.host).loss = 0.3
-        network.link(member.host, master.host).loss = 0.3
-    await stage.last(0.5, 3)
-    for member in stage.cluster.etcd.members.values():
-        network.link(master.host, member.host).loss = 0.0
-        network.link(member.host, master.host).loss = 0.0
+    links = stage.links(master.host, _hosts(stage))
+    with changed(links, "loss", stage.rng.uniform(0.02, 0.4)):
+        await stage.last(0.5, 4)
 
 
-@fault(45)
-async def fill_store(stage: Stage) -> None:
-    """The store has no space for a while, for nobody."""
-    stage.strike("store")
-    stage.cluster.etcd.fill()
-    await stage.last(0.5, 15)
-    stage.cluster.etcd.free()
+@fault(31, stores=_ETCD)
+async def cut_transactions(stage: Stage) -> None:
+    """A leader's connections to etcd break after some number of bytes, within a transaction."""
+    master = stage.master()
+    stage.strike(master.name)
+    links = stage.links(master.host, _hosts(stage))
+    for _ in range(stage.rng.randint(2, 6)):
+        stage.rng.choice(links).fuse_bytes = stage.rng.randrange(600)
+        await stage.last(0.1, 1)
+    for link in links:
+        link.fuse_bytes = None
 
 
-@fault(25, 27, 28, lasting=True)
+@fault(33, stores=_ETCD)
+async def slow_way_to_etcd(stage: Stage) -> None:
+    """All that goes between the leader and etcd takes 100 ms longer."""
+    master = stage.master()
+    stage.strike(master.name)
+    with changed(stage.links(master.host, _hosts(stage)), "delay_ms", (100.0, 110.0)):
+        await stage.last(3, 15)
+
+
+@fault(20, stores=_ETCD)
+async def split_etcd(stage: Stage) -> None:
+    """The members do not reach each other, or one does not reach the others; masters reach all."""
+    members = _members(stage)
+    if stage.rng.random() < 0.7:
+        leader = stage.cluster.etcd.leader()
+        members = [leader or stage.rng.choice(members)]
+    stage.strike(" ".join(member.name for member in members))
+    ways = [
+        (one.host, other.host) for one in members for other in _members(stage) if one is not other
+    ]
+    for one, other in ways:
+        stage.cluster.network.cut(one, other)
+        stage.cluster.network.cut(other, one)
+    await stage.last(1, 12)
+    for one, other in ways:
+        stage.cluster.network.heal(one, other)
+        stage.cluster.network.heal(other, one)
+
+
+# ---- faults of a minority that do not end -------------------------------------------------------
+
+
+@fault(25, 27, 28, stores=_ETCD, lasting=True)
 async def cut_store_for_good(stage: Stage) -> None:
-    """The leader stays cut from the store, one way or both."""
+    """The leader stays cut from etcd, one way or both."""
     master = stage.master()
     row = stage.rng.choice(list(_WAYS))
     stage.strike(master.name, row)
     requests, replies = _WAYS[row]
     stage.cluster.cut_store(master, requests=requests, replies=replies)
+
+
+@fault(18, 19, stores=_ETCD, lasting=True)
+async def lose_member_of_etcd(stage: Stage) -> None:
+    """A member dies and stays dead."""
+    member = stage.rng.choice(_members(stage))
+    stage.strike(member.name, 19 if member is stage.cluster.etcd.leader() else 18)
+    member.kill()
+
+
+@fault(22, stores=_ETCD, lasting=True)
+async def wedge_member_of_etcd(stage: Stage) -> None:
+    """A member stands still for good: it takes connections and answers nothing."""
+    member = stage.cluster.etcd.leader() or stage.rng.choice(_members(stage))
+    stage.strike(member.name)
+    member.freeze()
+
+
+# ---- how members are struck ---------------------------------------------------------------------
+
+
+def _members(stage: Stage) -> list[SimEtcdMember]:
+    return list(stage.cluster.etcd.members.values())
+
+
+def _hosts(stage: Stage) -> list[str]:
+    return [member.host for member in _members(stage)]
+
+
+async def _kill(stage: Stage, member: SimEtcdMember, down_s: float) -> None:
+    member.kill()
+    await elapse(down_s)
+    member.start()
+
+
+@contextmanager
+def _frozen(*members: SimEtcdMember) -> Iterator[None]:
+    for member in members:
+        member.freeze()
+    try:
+        yield
+    finally:
+        for member in members:
+            member.thaw()

@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from tenure.testing.call import Link
-from tenure.testing.cluster import SimCluster, SimMaster, SimNode
+from tenure.testing.cluster import SimCluster, SimMaster, SimNode, StoreKind
 from tenure.testing.process import Process, elapse
 
-Store = Literal["etcd", "sqlite"]
-BOTH: Final[tuple[Store, ...]] = ("etcd", "sqlite")
+BOTH: Final[tuple[StoreKind, ...]] = ("etcd", "sqlite")
 
 _HOUR_MS: Final = 3_600_000
 
@@ -83,6 +82,13 @@ class Stage:
         network = self.cluster.network
         return [link for o in others for link in (network.link(node, o), network.link(o, node))]
 
+    async def restart(self, node: SimNode, process: Process) -> None:
+        """Starts a node again when the process that was struck has ended."""
+        await process.join()
+        # Another fault, or who looks after processes, may have started it again.
+        if node.process is process:
+            self.cluster.start(node)
+
     async def last(self, least_s: float, most_s: float) -> None:
         """Lets the fault last for some time between two."""
         await elapse(self.rng.uniform(least_s, most_s))
@@ -96,7 +102,7 @@ class Kind(NamedTuple):
 
     strike: Fault
     rows: tuple[int, ...]
-    stores: tuple[Store, ...]
+    stores: tuple[StoreKind, ...]
     lasting: bool
 
 
@@ -105,7 +111,7 @@ KINDS: Final[dict[str, Kind]] = {}
 
 
 def fault(
-    *rows: int, stores: tuple[Store, ...] = BOTH, lasting: bool = False
+    *rows: int, stores: tuple[StoreKind, ...] = BOTH, lasting: bool = False
 ) -> Callable[[Fault], Fault]:
     """Registers a fault under its function's name.
 
@@ -136,7 +142,7 @@ async def kill_leader(stage: Stage) -> None:
     await _kill(stage, leader, stage.rng.uniform(0, 10))
 
 
-@fault(3)
+@fault(3, stores=("etcd",))
 async def kill_successors(stage: Stage) -> None:
     """Kill -9 the leader, and then whoever wins the office before it serves, a few times."""
     partition = stage.rng.randrange(stage.cluster.partitions)
@@ -153,7 +159,7 @@ async def kill_successors(stage: Stage) -> None:
             killed.append((heir, heir.process))
             heir.kill()
     for master, process in killed:
-        await _restart(stage, master, process)
+        await stage.restart(master, process)
 
 
 @fault(4)
@@ -218,7 +224,7 @@ async def delay_grants(stage: Stage) -> None:
     stage.strike(leader.name)
     delay_ms = stage.rng.uniform(3_000, 12_000)
     links = [stage.cluster.network.link(leader.host, name) for name in stage.cluster.workers]
-    with _changed(links, "delay_ms", (delay_ms, delay_ms + 100)):
+    with changed(links, "delay_ms", (delay_ms, delay_ms + 100)):
         await stage.last(0.5, 2)
         with _frozen(leader):
             await stage.last(5, 9)
@@ -358,7 +364,7 @@ async def lossy_links(stage: Stage) -> None:
     master = stage.master().host
     stage.strike(master)
     links = stage.links(master, stage.callers())
-    with _changed(links, "loss", stage.rng.uniform(0.005, 0.1)):
+    with changed(links, "loss", stage.rng.uniform(0.005, 0.1)):
         await stage.last(1, 8)
 
 
@@ -367,7 +373,7 @@ async def narrow_links(stage: Stage) -> None:
     """All goes over a master's links at 256 kbit/s."""
     master = stage.master().host
     stage.strike(master)
-    with _changed(stage.links(master, stage.callers()), "bytes_per_s", 32_000.0):
+    with changed(stage.links(master, stage.callers()), "bytes_per_s", 32_000.0):
         await stage.last(3, 15)
 
 
@@ -377,7 +383,7 @@ async def repeat_calls(stage: Stage) -> None:
     stage.strike("clients")
     network, addresses = stage.cluster.network, stage.cluster.addresses
     links = [network.link(client, address) for client in stage.clients for address in addresses]
-    with _changed(links, "repeat", stage.rng.uniform(0.1, 0.6)):
+    with changed(links, "repeat", stage.rng.uniform(0.1, 0.6)):
         await stage.last(3, 15)
 
 
@@ -388,8 +394,9 @@ async def slow_worker(stage: Stage) -> None:
     stage.strike(worker)
     network, delay_ms = stage.cluster.network, stage.rng.uniform(2_000, 20_000)
     links = [network.link(worker, address) for address in stage.cluster.addresses]
-    with _changed(links, "delay_ms", (delay_ms, delay_ms + 200)):
+    with changed(links, "delay_ms", (delay_ms, delay_ms + 200)):
         await stage.last(3, 20)
+    await elapse(delay_ms / 1000)
 
 
 @fault(37)
@@ -399,8 +406,9 @@ async def delay_reports(stage: Stage) -> None:
     stage.strike(worker)
     network = stage.cluster.network
     links = [network.link(worker, address) for address in stage.cluster.addresses]
-    with _changed(links, "delay_ms", (45_000.0, 60_000.0)):
+    with changed(links, "delay_ms", (45_000.0, 60_000.0)):
         await stage.last(0.5, 3)
+    await elapse(60)
 
 
 @fault(38)
@@ -467,7 +475,7 @@ async def suspend(stage: Stage) -> None:
 # ---- faults of a minority that do not end -------------------------------------------------------
 
 
-@fault(2, lasting=True)
+@fault(2, stores=("etcd",), lasting=True)
 async def lose_master(stage: Stage) -> None:
     """The leader dies and stays dead."""
     master = stage.master()
@@ -475,7 +483,7 @@ async def lose_master(stage: Stage) -> None:
     master.kill()
 
 
-@fault(7, lasting=True)
+@fault(7, stores=("etcd",), lasting=True)
 async def wedge_master(stage: Stage) -> None:
     """The leader stands still for good: it takes connections and answers nothing."""
     master = stage.master()
@@ -512,20 +520,13 @@ async def _kill(stage: Stage, node: SimNode, down_s: float) -> None:
     process = node.process
     node.kill()
     await elapse(down_s)
-    await _restart(stage, node, process)
-
-
-async def _restart(stage: Stage, node: SimNode, process: Process) -> None:
-    await process.join()
-    # Another fault may have hit the same node, and have started it again.
-    if node.process is process and process.ended:
-        stage.cluster.start(node)
+    await stage.restart(node, process)
 
 
 async def _stop(stage: Stage, node: SimNode) -> None:
     process = node.process
     node.stop()
-    await _restart(stage, node, process)
+    await stage.restart(node, process)
 
 
 async def _recovering(cluster: SimCluster, partition: int) -> SimMaster | None:
@@ -561,7 +562,7 @@ def _cut(cluster: SimCluster, ways: list[tuple[str, str]]) -> Iterator[None]:
 
 
 @contextmanager
-def _changed(links: list[Link], name: str, value: object) -> Iterator[None]:
+def changed(links: list[Link], name: str, value: object) -> Iterator[None]:
     """Links with another attribute for a while. What two at once leave is healed with the rest."""
     before = [getattr(link, name) for link in links]
     for link in links:

@@ -25,27 +25,37 @@ from typing import Final, Literal
 
 import msgspec
 
-from tenure.testing.cluster import Announcement, SimCluster, simulated_cluster
+from tenure.testing.cluster import Announcement, SimCluster, StoreKind, simulated_cluster
 from tenure.testing.loop import Deadlock, TimeLimit
 from tenure.testing.process import all_processes, elapse, run_processes
 from tests.oracles.court import hear
 from tests.oracles.evidence import Evidence, FaultWindow, PartitionLog, Said
 from tests.oracles.history import hash_of
 from tests.oracles.verdict import Violation
-from tests.simulation import etcd_faults  # noqa: F401 - registers its faults
-from tests.simulation.faults import KINDS, Kind, Stage, Store, Struck
+from tests.simulation import disk_faults, etcd_faults  # noqa: F401 - they register their faults
+from tests.simulation.faults import KINDS, Kind, Stage, Struck
 from tests.simulation.ledger import Desk
 from tests.simulation.load import Load
 
 #: A run has at least so many strokes of faults, one to three at a time, one wave after another.
 STROKES_MIN: Final = 10
 WAVE_S: Final = 6.0
-#: A healed partition has a leader within 2 × TTL + 3 s.
-LEADER_S: Final = 15.0
+#: How many of the runs have one master on SQLite instead of a cluster on etcd, and how many are
+#: in liveness mode.
+SQLITE_SHARE: Final = 0.15
+LIVENESS_SHARE: Final = 0.25
+#: 200 ppm: a bad quartz.
+DRIFT_MAX: Final = 2e-4
 #: After everything is whole again: the TTL of a lost lease, a failover, and the rest of the jobs.
 DRAIN_S: Final = 150.0
 #: How much virtual time a run may take in all.
 LIMIT_S: Final = 1_200.0
+
+#: What the masters' keys in etcd start with.
+PREFIX: Final = b"/tenure"
+
+#: The rows of the faults that set a master's clocks ahead or back.
+_BENDING: Final = frozenset({39, 40, 42})
 
 Mode = Literal["safety", "liveness"]
 
@@ -77,17 +87,19 @@ class Plan:
         users: The numbers of those who come, each to submit a job and to see what becomes of it.
         storm_s: For so long faults strike and users come.
         skews_ms: How far each master's wall clock is off.
+        drift: By what part the clocks of nodes run too fast or too slow, at most.
     """
 
     seed: int
     mode: Mode
-    store: Store
+    store: StoreKind
     partitions: int
     workers: int
     clients: int
     slots: int
     store_delay_ms: int
     skews_ms: tuple[int, ...]
+    drift: float
     strokes: tuple[Stroke, ...]
     lasting: Stroke | None
     users: tuple[int, ...]
@@ -136,8 +148,8 @@ class Outcome:
 def draw_plan(seed: int) -> Plan:
     """The plan of a seed."""
     rng = Random(f"{seed}/plan")
-    mode: Mode = "liveness" if rng.random() < 0.25 else "safety"
-    store: Store = "etcd"
+    mode: Mode = "liveness" if rng.random() < LIVENESS_SHARE else "safety"
+    store: StoreKind = "sqlite" if rng.random() < SQLITE_SHARE else "etcd"
     kinds = {name: kind for name, kind in KINDS.items() if store in kind.stores}
     strokes = _draw_strokes(rng, [name for name, kind in kinds.items() if not kind.lasting])
     storm_s = max(stroke.at_s for stroke in strokes) + WAVE_S
@@ -154,7 +166,8 @@ def draw_plan(seed: int) -> Plan:
         clients=2,
         slots=rng.choice((2, 4, 8)),
         store_delay_ms=rng.choice((1, 1, 10, 80)),
-        skews_ms=tuple(rng.choice((0, rng.randint(-2_000, 2_000))) for _ in range(3)),
+        skews_ms=rng.choice(((0, 0, 0), tuple(rng.randint(-2_000, 2_000) for _ in range(3)))),
+        drift=rng.choice((0.0, rng.uniform(0, DRIFT_MAX))),
         strokes=strokes,
         lasting=lasting,
         users=tuple(range(rng.choice((15, 30, 45)))),
@@ -203,11 +216,12 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
         partitions=plan.partitions,
         workers=plan.workers,
         slots=plan.slots,
+        store=plan.store,
         store_delay_ms=plan.store_delay_ms,
     ) as cluster:
         play = _Play(plan, load, cluster)
         violations = await play.play()
-        evidence = _evidence(load, cluster, play.struck)
+        evidence = _evidence(plan, load, cluster, play.struck)
         verdict = hear(evidence)
         violations += [
             Violation("crash", "a handler", repr(error)) for error in cluster.network.failures
@@ -235,29 +249,30 @@ class _Play:
         load.attach(cluster)
         self._cluster = cluster
         self._clients = [cluster.client() for _ in range(plan.clients)]
-        for master, skew_ms in zip(cluster.masters.values(), plan.skews_ms, strict=True):
+        for master, skew_ms in zip(cluster.masters.values(), plan.skews_ms, strict=False):
             master.clock.wall_skew_ms = skew_ms
+        if plan.drift:
+            rng = Random(f"{plan.seed}/drift")
+            for node in cluster.nodes:
+                node.clock.drift(1 + rng.uniform(-plan.drift, plan.drift))
 
     async def play(self) -> list[Violation]:
         """All of it; what it violates by not coming to its end."""
-        bound = asyncio.timeout(self._plan.storm_s + DRAIN_S)
         try:
-            async with bound, asyncio.TaskGroup() as group:
+            async with asyncio.timeout(None) as bound, asyncio.TaskGroup() as group:
                 keeping = group.create_task(self._keep_up())
                 async with asyncio.TaskGroup() as acts:
                     for number in self._plan.users:
                         acts.create_task(self._user(number))
-                    acts.create_task(self._storm())
+                    acts.create_task(self._storm(bound))
                 keeping.cancel()
         except TimeoutError:
-            if not bound.expired():
-                raise
             return [Violation("L1", "run", f"jobs do not end within {DRAIN_S} s after the storm")]
         except ExceptionGroup as errors:
             return [Violation("crash", "", "".join(traceback.format_exception(errors)))]
         return []
 
-    async def _storm(self) -> None:
+    async def _storm(self, bound: asyncio.Timeout) -> None:
         async with asyncio.TaskGroup() as group:
             for stroke in self._plan.strokes:
                 group.create_task(self._strike(stroke))
@@ -265,9 +280,7 @@ class _Play:
         self._cluster.restart_dead()
         if self._plan.lasting is not None:
             await self._strike(self._plan.lasting)
-        async with asyncio.TaskGroup() as group:
-            for partition in range(self._plan.partitions):
-                group.create_task(self._cluster.elected(partition, LEADER_S))
+        bound.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
 
     async def _strike(self, stroke: Stroke) -> None:
         await elapse(stroke.at_s)
@@ -298,7 +311,7 @@ class _Play:
 # ---- judgement ----------------------------------------------------------------------------------
 
 
-def _evidence(load: Load, cluster: SimCluster, struck: list[Struck]) -> Evidence:
+def _evidence(plan: Plan, load: Load, cluster: SimCluster, struck: list[Struck]) -> Evidence:
     """What the court is told of a run."""
     said = [
         Said(
@@ -317,13 +330,24 @@ def _evidence(load: Load, cluster: SimCluster, struck: list[Struck]) -> Evidence
         for process in all_processes()
         if process.name in cluster.masters and process.ended_s is not None
     ]
+    bent = any(_BENDING.intersection(stroke.rows) for stroke in struck)
     return Evidence(
         rows=load.ledger.rows,
         logs=_logs(cluster),
         partitions=cluster.partitions,
         announcements=sorted(said, key=lambda one: one.at_ms),
         faults=[window for stroke in struck for window in _windows(cluster, stroke)],
+        skew_ms=_skew_ms(plan, struck),
     )
+
+
+def _skew_ms(plan: Plan, struck: list[Struck]) -> float:
+    """How far apart masters' clocks were at most."""
+    skew_ms = float(max(plan.skews_ms) - min(plan.skews_ms))
+    if plan.drift:
+        skew_ms += 2 * plan.drift * LIMIT_S * 1000
+    bent = {"jump_wall": 3_600_000, "skew_and_fail_over": 10_000}
+    return skew_ms + sum(bent.get(one.kind, 0) for one in struck)
 
 
 def _logs(cluster: SimCluster) -> list[PartitionLog]:
@@ -331,7 +355,12 @@ def _logs(cluster: SimCluster) -> list[PartitionLog]:
     for (number, seq), text in cluster.state_hashes.items():
         hashes[number][seq] = text
     return [
-        PartitionLog(partition=number, batches=cluster.journal(number), hashes=hashes[number])
+        PartitionLog(
+            partition=number,
+            batches=cluster.journal(number),
+            hashes=hashes[number],
+            trace=cluster.traces.get(number, ()),
+        )
         for number in range(cluster.partitions)
     ]
 
