@@ -106,11 +106,16 @@ class SimEtcdMember:
             self._catch_up()
 
     def lose_data(self) -> None:
-        """Its disk is lost: it was removed from the cluster and added again, empty."""
+        """Its disk is lost: it was removed from the cluster and added again, empty.
+
+        It runs afterwards if it did before.
+        """
+        running = self.running
         self.kill()
         self.id = self._etcd.new_id()
         self.applied_revision, self.matched, self.file_bytes = 1, 0, 0
-        self.start()
+        if running:
+            self.start()
 
     def stall(self, until_s: float) -> None:
         """It answers nothing until then."""
