@@ -62,7 +62,7 @@ def expect(changes: list[Change], expected: list[Change]) -> None:
 def test_every_kind_of_change_is_seen(etcd: EtcdCluster) -> None:
     """Changes made before the watch began and after it did, in the order of revisions."""
     put(etcd, "/a/epoch", b"3")
-    taken = put(etcd, f"/a/{OFFICE}", b"me")
+    taken = put(etcd, f"/a/{OFFICE}", b'{"incarnation": "me"}')
     put(etcd, f"/a/{OFFICE}", b"renamed")
     with StoreWatch(etcd.endpoints, "/a") as watch:
         written = put(etcd, f"/a/{BATCH}", b"data")
@@ -76,7 +76,7 @@ def test_every_kind_of_change_is_seen(etcd: EtcdCluster) -> None:
     expect(
         changes,
         [
-            OfficeTaken(taken, 0, 3),
+            OfficeTaken(taken, 0, 3, "me"),
             BatchWritten(written, 0, 1, True, b"data"),
             BatchWritten(again, 0, 1, False, b"other"),
             SnapshotPublished(published, 0, b"manifest"),

@@ -59,23 +59,21 @@ class CommitTimes:
         return bool(self._committed_ms)
 
 
-def told_after(
-    traces: Iterable[Iterable[Mapping[str, Any]]], term_batches: Iterable[int]
-) -> dict[int, float]:
+def told_after(trace: Iterable[Mapping[str, Any]], term_batches: Iterable[int]) -> dict[int, float]:
     """By batch number: before this moment nobody could be told of it, by the masters' traces.
 
     Args:
-        traces: The rows of each process of one partition (``append_sent``, ``append_committed``).
+        trace: The rows of all processes about one partition; what counts are ``append_sent`` and
+            ``append_committed``.
         term_batches: The numbers of the batches with which terms begin.
     """
     sent: dict[int, float] = {}
     heard: dict[int, float] = {}
-    for trace in traces:
-        for row in trace:
-            known = {"append_sent": sent, "append_committed": heard}.get(row["event"])
-            if known is not None:
-                number, at_ms = row["number"], float(row["boot_ms"])
-                known[number] = min(at_ms, known.get(number, inf))
+    for row in trace:
+        known = {"append_sent": sent, "append_committed": heard}.get(row["event"])
+        if known is not None:
+            number, at_ms = row["number"], float(row["boot_ms"])
+            known[number] = min(at_ms, known.get(number, inf))
     bounds: dict[int, float] = {}
     later = inf
     openings = set(term_batches)

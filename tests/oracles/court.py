@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import inf
 
 from tenure.master.core.config import PartitionConfig
-from tests.oracles.commits import CommitTimes, check_commits
+from tests.oracles.commits import CommitTimes, check_commits, told_after
 from tests.oracles.delays import check_delays, check_early_starts, check_late_ready
 from tests.oracles.evidence import Evidence, FaultWindow, PartitionLog, Said, Sample
 from tests.oracles.executions import check_executions, duplicate_executions
@@ -174,7 +174,8 @@ class _Case:
         violations += check_lives(lives)
         violations += check_delays(lives)
         violations += check_order(facts, extents, aging_step_ms=evidence.aging_step_ms)
-        violations += check_commits(evidence.rows, lives, CommitTimes(extents, _committed_ms(log)))
+        times = CommitTimes(extents, _committed_ms(log, facts, extents))
+        violations += check_commits(evidence.rows, lives, times)
         if evidence.faults is not None and evidence.skew_ms == 0 and evidence.rows:
             first = evidence.rows[0]
             ahead_ms = first.wall - first.boottime
@@ -222,9 +223,10 @@ class _Case:
         return violations + check_resources(evidence.samples, evidence.faults)
 
 
-def _committed_ms(log: PartitionLog) -> dict[int, float]:
+def _committed_ms(log: PartitionLog, facts: Sequence[Fact], extents: Extents) -> dict[int, float]:
     """When batches had committed, as far as somebody tells."""
-    times = dict(log.committed_ms)
+    terms = [extents.number(fact.seq) for fact in facts if isinstance(fact, TermBegan)]
+    times = told_after(log.trace, terms)
     for change in log.changes or ():
         if isinstance(change, BatchWritten) and change.at_ms is not None:
             times[change.number] = change.at_ms

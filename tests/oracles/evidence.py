@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.oracles.history import Row
 from tests.oracles.journal import BatchWritten, Change
@@ -74,15 +74,15 @@ class PartitionLog:
         changes: What its store did since revision 1, where one can see that (etcd).
         batches: All batches, in order; from ``changes`` if they are given.
         hashes: By seq: the hash of a live leader's state right after that event.
-        committed_ms: By batch number: a moment at which nobody could yet have been told of it
-            without its having committed; from ``changes`` where they carry times.
+        trace: What masters traced of it, all processes' rows together: when they sent which batch
+            and heard of its commit. For S8; changes that carry times do as well.
     """
 
     partition: int
     changes: Sequence[Change] | None = None
     batches: Sequence[bytes] = ()
     hashes: Mapping[int, str] = field(default_factory=dict)
-    committed_ms: Mapping[int, float] = field(default_factory=dict)
+    trace: Sequence[Mapping[str, Any]] = ()
 
     def all_batches(self) -> Sequence[bytes]:
         """The journal, wherever it was read from."""

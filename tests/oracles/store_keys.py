@@ -66,8 +66,7 @@ class KeyReader:
         created = create_revision == revision
         if what == b"office":
             if put and created:
-                holder = str(json.loads(value)["incarnation"])
-                return OfficeTaken(revision, partition, self._epoch, holder)
+                return OfficeTaken(revision, partition, self._epoch, _holder(value))
             return None if put else OfficeVacated(revision, partition)
         if what == b"snapshot" and put:
             # The pointer's value is the snapshot's id, a zero byte, its manifest.
@@ -80,3 +79,12 @@ class KeyReader:
                 return BatchDeleted(revision, partition, number)
             return BatchWritten(revision, partition, number, created, value, at_ms)
         return None
+
+
+def _holder(value: bytes) -> str:
+    """The incarnation that an office names; empty if it names none."""
+    try:
+        named = json.loads(value)
+    except ValueError:
+        return ""
+    return str(named.get("incarnation", "")) if isinstance(named, dict) else ""

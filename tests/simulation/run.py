@@ -70,6 +70,7 @@ def evidence(ledger: Ledger, cluster: SimCluster) -> Evidence:
             PartitionLog(
                 partition=partition,
                 batches=cluster.journal(partition),
+                trace=cluster.traces.get(partition, ()),
                 hashes={
                     seq: text
                     for (number, seq), text in cluster.state_hashes.items()
