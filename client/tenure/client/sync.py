@@ -6,8 +6,6 @@ method here hands its call over and waits. A test compares both classes' methods
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import weakref
 from collections.abc import (
     AsyncGenerator,
@@ -18,7 +16,6 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import (
     TYPE_CHECKING,
@@ -32,16 +29,14 @@ from typing import (
     overload,
 )
 
-from tenure.client import fork
 from tenure.client.client import AsyncClient, JobVerdict
 from tenure.client.cluster import ClusterView
-from tenure.client.context import current_job
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
 from tenure.client.middleware import Middleware
+from tenure.client.portal import Portal, ThreadPortal
 from tenure.client.watch import JobEvent
-from tenure.protocol.errors import Rejected, TenureError, Unavailable
-from tenure.protocol.refusal import Reason
+from tenure.protocol.errors import TenureError
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import JobState
 from tenure.v1 import cluster_pb2, jobs_pb2
@@ -57,125 +52,6 @@ T = TypeVar("T")
 _EXHAUSTED: Final[Any] = object()
 
 
-class _Portal:
-    """An event loop in a thread, and the way to run coroutines on it from other threads.
-
-    The thread starts with the first of them, so a client that is made before a fork works after it.
-    """
-
-    def __init__(self) -> None:
-        # The collector may end an iterator of ours in a thread that has the lock.
-        self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._closed = False
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine over there and waits for it. An interrupt here cancels it there."""
-        try:
-            future = self._schedule(work)
-        except TenureError:
-            work.close()
-            raise
-        try:
-            return future.result()
-        except CancelledError:
-            # Nobody cancels it but the end of the loop.
-            raise _closed() from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    def run_wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same for what may take as long as another job does."""
-        if current_job().id and _in_loop():
-            work.close()
-            raise Rejected(
-                "expected a coroutine job to wait with AsyncClient: with Client it would hold up "
-                "the worker's other coroutine jobs, perhaps the one it waits for",
-                reason=Reason.INVALID_ARGUMENT,
-            )
-        return self.run(work)
-
-    def wind_up(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs what ends something that is given up, if it can be run, and waits if that may be.
-
-        The collector gives things up, too, in any thread: in ours nothing may wait for ours.
-        """
-        try:
-            if threading.current_thread() is self._thread:
-                self._schedule(work)
-            else:
-                self.run(work)
-        except TenureError:
-            work.close()  # The client is closed already, and its tasks with it; or this is a fork.
-
-    def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Runs a last coroutine, if any was run, and ends the thread. Idempotent."""
-        if self._thread is not None:
-            try:
-                fork.claim()
-            except Rejected:
-                return  # After a fork nothing of ours is left to end, and the lock may stay held.
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            if self._thread is None or self._loop is None or self._stop is None:
-                return
-            if threading.current_thread() is self._thread:
-                # The collector found the client over there, where nothing may wait for its end.
-                self._stop.set()
-                return
-            future = asyncio.run_coroutine_threadsafe(last(), self._loop)
-        try:
-            future.result()
-        finally:
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
-
-    def _schedule(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        fork.claim()
-        # Under the lock nothing is scheduled behind the last coroutine, where it might never run.
-        with self._lock:
-            if self._closed:
-                raise _closed()
-            return asyncio.run_coroutine_threadsafe(work, self._loop or self._start())
-
-    def _start(self) -> asyncio.AbstractEventLoop:
-        started = threading.Event()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._main(started)), name="tenure-client", daemon=True
-        )
-        self._thread.start()
-        started.wait()
-        if self._loop is None:
-            raise TenureError("expected the client's thread to start, but it did not")
-        return self._loop
-
-    async def _main(self, started: threading.Event) -> None:
-        self._stop = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        started.set()
-        await self._stop.wait()
-
-
-def _closed() -> Unavailable:
-    return Unavailable(
-        "expected an open client, but it was closed; make a new one", reason=Reason.UNREACHABLE
-    )
-
-
-def _in_loop() -> bool:
-    """Whether an event loop runs in this thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 class JobHandle(Generic[R_co]):
     """A job that the cluster has accepted; see ``AsyncJobHandle`` for each method's contract.
 
@@ -187,7 +63,7 @@ class JobHandle(Generic[R_co]):
 
     __slots__ = ("_client", "_portal", "id", "inner", "name")
 
-    def __init__(self, client: Client, portal: _Portal, handle: AsyncJobHandle[R_co]) -> None:
+    def __init__(self, client: Client, portal: Portal, handle: AsyncJobHandle[R_co]) -> None:
         """Used by ``Client``, which stays open for as long as one of its handles is kept."""
         self._client = client
         self._portal = portal
@@ -197,11 +73,11 @@ class JobHandle(Generic[R_co]):
 
     def result(self, timeout: float | None = None) -> R_co:
         """Waits until the job has ended, through failovers, and returns what it returned."""
-        return self._portal.run_wait(self.inner.result(timeout))
+        return self._portal.run_wait(self.inner.result(timeout), timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the job has ended. False: it has not within ``timeout`` seconds."""
-        return self._portal.run_wait(self.inner.wait(timeout))
+        return self._portal.run_wait(self.inner.wait(timeout), timeout)
 
     def status(self) -> JobState:
         """The job's present state."""
@@ -258,10 +134,14 @@ class Client:
             Rejected: The address is not of that form, or the token or a file cannot be used
                 (CREDENTIALS_UNUSABLE).
         """
-        self._client = AsyncClient(
-            address, token=token, tls=tls, timeout=timeout, middleware=middleware
+        self._open(
+            AsyncClient(address, token=token, tls=tls, timeout=timeout, middleware=middleware),
+            ThreadPortal(),
         )
-        self._portal = _Portal()
+
+    def _open(self, client: AsyncClient, portal: Portal) -> None:
+        self._client = client
+        self._portal = portal
         # Runs at exit, too, for those who forget to close.
         self._finalizer = weakref.finalize(self, self._portal.close, self._client.close)
 
@@ -308,7 +188,8 @@ class Client:
         given = [*handles]
         ours = {handle.inner: handle for handle in given}
         theirs = [handle.inner for handle in given]
-        for piece in _iterate(self._portal, self._client.completions(theirs, timeout)):
+        pieces = self._client.completions(theirs, timeout)
+        for piece in _iterate(self._portal, pieces, timeout_s=timeout):
             for done in piece:
                 yield ours[done]
 
@@ -317,13 +198,13 @@ class Client:
     ) -> JobHandle[R] | None:
         """Waits until one of the jobs has ended. None: none has within ``timeout`` seconds."""
         ours = {handle.inner: handle for handle in handles}
-        done = self._portal.run_wait(self._client.wait_any(ours, timeout))
+        done = self._portal.run_wait(self._client.wait_any(ours, timeout), timeout)
         return None if done is None else ours[done]
 
     def wait_all(self, handles: Iterable[JobHandle[Any]], timeout: float | None = None) -> bool:
         """Waits until all of the jobs have ended. False: they have not in ``timeout`` seconds."""
         ours = [handle.inner for handle in handles]
-        return self._portal.run_wait(self._client.wait_all(ours, timeout))
+        return self._portal.run_wait(self._client.wait_all(ours, timeout), timeout)
 
     @overload
     def get(self, job_id: str) -> JobHandle[Any]: ...
@@ -406,10 +287,17 @@ class Client:
         return [JobHandle(self, self._portal, handle) for handle in handles]
 
 
+def client_over(client: AsyncClient, portal: Portal) -> Client:
+    """A plain client that works through a given async one; for ``tenure.testing``."""
+    plain = Client.__new__(Client)
+    plain._open(client, portal)
+    return plain
+
+
 class Cluster:
     """A look at the cluster itself; see ``ClusterView`` for the contracts."""
 
-    def __init__(self, owner: Client, portal: _Portal, client: AsyncClient) -> None:
+    def __init__(self, owner: Client, portal: Portal, client: AsyncClient) -> None:
         """Used by ``Client``, which stays open for as long as this is kept."""
         self._owner = owner
         self._portal = portal
@@ -438,15 +326,21 @@ class Cluster:
         return self._portal.run(asking())
 
 
-def _iterate(portal: _Portal, items: AsyncIterator[T], *, waits: bool = True) -> Iterator[T]:
+def _iterate(
+    portal: Portal,
+    items: AsyncIterator[T],
+    *,
+    waits: bool = True,
+    timeout_s: float | None = None,
+) -> Iterator[T]:
     """An async iterator's items, one hand-over each; closed when the caller stops.
 
     Args:
         portal: Where it runs.
         items: The iterator.
         waits: The next item may take as long as another job does.
+        timeout_s: It ends after so long by itself; None: it may wait for ever.
     """
-    run = portal.run_wait if waits else portal.run
 
     async def following() -> T:
         return await anext(items, _EXHAUSTED)
@@ -456,7 +350,13 @@ def _iterate(portal: _Portal, items: AsyncIterator[T], *, waits: bool = True) ->
             await items.aclose()
 
     try:
-        while (item := run(following())) is not _EXHAUSTED:
+        while True:
+            if waits:
+                item = portal.run_wait(following(), timeout_s)
+            else:
+                item = portal.run(following())
+            if item is _EXHAUSTED:
+                return
             yield item
     finally:
         portal.wind_up(close())

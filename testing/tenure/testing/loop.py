@@ -16,6 +16,7 @@ cancels its children out of one) are walked in the same order in each run.
 import asyncio
 import contextvars
 import itertools
+import math
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from typing import Any, Final, NoReturn, TypeVar, TypeVarTuple
@@ -95,6 +96,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 f"expected the program to end within {self._limit_s} s of virtual time, but it"
                 f" still runs:\n{self._describe_tasks()}"
             )
+
+    def leap(self, seconds: float) -> None:
+        """Lets so much time pass at once: what is due within it happens at its end, and late."""
+        self._now_s += seconds
+        # After some months a nanosecond is less than floats can tell apart.
+        self._clock_resolution = max(_RESOLUTION_S, 4 * math.ulp(self._now_s))
 
     def report_deadlock(self) -> NoReturn:
         """For the selector: nothing will ever happen again."""

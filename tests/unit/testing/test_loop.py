@@ -6,7 +6,8 @@ import random
 import pytest
 
 from tenure.testing.clock import WALL_ORIGIN_MS, SimClock
-from tenure.testing.loop import Deadlock, TimeLimit, run_virtual
+from tenure.testing.loop import Deadlock, TimeLimit, VirtualLoop, run_virtual
+from tenure.testing.process import elapse
 
 CLOCK = SimClock()
 
@@ -119,3 +120,21 @@ def test_clock_follows_the_loop() -> None:
         assert (clock.boot_ms(), bent.boot_ms()) == (1_000, 6_000)
 
     run_virtual(main)
+
+
+def test_timers_go_on_after_a_leap_of_years() -> None:
+    """A leap lets what was due happen late, once; and short sleeps still end a century later."""
+
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        woken: list[float] = []
+        loop.call_later(5, lambda: woken.append(loop.time()))
+        loop.leap(3.2e9)
+        for _ in range(50):
+            await elapse(0.0123)
+        return [*woken, loop.time()]
+
+    woken, end = run_virtual(main, limit_s=None)
+    assert woken == 3.2e9
+    assert end == pytest.approx(3.2e9 + 50 * 0.0123, abs=1e-3)
