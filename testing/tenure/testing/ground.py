@@ -125,7 +125,11 @@ class DiskGround:
         return self._opened_by
 
     def journal(self, partition: int) -> list[bytes]:
-        return host.journal(self.disk, _PATH, partition)
+        return host.stored(self.disk, _PATH, "batch", "number", partition)
+
+    def slices(self, partition: int) -> list[bytes]:
+        """All slices of a partition's snapshot that are stored, in order."""
+        return host.stored(self.disk, _PATH, "slice", "position", partition)
 
     def heal(self) -> None:
         self.disk.heal()

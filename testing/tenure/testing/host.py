@@ -304,14 +304,22 @@ class _TaskThread(Generic[W]):
             return
 
 
-def journal(disk: SimDisk, path: Path, partition: int) -> list[bytes]:
-    """All batches of a partition that are in the database, read from a copy of the disk."""
+def stored(disk: SimDisk, path: Path, table: str, order: str, partition: int) -> list[bytes]:
+    """The data of a partition's rows in a table, read from a copy of the disk.
+
+    Args:
+        disk: Where the database lies.
+        path: Which file it is.
+        table: One of the journal's.
+        order: The column to sort by.
+        partition: Which.
+    """
     copy = disk.copy()
     database = _Connection(copy.address(str(path)))
     try:
-        if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'batch'").fetchall():
+        if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchall():
             return []
-        query = "SELECT data FROM batch WHERE partition = ? ORDER BY number"
+        query = f"SELECT data FROM {table} WHERE partition = ? ORDER BY {order}"
         return [data for (data,) in database.execute(query, (partition,)).fetchall()]
     finally:
         database.close()

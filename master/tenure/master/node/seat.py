@@ -370,7 +370,7 @@ class Seat:
     async def _resign(self, office: Office) -> None:
         try:
             await office.resign()
-        except (OfficeLost, StoreUnavailable, StoreIoError) as error:
+        except (OfficeLost, StoreUnavailable, StoreFull, StoreIoError) as error:
             _log.info("Could not resign: %s", error, extra=self._extra("resign"))
 
     async def _halt(self, office: Office, error: BaseException) -> None:

@@ -1,0 +1,278 @@
+"""A master whose disk fails, under the shipped store: rows 43 and 46 to 49 of the fault table."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+
+from tenure.client import AsyncClient, AsyncJobHandle, Reason, TenureError
+from tenure.master.node.sizes import LogSizes
+from tenure.testing.cluster import SimCluster, SimMaster, simulated_cluster
+from tenure.testing.ground import DiskGround
+from tenure.testing.process import elapse, run_processes
+from tests.simulation.run import Run
+
+DATABASE = "/data/store.db"
+LOG = "/data/store.db-wal"
+#: So small that every few jobs make a snapshot.
+SHORT_LOG = LogSizes(log_bytes_min=20_000)
+
+
+async def submit_some(run: Run, client: AsyncClient, count: int) -> list[AsyncJobHandle[str]]:
+    """Submits jobs, all at once; those that were accepted."""
+    first = len(run.ledger.rows)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(run.submit(client, f"job {number}", 0.1))
+            for number in range(first, first + count)
+        ]
+    return [handle for task in tasks if (handle := task.result()) is not None]
+
+
+async def read_all(run: Run, handles: list[AsyncJobHandle[str]]) -> None:
+    """Waits for all their results."""
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for handle in handles:
+            group.create_task(run.result(handle))
+
+
+async def restart(cluster: SimCluster, master: SimMaster) -> None:
+    """What a service manager does with a process that has ended."""
+    await master.process.join()
+    cluster.start(master)
+
+
+@pytest.mark.fault(43)
+def test_row_43_a_full_disk_refuses_and_recovers() -> None:
+    """New work is refused as RESOURCE_EXHAUSTED; with space all goes on, and nothing is lost."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=43, jobs=[run.echo], store="sqlite") as cluster:
+            client, hasty = cluster.client(), cluster.client(timeout=3)
+            master = await cluster.elected()
+            process = master.process
+            handles = await submit_some(run, client, 20)
+            cluster.disk.full = True
+            reasons = []
+            for _ in range(5):
+                try:
+                    await hasty.submit(run.echo, "refused", 0.1)
+                except TenureError as error:
+                    reasons.append(error.reason)
+            assert set(reasons) <= {Reason.STORE_FULL, Reason.OUTCOME_UNKNOWN}
+            assert reasons.count(Reason.STORE_FULL) >= 3
+            cluster.disk.full = False
+            # The leader looks every now and then whether the batch that it keeps is taken.
+            await elapse(2)
+            handles += await submit_some(run, client, 20)
+            await read_all(run, handles)
+            assert len(handles) == 40
+            assert master.process is process
+            assert master.running
+
+    run_processes(main, limit_s=300)
+
+
+@pytest.mark.fault(43)
+def test_row_43_a_leader_on_a_full_disk_can_be_stopped() -> None:
+    """SIGTERM ends it, and what it had accepted is there when there is space again."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=44, jobs=[run.echo], store="sqlite") as cluster:
+            client = cluster.client()
+            master = await cluster.elected()
+            handles = await submit_some(run, client, 20)
+            cluster.disk.full = True
+            master.stop()
+            await cluster.until(lambda: not master.running, within_s=30)
+            assert master.process.error is None
+            cluster.disk.full = False
+            cluster.start(master)
+            await read_all(run, handles)
+            run.judge(cluster)
+
+    run_processes(main, limit_s=300)
+
+
+@pytest.mark.fault(46)
+def test_row_46_no_ack_before_a_slow_fsync_is_over() -> None:
+    """An ack takes as long as the fsync; what was acked before a power loss is there after it."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=46, jobs=[run.echo], store="sqlite") as cluster:
+            client = cluster.client()
+            master = await cluster.elected()
+            handles = await submit_some(run, client, 10)
+            await read_all(run, handles)
+            cluster.disk.fsync_ms = (200, 5_000)
+            for number in range(10):
+                began_s = asyncio.get_running_loop().time()
+                handles += await submit_some(run, client, 5)
+                assert asyncio.get_running_loop().time() - began_s >= 0.2
+                if number % 3 == 2:
+                    master.kill()
+                    cluster.disk.power_loss(Random(number))
+                    await restart(cluster, master)
+            # The batches behind one that is on its way wait: they do not pile up in the store.
+            before = cluster.disk.fsyncs
+            handles += await submit_some(run, client, 500)
+            assert cluster.disk.fsyncs - before < 50
+            cluster.disk.heal()
+            await read_all(run, handles[10:])
+            assert len(handles) == 560
+            run.judge(cluster)
+
+    run_processes(main, limit_s=1_200)
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("seed", range(5))
+def test_row_47_after_a_failed_fsync_the_master_exits(seed: int) -> None:
+    """It acks nothing more and ends; the next one has all that was acked, and power may fail."""
+
+    async def main() -> None:
+        run = Run()
+        rng = Random(seed)
+        async with simulated_cluster(seed=seed, jobs=[run.echo], store="sqlite") as cluster:
+            client = cluster.client()
+            master = await cluster.elected()
+            async with asyncio.TaskGroup() as group:
+                submits = [
+                    group.create_task(later(run, client, rng.uniform(0, 10))) for _ in range(60)
+                ]
+                for _ in range(3):
+                    await elapse(rng.uniform(0.5, 3))
+                    process = master.process
+                    cluster.disk.fail_next_fsync()
+                    await cluster.until(lambda: not master.running, within_s=30)
+                    assert process.error is not None
+                    assert process.error.reason is Reason.STORE_IO
+                    await restart(cluster, master)
+                    await cluster.elected()
+            master.kill()
+            cluster.disk.power_loss(rng)
+            await restart(cluster, master)
+            await read_all(run, [handle for one in submits if (handle := one.result()) is not None])
+            run.judge(cluster)
+
+    run_processes(main, limit_s=300)
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize("seed", range(8))
+def test_row_48_power_loss_at_any_moment(seed: int) -> None:
+    """Writes are torn or missing; the tail is cut cleanly, all that was acked is kept and ends."""
+
+    async def main() -> None:
+        run = Run()
+        rng = Random(seed)
+        async with simulated_cluster(
+            seed=seed, jobs=[run.echo], store="sqlite", partitions=1 + seed % 2
+        ) as cluster:
+            client = cluster.client()
+            (master,) = cluster.masters.values()
+            cluster.disk.fsync_ms = (1, rng.choice((5, 100)))
+            async with asyncio.TaskGroup() as group:
+                submits = [
+                    group.create_task(later(run, client, rng.uniform(0, 20))) for _ in range(100)
+                ]
+                for _ in range(8):
+                    await elapse(rng.uniform(0.01, 4))
+                    master.kill()
+                    cluster.disk.power_loss(rng)
+                    await restart(cluster, master)
+            await read_all(run, [handle for one in submits if (handle := one.result()) is not None])
+            run.judge(cluster)
+
+    run_processes(main, limit_s=300)
+
+
+@pytest.mark.fault(49)
+@pytest.mark.parametrize("what", ["batch", "snapshot"])
+def test_row_49_a_flipped_bit_halts_and_deletes_nothing(what: str) -> None:
+    """A damaged batch or snapshot: the partition is HALTED, by each new master, and kept as is."""
+
+    async def main() -> None:
+        run = Run()
+        sizes = SHORT_LOG if what == "snapshot" else LogSizes()
+        async with simulated_cluster(
+            seed=49, jobs=[run.echo], store="sqlite", log_sizes=sizes
+        ) as cluster:
+            client = cluster.client()
+            master = await cluster.elected()
+            handles = await submit_some(run, client, 200)
+            await read_all(run, handles)
+            # Long enough for a snapshot, too.
+            await elapse(5)
+            master.stop()
+            await master.process.join()
+            stored = rows(cluster, what)
+            assert stored
+            damage(cluster, max(stored, key=len))
+            damaged = rows(cluster, what)
+            assert damaged != stored
+            for _ in range(2):
+                cluster.start(master)
+                await cluster.until(lambda: halted(master))
+                await elapse(10)
+                assert master.running
+                assert cluster.leader() is None
+                master.stop()
+                await master.process.join()
+                assert rows(cluster, what) == damaged
+
+    run_processes(main, limit_s=300)
+
+
+@pytest.mark.fault(49)
+def test_row_49_a_flipped_bit_in_the_log_of_a_crash_is_refused() -> None:
+    """Whoever opens the store is told, again and again, and every file stays as it is."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=50, jobs=[run.echo], store="sqlite") as cluster:
+            master = await cluster.elected()
+            await read_all(run, await submit_some(run, cluster.client(), 20))
+            master.kill()
+            await master.process.join()
+            cluster.disk.flip_bit(LOG, len(cluster.disk.files[LOG]) // 2)
+            files = cluster.disk.files
+            for _ in range(2):
+                cluster.start(master)
+                await master.process.join()
+                assert master.process.error is not None
+                assert master.process.error.reason is Reason.STORE_CORRUPT
+                assert cluster.disk.files == files
+
+    run_processes(main, limit_s=300)
+
+
+async def later(run: Run, client: AsyncClient, after_s: float) -> AsyncJobHandle[str] | None:
+    """Submits a job at some time."""
+    await elapse(after_s)
+    return await run.submit(client, f"at {after_s}", 0.2)
+
+
+def rows(cluster: SimCluster, what: str) -> list[bytes]:
+    """All stored batches, or all slices of the snapshot."""
+    assert isinstance(cluster.ground, DiskGround)
+    return cluster.ground.journal(0) if what == "batch" else cluster.ground.slices(0)
+
+
+def damage(cluster: SimCluster, data: bytes) -> None:
+    """Flips a bit in the middle of some stored bytes, where they lie on the disk."""
+    content = cluster.disk.files[DATABASE]
+    # What is long is stored in pieces; the second half of this one lies in one place.
+    piece = data[len(data) // 2 : len(data) // 2 + 64]
+    assert content.count(piece) == 1
+    cluster.disk.flip_bit(DATABASE, content.index(piece) + 32)
+
+
+def halted(master: SimMaster) -> bool:
+    """Whether a master knows that partition 0 is halted."""
+    return master.node is not None and 0 in master.node.roster.halted
