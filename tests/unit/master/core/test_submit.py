@@ -297,3 +297,38 @@ def test_closed_term_refuses() -> None:
     setting = SubmitSetting(JOB, 5, 0, 0)
     refusal = rig.refused(commands.SubmitJobs(settings=[setting], rows=[row]))
     assert refusal.reason is Reason.NOT_LEADER
+
+
+@pytest.mark.parametrize(
+    ("intake", "refused"),
+    [
+        (commands.Intake.OPEN, []),
+        (commands.Intake.NO_BULK, [6, 10]),
+        (commands.Intake.CLOSED, [0, 5, 6, 10]),
+    ],
+)
+def test_a_store_that_is_nearly_full_refuses_bulk_first(
+    intake: commands.Intake, refused: list[int]
+) -> None:
+    """Bulk is what is submitted behind the default priority; a refusal says when to come back."""
+    rig = Rig()
+    priorities = [0, 5, 6, 10]
+    command = commands.SubmitJobs(
+        settings=[SubmitSetting(JOB, priority, 0, 0) for priority in priorities],
+        rows=[SubmitRow(rig.mint(), setting, b"", "") for setting in range(len(priorities))],
+        intake=intake,
+    )
+    reply = rig.do(command).reply
+    assert [priorities[index] for index, _ in reply.refusals] == refused
+    assert {refusal.reason for _, refusal in reply.refusals} <= {Reason.STORE_FULL}
+    assert all(refusal.retry_after_ms for _, refusal in reply.refusals)
+
+
+def test_a_known_job_is_named_however_full_the_store_is() -> None:
+    """A submit that is sent again was accepted once: it is never called refused."""
+    rig = Rig()
+    rows = [SubmitRow(rig.mint(), 0, b"", "")]
+    command = commands.SubmitJobs(settings=[SubmitSetting(JOB, 10, 0, 0)], rows=rows)
+    rig.do(command)
+    again = rig.do(replace(command, intake=commands.Intake.CLOSED)).reply
+    assert (again.refusals, again.existing) == ([], [0])

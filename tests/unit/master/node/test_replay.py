@@ -1,0 +1,185 @@
+"""Recoveries that die in one place: the third of them halts the partition, and no other does."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tenure.master.backend.errors import CorruptJournal, StoreFull
+from tenure.master.core.config import PartitionConfig
+from tenure.master.core.event import JobsReadied
+from tenure.master.core.partition import Partition
+from tenure.master.election.port import Candidate, Office
+from tenure.master.journal.codec import encode_events
+from tenure.master.journal.frame import Chain
+from tenure.master.journal.port import Journal, ReplayMark
+from tenure.master.node.recovery import recover
+from tenure.master.node.replay import Replay, ReplayFailed
+from tenure.master.store import open_store
+from tenure.protocol.errors import TenureError
+from tenure.protocol.fence import Token
+
+CONFIG = PartitionConfig(partition=0, partitions=1)
+BATCHES, EVENTS = 6, 10
+
+
+class Killed(BaseException):
+    """What ends a process: nothing of ours sees it."""
+
+
+def killing(seq: int) -> Callable[[Partition, object, int], None]:
+    """A replay that dies at one event."""
+
+    def replay(self: Partition, event: object, at: int) -> None:
+        if at == seq:
+            raise Killed
+
+    return replay
+
+
+class Bed:
+    """A journal of 60 events in SQLite, and recoveries of it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._url = f"sqlite://{folder / 'store.db'}"
+        self._patch = monkeypatch
+
+    def dies_at(self, seq: int) -> None:
+        """From now on, replaying this event kills the process; 0: none does."""
+        self._patch.setattr(Partition, "replay", killing(seq))
+
+    def fails_at(self, seq: int) -> None:
+        """From now on, this event cannot be applied."""
+
+        def replay(partition: Partition, event: object, at: int) -> None:
+            if at == seq:
+                raise ZeroDivisionError("a bug")
+
+        self._patch.setattr(Partition, "replay", replay)
+
+    def fill(self) -> None:
+        """Writes the journal."""
+
+        async def write(journal: Journal, office: Office) -> None:
+            chain = Chain.start(0)
+            async for batch in journal.read(0):
+                chain.follow(batch)
+            for _ in range(BATCHES):
+                events = [JobsReadied(now_ms=1, job_ids=[]) for _ in range(EVENTS)]
+                data = encode_events(events)
+                sealed = chain.seal(
+                    token=office.token, stamp_ms=1, events=data, event_count=len(events)
+                )
+                await journal.append(office.token, sealed)
+
+        self.lead(write)
+
+    def recover(self) -> type[BaseException] | None:
+        """One recovery to its end; what ended it."""
+
+        async def work(journal: Journal, office: Office) -> None:
+            replay = Replay(journal, office.token, 0)
+            await replay.begin()
+            await recover(journal, CONFIG, replay)
+            await replay.end()
+
+        try:
+            self.lead(work)
+        except (Killed, TenureError) as error:
+            self.error = error
+            return type(error)
+        return None
+
+    def mark(self) -> ReplayMark | None:
+        """What the next leader will find."""
+        found: list[ReplayMark | None] = []
+
+        async def look(journal: Journal, office: Office) -> None:
+            found.append(await journal.replay_mark())
+
+        self.lead(look)
+        return found[0]
+
+    def lead(self, work: Callable[..., object]) -> None:
+        """Opens the store, wins the office, works, and closes."""
+
+        async def main() -> None:
+            me = Candidate(incarnation="i", name="m", address="m:1")
+            store = await open_store(self._url, candidate=me, wall_ms=1)
+            try:
+                office = await store.election(0).campaign()
+                await work(store.journal(0), office)  # type: ignore[misc]
+            finally:
+                await store.close()
+
+        asyncio.run(main())
+
+
+@pytest.fixture
+def bed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bed:
+    """A filled one."""
+    made = Bed(tmp_path, monkeypatch)
+    made.dies_at(0)
+    made.fill()
+    return made
+
+
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("seq", [1, 33, 60])
+def test_row_03_the_third_crash_in_replay_halts_and_names_the_event(bed: Bed, seq: int) -> None:
+    """Whichever event it is; the fourth recovery replays nothing."""
+    bed.dies_at(seq)
+    assert [bed.recover() for _ in range(3)] == [Killed] * 3
+    assert bed.mark() == ReplayMark(crashes=2, seq=seq)
+    assert bed.recover() is CorruptJournal
+    assert f"at event {seq};" in str(bed.error)
+    assert "clear-halt" in str(bed.error)
+
+
+@pytest.mark.fault(3)
+def test_row_03_crashes_in_other_places_are_no_series(bed: Bed) -> None:
+    """Masters that are killed again and again, each time elsewhere, halt nothing."""
+    for seq in (11, 31, 51, 12, 58, 41, 21):
+        bed.dies_at(seq)
+        assert bed.recover() is Killed
+    bed.dies_at(0)
+    assert bed.recover() is None
+    assert bed.mark() is None
+
+
+@pytest.mark.fault(3)
+def test_row_03_a_recovery_that_ends_takes_the_count_away(bed: Bed) -> None:
+    """Two crashes, a success, two crashes: no third in a row."""
+    for _ in range(3):
+        bed.dies_at(33)
+        assert [bed.recover() for _ in range(2)] == [Killed] * 2
+        bed.dies_at(0)
+        assert bed.recover() is None
+
+
+@pytest.mark.fault(3)
+def test_row_03_an_event_that_cannot_be_applied_costs_no_process(bed: Bed) -> None:
+    """It is a crash like any other to the count, but named at once, and others go on."""
+    bed.fails_at(33)
+    assert [bed.recover() for _ in range(3)] == [ReplayFailed] * 3
+    assert bed.mark() == ReplayMark(crashes=2, seq=33)
+    assert bed.recover() is CorruptJournal
+
+
+def test_a_full_store_keeps_no_recovery_from_its_end() -> None:
+    """Rather no mark than no leader."""
+
+    class FullJournal:
+        async def replay_mark(self) -> None:
+            return None
+
+        async def mark_replay(self, token: Token, mark: ReplayMark | None) -> None:
+            raise StoreFull("no space")
+
+    async def main() -> None:
+        replay = Replay(FullJournal(), Token(1, 1), 0)  # type: ignore[arg-type]
+        await replay.begin()
+        await replay.end()
+
+    asyncio.run(main())
