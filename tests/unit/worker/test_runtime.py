@@ -290,6 +290,29 @@ def test_drain_waits_for_grants_that_are_on_their_way() -> None:
     run_virtual(scenario)
 
 
+def test_a_worker_without_a_leader_rests() -> None:
+    """Welcomed by a master that leads nothing, it looks at the clock as seldom as when idle."""
+
+    class CountingClock(SimClock):
+        sleeps = 0
+
+        async def sleep(self, ms: int) -> None:
+            self.sleeps += 1
+            await super().sleep(ms)
+
+    async def scenario() -> None:
+        clock = CountingClock()
+        async with running("double", clock=clock) as run:
+            master = await run.network.accept()
+            said = worker_pb2.SessionResponse()
+            said.welcome.master = "m1"
+            master.stream.say(said)
+            await clock.sleep(10_000)
+            assert clock.sleeps < 200
+
+    run_virtual(scenario)
+
+
 def test_second_term_hands_back_at_once(tmp_path: Path) -> None:
     """What runs is interrupted and handed back uncharged, not reported."""
 

@@ -215,7 +215,9 @@ class WorkerNode:
                     link.drop()
             self._step()
             times = (self._arbiter.next_wake_ms(), self._executor.next_wake_ms())
-            wait_ms = min((due_ms - now_ms for due_ms in times if due_ms is not None), default=0)
+            wait_ms = min(
+                (due_ms - now_ms for due_ms in times if due_ms is not None), default=TICK_MS_MAX
+            )
             await self._clock.sleep(min(max(wait_ms, 1), TICK_MS_MAX))
 
     async def _keep_topology(self) -> None:
