@@ -16,7 +16,13 @@ from math import inf
 
 from tenure.master.core.config import PartitionConfig
 from tests.oracles.commits import CommitTimes, check_commits, told_after
-from tests.oracles.delays import check_delays, check_early_starts, check_late_ready
+from tests.oracles.delays import (
+    NEWS_MS,
+    check_delays,
+    check_early_starts,
+    check_late_ready,
+    check_term_time,
+)
 from tests.oracles.evidence import Evidence, FaultWindow, PartitionLog, Said, Sample
 from tests.oracles.executions import check_executions, duplicate_executions
 from tests.oracles.facts import Fact, JobFact, TermBegan, lives_of
@@ -173,6 +179,7 @@ class _Case:
         violations += check_replay(batches, present, facts, log.hashes, config=config)
         violations += check_lives(lives)
         violations += check_delays(lives)
+        violations += check_term_time(facts)
         violations += check_order(facts, extents, aging_step_ms=evidence.aging_step_ms)
         times = CommitTimes(extents, _committed_ms(log, facts, extents))
         violations += check_commits(evidence.rows, lives, times)
@@ -201,7 +208,9 @@ class _Case:
                 found, evidence.faults, lease_ttl_ms=ttl_ms, reaction_ms=reaction_ms
             )
         if evidence.skew_ms is not None:
-            violations += check_early_starts(rows, lives, skew_ms=evidence.skew_ms)
+            healthy = evidence.faults is not None and not evidence.faults
+            news_ms = 0 if healthy else NEWS_MS
+            violations += check_early_starts(rows, lives, skew_ms=evidence.skew_ms + news_ms)
         return violations + check_registers(rows, lives)
 
     def judge_liveness(self, present: Sequence[Present]) -> list[Violation]:

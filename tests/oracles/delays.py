@@ -2,11 +2,13 @@
 
 By the term's own clock, exactly: nothing becomes ready, and nothing is granted, before its time,
 neither a delayed submit nor a retry with backoff. (Adopted leases are left out: a dead leader's
-clock decided on them.)
+clock decided on them.) And that clock never runs back, from event to event and from term to term.
 
 By the clients' and workers' clock: a job that was submitted with a delay starts no earlier than
 that long after the call began. A term's clock is slewed by at most 1 %, and is ahead of the last
-one's by at most what the masters' clocks were bent: ``skew_ms``.
+one's by at most what the masters' clocks were apart (``skew_ms``), and by the time that the news of
+a master's clock was on its way through a slow store, which made that last one late: ``NEWS_MS``
+while there are faults, nothing without.
 
 While all is well (one term, past its window, no fault shortly before or meanwhile) a job becomes
 ready within ``READY_WITHIN_MS`` of its time. When it then starts is a matter of order and capacity.
@@ -16,7 +18,7 @@ was bent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from typing import Final
 
@@ -35,6 +37,7 @@ from tests.oracles.history import START, SUBMIT, Row
 from tests.oracles.verdict import Violation
 
 READY_WITHIN_MS: Final = 2_000
+NEWS_MS: Final = 5_000
 #: A term's window, and what a fault may leave to be done when it has ended.
 _SETTLE_MS: Final = 10_000
 _SLEW: Final = 0.01
@@ -59,6 +62,19 @@ def check_delays(lives: Mapping[str, Sequence[JobFact]]) -> list[Violation]:
                         violations.append(Violation("S12", job, detail))
                 case _:
                     pass
+    return violations
+
+
+def check_term_time(facts: Iterable[Fact]) -> list[Violation]:
+    """One partition's facts in journal order: no event was decided before the one before it."""
+    now_ms = 0
+    violations = []
+    for fact in facts:
+        if isinstance(fact, Submitted | Readied | Granted | Requeued | TermBegan):
+            if fact.at_ms < now_ms:
+                detail = f"time ran back by {now_ms - fact.at_ms} ms"
+                violations.append(Violation("S12", f"seq {fact.seq}", detail))
+            now_ms = max(now_ms, fact.at_ms)
     return violations
 
 

@@ -103,6 +103,8 @@ class _Partition:
         self._next_seq: int | None = None
         self._hash: bytes | None = b""
         self._replaced_before = 0
+        #: The term whose snapshot replaces what lies before.
+        self._replaced_by: tuple[int, int] | None = None
 
     def see(self, change: Change) -> None:
         match change:
@@ -175,6 +177,9 @@ class _Partition:
         name = f"batch {change.number}"
         if self._holder is None:
             self._say(name, f"was deleted at revision {change.revision}, with the office vacant")
+        elif self._holder != self._replaced_by:
+            # Only who has published the snapshot deletes what it replaces.
+            self._say(name, f"was deleted for {self._replaced_by} in the term {self._holder}")
         if change.number >= self._number:
             self._say(name, "was deleted though it was the last one")
         if change.number >= self._replaced_before:
@@ -193,6 +198,7 @@ class _Partition:
         if self._next_seq is not None and manifest.last_seq >= self._next_seq:
             self._say(name, f"may show seq {manifest.last_seq}, which is not committed")
         self._replaced_before = max(self._replaced_before, manifest.first_batch)
+        self._replaced_by = token
 
     def _say(self, subject: str, detail: str) -> None:
         self.violations.append(Violation("S6", f"partition {self._partition}, {subject}", detail))

@@ -17,6 +17,7 @@ from tenure.master.core.record import JobRecord
 from tenure.master.journal.codec import decode_events
 from tenure.master.journal.frame import Chain
 from tenure.master.journal.port import SealedBatch
+from tenure.protocol.errors import TenureError
 from tenure.protocol.ids import JobId
 from tests.oracles.facts import Fact, Settled
 from tests.oracles.history import hash_of
@@ -48,7 +49,10 @@ def check_replay(
     violations: list[Violation] = []
     unseen = dict(live_hashes)
     for number, data in enumerate(batches):
-        batch = chain.follow(SealedBatch(number=number, data=data))
+        try:
+            batch = chain.follow(SealedBatch(number=number, data=data))
+        except TenureError as refused:
+            return [*violations, Violation("S9", f"batch {number}", f"not recovered: {refused}")]
         for seq, event in enumerate(decode_events(batch.events), batch.first_seq):
             partition.replay(event, seq)
             live = unseen.pop(seq, None)

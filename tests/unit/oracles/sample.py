@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.oracles.facts import Adopted, Closed, Fact, Granted, Settled, Submitted, TermBegan
 from tests.oracles.history import END, RESULT, START, SUBMIT, Kind, Row
 from tests.oracles.submits import Present
@@ -40,6 +42,21 @@ def row(
         lease=lease,
         attempt=attempt,
         state=state,
+    )
+
+
+def at(boottime: float, kind: Kind, f: str, call: int, **fields: Any) -> Row:
+    """One row of one process at a moment; ``content`` is its hash."""
+    fields["hash"] = fields.pop("content", "")
+    return Row(
+        wall=0,
+        boottime=boottime,
+        process="p",
+        incarnation="i",
+        type=kind,
+        f=f,
+        call=call,
+        **fields,
     )
 
 
