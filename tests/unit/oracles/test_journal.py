@@ -158,6 +158,13 @@ def delete_what_nothing_replaces(found: list[Change]) -> None:
     del found[7]
 
 
+def delete_for_a_term_that_is_over(found: list[Change]) -> None:
+    """A deposed leader truncates late: its own snapshot replaces what it deletes."""
+    found.insert(4, SnapshotPublished(13, 0, manifest(2, 3, FIRST)))
+    del found[8]
+    del found[10]
+
+
 def delete_while_vacant(found: list[Change]) -> None:
     """A zombie deleted when nobody held the office."""
     found.insert(9, OfficeVacated(22, 0))
@@ -187,6 +194,7 @@ CORRUPTIONS: list[Callable[[list[Change]], None]] = [
     flip_a_byte,
     delete_the_last_batch,
     delete_what_nothing_replaces,
+    delete_for_a_term_that_is_over,
     delete_while_vacant,
     publish_as_a_zombie,
     publish_what_is_not_committed,
