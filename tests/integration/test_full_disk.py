@@ -19,7 +19,7 @@ from tests.chaos.cluster import Cluster
 from tests.integration.app import size
 from tests.integration.commands import run
 
-DISK_BYTES = 12 * 1024 * 1024
+DISK_BYTES = 16 * 1024 * 1024
 FILE_BYTES = 4 * 1024 * 1024
 TEXT = "x" * 100_000
 
@@ -69,7 +69,8 @@ def finish(cluster: Cluster, client: Client, accepted: list[JobHandle[int]]) -> 
     assert client.submit(size, TEXT).result(timeout=30) == len(TEXT)
 
 
-def test_full_disk_refuses_and_recovers(cluster: Cluster, disk: Path) -> None:
+@pytest.mark.fault(43)
+def test_row_43_a_full_disk_refuses_and_recovers(cluster: Cluster, disk: Path) -> None:
     """STORE_FULL while there is no space; once there is, all that was accepted gets done."""
     if not mounts(disk):
         check_write_error(cluster)
@@ -93,7 +94,8 @@ def test_full_disk_refuses_and_recovers(cluster: Cluster, disk: Path) -> None:
     assert "STORE_FULL" in shown.complaint
 
 
-def test_write_error_stops_the_master_and_loses_nothing(cluster: Cluster) -> None:
+@pytest.mark.fault(47)
+def test_row_47_a_write_error_stops_the_master_and_loses_nothing(cluster: Cluster) -> None:
     """After a failed write nothing can be trusted: the master ends, and the next one recovers."""
     check_write_error(cluster)
 
