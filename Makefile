@@ -24,7 +24,7 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(INSTALLED) etcd node ## make .venv with all extras and tools, find or install etcd and Node
+setup: $(INSTALLED) etcd strace node ## make .venv with all extras and tools, find or install etcd, strace, Node
 
 # The stamp is older than pyproject.toml exactly when there is something new to install.
 $(INSTALLED): pyproject.toml tools/install.sh
@@ -34,6 +34,10 @@ $(INSTALLED): pyproject.toml tools/install.sh
 .PHONY: etcd
 etcd:
 	@tools/ensure_etcd.sh
+
+.PHONY: strace
+strace:
+	@tools/ensure_strace.sh
 
 .PHONY: node
 node: ## find or install Node, and the packages of examples/node
@@ -81,7 +85,7 @@ types: $(INSTALLED) ## mypy, strict, on all hand-written product code; pyright, 
 verify: lint types ## the static half of CI
 
 .PHONY: test
-test: $(INSTALLED) etcd node ## every suite
+test: $(INSTALLED) etcd strace node ## every suite
 	$(PYTEST) $(SUITES:%=tests/%)
 
 .PHONY: test-unit
@@ -89,7 +93,7 @@ test-unit: $(INSTALLED) ## pure code only: no network, no etcd
 	$(PYTEST) tests/unit
 
 .PHONY: test-integration
-test-integration: $(INSTALLED) etcd node ## real processes, real SQLite, real etcd
+test-integration: $(INSTALLED) etcd strace node ## real processes, real SQLite, real etcd
 	$(PYTEST) tests/integration
 
 .PHONY: test-conformance
@@ -97,7 +101,7 @@ test-conformance: $(INSTALLED) etcd node ## one suite per port, over every adapt
 	$(PYTEST) tests/conformance
 
 .PHONY: chaos
-chaos: $(INSTALLED) etcd ## real processes, killed and frozen; MINUTES= FAULTS= SEED=: a random run
+chaos: $(INSTALLED) etcd strace ## real processes, killed and frozen; MINUTES= FAULTS= SEED=: a random run
 	$(if $(MINUTES)$(FAULTS)$(SEED),$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),30) \
 		--faults "$(FAULTS)" $(SEED:%=--seed %),$(PYTEST) tests/chaos)
 
@@ -110,12 +114,12 @@ record-histories: $(INSTALLED) etcd ## record the stores and streams of this rel
 	$(BIN)/python -m tools.record_histories
 
 .PHONY: nightly
-nightly: $(INSTALLED) etcd node ## every suite with the long tests and many more examples; each Python
+nightly: $(INSTALLED) etcd strace node ## every suite with the long tests and many more examples; each Python
 	TENURE_HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "" $(SUITES:%=tests/%)
 	$(BIN)/python tools/check_packaging.py --thorough --python $(PYTHONS)
 
 .PHONY: reliability
-reliability: $(INSTALLED) etcd node ## every fault of docs/reliability.md as a test; writes its table
+reliability: $(INSTALLED) etcd strace node ## every fault of docs/reliability.md as a test; writes its table
 	RECORD_FAULTS=docs/faults.json $(PYTEST) -m fault tests
 	$(BIN)/python -m tools.generate_reliability
 
