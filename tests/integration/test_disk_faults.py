@@ -46,6 +46,17 @@ def submit_some(client: Client, count: int) -> list[JobHandle[int]]:
     return [client.submit(size, f"{number:04} " * 200) for number in range(count)]
 
 
+def submit_until_refused(client: Client) -> tuple[list[JobHandle[int]], TenureError]:
+    """Jobs that were accepted, one after another, and why the next one was not."""
+    accepted = []
+    for _ in range(100):
+        try:
+            accepted += submit_some(client, 1)
+        except TenureError as error:
+            return accepted, error
+    raise AssertionError("expected the disk to fail at some time, but it never did")
+
+
 def finish(cluster: Cluster, accepted: list[JobHandle[int]]) -> None:
     """All that was accepted gets done."""
     worker = cluster.start_worker("worker-1", app="tests.integration.app")
@@ -75,17 +86,14 @@ def test_row_47_a_failed_fsync_ends_the_master_and_loses_nothing(cluster: Cluste
     master = cluster.start_master("master-1")
     cluster.wait_said(master, "leader")
     with Client(cluster.addresses, timeout=2.0) as client:
-        accepted = []
         with injected(master.pid, FSYNC, "error=EIO:when=5"):
-            with pytest.raises(TenureError) as refused:
-                for _ in range(100):
-                    accepted += submit_some(client, 1)
+            accepted, refused = submit_until_refused(client)
             code = master.wait_exit(20)
         cluster.start_master("master-1")
         finish(cluster, accepted)
 
     assert code == 1
-    assert refused.value.retryable
+    assert refused.retryable
     assert len(accepted) == 4
     assert "check the disk" in master.log_tail(50)
 
@@ -178,9 +186,9 @@ def test_row_49_flipped_bits_halt_the_partition_and_delete_nothing(
     for _ in range(2):
         master = cluster.start_master("master-1")
         cluster.wait_said(master, "serving")
-        with Client(cluster.addresses, timeout=5.0) as client:
-            with pytest.raises(TenureError, match="halted"):
-                client.submit(size, "refused")
+        halted = pytest.raises(TenureError, match="halted")
+        with Client(cluster.addresses, timeout=5.0) as client, halted:
+            client.submit(size, "refused")
         master.terminate()
         master.wait_exit(20)
         assert batches_of(database) == damaged
