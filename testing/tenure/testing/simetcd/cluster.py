@@ -341,9 +341,10 @@ class SimEtcd:
         self.state.revoke(lease_id)
         return pb.LeaseRevokeResponse()
 
-    def apply_alarm(self, member_id: int) -> None:
-        """NOSPACE."""
-        self.alarms[member_id] = None
+    def apply_alarm(self, member: SimEtcdMember, cost: int) -> None:
+        """NOSPACE, unless space has been made meanwhile."""
+        if member.file_bytes + cost > self.quota_bytes:
+            self.alarms[member.id] = None
 
     def apply_disarm(self, member_id: int | None) -> Any:
         """The end of one alarm, or of none; tells those that are left."""

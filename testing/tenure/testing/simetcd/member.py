@@ -102,6 +102,8 @@ class SimEtcdMember:
     def thaw(self) -> None:
         """As SIGCONT does: first it finds what has arrived meanwhile. Idempotent."""
         if self.frozen_since_s is not None:
+            # Its own clock stood still as well: what it believed of a leader, it still believes.
+            self.heard_s += self._etcd.now_s() - self.frozen_since_s
             self.frozen_since_s = None
             self._catch_up()
 
@@ -224,7 +226,7 @@ class SimEtcdMember:
         if not cost or self.file_bytes + cost <= etcd.quota_bytes:
             return False
         crossing = not etcd.alarms and etcd.rng.random() < _CROSSING
-        etcd.propose(self, None, partial(etcd.apply_alarm, self.id))
+        etcd.propose(self, None, partial(etcd.apply_alarm, self, cost))
         if not crossing:
             raise no_space()
         return True
