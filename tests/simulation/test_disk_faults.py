@@ -252,6 +252,40 @@ def test_row_49_a_flipped_bit_in_the_log_of_a_crash_is_refused() -> None:
     run_processes(main, limit_s=300)
 
 
+@pytest.mark.fault(49)
+@pytest.mark.parametrize("table", ["halted", "batch", "snapshot"])
+def test_row_49_a_damaged_page_ends_no_master_and_deletes_nothing(table: str) -> None:
+    """What SQLite itself finds damaged: told at the open, or the partition is halted; no crash."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=51, jobs=[run.echo], store="sqlite") as cluster:
+            master = await cluster.elected()
+            await read_all(run, await submit_some(run, cluster.client(), 20))
+            master.stop()
+            await master.process.join()
+            batches = cluster.journal()
+            assert isinstance(cluster.ground, DiskGround)
+            # A page begins with its kind.
+            at = (cluster.ground.root_page(table) - 1) * 8_192
+            cluster.disk.flip_bit(DATABASE, at, 3)
+            cluster.start(master)
+            await cluster.until(lambda: master.process.ended or halted(master))
+            await elapse(30)
+            if table == "batch":
+                assert master.process.error is not None
+                assert master.process.error.reason is Reason.STORE_CORRUPT
+            else:
+                assert halted(master)
+                assert master.running
+            master.kill()
+            await master.process.join()
+            cluster.disk.flip_bit(DATABASE, at, 3)
+            assert cluster.journal() == batches
+
+    run_processes(main, limit_s=300)
+
+
 async def later(run: Run, client: AsyncClient, after_s: float) -> AsyncJobHandle[str] | None:
     """Submits a job at some time."""
     await elapse(after_s)

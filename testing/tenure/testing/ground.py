@@ -125,11 +125,22 @@ class DiskGround:
         return self._opened_by
 
     def journal(self, partition: int) -> list[bytes]:
-        return host.stored(self.disk, _PATH, "batch", "number", partition)
+        return self._stored("batch", "number", partition)
 
     def slices(self, partition: int) -> list[bytes]:
         """All slices of a partition's snapshot that are stored, in order."""
-        return host.stored(self.disk, _PATH, "slice", "position", partition)
+        return self._stored("slice", "position", partition)
+
+    def root_page(self, table: str) -> int:
+        """Where a table begins; 0 if there is none."""
+        query = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+        return sum(page for (page,) in host.ask(self.disk, _PATH, query, table))
+
+    def _stored(self, table: str, order: str, partition: int) -> list[bytes]:
+        if not self.root_page(table):
+            return []
+        query = f"SELECT data FROM {table} WHERE partition = ? ORDER BY {order}"
+        return [data for (data,) in host.ask(self.disk, _PATH, query, partition)]
 
     def heal(self) -> None:
         self.disk.heal()

@@ -304,22 +304,11 @@ class _TaskThread(Generic[W]):
             return
 
 
-def stored(disk: SimDisk, path: Path, table: str, order: str, partition: int) -> list[bytes]:
-    """The data of a partition's rows in a table, read from a copy of the disk.
-
-    Args:
-        disk: Where the database lies.
-        path: Which file it is.
-        table: One of the journal's.
-        order: The column to sort by.
-        partition: Which.
-    """
+def ask(disk: SimDisk, path: Path, query: str, *values: object) -> list[Any]:
+    """Reads a database from a copy of the disk: the rows of one statement."""
     copy = disk.copy()
     database = _Connection(copy.address(str(path)))
     try:
-        if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchall():
-            return []
-        query = f"SELECT data FROM {table} WHERE partition = ? ORDER BY {order}"
-        return [data for (data,) in database.execute(query, (partition,)).fetchall()]
+        return database.execute(query, values).fetchall()
     finally:
         database.close()

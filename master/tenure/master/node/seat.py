@@ -160,6 +160,11 @@ class Seat:
                 _log.warning("Cannot campaign: %s", error, extra=self._extra("campaign"))
                 await self._pause(_RETRY_MS)
                 continue
+            except CorruptJournal as damaged:
+                _log.error("Cannot campaign: %s", damaged, extra=self._extra("campaign"))
+                self._around.roster.halted[self.partition] = str(damaged)
+                await self._rest_if_halted()
+                continue
             if office is not None:
                 await self._lead(office, sent_ms)
                 await self._rest_if_halted()
@@ -370,7 +375,7 @@ class Seat:
     async def _resign(self, office: Office) -> None:
         try:
             await office.resign()
-        except (OfficeLost, StoreUnavailable, StoreFull, StoreIoError) as error:
+        except (OfficeLost, StoreUnavailable, StoreFull, StoreIoError, CorruptJournal) as error:
             _log.info("Could not resign: %s", error, extra=self._extra("resign"))
 
     async def _halt(self, office: Office, error: BaseException) -> None:
@@ -381,7 +386,7 @@ class Seat:
         self._around.announce("halted", {"partition": self.partition, "detail": detail})
         try:
             await self._journal.halt(office.token, HaltRecord(batch_number=batch, detail=detail))
-        except (OfficeLost, StoreUnavailable, StoreFull) as refused:
+        except (OfficeLost, StoreUnavailable, StoreFull, CorruptJournal) as refused:
             _log.warning("Could not write HALTED: %s", refused, extra=self._extra("halt"))
 
     def _extra(self, action: str) -> dict[str, object]:
