@@ -30,7 +30,7 @@ from tenure.master.core.record import JobRecord
 from tenure.master.core.report import Ruling
 from tenure.master.core.state import State
 from tenure.master.core.transition import TERMINAL
-from tenure.master.election.etcd import EtcdElection
+from tenure.master.election.etcd import EtcdElection, EtcdOffice
 from tenure.master.journal import etcd as etcd_journal
 from tenure.master.journal.etcd import EtcdJournal
 from tenure.master.node.clock import TermClock
@@ -177,14 +177,24 @@ def fsync_error_retried(patch: Patch) -> None:
 
 @mutant
 def token_reused_after_resign(patch: Patch) -> None:
-    """An election's session has one token: campaigning again on it gives the one it had."""
+    """Who resigns lets its session run out; should it campaign before, it finds its own key."""
 
-    def take(real: Any, self: Any, ballot: Any, revision: int) -> Any:
-        office = real(self, ballot, revision)
-        office.token = vars(self).setdefault("first_token", office.token)
-        return office
+    async def resign(real: Any, self: Any) -> None:
+        self.abandoned = True
 
-    patch.replace(EtcdElection, "_take", take)
+    async def campaign(real: Any, self: Any, action: str) -> Any:
+        held, office = await self._read(action), self._office
+        if (
+            held is not None
+            and office is not None
+            and held.create_revision == office.token.revision
+        ):
+            office.abandoned = False
+            return await self._renewed(office)
+        return await real(self, action)
+
+    patch.replace(EtcdOffice, "resign", resign)
+    patch.replace(EtcdElection, "_campaign", campaign)
 
 
 @mutant

@@ -14,7 +14,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from random import Random
 from typing import Any, Final
 
@@ -174,6 +174,17 @@ class Load:
         (script,) = rng.choices(SCRIPTS, _WEIGHTS)
         await elapse(rng.uniform(0, self._storm_s))
         await script(visit)
+
+    async def probe(self, desk: Desk, partition: int, partitions: int) -> None:
+        """A job that is submitted until it is taken, and works: the partition is alive."""
+        queues = (f"probe-{number}" for number in count())
+        queue = next(q for q in queues if home_partition("default", q, partitions) == partition)
+        for attempt in count():
+            text = f"probe {partition} {attempt}"
+            handle = await desk.submit(self.works.echo, text, 0.0, queue=queue)
+            if handle is not None:
+                await desk.result(handle)
+                return
 
 
 class _Visit:
@@ -464,12 +475,17 @@ class _Sheet:
         self.text, options = visit.text(), visit.options()
         queue, tenant = options["queue"], options["tenant"]
         job = visit.works.act.options(queue=queue, tenant=tenant)
-        self.asked: Fields = {"hash": hash_of(self.text), "queue": queue, "tenant": tenant}
-        #: When it was told that it is taken.
+        #: Whether it was told that it is taken.
         self.taken = False
         now_ms = WALL_ORIGIN_MS + int(asyncio.get_running_loop().time() * 1000)
         partition = home_partition(tenant, queue, visit.cluster.partitions)
         self.job_id = mint(partition, now_ms, visit.rng.getrandbits(62))
+        self.asked: Fields = {
+            "job": self.job_id,
+            "hash": hash_of(self.text),
+            "queue": queue,
+            "tenant": tenant,
+        }
         self.request = jobs_pb2.SubmitJobsRequest(options=[job.wire])
         payload = encode_args(job, (self.text, visit.hold_s() / 4, "", 0), {})
         self.request.jobs.add(job_id=self.job_id, payload=payload)
@@ -499,8 +515,7 @@ async def _send(visit: _Visit, transport: SimTransport, sheet: _Sheet) -> None:
             continue
         if not answer.errors:
             sheet.taken = True
-            taken: Fields = {**sheet.asked, "job": answer.job_ids[0]}
-            ledger.write("ok", SUBMIT, call, **taken)
+            ledger.write("ok", SUBMIT, call, **sheet.asked)
             return
         break
     # Refused now, it may have been taken by an earlier try all the same.
