@@ -43,7 +43,7 @@ def main() -> int:
     if flags.list:
         for fault in FAULTS.values():
             rows = ", ".join(map(str, fault.rows))
-            print(f"{fault.name:26} rows {rows:8} {fault.inject.__doc__}")
+            print(f"{fault.name:26} rows {rows:8} {fault.inject.__doc__}")  # noqa: T201
         return 0
     directory = Path(tempfile.mkdtemp(prefix="tenure-chaos-"))
     _log.info("seed %d, logs and histories in %s", flags.seed, directory)
@@ -72,7 +72,7 @@ def main() -> int:
         _log.info("judging")
         measured = measure(arena, log)
     results = bars(plan, log, measured, arena.kills)
-    print(write(_OUT, plan, log, measured, arena.kills, results))
+    print(write(_OUT, plan, log, measured, arena.kills, results))  # noqa: T201
     return 0 if all(bar.held for bar in results) else 1
 
 

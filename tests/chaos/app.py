@@ -40,6 +40,13 @@ async def echo(text: str, hold_s: float = 0.0) -> str:
     return _ended(text)
 
 
+@job(name="kill_the_worker", queue="poison", retry=Retry(max_lost=1, backoff="none"))
+async def kill_the_worker(text: str, hold_s: float) -> str:
+    """Takes its worker's whole process with it."""
+    _started()
+    os.abort()
+
+
 @job(name="block_the_loop", queue="blocking", retry=_PATIENT)
 async def block_the_loop(text: str, hold_s: float) -> str:
     """Holds the worker's event loop: nothing else in that loop runs meanwhile."""

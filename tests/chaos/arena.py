@@ -119,16 +119,18 @@ class Arena:
     ) -> None:
         self._stack.close()
 
-    def start(self, open_jobs: int, hold_s: float) -> None:
+    def start(self, open_jobs: int, hold_s: float, *, say_every: int = 200) -> None:
         """Start all processes, and the load: so many jobs under way, each for about that long."""
         self.cluster.start_masters(3)
+        for partition in range(self.partitions):
+            self.cluster.wait_leader(partition=partition)
         for name in self.worker_names:
             self.start_worker(name)
         for name, queue in zip(self.client_names, self.queues, strict=True):
             share = open_jobs // len(self.queues)
             self._load_flags[name] = (
                 *("--queue", queue, "--open", str(share), "--hold-s", str(hold_s)),
-                *("--padding", "200", "--say-every", "200"),
+                *("--padding", "200", "--say-every", str(say_every)),
             )
             self.start_client(name)
 

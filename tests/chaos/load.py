@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from tenure.client import AsyncClient, AsyncJobHandle, JobDef, JobFailed, TenureError
@@ -132,11 +133,17 @@ async def main() -> None:
     parser.add_argument("--padding", type=int, default=0, help="bytes to add to each payload")
     parser.add_argument("--say-every", type=int, default=50, help="jobs between two lines")
     parser.add_argument("--job", default="echo")
+    parser.add_argument("--timeout-s", type=float, help="each attempt's limit")
+    parser.add_argument("--delay-s", type=float, help="how long each job waits first")
     parser.add_argument("--queue", help="another queue than the job's own")
     flags = parser.parse_args()
     job = getattr(app, flags.job)
     if flags.queue:
         job = job.options(queue=flags.queue)
+    if flags.timeout_s:
+        job = job.options(timeout=timedelta(seconds=flags.timeout_s))
+    if flags.delay_s:
+        job = job.options(delay=timedelta(seconds=flags.delay_s))
     with Recorder(Path(os.environ["CHAOS_HISTORY"]), flags.name) as recorder:
         async with AsyncClient(flags.address) as client:
             load = Load(

@@ -126,7 +126,7 @@ def measure(arena: Arena, log: Log) -> Measured:
         verdict=verdict,
         failovers=failovers,
         false_failovers=false_failovers(events, log.strikes),
-        handed_over_ms=handed_over(events, first),
+        handed_over_ms=handed_over(events, first, log.strikes),
         stall_ms=longest_stalls(rows, arena.partitions),
     )
 
@@ -210,6 +210,7 @@ _BY_ITSELF = frozenset(
     {
         *("leader-killed", "worker-killed", "worker-paused", "workers-killed", "client-killed"),
         *("worker-unheard", "worker-clock-fast", "narrow-line", "etcd-compacted"),
+        "masters-restarted",
     }
 )
 
@@ -217,7 +218,8 @@ _BY_ITSELF = frozenset(
 def is_alone(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> bool:
     """Whether etcd, the network and all other masters were well in that time."""
     together = [s for s in strikes if s.since_ms <= until_ms and s.until_ms >= since_ms]
-    kills = sum(s.fault.name in ("leader-killed", "etcd-compacted") for s in together)
+    masters = ("leader-killed", "etcd-compacted", "masters-restarted")
+    kills = sum(s.fault.name in masters for s in together)
     return kills <= 1 and all(s.fault.name in _BY_ITSELF for s in together)
 
 
@@ -286,8 +288,13 @@ def false_failovers(events: Sequence[Event], strikes: Sequence[Strike]) -> list[
     return found
 
 
-def handed_over(events: Sequence[Event], first: dict[str, float]) -> list[float]:
-    """From each office given up in order to the first start under the next term, in ms."""
+def handed_over(
+    events: Sequence[Event], first: dict[str, float], strikes: Sequence[Strike]
+) -> list[float]:
+    """From each office given up in order to the first start under the next term, in ms.
+
+    Only where nothing else was wrong that could hold up an election.
+    """
     found = []
     for place, event in enumerate(events):
         if event.name == "follower" and event.fields.get("why") == "handed over":
@@ -295,7 +302,7 @@ def handed_over(events: Sequence[Event], first: dict[str, float]) -> list[float]
             for later in events[place:]:
                 if later.name == "leader" and later.fields["partition"] == partition:
                     start = first.get(token_text(str(later.fields["term"])))
-                    if start is not None:
+                    if start is not None and is_alone(strikes, event.at_ms, start):
                         found.append(start - event.at_ms)
                     break
     return found

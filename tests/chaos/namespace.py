@@ -90,8 +90,12 @@ class Namespace:
             _ip("netns", "del", self.name)
 
     def unplug(self) -> None:
-        """The cable is pulled on this side: nothing passes either way."""
-        _ip("link", "set", self._cable, "down")
+        """The cable is pulled at its end: nothing passes either way.
+
+        This end stays up: packets without a way through it would take the machine's own way out,
+        where anybody may answer.
+        """
+        self._inside("link", "set", self._far, "down")
 
     def lose_sent(self) -> None:
         """What it sends is lost; what is sent to it arrives."""
@@ -114,7 +118,7 @@ class Namespace:
 
     def heal(self) -> None:
         """All is as it was at first. Idempotent."""
-        _ip("link", "set", self._cable, "up")
+        self._inside("link", "set", self._far, "up")
         for undo in (
             lambda: self._inside("route", "del", "blackhole", f"{self.outside}/32"),
             lambda: _ip("route", "del", "blackhole", f"{self.inside}/32"),

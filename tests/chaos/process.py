@@ -158,6 +158,10 @@ class Process:
             if event.process == self.log.name and name in ("", event.name)
         ]
 
+    def let_end(self) -> None:
+        """It may end by itself in whatever way: that is no crash."""
+        self._told_to_end = True
+
     def kill(self) -> float:
         """SIGKILL, and wait until it is gone. Returns the boot clock just before, in ms."""
         at_ms = boottime_ms()

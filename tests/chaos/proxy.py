@@ -79,13 +79,15 @@ class People:
         """By its address, who owns each socket of the processes that are known."""
         names = {link: name for name, pid in self._pids.items() for link in _open_files(pid)}
         owners = {}
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            name = names.get(f"socket:[{fields[9]}]")
-            if name is not None:
-                host, _, port = fields[1].partition(":")
-                address = socket.inet_ntoa(struct.pack("<I", int(host, 16)))
-                owners[address, int(port, 16)] = name
+        # gRPC dials by sockets of IPv6: their addresses end in the one of IPv4.
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                name = names.get(f"socket:[{fields[9]}]")
+                if name is not None:
+                    host, _, port = fields[1].partition(":")
+                    address = socket.inet_ntoa(struct.pack("<I", int(host[-8:], 16)))
+                    owners[address, int(port, 16)] = name
         return owners
 
 

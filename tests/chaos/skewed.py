@@ -1,6 +1,6 @@
 """``tenure`` with clocks that a test can bend: ``python -m tests.chaos.skewed master …``.
 
-The shipped master and worker run with another adapter behind their ``Clock`` port. Three numbers in
+The shipped master and worker run with another adapter behind their ``Clock`` port. Some numbers in
 the file ``CHAOS_CLOCK``, mapped into memory, say how far the process's clocks are off; the test
 changes them while it runs. The event loop's own timers are not bent (but for sleeps, which last by
 the bent clock), as when a machine's clock is set.
@@ -23,7 +23,7 @@ import tenure.worker.runtime
 from tenure.cli import launch
 from tenure.cli.entry import main
 
-_NUMBERS = struct.Struct("<dddd")
+_NUMBERS = struct.Struct("<ddddd")
 
 
 class Dial:
@@ -35,13 +35,13 @@ class Dial:
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            path.write_bytes(_NUMBERS.pack(0.0, 0.0, 1.0, 0.0))
+            path.write_bytes(_NUMBERS.pack(0.0, 0.0, 1.0, 0.0, 0.0))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _NUMBERS.size)
 
     def boot_ms(self) -> int:
         """CLOCK_BOOTTIME, bent."""
-        _, ahead_ms, rate, since_ms = _NUMBERS.unpack(self._map[:])
+        _, ahead_ms, rate, since_ms, _ = _NUMBERS.unpack(self._map[:])
         now_ms = _boot_ms()
         return int(now_ms + ahead_ms + (now_ms - since_ms) * (rate - 1.0))
 
@@ -61,14 +61,26 @@ class Dial:
 
     def set_rate(self, rate: float) -> None:
         """The boot clock runs at another rate from now on; it does not jump."""
-        wall_ms, *_ = _NUMBERS.unpack(self._map[:])
+        wall_ms, _, _, _, block_ms = _NUMBERS.unpack(self._map[:])
         now_ms = _boot_ms()
-        self._map[:] = _NUMBERS.pack(wall_ms, self.boot_ms() - now_ms, rate, now_ms)
+        ahead_ms = self.boot_ms() - now_ms
+        self._map[:] = _NUMBERS.pack(wall_ms, ahead_ms, rate, now_ms, block_ms)
 
     def skip(self, ms: float) -> None:
         """The boot clock jumps forward, as over a suspend."""
-        wall_ms, ahead_ms, rate, since_ms = _NUMBERS.unpack(self._map[:])
-        self._map[:] = _NUMBERS.pack(wall_ms, ahead_ms + ms, rate, since_ms)
+        wall_ms, ahead_ms, *rest = _NUMBERS.unpack(self._map[:])
+        self._map[:] = _NUMBERS.pack(wall_ms, ahead_ms + ms, *rest)
+
+    def block_loop(self, for_ms: float) -> None:
+        """Who asks for the time next waits so long for it, and the event loop with it."""
+        *rest, _ = _NUMBERS.unpack(self._map[:])
+        self._map[:] = _NUMBERS.pack(*rest, _boot_ms() + for_ms)
+
+    def wait_blocked(self) -> None:
+        """In the process: stands still for as long as the test wants, all other threads live."""
+        block_ms = float(_NUMBERS.unpack(self._map[:])[4])
+        if block_ms:
+            time.sleep(max(0.0, block_ms - _boot_ms()) / 1_000)
 
 
 class BentClock:
@@ -78,6 +90,7 @@ class BentClock:
         self._dial = Dial(Path(os.environ["CHAOS_CLOCK"]))
 
     def boot_ms(self) -> int:
+        self._dial.wait_blocked()
         return self._dial.boot_ms()
 
     def wall_ms(self) -> int:

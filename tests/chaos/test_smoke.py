@@ -71,6 +71,7 @@ def assert_in_time(report: Report) -> None:
         assert failover.first_grant_ms <= FIRST_GRANT_MS, report
 
 
+@pytest.mark.fault(2)
 def test_leader_killed_under_load(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """20,000 acknowledged jobs outlive ten leaders, each killed with a batch in flight."""
     report = scenarios.leader_killed_under_load(
@@ -87,6 +88,7 @@ def test_leader_killed_under_load(directory: Path, capsys: pytest.CaptureFixture
     assert {SnapshotPublished, BatchDeleted} <= kinds
 
 
+@pytest.mark.fault(5)
 def test_rolling_restart(
     etcd: EtcdCluster, directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +101,7 @@ def test_rolling_restart(
         assert failover.first_grant_ms <= TERM_FIRST_GRANT_MS, report
 
 
+@pytest.mark.fault(1, 4)
 def test_masters_killed(
     side_by_side: Callable[[str], Report], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +115,7 @@ def test_masters_killed(
     assert report.audit.unknown >= 1, "the client that was killed left no call open"
 
 
+@pytest.mark.fault(11)
 def test_worker_killed(
     side_by_side: Callable[[str], Report], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +129,7 @@ def test_worker_killed(
     assert report.audit.reruns == dict.fromkeys(lost, 2)
 
 
+@pytest.mark.fault(7, 12)
 def test_zombies(side_by_side: Callable[[str], Report], capsys: pytest.CaptureFixture[str]) -> None:
     """A leader and a worker that come back too late change nothing; a blocked loop is no fault."""
     report = side_by_side("zombies")
@@ -146,6 +151,7 @@ def test_zombies(side_by_side: Callable[[str], Report], capsys: pytest.CaptureFi
     assert late
 
 
+@pytest.mark.fault(18, 19, 20)
 def test_etcd_hurt(
     side_by_side: Callable[[str], Report], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +163,7 @@ def test_etcd_hurt(
     assert report.audit.reruns == {}
 
 
+@pytest.mark.fault(2)
 def test_sqlite_killed(
     side_by_side: Callable[[str], Report], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,161 @@
+"""A lightly loaded arena that many tests share, each striking one fault; one court for all."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from tenure.protocol.ids import home_partition
+from tenure.protocol.limits import DEFAULT_TENANT
+from tests.chaos.arena import Arena
+from tests.chaos.faults import FAULTS, Deposes, Fault
+from tests.chaos.measure import Measured, measure
+from tests.chaos.process import Event, Process
+from tests.chaos.rounds import Log, Strike, play_round, settle
+from tests.oracles.history import START, boottime_ms, read_history
+from tests.oracles.verdict import require
+
+_OPEN, _HOLD_S, _SLOTS, _SAY_EVERY = 120, 0.4, 200, 20
+
+
+class Site:
+    """The arena, what was done to it, and what tests ask of it.
+
+    Args:
+        arena: Started here.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena = arena
+        self.log = Log()
+        self._seeds = itertools.count(1)
+
+    def strike(self, name: str) -> None:
+        """Inject a fault of the random runs, alone, and wait until all clients go on."""
+        before = len(self.log.violations)
+        play_round(self.arena, self.log, [FAULTS[name]])
+        require(self.log.violations[before:])
+
+    @contextmanager
+    def struck(
+        self, name: str, *, deposes: Deposes = "nobody", costs_leases: bool = False
+    ) -> Iterator[None]:
+        """What the body does is one fault, for the court; then all clients must go on.
+
+        Args:
+            name: For messages.
+            deposes: Whose office it may cost.
+            costs_leases: Whether workers that live may lose leases by it.
+        """
+        before = len(self.log.violations)
+        fault = Fault(
+            name=name,
+            rows=(),
+            inject=_nothing,
+            weight=0,
+            deposes=deposes,
+            costs_leases=costs_leases,
+            needs="",
+        )
+        since_ms = boottime_ms()
+        with self.arena.witness() as hurt:
+            yield
+        self.log.strikes.append(
+            Strike(fault=fault, since_ms=since_ms, until_ms=boottime_ms(), hurt=tuple(hurt))
+        )
+        settle(self.arena, self.log, [name])
+        require(self.log.violations[before:])
+
+    def goes_on(self) -> None:
+        """All clients read new results."""
+        before = len(self.log.violations)
+        settle(self.arena, self.log, ["nothing"])
+        require(self.log.violations[before:])
+
+    def lost(self) -> int:
+        """How many offices have been lost so far by who did not want to give them up."""
+        return sum(
+            event.name == "follower" and event.fields.get("why") != "handed over"
+            for event in self.arena.cluster.timeline.events()
+        )
+
+    def now_ms(self) -> float:
+        """The boot clock."""
+        return boottime_ms()
+
+    def busy_share(self, seconds: float) -> float:
+        """Which part of one processor the busiest master uses for a while."""
+        watched = [psutil.Process(master.pid) for master in self.arena.cluster.masters]
+        before = [sum(process.cpu_times()[:2]) for process in watched]
+        self.arena.pause(seconds)
+        after = [sum(process.cpu_times()[:2]) for process in watched]
+        return max(b - a for a, b in zip(before, after, strict=True)) / seconds
+
+    def poison(self, *, kill_leaders: bool) -> int:
+        """Submit a job that kills its worker; how often it was started before it was given up."""
+        arena, cluster = self.arena, self.arena.cluster
+        name = f"doomed-{next(self._seeds)}"
+        client = cluster.start_load(
+            f"extra-{next(self._seeds)}", "--jobs", "1", "--job", "kill_the_worker"
+        )
+        with self.struck("poison", deposes="anybody" if kill_leaders else "nobody"):
+            while not client.events("drained"):
+                worker = cluster.start_worker(name, slots=1, queues="poison")
+                worker.let_end()
+                cluster.until(
+                    lambda worker=worker: not worker.running or client.events("drained"),
+                    90,
+                    "the end of a worker, or of the job",
+                )
+                if kill_leaders and not worker.running:
+                    leader = arena.leader_of(home_partition(DEFAULT_TENANT, "poison", 4))
+                    with arena.claim(leader.name):
+                        arena.kill(leader)
+                        cluster.start_master(leader.name)
+                worker.terminate()
+                worker.wait_exit(30)
+        rows = read_history(cluster.history)
+        return sum(row.f == START and row.process == name for row in rows)
+
+    def run_jobs(self, *flags: str, timeout_s: float = 60.0) -> tuple[Process, Event]:
+        """A client of its own with some jobs; returns when all have ended."""
+        name = f"extra-{next(self._seeds)}"
+        client = self.arena.cluster.start_load(name, *flags)
+        drained = self.arena.cluster.wait_said(client, "drained", timeout_s)
+        client.wait_exit(10)
+        return client, drained
+
+
+def _nothing(arena: Arena, rng: random.Random) -> None:
+    """The test itself does it."""
+
+
+@contextmanager
+def site(directory: Path) -> Iterator[Site]:
+    """A running site; when the body has ended, everything that happened is judged."""
+    with Arena(directory, seed=1, slots=_SLOTS) as arena:
+        arena.start(_OPEN, _HOLD_S, say_every=_SAY_EVERY)
+        found = Site(arena)
+        yield found
+        close(found)
+
+
+def close(found: Site) -> Measured:
+    """End all processes, and judge.
+
+    Raises:
+        InvariantBroken: the run broke one.
+    """
+    arena = found.arena
+    arena.cluster.drain(*(arena.cluster.processes[name] for name in arena.client_names))
+    arena.cluster.end()
+    measured = measure(arena, found.log)
+    require(measured.verdict.violations)
+    if measured.false_failovers:
+        raise AssertionError(f"offices were lost for no reason: {measured.false_failovers}")
+    return measured
