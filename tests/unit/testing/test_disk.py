@@ -16,6 +16,7 @@ from tenure.master.sqlite_store import SqliteStore
 from tenure.testing.disk import SimDisk
 from tenure.testing.host import SimHost
 from tenure.testing.loop import run_virtual
+from tenure.testing.process import elapse
 from tests.conformance.bench import WALL_MS, candidate, followed, sealed, stored, won
 
 PATH = Path("/data/store.db")
@@ -147,7 +148,7 @@ def test_killed_amid_anything(seed: int) -> None:
             store = await it.open()
             await it.check(store)
             it.spawn(it.write(store, size=rng.choice((100, 20_000))))
-            await asyncio.sleep(rng.uniform(0, 0.3))
+            await elapse(rng.uniform(0, 0.3))
             await it.kill()
 
     on_a_machine(body, seed)
@@ -163,7 +164,7 @@ def test_row_48_power_loss_amid_anything(seed: int) -> None:
         it.disk.fsync_ms = (1, 20)
         for _ in range(4):
             started = it.spawn(run(it, rng))
-            await asyncio.sleep(rng.uniform(0, 0.3))
+            await elapse(rng.uniform(0, 0.3))
             await it.power_loss(rng.getrandbits(32))
             assert started.done()
 
@@ -187,9 +188,9 @@ def test_row_47_what_only_the_cache_shows_is_written_again(seed: int) -> None:
         it.disk.fsync_ms = (10, 10)
         # One for the campaign; the next one is the batches'.
         writing = it.spawn(it.write(store))
-        await asyncio.sleep(0.015)
+        await elapse(0.015)
         it.disk.fail_next_fsync()
-        await asyncio.sleep(0.01)
+        await elapse(0.01)
         # It dies before it can undo what it wrote.
         await it.kill()
         assert writing.done()
@@ -221,7 +222,7 @@ def test_a_full_disk_takes_what_fits_into_what_it_has() -> None:
         store = await it.open()
         await it.write(store, 20, 100_000)
         # Long enough idle for a checkpoint.
-        await asyncio.sleep(1)
+        await elapse(1)
         it.disk.full = True
         with pytest.raises(ExceptionGroup) as caught:
             await it.write(store, 1, 20_000_000)
@@ -263,7 +264,7 @@ def test_one_seed_gives_one_disk() -> None:
         store = await it.open()
         it.disk.fsync_ms = (5, 50)
         it.spawn(it.write(store))
-        await asyncio.sleep(1)
+        await elapse(1)
         await it.power_loss(7)
         contents.append({name: len(content) for name, content in it.disk.files.items()})
         store = await it.open()
