@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,11 +14,15 @@ from typing import Any
 class Patch:
     """Replaces functions of modules and methods of classes, and puts them back.
 
+    Args:
+        spying: Only counts: what is called stays what it was.
+
     Attributes:
-        calls: How often what was planted has been called.
+        calls: How often each thing that was replaced has been called.
     """
 
-    calls: int = 0
+    spying: bool = False
+    calls: Counter[str] = field(default_factory=Counter)
     _undo: list[Callable[[], None]] = field(default_factory=list)
 
     def replace(self, owner: Any, name: str, planted: Callable[..., Any]) -> None:
@@ -28,13 +33,15 @@ class Patch:
             name: Of its attribute. It must be the owner's own, so that it is what is called.
             planted: Takes the original first, then what it takes.
         """
+        place = f"{owner.__name__}.{name}"
+        self.calls[place] = 0
         original: Any = vars(owner)[name]
         getter: Any = original.fget if isinstance(original, property) else original
 
         @functools.wraps(getter)
         def counted(*args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            return planted(getter, *args, **kwargs)
+            self.calls[place] += 1
+            return getter(*args, **kwargs) if self.spying else planted(getter, *args, **kwargs)
 
         setattr(owner, name, property(counted) if isinstance(original, property) else counted)
         self._undo.append(lambda: setattr(owner, name, original))
@@ -60,9 +67,13 @@ class Mutant:
     plant: Callable[[Patch], None]
 
     @contextmanager
-    def planted(self) -> Iterator[Patch]:
-        """The bug is in the shipped code for the length of the block."""
-        patch = Patch()
+    def planted(self, *, spying: bool = False) -> Iterator[Patch]:
+        """The bug is in the shipped code for the length of the block.
+
+        Args:
+            spying: It is not, but what it would replace is watched.
+        """
+        patch = Patch(spying)
         try:
             self.plant(patch)
             yield patch
