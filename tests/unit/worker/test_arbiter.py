@@ -7,7 +7,7 @@ from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.port import FactKind
 from tenure.worker.session import Session
 from tests.unit.worker.masters import job_id
-from tests.unit.worker.rig import Rig
+from tests.unit.worker.rig import TTL_MS, Rig
 
 NEWER = Token(1, 101)
 
@@ -67,6 +67,19 @@ class TestCredit:
         assert (first.credit.unspent, second.credit.unspent) == (4, 0)
         ack_credit(rig, first)
         assert (first.credit.unspent, second.credit.unspent) == (0, 4)
+
+    def test_a_zombie_does_not_keep_the_pool(self) -> None:
+        """A deposed leader that never acks is dialled anew, and what it had goes to the others."""
+        rig = Rig(slots=4)
+        zombie = rig.leading("m1", partition=0)
+        ack_credit(rig, zombie)
+        leader = rig.leading("m2", partition=0, token=NEWER)
+        rig.hear(zombie)
+        assert rig.wait(TTL_MS - 1) == []
+        assert (zombie.credit.unspent, leader.credit.unspent) == (4, 0)
+        assert zombie in rig.wait(1)
+        rig.arbiter.stream_closed(zombie)
+        assert leader.credit.unspent == 4
 
     def test_two_leaders_share_by_backlog(self) -> None:
         """The master with work gets the slots of the one without, once that one has acked."""

@@ -43,6 +43,11 @@ class CreditLine:
         return max(0, limit - self.granted)
 
     @property
+    def oldest_unacked_ms(self) -> int | None:
+        """When the oldest limit that the master has not acked was sent."""
+        return self._unacked[0].sent_ms if self._unacked else None
+
+    @property
     def wanted(self) -> int:
         """What will be unspent once the master has acked everything."""
         return max(0, self.limit - self.granted)

@@ -121,9 +121,17 @@ class Session:
         self._beat_ms = now_ms + int(self.heartbeat_interval_ms * spread)
 
     def is_deaf(self, now_ms: int) -> bool:
-        """Whether the master has left us without an answer for too long: dial again."""
+        """Whether the master has left us without an answer for too long: dial again.
+
+        A deposed leader that cannot know it yet acks no credit while a grant of its waits for a
+        store that is out of its reach. What it might still send has to be reserved for it; over a
+        new stream it has nothing.
+        """
         if not self.master:
             return now_ms - self._opened_ms >= WELCOME_MS_MAX
+        if not self.partitions:
+            sent_ms = self.credit.oldest_unacked_ms
+            return sent_ms is not None and now_ms - sent_ms >= self.lease_ttl_ms
         waited = [
             now_ms - sent_ms
             for partition in self.partitions.values()
