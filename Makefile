@@ -100,6 +100,18 @@ test-integration: $(INSTALLED) etcd strace node ## real processes, real SQLite, 
 test-conformance: $(INSTALLED) etcd node ## one suite per port, over every adapter
 	$(PYTEST) tests/conformance
 
+# As in: make simulate SEED=4711, make simulate SEEDS=5000, make simulate MINUTES=30
+.PHONY: simulate
+simulate: $(INSTALLED) ## a thousand random runs of a whole cluster on virtual time, or SEED= SEEDS= MINUTES=
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(MINUTES),--minutes $(MINUTES))
+
+.PHONY: simulate-coverage
+simulate-coverage: $(INSTALLED) ## how many lines of the shipped modules random runs go through
+	$(BIN)/coverage run --rcfile=tests/simulation/coverage.ini \
+		-m tests.simulation --cores 1 --seeds $(or $(SEEDS),150)
+	$(BIN)/coverage report --rcfile=tests/simulation/coverage.ini
+
 .PHONY: chaos
 chaos: $(INSTALLED) etcd strace ## real processes, killed and frozen; MINUTES= FAULTS= SEED=: a random run
 	$(if $(MINUTES)$(FAULTS)$(SEED),$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),30) \
@@ -116,6 +128,7 @@ record-histories: $(INSTALLED) etcd ## record the stores and streams of this rel
 .PHONY: nightly
 nightly: $(INSTALLED) etcd strace node ## every suite with the long tests and many more examples; each Python
 	TENURE_HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "" $(SUITES:%=tests/%)
+	$(BIN)/python -m tests.simulation --seeds 50000
 	$(BIN)/python tools/check_packaging.py --thorough --python $(PYTHONS)
 
 .PHONY: reliability

@@ -36,6 +36,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--transient", action="store_true", help="with --seed: no lasting fault")
     parser.add_argument("--first", type=int, default=0, help="the first of many seeds")
     parser.add_argument("--seeds", type=int, help="how many; default 1000")
+    parser.add_argument("--cores", type=int, help="how many to use; default all")
     parser.add_argument("--minutes", type=float, help="play seeds for so long")
     return parser.parse_args()
 
@@ -63,7 +64,7 @@ def _play_many(asked: argparse.Namespace) -> int:
     if seeds is None and asked.minutes is None:
         seeds = Bar().seeds
     totals, started_s = Totals(), time.monotonic()
-    for some in run(asked.first, seeds, minutes=asked.minutes):
+    for some in run(asked.first, seeds, minutes=asked.minutes, cores=asked.cores):
         totals.add(some)
         for seed, violation in some.failed.items():
             print(_line(draw_plan(seed), violation), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import multiprocessing
 import os
 import subprocess
@@ -122,7 +123,7 @@ def play(seeds: list[int]) -> Totals:
     # A run ends with all its objects unreachable at once: collecting amid it finds little.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(200_000, 10, 10)
+    gc.set_threshold(50_000, 20, 50)
     totals = Totals()
     for seed in seeds:
         started_s = time.process_time()
@@ -153,11 +154,15 @@ def run(
         first: The first seed; the others follow it.
         seeds: How many; None: until the time is over.
         minutes: No new chunk begins after so long.
-        cores: Worker processes; None: one a core.
+        cores: Worker processes; None: one a core; 1: all runs in this one.
     """
     cores = cores or os.cpu_count() or 1
-    deadline_s = None if minutes is None else time.monotonic() + minutes * 60
+    deadline_s = math.inf if minutes is None else time.monotonic() + minutes * 60
     chunks = _chunks(count(first) if seeds is None else range(first, first + seeds))
+    if cores == 1:
+        while time.monotonic() < deadline_s and (chunk := next(chunks, None)):
+            yield play(chunk)
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(cores, mp_context=context) as pool:
         # Few at a time: nothing is handed out that nobody will want any more.
@@ -165,7 +170,7 @@ def run(
         while open_:
             done = next(as_completed(open_))
             open_.remove(done)
-            if deadline_s is None or time.monotonic() < deadline_s:
+            if time.monotonic() < deadline_s:
                 open_ |= {pool.submit(play, chunk) for chunk in islice(chunks, 1)}
             yield done.result()
 

@@ -15,8 +15,10 @@ cancels its children out of one) are walked in the same order in each run.
 
 import asyncio
 import contextvars
+import heapq
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from typing import Any, Final, NoReturn, TypeVar, TypeVarTuple
@@ -34,20 +36,6 @@ class Deadlock(RuntimeError):
 
 class TimeLimit(RuntimeError):
     """The program still runs at the virtual time when it should have ended."""
-
-
-class _NoSelector:
-    """In a selector's place: where a real one would wait, the clock jumps."""
-
-    def __init__(self, loop: "VirtualLoop") -> None:
-        self._loop = loop
-
-    def select(self, timeout_s: float | None) -> list[object]:
-        if timeout_s is None:
-            self._loop.report_deadlock()
-        elif timeout_s > 0:
-            self._loop.advance(timeout_s)
-        return []
 
 
 class _SerialTask(asyncio.Task[T]):
@@ -72,6 +60,10 @@ class _SerialTask(asyncio.Task[T]):
 class VirtualLoop(asyncio.BaseEventLoop):
     """The loop; ``time()`` starts at 0.
 
+    It does what asyncio's own loop does between two looks at its selector, with less: simulations
+    spend most of their time here. Timers that are due at the same time run in the order in which
+    they were set.
+
     Args:
         limit_s: Virtual time at which ``TimeLimit`` is raised; None: never.
     """
@@ -79,32 +71,91 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, limit_s: float | None = None) -> None:
         super().__init__()
         self._now_s = 0.0
-        self._limit_s = limit_s
-        self._selector = _NoSelector(self)
-        self._clock_resolution = _RESOLUTION_S
+        self._limit_s = math.inf if limit_s is None else limit_s
+        self._ready: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_set = 0
         self._serials = itertools.count(1)
         self.set_task_factory(self._make_task)
 
     def time(self) -> float:
         return self._now_s
 
-    def advance(self, timeout_s: float) -> None:
-        """For the selector: the next timer is due in ``timeout_s``."""
-        self._now_s += timeout_s
-        if self._limit_s is not None and self._now_s > self._limit_s:
+    def call_soon(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self.set_timer(timer)
+        return timer
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        # There are no threads: it is the same.
+        return self.call_soon(callback, *args, context=context)
+
+    def set_timer(self, timer: asyncio.TimerHandle) -> None:
+        """It runs at its time, unless it is cancelled before."""
+        self._timers_set += 1
+        heapq.heappush(self._timers, (timer.when(), self._timers_set, timer))
+
+    def _run_once(self) -> None:
+        """All that is ready now; if nothing is, the clock jumps to the next timer first."""
+        ready, timers = self._ready, self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if not ready:
+            if not timers:
+                self._report_deadlock()
+            self._jump(timers[0][0])
+        due_s = self._now_s + _RESOLUTION_S
+        while timers and timers[0][0] <= due_s:
+            ready.append(heapq.heappop(timers)[2])
+        # What these make ready runs in the next turn, as asyncio has it.
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
+
+    def leap(self, seconds: float) -> None:
+        """Lets so much time pass at once: what is due within it happens at its end, and late."""
+        self._now_s += seconds
+
+    def _jump(self, when_s: float) -> None:
+        self._now_s = max(self._now_s, when_s)
+        if self._now_s > self._limit_s:
             raise TimeLimit(
                 f"expected the program to end within {self._limit_s} s of virtual time, but it"
                 f" still runs:\n{self._describe_tasks()}"
             )
 
-    def leap(self, seconds: float) -> None:
-        """Lets so much time pass at once: what is due within it happens at its end, and late."""
-        self._now_s += seconds
-        # After some months a nanosecond is less than floats can tell apart.
-        self._clock_resolution = max(_RESOLUTION_S, 4 * math.ulp(self._now_s))
-
-    def report_deadlock(self) -> NoReturn:
-        """For the selector: nothing will ever happen again."""
+    def _report_deadlock(self) -> NoReturn:
         raise Deadlock(
             f"expected something to be scheduled at {self._now_s:.3f} s of virtual time, but all"
             f" tasks wait for each other:\n{self._describe_tasks()}"
@@ -139,7 +190,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         tasks = sorted(asyncio.all_tasks(self), key=hash)
         return "\n".join(f"  {task.get_name()}: {_place(task)}" for task in tasks)
 
-    # What BaseEventLoop leaves to its subclasses.
+    # What asyncio calls on loops.
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It is passed over at its time."""
 
     def _process_events(self, event_list: list[object]) -> None:
         """There are none: nothing is read or written."""

@@ -27,6 +27,9 @@ Ts = TypeVarTuple("Ts")
 #: A peer that does not answer for so long is given up: ping interval + ping timeout (DESIGN §16).
 KEEPALIVE_S: Final = 7.0
 
+#: Calls that are over are forgotten when there are so many, or more.
+_SWEPT_MIN: Final = 32
+
 
 class SimNetwork:
     """Nodes, named by strings (a master by its address), and the links between them.
@@ -48,6 +51,7 @@ class SimNetwork:
         self._listeners: dict[str, Listener] = {}
         self._stalled: dict[str, float] = {}
         self._calls: dict[int, Call] = {}
+        self._calls_swept = _SWEPT_MIN
         self._last_call = 0
         self._transports: dict[str, list[SimTransport]] = {}
         #: Nothing of the network belongs to a process, so that none takes it along when it freezes.
@@ -137,9 +141,9 @@ class SimNetwork:
 
     def open(self, client: str, server: str, method: str, deadline_s: float | None) -> Call:
         """A new call; it is remembered until neither end can learn anything more."""
-        for number, known in list(self._calls.items()):
-            if known.over:
-                del self._calls[number]
+        if len(self._calls) >= self._calls_swept:
+            self._calls = {number: known for number, known in self._calls.items() if not known.over}
+            self._calls_swept = max(_SWEPT_MIN, 2 * len(self._calls))
         call = Call(self, client, server, method, deadline_s)
         self._last_call += 1
         self._calls[self._last_call] = call

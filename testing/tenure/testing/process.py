@@ -39,7 +39,7 @@ class Process:
         #: How long its machine has been suspended: its timers do not count that time.
         self.slept_s = 0.0
         self._suspended_s: float | None = None
-        self._due: list[_Step] = []
+        self._due: list[asyncio.Handle] = []
         #: Its tasks that have not ended, in the order of their creation.
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -73,8 +73,11 @@ class Process:
             self._suspended_s = None
         self.frozen = False
         due, self._due = self._due, []
-        for step in due:
-            step.catch_up()
+        if due:
+            loop = asyncio.get_running_loop()
+            if isinstance(loop, ProcessLoop):
+                for step in due:
+                    loop.run_again(step)
 
     def suspend(self) -> None:
         """Its machine falls asleep: as frozen, and its timers stand still until it is thawed.
@@ -118,7 +121,7 @@ class Process:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def defer(self, step: "_Step") -> None:
+    def defer(self, step: asyncio.Handle) -> None:
         """For the loop: something of this process is due while it is frozen."""
         self._due.append(step)
 
@@ -172,50 +175,63 @@ def current_process() -> Process | None:
     return _PROCESS.get(None)
 
 
-class _Step:
-    """A callback of a process that is not run while the process is frozen.
+class _Step(asyncio.Handle):
+    """A callback of a process: while that is frozen, it waits."""
 
-    A timer's step is late by what its process's machine has slept since it was set.
-    """
-
-    __slots__ = ("args", "callback", "context", "handle", "process", "slept_s", "timer_s")
+    __slots__ = ("_process",)
 
     def __init__(
         self,
         process: Process,
         callback: Callable[..., object],
         args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
         context: contextvars.Context,
-        timer_s: float | None = None,
     ) -> None:
-        self.process = process
-        self.callback = callback
-        self.args = args
-        self.context = context
-        self.handle: asyncio.Handle | None = None
-        #: When a timer is due, by the loop's time, if its machine does not sleep from now on.
-        self.timer_s = timer_s
-        self.slept_s = process.slept_s
+        super().__init__(callback, args, loop, context)
+        self._process = process
 
-    def __call__(self) -> None:
-        process = self.process
+    def _run(self) -> None:
+        if self._process.frozen:
+            self._process.defer(self)
+        else:
+            super()._run()
+
+
+class _TimedStep(asyncio.TimerHandle):
+    """A timer of a process: late by what the process's machine has slept since it was set."""
+
+    __slots__ = ("_due_s", "_process", "_slept_s")
+
+    def __init__(
+        self,
+        when: float,
+        process: Process,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context,
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self._due_s = when
+        self._process = process
+        self._slept_s = process.slept_s
+
+    def when(self) -> float:
+        return self._due_s
+
+    def _run(self) -> None:
+        process = self._process
         if process.frozen:
             process.defer(self)
-        elif self.timer_s is not None and self.slept_s < process.slept_s:
-            self.timer_s += process.slept_s - self.slept_s
-            self.slept_s = process.slept_s
+        elif self._slept_s < process.slept_s:
+            self._due_s += process.slept_s - self._slept_s
+            self._slept_s = process.slept_s
             loop = asyncio.get_running_loop()
-            loop.call_at(self.timer_s, self._run_late, context=self.context)
+            if isinstance(loop, ProcessLoop):
+                loop.set_timer(self)
         else:
-            self.callback(*self.args)
-
-    def catch_up(self) -> None:
-        """Runs late, unless it is cancelled before."""
-        asyncio.get_running_loop().call_soon(self._run_late, context=self.context)
-
-    def _run_late(self) -> None:
-        if self.handle is not None and not self.handle.cancelled():
-            self()
+            super()._run()
 
 
 class ProcessLoop(VirtualLoop):
@@ -244,9 +260,9 @@ class ProcessLoop(VirtualLoop):
         process = owner.get(_PROCESS)
         if process is None:
             return super().call_soon(callback, *args, context=owner)
-        step = _Step(process, callback, args, owner)
-        step.handle = super().call_soon(step, context=owner)
-        return step.handle
+        step = _Step(process, callback, args, self, owner)
+        self._ready.append(step)
+        return step
 
     def call_at(
         self,
@@ -259,19 +275,13 @@ class ProcessLoop(VirtualLoop):
         process = owner.get(_PROCESS)
         if process is None:
             return super().call_at(when, callback, *args, context=owner)
-        step = _Step(process, callback, args, owner, when)
-        timer = super().call_at(when, step, context=owner)
-        step.handle = timer
-        return timer
+        step = _TimedStep(when, process, callback, args, self, owner)
+        self.set_timer(step)
+        return step
 
-    def call_soon_threadsafe(
-        self,
-        callback: Callable[[*Ts], object],
-        *args: *Ts,
-        context: contextvars.Context | None = None,
-    ) -> asyncio.Handle:
-        # There are no threads: it is the same.
-        return self.call_soon(callback, *args, context=context)
+    def run_again(self, handle: asyncio.Handle) -> None:
+        """What was due while its process stood still runs now."""
+        self._ready.append(handle)
 
     def _make_task(
         self,
