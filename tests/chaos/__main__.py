@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from tenure.master.election.etcd import OFFICE_TTL_S
 from tests.chaos import faults_below  # noqa: F401 - declares its faults
 from tests.chaos.arena import Arena
 from tests.chaos.faults import FAULTS, chosen
@@ -34,6 +36,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--open", type=int, default=2_000, help="jobs under way")
     parser.add_argument("--hold-s", type=float, default=4.0, help="how long a job takes, about")
+    parser.add_argument("--office-ttl-s", type=int, default=OFFICE_TTL_S, help="to try another")
     parser.add_argument("--list", action="store_true", help="only show the faults")
     flags = parser.parse_args()
     # However the run is ended, nothing that it started may outlive it.
@@ -47,7 +50,7 @@ def main() -> int:
         return 0
     directory = Path(tempfile.mkdtemp(prefix="tenure-chaos-"))
     _log.info("seed %d, logs and histories in %s", flags.seed, directory)
-    with Arena(directory, seed=flags.seed) as arena:
+    with Arena(directory, seed=flags.seed, office_ttl_s=flags.office_ttl_s) as arena:
         faults = [f for f in chosen(flags.faults) if f.needs not in arena.missing]
         began_ms = boottime_ms()
         arena.start(flags.open, flags.hold_s)
@@ -73,7 +76,11 @@ def main() -> int:
         measured = measure(arena, log)
     results = bars(plan, log, measured, arena.kills)
     print(write(_OUT, plan, log, measured, arena.kills, results))  # noqa: T201
-    return 0 if all(bar.held for bar in results) else 1
+    if not all(bar.held for bar in results):
+        _log.error("broken: logs and histories stay in %s", directory)
+        return 1
+    shutil.rmtree(directory)
+    return 0
 
 
 if __name__ == "__main__":

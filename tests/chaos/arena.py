@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tenure.master.election.etcd import OFFICE_TTL_S
 from tenure.protocol.ids import home_partition
 from tenure.protocol.limits import DEFAULT_TENANT
 from tenure.testing.etcd import EtcdCluster, EtcdMember, EtcdNotReady
@@ -62,6 +63,7 @@ class Arena:
         workers: How many.
         slots: Of each worker.
         seed: Of all that is drawn.
+        office_ttl_s: To try another TTL of the masters' offices than theirs.
 
     Attributes:
         kills: Every kill -9, in order.
@@ -70,7 +72,14 @@ class Arena:
     """
 
     def __init__(
-        self, directory: Path, *, partitions: int = 4, workers: int = 3, slots: int = 700, seed: int
+        self,
+        directory: Path,
+        *,
+        partitions: int = 4,
+        workers: int = 3,
+        slots: int = 700,
+        seed: int,
+        office_ttl_s: int = OFFICE_TTL_S,
     ) -> None:
         self.directory = directory
         self.partitions = partitions
@@ -78,6 +87,7 @@ class Arena:
         self.worker_names = [f"worker-{number}" for number in range(1, workers + 1)]
         self.client_names = [f"client-{number}" for number in range(1, partitions + 1)]
         self.slots = slots
+        self.office_ttl_s = office_ttl_s
         self.rng = random.Random(seed)
         self.kills: list[Kill] = []
         self.missing: dict[str, str] = {}
@@ -105,6 +115,7 @@ class Arena:
                     links=self.links,
                 )
             )
+            self.cluster.environment["CHAOS_OFFICE_TTL_S"] = str(self.office_ttl_s)
             self._lay_cables()
         except BaseException:
             stack.close()

@@ -51,6 +51,7 @@ class Cluster:
     Attributes:
         dials: By process name: what bends its clocks (with ``links``).
         places: By master's name: the network namespace that it is started in.
+        environment: Of every process that is started from now on.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Cluster:
         self.partitions = partitions
         self.dials: dict[str, Dial] = {}
         self.places: dict[str, Namespace] = {}
+        self.environment: dict[str, str] = {}
         self._links = links
         self._doors: dict[str, int] = {}
         self.history = directory / "history"
@@ -176,6 +178,7 @@ class Cluster:
                 "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
                 "PYTHONFAULTHANDLER": "1",
                 "CHAOS_CLOCK": str(clock),
+                **self.environment,
                 **environment,
             },
         )

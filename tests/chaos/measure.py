@@ -114,6 +114,7 @@ def measure(arena: Arena, log: Log) -> Measured:
             announcements=list(announcements(events)),
             faults=[window for one in log.strikes for window in one.windows()],
             samples=log.samples,
+            office_ttl_ms=arena.office_ttl_s * 1_000.0,
         )
     )
     executions = executions_of(rows)
@@ -184,10 +185,12 @@ def failovers_of(
     for kill in arena.kills:
         for partition in range(arena.partitions):
             about = [event for event in terms if event.fields["partition"] == partition]
-            before = [event for event in about if event.at_ms <= kill.at_ms]
-            led = before and (before[-1].process, before[-1].name) == (kill.log, "leader")
             after = [e for e in about if e.at_ms > kill.at_ms and e.name == "leader"]
-            if not led or not after:
+            before = [event for event in about if event.at_ms <= kill.at_ms]
+            own = [event for event in before if event.process == kill.log]
+            # A zombie may say that it follows after its successor has said that it leads.
+            newest = [event for event in before if event.name == "leader"][-1:]
+            if not after or not newest or own[-1:] != newest:
                 continue
             term = str(after[0].fields["term"])
             found.append(

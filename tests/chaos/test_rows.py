@@ -7,13 +7,19 @@ come of it; every client must go on afterwards, and at the end the court judges 
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
 
+import grpc
+import msgspec
 import pytest
 
+from tenure.protocol.ids import mint
+from tenure.v1 import common_pb2, jobs_pb2, jobs_pb2_grpc
 from tests.chaos.faults import frozen
 from tests.chaos.site import Site, site
-from tests.oracles.history import RESULT, START, SUBMIT, read_history
+from tests.oracles.history import RESULT, START, SUBMIT, Recorder, hash_of, read_history
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(180)]
 
@@ -99,6 +105,36 @@ def test_row_34_a_narrow_line(here: Site) -> None:
         here.arena.links.spoiled("client-1", "master-*", bytes_per_s=32_000),
     ):
         here.goes_on()
+
+
+@pytest.mark.fault(35)
+def test_row_35_a_submit_arrives_twice(here: Site) -> None:
+    """The same id is the same job, however often it is sent: it runs once."""
+    queue, partition = here.arena.queues[0], 0
+    job = mint(partition, time.time_ns() // 1_000_000, random.getrandbits(62))
+    text = "sent twice"
+    request = jobs_pb2.SubmitJobsRequest(
+        options=[common_pb2.JobOptions(name="echo", queue=queue)],
+        jobs=[jobs_pb2.JobSpec(job_id=job, payload=msgspec.msgpack.encode([[text], {}]))],
+    )
+    cluster = here.arena.cluster
+    address = cluster.address_of(here.arena.leader_of(partition))
+    with (
+        Recorder(cluster.history, "twice") as recorder,
+        grpc.insecure_channel(address, (("grpc.enable_http_proxy", 0),)) as channel,
+    ):
+        jobs = jobs_pb2_grpc.JobServiceStub(channel)
+        call = recorder.invoke(SUBMIT, hash=hash_of(text))
+        answers = [jobs.SubmitJobs(request, timeout=10) for _ in range(3)]
+        recorder.write("ok", SUBMIT, call, job=job, hash=hash_of(text))
+        call = recorder.invoke(RESULT, job=job)
+        ended = jobs.WaitJob(jobs_pb2.WaitJobRequest(job_id=job), timeout=15).result
+        content = hash_of(msgspec.msgpack.decode(ended.result))
+        recorder.write("ok", RESULT, call, job=job, hash=content, state="COMPLETED")
+    assert [list(answer.job_ids) for answer in answers] == [[job]] * 3
+    assert [list(answer.existing) for answer in answers] == [[], [0], [0]]
+    starts = [row for row in read_history(cluster.history) if (row.f, row.job) == (START, job)]
+    assert len(starts) == 1
 
 
 @pytest.mark.fault(39)
