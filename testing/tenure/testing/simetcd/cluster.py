@@ -25,10 +25,10 @@ from random import Random
 from typing import Any, Final
 
 from tenure.etcdapi import etcd_pb2 as pb
-from tenure.testing.call import Link
 from tenure.testing.network import SimNetwork
 from tenure.testing.simetcd.channel import Call, Dialer
 from tenure.testing.simetcd.member import SimEtcdMember
+from tenure.testing.simetcd.mesh import Mesh
 from tenure.testing.simetcd.mvcc import Change, Mvcc
 from tenure.testing.simetcd.refusal import Refusal, no_leader, no_space
 from tenure.testing.simetcd.watcher import Watcher
@@ -114,13 +114,8 @@ class SimEtcd:
             name: SimEtcdMember(self, name) for name in (f"{prefix}{n}" for n in range(1, size + 1))
         }
         self._all = list(self.members.values())
-        self._majority = size // 2 + 1
-        self._links: dict[tuple[str, str], Link] = {
-            (one.name, other.name): network.link(one.host, other.host)
-            for one in self._all
-            for other in self._all
-            if one is not other
-        }
+        self._mesh = Mesh(network, self._all)
+        self._majority = self._mesh.majority
         self._dialers: list[Dialer] = []
         self._leader: SimEtcdMember | None = None
         #: When the leader last reached a majority, and when a new one is looked for otherwise.
@@ -267,9 +262,11 @@ class SimEtcd:
         leader = self._reach_leader(member)
         if leader is None or not leader.works:
             return
-        peers = self._peers(leader)
+        peers = self._mesh.peers(leader)
         if len(peers) + 1 >= self._majority:
-            round_s = self._both_ways_s(member, leader) + self._round_trip_s(leader, peers)
+            round_s = self._mesh.both_ways_s(member, leader) + self._mesh.round_trip_s(
+                leader, peers
+            )
             sent = (member, leader, self.term, self.state.revision, read)
             self.network.call_at(self.now_s() + round_s, self._confirmed, *sent)
 
@@ -282,7 +279,7 @@ class SimEtcd:
         read: Callable[[], None],
     ) -> None:
         known = term == self.term and leader is self._leader
-        if known and leader.works and self._connected(member, leader):
+        if known and leader.works and self._mesh.connected(member, leader):
             member.applied_revision = max(member.applied_revision, revision)
             member.when_awake(read)
 
@@ -294,7 +291,7 @@ class SimEtcd:
         """
         leader = self._reach_leader(member)
         if leader is not None:
-            due_s = self.now_s() + self._both_ways_s(member, leader)
+            due_s = self.now_s() + self._mesh.both_ways_s(member, leader)
             self.network.call_at(due_s, self._confirmed, member, leader, self.term, 0, answer)
 
     def propose(self, member: SimEtcdMember, call: Call | None, apply: Apply) -> None:
@@ -308,7 +305,7 @@ class SimEtcd:
             return
         entry = _Entry(member, call, apply)
         self._pending.append(entry)
-        there_s = 0.0 if member is leader else self._delay_s(member, leader)
+        there_s = 0.0 if member is leader else self._mesh.delay_s(member, leader)
         self._send(entry, leader, self.now_s() + there_s)
 
     # What entries do.
@@ -368,10 +365,10 @@ class SimEtcd:
         """The leader takes an entry at a time, and sends it to its followers; if it can."""
         if not leader.works:
             return
-        peers = self._peers(leader)
+        peers = self._mesh.peers(leader)
         entry.reached = (leader, *peers)
         if len(entry.reached) >= self._majority:
-            round_s = max(self._round_trip_s(leader, peers), self._fsync_s())
+            round_s = max(self._mesh.round_trip_s(leader, peers), self._fsync_s())
             entry.due_s = now_s + round_s
             self.network.call_at(entry.due_s, self._commit)
 
@@ -383,7 +380,7 @@ class SimEtcd:
             entry = self._pending[0]
             if entry.due_s is None or entry.due_s > now_s:
                 return
-            peers = self._peers(leader)
+            peers = self._mesh.peers(leader)
             if len(peers) + 1 < self._majority:
                 entry.due_s = None
                 return
@@ -421,8 +418,8 @@ class SimEtcd:
             result = origin.head(result, revision)
         if origin is leader:
             origin.answer(call, result)
-        elif self._links[leader.name, origin.name].cut_since_s is None:
-            due_s = self.now_s() + self._delay_s(leader, origin)
+        elif self._mesh.reaches(leader, origin):
+            due_s = self.now_s() + self._mesh.delay_s(leader, origin)
             self.network.call_at(due_s, self._reported, origin, call, revision, result)
 
     def _reported(self, origin: SimEtcdMember, call: Call, revision: int, result: Any) -> None:
@@ -443,8 +440,8 @@ class SimEtcd:
             member = watcher.member
             if member is leader:
                 self._pump(watcher, self.state.revision)
-            elif leader is not None and self._connected(member, leader):
-                due_s = self.now_s() + self._delay_s(leader, member)
+            elif leader is not None and self._mesh.connected(member, leader):
+                due_s = self.now_s() + self._mesh.delay_s(leader, member)
                 self.network.call_at(due_s, self._pump, watcher, self.state.revision)
 
     def _pump(self, watcher: Watcher, revision: int) -> None:
@@ -469,7 +466,7 @@ class SimEtcd:
         self._timer = self.network.call_at(now_s + _HEARTBEAT_S, self._beat)
 
     def _keep_contact(self, leader: SimEtcdMember, now_s: float) -> None:
-        peers = self._peers(leader) if leader.works else []
+        peers = self._mesh.peers(leader) if leader.works else []
         if leader.works and len(peers) + 1 >= self._majority:
             self._contact_s = now_s
             leader.heard_s = now_s
@@ -520,7 +517,7 @@ class SimEtcd:
             for member in self._all
             if member.works
             and member.matched >= self._committed
-            and len(self._peers(member)) + 1 >= self._majority
+            and len(self._mesh.peers(member)) + 1 >= self._majority
         ]
         if not able:
             self._election_s = now_s + self.rng.uniform(0.2, 0.5)
@@ -570,36 +567,9 @@ class SimEtcd:
         if not self.knows_leader(member):
             raise no_leader()
         leader = self._leader
-        if leader is None or not leader.running or not self._connected(member, leader):
+        if leader is None or not leader.running or not self._mesh.connected(member, leader):
             return None
         return leader
-
-    def _connected(self, one: SimEtcdMember, other: SimEtcdMember) -> bool:
-        return one is other or (
-            self._links[one.name, other.name].cut_since_s is None
-            and self._links[other.name, one.name].cut_since_s is None
-        )
-
-    def _peers(self, member: SimEtcdMember) -> list[SimEtcdMember]:
-        """Who works and can talk to a member."""
-        return [
-            other
-            for other in self._all
-            if other is not member and other.works and self._connected(member, other)
-        ]
-
-    def _delay_s(self, source: SimEtcdMember, target: SimEtcdMember) -> float:
-        return self.network.delay_s(self._links[source.name, target.name])
-
-    def _both_ways_s(self, one: SimEtcdMember, other: SimEtcdMember) -> float:
-        if one is other:
-            return 0.0
-        return self._delay_s(one, other) + self._delay_s(other, one)
-
-    def _round_trip_s(self, leader: SimEtcdMember, peers: Sequence[SimEtcdMember]) -> float:
-        """How long the leader waits for the answers of so many that they are a majority."""
-        trips = sorted([self._both_ways_s(leader, peer) for peer in peers])
-        return trips[self._majority - 2] if trips else 0.0
 
     def _fsync_s(self) -> float:
         return self.rng.uniform(*self.fsync_ms) / 1000
