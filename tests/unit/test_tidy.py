@@ -55,7 +55,7 @@ SLEEPS_IN_TESTS = frozenset(
         "tests/conformance/worker_app.py",
         "tests/histories/app.py",
         # A user's own pause between tries: a client is not told when etcd has elected.
-        "tests/conformance/test_etcd_client.py",
+        "tests/conformance/etcd_site.py",
     }
 )
 
