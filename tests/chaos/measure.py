@@ -7,14 +7,15 @@ the new term.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from tenure.protocol.ids import partition_of
-from tests.chaos.arena import Arena
+from tests.chaos.arena import Arena, Kill
 from tests.chaos.audit import in_flight, live_hashes_of, token_text
 from tests.chaos.process import Event
 from tests.chaos.rounds import Log, Strike
@@ -119,7 +120,12 @@ def measure(arena: Arena, log: Log) -> Measured:
     )
     executions = executions_of(rows)
     first = first_starts(rows)
-    failovers = failovers_of(arena, log, events, first)
+    sent = {
+        kill.log: in_flight(arena.cluster.traces[kill.log])
+        for kill in arena.kills
+        if kill.log in arena.cluster.traces
+    }
+    failovers = failovers_of(arena.kills, sent, events, first, log.strikes)
     journaled = {f.lease for f in verdict.facts if isinstance(f, Granted | Adopted)}
     count_running(failovers, executions)
     name_restarted(failovers, executions, journaled, log.strikes)
@@ -172,18 +178,25 @@ def first_starts(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def failovers_of(
-    arena: Arena, log: Log, events: Sequence[Event], first: dict[str, float]
+    kills: Sequence[Kill],
+    sent: Mapping[str, Sequence[tuple[int, int]]],
+    events: Sequence[Event],
+    first: Mapping[str, float],
+    strikes: Sequence[Strike],
 ) -> list[Failover]:
-    """For each killed master: what became of the partitions that it led."""
+    """For each killed master: what became of the partitions that it led.
+
+    Args:
+        kills: Of whomever.
+        sent: By a killed master's log: the batches (partition, number) that it had on their way.
+        events: The masters' lines.
+        first: By token: when the first job started under it.
+        strikes: What was done to whom.
+    """
     terms = [event for event in events if event.name in ("leader", "follower")]
-    traces = {
-        kill.log: in_flight(arena.cluster.traces[kill.log])
-        for kill in arena.kills
-        if kill.name.startswith("master")
-    }
     found = []
-    for kill in arena.kills:
-        for partition in range(arena.partitions):
+    for kill in kills:
+        for partition in sorted({event.fields["partition"] for event in terms}):
             about = [event for event in terms if event.fields["partition"] == partition]
             after = [e for e in about if e.at_ms > kill.at_ms and e.name == "leader"]
             before = [event for event in about if event.at_ms <= kill.at_ms]
@@ -199,10 +212,10 @@ def failovers_of(
                     at_ms=kill.at_ms,
                     killed=kill.log,
                     term=term,
-                    alone=is_alone(log.strikes, kill.at_ms, after[0].at_ms),
+                    alone=is_alone(strikes, kill.at_ms, after[0].at_ms),
                     new_leader_ms=after[0].at_ms - kill.at_ms,
                     first_grant_ms=first.get(token_text(term), float("inf")) - kill.at_ms,
-                    in_flight=sum(where == partition for where, _ in traces[kill.log]),
+                    in_flight=sum(where == partition for where, _ in sent.get(kill.log, ())),
                 )
             )
     return found
@@ -332,6 +345,6 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {
         "min": ordered[0],
         "median": statistics.median(ordered),
-        "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))],
+        "p99": ordered[math.ceil(len(ordered) * 0.99) - 1],
         "max": ordered[-1],
     }

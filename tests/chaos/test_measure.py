@@ -1,0 +1,152 @@
+"""What a chaos run says of itself: what must not be there is named when it is planted."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.chaos import faults_below  # noqa: F401 - declares its faults
+from tests.chaos.arena import Kill, queues_of
+from tests.chaos.faults import FAULTS, chosen
+from tests.chaos.measure import (
+    Execution,
+    Failover,
+    failovers_of,
+    false_failovers,
+    handed_over,
+    name_restarted,
+    quantiles,
+)
+from tests.chaos.process import Event
+from tests.chaos.rounds import Strike, draw
+
+JOB = "01a202f4-a52f-7000-81d6-ee73a3b7d735"
+NEXT_TOKEN = "00000001" + f"{20:016x}"
+
+
+def event(at_ms: float, process: str, name: str, term: int, why: str = "") -> Event:
+    """A master's line about the office of partition 0."""
+    fields = {"event": name, "partition": 0, "term": f"1.{term}", "why": why}
+    return Event(at_ms, f"{process}.0.log", fields)
+
+
+def strike(name: str, since_ms: float, until_ms: float, *hurt: str) -> Strike:
+    """A fault that was injected."""
+    return Strike(fault=FAULTS[name], since_ms=since_ms, until_ms=until_ms, hurt=hurt)
+
+
+def failover(at_ms: float) -> Failover:
+    """Of partition 0, with nothing counted yet."""
+    return Failover(
+        partition=0,
+        at_ms=at_ms,
+        killed="master-1.0.log",
+        term="1.20",
+        alone=True,
+        new_leader_ms=0.0,
+        first_grant_ms=0.0,
+        in_flight=0,
+    )
+
+
+def test_a_failover_is_timed_from_the_kill_of_who_led() -> None:
+    """Kills of those that lead nothing are none, and neither is a zombie's late word."""
+    events = [
+        event(0, "master-2", "leader", 5),
+        event(10, "master-1", "leader", 10),
+        event(11, "master-2", "follower", 5, "office lost"),
+        event(7_000, "master-3", "leader", 20),
+    ]
+    kills = [Kill(900.0, "master-2", "master-2.0.log"), Kill(1_000.0, "master-1", "master-1.0.log")]
+    sent = {"master-1.0.log": [(0, 3), (1, 9)]}
+    (found,) = failovers_of(kills, sent, events, {NEXT_TOKEN: 9_000.0}, [])
+    assert (found.killed, found.new_leader_ms, found.first_grant_ms) == (
+        "master-1.0.log",
+        6_000.0,
+        8_000.0,
+    )
+    assert (found.in_flight, found.alone) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("strikes", "count"),
+    [
+        ([], 1),
+        ([strike("etcd-leader-killed", 0, 1_000)], 1),
+        ([strike("leader-paused", 0, 1_000, "master-2")], 1),
+        ([strike("leader-paused", 0, 1_000, "master-1")], 0),
+        ([strike("etcd-paused", 0, 1_000)], 0),
+    ],
+)
+def test_an_office_lost_for_no_reason_is_a_false_failover(
+    strikes: list[Strike], count: int
+) -> None:
+    """Only what may cost this master its office excuses it."""
+    events = [event(2_000, "master-1", "follower", 10, "office lost")]
+    assert len(false_failovers(events, strikes)) == count
+
+
+def test_a_hand_over_is_no_false_failover_and_is_timed() -> None:
+    """From the word of who gave it up to the first start under the next term."""
+    events = [
+        event(1_000, "master-1", "follower", 10, "handed over"),
+        event(1_200, "master-2", "leader", 20),
+    ]
+    assert false_failovers(events, []) == []
+    assert handed_over(events, {NEXT_TOKEN: 1_500.0}, []) == [500.0]
+
+
+@pytest.mark.parametrize(
+    ("journaled", "strikes", "named"),
+    [
+        ({"a"}, [], [(JOB, "")]),
+        (set(), [], [(JOB, "first grant not committed at the kill")]),
+        ({"a"}, [strike("worker-killed", 400, 600, "worker-1")], []),
+        ({"a"}, [strike("worker-killed", 400, 600, "worker-2")], [(JOB, "")]),
+    ],
+)
+def test_a_job_started_again_while_its_worker_lived_is_named(
+    journaled: set[str], strikes: list[Strike], named: list[tuple[str, str]]
+) -> None:
+    """With its excuse, if the grant was never written; with none, if it was."""
+    found = failover(1_000.0)
+    executions = [
+        Execution(JOB, "a", "worker-1", 500.0, 2_000.0),
+        Execution(JOB, "b", "worker-2", 9_000.0, 9_500.0),
+    ]
+    home = Execution(JOB.replace("7000", "7001"), "c", "worker-1", 500.0, 2_000.0)
+    name_restarted([found], [*executions, home], journaled, strikes)
+    assert found.restarted == named
+
+
+def test_quantiles() -> None:
+    """Minimum, median, the 99th of a hundred, maximum."""
+    assert quantiles([]) == {}
+    found = quantiles([float(number) for number in range(1, 101)])
+    assert found == {"min": 1.0, "median": 50.5, "p99": 99.0, "max": 100.0}
+
+
+def test_faults_are_chosen_by_name_and_by_row() -> None:
+    """A row's number chooses each fault of that row; a word that names none is refused."""
+    assert [fault.name for fault in chosen("7, worker-killed")] == [
+        "leader-paused",
+        "worker-killed",
+    ]
+    assert {fault.name for fault in chosen("22")} == {"etcd-leader-paused", "etcd-leader-half-cut"}
+    assert chosen("") == list(FAULTS.values())
+    with pytest.raises(ValueError, match="expected a fault's name or row"):
+        chosen("earthquake")
+
+
+def test_a_seed_draws_the_same_faults() -> None:
+    """And all of them distinct."""
+    every = list(FAULTS.values())
+    drawn = [draw(random.Random(7), every, 3) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    assert len({fault.name for fault in drawn[0]}) == 3
+
+
+def test_each_partition_has_a_queue() -> None:
+    """So that every one of them gets a load."""
+    assert len(set(queues_of(4))) == 4
