@@ -143,8 +143,8 @@ async def test_members_are_listed(bench: Bench) -> None:
     """A registered master is listed with what it last wrote."""
     store = await bench.open("alice")
     assert await store.members() == []
-    await store.register(candidate("alice"), "1.0", WALL_MS)
-    await store.register(candidate("alice"), "1.0", WALL_MS + 1)
+    await store.register(Member(candidate=candidate("alice"), version="1.0", wall_ms=WALL_MS))
+    await store.register(Member(candidate=candidate("alice"), version="1.0", wall_ms=WALL_MS + 1))
     assert await store.members() == [
         Member(candidate=candidate("alice"), version="1.0", wall_ms=WALL_MS + 1)
     ]
@@ -154,8 +154,8 @@ async def test_members_are_listed(bench: Bench) -> None:
 async def test_members_see_each_other(shared_bench: Bench) -> None:
     """Every master lists all, and one that closes in order is gone at once."""
     alice, bob = await shared_bench.open("alice"), await shared_bench.open("bob")
-    await alice.register(candidate("alice"), "1.0", WALL_MS)
-    await bob.register(candidate("bob"), "1.1", WALL_MS)
+    await alice.register(Member(candidate=candidate("alice"), version="1.0", wall_ms=WALL_MS))
+    await bob.register(Member(candidate=candidate("bob"), version="1.1", wall_ms=WALL_MS))
     names = [sorted(m.candidate.name for m in await store.members()) for store in (alice, bob)]
     assert names == [["alice", "bob"], ["alice", "bob"]]
     await alice.close()

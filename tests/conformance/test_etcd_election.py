@@ -16,6 +16,7 @@ from tenure.master.backend.errors import (
 )
 from tenure.master.backend.etcd import operation as op
 from tenure.master.election.etcd import EtcdElection
+from tenure.master.election.port import Member
 from tenure.master.etcd_store import EtcdUrl, open_etcd_store
 from tenure.protocol.errors import Rejected
 from tenure.protocol.fence import Token
@@ -291,7 +292,7 @@ def test_a_new_epoch_ends_every_term(site: Site) -> None:
             with pytest.raises(StoreMismatch, match="restored"):
                 await store.election(0).campaign()
             with pytest.raises(StoreMismatch, match="restored"):
-                await store.register(ALICE, "0", 1)
+                await store.register(Member(candidate=ALICE, version="0", wall_ms=1))
 
     site.run(main)
 
@@ -302,9 +303,9 @@ def test_members_come_and_go(site: Site) -> None:
     async def main() -> None:
         async with opened(site) as mine:
             async with opened(site, BOB) as yours:
-                await mine.register(ALICE, "1.0", 1)
-                await yours.register(BOB, "1.1", 2)
-                await mine.register(ALICE, "1.0", 3)
+                await mine.register(Member(candidate=ALICE, version="1.0", wall_ms=1))
+                await yours.register(Member(candidate=BOB, version="1.1", wall_ms=2))
+                await mine.register(Member(candidate=ALICE, version="1.0", wall_ms=3))
                 found = await yours.members()
                 assert [(m.candidate, m.version, m.wall_ms) for m in found] == [
                     (ALICE, "1.0", 3),

@@ -16,6 +16,7 @@ from tenure.master.backend.errors import (
     StoreUnavailable,
 )
 from tenure.master.backend.etcd import operation as op
+from tenure.master.election.port import Member
 from tenure.master.journal.etcd import EtcdJournal
 from tenure.master.journal.port import HaltRecord, SealedBatch
 from tenure.protocol.fence import Token
@@ -342,7 +343,7 @@ def test_one_bad_member_costs_nobody_the_term(
             await office.verify()
             assert await journal.truncate(office.token, 2) == 2
             assert await numbers(journal, 2) == [2, 3, 4, 5, 6, 7]
-            await store.register(ALICE, "0", 1)
+            await store.register(Member(candidate=ALICE, version="0", wall_ms=1))
             await office.resign()
             await (await won(store.election(0))).verify()
 
@@ -421,7 +422,7 @@ def test_a_full_store_keeps_the_term_and_takes_truncations(make_etcd: MakeEtcd) 
             with pytest.raises(StoreUnavailable, match="space"):
                 await store.election(1).campaign()
             with pytest.raises(StoreUnavailable, match="space"):
-                await store.register(ALICE, "0", 1)
+                await store.register(Member(candidate=ALICE, version="0", wall_ms=1))
             assert await journal.last_number() == number
             assert await journal.truncate(office.token, number) == number
             await client.defragment(etcd.endpoints[0])

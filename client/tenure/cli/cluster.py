@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
+
+import click
 
 from tenure.cli import exits, store_tools, terminal
-from tenure.cli.command import Group, Takes, command
+from tenure.cli.command import Group, Takes, argument, command
 from tenure.cli.invocation import Invocation
 from tenure.cli.output import Format, View, message_data, print_json, print_json_line, print_table
 
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
     from tenure.v1 import cluster_pb2
 
     Status = tuple[Sequence[cluster_pb2.GetStatusResponse], Mapping[str, TenureError]]
+
+Partition = Annotated[
+    int,
+    argument(metavar="PARTITION", type=click.IntRange(min=0), help="Its number, from 0 on."),
+]
+Master = Annotated[
+    str, argument(metavar="[MASTER]", required=False, help="Who should lead it; its --name.")
+]
 
 app = Group(
     "cluster",
@@ -78,6 +88,41 @@ def members(cli: Invocation) -> int:
         return await client.cluster.members()
 
     return cli.answer(fetch, lambda found: cli.show(_MEMBERS, found))
+
+
+@command(
+    "transfer-leader",
+    group=app,
+    takes=Takes.OUTPUT,
+    examples=[
+        ("tenure cluster transfer-leader 0", "to whom its leader chooses"),
+        ("tenure cluster transfer-leader 2 m3", "to the master named m3, which keeps it"),
+    ],
+)
+def transfer_leader(cli: Invocation, partition: Partition, master: Master = "") -> int:
+    """Has a partition's leader hand it over, in order: nothing is lost, and jobs go on."""
+
+    async def ask(client: AsyncClient) -> cluster_pb2.TransferLeaderResponse:
+        return await client.cluster.transfer_leader(partition, master)
+
+    def show(found: cluster_pb2.TransferLeaderResponse) -> int:
+        match cli.form:
+            case Format.JSON:
+                print_json(message_data(found))
+            case Format.JSONL:
+                print_json_line(message_data(found))
+            case Format.NAME:
+                print(terminal.harmless(found.master))
+            case Format.TABLE if found.master == found.from_master:
+                print(f"{terminal.harmless(found.master)} leads partition {partition} already")
+            case Format.TABLE:
+                print(
+                    f"{terminal.harmless(found.from_master)} has handed partition {partition} "
+                    f"over to {terminal.harmless(found.master)}"
+                )
+        return exits.OK
+
+    return cli.answer(ask, show)
 
 
 for _command in store_tools.COMMANDS:

@@ -62,6 +62,27 @@ class ClusterView:
                 views.append(view)
         return views, failed
 
+    async def transfer_leader(
+        self, partition: int, master: str = ""
+    ) -> cluster_pb2.TransferLeaderResponse:
+        """Has a partition's leader hand it over, in order; returns when it has.
+
+        Args:
+            partition: Which.
+            master: The name of the master that should lead it; empty: the leader chooses.
+
+        Raises:
+            Rejected: There is no such partition, or no such master that lives.
+            Unavailable: Its leader cannot hand it over now.
+        """
+        return await self._router.call(
+            partition,
+            _SERVICE + "TransferLeader",
+            cluster_pb2.TransferLeaderRequest(partition=partition, master=master),
+            cluster_pb2.TransferLeaderResponse,
+            self._timeout_s,
+        )
+
     async def backup(self) -> AsyncIterator[bytes]:
         """The file of a backup, piece by piece, from a master that answers.
 

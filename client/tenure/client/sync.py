@@ -319,6 +319,12 @@ class Cluster:
         """Every known master's own view, and why those that did not answer did not."""
         return self._ask(ClusterView.status)
 
+    def transfer_leader(
+        self, partition: int, master: str = ""
+    ) -> cluster_pb2.TransferLeaderResponse:
+        """Has a partition's leader hand it over, in order; returns when it has."""
+        return self._ask(lambda view: view.transfer_leader(partition, master))
+
     def _ask(self, question: Callable[[ClusterView], Coroutine[Any, Any, T]]) -> T:
         async def asking() -> T:
             return await question(self._client.cluster)

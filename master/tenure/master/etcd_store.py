@@ -27,7 +27,7 @@ from tenure.master.backend.etcd.keyspace import DEFAULT_PREFIX, ClusterKeys
 from tenure.master.backend.etcd.resolution import failed, resolve, unavailable
 from tenure.master.backend.space import Space
 from tenure.master.election.etcd import OFFICE_TTL_S, EtcdElection
-from tenure.master.election.port import Candidate, Member
+from tenure.master.election.port import Candidate, Member, Nomination
 from tenure.master.journal.etcd import EtcdJournal
 from tenure.master.journal.frame import genesis
 from tenure.protocol.errors import Rejected, TenureError
@@ -179,18 +179,19 @@ class EtcdStore:
         except EtcdError as error:
             _log.warning("etcd was not compacted: %s", error, extra={"action": "compact"})
 
-    async def register(
-        self, candidate: Candidate, version: str, wall_ms: int, workers: int = 0
-    ) -> None:
+    async def register(self, member: Member) -> None:
+        candidate = member.candidate
         action = f"write the member key of {candidate.name}"
         value = json.dumps(
             {
                 "incarnation": candidate.incarnation,
                 "name": candidate.name,
                 "address": candidate.address,
-                "version": version,
-                "wall_ms": wall_ms,
-                "workers": workers,
+                "version": member.version,
+                "wall_ms": member.wall_ms,
+                "workers": member.workers,
+                # JSON's keys are texts.
+                "nominations": {str(p): wish for p, wish in member.nominations.items()},
             }
         )
         try:
@@ -406,8 +407,9 @@ def _member(kv: pb.KeyValue) -> Member:
         ),
         version=fields["version"],
         wall_ms=fields["wall_ms"],
-        # 0.1.0 does not write it.
+        # 0.1.0 does not write them.
         workers=fields.get("workers", 0),
+        nominations={int(p): Nomination(*w) for p, w in fields.get("nominations", {}).items()},
     )
 
 

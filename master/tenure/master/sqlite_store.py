@@ -146,13 +146,9 @@ class SqliteStore:
     async def tidy(self) -> None:
         """Nothing is kept that somebody could not ask for."""
 
-    async def register(
-        self, candidate: Candidate, version: str, wall_ms: int, workers: int = 0
-    ) -> None:
+    async def register(self, member: Member) -> None:
         # The database is locked, so this process is all there is.
-        self._member = Member(
-            candidate=candidate, version=version, wall_ms=wall_ms, workers=workers
-        )
+        self._member = member
 
     async def members(self) -> list[Member]:
         return [] if self._member is None else [self._member]

@@ -41,9 +41,7 @@ class Store(Protocol):
     async def tidy(self) -> None:
         """Lets go of what nobody can ask for any more. A failure is logged: the next one helps."""
 
-    async def register(
-        self, candidate: Candidate, version: str, wall_ms: int, workers: int = 0
-    ) -> None:
+    async def register(self, member: Member) -> None:
         """Writes or renews this master's member key (call at about a third of its TTL)."""
 
     async def members(self) -> list[Member]:

@@ -189,3 +189,21 @@ class BackupResponse(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class TransferLeaderRequest(_message.Message):
+    __slots__ = ("partition", "master")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    MASTER_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    master: str
+    def __init__(self, partition: _Optional[int] = ..., master: _Optional[str] = ...) -> None: ...
+
+class TransferLeaderResponse(_message.Message):
+    __slots__ = ("partition", "master", "from_master")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    MASTER_FIELD_NUMBER: _ClassVar[int]
+    FROM_MASTER_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    master: str
+    from_master: str
+    def __init__(self, partition: _Optional[int] = ..., master: _Optional[str] = ..., from_master: _Optional[str] = ...) -> None: ...

@@ -55,6 +55,11 @@ class ClusterServiceStub(object):
                 request_serializer=tenure_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_cluster__pb2.BackupResponse.FromString,
                 _registered_method=True)
+        self.TransferLeader = channel.unary_unary(
+                '/tenure.v1.ClusterService/TransferLeader',
+                request_serializer=tenure_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_cluster__pb2.TransferLeaderResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -89,6 +94,14 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TransferLeader(self, request, context):
+        """Has a partition's leader hand it over to another master, in order; the leader answers, when it
+        has. The other one stays preferred for it until one of the two ends or another is named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +124,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.Backup,
                     request_deserializer=tenure_dot_v1_dot_cluster__pb2.BackupRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_cluster__pb2.BackupResponse.SerializeToString,
+            ),
+            'TransferLeader': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeader,
+                    request_deserializer=tenure_dot_v1_dot_cluster__pb2.TransferLeaderRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_cluster__pb2.TransferLeaderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +240,33 @@ class ClusterService(object):
             '/tenure.v1.ClusterService/Backup',
             tenure_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
             tenure_dot_v1_dot_cluster__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeader(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.ClusterService/TransferLeader',
+            tenure_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
+            tenure_dot_v1_dot_cluster__pb2.TransferLeaderResponse.FromString,
             options,
             channel_credentials,
             insecure,

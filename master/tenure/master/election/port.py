@@ -7,8 +7,9 @@ wedged event loop stops the keepalives, and judges ``Office.answered_at_ms`` its
 a keepalive counts only if the loop turned and no batch is stuck).
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from tenure.protocol.fence import Token
 
@@ -36,6 +37,13 @@ class Leader:
     token: Token
 
 
+class Nomination(NamedTuple):
+    """An operator's wish: who should lead a partition. Of several, the newest counts."""
+
+    name: str
+    wall_ms: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """A live master, by its member key.
@@ -45,12 +53,14 @@ class Member:
         version: The release it runs.
         wall_ms: Its wall clock when it last wrote the key.
         workers: How many workers had a session with it then.
+        nominations: Whom it was told to hand partitions over to, by partition.
     """
 
     candidate: Candidate
     version: str
     wall_ms: int
     workers: int = 0
+    nominations: Mapping[int, Nomination] = field(default_factory=dict)
 
 
 class Office(Protocol):

@@ -6,6 +6,8 @@ from typing import Final
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import token_to_wire
 from tenure.master.node.roster import Roster
+from tenure.protocol.errors import Rejected, Unavailable
+from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2
 
 #: About what one message of a backup carries.
@@ -27,6 +29,7 @@ class ClusterApi:
         space: How full the store is.
         alarms: What an operator should look at.
         backup: Begins a backup; gives its file piece by piece.
+        hand_over: Hands a partition over to the master of a name; False: not now.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class ClusterApi:
         space: Callable[[], cluster_pb2.StoreSpace | None],
         alarms: Callable[[], list[str]],
         backup: Callable[[], AsyncIterator[bytes]],
+        hand_over: Callable[[int, str], Awaitable[bool]],
     ) -> None:
         self._roster = roster
         self._hub = hub
@@ -49,6 +53,7 @@ class ClusterApi:
         self._space = space
         self._alarms = alarms
         self._backup = backup
+        self._hand_over = hand_over
 
     async def get_topology(
         self, _: cluster_pb2.GetTopologyRequest
@@ -119,6 +124,43 @@ class ClusterApi:
                 await send(cluster_pb2.BackupResponse(data=b"".join(pieces)))
                 pieces, size = [], 0
         await send(cluster_pb2.BackupResponse(data=b"".join(pieces)))
+
+    async def transfer_leader(
+        self, request: cluster_pb2.TransferLeaderRequest
+    ) -> cluster_pb2.TransferLeaderResponse:
+        """Hands a partition over to another master; the leader answers when it has.
+
+        Raises:
+            Rejected: There is no such partition or master, or no other one.
+            Unavailable: This master does not lead it, or cannot hand it over now.
+        """
+        roster, partition, wanted = self._roster, request.partition, request.master
+        others = [name for name in roster.order(partition) if name != roster.me.name]
+        roster.term(partition)
+        response = cluster_pb2.TransferLeaderResponse(partition=partition)
+        response.from_master = roster.me.name
+        if wanted == roster.me.name:
+            response.master = wanted
+            return response
+        if not others or (wanted and wanted not in others):
+            known = ", ".join([roster.me.name, *others])
+            raise Rejected(
+                f"expected a live master to hand partition {partition} over to, got "
+                f"{wanted or 'none'}; there are: {known}",
+                reason=Reason.INVALID_ARGUMENT,
+                metadata={"partition": str(partition), "masters": known},
+                field="master",
+            )
+        response.master = wanted or others[0]
+        if not await self._hand_over(partition, response.master):
+            raise Unavailable(
+                f"expected to hand partition {partition} over, but its store has no space or does "
+                "not answer, and nobody could win the office then; see `tenure cluster status`",
+                reason=Reason.STORE_UNAVAILABLE,
+                metadata={"partition": str(partition)},
+                retry_after_ms=5_000,
+            )
+        return response
 
     def _workers(self) -> list[cluster_pb2.WorkerStatus]:
         workers = {}

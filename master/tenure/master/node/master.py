@@ -7,9 +7,10 @@ from typing import Final
 
 from tenure.master.backend.errors import StoreFull, StoreUnavailable
 from tenure.master.core.config import PartitionConfig
-from tenure.master.election.port import Candidate, Member
+from tenure.master.election.port import Candidate, Member, Nomination
 from tenure.master.journal.backup import export
 from tenure.master.node.alarms import Alarms
+from tenure.master.node.balance import Balancer
 from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
@@ -29,6 +30,8 @@ from tenure.v1 import backup_pb2, worker_pb2
 _log = logging.getLogger(__name__)
 
 _REGISTER_MS: Final = 2_000
+#: How long a campaign waits for the latest wishes of operators.
+_WISHES_S: Final = 0.5
 _LOOK_MS: Final = 500
 _LEASE_TTL_MS: Final = 15_000
 _HEARTBEAT_MS: Final = 5_000
@@ -72,6 +75,7 @@ class Master:
         self._rng = rng
         self._version = version
         self._me = me
+        self._nominations: dict[int, Nomination] = {}
         self.hub = WorkerHub()
         self.roster = Roster(
             cluster_id=store.cluster_id, partitions=store.partitions, me=me, clock=clock
@@ -95,6 +99,7 @@ class Master:
                 roster=self.roster, hub=self.hub, clock=clock, alone_ms=2 * _LEASE_TTL_MS
             ),
             sizes=log_sizes,
+            hear_wishes=self._hear_wishes,
         )
         self._seats = [
             Seat(
@@ -116,7 +121,44 @@ class Master:
             space=self.space.status,
             alarms=self.alarms.texts,
             backup=self._backup,
+            hand_over=self._hand_over,
         )
+        self._balancer = Balancer(
+            self.roster,
+            clock,
+            well=self._well,
+            hand_over=lambda number: self._seats[number].hand_over(),
+        )
+
+    async def _hear_wishes(self) -> None:
+        """Reads what the masters say now, if the store answers soon."""
+        try:
+            async with asyncio.timeout(_WISHES_S):
+                self.roster.meet(await self._store.members() or self.roster.members)
+        except (TimeoutError, StoreUnavailable) as error:
+            _log.info("Cannot list the masters: %s", error, extra={"action": "members"})
+
+    def _well(self) -> bool:
+        """Whether nothing is amiss here that hand-overs could make worse."""
+        return self.health.store_answers and not self.health.stopping and not self.alarms.texts()
+
+    async def _hand_over(self, partition: int, successor: str) -> bool:
+        """Hands a partition over to a master, whom the others let go first; False: not now.
+
+        The nomination holds against the balance for as long as this master lives, or until it is
+        made another.
+        """
+        said_ms = self._clock.wall_ms()
+        for known in self.roster.nominations().values():
+            # Another master's clock may be ahead of this one's.
+            said_ms = max(said_ms, known.wall_ms + 1)
+        self._nominations[partition] = Nomination(successor, said_ms)
+        await self._meet()
+        seat = self._seats[partition]
+        if not seat.hand_over():
+            return False
+        await seat.left()
+        return True
 
     def _config(self, partition: int) -> PartitionConfig:
         return PartitionConfig(
@@ -161,6 +203,7 @@ class Master:
                 tasks.create_task(self.space.run()),
                 tasks.create_task(self._register()),
                 tasks.create_task(self._look_around()),
+                tasks.create_task(self._balancer.run()),
             ]
             async with asyncio.TaskGroup() as seats:
                 for seat in self._seats:
@@ -183,8 +226,15 @@ class Master:
     async def _meet(self) -> None:
         """Shows this master to the others, and learns who they are."""
         try:
-            workers = len(self.hub.links())
-            await self._store.register(self._me, self._version, self._clock.wall_ms(), workers)
+            await self._store.register(
+                Member(
+                    candidate=self._me,
+                    version=self._version,
+                    wall_ms=self._clock.wall_ms(),
+                    workers=len(self.hub.links()),
+                    nominations=self._nominations,
+                )
+            )
         except (StoreUnavailable, StoreFull) as error:
             _log.warning("Cannot register: %s", error, extra={"action": "register"})
         try:

@@ -72,6 +72,7 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "GetTopology": Unary(cluster.get_topology, cluster_pb2.GetTopologyRequest),
             "ListMembers": Unary(cluster.list_members, cluster_pb2.ListMembersRequest),
             "GetStatus": Unary(cluster.get_status, cluster_pb2.GetStatusRequest),
+            "TransferLeader": Unary(cluster.transfer_leader, cluster_pb2.TransferLeaderRequest),
             "Backup": ServerStream(cluster.backup, cluster_pb2.BackupRequest),
         },
     }

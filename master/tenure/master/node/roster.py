@@ -2,11 +2,11 @@
 
 import statistics
 from collections import deque
-from hashlib import blake2b
 from typing import Final
 
-from tenure.master.election.port import Candidate, Leader, Member
+from tenure.master.election.port import Candidate, Leader, Member, Nomination
 from tenure.master.node.port import Clock
+from tenure.master.node.share import share_out, weight
 from tenure.master.node.term import Term
 from tenure.protocol.errors import LEADER_METADATA, Rejected, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
@@ -137,11 +137,44 @@ class Roster:
         return found
 
     def rank(self, partition: int) -> int:
-        """This master's place in the rendezvous order of a partition, 0 being the preferred."""
-        names = {member.candidate.name for member in self.members} | {self.me.name}
-        order = sorted(names, key=lambda name: _weight(partition, name), reverse=True)
-        return order.index(self.me.name)
+        """This master's place among those who may lead a partition, 0 being the preferred."""
+        return self.order(partition).index(self.me.name)
 
+    def order(self, partition: int) -> list[str]:
+        """The live masters by how much they should lead a partition, the first one most."""
+        first = self.shares()[partition]
+        names = sorted(self._names(), key=lambda name: weight(partition, name), reverse=True)
+        return sorted(names, key=lambda name: name != first)
 
-def _weight(partition: int, name: str) -> bytes:
-    return blake2b(f"{partition}\0{name}".encode(), digest_size=8).digest()
+    def shares(self) -> list[str]:
+        """Which live master should lead each partition: a fair share each, but for nominations."""
+        # While workers ask others only, a master that none reaches should lead nothing.
+        reached = [m.candidate.name for m in self.members if m.workers] or self._names()
+        shares = share_out(self.partitions, sorted(set(reached)))
+        names = set(self._names())
+        for number, wish in self.nominations().items():
+            if wish.name in names and number < self.partitions:
+                shares[number] = wish.name
+        return shares
+
+    def nominations(self) -> dict[int, Nomination]:
+        """By partition: what an operator last said about who should lead it."""
+        newest: dict[int, Nomination] = {}
+        for member in self.members:
+            for number, wish in member.nominations.items():
+                known = newest.get(number)
+                if known is None or wish.wall_ms > known.wall_ms:
+                    newest[number] = wish
+        return newest
+
+    def leader_name(self, partition: int) -> str | None:
+        """Who leads a partition, as far as is known; None: nobody, or not in full."""
+        term = self.terms.get(partition)
+        if term is not None:
+            settled = term.open and not term.closing and not term.partition.window_open
+            return self.me.name if settled else None
+        leader = self.leaders.get(partition)
+        return None if leader is None else leader.candidate.name
+
+    def _names(self) -> list[str]:
+        return sorted({member.candidate.name for member in self.members} | {self.me.name})

@@ -10,7 +10,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +49,10 @@ _RETRY_MS: Final = 300
 _VACANCY_MS: Final = 2_000
 #: How long a master waits for each one that a partition prefers to it.
 _RANK_DELAY_MS: Final = 150
+_LEFT_POLL_MS: Final = 10
+#: Whoever hands a partition over leaves it to the others for so long: 2 s.
+_YIELD_LOOK_MS: Final = 100
+_YIELD_LOOKS: Final = 20
 _HALTED_LOOK_MS: Final = 5_000
 _SLEW_MS: Final = 2_000
 #: A master whose clock is off waits so much longer.
@@ -75,6 +79,7 @@ class Surroundings:
     space: SpaceWatch
     walls: Walls
     solitude: Solitude
+    hear_wishes: Callable[[], Awaitable[None]]
     sizes: LogSizes = LOG_SIZES
 
 
@@ -111,9 +116,23 @@ class Seat:
         self._stopping.set()
         self._leaving.set()
 
-    def hand_over(self) -> None:
-        """Ends the term in order, if one is led here; the next one is won by who is quicker."""
+    def hand_over(self) -> bool:
+        """Ends the term in order, if one is led here; the next one is won by who is quicker.
+
+        Returns:
+            Whether it could begin: not while the office cannot be proved, nor while the store has
+            no space, for then nobody could win it.
+        """
+        term, keeper = self._term, self._keeper
+        if term is None or keeper is None or keeper.frozen or term.gate.full or not term.open:
+            return False
         self._leaving.set()
+        return True
+
+    async def left(self) -> None:
+        """Waits until the term that is being handed over has ended."""
+        while self._term is not None and self._leaving.is_set():
+            await self._around.clock.sleep(_LEFT_POLL_MS)
 
     def status(self) -> cluster_pb2.PartitionStatus:
         """How the seat is; waits for nothing."""
@@ -167,6 +186,8 @@ class Seat:
                 continue
             if office is not None:
                 await self._lead(office, sent_ms)
+                if self._leaving.is_set():
+                    await self._yield()
                 await self._rest_if_halted()
 
     async def _rest_if_halted(self) -> None:
@@ -200,6 +221,8 @@ class Seat:
             await asyncio.wait({vacancy, stopped}, return_when=asyncio.FIRST_COMPLETED)
             vacancy.cancel()
             stopped.cancel()
+        # Who leads hands over right after an operator has said to whom.
+        await self._around.hear_wishes()
         await self._give_way()
 
     async def _give_way(self) -> None:
@@ -207,6 +230,16 @@ class Seat:
         around = self._around
         delay_ms = around.roster.rank(self.partition) * _RANK_DELAY_MS
         await self._pause(delay_ms + (_CLOCK_DELAY_MS if around.walls.off else 0))
+
+    async def _yield(self) -> None:
+        """Leaves the office that was handed over to others, until one has it."""
+        try:
+            for _ in range(_YIELD_LOOKS):
+                await self._pause(_YIELD_LOOK_MS)
+                if await self._election.leader() is not None:
+                    return
+        except StoreUnavailable as error:
+            _log.info("Cannot see who leads: %s", error, extra=self._extra("yield"))
 
     async def _pause(self, ms: int) -> None:
         if self._stopping.is_set() or ms <= 0:

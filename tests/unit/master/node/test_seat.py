@@ -85,6 +85,10 @@ class CorruptStore(UnmarkedJournal):
         raise self._refusal
 
 
+async def _hear_nothing() -> None:
+    """No operator wishes anything."""
+
+
 def _seat(election: WonElection, journal: object) -> Seat:
     clock = SimClock()
     me = Candidate(incarnation="i", name="m", address="127.0.0.1:1")
@@ -101,6 +105,7 @@ def _seat(election: WonElection, journal: object) -> Seat:
         space=SpaceWatch(None, clock, Alarms()),  # type: ignore[arg-type]
         walls=Walls(roster, clock, Alarms()),
         solitude=Solitude(roster=roster, hub=hub, clock=clock, alone_ms=30_000),
+        hear_wishes=_hear_nothing,
     )
     return Seat(
         partition=0,

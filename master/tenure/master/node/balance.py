@@ -1,0 +1,117 @@
+"""How masters share partitions out, and how they come back to it: one gentle hand-over at a time.
+
+```
+ a master joins or returns ──► members unchanged for 6 s ──► the first misplaced partition's leader
+                                     ▲                         hands over: TermClosed, resign
+                                     └───── all have leaders for 2 s ◄──┘
+```
+All masters see the same members, so all come to the same shares, and to the same partition that is
+next: nobody has to be asked. Whoever sees anything amiss does nothing.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tenure.master.node.port import Clock
+from tenure.master.node.roster import Roster
+
+_log = logging.getLogger(__name__)
+
+_LOOK_MS: Final = 500
+#: A master that comes and goes again moves nothing.
+_MEMBERS_CALM_MS: Final = 6_000
+#: Between two hand-overs: workers and clients have followed.
+_LEADERS_CALM_MS: Final = 2_000
+#: A partition that did not stay where it was handed is tried again later and later.
+_AGAIN_MS: Final = 5_000
+_AGAIN_MS_MAX: Final = 300_000
+
+
+@dataclass(slots=True)
+class _Trial:
+    """Hand-overs of one partition by this master."""
+
+    next_ms: int
+    wait_ms: int
+
+
+class Balancer:
+    """Hands over what others should lead, while the cluster is well.
+
+    Args:
+        roster: Members and leaders.
+        clock: The machine's clocks.
+        well: Whether nothing is amiss with this master and its store.
+        hand_over: Starts the hand-over of a partition; False: not now.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        clock: Clock,
+        *,
+        well: Callable[[], bool],
+        hand_over: Callable[[int], bool],
+    ) -> None:
+        self._roster = roster
+        self._clock = clock
+        self._well = well
+        self._hand_over = hand_over
+        self._members: Sequence[str] = ()
+        self._members_since_ms = 0
+        self._leaders: Sequence[str | None] = ()
+        self._leaders_since_ms = 0
+        self._trials: dict[int, _Trial] = {}
+
+    async def run(self) -> None:
+        """Looks again and again, until cancelled."""
+        while True:
+            await self._clock.sleep(_LOOK_MS)
+            self.run_once(self._clock.boot_ms())
+
+    def run_once(self, now_ms: int) -> int | None:
+        """One look. Returns the partition that is being handed over now."""
+        roster = self._roster
+        members = sorted(member.candidate.incarnation for member in roster.members)
+        if members != self._members:
+            self._members, self._members_since_ms = members, now_ms
+        leaders = [roster.leader_name(number) for number in range(roster.partitions)]
+        if leaders != self._leaders:
+            self._leaders, self._leaders_since_ms = leaders, now_ms
+        calm = (
+            self._well()
+            and now_ms - self._members_since_ms >= _MEMBERS_CALM_MS
+            and now_ms - self._leaders_since_ms >= _LEADERS_CALM_MS
+        )
+        return self._move(now_ms) if calm else None
+
+    def _move(self, now_ms: int) -> int | None:
+        """Hands the first misplaced partition over, if it is led here."""
+        roster = self._roster
+        wanted = roster.shares()
+        for number, leader in enumerate(self._leaders):
+            if number in roster.halted:
+                continue
+            if leader is None:
+                return None
+            if leader != wanted[number]:
+                mine = leader == roster.me.name and number in roster.terms
+                return number if mine and self._try(number, now_ms) else None
+        return None
+
+    def _try(self, number: int, now_ms: int) -> bool:
+        trial = self._trials.setdefault(number, _Trial(0, _AGAIN_MS))
+        if now_ms < trial.next_ms or not self._hand_over(number):
+            return False
+        if now_ms - trial.next_ms > _AGAIN_MS_MAX:
+            trial.wait_ms = _AGAIN_MS
+        trial.next_ms = now_ms + trial.wait_ms
+        trial.wait_ms = min(2 * trial.wait_ms, _AGAIN_MS_MAX)
+        _log.info(
+            "Handing over to %s, so that the masters share the partitions",
+            self._roster.shares()[number],
+            extra={"action": "balance", "partition": number},
+        )
+        return True

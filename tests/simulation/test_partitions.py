@@ -1,0 +1,126 @@
+"""Partitions under load: leaders hand over and are robbed all the time, and balance comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from random import Random
+
+import pytest
+
+from tenure.protocol.errors import Rejected
+from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.process import elapse, run_processes
+from tests.simulation.run import Run
+
+PARTITIONS = 4
+#: From a master's return until all partitions are led by whom they should.
+BALANCE_S = 30.0
+
+
+def led(cluster: SimCluster) -> list[str]:
+    """Who serves each partition; those that nobody does are left out."""
+    leaders = [cluster.leader(number) for number in range(PARTITIONS)]
+    return [leader.name for leader in leaders if leader is not None]
+
+
+def balanced(cluster: SimCluster) -> bool:
+    """Whether all partitions are led, by all masters, none of them more than two."""
+    counts = Counter(led(cluster))
+    return sum(counts.values()) == PARTITIONS and len(counts) == 3 and max(counts.values()) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_balance_is_restored(seed: int) -> None:
+    """A master that was killed comes back: within 30 s all lead their part, and it stays so."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(
+            seed=seed, jobs=[run.echo], partitions=PARTITIONS, slots=8
+        ) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            client, lost = cluster.client(), cluster.masters["m2"]
+            async with asyncio.TaskGroup() as group:
+                for number in range(60):
+                    group.create_task(run.one(client, f"job {number}", 0.5 * number))
+                await elapse(2)
+                lost.kill()
+                await cluster.until(lambda: len(led(cluster)) == PARTITIONS, 20)
+                await elapse(10)
+                cluster.start(lost)
+                await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            settled = [cluster.holder(number) for number in range(PARTITIONS)]
+            await elapse(120)
+            assert [cluster.holder(number) for number in range(PARTITIONS)] == settled
+            run.judge(cluster)
+
+    run_processes(main)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_leadership_handed_over_and_stolen_all_the_time(seed: int) -> None:
+    """Clients and workers follow: no job is lost, none is accepted twice, no partition is stuck."""
+
+    async def main() -> None:
+        run, rng = Run(), Random(seed)
+        async with simulated_cluster(
+            seed=seed, jobs=[run.echo], partitions=PARTITIONS, slots=8
+        ) as cluster:
+            await cluster.until(lambda: len(led(cluster)) == PARTITIONS)
+            client = cluster.client()
+            async with asyncio.TaskGroup() as group:
+                for number in range(80):
+                    group.create_task(run.one(client, f"job {number}", 0.7 * number))
+                for _ in range(8):
+                    await elapse(3)
+                    number = rng.randrange(PARTITIONS)
+                    leader = await cluster.elected(number)
+                    match rng.choice(("transfer", "kill", "stop", "freeze")):
+                        case "transfer":
+                            answer = await client.cluster.transfer_leader(number)
+                            assert answer.master != answer.from_master
+                        case "kill":
+                            leader.kill()
+                            await leader.process.join()
+                            cluster.start(leader)
+                        case "stop":
+                            leader.stop()
+                            await leader.process.join()
+                            cluster.start(leader)
+                        case _:
+                            leader.freeze()
+                            await elapse(8)
+                            leader.thaw()
+            await cluster.until(lambda: len(led(cluster)) == PARTITIONS, BALANCE_S)
+            run.judge(cluster)
+
+    run_processes(main)
+
+
+def test_an_operator_moves_a_partition() -> None:
+    """It goes to the master that was named, in order, stays there, and can be moved back."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=5, jobs=[run.echo], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            client = cluster.client()
+            home = (await cluster.elected(1)).name
+            away = next(name for name in cluster.masters if name != home)
+            for turn, target in enumerate((away, home, away)):
+                answer = await client.cluster.transfer_leader(1, target)
+                assert (answer.partition, answer.master) == (1, target)
+                assert (await cluster.elected(1)).name == target
+                await run.one(client, f"turn {turn}: led by {target}", 0.5)
+            await elapse(60)
+            assert (await cluster.elected(1)).name == away
+            again = await client.cluster.transfer_leader(1, away)
+            assert again.from_master == again.master == away
+            with pytest.raises(Rejected, match="m9"):
+                await client.cluster.transfer_leader(1, "m9")
+            with pytest.raises(Rejected, match="below 4"):
+                await client.cluster.transfer_leader(7)
+            run.judge(cluster)
+
+    run_processes(main)
