@@ -335,6 +335,20 @@ async def deafen_worker(stage: Stage) -> None:
         await stage.last(0.5, 25)
 
 
+@fault(30, stores=("etcd",))
+async def leave_zombie_only(stage: Stage) -> None:
+    """A worker reaches the leader alone, and that one loses its office: nobody else hears it."""
+    leader, worker = stage.leader(), stage.worker().host
+    if leader is None:
+        return
+    stage.strike(f"{worker} with {leader.name}")
+    others = [master.host for master in stage.cluster.masters.values() if master is not leader]
+    with _cut(stage.cluster, [way for other in others for way in _both(worker, other)]):
+        stage.cluster.cut_store(leader)
+        await stage.last(6, 20)
+        stage.cluster.heal_store(leader)
+
+
 @fault(31)
 async def cut_after_bytes(stage: Stage) -> None:
     """Connections to a master break after some number of bytes, wherever in a message that is."""

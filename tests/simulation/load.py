@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count, cycle, islice
@@ -55,6 +56,12 @@ _SUBMIT_JOBS: Final = "/tenure.v1.JobService/SubmitJobs"
 _TRIES: Final = 60
 
 Handle = AsyncJobHandle[str]
+
+
+#: Rows of the fault table that users inject: jobs that kill their workers, jobs that hang, and many
+#: users with many workers at a failover.
+CROWD_ROW: Final = 52
+BY_USERS: Final = frozenset({15, 17, CROWD_ROW})
 
 
 class Works:
@@ -150,6 +157,8 @@ class Load:
         self.ledger = Ledger()
         self.works = Works(self.ledger)
         self.jobs: list[AsyncJob[..., str]] = [self.works.echo, self.works.act]
+        #: How often the users themselves injected a row of the fault table.
+        self.rows_hit: Counter[int] = Counter()
         self._storm_s = storm_s
 
     def attach(self, cluster: SimCluster) -> None:
@@ -158,6 +167,7 @@ class Load:
         def crash(process: Process) -> None:
             for worker in cluster.workers.values():
                 if worker.process is process:
+                    self.rows_hit[15] += 1
                     worker.kill()
                     loop = asyncio.get_running_loop()
                     loop.call_later(_REVIVE_S, start_again, worker, context=contextvars.Context())
@@ -173,6 +183,8 @@ class Load:
         visit = _Visit(self.works, cluster, desk, number, rng)
         (script,) = rng.choices(SCRIPTS, _WEIGHTS)
         await elapse(rng.uniform(0, self._storm_s))
+        if script is run_into_limit:
+            self.rows_hit[17] += 1
         await script(visit)
 
     async def probe(self, desk: Desk, partition: int, partitions: int) -> None:

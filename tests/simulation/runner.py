@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.simulation.faults import KINDS
+from tests.simulation.load import BY_USERS
 from tests.simulation.swarm import simulate
 
 #: Seeds that a worker process plays before it says how they went.
@@ -114,8 +115,8 @@ class Totals:
 
 
 def injectable() -> list[int]:
-    """The rows of the fault table that some fault injects."""
-    return sorted({row for kind in KINDS.values() for row in kind.rows})
+    """The rows of the fault table that some fault injects, or some user."""
+    return sorted({row for kind in KINDS.values() for row in kind.rows} | BY_USERS)
 
 
 def play(seeds: list[int]) -> Totals:
@@ -133,7 +134,7 @@ def play(seeds: list[int]) -> Totals:
                 seeds=1,
                 delivered=outcome.delivered,
                 struck=Counter(struck.kind for struck in outcome.struck),
-                rows=outcome.rows_hit(),
+                rows=outcome.rows_hit,
                 modes=Counter({f"{outcome.plan.store} {outcome.plan.mode}": 1}),
                 failovers=outcome.failovers,
                 acked=outcome.acked,

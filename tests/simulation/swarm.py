@@ -40,7 +40,7 @@ from tests.oracles.verdict import Violation
 from tests.simulation import disk_faults, etcd_faults  # noqa: F401 - they register their faults
 from tests.simulation.faults import KINDS, Kind, Stage, Struck
 from tests.simulation.ledger import Desk
-from tests.simulation.load import Load
+from tests.simulation.load import CROWD_ROW, Load
 
 #: A run has at least so many strokes of faults, one to three at a time, one wave after another.
 STROKES_MIN: Final = 10
@@ -49,6 +49,8 @@ WAVE_S: Final = 6.0
 #: in liveness mode.
 SQLITE_SHARE: Final = 0.15
 LIVENESS_SHARE: Final = 0.25
+#: Row 52 scaled to what a run may cost: failovers with many workers and much to do.
+CROWD_SHARE, CROWD_WORKERS, CROWD_USERS = 0.02, 12, 150
 #: 200 ppm: a bad quartz.
 DRIFT_MAX: Final = 2e-4
 #: After everything is whole again: the TTL of a lost lease, a failover, and the rest of the jobs.
@@ -89,6 +91,7 @@ class Plan:
         users: The numbers of those who come, each to submit a job and to see what becomes of it.
         storm_s: For so long faults strike and users come.
         skews_ms: How far each master's wall clock is off.
+        crowd: Whether there are so many workers and users that failovers are another fault.
         drift: By what part the clocks of nodes run too fast or too slow, at most.
         log_sizes: Of masters' batches and snapshots.
     """
@@ -102,6 +105,7 @@ class Plan:
     slots: int
     store_delay_ms: int
     skews_ms: tuple[int, ...]
+    crowd: bool
     drift: float
     log_sizes: LogSizes
     strokes: tuple[Stroke, ...]
@@ -119,6 +123,7 @@ class Outcome:
         violations: Every way in which an invariant does not hold.
         evidence: What they were judged by: the history, the journals, what was said and broken.
         struck: The strokes that found something to strike.
+        rows_hit: How often each row of the fault table was injected, by strokes and by users.
         announcements: What the processes said of themselves.
         delivered: How many messages arrived.
         failovers: How many terms began after each partition's first.
@@ -130,15 +135,12 @@ class Outcome:
     violations: list[Violation]
     evidence: Evidence
     struck: list[Struck]
+    rows_hit: Counter[int]
     announcements: list[Announcement]
     delivered: int
     failovers: int
     acked: int
     virtual_s: float
-
-    def rows_hit(self) -> Counter[int]:
-        """How often each row of the fault table was injected."""
-        return Counter(row for struck in self.struck for row in struck.rows)
 
     def digest(self) -> str:
         """The same for the same run, to the last row and its time."""
@@ -161,12 +163,14 @@ def draw_plan(seed: int) -> Plan:
     if mode == "liveness":
         name = rng.choice([name for name, kind in kinds.items() if kind.lasting])
         lasting = Stroke(number=len(strokes), kind=name, at_s=0.0)
+    crowd = Random(f"{seed}/crowd").random() < CROWD_SHARE
     return Plan(
         seed=seed,
         mode=mode,
         store=store,
+        crowd=crowd,
         partitions=rng.choice((1, 1, 1, 2, 3, 4)),
-        workers=rng.choice((2, 2, 3)),
+        workers=CROWD_WORKERS if crowd else rng.choice((2, 2, 3)),
         clients=2,
         slots=rng.choice((2, 4, 8)),
         store_delay_ms=rng.choice((1, 1, 10, 80)),
@@ -175,7 +179,7 @@ def draw_plan(seed: int) -> Plan:
         log_sizes=_draw_log_sizes(Random(f"{seed}/log"), store),
         strokes=strokes,
         lasting=lasting,
-        users=tuple(range(rng.choice((15, 30, 45)))),
+        users=tuple(range(CROWD_USERS if crowd else rng.choice((15, 30, 45)))),
         storm_s=storm_s,
     )
 
@@ -256,7 +260,8 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
             plan=plan,
             violations=violations + verdict.violations,
             evidence=evidence,
-            struck=[struck for struck in play.struck if struck.target],
+            struck=[one for one in play.struck if one.target],
+            rows_hit=_rows_hit(plan, load, cluster, play.struck),
             announcements=cluster.announcements,
             delivered=cluster.network.delivered,
             failovers=_failovers(cluster),
@@ -415,6 +420,13 @@ def _token(term: str) -> str:
     return f"{epoch:08x}{revision:016x}"
 
 
+def _rows_hit(plan: Plan, load: Load, cluster: SimCluster, struck: list[Struck]) -> Counter[int]:
+    hits = load.rows_hit + Counter(row for one in struck for row in one.rows)
+    if plan.crowd:
+        hits[CROWD_ROW] += _failovers(cluster)
+    return hits
+
+
 def _failovers(cluster: SimCluster) -> int:
     led = [a.fields["partition"] for a in cluster.announcements if a.event == "leader"]
     return len(led) - len(set(led))
@@ -426,6 +438,7 @@ def _stuck(plan: Plan, error: Exception) -> Outcome:
         violations=[Violation("L1", "run", str(error))],
         evidence=Evidence(rows=[], logs=[]),
         struck=[],
+        rows_hit=Counter(),
         announcements=[],
         delivered=0,
         failovers=0,
