@@ -14,7 +14,7 @@ from tests.mutants.hunt import SEEDS_MAX, Catch, Hunter
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the table is what it is for
+    print(line, flush=True)
 
 
 def main() -> int:
