@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import re
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,19 +163,30 @@ class Reader:
                 with suppress(BrokenPipeError):
                     pipe.close()
 
-    def follow(self) -> None:
-        """Writes and runs the blocks of the page.
+    def follow(self, first: int = 0, last: int | None = None) -> None:
+        """Writes and runs the blocks of the page, all or from one to before another.
 
         Raises:
             AssertionError: A command failed, or printed something else.
         """
-        for block in self._blocks:
+        for block in self._blocks[first:last]:
             if block.language in FILES:
                 self.write(block)
             elif block.language == CONSOLE:
                 steps = [*block.steps()]
                 for step, after in zip(steps, [*steps[1:], Step("", "")], strict=True):
                     self.take(step, may_fail=after.command == "echo $?")
+
+    def place(self, there: str, here: str) -> None:
+        """An address of the page is this one here, where something listens already."""
+        self._there[there] = here
+
+    def offer(self, name: str, command: str) -> None:
+        """Puts a command on the reader's PATH, unless there is one."""
+        if shutil.which(name) is None:
+            script = self.folder / ".tools" / name
+            script.write_text(f'#!/bin/sh\nexec {command} "$@"\n', "utf-8")
+            script.chmod(0o755)
 
     def write(self, block: Block) -> None:
         """Puts a file where its block says."""

@@ -113,7 +113,7 @@ def raise_epoch(cli: Invocation) -> int:
         "it ends the terms of all masters and voids what workers hold",
     )
     epoch = asyncio.run(maintenance.raise_epoch(_store(cli)))
-    print(epoch)
+    print(epoch, flush=True)
     cli.say(f"the epoch is {epoch} now; start the masters")
     return exits.OK
 
@@ -139,7 +139,7 @@ def clear_halt(cli: Invocation, partition: Partition) -> int:
         f"it lets masters lead partition {partition} again",
     )
     record = asyncio.run(maintenance.clear_halt(_store(cli), partition))
-    print(terminal.harmless(record.detail))
+    print(terminal.harmless(record.detail), flush=True)
     cli.say(f"partition {partition} may be led again; masters look every 5 s")
     return exits.OK
 
@@ -160,7 +160,7 @@ def free_space(cli: Invocation) -> int:
         from tenure.master import maintenance
 
     for member in asyncio.run(maintenance.free_space(_store(cli), cli.say)):
-        print(f"{member.address} {member.before} -> {member.after} bytes")
+        print(f"{member.address} {member.before} -> {member.after} bytes", flush=True)
     return exits.OK
 
 
@@ -220,5 +220,6 @@ def _show(cli: Invocation, path: Path, contents: Contents, **more: Any) -> None:
             print(
                 f"{path}: cluster {data.get('cluster_id', header.cluster_id)},"
                 f" {header.partitions} partitions, {totals.records} records,"
-                f" {totals.bytes} bytes, whole"
+                f" {totals.bytes} bytes, whole",
+                flush=True,
             )

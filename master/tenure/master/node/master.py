@@ -235,7 +235,9 @@ class Master:
                     nominations=self._nominations,
                 )
             )
+            self.roster.registered(done=True)
         except (StoreUnavailable, StoreFull) as error:
+            self.roster.registered(done=False)
             _log.warning("Cannot register: %s", error, extra={"action": "register"})
         try:
             # Also where a full store takes no key: old walls would hold the term's clock back.

@@ -11,6 +11,10 @@ from tenure.master.node.term import Term
 from tenure.protocol.errors import LEADER_METADATA, Rejected, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
 
+#: What a wall clock may be off: more than any network delays a member key's news.
+WALL_OFF_MS_MAX: Final = 5_000
+#: All masters renew their keys within this.
+_RENEWED_MS: Final = 3_500
 #: Of so many sayings of a master's wall clock, one was fresh when it was read.
 _WALLS_KEPT: Final = 8
 
@@ -38,6 +42,9 @@ class Roster:
         #: By incarnation: a member's last wall, and how far its walls were ahead of CLOCK_BOOTTIME
         #: when they were first seen here.
         self._walls: dict[str, tuple[int, deque[int]]] = {}
+        self._registered = False
+        #: Since when the members' walls may be believed (boot clock); None: not yet.
+        self._walls_since_ms: int | None = 0
         #: Partitions that nobody may lead, and why.
         self.halted: dict[int, str] = {}
 
@@ -101,19 +108,38 @@ class Roster:
                 aheads_ms.append(wall_ms - boot_ms)
             self._walls[name] = wall_ms, aheads_ms
 
+    def registered(self, *, done: bool) -> None:
+        """This master's own key was written, or could not be.
+
+        A full store keeps members' keys as they were: who starts then reads walls of any age. So
+        nobody begins a term by them before the store takes keys again, and all live ones are new.
+        """
+        first, self._registered = not self._registered, self._registered or done
+        if not done and first:
+            self._walls_since_ms = None
+        elif done and self._walls_since_ms is None:
+            self._walls_since_ms = self._clock.boot_ms() + _RENEWED_MS
+
+    def knows_walls(self) -> bool:
+        """Whether a term's clock may begin by what the members say."""
+        since_ms = self._walls_since_ms
+        return since_ms is not None and self._clock.boot_ms() >= since_ms
+
     def walls_ms(self) -> list[int]:
         """The wall clocks of the live masters; this one's counts alone only when it is alone.
 
         A wall goes on while its master says nothing new. Of its last sayings the one counts that
         was on its way for the shortest time.
         """
+        return [*self._others_ms(), self._clock.wall_ms()]
+
+    def _others_ms(self, sayings_min: int = 1) -> list[int]:
         boot_ms = self._clock.boot_ms()
-        others = [
+        return [
             boot_ms + max(aheads_ms)
             for name, (_, aheads_ms) in self._walls.items()
-            if name != self.me.incarnation
+            if name != self.me.incarnation and len(aheads_ms) >= sayings_min
         ]
-        return [*others, self._clock.wall_ms()]
 
     def workers_elsewhere(self) -> bool:
         """Whether any other master has workers connected."""
@@ -123,9 +149,12 @@ class Roster:
     def wall_off_ms(self) -> int:
         """How far this master's wall clock is ahead of the others'; 0: it is the only one.
 
-        Of two nobody can tell who is wrong; of more, the one that is far from the median.
+        Of two nobody can tell who is wrong; of more, the one that is far from the median. A wall
+        counts once it has changed under our eyes: until then nobody knows how old it is, and a full
+        store keeps it as it was.
         """
-        *others, mine = self.walls_ms()
+        mine = self._clock.wall_ms()
+        others = self._others_ms(sayings_min=2)
         if not others:
             return 0
         return mine - int(others[0] if len(others) == 1 else statistics.median([*others, mine]))
@@ -150,12 +179,28 @@ class Roster:
         """Which live master should lead each partition: a fair share each, but for nominations."""
         # While workers ask others only, a master that none reaches should lead nothing.
         reached = [m.candidate.name for m in self.members if m.workers] or self._names()
-        shares = share_out(self.partitions, sorted(set(reached)))
+        astray = self._astray()
+        right = [name for name in reached if name not in astray] or reached
+        shares = share_out(self.partitions, sorted(set(right)))
         names = set(self._names())
         for number, wish in self.nominations().items():
             if wish.name in names and number < self.partitions:
                 shares[number] = wish.name
         return shares
+
+    def _astray(self) -> set[str]:
+        """Masters whose wall clocks are far from what most have; of two, none."""
+        boot_ms = self._clock.boot_ms()
+        walls_ms = {
+            member.candidate.name: boot_ms + max(aheads_ms)
+            for member in self.members
+            for _, aheads_ms in [self._walls.get(member.candidate.incarnation, (0, ()))]
+            if len(aheads_ms) >= 2
+        }
+        if len(walls_ms) < 3:
+            return set()
+        median_ms = statistics.median(walls_ms.values())
+        return {name for name, ms in walls_ms.items() if abs(ms - median_ms) > WALL_OFF_MS_MAX}
 
     def nominations(self) -> dict[int, Nomination]:
         """By partition: what an operator last said about who should lead it."""

@@ -168,7 +168,7 @@ class Seat:
         await self._give_way()
         while not self._stopping.is_set():
             pass_cancellation()
-            if self._around.solitude.abstains():
+            if self._around.solitude.abstains() or not self._around.roster.knows_walls():
                 await self._pause(_LOOK_MS)
                 continue
             try:

@@ -5,14 +5,9 @@ masters are. But a master whose clock is wrong would be asked for `at` times and
 it came to be alone, so an operator is told, and it prefers not to lead.
 """
 
-from typing import Final
-
 from tenure.master.node.alarms import Alarms
 from tenure.master.node.port import Clock
-from tenure.master.node.roster import Roster
-
-#: What a clock may be off: more than any network delays a member key's news.
-OFF_MS_MAX: Final = 5_000
+from tenure.master.node.roster import WALL_OFF_MS_MAX, Roster
 
 
 class Walls:
@@ -32,7 +27,7 @@ class Walls:
     @property
     def off(self) -> bool:
         """Whether this master had better not lead: its clock is not what the others' are."""
-        return abs(self._roster.wall_off_ms()) > OFF_MS_MAX
+        return abs(self._roster.wall_off_ms()) > WALL_OFF_MS_MAX
 
     def look(self) -> None:
         """Compares with the other masters."""
@@ -41,7 +36,7 @@ class Walls:
             "clock",
             f"this machine's clock is {_distance(off_ms)} the other masters'; set it right"
             " (docs/runbooks/clocks.md)"
-            if abs(off_ms) > OFF_MS_MAX
+            if abs(off_ms) > WALL_OFF_MS_MAX
             else None,
         )
 
@@ -52,7 +47,7 @@ class Walls:
             f"clock_of_partition_{partition}",
             f"this machine's clock is {_distance(off_ms)} the clock of partition {partition}, which"
             " its journal and most masters agree on (docs/runbooks/clocks.md)"
-            if abs(off_ms) > OFF_MS_MAX
+            if abs(off_ms) > WALL_OFF_MS_MAX
             else None,
         )
 
