@@ -108,7 +108,7 @@ class Site:
                 worker = cluster.start_worker(name, slots=1, queues="poison")
                 worker.let_end()
                 cluster.until(
-                    lambda worker=worker: not worker.running or client.events("drained"),
+                    lambda worker=worker: not worker.running or bool(client.events("drained")),
                     90,
                     "the end of a worker, or of the job",
                 )
