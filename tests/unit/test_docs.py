@@ -9,6 +9,7 @@ import pytest
 
 from tenure.cli import exits
 from tenure.master.core.config import PartitionConfig
+from tenure.master.node.master import MEMORY_BYTES_DEFAULT
 from tenure.protocol import limits
 from tenure.protocol.errors import error_of
 from tenure.protocol.refusal import Reason, Refusal
@@ -191,7 +192,7 @@ def test_limits_are_those_of_the_code() -> None:
         "unknown job id | 5 minutes |": limits.RETRY_WINDOW_MS == 300_000,
         "cluster's clock | 60 s |": limits.ID_AHEAD_MS_MAX == 60_000,
         "in one queue | 1,000,000 |": config.queue_depth_max == 1_000_000,
-        "of one partition | 512 MiB |": config.bytes_max == 512 * KIB * KIB,
+        "or of `--memory-max` (1 GiB)": MEMORY_BYTES_DEFAULT == KIB * KIB * KIB,
         "| 1 h, 100,000 |": (kept.completed_ms, kept.completed_max) == (3_600_000, 100_000),
         "| 7 days, 100,000 |": (kept.failed_ms, kept.failed_max) == (7 * limits.DAY_MS, 100_000),
         "traceback | 4 KiB, 32 KiB |": limits.TRACEBACK_BYTES_MAX == 32 * KIB,
