@@ -153,6 +153,12 @@ class Arena:
         """Start a client, or another process under its name: it takes up a load of its own."""
         return self.cluster.start_load(name, *self._load_flags[name])
 
+    @property
+    def lasting(self) -> list[str]:
+        """Who has to run for as long as the run lasts."""
+        masters = [f"master-{number}" for number in (1, 2, 3)]
+        return [*masters, *self.worker_names, *self.client_names]
+
     def start_again(self, name: str) -> Process:
         """Start a master, worker or client under its name."""
         if name in self.worker_names:

@@ -177,7 +177,7 @@ def settle(arena: Arena, log: Log, names: Sequence[str]) -> None:
             text = f"ended with {process.process.returncode} amid {names}: {process.log_tail(5)}"
             log.violations.append(Violation("L1", process.log.name, text))
             _log.error("%s %s", name, text)
-        if not process.running:
+        if not process.running and name in arena.lasting:
             arena.start_again(name)
     healed_ms = boottime_ms()
     for name in arena.client_names:
