@@ -112,22 +112,25 @@ class Master:
         ]
         self.jobs = JobApi(roster=self.roster, rng=rng)
         self.workers = WorkerApi(hub=self.hub, rng=rng, welcome=self._welcome)
-        self.cluster = ClusterApi(
-            roster=self.roster,
-            hub=self.hub,
-            seats=lambda: [seat.status() for seat in self._seats],
-            version=version,
-            store=store_name,
-            space=self.space.status,
-            alarms=self.alarms.texts,
-            backup=self._backup,
-            hand_over=self._hand_over,
-        )
+        self.cluster = self._cluster_api(store_name)
         self._balancer = Balancer(
             self.roster,
             clock,
             well=self._well,
             hand_over=lambda number: self._seats[number].hand_over(),
+        )
+
+    def _cluster_api(self, store_name: str) -> ClusterApi:
+        return ClusterApi(
+            roster=self.roster,
+            hub=self.hub,
+            seats=lambda: [seat.status() for seat in self._seats],
+            version=self._version,
+            store=store_name,
+            space=self.space.status,
+            alarms=self.alarms.texts,
+            backup=self._backup,
+            hand_over=self._hand_over,
         )
 
     async def _hear_wishes(self) -> None:

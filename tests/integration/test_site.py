@@ -1,0 +1,79 @@
+"""A site that is gone and comes back from a backup: nothing waiting is lost, and how long it takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tenure.client import Client
+from tests.chaos.cluster import Cluster
+from tests.integration.app import double
+
+#: Of the restore's command and of the first grant after it, for the full size.
+RTO_S = 60.0
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """On a disk that will be lost; nothing runs yet."""
+    with Cluster(tmp_path / "cluster", f"sqlite://{tmp_path / 'old.db'}") as cluster:
+        yield cluster
+
+
+def tenure(cluster: Cluster, *arguments: str) -> str:
+    """Runs a command of an operator's."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tenure.cli", *arguments],
+        env={**os.environ, "TENURE_ADDRESS": cluster.addresses},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.fault(4)
+@pytest.mark.parametrize(
+    "jobs", [2_000, pytest.param(100_000, marks=[pytest.mark.nightly, pytest.mark.timeout(600)])]
+)
+def test_a_site_comes_back_with_every_job_of_its_backup(
+    cluster: Cluster, tmp_path: Path, jobs: int, record_property: Callable[[str, object], None]
+) -> None:
+    """All jobs are there; the time from the file to the first grant is told (RTO)."""
+    old = cluster.start_master("master-1")
+    cluster.wait_said(old, "leader")
+    with Client(cluster.addresses, timeout=60) as client:
+        for start in range(0, jobs, 10_000):
+            client.submit_many(double, [(n,) for n in range(start, min(jobs, start + 10_000))])
+    backup = tmp_path / "backup"
+    began_s = time.monotonic()
+    tenure(cluster, "cluster", "backup", str(backup))
+    backed_up_s = time.monotonic() - began_s
+    old.kill()
+    (tmp_path / "old.db").unlink()
+
+    began_s = time.monotonic()
+    store = f"sqlite://{tmp_path / 'new.db'}"
+    tenure(cluster, "cluster", "restore", str(backup), "--store", store)
+    restored_s = time.monotonic() - began_s
+    cluster.store = store
+    new = cluster.start_master("master-1")
+    cluster.start_worker("worker-1", app="tests.integration.app")
+    cluster.wait_said(new, "first_grant")
+    rto_s = time.monotonic() - began_s
+    with Client(cluster.addresses, timeout=60) as client:
+        assert sum(client.count().values()) == jobs
+    record_property("rto_s", rto_s)
+    sys.stdout.write(
+        f"site restore: {jobs} jobs, {backup.stat().st_size / 1e6:.1f} MB; backup"
+        f" {backed_up_s:.1f} s, restore {restored_s:.1f} s, to the first grant {rto_s:.1f} s\n"
+    )
+    assert rto_s < RTO_S
