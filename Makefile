@@ -108,9 +108,20 @@ simulate: $(INSTALLED) ## a thousand random runs of a whole cluster on virtual t
 
 .PHONY: simulate-coverage
 simulate-coverage: $(INSTALLED) ## how many lines of the shipped modules random runs go through
+	@mkdir -p out
 	$(BIN)/coverage run --rcfile=tests/simulation/coverage.ini \
 		-m tests.simulation --cores 1 --seeds $(or $(SEEDS),150)
 	$(BIN)/coverage report --rcfile=tests/simulation/coverage.ini
+
+# As in: make mutants, make mutants MUTANT=ack-before-commit SEEDS=500
+.PHONY: mutants
+mutants: $(INSTALLED) ## which planted bugs random runs find, and after how many seeds; MUTANT= SEEDS=
+	$(BIN)/python -m tests.mutants $(MUTANT) $(if $(SEEDS),--seeds $(SEEDS))
+
+# As in: make mutation MODULES="core/attempt journal/frame"
+.PHONY: mutation
+mutation: $(INSTALLED) ## which changes of core and journal no unit test notices (hours); MODULES=
+	$(BIN)/python -m tools.mutation $(MODULES)
 
 .PHONY: chaos
 chaos: $(INSTALLED) etcd strace ## real processes, killed and frozen; MINUTES= FAULTS= SEED=: a random run
