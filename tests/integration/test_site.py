@@ -1,4 +1,4 @@
-"""A site that is gone and comes back from a backup: nothing waiting is lost, and how long it takes."""
+"""A site that is gone comes back from a backup: nothing is lost, and how long it takes is told."""
 
 from __future__ import annotations
 

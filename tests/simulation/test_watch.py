@@ -9,8 +9,12 @@ from itertools import pairwise
 import pytest
 
 from tenure.client import AsyncClient, JobEvent, JobState
+from tenure.master.node.sizes import LogSizes
+from tenure.protocol.errors import Rejected
+from tenure.protocol.refusal import Reason
 from tenure.testing.cluster import SimCluster, simulated_cluster
 from tenure.testing.process import elapse, run_processes
+from tenure.v1 import journal_pb2
 from tests.histories.state import Dump, recovered
 from tests.simulation.run import Run
 
@@ -99,3 +103,48 @@ def test_a_cursor_is_good_for_the_next_leader() -> None:
             await judge(cluster, told)
 
     run_processes(main, limit_s=240)
+
+
+def test_a_cursor_behind_a_truncation_is_refused_and_list_and_watch_miss_nothing() -> None:
+    """CURSOR_EXPIRED, end to end: after snapshots and a failover, list and watch go on from now.
+
+    Who begins to watch before listing hears of each job at least once: what ended before is in the
+    list, what ends later is told.
+    """
+
+    async def main() -> None:
+        run = Run()
+        sizes = LogSizes(log_bytes_min=4 * 1024)
+        async with simulated_cluster(seed=5, jobs=[run.echo], slots=8, log_sizes=sizes) as cluster:
+            watcher, client = cluster.client(), cluster.client()
+            await cluster.elected()
+            early: list[JobEvent] = []
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow(watcher, None, early, 1))
+                await elapse(1)
+                await run.one(client, "first", 0.1)
+            for number in range(2 * JOBS):
+                await run.one(client, f"job {number}", 0.0)
+            await cluster.until(lambda: number_of(cluster.journal()[0]) > 0)
+            (await cluster.elected()).kill()
+            await cluster.elected()
+            with pytest.raises(Rejected) as caught:
+                await follow(watcher, early[-1].cursor, [], 1)
+            assert caught.value.reason is Reason.CURSOR_EXPIRED
+
+            told: list[JobEvent] = []
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow(watcher, None, told, JOBS))
+                await elapse(1)
+                for number in range(JOBS):
+                    group.create_task(run.one(client, f"later {number}", 0.0))
+                listed = {job.job_id async for job in watcher.list()}
+            known = listed | {event.job_id for event in told}
+            assert len(known) == 1 + 3 * JOBS
+
+    run_processes(main)
+
+
+def number_of(batch: bytes) -> int:
+    """Which batch it is."""
+    return journal_pb2.JournalBatch.FromString(batch).number
