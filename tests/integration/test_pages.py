@@ -37,6 +37,17 @@ FOLLOWED_BY = {
     "docs/middleware.md": "tests/integration/test_code_pages.py",
     "docs/payloads.md": "tests/integration/test_code_pages.py",
     "docs/security.md": "tests/integration/test_security.py",
+    **dict.fromkeys(
+        (
+            "docs/runbooks/clocks.md",
+            "docs/runbooks/halted.md",
+            "docs/runbooks/nospace.md",
+            "docs/runbooks/replace-a-member.md",
+            "docs/runbooks/restore-a-site.md",
+            "docs/runbooks/restore-etcd.md",
+        ),
+        "tests/integration/test_runbooks.py",
+    ),
 }
 #: Pages that the code writes, and what writes them; unit tests compare.
 WRITTEN_BY = {
