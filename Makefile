@@ -136,6 +136,11 @@ packaging: $(INSTALLED) ## wheel and sdist, each extra, each Python, oldest and 
 record-histories: $(INSTALLED) etcd ## record the stores and streams of this release (see CONTRIBUTING)
 	$(BIN)/python -m tools.record_histories
 
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## fuzz decoders, sessions and filters by coverage: MINUTES=10
+	$(BIN)/python -m pip install -qq --disable-pip-version-check 'atheris>=3,<4'
+	$(BIN)/python -m tests.unit.fuzz --minutes $(or $(MINUTES),10)
+
 .PHONY: nightly
 nightly: $(INSTALLED) etcd strace node ## every suite with the long tests and many more examples; each Python
 	TENURE_HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "" $(SUITES:%=tests/%)

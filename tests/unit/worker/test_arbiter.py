@@ -2,7 +2,7 @@
 
 from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import AttemptOutcome
-from tenure.v1 import worker_pb2
+from tenure.v1 import common_pb2, worker_pb2
 from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.port import FactKind
 from tenure.worker.session import Session
@@ -217,3 +217,15 @@ class TestOrders:
         rig.arbiter.happened([(FactKind.UNSTARTED, job)])
         assert rig.hear(session).returned == [job_id(1)]
         assert session.credit.unspent == 2
+
+
+def test_grants_of_a_broken_master_end_no_worker() -> None:
+    """One without options goes back, a lease that is granted twice is held once; others run."""
+    rig = Rig()
+    session = rig.leading()
+    assignment = worker_pb2.Assignment(number=1, options=[common_pb2.JobOptions(name="double")])
+    for seq, options in ((1, 0), (1, 0), (2, 7), (3, 0)):
+        assignment.grants.add(job_id=job_id(seq), seq=seq, options=options, attempt=1)
+    rig.instruct(session, assignment=assignment)
+    assert [job.job_id for job in rig.run_all()] == [job_id(1), job_id(3)]
+    assert rig.hear(session).returned == [job_id(2)]

@@ -125,8 +125,11 @@ class Partition:
         before, term = len(runs), self._term_key
         for grant in assignment.grants:
             seq = grant.seq
-            if refuse:
+            # No sound master grants without options, or one lease twice: nobody shall fall over it.
+            if refuse or grant.options >= len(terms):
                 self._returned.append((grant.job_id, Lease(token, seq, grant.run)))
+                continue
+            if term + seq in held:
                 continue
             job = HeldJob(
                 job_id=grant.job_id,
