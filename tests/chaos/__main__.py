@@ -46,7 +46,7 @@ def main() -> int:
     if flags.list:
         for fault in FAULTS.values():
             rows = ", ".join(map(str, fault.rows))
-            print(f"{fault.name:26} rows {rows:8} {fault.inject.__doc__}")  # noqa: T201
+            print(f"{fault.name:26} rows {rows:8} {fault.inject.__doc__}")
         return 0
     directory = Path(tempfile.mkdtemp(prefix="tenure-chaos-"))
     _log.info("seed %d, logs and histories in %s", flags.seed, directory)
@@ -75,7 +75,7 @@ def main() -> int:
         _log.info("judging")
         measured = measure(arena, log)
     results = bars(plan, log, measured, arena.kills)
-    print(write(_OUT, plan, log, measured, arena.kills, results))  # noqa: T201
+    print(write(_OUT, plan, log, measured, arena.kills, results))
     if not all(bar.held for bar in results):
         _log.error("broken: logs and histories stay in %s", directory)
         return 1
