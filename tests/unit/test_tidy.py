@@ -52,6 +52,8 @@ SLEEPS_IN_TESTS = frozenset(
         "tests/chaos/app.py",
         # A network that is slow: bytes wait there because time has to pass.
         "tests/chaos/proxy.py",
+        # The adapter of the real clock that tests bend.
+        "tests/chaos/skewed.py",
         "tests/conformance/worker_app.py",
         "tests/histories/app.py",
         # A user's own pause between tries: a client is not told when etcd has elected.
