@@ -183,7 +183,7 @@ class Load:
         visit = _Visit(self.works, cluster, desk, number, rng)
         (script,) = rng.choices(SCRIPTS, _WEIGHTS)
         await elapse(rng.uniform(0, self._storm_s))
-        if script is run_into_limit:
+        if script.__name__ == run_into_limit.__name__:
             self.rows_hit[17] += 1
         await script(visit)
 
@@ -285,6 +285,7 @@ def script(weight: int) -> Callable[[Script], Script]:
             except* _NotTaken:
                 pass
 
+        patient.__name__ = play.__name__
         SCRIPTS.append(patient)
         _WEIGHTS.append(weight)
         return play

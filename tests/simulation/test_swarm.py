@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,19 +20,25 @@ from tests.simulation.swarm import Outcome, Plan, draw_plan, simulate
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@cache
+def played(seed: int) -> Outcome:
+    """A seed's run; tests that only look at it share it."""
+    return simulate(seed)
+
+
+@pytest.mark.parametrize("seed", range(8))
 def test_random_faults(seed: int) -> None:
     """Whatever strikes: after it, every accepted job ends, once, and all invariants hold."""
-    assert simulate(seed).violations == []
+    assert played(seed).violations == []
 
 
 def test_a_seed_gives_one_run() -> None:
     """The same seed gives the same history, to the last row and its time."""
-    first, second = simulate(4), simulate(4)
+    first, second = played(4), simulate(4)
     assert first.plan == second.plan == draw_plan(4)
     assert first.evidence.rows == second.evidence.rows
     assert first.announcements == second.announcements
-    assert first.digest() == second.digest() != simulate(5).digest()
+    assert first.digest() == second.digest() != played(5).digest()
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
@@ -46,7 +53,7 @@ def test_a_seed_gives_one_run_in_every_process(hash_seed: str) -> None:
         text=True,
         check=True,
     )
-    assert found.stdout.strip() == simulate(4).digest()
+    assert found.stdout.strip() == played(4).digest()
 
 
 def test_plans_draw_from_all_there_is() -> None:
@@ -63,12 +70,12 @@ def test_plans_draw_from_all_there_is() -> None:
 
 def test_totals_are_held_to_the_bar() -> None:
     """A few seeds are counted, and are far from enough."""
-    totals = play([0, 1])
-    assert totals.seeds == 2
+    totals = play([1])
+    assert totals.seeds == 1
     assert totals.delivered > 0
     assert totals.rows.keys() <= set(injectable())
     missed = totals.missed(Bar(), cores=2)
-    assert any(what.startswith("seeds: 2 of 1,000") for what in missed)
+    assert any(what.startswith("seeds: 1 of 1,000") for what in missed)
     assert totals.missed(Bar(0, 0, 0, 0, 0), cores=2) == []
 
 
@@ -84,7 +91,7 @@ def needs_two(plan: Plan) -> bool:
 def test_a_failure_is_shrunk_to_what_it_needs() -> None:
     """Of ten faults and more, and of all users, those are left without which it does not fail."""
     tried: list[Plan] = []
-    empty = replace(simulate(0), violations=[])
+    empty = replace(played(0), violations=[])
 
     def fail(plan: Plan) -> Outcome:
         tried.append(plan)
@@ -99,7 +106,7 @@ def test_a_failure_is_shrunk_to_what_it_needs() -> None:
 
 def test_shrinking_keeps_to_the_invariant_that_was_broken() -> None:
     """A part of a plan that breaks something else is another failure."""
-    empty = replace(simulate(0), violations=[])
+    empty = replace(played(0), violations=[])
 
     def fail(plan: Plan) -> Outcome:
         broken = "S1" if needs_two(plan) else "L1"
@@ -110,7 +117,7 @@ def test_shrinking_keeps_to_the_invariant_that_was_broken() -> None:
 
 def test_shrinking_gives_up_in_time() -> None:
     """What cannot be made small is told as small as it has become."""
-    empty = replace(simulate(0), violations=[Violation("S1", "x", "planted")])
+    empty = replace(played(0), violations=[Violation("S1", "x", "planted")])
     tried: list[Plan] = []
 
     def fail(plan: Plan) -> Outcome:
@@ -123,7 +130,7 @@ def test_shrinking_gives_up_in_time() -> None:
 
 def test_the_story_of_a_job() -> None:
     """It joins what was seen, what the journal says, what struck and who led, in time's order."""
-    outcome = simulate(1)
+    outcome = played(1)
     job = next(row.job for row in outcome.evidence.rows if row.job)
     failed = replace(outcome, violations=[Violation("S3", job, "planted")])
     assert offender(failed) == job
@@ -136,7 +143,7 @@ def test_the_story_of_a_job() -> None:
 
 def test_a_run_that_never_ends_is_told_by_a_job_that_nobody_could_read() -> None:
     """The offender is then a job whose result somebody waits for."""
-    outcome = simulate(1)
+    outcome = played(1)
     rows = outcome.evidence.rows
     last = next(row for row in reversed(rows) if row.f == "result" and row.type == "ok")
     stuck = replace(outcome.evidence, rows=[row for row in rows if row is not last])

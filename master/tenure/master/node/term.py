@@ -136,7 +136,8 @@ class Term:
         #: Grants decided on that wait for their commit, by session.
         self._held_grants: dict[int, int] = {}
         #: Who waits to read what has not committed yet.
-        self._readers: set[asyncio.Future[None]] = set()
+        #: In the order in which they came: reads are answered so.
+        self._readers: dict[asyncio.Future[None], None] = {}
         #: What callers are told once the term has ended.
         self._ended: TenureError | None = None
         self._wake = asyncio.Event()
@@ -266,12 +267,12 @@ class Term:
         """
         if seq > self.gate.committed_seq:
             done = asyncio.get_running_loop().create_future()
-            self._readers.add(done)
+            self._readers[done] = None
             self.gate.notify(seq, done)
             try:
                 await done
             finally:
-                self._readers.discard(done)
+                self._readers.pop(done, None)
         self.check_office()
 
     def check_office(self) -> None:
