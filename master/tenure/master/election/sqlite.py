@@ -1,9 +1,9 @@
 """The election of one partition in SQLite: whoever has the database open leads.
 
 Its lock keeps every other process out, so nobody contends, and an office cannot be lost while the
-database is open. Tokens still rise, at each open, campaign and resignation, so that what a former term
-left under way is refused like anywhere else; and no two partitions ever have the same one, so that
-a fence tells its lease from all others of the store.
+database is open. Tokens still rise, at each open, campaign and resignation, so that what a former
+term left under way is refused like anywhere else; and no two partitions ever have the same one, so
+that a fence tells its lease from all others of the store.
 """
 
 import asyncio
