@@ -42,8 +42,8 @@ from tests.simulation.faults import KINDS, Kind, Stage, Struck
 from tests.simulation.ledger import Desk
 from tests.simulation.load import CROWD_ROW, Load
 
-#: A run has at least so many strokes of faults, one to three at a time, one wave after another.
-STROKES_MIN: Final = 10
+#: At least so many strokes of faults are drawn for a run, in waves; one in ten finds no target.
+STROKES_MIN: Final = 12
 WAVE_S: Final = 6.0
 #: How many of the runs have one master on SQLite instead of a cluster on etcd, and how many are
 #: in liveness mode.
