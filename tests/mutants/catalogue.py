@@ -39,7 +39,7 @@ from tenure.master.node.inbox import ignore
 from tenure.master.node.keeper import Keeper
 from tenure.master.node.term import Term
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
-from tenure.testing.process import current_process
+from tenure.testing.process import current_process, elapse
 from tenure.v1.journal_pb2 import JournalBatch
 from tests.mutants.patching import Mutant, Patch
 
@@ -206,7 +206,7 @@ def keepalive_in_a_thread(patch: Patch) -> None:
 
         async def beat() -> None:
             while process is None or not process.killed:
-                await asyncio.sleep(self._interval_ms / 1000)
+                await elapse(self._interval_ms / 1000)
                 sent_ms = self._clock.boot_ms()
                 try:
                     await self._office.renew()
