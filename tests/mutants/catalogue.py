@@ -225,7 +225,8 @@ def keepalive_in_a_thread(patch: Patch) -> None:
                     await self._settle_doubt(self._doubt_from_ms)
                 elif self._frozen and self._validity.holds():
                     self._frozen = False
-                    self.kept.thaw()
+                    if self.kept is not None:
+                        self.kept.thaw()
             await thread
         finally:
             thread.cancel()
