@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, Final, Literal, NamedTuple
+from weakref import WeakSet
 
 from tenure.client.client import AsyncClient
 from tenure.client.job import JobDef
@@ -29,6 +30,7 @@ from tenure.testing.clock import SimClock
 from tenure.testing.disk import SimDisk
 from tenure.testing.executor import LoopExecutor
 from tenure.testing.ground import DiskGround, EtcdGround, Ground
+from tenure.testing.loop import VirtualLoop
 from tenure.testing.network import SimNetwork, full_names
 from tenure.testing.process import Process
 from tenure.testing.simetcd.cluster import SimEtcd
@@ -43,6 +45,7 @@ VERSION: Final = "0-simulated"
 StoreKind = Literal["etcd", "sqlite"]
 
 _PORT: Final = 7400
+#: As the command's default.
 _DRAIN_MS: Final = 30_000
 #: What the listener allows open streams when it closes.
 _GRACE_MS: Final = 500
@@ -181,16 +184,53 @@ class SimWorker(SimNode):
 
     Attributes:
         node: The shipped worker; None until its process has started.
+        former: Earlier releases of its program that may still run.
     """
 
     def __init__(self, cluster: "SimCluster", name: str) -> None:
         super().__init__(cluster, name, name)
         self.node: WorkerNode | None = None
+        self.former: dict[WorkerNode, Process] = {}
+        self._retired: WeakSet[WorkerNode] = WeakSet()
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        self.node = None
+        super().start(group)
 
     def stop(self) -> None:
         """As SIGTERM does: it drains, and ends."""
         if self.node is not None:
             self.node.drain()
+
+    def release(self, group: asyncio.TaskGroup) -> None:
+        """Starts a new release of the program; the present one goes on until ``retire``."""
+        if self.node is not None:
+            self.former[self.node] = self.process
+        self.start(group)
+
+    def retire(self) -> None:
+        """All but the newest release drain, and end. Idempotent."""
+        former = self.former.items()
+        self.former = {node: process for node, process in former if not process.ended}
+        for node in self.former:
+            if node not in self._retired:
+                self._retired.add(node)
+                node.drain()
+
+    def kill(self) -> None:
+        for process in self.former.values():
+            process.kill()
+        super().kill()
+
+    def freeze(self) -> None:
+        for process in self.former.values():
+            process.freeze()
+        super().freeze()
+
+    def thaw(self) -> None:
+        for process in self.former.values():
+            process.thaw()
+        super().thaw()
 
     async def _run(self, process: Process, rng: Random) -> None:
         cluster = self._cluster
@@ -213,7 +253,7 @@ class SimWorker(SimNode):
             clock=self.clock,
             rng=rng,
             make_executor=make_executor,
-            drain_timeout_ms=_DRAIN_MS,
+            drain_timeout_ms=cluster.drain_ms,
             announce=cluster.announcer(process),
         )
         try:
@@ -272,11 +312,13 @@ class SimCluster:
         store: StoreKind,
         store_delay_ms: int | None,
         log_sizes: LogSizes,
+        drain_ms: int,
     ) -> None:
         self._group = group
         self._seed = seed
         self.partitions = partitions
         self.slots = slots
+        self.drain_ms = drain_ms
         self.log_sizes = log_sizes
         self.jobs: JobTable = {job.name: job for job in jobs}
         self.network = SimNetwork(self.rng("network"))
@@ -373,6 +415,23 @@ class SimCluster:
         """Starts a node again whose process has stopped or was killed."""
         node.start(self._group)
 
+    def release(self, worker: SimWorker) -> None:
+        """Starts a release of a worker that knows all jobs there are by now, beside the old one."""
+        if worker.node is not None or not worker.running:
+            # Else its process has not looked at the jobs yet.
+            worker.release(self._group)
+
+    def sleep(self, seconds: float) -> None:
+        """All machines are suspended for so long at once, as a laptop is, and wake up now.
+
+        Boot clocks and wall clocks have gone on, so what was due meanwhile happens now, and late.
+        """
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, VirtualLoop):
+            raise RuntimeError("expected a loop on virtual time")
+        loop.leap(seconds)
+        self.ground.sleep(seconds)
+
     def heal(self) -> None:
         """Ends every fault that can end: no cut, no loss, nobody stands still, a whole store."""
         self.network.heal_all()
@@ -440,8 +499,9 @@ class SimCluster:
             await self._clients.pop().close()
         for node in self.nodes:
             node.kill()
-        for node in self.nodes:
-            await node.process.join()
+        former = [process for worker in self.workers.values() for process in worker.former.values()]
+        for process in (*former, *(node.process for node in self.nodes)):
+            await process.join()
         self.ground.close()
 
     def _slow_store(self) -> None:
@@ -467,6 +527,8 @@ async def simulated_cluster(
     store: StoreKind = "etcd",
     store_delay_ms: int | None = None,
     log_sizes: LogSizes = LOG_SIZES,
+    drain_ms: int = _DRAIN_MS,
+    start: bool = True,
 ) -> AsyncIterator[SimCluster]:
     """A cluster whose processes start now and end with the block.
 
@@ -481,6 +543,8 @@ async def simulated_cluster(
         store_delay_ms: How long a message between a master and etcd takes, each way, on average;
             None: as long as all others.
         log_sizes: How large batches and snapshots are.
+        drain_ms: How long a worker that ends waits for what it runs.
+        start: Whether the nodes start with the block; else whoever asks for it starts them.
     """
     async with asyncio.TaskGroup() as group:
         cluster = SimCluster(
@@ -494,8 +558,10 @@ async def simulated_cluster(
             store=store,
             store_delay_ms=store_delay_ms,
             log_sizes=log_sizes,
+            drain_ms=drain_ms,
         )
-        cluster.restart_dead()
+        if start:
+            cluster.restart_dead()
         try:
             yield cluster
         finally:

@@ -44,6 +44,9 @@ class Ground(Protocol):
     def heal(self) -> None:
         """Ends every fault that can end."""
 
+    def sleep(self, seconds: float) -> None:
+        """Its machines have been suspended for so long, and wake up."""
+
     def close(self) -> None:
         """Ends what runs in it."""
 
@@ -87,6 +90,9 @@ class EtcdGround:
 
     def heal(self) -> None:
         self.etcd.heal()
+
+    def sleep(self, seconds: float) -> None:
+        self.etcd.sleep(seconds)
 
     def close(self) -> None:
         self.etcd.close()
@@ -144,6 +150,9 @@ class DiskGround:
 
     def heal(self) -> None:
         self.disk.heal()
+
+    def sleep(self, seconds: float) -> None:
+        """A disk has no clock."""
 
     def close(self) -> None:
         """Nothing runs in a disk."""

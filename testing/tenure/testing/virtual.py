@@ -5,11 +5,12 @@
     assert handle.result(timeout=1).endswith("640")
 
 Time passes only inside calls: each lets just as much of it pass as it needs, so whoever waits for a
-job waits in virtual seconds. Idle time is leapt over as people do it with a cluster that nobody
-needs for a week: all nodes are stopped in order, and started again in time for the next job.
+job waits in virtual seconds. Idle time is leapt over as a laptop does it whose lid is closed: all
+machines sleep at once, and wake up shortly before the next job is due.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,31 +25,26 @@ from tenure.client.job import JobDef
 from tenure.client.middleware import Middleware, Submission
 from tenure.client.scope import TaskScope
 from tenure.client.sync import Client, client_over
-from tenure.master.core.query import Filter
+from tenure.master.node import keeper
 from tenure.master.node.term import Term
 from tenure.protocol.errors import Rejected, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
-from tenure.protocol.vocabulary import JobState
 from tenure.testing.clock import SimClock
-from tenure.testing.cluster import SimCluster, SimNode, SimWorker, simulated_cluster
+from tenure.testing.cluster import SimCluster, StoreKind, simulated_cluster
 from tenure.testing.process import ProcessLoop
 from tenure.v1 import cluster_pb2
 
 T = TypeVar("T")
-Node = TypeVar("Node", bound=SimNode)
 
-#: A wait without a limit looks so far ahead for something to happen.
-_HORIZON_S: Final = 2 * 366 * 86_400.0
-#: Idle time that is shorter passes at the cluster's own pace.
-_LEAP_MIN_S: Final = 30.0
-#: How long before something is due the nodes are started again.
-_LEAD_S: Final = 10.0
+#: How long before a job is due the nodes wake up: masters on etcd have to prove their offices anew.
+_LEAD_S: Final = {"sqlite": 1.0, "etcd": 3.0}
+#: Idle time that is not longer than the lead by so much passes at the cluster's own pace.
+_LEAP_MIN_S: Final = 2.0
 #: A job that is due and does not start within this time has no worker.
 _START_S: Final = 5.0
 _POLL_S: Final = 0.05
-_SLICE: Final = 1_000
-#: Jobs that wait for a time.
-_WAITING: Final = Filter(states=frozenset({JobState.SCHEDULED, JobState.RETRYING}))
+#: Workers of an earlier release finish what they run, however long that takes.
+_DRAIN_MS: Final = 366 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +91,9 @@ class VirtualCluster:
             jobs: Served from the start on: for jobs that the test itself does not submit.
         """
         self._shape = shape or Shape()
+        self._store: StoreKind = "sqlite" if self._shape.masters == 1 else "etcd"
+        self._lead_s = _LEAD_S[self._store]
+        self._leap_min_s = self._lead_s + _LEAP_MIN_S
         self._clock = SimClock()
         self._runner = asyncio.Runner(loop_factory=lambda: ProcessLoop(None))
         self._handles: list[AsyncJobHandle[Any]] = []
@@ -183,13 +182,13 @@ class VirtualCluster:
             if known.fn is not job.fn:
                 raise invalid("job", f"one job of each name, but there is another {job.name}")
             return
+        idle = not self.sim.jobs
         self.sim.jobs[job.name] = job  # type: ignore[index]
-        # A worker tells what it can run when it registers: these are a new release of the others.
-        number = len(self.sim.workers)
-        for _ in range(self._shape.workers):
-            number += 1
-            worker = self.sim.workers[f"w{number}"] = SimWorker(self.sim, f"w{number}")
-            self.sim.start(worker)
+        # A worker tells what it can run when it registers.
+        for worker in self.sim.workers.values():
+            self.sim.release(worker)
+            if idle:
+                worker.retire()
 
     # Inside.
 
@@ -233,7 +232,16 @@ class VirtualCluster:
                 workers=shape.workers,
                 partitions=shape.partitions,
                 slots=shape.slots,
+                store=self._store,
+                drain_ms=_DRAIN_MS,
+                start=False,
             ) as self.sim:
+                for master in self.sim.masters.values():
+                    self.sim.start(master)
+                # Before anybody calls them: the log of a test has nothing in it that means nothing.
+                await self.sim.until(self._listening)
+                for worker in self.sim.workers.values():
+                    self.sim.start(worker)
                 started.set()
                 await self._ending.wait()
         except BaseException as error:
@@ -241,6 +249,9 @@ class VirtualCluster:
             if self._work is not None:
                 self._work.cancel()
             raise
+
+    def _listening(self) -> bool:
+        return all(master.node is not None for master in self.sim.masters.values())
 
     async def _stop(self) -> None:
         await self.async_client.close()
@@ -253,7 +264,7 @@ class VirtualCluster:
         Raises:
             TenureError: It may wait for ever, and there is nothing more to wait for.
         """
-        if timeout_s is not None and timeout_s <= _LEAP_MIN_S:
+        if timeout_s is not None and timeout_s <= self._leap_min_s:
             return self.run(work)
         return self.run(self._awaited(work, timeout_s))
 
@@ -268,9 +279,7 @@ class VirtualCluster:
                 enough.set()
 
         async def pass_time() -> None:
-            await self._advance(_HORIZON_S if timeout_s is None else timeout_s, enough)
-            if timeout_s is None and not enough.is_set():
-                raise _NothingDue
+            await self._advance(math.inf if timeout_s is None else timeout_s, enough)
 
         failure: TenureError | None = None
         try:
@@ -280,7 +289,7 @@ class VirtualCluster:
         except* _NothingDue:
             failure = TenureError(
                 "expected it to end, but there is nothing more to wait for: no job runs, and none "
-                "is due within the next two years"
+                "is due at any time"
             )
         except* TenureError as errors:
             # The wait's own; it is alone.
@@ -334,9 +343,9 @@ class VirtualCluster:
         loop = asyncio.get_running_loop()
         target_s = loop.time() + seconds
         enough = enough or asyncio.Event()
-        while target_s - loop.time() > _LEAP_MIN_S and not enough.is_set():
+        while target_s - loop.time() > self._leap_min_s and not enough.is_set():
             await self._settle(target_s, enough)
-            if target_s - loop.time() > _LEAP_MIN_S and not enough.is_set():
+            if target_s - loop.time() > self._leap_min_s and not enough.is_set():
                 await self._pass_idle_time(target_s, enough)
         await _pause(target_s - loop.time(), enough)
 
@@ -349,6 +358,9 @@ class VirtualCluster:
             if running or idle_since_s is None:
                 idle_since_s = None if running else loop.time()
             elif not ready or loop.time() - idle_since_s > _START_S:
+                # Not before: what a worker is sent while it ends costs the job an attempt.
+                for worker in self.sim.workers.values():
+                    worker.retire()
                 return
             await _pause(_POLL_S, enough)
 
@@ -370,64 +382,51 @@ class VirtualCluster:
         ]
 
     async def _pass_idle_time(self, target_s: float, enough: asyncio.Event) -> None:
-        """Leaps to what is due next, with all nodes down; or waits for it, if that is soon."""
+        """Leaps to shortly before the next job is due; or waits for it, if that is soon."""
         loop = asyncio.get_running_loop()
         await self._keep_results()
-        due_s = min(target_s, self._next_job_s())
-        if due_s - loop.time() <= _LEAP_MIN_S:
+        due_s = self._next_job_s()
+        if due_s is None and math.isinf(target_s):
+            raise _NothingDue
+        due_s = target_s if due_s is None else min(target_s, due_s)
+        if due_s - loop.time() <= self._leap_min_s:
             await _pause(due_s - loop.time() + _POLL_S, enough)
             return
-        workers = await _shut_down(self.sim.workers.values())
-        # Without workers, whose leases have timers as well, those of jobs are left.
-        due_s = min(target_s, self._next_timer_s())
-        if due_s - loop.time() <= _LEAP_MIN_S:
-            self._start_again(workers)
-            await _pause(due_s - loop.time() + _POLL_S, enough)
-            return
-        masters = await _shut_down(self.sim.masters.values())
-        if isinstance(loop, ProcessLoop):
-            loop.leap(due_s - _LEAD_S - loop.time())
-        self._start_again([*masters, *workers])
-        for partition in range(self.sim.partitions):
-            await self.sim.elected(partition)
+        with _quiet():
+            self.sim.sleep(due_s - self._lead_s - loop.time())
+            # Enough for everybody to notice how late it is.
+            await _pause(self._lead_s / 2, enough)
 
     async def _keep_results(self) -> None:
         """Fetches results that a test may ask for when the masters have purged them."""
         handles = [handle for handle in self._handles if handle.known is None]
-        await self.async_client.wait_all(handles, timeout=_POLL_S)
+        if handles:
+            await self.async_client.wait_all(handles, timeout=_POLL_S)
 
-    def _start_again(self, nodes: Iterable[SimNode]) -> None:
-        for node in nodes:
-            self.sim.start(node)
-
-    def _next_job_s(self) -> float:
-        """When, by the loop's clock, a job is due."""
-        now_s, due_s = asyncio.get_running_loop().time(), math.inf
-        for term in self._terms():
-            scan, now_ms = term.partition.scan(_WAITING), term.clock.now_ms()
-            while not scan.done:
-                for record in scan.take(_SLICE, _SLICE):
-                    due_s = min(due_s, now_s + (record.ready_ms - now_ms) / 1000)
-        return due_s
-
-    def _next_timer_s(self) -> float:
-        """When, by the loop's clock, a leader has something to do."""
-        now_s, due_s = asyncio.get_running_loop().time(), math.inf
-        for term in self._terms():
-            due_ms = term.partition.next_timer_ms()
-            if due_ms is not None:
-                due_s = min(due_s, now_s + (due_ms - term.clock.now_ms()) / 1000)
-        return due_s
+    def _next_job_s(self) -> float | None:
+        """When, by the loop's clock, a job may be due."""
+        now_s = asyncio.get_running_loop().time()
+        times = [
+            now_s + (due_ms - term.clock.now_ms()) / 1000
+            for term in self._terms()
+            if (due_ms := term.partition.next_job_timer_ms()) is not None
+        ]
+        return min(times, default=None)
 
 
-async def _shut_down(nodes: Iterable[Node]) -> list[Node]:
-    """Stops those nodes that run, in order, and returns them."""
-    running = [node for node in nodes if node.running]
-    for node in running:
-        node.stop()
-    for node in running:
-        await node.process.join()
-    return running
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Masters need not tell the log that they have overslept."""
+    log = logging.getLogger(keeper.__name__)
+    log.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        log.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return getattr(record, "action", None) != "doubt"
 
 
 class _Serving(Middleware):

@@ -45,6 +45,11 @@ def next_timer_ms(state: State) -> int | None:
     return max(min(times), state.stamp_ms) if times else None
 
 
+def next_job_timer_ms(state: State) -> int | None:
+    """When a job that has not ended may have to be looked at; None: none waits for a time."""
+    return state.timers.next_ms()
+
+
 def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
     """Does what is due, about ``rows_max`` jobs of it."""
     if not state.serving or state.window_ends_ms is not None:

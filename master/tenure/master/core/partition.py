@@ -182,6 +182,10 @@ class Partition:
         """When ``FireTimers`` has something to do; None: nothing waits for a time."""
         return fire.next_timer_ms(self._state)
 
+    def next_job_timer_ms(self) -> int | None:
+        """As ``next_timer_ms``, of jobs that have not ended: neither purges nor workers' leases."""
+        return fire.next_job_timer_ms(self._state)
+
     @property
     def window_open(self) -> bool:
         """Whether leases are being re-declared and nothing is granted yet."""

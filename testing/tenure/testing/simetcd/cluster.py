@@ -216,6 +216,15 @@ class SimEtcd:
             member.thaw()
             member.start()
 
+    def sleep(self, seconds: float) -> None:
+        """The machines of all members were suspended for so long: their clocks have stood still."""
+        self._contact_s += seconds
+        self._election_s += seconds
+        for member in self._all:
+            member.heard_s += seconds
+        for lease in self.state.leases.values():
+            lease.expires_s += seconds
+
     def close(self) -> None:
         """Ends the heartbeats. Idempotent."""
         self._timer.cancel()
