@@ -1,14 +1,16 @@
 """Restores into every store that keeps anything: checked before, all or nothing, and fenced."""
 
 import asyncio
+import itertools
 import random
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tenure.etcdapi import etcd_pb2 as pb
-from tenure.master import maintenance
+from tenure.master import maintenance, sqlite_maintenance
 from tenure.master.backend.errors import (
     CorruptJournal,
     FormatTooNew,
@@ -18,6 +20,7 @@ from tenure.master.backend.errors import (
 )
 from tenure.master.backend.etcd import operation as op
 from tenure.master.backend.etcd.client import EtcdClient
+from tenure.master.backend.sqlite import SqliteConnection
 from tenure.master.etcd_store import EtcdUrl
 from tenure.master.journal.backup import FORMAT, BackupFile
 from tenure.master.journal.frame import open_snapshot
@@ -183,6 +186,52 @@ def test_a_halted_partition_is_cleared_by_an_operator(new_url: NewUrl) -> None:
         store = await _opened(url)
         assert await store.journal(1).halted() is None
         assert await store.journal(1).replay_mark() is None
+        await store.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault(43)
+def test_row_43_a_restore_onto_a_disk_that_becomes_full_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What gets the store's name is whole, though SQLite closes a file without a word of it."""
+    close = SqliteConnection.close
+
+    async def close_without_space(self: SqliteConnection) -> None:
+        _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+        try:
+            await close(self)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    async def main() -> None:
+        store = await _opened(f"sqlite://{tmp_path / 'old.db'}")
+        await fill(store, cut=True, more=20)
+        await back_up(store, tmp_path / "file")
+        before = await _content(store, 0)
+        await store.close()
+        with monkeypatch.context() as patch:
+            patch.setattr(SqliteConnection, "close", close_without_space)
+            await maintenance.restore(f"sqlite://{tmp_path / 'new.db'}", tmp_path / "file")
+        restored = await _opened(f"sqlite://{tmp_path / 'new.db'}")
+        assert await _content(restored, 0) == before
+        await restored.close()
+
+    asyncio.run(main())
+
+
+def test_the_epoch_that_is_told_is_the_one_that_is_kept(tmp_path: Path) -> None:
+    """Also where the clock's second ends in the middle."""
+
+    async def main() -> None:
+        path = tmp_path / "old.db"
+        await (await _opened(f"sqlite://{path}")).close()
+        seconds = itertools.count(1_000)
+        told = await sqlite_maintenance.raise_epoch(path, lambda epoch: next(seconds))
+        store = await _opened(f"sqlite://{path}")
+        assert store.epoch == told
         await store.close()
 
     asyncio.run(main())

@@ -1,6 +1,7 @@
 """What an operator does to a store in etcd, whether or not masters run on it."""
 
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ async def restore(
             "partitions": len(contents.spans),
             "etcd_cluster_id": f"{client.cluster_id:x}",
         }
-        mark = json.dumps({**fields, RESTORING: True}).encode()
+        # Its own: of two restores at one time, one goes on.
+        mark = json.dumps({**fields, RESTORING: str(uuid.uuid4())}).encode()
         await _change(client, [op.absent(keys.record)], [op.put(keys.record, mark)], action)
         mine = op.value_is(keys.record, mark)
         for puts in _transactions(keys, backup, contents):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tenure.master.backend.errors import StoreMismatch
+from tenure.master.backend.errors import StoreMismatch, StoreUnavailable
 from tenure.master.backend.sqlite import SqliteConnection
 from tenure.master.journal.backup import BackupFile, Contents, Record
 from tenure.master.journal.port import HaltRecord
@@ -32,6 +32,7 @@ async def restore(
 
     Raises:
         StoreMismatch: There is a file already.
+        StoreFull: The disk has too little space.
     """
     for taken in (path, _beside(path, "-wal")):
         if taken.exists():
@@ -55,6 +56,8 @@ async def restore(
                 await connection.run(writer.writing(some), size=1)
                 some = []
         await connection.run(writer.writing(some), size=1)
+        # Closing would do it, but says nothing if it cannot; and the log is deleted below.
+        await connection.run(_empty_log, atomic=True)
     finally:
         await connection.close()
     for left in _files_of(made)[1:]:
@@ -67,8 +70,9 @@ async def raise_epoch(path: Path, choose: Callable[[int], int]) -> int:
 
     def change(database: sqlite3.Connection) -> int:
         (epoch,) = database.execute("SELECT epoch FROM cluster").fetchone()
-        database.execute("UPDATE cluster SET epoch = ?", (choose(epoch),))
-        return choose(epoch)
+        chosen = choose(epoch)
+        database.execute("UPDATE cluster SET epoch = ?", (chosen,))
+        return chosen
 
     async with _opened(path) as connection:
         return await connection.run(change)
@@ -86,6 +90,16 @@ async def clear_halt(path: Path, partition: int) -> HaltRecord | None:
 
     async with _opened(path) as connection:
         return await connection.run(change)
+
+
+def _empty_log(database: sqlite3.Connection) -> None:
+    """Copies all of the write-ahead log into the database itself."""
+    busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise StoreUnavailable(
+            "expected to have the new store to ourselves, but somebody reads it; try again",
+            reason=Reason.STORE_UNAVAILABLE,
+        )
 
 
 class _Writer:

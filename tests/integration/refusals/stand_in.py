@@ -107,6 +107,7 @@ class StandIn:
             space=lambda: None,
             alarms=list,
             backup=self._no_backup,
+            hand_over=self._no_hand_over,
         )
         server = RpcServer("127.0.0.1", int(self.address.rpartition(":")[2]))
         await server.bind()
@@ -118,6 +119,10 @@ class StandIn:
     async def _no_backup(self) -> AsyncIterator[bytes]:
         """There is nothing in it."""
         yield b""
+
+    async def _no_hand_over(self, partition: int, successor: str) -> bool:
+        """It leads nothing."""
+        return False
 
     def _elsewhere(self, clock: SystemClock) -> Roster:
         """What a follower knows: it leads nothing, and somebody else does."""
