@@ -184,12 +184,14 @@ class SimWorker(SimNode):
 
     Attributes:
         node: The shipped worker; None until its process has started.
+        executor: What runs its jobs; None until its process has started.
         former: Earlier releases of its program that may still run.
     """
 
     def __init__(self, cluster: "SimCluster", name: str) -> None:
         super().__init__(cluster, name, name)
         self.node: WorkerNode | None = None
+        self.executor: LoopExecutor | None = None
         self.former: dict[WorkerNode, Process] = {}
         self._retired: WeakSet[WorkerNode] = WeakSet()
 
@@ -241,9 +243,10 @@ class SimWorker(SimNode):
         process.incarnation = incarnation
 
         def make_executor(wake: Callable[[], None]) -> Executor:
-            return LoopExecutor(
+            self.executor = LoopExecutor(
                 cluster.jobs, cluster.slots, clock=self.clock, spawn=process.spawn, wake=wake
             )
+            return self.executor
 
         transport = cluster.network.transport(self.name)
         self.node = WorkerNode(

@@ -1,25 +1,46 @@
 """The worker's executor port inside the simulated loop: no threads, user code in virtual time."""
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.testing.loop import outside_loop
 from tenure.worker.attempt import JobTable, ThreadClock, context_of
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.middleware import coroutine_runner, function_runner
 from tenure.worker.port import Fact, FactKind
 
+#: Has a value in the code of jobs, and in what that starts: the job's id.
+IN_JOB: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("in_job")
+
 
 class _Task(Protocol):
     def cancel(self) -> bool: ...
 
 
+class _StoppedClock:
+    """Shows the time of its making: while a plain function runs, none passes."""
+
+    def __init__(self, clock: ThreadClock) -> None:
+        self._boot_ms = clock.boot_ms()
+        self._wall_ms = clock.wall_ms()
+
+    def boot_ms(self) -> int:
+        return self._boot_ms
+
+    def wall_ms(self) -> int:
+        return self._wall_ms
+
+
 class LoopExecutor:
     """Runs jobs as tasks of the worker's own process. Plain functions take no virtual time.
+
+    The task of a job is called ``job`` and the job's id.
 
     Args:
         jobs: The functions.
@@ -114,8 +135,11 @@ class LoopExecutor:
         self._fill()
 
     async def _attempt(self, job: HeldJob) -> AttemptResult:
-        context = partial(context_of, job, self._clock)
+        IN_JOB.set(job.job_id)
         definition = self._jobs.get(job.terms.name)
         if definition is None or definition.executor != "async":
-            return self._run_function(self._jobs, job, context)
-        return await self._run_coroutine(self._jobs, job, context)
+            clock = _StoppedClock(self._clock)
+            # Real ones run in threads and processes, where each may have a loop of its own.
+            with outside_loop():
+                return self._run_function(self._jobs, job, partial(context_of, job, clock))
+        return await self._run_coroutine(self._jobs, job, partial(context_of, job, self._clock))

@@ -19,8 +19,9 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
@@ -169,6 +170,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
             f"expected no threads on virtual time, but {func!r} asks for one; simulate it"
         )
 
+    def _refuse_network(self, *_: Any, **__: Any) -> NoReturn:
+        raise RuntimeError(
+            "expected no sockets, pipes or processes on virtual time: what they wait for takes real"
+            " time; put a fake in the place of what talks to them"
+        )
+
+    create_connection = create_datagram_endpoint = create_server = _refuse_network
+    create_unix_connection = create_unix_server = connect_accepted_socket = _refuse_network
+    connect_read_pipe = connect_write_pipe = subprocess_exec = subprocess_shell = _refuse_network
+    sock_accept = sock_connect = sock_recv = sock_recv_into = sock_sendall = _refuse_network
+    getaddrinfo = getnameinfo = _refuse_network
+
+    def has_timer(self, mark: contextvars.ContextVar[Any]) -> bool:
+        """Whether a timer waits that was set where a context variable has a value."""
+        return any(
+            not timer.cancelled() and mark in timer._context  # type: ignore[attr-defined]
+            for _, _, timer in self._timers
+        )
+
     def _make_task(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -188,7 +208,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _describe_tasks(self) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=hash)
-        return "\n".join(f"  {task.get_name()}: {_place(task)}" for task in tasks)
+        return "\n".join(f"  {task.get_name()}: {place_of(task)}" for task in tasks)
 
     # What asyncio calls on loops.
 
@@ -200,6 +220,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nothing has to be woken: there are no other threads."""
+
+
+@contextmanager
+def outside_loop() -> Iterator[None]:
+    """The code inside finds no running loop, as in a thread of its own: it may run one itself."""
+    loop = asyncio.get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(loop)
 
 
 def run_virtual(
@@ -219,7 +250,7 @@ def run_virtual(
         return runner.run(main())
 
 
-def _place(task: asyncio.Task[Any]) -> str:
+def place_of(task: asyncio.Task[Any]) -> str:
     """Where a task waits: the coroutines it is in, outermost first."""
     awaitable: Any = task.get_coro()
     places = []

@@ -13,28 +13,35 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, TypeVarTuple
 
 from tenure.client.client import AsyncClient
-from tenure.client.errors import invalid
+from tenure.client.errors import WaitTimeout, invalid
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
 from tenure.client.middleware import Middleware, Submission
 from tenure.client.scope import TaskScope
 from tenure.client.sync import Client, client_over
+from tenure.master.core.query import Filter
 from tenure.master.node import keeper
 from tenure.master.node.term import Term
 from tenure.protocol.errors import Rejected, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import JobState
 from tenure.testing.clock import SimClock
 from tenure.testing.cluster import SimCluster, StoreKind, simulated_cluster
+from tenure.testing.executor import IN_JOB
+from tenure.testing.loop import outside_loop, place_of
 from tenure.testing.process import ProcessLoop
 from tenure.v1 import cluster_pb2
+from tenure.worker.attempt import run_coroutine
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: How long before a job is due the nodes wake up: masters on etcd have to prove their offices anew.
 _LEAD_S: Final = {"sqlite": 1.0, "etcd": 3.0}
@@ -42,7 +49,12 @@ _LEAD_S: Final = {"sqlite": 1.0, "etcd": 3.0}
 _LEAP_MIN_S: Final = 2.0
 #: A job that is due and does not start within this time has no worker.
 _START_S: Final = 5.0
+#: Jobs that have run for so long may wait for something that never happens.
+_STUCK_S: Final = 60.0
 _POLL_S: Final = 0.05
+_SLICE: Final = 1_000
+#: Jobs that wait for a time.
+_WAITING: Final = Filter(states=frozenset({JobState.SCHEDULED, JobState.RETRYING}))
 #: Workers of an earlier release finish what they run, however long that takes.
 _DRAIN_MS: Final = 366 * 86_400_000
 
@@ -95,7 +107,7 @@ class VirtualCluster:
         self._lead_s = _LEAD_S[self._store]
         self._leap_min_s = self._lead_s + _LEAP_MIN_S
         self._clock = SimClock()
-        self._runner = asyncio.Runner(loop_factory=lambda: ProcessLoop(None))
+        self._runner = asyncio.Runner(loop_factory=_ThreadlessLoop)
         self._handles: list[AsyncJobHandle[Any]] = []
         self._failure: BaseException | None = None
         self._work: asyncio.Task[Any] | None = None
@@ -128,8 +140,7 @@ class VirtualCluster:
     @property
     def now(self) -> datetime:
         """What the cluster's clocks show; they start with the year 2026."""
-        ms = self.run(_value(self._clock.wall_ms))
-        return datetime.fromtimestamp(ms / 1000, UTC)
+        return self.run(_value(self._now))
 
     def advance(self, by: timedelta) -> None:
         """Lets virtual time pass: all that is due within it happens, in order.
@@ -192,6 +203,9 @@ class VirtualCluster:
 
     # Inside.
 
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.wall_ms() / 1000, UTC)
+
     def _claim(self) -> None:
         """It can be used, here and now."""
         if self._closed:
@@ -199,11 +213,11 @@ class VirtualCluster:
                 "expected a test's cluster that runs, but its test is over",
                 reason=Reason.UNREACHABLE,
             )
-        if _in_loop():
+        if _in_loop() or self._runner.get_loop().is_running():
             raise Rejected(
-                "expected to be called from plain code: the cluster's time passes inside the call, "
-                "so inside a coroutine use async_client, and run the coroutine with "
-                "tenure_cluster.run(…)",
+                "expected to be called from a test's plain code: the cluster's time passes inside "
+                "the call, so inside a coroutine use async_client, and run the coroutine with "
+                "tenure_cluster.run(…); a job that submits jobs is a coroutine here",
                 reason=Reason.INVALID_ARGUMENT,
             )
 
@@ -264,9 +278,13 @@ class VirtualCluster:
         Raises:
             TenureError: It may wait for ever, and there is nothing more to wait for.
         """
-        if timeout_s is not None and timeout_s <= self._leap_min_s:
+        if timeout_s is None or timeout_s > self._leap_min_s:
+            work = self._awaited(work, timeout_s)
+        try:
             return self.run(work)
-        return self.run(self._awaited(work, timeout_s))
+        except WaitTimeout as error:
+            error.add_note(self.run(self._reason(error.job_id)))
+            raise
 
     async def _awaited(self, work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
         enough = asyncio.Event()
@@ -286,10 +304,10 @@ class VirtualCluster:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(until_done())
                 tasks.create_task(pass_time())
-        except* _NothingDue:
+        except* _NothingDue as ends:
             failure = TenureError(
-                "expected it to end, but there is nothing more to wait for: no job runs, and none "
-                "is due at any time"
+                "expected it to end, but there is nothing more to wait for: no job is due, and "
+                + "; ".join(map(str, ends.exceptions))
             )
         except* TenureError as errors:
             # The wait's own; it is alone.
@@ -297,6 +315,18 @@ class VirtualCluster:
         if failure is not None:
             raise failure
         return found[0]
+
+    async def _reason(self, job_id: str) -> str:
+        """Why a job has not ended, for whoever has waited in vain."""
+        job = await self.async_client.describe(job_id)
+        state = JobState(job.state)
+        text = f"at {self._now():%F %T} by the cluster's clock it is {state.name}"
+        if state in (JobState.SCHEDULED, JobState.RETRYING):
+            text += (
+                f", and due at {job.ready_at.ToDatetime():%F %T}:"
+                " tenure_cluster.advance(…) lets time pass"
+            )
+        return text
 
     async def _watched(self, work: Coroutine[Any, Any, T]) -> T:
         self._work = asyncio.current_task()
@@ -350,11 +380,19 @@ class VirtualCluster:
         await _pause(target_s - loop.time(), enough)
 
     async def _settle(self, until_s: float, enough: asyncio.Event) -> None:
-        """Waits until nothing runs, nor is about to."""
+        """Waits until nothing runs, nor is about to.
+
+        Raises:
+            _NothingDue: That takes for ever, and ``until_s`` is no sooner.
+        """
         loop = asyncio.get_running_loop()
+        begun_s = loop.time()
         idle_since_s: float | None = None
         while loop.time() < until_s and not enough.is_set():
             ready, running = self._load()
+            if math.isinf(until_s) and running and loop.time() - begun_s > _STUCK_S:
+                self._demand_progress()
+                begun_s = loop.time()
             if running or idle_since_s is None:
                 idle_since_s = None if running else loop.time()
             elif not ready or loop.time() - idle_since_s > _START_S:
@@ -363,6 +401,28 @@ class VirtualCluster:
                     worker.retire()
                 return
             await _pause(_POLL_S, enough)
+
+    def _demand_progress(self) -> None:
+        """Something can still happen by itself.
+
+        Raises:
+            _NothingDue: Nothing can; it says what the running jobs wait for.
+        """
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, ProcessLoop) and loop.has_timer(IN_JOB):
+            return
+        for term in self._terms():
+            scan = term.partition.scan(_WAITING)
+            while not scan.done:
+                if scan.take(_SLICE, 1):
+                    return
+        executors = [worker.executor for worker in self.sim.workers.values() if worker.running]
+        if all(one is None or one.next_wake_ms() is None for one in executors):
+            jobs = [task for task in asyncio.all_tasks() if task.get_name().startswith("job ")]
+            raise _NothingDue(
+                "what runs waits for something else than time: "
+                + ("; ".join(sorted(map(_told, jobs))) or "a partition has no leader")
+            )
 
     def _load(self) -> tuple[int, int]:
         """How many jobs are ready and how many run; a partition without a leader counts as busy."""
@@ -387,7 +447,7 @@ class VirtualCluster:
         await self._keep_results()
         due_s = self._next_job_s()
         if due_s is None and math.isinf(target_s):
-            raise _NothingDue
+            raise _NothingDue("none runs")
         due_s = target_s if due_s is None else min(target_s, due_s)
         if due_s - loop.time() <= self._leap_min_s:
             await _pause(due_s - loop.time() + _POLL_S, enough)
@@ -412,6 +472,30 @@ class VirtualCluster:
             if (due_ms := term.partition.next_job_timer_ms()) is not None
         ]
         return min(times, default=None)
+
+
+def _told(job: asyncio.Task[Any]) -> str:
+    """Which job it is, and where in its own code it waits."""
+    own = place_of(job).rpartition(f"{run_coroutine.__qualname__}:")[2].partition(" > ")[2]
+    return f"{job.get_name()} at {own}"
+
+
+class _ThreadlessLoop(ProcessLoop):
+    """What should run in a thread runs at once, and takes no time, as plain jobs do."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            with outside_loop():
+                future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001  (whoever awaits it gets it, as from a thread)
+            future.set_exception(error)
+        return future
 
 
 @contextmanager
