@@ -1,7 +1,7 @@
 """How masters share partitions out, and how they come back to it: one gentle hand-over at a time.
 
 ```
- a master joins or returns ──► members unchanged for 6 s ──► the first misplaced partition's leader
+ a master joins or returns ──► shares unchanged for 6 s ───► the first misplaced partition's leader
                                      ▲                         hands over: TermClosed, resign
                                      └───── all have leaders for 2 s ◄──┘
 ```
@@ -20,8 +20,9 @@ from tenure.master.node.roster import Roster
 _log = logging.getLogger(__name__)
 
 _LOOK_MS: Final = 500
-#: A master that comes and goes again moves nothing.
-_MEMBERS_CALM_MS: Final = 6_000
+#: A master that comes and goes again moves nothing, nor do workers that dial all masters anew: each
+#: master's key says so at another moment.
+_SHARES_CALM_MS: Final = 6_000
 #: Between two hand-overs: workers and clients have followed.
 _LEADERS_CALM_MS: Final = 2_000
 #: A partition that did not stay where it was handed is tried again later and later.
@@ -59,8 +60,9 @@ class Balancer:
         self._clock = clock
         self._well = well
         self._hand_over = hand_over
-        self._members: Sequence[str] = ()
-        self._members_since_ms = 0
+        #: The members, and who should lead each partition.
+        self._shares: tuple[Sequence[str], Sequence[str]] = ((), ())
+        self._shares_since_ms = 0
         self._leaders: Sequence[str | None] = ()
         self._leaders_since_ms = 0
         self._trials: dict[int, _Trial] = {}
@@ -75,14 +77,15 @@ class Balancer:
         """One look. Returns the partition that is being handed over now."""
         roster = self._roster
         members = sorted(member.candidate.incarnation for member in roster.members)
-        if members != self._members:
-            self._members, self._members_since_ms = members, now_ms
+        shares = (members, roster.shares())
+        if shares != self._shares:
+            self._shares, self._shares_since_ms = shares, now_ms
         leaders = [roster.leader_name(number) for number in range(roster.partitions)]
         if leaders != self._leaders:
             self._leaders, self._leaders_since_ms = leaders, now_ms
         calm = (
             self._well()
-            and now_ms - self._members_since_ms >= _MEMBERS_CALM_MS
+            and now_ms - self._shares_since_ms >= _SHARES_CALM_MS
             and now_ms - self._leaders_since_ms >= _LEADERS_CALM_MS
         )
         return self._move(now_ms) if calm else None
@@ -90,7 +93,7 @@ class Balancer:
     def _move(self, now_ms: int) -> int | None:
         """Hands the first misplaced partition over, if it is led here."""
         roster = self._roster
-        wanted = roster.shares()
+        _, wanted = self._shares
         for number, leader in enumerate(self._leaders):
             if number in roster.halted:
                 continue
@@ -111,7 +114,7 @@ class Balancer:
         trial.wait_ms = min(2 * trial.wait_ms, _AGAIN_MS_MAX)
         _log.info(
             "Handing over to %s, so that the masters share the partitions",
-            self._roster.shares()[number],
+            self._shares[1][number],
             extra={"action": "balance", "partition": number},
         )
         return True

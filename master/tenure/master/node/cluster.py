@@ -135,8 +135,8 @@ class ClusterApi:
             Unavailable: This master does not lead it, or cannot hand it over now.
         """
         roster, partition, wanted = self._roster, request.partition, request.master
-        others = [name for name in roster.order(partition) if name != roster.me.name]
         roster.term(partition)
+        others = [name for name in roster.order(partition) if name != roster.me.name]
         response = cluster_pb2.TransferLeaderResponse(partition=partition)
         response.from_master = roster.me.name
         if wanted == roster.me.name:

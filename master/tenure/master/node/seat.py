@@ -379,14 +379,13 @@ class Seat:
     async def _look_for_workers(self) -> None:
         """Hands over if workers reach other masters and not this one."""
         solitude = self._around.solitude
-        while not solitude.look():
+        while not (solitude.look() and self.hand_over()):
             await self._around.clock.sleep(_LOOK_MS)
+        solitude.resign()
         _log.warning(
             "No worker reaches this master, but others; handing over",
             extra=self._extra("no_workers"),
         )
-        solitude.resign()
-        self.hand_over()
 
     async def _slew(self, term: Term) -> None:
         around = self._around

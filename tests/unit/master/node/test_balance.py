@@ -36,11 +36,17 @@ class Desk:
         self.handed.append((self.now_ms, partition))
         return True
 
-    def members(self, *names: str) -> None:
-        """These masters live."""
+    def members(self, *names: str, workers: str = "") -> None:
+        """These masters live, and some of them have workers."""
         self.roster.meet(
             [
-                Member(candidate=candidate(name), version="1", wall_ms=0, nominations=self.wishes)
+                Member(
+                    candidate=candidate(name),
+                    version="1",
+                    wall_ms=0,
+                    workers=int(name in workers),
+                    nominations=self.wishes,
+                )
                 for name in names
             ]
         )
@@ -136,6 +142,21 @@ def test_nothing_moves_while_anything_is_amiss() -> None:
         desk.watch(3)
         desk.members("a", "b")
         assert desk.watch(3) == []
+
+
+def test_workers_that_come_back_move_nothing() -> None:
+    """Masters tell of them one after the other; who is the last is not therefore without any."""
+    desk = Desk("a")
+    desk.members("a", "b")
+    desk.leaders(*desk.roster.shares())
+    assert desk.watch(60) == []
+    for _ in range(10):
+        desk.members("a", "b", workers="b")
+        assert desk.watch(3) == []
+        desk.members("a", "b", workers="ab")
+        assert desk.watch(20) == []
+    desk.members("a", "b", workers="b")
+    assert desk.watch(8) != []
 
 
 def test_a_partition_that_comes_back_is_tried_more_and_more_seldom() -> None:

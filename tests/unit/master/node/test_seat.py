@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,11 +86,18 @@ class CorruptStore(UnmarkedJournal):
         raise self._refusal
 
 
+class LonelySolitude(Solitude):
+    """No worker reaches this master, but others."""
+
+    def look(self) -> bool:
+        return True
+
+
 async def _hear_nothing() -> None:
     """No operator wishes anything."""
 
 
-def _seat(election: WonElection, journal: object) -> Seat:
+def _seat(election: WonElection, journal: object, solitude: type[Solitude] = Solitude) -> Seat:
     clock = SimClock()
     me = Candidate(incarnation="i", name="m", address="127.0.0.1:1")
     roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
@@ -104,7 +112,7 @@ def _seat(election: WonElection, journal: object) -> Seat:
         config=lambda partition: PartitionConfig(partition=partition, partitions=1),
         space=SpaceWatch(None, clock, Alarms()),  # type: ignore[arg-type]
         walls=Walls(roster, clock, Alarms()),
-        solitude=Solitude(roster=roster, hub=hub, clock=clock, alone_ms=30_000),
+        solitude=solitude(roster=roster, hub=hub, clock=clock, alone_ms=30_000),
         hear_wishes=_hear_nothing,
     )
     return Seat(
@@ -131,6 +139,25 @@ def test_a_cancelled_seat_ends_even_if_its_office_is_lost_at_that_moment() -> No
         assert (ended, campaigns) == (True, 1)
 
     run_virtual(main, limit_s=60)
+
+
+@pytest.mark.fault(26)
+def test_row_26_a_leader_that_cannot_hand_over_now_does_so_later() -> None:
+    """A store that is full at that moment does not make it stay for the rest of its term."""
+    seat = _seat(WonElection(), UnmarkedJournal(), LonelySolitude)
+    gate = SimpleNamespace(full=True)
+    seat._term = SimpleNamespace(gate=gate, open=True)  # type: ignore[assignment]
+    seat._keeper = SimpleNamespace(frozen=False)  # type: ignore[assignment]
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            looking = tasks.create_task(seat._look_for_workers())
+            await SimClock().sleep(30_000)
+            assert not looking.done()
+            gate.full = False
+        assert seat._leaving.is_set()
+
+    run_virtual(main)
 
 
 @pytest.mark.parametrize("refusal", [StoreFull("full"), StoreUnavailable("away")])
