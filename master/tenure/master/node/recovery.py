@@ -92,4 +92,6 @@ async def recover(
         await asyncio.sleep(0)
     if chain.next_seq is None:
         chain.next_seq = partition.next_seq
+    if replay is not None:
+        await replay.leave()
     return Recovered(partition, chain, isinstance(last, TermClosed), changes)

@@ -9,8 +9,10 @@ mark knows that a recovery has died, and goes on more carefully::
     3rd            marks each event of that batch, too                 ✗ at event 73
     4th            replays nothing: HALTED, naming event 73
 
-A recovery that gets past the place where the former one died begins to count anew, so masters that
-are killed again and again, wherever they happen to be, halt nothing.
+A recovery that gets past the place where the former one died begins to count anew, and so does one
+that dies before it, or when all is replayed and the term is to be opened: masters that are killed
+again and again, wherever they happen to be, halt nothing. Before the first event a snapshot is
+loaded, which is one place.
 """
 
 import logging
@@ -47,6 +49,8 @@ class Replay:
         self._partition = partition
         #: From the first mark until ``end``.
         self.under_way = False
+        #: Whether one has died before it, so that each batch is marked.
+        self._careful = False
         #: Recoveries that have died before this one, in one place.
         self._crashes = 0
         #: Where the last one died: it had begun with this event; 0: not known.
@@ -61,7 +65,7 @@ class Replay:
         """
         mark = await self._journal.replay_mark()
         if mark is not None:
-            self._crashes, self._suspect = mark.crashes + 1, mark.seq
+            self._careful, self._crashes, self._suspect = True, mark.crashes + 1, mark.seq
             _log.warning(
                 "A recovery has died before; this one goes on carefully",
                 extra={
@@ -74,12 +78,15 @@ class Replay:
         if self._crashes >= CRASHES_MAX:
             raise self._sick()
         self.under_way = True
-        await self._write(self._crashes, 0)
+        # Until the first batch, a snapshot is loaded: no place where one has died amid the events.
+        await self._write(self._count(False), 0)
 
     async def enter_batch(self, first_seq: int, next_seq: int) -> bool:
         """Call before a batch is replayed; whether each of its events is to be marked, too."""
-        if not self._crashes:
+        if not self._careful:
             return False
+        if 0 < self._suspect < first_seq:
+            self._crashes = self._suspect = 0
         suspected = first_seq <= self._suspect < next_seq
         await self._write(self._count(suspected), first_seq)
         return suspected and self._crashes == CRASHES_MAX - 1
@@ -87,6 +94,12 @@ class Replay:
     async def enter_event(self, seq: int) -> None:
         """Call before an event is replayed, where ``enter_batch`` has said so."""
         await self._write(self._crashes, seq)
+
+    async def leave(self) -> None:
+        """Call when all is replayed: who dies from now on does not die of the journal."""
+        if self._careful:
+            self._crashes = self._suspect = 0
+            await self._write(0, 0)
 
     async def fail(self, seq: int, error: Exception) -> ReplayFailed:
         """Notes that an event could not be applied; the exception to raise."""

@@ -75,13 +75,17 @@ class Bed:
 
         self.lead(write)
 
-    def recover(self) -> type[BaseException] | None:
-        """One recovery to its end; what ended it."""
+    def recover(self, dies: str = "") -> type[BaseException] | None:
+        """One recovery to its end, or until it dies ``before`` or ``behind`` the replay; why."""
 
         async def work(journal: Journal, office: Office) -> None:
             replay = Replay(journal, office.token, 0)
             await replay.begin()
+            if dies == "before":
+                raise Killed
             await recover(journal, CONFIG, replay)
+            if dies == "behind":
+                raise Killed
             await replay.end()
 
         try:
@@ -146,6 +150,41 @@ def test_row_03_crashes_in_other_places_are_no_series(bed: Bed) -> None:
     bed.dies_at(0)
     assert bed.recover() is None
     assert bed.mark() is None
+
+
+@pytest.mark.fault(3)
+def test_row_03_masters_that_die_behind_the_replay_halt_nothing(bed: Bed) -> None:
+    """A slow store makes the opening of a term long; who is killed there has replayed all."""
+    assert [bed.recover(dies="behind") for _ in range(9)] == [Killed] * 9
+    assert bed.recover() is None
+
+
+@pytest.mark.fault(3)
+def test_row_03_deaths_before_and_amid_the_replay_are_no_series(bed: Bed) -> None:
+    """While the snapshot is loaded is another place than any event."""
+    bed.dies_at(33)
+    assert [bed.recover() for _ in range(2)] == [Killed] * 2
+    assert bed.recover(dies="before") is Killed
+    bed.dies_at(0)
+    assert bed.recover() is None
+
+
+@pytest.mark.fault(3)
+def test_row_03_the_third_death_before_the_first_event_halts(bed: Bed) -> None:
+    """A snapshot that cannot be loaded kills like an event."""
+    assert [bed.recover(dies="before") for _ in range(3)] == [Killed] * 3
+    assert bed.recover() is CorruptJournal
+    assert "before the first event" in str(bed.error)
+
+
+@pytest.mark.fault(3)
+def test_row_03_an_event_that_fails_behind_the_place_of_a_death_is_the_first(bed: Bed) -> None:
+    """A recovery that gets past the place where another died counts anew, whatever ends it."""
+    bed.dies_at(11)
+    assert [bed.recover() for _ in range(2)] == [Killed] * 2
+    bed.fails_at(44)
+    assert bed.recover() is ReplayFailed
+    assert bed.mark() == ReplayMark(crashes=0, seq=44)
 
 
 @pytest.mark.fault(3)
