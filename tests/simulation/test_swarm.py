@@ -26,7 +26,10 @@ def played(seed: int) -> Outcome:
     return simulate(seed)
 
 
-@pytest.mark.parametrize("seed", range(8))
+# `make simulate`, which CI runs too, plays a thousand: here are those that other tests look at.
+@pytest.mark.parametrize(
+    "seed", [0, 1, 4, 5, *(pytest.param(s, marks=pytest.mark.nightly) for s in (2, 3, 6, 7))]
+)
 def test_random_faults(seed: int) -> None:
     """Whatever strikes: after it, every accepted job ends, once, and all invariants hold."""
     assert played(seed).violations == []
