@@ -141,6 +141,8 @@ class SqliteStore:
             used_bytes=(count - free) * size,
             file_bytes=count * size,
             quota_bytes=self._quota_bytes,
+            # What is free in it is used first.
+            file_counts=False,
         )
 
     async def tidy(self) -> None:

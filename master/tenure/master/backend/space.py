@@ -11,8 +11,10 @@ class Space:
         used_bytes: What holds data. Space that was freed inside the file does not count.
         file_bytes: What the file takes.
         quota_bytes: Beyond that, the store takes nothing.
+        file_counts: Whether the file is held against the quota, though it never shrinks by itself.
     """
 
     used_bytes: int
     file_bytes: int
     quota_bytes: int
+    file_counts: bool = True

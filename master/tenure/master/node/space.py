@@ -8,8 +8,8 @@
                                    refused
 ```
 The share counts what holds data: what a truncation frees is used again. The file only grows, and
-its size is what etcd holds against its quota, so a large file is an alarm: only an operator can
-defragment. An office is never given up for want of space, for none could be won.
+its size is what etcd holds against its quota, so there a large file is an alarm: only an operator
+can defragment. An office is never given up for want of space, for none could be won.
 """
 
 import logging
@@ -141,7 +141,7 @@ class SpaceWatch:
             "store_file",
             f"the store's file takes {file:.0f} % of its quota, beyond which nothing is written;"
             " defragment each member (docs/runbooks/nospace.md)"
-            if file >= _FILE_ALARM_PERCENT
+            if space.file_counts and file >= _FILE_ALARM_PERCENT
             else None,
         )
 
