@@ -43,8 +43,9 @@ from tenure.worker.attempt import run_coroutine
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-#: How long before a job is due the nodes wake up: masters on etcd have to prove their offices anew.
-_LEAD_S: Final = {"sqlite": 1.0, "etcd": 3.0}
+#: How long before a job is due the nodes wake up. Masters on etcd have to prove their offices anew,
+#: and hold back what workers say until then: their next heartbeats make sure that they are there.
+_LEAD_S: Final = {"sqlite": 1.0, "etcd": 8.0}
 #: Idle time that is not longer than the lead by so much passes at the cluster's own pace.
 _LEAP_MIN_S: Final = 2.0
 #: A job that is due and does not start within this time has no worker.

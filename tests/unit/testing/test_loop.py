@@ -1,12 +1,13 @@
 """The virtual-time loop: time jumps, order is fixed, and what can never happen is reported."""
 
 import asyncio
+import contextvars
 import random
 
 import pytest
 
 from tenure.testing.clock import WALL_ORIGIN_MS, SimClock
-from tenure.testing.loop import Deadlock, TimeLimit, VirtualLoop, run_virtual
+from tenure.testing.loop import Deadlock, TimeLimit, VirtualLoop, outside_loop, run_virtual
 from tenure.testing.process import elapse
 
 CLOCK = SimClock()
@@ -138,3 +139,49 @@ def test_timers_go_on_after_a_leap_of_years() -> None:
     woken, end = run_virtual(main, limit_s=None)
     assert woken == 3.2e9
     assert end == pytest.approx(3.2e9 + 50 * 0.0123, abs=1e-3)
+
+
+def test_the_network_is_refused_with_a_reason() -> None:
+    """Sockets and processes are named, not left to ``NotImplementedError``."""
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="no sockets"):
+            await asyncio.open_connection("127.0.0.1", 1)
+        with pytest.raises(RuntimeError, match="no sockets"):
+            await asyncio.create_subprocess_exec("true")
+
+    run_virtual(main)
+
+
+def test_code_outside_the_loop_may_run_one_of_its_own() -> None:
+    """Inside the block no loop runs; behind it the virtual one does again, also after an error."""
+
+    def plain() -> None:
+        asyncio.run(asyncio.sleep(0))
+        asyncio.get_running_loop()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(RuntimeError, match="no running event loop"), outside_loop():
+            plain()
+        assert asyncio.get_running_loop() is loop
+
+    run_virtual(main)
+
+
+def test_timers_are_found_by_what_was_set_where_they_were() -> None:
+    """A timer counts while it waits, and only if the variable had a value in its context."""
+    mark: contextvars.ContextVar[int] = contextvars.ContextVar("mark")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.call_later(60, list)
+        assert not loop.has_timer(mark)
+        mark.set(1)
+        timer = loop.call_later(60, list)
+        assert loop.has_timer(mark)
+        timer.cancel()
+        assert not loop.has_timer(mark)
+
+    run_virtual(main)

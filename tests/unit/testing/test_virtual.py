@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -45,6 +46,35 @@ def stubborn(attempts: int) -> int:
     return current_job().attempt
 
 
+@job
+def count_to(number: int) -> int:
+    """A plain function that runs a loop of its own, as it may in a worker's thread."""
+
+    async def count() -> int:
+        await asyncio.sleep(0)
+        return number
+
+    return asyncio.run(count()) + current_job().attempt
+
+
+@job
+async def hash_aside(text: str) -> int:
+    """A coroutine that leaves work to a thread; an empty text is none."""
+    return await asyncio.to_thread([*text].index, "x")
+
+
+@job(retry=Retry(max_attempts=1))
+async def call_out() -> None:
+    """A coroutine that talks to the world."""
+    await asyncio.open_connection("127.0.0.1", 1)
+
+
+@job(retry=Retry(max_attempts=1))
+async def wait_for_nobody() -> None:
+    """A coroutine that something else than time would have to wake."""
+    await asyncio.Event().wait()
+
+
 @job(name="tests.resize", queue="media")
 def first(url: str) -> str:
     """One of two jobs of one name."""
@@ -86,6 +116,28 @@ def test_nothing_is_done_too_early(cluster: VirtualCluster) -> None:
     assert timedelta(days=3) <= cluster.now - start < timedelta(days=3, seconds=1)
 
 
+@pytest.mark.parametrize(("masters", "frames_max"), [(1, 30), (3, 500)])
+def test_idle_time_costs_nothing(
+    masters: int, frames_max: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A year goes by with a few messages, no failover and no log line; what is due is not late."""
+    with VirtualCluster(Shape(masters=masters, workers=masters), [resize]) as cluster:
+        assert cluster.client.submit(resize, "a").result()
+        cluster.advance(timedelta(seconds=20))
+        later = cluster.client.submit(resize.options(delay=timedelta(days=365)), "x")
+        due = cluster.client.describe(later.id).ready_at.ToMilliseconds()
+        frames, events = cluster.sim.network.delivered, len(cluster.sim.announcements)
+        cluster.advance(timedelta(days=365) - timedelta(hours=1))
+        cost = cluster.sim.network.delivered - frames
+        assert later.result() == "x?w=640"
+        (attempt,) = cluster.client.describe(later.id).attempts
+
+        assert cost < frames_max
+        assert len(cluster.sim.announcements) == events
+        assert due <= attempt.started_at.ToMilliseconds() < due + 50
+        assert caplog.text == ""
+
+
 def test_time_stands_still_between_calls(cluster: VirtualCluster) -> None:
     """It passes inside calls only, and by no more than they need."""
     start = cluster.now
@@ -98,6 +150,7 @@ def test_time_stands_still_between_calls(cluster: VirtualCluster) -> None:
 
 def test_a_week_of_retries(cluster: VirtualCluster) -> None:
     """Every attempt happens at its own time, and results outlive the masters' retention."""
+    frames = cluster.sim.network.delivered
     tried = cluster.client.submit(stubborn, 8)
     lost = cluster.client.submit(stubborn.options(retry=Retry(max_attempts=3)), 4)
     weekly = [
@@ -106,6 +159,7 @@ def test_a_week_of_retries(cluster: VirtualCluster) -> None:
     ]
     cluster.advance(timedelta(days=7))
 
+    assert cluster.sim.network.delivered - frames < 1_000
     assert tried.result(timeout=1) == 8
     with pytest.raises(JobFailed, match="the line broke"):
         lost.result(timeout=1)
@@ -118,6 +172,32 @@ def test_a_job_that_runs_keeps_its_lease(cluster: VirtualCluster) -> None:
     cluster.advance(HOUR)
 
     assert long.result(timeout=1) == 1
+
+
+def test_a_worker_learns_new_jobs_while_it_runs_others(cluster: VirtualCluster) -> None:
+    """Nothing is cut short or charged, and then there are as many workers as before."""
+    long = cluster.client.submit(nap, 100)
+    cluster.advance(timedelta(seconds=1))
+    tries = [cluster.client.submit(stubborn, 1) for _ in range(8)]
+    assert cluster.client.submit(resize, "a").result(timeout=1) == "a?w=640"
+    assert [handle.result(timeout=1) for handle in tries] == [1] * 8
+    assert long.result(timeout=100) == 1
+    cluster.advance(HOUR)
+    statuses, _ = cluster.client.cluster.status()
+
+    (worker,) = statuses[0].workers
+    assert worker.name == "w1"
+    assert {*worker.job_names} == {nap.name, resize.name, stubborn.name}
+
+
+def test_a_worker_dies_with_all_its_releases(cluster: VirtualCluster) -> None:
+    """What a release runs that was replaced meanwhile is lost with the machine, and run again."""
+    cut_short = cluster.client.submit(nap, 50)
+    cluster.advance(timedelta(seconds=5))
+    cluster.client.submit(resize, "a").result(timeout=1)
+    assert cluster.kill_worker("w1") == "w1"
+
+    assert cut_short.result() == 2
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
@@ -146,6 +226,43 @@ def test_jobs_submitted_by_others_are_served_if_they_are_given() -> None:
         assert {tuple(worker.job_names) for worker in statuses[0].workers} == {(resize.name,)}
         assert [worker.slots for worker in statuses[0].workers] == [1, 1, 1]
         assert cluster.client.cluster.topology().partition_count == 3
+
+
+def test_threads_and_loops_of_jobs_take_no_time(cluster: VirtualCluster) -> None:
+    """A plain job may run a loop, and a coroutine may leave work to a thread."""
+    start = cluster.now
+    assert cluster.client.submit(count_to, 2).result(timeout=1) == 3
+    assert cluster.client.submit(hash_aside, "abx").result(timeout=1) == 2
+    with pytest.raises(JobFailed, match="ValueError"):
+        cluster.client.submit(hash_aside.options(retry=Retry(max_attempts=1)), "").result(timeout=1)
+
+    assert cluster.now - start < timedelta(seconds=1)
+
+
+def test_a_job_that_talks_to_the_world_is_told_so(cluster: VirtualCluster) -> None:
+    """Its error says that there is no network, and what to do."""
+    with pytest.raises(JobFailed, match=r"no sockets.*put a fake"):
+        cluster.client.submit(call_out).result(timeout=1)
+
+
+def test_a_wait_that_was_too_short_says_why(cluster: VirtualCluster) -> None:
+    """The job's state, and when it is due."""
+    with pytest.raises(WaitTimeout) as caught:
+        cluster.client.submit(resize.options(delay=HOUR), "x").result(timeout=1)
+    (note,) = caught.value.__notes__
+    assert "SCHEDULED, and due at 2026-01-01 01:00:00: tenure_cluster.advance(" in note
+    with pytest.raises(WaitTimeout) as caught:
+        cluster.client.submit(nap, 30).result(timeout=1)
+    assert caught.value.__notes__[0].endswith("RUNNING")
+
+
+def test_a_wait_for_a_job_that_waits_for_ever_ends(cluster: VirtualCluster) -> None:
+    """It says where the job waits; a job with a timeout is waited for."""
+    limited = cluster.client.submit(wait_for_nobody.options(timeout=HOUR / 4))
+    with pytest.raises(JobFailed, match="TIMED_OUT"):
+        limited.result()
+    with pytest.raises(TenureError, match=r"job \S+ at wait_for_nobody:\d+ > Event.wait"):
+        cluster.client.submit(wait_for_nobody).result()
 
 
 def test_two_jobs_of_one_name_are_refused(cluster: VirtualCluster) -> None:
