@@ -155,6 +155,15 @@ class Cluster:
         ]
         return self._start(name, self._tenure(*command), {})
 
+    def start_crowd(self, name: str, *, workers: int, slots: int) -> Process:
+        """Start a process of many workers (see ``crowd``); when it ends it has noted its dials."""
+        command = [
+            *(sys.executable, "-m", "tests.chaos.crowd", "--master", self.addresses),
+            *("--name", name, "--workers", str(workers), "--slots", str(slots)),
+            *("--dials", str(self.directory / f"dials-{name}.json")),
+        ]
+        return self._start(name, command, {})
+
     def start_load(self, name: str, *flags: str) -> Process:
         """Start one loaded client (see ``load``)."""
         command = [sys.executable, "-m", "tests.chaos.load", "--address", self.addresses]

@@ -2,7 +2,8 @@
 
 ``python -m tests.chaos.load --address A[,B] --name client-1 --open 1000 --hold-s 0.3``. It keeps
 ``--open`` jobs on their way until a line ``stop`` on stdin (or ``--jobs`` are submitted), waits for
-what is left, prints ``drained`` and ends. Its JSON lines count what was acknowledged and completed.
+what is left, prints ``drained`` and ends. With ``--at-once`` it submits all ``--jobs`` first. Its
+JSON lines count what was acknowledged and completed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +26,7 @@ from tests.oracles.history import RESULT, SUBMIT, Recorder, hash_of
 _RESULT_TIMEOUT_S = 150.0
 #: A result that did not come is asked for again: what nobody ever reads counts as lost.
 _READS_MAX = 3
+_BATCH = 1_000
 
 
 @dataclass(slots=True)
@@ -52,6 +55,16 @@ class Load:
                 group.create_task(self._one_after_another())
         self.say("drained")
 
+    async def run_at_once(self) -> None:
+        """Submits all jobs in batches, then waits for all results."""
+        handles: list[AsyncJobHandle[str]] = []
+        for first in range(1, self.jobs_max + 1, _BATCH):
+            handles += await self._submit_many(range(first, min(first + _BATCH, self.jobs_max + 1)))
+        async with asyncio.TaskGroup() as group:
+            for handle in handles:
+                group.create_task(self._read(handle))
+        self.say("drained")
+
     def say(self, event: str) -> None:
         """One line on stdout."""
         line = {
@@ -69,9 +82,24 @@ class Load:
             text = f"{self.name}/{self.submitted:06d}{'.' * self.padding}"
             handle = await self._submit(text)
             if handle is not None:
-                for _ in range(_READS_MAX):
-                    if await self._result(handle):
-                        break
+                await self._read(handle)
+
+    async def _read(self, handle: AsyncJobHandle[str]) -> None:
+        for _ in range(_READS_MAX):
+            if await self._result(handle):
+                return
+
+    async def _submit_many(self, numbers: range) -> Sequence[AsyncJobHandle[str]]:
+        """A batch, of which all must be taken: this load comes before the faults."""
+        texts = [f"{self.name}/{number:06d}{'.' * self.padding}" for number in numbers]
+        hashes = [hash_of(text) for text in texts]
+        calls = [self.recorder.invoke(SUBMIT, hash=content) for content in hashes]
+        handles = await self.client.submit_many(self.job, [(text, self.hold_s) for text in texts])
+        for call, content, handle in zip(calls, hashes, handles, strict=True):
+            self.recorder.write("ok", SUBMIT, call, hash=content, job=handle.id)
+        self.acked += len(handles)
+        self.say("acked")
+        return handles
 
     async def _submit(self, text: str) -> AsyncJobHandle[str] | None:
         content = hash_of(text)
@@ -128,6 +156,7 @@ async def main() -> None:
     parser.add_argument("--address", required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--open", type=int, default=100)
+    parser.add_argument("--at-once", action="store_true", help="submit all jobs first, in batches")
     parser.add_argument("--jobs", type=int, default=10**9)
     parser.add_argument("--hold-s", type=float, default=0.0)
     parser.add_argument("--padding", type=int, default=0, help="bytes to add to each payload")
@@ -157,7 +186,7 @@ async def main() -> None:
                 job=job,
             )
             asyncio.get_running_loop().add_reader(sys.stdin.fileno(), load.stopping.set)
-            await load.run(flags.open)
+            await (load.run_at_once() if flags.at_once else load.run(flags.open))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,11 +28,16 @@ class Site:
 
     Args:
         arena: Started here.
+
+    Attributes:
+        log: What was done so far.
+        checks: What tests will know only from the journal, at the end; each raises if it is not so.
     """
 
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
         self.log = Log()
+        self.checks: list[Callable[[Measured], None]] = []
         self._seeds = itertools.count(1)
 
     def strike(self, name: str) -> None:
@@ -158,4 +163,6 @@ def close(found: Site) -> Measured:
     require(measured.verdict.violations)
     if measured.false_failovers:
         raise AssertionError(f"offices were lost for no reason: {measured.false_failovers}")
+    for check in found.checks:
+        check(measured)
     return measured

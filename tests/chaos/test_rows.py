@@ -18,8 +18,10 @@ import pytest
 from tenure.protocol.ids import mint
 from tenure.v1 import common_pb2, jobs_pb2, jobs_pb2_grpc
 from tests.chaos.faults import frozen
+from tests.chaos.measure import Measured
 from tests.chaos.site import Site, site
-from tests.oracles.history import RESULT, START, SUBMIT, Recorder, hash_of, read_history
+from tests.oracles.facts import Closed, Granted, Settled
+from tests.oracles.history import END, RESULT, START, SUBMIT, Recorder, hash_of, read_history
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(180)]
 
@@ -330,7 +332,11 @@ def test_row_30_a_worker_reaches_only_the_zombie(here: Site) -> None:
 @pytest.mark.nightly
 @pytest.mark.fault(37)
 def test_row_37_a_report_comes_ten_minutes_late(here: Site) -> None:
-    """The masters' clocks go ten minutes on while a worker's words are held: it is judged late."""
+    """The masters' clocks go ten minutes on while a worker's words are held: it is judged late.
+
+    Its leases have expired and others have its jobs: what it says of them changes nothing.
+    """
+    since_ms = here.now_ms()
     with (
         here.struck("late report", deposes="anybody", costs_leases=True),
         here.arena.claim("worker-1"),
@@ -340,16 +346,47 @@ def test_row_37_a_report_comes_ten_minutes_late(here: Site) -> None:
         for master in here.arena.cluster.masters:
             here.arena.cluster.dials[master.name].skip(600_000)
         here.arena.pause(8)
+        rows = read_history(here.arena.cluster.history)
+    ended = {
+        row.job: row.lease
+        for row in rows
+        if row.process == "worker-1" and row.f == END and row.boottime >= since_ms
+    }
+    late = {
+        ended[row.job]
+        for row in rows
+        if row.f == START and row.job in ended and row.lease > ended[row.job]
+    }
+
+    def was_refused(measured: Measured) -> None:
+        facts = measured.verdict.facts
+        assert not late & {fact.lease for fact in facts if isinstance(fact, Settled)}
+
+    assert late
+    here.checks.append(was_refused)
 
 
 @pytest.mark.nightly
 @pytest.mark.fault(38)
 def test_row_38_grants_are_lost_on_their_way(here: Site) -> None:
     """They are found out and given again, at no attempt's cost."""
+    since_ms = here.now_ms()
     with here.struck("grants lost"):
-        for k in (0, 60, 200, 1_000):
-            rule = here.arena.links.make("worker-1", "*", way="down", cut_after=k, reset=True)
+        for k in (0, 60, 111, 200, 333, 500, 1_000, 2_000):
+            rule = here.arena.links.make("worker-*", "*", way="down", cut_after=k, reset=True)
             assert here.arena.links.wait_cut(rule, 10)
+    rows = [r for r in read_history(here.arena.cluster.history) if r.boottime >= since_ms]
+    jobs = {row.job for row in rows if row.f == RESULT and row.type == "ok"}
+    jobs &= {row.job for row in rows if row.f == SUBMIT and row.type == "ok"}
+    started = {row.lease for row in rows if row.f == START}
+
+    def cost_nothing(measured: Measured) -> None:
+        facts = [f for f in measured.verdict.facts if getattr(f, "job", "") in jobs]
+        lost = {f.lease for f in facts if isinstance(f, Granted)} - started
+        assert lost, "no grant was lost: nothing was tried"
+        assert [f for f in facts if isinstance(f, Closed) and f.charged] == []
+
+    here.checks.append(cost_nothing)
 
 
 @pytest.mark.nightly
