@@ -61,6 +61,7 @@ RUN_ELSEWHERE = {
     "cd examples/quickstart": "tests/integration/test_quickstart.py runs what is there",
     "make demo": "a step of .ci/run",
     "make test": "a step of .ci/run, and what runs this test",
+    "make simulate": "a step of .ci/run",
     "make demo-cluster": "four minutes at worst; tests/chaos kills the same processes",
 }
 #: How many at a time: they wait more than they work.

@@ -325,6 +325,10 @@ class Cluster:
         """Has a partition's leader hand it over, in order; returns when it has."""
         return self._ask(lambda view: view.transfer_leader(partition, master))
 
+    def backup(self) -> Iterator[bytes]:
+        """The file of a backup, piece by piece, from a master that answers."""
+        yield from _iterate(self._portal, self._client.cluster.backup(), waits=False)
+
     def _ask(self, question: Callable[[ClusterView], Coroutine[Any, Any, T]]) -> T:
         async def asking() -> T:
             return await question(self._client.cluster)
