@@ -5,9 +5,11 @@ So each recovery leaves a mark in the store, and takes it away when its term is 
 mark knows that a recovery has died, and goes on more carefully::
 
     1st recovery   marks that it has begun                             ✗
-    2nd            marks each batch before it is replayed              ✗ in the batch from event 70
-    3rd            marks each event of that batch, too                 ✗ at event 73
-    4th            replays nothing: HALTED, naming event 73
+    2nd            marks each stretch before it is replayed            ✗ in the one from event 7,170
+    3rd            marks each event of that stretch, too               ✗ at event 7,173
+    4th            replays nothing: HALTED, naming event 7,173
+
+A mark takes as long as the replay of a thousand events, so a stretch has about as many.
 
 A recovery that gets past the place where the former one died begins to count anew, and so does one
 that dies before it, or when all is replayed and the term is to be opened: masters that are killed
@@ -28,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 #: So many recoveries may die in one place.
 CRASHES_MAX: Final = 3
+_STRETCH_EVENTS: Final = 1024
 
 
 class ReplayFailed(TenureError):
@@ -41,15 +44,26 @@ class Replay:
         journal: Where they are kept.
         token: The office's.
         partition: Its number.
+        stretch_events: How many events have one mark, about: batches are not divided.
     """
 
-    def __init__(self, journal: Journal, token: Token, partition: int) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        token: Token,
+        partition: int,
+        *,
+        stretch_events: int = _STRETCH_EVENTS,
+    ) -> None:
         self._journal = journal
+        self._stretch_events = stretch_events
+        #: The stretch that was marked last, and whether a recovery is thought to have died there.
+        self._marked = (-1, False)
         self._token = token
         self._partition = partition
         #: From the first mark until ``end``.
         self.under_way = False
-        #: Whether one has died before it, so that each batch is marked.
+        #: Whether one has died before it, so that each stretch is marked.
         self._careful = False
         #: Recoveries that have died before this one, in one place.
         self._crashes = 0
@@ -85,10 +99,13 @@ class Replay:
         """Call before a batch is replayed; whether each of its events is to be marked, too."""
         if not self._careful:
             return False
-        if 0 < self._suspect < first_seq:
+        stretch, sick = (seq // self._stretch_events for seq in (first_seq, self._suspect))
+        if 0 < self._suspect < first_seq and sick < stretch:
             self._crashes = self._suspect = 0
-        suspected = first_seq <= self._suspect < next_seq
-        await self._write(self._count(suspected), first_seq)
+        suspected = self._suspect > 0 and (stretch == sick or first_seq <= self._suspect < next_seq)
+        if self._marked != (stretch, suspected):
+            self._marked = (stretch, suspected)
+            await self._write(self._count(suspected), first_seq)
         return suspected and self._crashes == CRASHES_MAX - 1
 
     async def enter_event(self, seq: int) -> None:

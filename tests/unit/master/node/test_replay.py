@@ -14,6 +14,7 @@ from tenure.master.election.port import Candidate, Office
 from tenure.master.journal.codec import encode_events
 from tenure.master.journal.frame import Chain
 from tenure.master.journal.port import Journal, ReplayMark
+from tenure.master.journal.sqlite import SqliteJournal
 from tenure.master.node.recovery import recover
 from tenure.master.node.replay import Replay, ReplayFailed
 from tenure.master.store import open_store
@@ -44,6 +45,7 @@ class Bed:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._url = f"sqlite://{folder / 'store.db'}"
         self._patch = monkeypatch
+        self.stretch_events = EVENTS
 
     def dies_at(self, seq: int) -> None:
         """From now on, replaying this event kills the process; 0: none does."""
@@ -79,7 +81,7 @@ class Bed:
         """One recovery to its end, or until it dies ``before`` or ``behind`` the replay; why."""
 
         async def work(journal: Journal, office: Office) -> None:
-            replay = Replay(journal, office.token, 0)
+            replay = Replay(journal, office.token, 0, stretch_events=self.stretch_events)
             await replay.begin()
             if dies == "before":
                 raise Killed
@@ -175,6 +177,25 @@ def test_row_03_the_third_death_before_the_first_event_halts(bed: Bed) -> None:
     assert [bed.recover(dies="before") for _ in range(3)] == [Killed] * 3
     assert bed.recover() is CorruptJournal
     assert "before the first event" in str(bed.error)
+
+
+@pytest.mark.fault(3)
+def test_row_03_a_careful_recovery_is_not_slow(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a mark a stretch, not for one a batch; and still finds the event."""
+    bed.stretch_events = 1_000
+    marks: list[ReplayMark | None] = []
+    mark_replay = SqliteJournal.mark_replay
+
+    async def noting(self: SqliteJournal, token: Token, mark: ReplayMark | None) -> None:
+        marks.append(mark)
+        await mark_replay(self, token, mark)
+
+    monkeypatch.setattr(SqliteJournal, "mark_replay", noting)
+    bed.dies_at(33)
+    assert [bed.recover() for _ in range(2)] == [Killed] * 2
+    assert marks == [ReplayMark(crashes=0), ReplayMark(crashes=1), ReplayMark(crashes=1, seq=1)]
+    assert bed.recover() is Killed
+    assert marks[-1] == ReplayMark(crashes=2, seq=33)
 
 
 @pytest.mark.fault(3)
