@@ -56,9 +56,14 @@ class CreditLine:
         """Sets how many grants may come from now on."""
         self.limit = self.granted + unspent
 
+    @property
+    def silent(self) -> bool:
+        """Whether the master was sent the limit that it should have."""
+        return self.limit == self._sent.limit
+
     def news(self, now_ms: int) -> SentLimit | None:
         """The limit to send, if the master does not have it."""
-        if self.limit == self._sent.limit:
+        if self.silent:
             return None
         self._number += 1
         self._sent = SentLimit(self._number, self.limit, now_ms)

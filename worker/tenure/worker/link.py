@@ -69,8 +69,9 @@ class MasterLink:
         self._complaints: set[Reason] = set()
 
     def wake(self) -> None:
-        """There may be something to say."""
-        self._news.set()
+        """There may be something to say. A writer that would find nothing is left alone."""
+        if self.session is not None and not self.session.silent:
+            self._news.set()
 
     def drop(self) -> None:
         """Breaks the stream: its master does not answer. It is dialled again."""

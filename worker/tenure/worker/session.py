@@ -149,6 +149,13 @@ class Session:
 
     # What the worker says.
 
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to say."""
+        if self._hello is not None or self.goodbye is not None or not self.credit.silent:
+            return False
+        return all(partition.silent for partition in self.partitions.values())
+
     def flush(self, now_ms: int) -> worker_pb2.SessionRequest | None:
         """The next envelope, or None if there is nothing to say. Call until it is None."""
         request = worker_pb2.SessionRequest()
