@@ -49,6 +49,8 @@ _LOOK_S: Final = 1.5
 #: Jobs on several queues of several tenants: with partitions, most runs use all of them.
 _QUEUES: Final = ("default", "default", "media", "mail", "bulk")
 _TENANTS: Final = ("default", "default", "default", "acme")
+#: Whoever is refused tries again so much later.
+_AGAIN_S: Final = 1.0
 #: A worker that a job has killed is started again so much later.
 _REVIVE_S: Final = 2.0
 _SUBMIT_JOBS: Final = "/tenure.v1.JobService/SubmitJobs"
@@ -197,6 +199,8 @@ class Load:
             if handle is not None:
                 await desk.result(handle)
                 return
+            # A full store refuses at once.
+            await elapse(_AGAIN_S)
 
 
 class _Visit:

@@ -7,11 +7,15 @@ from datetime import timedelta
 
 import pytest
 
+from tenure.protocol.errors import TenureError
+from tenure.protocol.refusal import Reason
 from tenure.testing.cluster import SimCluster, SimMaster, simulated_cluster
 from tenure.testing.process import elapse, run_processes
 from tests.simulation.run import Run
 
 HOUR_MS = 3_600_000
+#: A master looks at its store at least this often.
+SPACE_LOOK_S = 6.0
 
 
 def now_s() -> float:
@@ -148,5 +152,29 @@ def test_rows_39_40_a_master_whose_clock_is_off_leads_only_if_nobody_else_does()
                 if master is not off:
                     master.kill()
             await cluster.until(lambda: cluster.leader() is off, 30)
+
+    run_processes(main)
+
+
+@pytest.mark.fault(45)
+def test_row_45_a_quota_that_was_raised_counts_within_the_term() -> None:
+    """A leader of a term that began with a small quota takes jobs soon after it is large."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=45, jobs=[run.echo]) as cluster:
+            client = cluster.client()
+            leader = await cluster.elected()
+            quota_bytes, cluster.etcd.quota_bytes = cluster.etcd.quota_bytes, 30_000
+            await elapse(SPACE_LOOK_S)
+            leader.kill()
+            await cluster.until(lambda: cluster.leader() not in (None, leader), 30)
+            with pytest.raises(TenureError) as refused:
+                await client.submit(run.echo, "x" * 10_000, 0.0)
+            assert refused.value.reason is Reason.MEMORY_FULL
+            cluster.etcd.quota_bytes = quota_bytes
+            await elapse(SPACE_LOOK_S)
+            handle = await client.submit(run.echo, "x" * 10_000, 0.0)
+            assert len(await handle.result()) == 10_000
 
     run_processes(main)

@@ -54,12 +54,18 @@ class Intake(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitJobs:
-    """Accept jobs. Reply: ``SubmitReply``."""
+    """Accept jobs. Reply: ``SubmitReply``.
+
+    Attributes:
+        intake: Which of them the store has room for.
+        bytes_max: What the partition may keep by now; None: what its configuration says.
+    """
 
     settings: list[SubmitSetting]
     rows: list[SubmitRow]
     all_or_nothing: bool = False
     intake: Intake = Intake.OPEN
+    bytes_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

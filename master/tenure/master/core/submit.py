@@ -62,7 +62,9 @@ class _Batch:
             _misplaced(state, setting) or _shut_out(command.intake, setting) for setting in settings
         ]
         self._room = _rooms(state, settings)
-        self._bytes_left = state.config.bytes_max - state.stored_bytes
+        bytes_max = command.bytes_max
+        self._bytes_max = state.config.bytes_max if bytes_max is None else bytes_max
+        self._bytes_left = self._bytes_max - state.stored_bytes
         self._names: dict[KeyName, str] = {}
         #: New jobs, in order.
         self.fresh: dict[JobId, SubmitRow] = {}
@@ -193,7 +195,7 @@ class _Batch:
             limit = config.queue_depth_max
             what = f"queue {policy.queue} holds {limit} waiting jobs"
         else:
-            limit = config.bytes_max
+            limit = self._bytes_max
             what = f"the partition keeps {self._state.stored_bytes} bytes of at most {limit}"
         return Refusal(
             reason=reason,

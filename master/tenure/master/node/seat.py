@@ -156,7 +156,7 @@ class Seat:
         status.ready = stats.ready
         status.running = stats.running
         status.payload_bytes = stats.payload_bytes
-        status.payload_bytes_max = term.partition.config.bytes_max
+        status.payload_bytes_max = self._around.config(self.partition).bytes_max
         return status
 
     async def run(self) -> None:
@@ -374,6 +374,7 @@ class Seat:
             hub=around.hub,
             announce=around.announce,
             intake=around.space.intake,
+            bytes_max=lambda: around.config(self.partition).bytes_max,
         )
 
     async def _look_for_workers(self) -> None:

@@ -90,6 +90,7 @@ class Term:
         hub: The workers' streams.
         announce: Prints a line for operators: event name and fields.
         intake: Says which new jobs the store has room for.
+        bytes_max: Says what the partition may keep: a store's quota may change within a term.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Term:
         hub: WorkerHub,
         announce: Callable[[str, Mapping[str, object]], None],
         intake: Callable[[], Intake] = lambda: Intake.OPEN,
+        bytes_max: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.partition = partition
         self.number = partition.config.partition
@@ -120,6 +122,7 @@ class Term:
         self._hub = hub
         self._announce = announce
         self._intake = intake
+        self._bytes_max = bytes_max
         self._delivery = Delivery(partition=self.number, token=token, hub=hub)
         self.waiters = self._delivery.waiters
         self.watch = Watch(
@@ -387,8 +390,8 @@ class Term:
             command, answer = inbox.take()
             if isinstance(command, SubmitJobs | ReportAttempts):
                 rows += len(command.rows)
-            if isinstance(command, SubmitJobs) and (intake := self._intake()) is not Intake.OPEN:
-                command = replace(command, intake=intake)
+            if isinstance(command, SubmitJobs):
+                command = replace(command, intake=self._intake(), bytes_max=self._bytes_max())
             if self.gate.full and answer is not ignore:
                 answer(self.no_space(command))
             else:

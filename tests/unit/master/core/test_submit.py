@@ -219,6 +219,19 @@ def test_bytes_limit() -> None:
     assert rig.submit(1, payload=b"x" * 100)
 
 
+def test_bytes_limit_may_change_within_a_term() -> None:
+    """What the partition may keep by now counts, not what the configuration says."""
+    rig = Rig(replace(CONFIG, bytes_max=100))
+    command = commands.SubmitJobs(
+        settings=[SubmitSetting(JOB, 5, 0, 0)],
+        rows=[SubmitRow(rig.mint(), 0, b"x" * 200, "")],
+        bytes_max=300,
+    )
+    assert rig.do(command).reply.refusals == []
+    again = replace(command, rows=[SubmitRow(rig.mint(), 0, b"x", "")], bytes_max=10)
+    assert reason_of(rig.do(again).reply) is Reason.MEMORY_FULL
+
+
 def test_all_or_nothing() -> None:
     """One refused row refuses the batch, naming its reason and its place; nothing is applied."""
     rig = Rig()
