@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from tenure.master.backend.errors import StoreIoError
+from tenure.master.backend.errors import StoreIoError, StoreMismatch
 from tenure.master.election.port import Candidate
 from tenure.master.node.clock import SystemClock
 from tenure.master.node.master import MEMORY_BYTES_DEFAULT, Master
@@ -25,7 +25,7 @@ from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.master.rpc.server import RpcServer
 from tenure.master.store import open_store
 from tenure.protocol import loop
-from tenure.protocol.errors import Rejected
+from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.refusal import Reason
 
 _log = logging.getLogger(__name__)
@@ -163,17 +163,33 @@ async def serve(config: MasterConfig) -> int:
 
 
 async def _run(master: Master) -> int:
+    """Runs a master to its end; returns the exit code.
+
+    Raises:
+        StoreMismatch: The store was restored under its hands.
+    """
     code = EXIT_OK
+    restored: BaseException | None = None
     try:
         await master.run()
     except* StoreIoError as failed:
         _log.critical(
             "The store failed, stopping at once so that nothing false is acknowledged: %s",
-            failed.exceptions[0],
+            _first(failed),
             extra={"action": "store_io"},
         )
         code = EXIT_STORE_IO
+    except* StoreMismatch as mismatch:
+        restored = _first(mismatch)
+    if restored is not None:
+        raise restored
     return code
+
+
+def _first(group: BaseExceptionGroup[TenureError]) -> BaseException:
+    """One of the errors themselves: tasks of tasks end in groups of groups."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _stop_on_signals(master: Master) -> None:
