@@ -1,4 +1,9 @@
-"""The runbooks do what they say: each is followed, as it stands, through the trouble it is for."""
+"""The runbooks do what they say: each is followed, as it stands, through the trouble it is for.
+
+The long ones on three members of etcd are for nightly. What masters do in the same trouble is
+tested at once: with a full etcd in ``tests/conformance/test_etcd_journal.py``, with a lost past in
+``test_etcd_client.py`` there, with a full one and a lost member in random runs (``make simulate``).
+"""
 
 from __future__ import annotations
 
@@ -95,6 +100,7 @@ def fill(member: EtcdMember) -> int:
 
 
 @pytest.mark.etcd
+@pytest.mark.nightly
 @pytest.mark.fault(45)
 def test_row_45_a_full_etcd_is_got_going_again(etcd: EtcdCluster, tmp_path: Path) -> None:
     """Read-only; its leader is lost meanwhile and has no successor; the runbook mends it all.
@@ -130,6 +136,7 @@ def test_row_45_a_full_etcd_is_got_going_again(etcd: EtcdCluster, tmp_path: Path
 
 
 @pytest.mark.etcd
+@pytest.mark.nightly
 @pytest.mark.fault(23)
 def test_row_23_a_member_that_lost_its_data_is_replaced(tmp_path: Path) -> None:
     """Removed, added with an empty disk; nothing is lost, and then another one may die."""
@@ -176,6 +183,7 @@ def test_a_site_is_restored_from_a_backup(tmp_path: Path) -> None:
 
 
 @pytest.mark.etcd
+@pytest.mark.nightly
 @pytest.mark.fault(24)
 def test_row_24_an_etcd_restored_by_itself_is_refused_until_its_epoch_is_raised(
     tmp_path: Path,
