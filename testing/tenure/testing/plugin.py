@@ -40,8 +40,10 @@ def tenure_cluster(
     request: pytest.FixtureRequest, tenure_jobs: Sequence[JobDef[..., Any]]
 ) -> Iterator[VirtualCluster]:
     """A Tenure cluster in this process on virtual time: ``client``, ``advance(timedelta)``, …"""
-    from tenure.testing.virtual import Shape, VirtualCluster
-
+    try:
+        from tenure.testing.virtual import Shape, VirtualCluster
+    except ModuleNotFoundError as error:
+        pytest.fail(f"{error}; the fixture needs: pip install 'tenure[testing]'", pytrace=False)
     marker = request.node.get_closest_marker(_MARKER)
     shape = Shape() if marker is None else Shape(*marker.args, **marker.kwargs)
     with VirtualCluster(shape, tenure_jobs) as cluster:

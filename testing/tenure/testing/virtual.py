@@ -81,6 +81,12 @@ class Shape:
     slots: int = 4
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        least = {"masters": 1, "workers": 0, "partitions": 1, "slots": 1}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise invalid(name, f"at least {minimum}, got {getattr(self, name)}")
+
 
 class VirtualCluster:
     """A cluster in this process, for plain test functions. Use it with ``with``, or ``close()``.
@@ -146,7 +152,7 @@ class VirtualCluster:
     def advance(self, by: timedelta) -> None:
         """Lets virtual time pass: all that is due within it happens, in order.
 
-        Idle time costs nothing. While a job runs, a virtual minute costs some milliseconds.
+        Idle time costs nothing. While a job runs, a virtual minute costs about 50 ms.
         """
         if by < timedelta(0):
             raise invalid("by", f"no negative time, got {by}: clusters do not go back")

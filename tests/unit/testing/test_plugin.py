@@ -104,6 +104,23 @@ def test_right(): ...
     assert "leaders" in done.stdout
 
 
+def test_an_extra_that_is_missing_is_named(tmp_path: Path) -> None:
+    """Whoever has Tenure without ``testing`` and asks for the fixture is told what to install."""
+    done = run_tests(
+        tmp_path,
+        """
+import sys
+
+sys.modules["apsw"] = None
+
+def test_cluster(tenure_cluster): ...
+""",
+    )
+
+    assert "pip install 'tenure[testing]'" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_the_entry_point_is_declared() -> None:
     """pytest finds it by the distribution's own metadata."""
     (found,) = (point for point in entry_points(group="pytest11") if point.name == "tenure")

@@ -94,6 +94,13 @@ def cluster() -> Iterator[VirtualCluster]:
         yield made
 
 
+@pytest.mark.parametrize("name", ["masters", "partitions", "slots"])
+def test_a_shape_without_something_is_refused(name: str) -> None:
+    """A cluster has one of each at least; the error names what is missing."""
+    with pytest.raises(Rejected, match=name):
+        Shape(**{name: 0})
+
+
 def test_what_is_due_is_done_within_a_second(cluster: VirtualCluster) -> None:
     """A job that waits for nothing, and one whose hour has come: `result(timeout=1)` has it."""
     assert isinstance(cluster.client, Client)
