@@ -25,7 +25,7 @@ from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.master.rpc.server import RpcServer
 from tenure.master.store import open_store
 from tenure.protocol import loop
-from tenure.protocol.errors import Rejected, TenureError
+from tenure.protocol.errors import Rejected, first_of
 from tenure.protocol.refusal import Reason
 
 _log = logging.getLogger(__name__)
@@ -175,21 +175,15 @@ async def _run(master: Master) -> int:
     except* StoreIoError as failed:
         _log.critical(
             "The store failed, stopping at once so that nothing false is acknowledged: %s",
-            _first(failed),
+            first_of(failed),
             extra={"action": "store_io"},
         )
         code = EXIT_STORE_IO
     except* StoreMismatch as mismatch:
-        restored = _first(mismatch)
+        restored = first_of(mismatch)
     if restored is not None:
         raise restored
     return code
-
-
-def _first(group: BaseExceptionGroup[TenureError]) -> BaseException:
-    """One of the errors themselves: tasks of tasks end in groups of groups."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _stop_on_signals(master: Master) -> None:

@@ -250,6 +250,13 @@ def error_from_rpc(error: grpc.RpcError, *, address: str) -> TenureError:
     )
 
 
+def first_of(error: BaseException) -> BaseException:
+    """The error itself, or the first one inside a group, however nested."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def _pack(message: object) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)  # type: ignore[arg-type]

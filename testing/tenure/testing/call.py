@@ -25,9 +25,14 @@ from tenure.master.node.method import (
     ServerStream,
     Unary,
     answer_of,
-    first_of,
 )
-from tenure.protocol.errors import TenureError, Unavailable, error_from_status, status_of
+from tenure.protocol.errors import (
+    TenureError,
+    Unavailable,
+    error_from_status,
+    first_of,
+    status_of,
+)
 from tenure.protocol.refusal import Reason
 from tenure.testing.process import Process
 

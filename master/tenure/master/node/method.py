@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import Message
 
-from tenure.protocol.errors import TenureError
+from tenure.protocol.errors import TenureError, first_of
 from tenure.v1 import cluster_pb2, jobs_pb2, worker_pb2
 
 if TYPE_CHECKING:
@@ -76,13 +76,6 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "Backup": ServerStream(cluster.backup, cluster_pb2.BackupRequest),
         },
     }
-
-
-def first_of(error: BaseException) -> BaseException:
-    """The error itself, or the first one inside a group, however nested."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def answer_of(error: BaseException) -> TenureError:

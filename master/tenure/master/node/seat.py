@@ -41,6 +41,7 @@ from tenure.master.node.term import Term
 from tenure.master.node.trace import Trace
 from tenure.master.node.walls import Walls
 from tenure.protocol.cancellation import pass_cancellation
+from tenure.protocol.errors import first_of
 from tenure.v1 import cluster_pb2
 
 _log = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ class Seat:
                 continue
             if office is not None:
                 await self._lead(office, sent_ms)
-                if self._leaving.is_set():
+                if self._leaving.is_set() and not self._stopping.is_set():
                     await self._yield()
                 await self._rest_if_halted()
 
@@ -268,22 +269,22 @@ class Seat:
             _log.info("Handed over", extra=self._extra("step_down"))
         except* OfficeLost as lost:
             why = "office lost"
-            _log.warning("Lost the office: %s", lost.exceptions[0], extra=self._extra("fenced"))
+            _log.warning("Lost the office: %s", first_of(lost), extra=self._extra("fenced"))
         except* StoreUnavailable as gone:
             why = "store unavailable"
-            _log.warning("Gave up: %s", gone.exceptions[0], extra=self._extra("unavailable"))
+            _log.warning("Gave up: %s", first_of(gone), extra=self._extra("unavailable"))
         except* FormatTooNew as newer:
             why = "format too new"
-            around.roster.halted[self.partition] = str(newer.exceptions[0])
+            around.roster.halted[self.partition] = str(first_of(newer))
             self.stop()
         except* ReplayFailed as failed:
             why, replay.under_way = "replay failed", False
             _log.error(
-                "Gave up: %s", failed.exceptions[0], exc_info=failed, extra=self._extra("replay")
+                "Gave up: %s", first_of(failed), exc_info=failed, extra=self._extra("replay")
             )
         except* CorruptJournal as corrupt:
             why, replay.under_way = "halted", False
-            await self._halt(office, corrupt.exceptions[0])
+            await self._halt(office, first_of(corrupt))
         finally:
             self._role = _Role.PARTITION_ROLE_FOLLOWER
             self._end_term(office)

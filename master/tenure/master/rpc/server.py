@@ -23,13 +23,12 @@ from tenure.master.node.method import (
     ServerStream,
     Unary,
     answer_of,
-    first_of,
     services,
 )
 from tenure.master.rpc.health import HealthServicer
 from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.master.rpc.status import abort
-from tenure.protocol.errors import Rejected
+from tenure.protocol.errors import Rejected, first_of
 from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2, jobs_pb2, worker_pb2
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,8 @@ from tenure.master.backend.errors import (
 )
 from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Candidate
-from tenure.master.journal.port import HaltRecord, ReplayMark
+from tenure.master.journal.frame import genesis
+from tenure.master.journal.port import HaltRecord, ReplayMark, SealedBatch
 from tenure.master.node.alarms import Alarms
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.roster import Roster
@@ -93,6 +95,35 @@ class LonelySolitude(Solitude):
         return True
 
 
+class LosingJournal(UnmarkedJournal):
+    """A new journal; the first append finds that a batch is gone which was stored."""
+
+    pipeline_depth = 1
+
+    def __init__(self) -> None:
+        self.halts: list[HaltRecord] = []
+        self.on_halt = lambda: None
+
+    async def halted(self) -> None:
+        return None
+
+    async def load_snapshot(self) -> None:
+        return None
+
+    async def read(self, first: int) -> AsyncIterator[SealedBatch]:
+        yield genesis(0, Token(1, 0), 1)
+
+    async def log_bytes(self) -> int:
+        return 0
+
+    async def append(self, token: Token, batch: SealedBatch) -> None:
+        raise CorruptJournal("expected batch 3, but it is gone", metadata={"batch": "3"})
+
+    async def halt(self, token: Token, record: HaltRecord) -> None:
+        self.halts.append(record)
+        self.on_halt()
+
+
 async def _hear_nothing() -> None:
     """No operator wishes anything."""
 
@@ -137,6 +168,22 @@ def test_a_cancelled_seat_ends_even_if_its_office_is_lost_at_that_moment() -> No
             ended, campaigns = seat.done(), election.campaigns
             seat.cancel()
         assert (ended, campaigns) == (True, 1)
+
+    run_virtual(main, limit_s=60)
+
+
+@pytest.mark.fault(49)
+def test_row_49_what_an_append_finds_is_what_the_halt_says() -> None:
+    """The text that stays in the store, for operators and clients, names the damage."""
+
+    async def main() -> None:
+        journal = LosingJournal()
+        seat = _seat(WonElection(), journal)
+        journal.on_halt = seat.stop
+        await seat.run()
+        assert journal.halts == [
+            HaltRecord(batch_number=3, detail="expected batch 3, but it is gone")
+        ]
 
     run_virtual(main, limit_s=60)
 
