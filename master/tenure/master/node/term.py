@@ -241,6 +241,9 @@ class Term:
         New work is refused. What may be in the batch that is held, sent a second time, is not
         called refused: it may commit yet.
         """
+        if self._keeper.frozen:
+            # Another may lead by now, whose store has space: clients had better look for it.
+            return frozen(self.number)
         if self._may_be_held(command):
             return self._unknown("its store has no space left")
         return Unavailable(

@@ -207,6 +207,22 @@ def test_a_full_store_leaves_nobody_waiting() -> None:
     run_virtual(main)
 
 
+def test_a_leader_cut_from_a_full_store_sends_clients_on() -> None:
+    """Another may lead by now, whose store has space: STORE_FULL would keep clients here."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            rig.journal.errors = [StoreFull("full")] * 1_000
+            rig.submit()
+            await settle()
+            assert rig.term.no_space(rig.submission([rig.mint()])).reason is Reason.STORE_FULL
+            rig.office.answers = False
+            await SimClock().sleep(6_000)
+            assert rig.term.no_space(rig.submission([rig.mint()])).reason is Reason.FROZEN
+
+    run_virtual(main)
+
+
 def test_a_full_store_gets_no_more_grants() -> None:
     """Nothing is granted that could not be journaled for nobody knows how long."""
 
