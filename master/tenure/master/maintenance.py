@@ -162,15 +162,11 @@ def _sqlite_path(url: str) -> Path | None:
 
 async def _demand_store(url: str) -> None:
     """To open a store that does not exist would make it."""
-    path = _sqlite_path(url)
-    if path is None:
+    if (sqlite := _sqlite_path(url)) is not None:
+        from tenure.master import sqlite_maintenance
+
+        sqlite_maintenance.demand_store(sqlite)
+    else:
         from tenure.master import etcd_maintenance
 
         await etcd_maintenance.demand_store(url)
-    elif not path.exists():
-        raise Rejected(
-            f"expected a store at {path}, but there is no such file",
-            reason=Reason.INVALID_ARGUMENT,
-            metadata={"path": str(path)},
-            field="store",
-        )

@@ -65,6 +65,21 @@ async def restore(
     _publish(made, path)
 
 
+def demand_store(path: Path) -> None:
+    """Refuses a path where nothing is: to open it would make a store.
+
+    Raises:
+        Rejected: There is no such file.
+    """
+    if not path.exists():
+        raise Rejected(
+            f"expected a store at {path}, but there is no such file; check the path",
+            reason=Reason.INVALID_ARGUMENT,
+            metadata={"path": str(path)},
+            field="store",
+        )
+
+
 async def raise_epoch(path: Path, choose: Callable[[int], int]) -> int:
     """Fences everything that the store's masters have given out; returns the new epoch."""
 
@@ -138,13 +153,7 @@ class _Writer:
 
 @asynccontextmanager
 async def _opened(path: Path) -> AsyncIterator[SqliteConnection]:
-    if not path.exists():
-        raise Rejected(
-            f"expected a store at {path}, but there is no such file",
-            reason=Reason.INVALID_ARGUMENT,
-            metadata={"path": str(path)},
-            field="store",
-        )
+    demand_store(path)
     connection = await SqliteConnection.open(path)
     try:
         yield connection

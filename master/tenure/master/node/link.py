@@ -59,6 +59,9 @@ class WorkerLink:
         if limit.number > self._credit_number:
             self._credit_number = limit.number
             self.credit_limit = limit.limit
+            if self._unacked and self._unacked[-1][1] == self._decided:
+                # They wait for the same grants: the newer number stands for both.
+                self._unacked.pop()
             self._unacked.append((limit.number, self._decided))
             self._acknowledge()
 

@@ -31,3 +31,14 @@ def test_a_limit_is_acknowledged_behind_the_grants_by_the_one_before() -> None:
     assert not link._envelopes
     link.settle(1)
     assert link._envelopes.pop().credit_acked == 3
+
+
+def test_limits_that_wait_for_the_same_grant_are_kept_as_one() -> None:
+    """A worker may change its mind as often as it likes while a grant waits for its commit."""
+    link = WorkerLink(1, worker_pb2.Hello())
+    link.spend(1)
+    for number in range(1, 1_001):
+        link.take_credit(worker_pb2.CreditLimit(number=number, limit=number))
+    assert len(link._unacked) == 1
+    link.settle(1)
+    assert link._envelopes.pop().credit_acked == 1_000
