@@ -144,10 +144,15 @@ async def test_members_are_listed(bench: Bench) -> None:
     store = await bench.open("alice")
     assert await store.members() == []
     await store.register(Member(candidate=candidate("alice"), version="1.0", wall_ms=WALL_MS))
-    await store.register(Member(candidate=candidate("alice"), version="1.0", wall_ms=WALL_MS + 1))
-    assert await store.members() == [
-        Member(candidate=candidate("alice"), version="1.0", wall_ms=WALL_MS + 1)
-    ]
+    last = Member(
+        candidate=candidate("alice"),
+        version="1.0",
+        wall_ms=WALL_MS + 1,
+        boot_ms=7,
+        heard_ms={"bob-1": 9},
+    )
+    await store.register(last)
+    assert await store.members() == [last]
     await store.close()
 
 

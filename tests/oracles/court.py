@@ -17,7 +17,6 @@ from math import inf
 from tenure.master.core.config import PartitionConfig
 from tests.oracles.commits import CommitTimes, check_commits, told_after
 from tests.oracles.delays import (
-    NEWS_MS,
     check_delays,
     check_early_starts,
     check_late_ready,
@@ -208,9 +207,7 @@ class _Case:
                 found, evidence.faults, lease_ttl_ms=ttl_ms, reaction_ms=reaction_ms
             )
         if evidence.skew_ms is not None:
-            healthy = evidence.faults is not None and not evidence.faults
-            news_ms = 0 if healthy else NEWS_MS
-            violations += check_early_starts(rows, lives, skew_ms=evidence.skew_ms + news_ms)
+            violations += check_early_starts(rows, lives, skew_ms=evidence.skew_ms)
         return violations + check_registers(rows, lives)
 
     def judge_liveness(self, present: Sequence[Present]) -> list[Violation]:

@@ -192,6 +192,8 @@ class EtcdStore:
                 "workers": member.workers,
                 # JSON's keys are texts.
                 "nominations": {str(p): wish for p, wish in member.nominations.items()},
+                "boot_ms": member.boot_ms,
+                "heard_ms": dict(member.heard_ms),
             }
         )
         try:
@@ -410,6 +412,8 @@ def _member(kv: pb.KeyValue) -> Member:
         # 0.1.0 does not write them.
         workers=fields.get("workers", 0),
         nominations={int(p): Nomination(*w) for p, w in fields.get("nominations", {}).items()},
+        boot_ms=fields.get("boot_ms"),
+        heard_ms=fields.get("heard_ms", {}),
     )
 
 

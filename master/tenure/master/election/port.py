@@ -54,6 +54,8 @@ class Member:
         wall_ms: Its wall clock when it last wrote the key.
         workers: How many workers had a session with it then.
         nominations: Whom it was told to hand partitions over to, by partition.
+        boot_ms: Its boot clock then; None: its release does not say.
+        heard_ms: By incarnation: what other masters' boot clocks showed then, at least.
     """
 
     candidate: Candidate
@@ -61,6 +63,8 @@ class Member:
     wall_ms: int
     workers: int = 0
     nominations: Mapping[int, Nomination] = field(default_factory=dict)
+    boot_ms: int | None = None
+    heard_ms: Mapping[str, int] = field(default_factory=dict)
 
 
 class Office(Protocol):

@@ -37,7 +37,8 @@ class TermClock:
     Args:
         clock: The machine's clocks.
         stamp_ms: The highest time in the journal.
-        walls_ms: The wall clocks of the live masters, this one's included.
+        walls_ms: The wall clocks of the live masters, this one's included: each somewhere between
+            what it shows and what this one's does, so that the term's time is within them all.
     """
 
     def __init__(self, clock: Clock, *, stamp_ms: int, walls_ms: Sequence[int]) -> None:
@@ -49,7 +50,10 @@ class TermClock:
 
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch, by the term."""
-        since_ms = self._clock.boot_ms() - self._boot_ms
+        return self._at(self._clock.boot_ms())
+
+    def _at(self, boot_ms: int) -> int:
+        since_ms = boot_ms - self._boot_ms
         reach_ms = since_ms // _SLEW_DIVISOR
         return self._base_ms + since_ms + max(-reach_ms, min(reach_ms, self._off_ms))
 
@@ -59,8 +63,8 @@ class TermClock:
         Returns:
             How far the median is ahead of this clock, in milliseconds.
         """
-        now_ms = self.now_ms()
-        self._boot_ms = self._clock.boot_ms()
-        self._base_ms = now_ms
+        boot_ms = self._clock.boot_ms()
+        now_ms = self._at(boot_ms)
+        self._boot_ms, self._base_ms = boot_ms, now_ms
         self._off_ms = int(statistics.median(walls_ms)) - now_ms
         return self._off_ms

@@ -228,11 +228,15 @@ class Master:
 
     async def _meet(self) -> None:
         """Shows this master to the others, and learns who they are."""
+        # Before the wall is read: it is later than all that was heard.
+        heard_ms = self.roster.heard_ms()
         try:
             await self._store.register(
                 Member(
                     candidate=self._me,
                     version=self._version,
+                    boot_ms=self._clock.boot_ms(),
+                    heard_ms=heard_ms,
                     wall_ms=self._clock.wall_ms(),
                     workers=len(self.hub.links()),
                     nominations=self._nominations,

@@ -1,22 +1,20 @@
 """Who leads what, as this master knows it: its own terms, and hints about the others'."""
 
 import statistics
-from collections import deque
 from typing import Final
 
 from tenure.master.election.port import Candidate, Leader, Member, Nomination
+from tenure.master.node.peer_clock import PeerClock
 from tenure.master.node.port import Clock
 from tenure.master.node.share import share_out, weight
 from tenure.master.node.term import Term
 from tenure.protocol.errors import LEADER_METADATA, Rejected, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
 
-#: What a wall clock may be off: more than any network delays a member key's news.
+#: What a wall clock may be off, as far as can be proved, before anybody is told.
 WALL_OFF_MS_MAX: Final = 5_000
 #: All masters renew their keys within this.
 _RENEWED_MS: Final = 3_500
-#: Of so many sayings of a master's wall clock, one was fresh when it was read.
-_WALLS_KEPT: Final = 8
 
 
 class Roster:
@@ -39,9 +37,8 @@ class Roster:
         #: Leaders elsewhere, by partition; a hint.
         self.leaders: dict[int, Leader] = {}
         self.members: list[Member] = []
-        #: By incarnation: a member's last wall, and how far its walls were ahead of CLOCK_BOOTTIME
-        #: when they were first seen here.
-        self._walls: dict[str, tuple[int, deque[int]]] = {}
+        #: The other members' clocks, by incarnation.
+        self._peers: dict[str, PeerClock] = {}
         self._registered = False
         #: Since when the members' walls may be believed (boot clock); None: not yet.
         self._walls_since_ms: int | None = 0
@@ -99,14 +96,19 @@ class Roster:
     def meet(self, members: list[Member]) -> None:
         """Takes the list of the live masters."""
         self.members = members
-        boot_ms, known = self._clock.boot_ms(), self._walls
-        self._walls = {}
+        boot_ms, known, me = self._clock.boot_ms(), self._peers, self.me.incarnation
+        self._peers = {}
         for member in members:
-            name, wall_ms = member.candidate.incarnation, member.wall_ms
-            last_ms, aheads_ms = known.get(name, (0, deque(maxlen=_WALLS_KEPT)))
-            if wall_ms != last_ms:
-                aheads_ms.append(wall_ms - boot_ms)
-            self._walls[name] = wall_ms, aheads_ms
+            name = member.candidate.incarnation
+            if name != me:
+                peer = self._peers[name] = known.get(name) or PeerClock(me)
+                peer.read(member, boot_ms)
+
+    def heard_ms(self) -> dict[str, int]:
+        """By incarnation: what the other masters' boot clocks show by now, at least."""
+        boot_ms = self._clock.boot_ms()
+        shown = {name: peer.boot_ms(boot_ms) for name, peer in self._peers.items()}
+        return {name: ms for name, ms in shown.items() if ms is not None}
 
     def registered(self, *, done: bool) -> None:
         """This master's own key was written, or could not be.
@@ -128,18 +130,11 @@ class Roster:
     def walls_ms(self) -> list[int]:
         """The wall clocks of the live masters; this one's counts alone only when it is alone.
 
-        A wall goes on while its master says nothing new. Of its last sayings the one counts that
-        was on its way for the shortest time.
+        Of another one's, what is nearest to this one's of all that it may show: so the median is
+        somewhere between the clocks that live masters have, however slow the store.
         """
-        return [*self._others_ms(), self._clock.wall_ms()]
-
-    def _others_ms(self, sayings_min: int = 1) -> list[int]:
-        boot_ms = self._clock.boot_ms()
-        return [
-            boot_ms + max(aheads_ms)
-            for name, (_, aheads_ms) in self._walls.items()
-            if name != self.me.incarnation and len(aheads_ms) >= sayings_min
-        ]
+        wall_ms, boot_ms = self._clock.wall_ms(), self._clock.boot_ms()
+        return [*(peer.nearest_ms(wall_ms, boot_ms) for peer in self._peers.values()), wall_ms]
 
     def workers_elsewhere(self) -> bool:
         """Whether any other master has workers connected."""
@@ -154,10 +149,19 @@ class Roster:
         store keeps it as it was.
         """
         mine = self._clock.wall_ms()
-        others = self._others_ms(sayings_min=2)
+        others = list(self._seen_ms(mine).values())
         if not others:
             return 0
         return mine - int(others[0] if len(others) == 1 else statistics.median([*others, mine]))
+
+    def _seen_ms(self, wall_ms: int) -> dict[str, int]:
+        """The walls of other masters that have changed under our eyes, by incarnation."""
+        boot_ms = self._clock.boot_ms()
+        return {
+            incarnation: peer.nearest_ms(wall_ms, boot_ms)
+            for incarnation, peer in self._peers.items()
+            if peer.readings >= 2
+        }
 
     def addresses(self) -> list[str]:
         """Where the live masters are, this one first."""
@@ -190,12 +194,12 @@ class Roster:
 
     def _astray(self) -> set[str]:
         """Masters whose wall clocks are far from what most have; of two, none."""
-        boot_ms = self._clock.boot_ms()
+        mine = self._clock.wall_ms()
+        seen = {self.me.incarnation: mine, **self._seen_ms(mine)}
         walls_ms = {
-            member.candidate.name: boot_ms + max(aheads_ms)
+            member.candidate.name: seen[member.candidate.incarnation]
             for member in self.members
-            for _, aheads_ms in [self._walls.get(member.candidate.incarnation, (0, ()))]
-            if len(aheads_ms) >= 2
+            if member.candidate.incarnation in seen
         }
         if len(walls_ms) < 3:
             return set()

@@ -38,8 +38,17 @@ def test_the_freshest_word_counts() -> None:
     for delay_ms in (1_900, 40, 1_500):
         machine.boot += 2_000
         machine.wall += 2_000
-        found.meet([member("b", machine.wall - delay_ms)])
-    assert found.walls_ms() == [machine.wall - 40, machine.wall]
+        # Its clock is 10 s ahead.
+        found.meet([member("b", machine.wall + 10_000 - delay_ms)])
+    assert found.walls_ms() == [machine.wall + 9_960, machine.wall]
+
+
+def test_news_that_was_long_on_its_way_is_no_clock_that_is_behind() -> None:
+    """Of clocks that may be equal none is wrong."""
+    machine = Machine()
+    found = roster(machine)
+    found.meet([member("b", machine.wall - 9_000), member("c", machine.wall - 4_000)])
+    assert found.walls_ms() == [machine.wall] * 3
 
 
 def test_a_clock_that_was_set_back_is_believed_in_the_end() -> None:

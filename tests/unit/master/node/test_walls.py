@@ -9,10 +9,10 @@ from tenure.master.node.walls import Walls
 from tests.unit.master.node.test_solitude import Hand
 
 
-def member(name: str, wall_ms: int) -> Member:
-    """A master that says this of its clock."""
+def member(name: str, wall_ms: int, heard_ms: int = 0) -> Member:
+    """A master that says this of its clock, and when it last heard of master "a"."""
     candidate = Candidate(incarnation=name, name=name, address=f"{name}:1")
-    return Member(candidate=candidate, version="1", wall_ms=wall_ms)
+    return Member(candidate=candidate, version="1", wall_ms=wall_ms, heard_ms={"a": heard_ms})
 
 
 def off(*others_ms: int) -> tuple[bool, list[str]]:
@@ -24,7 +24,7 @@ def off(*others_ms: int) -> tuple[bool, list[str]]:
     for _ in range(2):
         clock.now_ms += 2_000
         walls = [clock.now_ms + other_ms for other_ms in others_ms]
-        roster.meet([member(str(n), wall_ms) for n, wall_ms in enumerate(walls)])
+        roster.meet([member(str(n), wall_ms, clock.now_ms) for n, wall_ms in enumerate(walls)])
     watch = Walls(roster, clock, alarms)
     watch.look()
     return watch.off, alarms.texts()
