@@ -295,3 +295,18 @@ def test_an_interrupted_restore_is_no_store_and_is_begun_anew(
         await restored.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.etcd
+@pytest.mark.fault(45)
+def test_row_45_space_is_freed_though_a_member_is_dead(
+    cluster: EtcdCluster, tmp_path: Path
+) -> None:
+    """It is named, the others take their turns, and the alarm is looked after all the same."""
+    url = cluster.url(f"/{tmp_path.name}-space")
+    alive = EtcdUrl.parse(url).endpoints
+    said: list[str] = []
+    with_a_dead_one = url.replace("etcd://", "etcd://127.0.0.1:1,")
+    freed = asyncio.run(maintenance.free_space(with_a_dead_one, said.append))
+    assert [member.address for member in freed] == [*alive]
+    assert [text for text in said if "127.0.0.1:1" in text and "goes on" in text]

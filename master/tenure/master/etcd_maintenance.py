@@ -126,6 +126,8 @@ async def clear_halt(url: str, partition: int) -> HaltRecord | None:
 async def free_space(url: str, say: Callable[[str], None]) -> list[Freed]:
     """Compacts, defragments each member in turn, and disarms the alarm of a full etcd.
 
+    A member that does not answer is left out: a dead one must not keep the others full.
+
     Args:
         url: The store's.
         say: Told of each step.
@@ -140,16 +142,22 @@ async def free_space(url: str, say: Callable[[str], None]) -> list[Freed]:
         except Compacted:
             say("compacted already")
         for address in client.endpoints:
-            before = (await client.status(address)).db_size
-            say(f"defragmenting {address}")
-            await client.defragment(address)
-            after = (await client.status(address)).db_size
-            freed.append(Freed(address=address, before=before, after=after))
+            try:
+                freed.append(await _defragment(client, address, say))
+            except EtcdError as error:
+                say(f"member {address} does not answer, so this goes on without it: {error}")
         for alarm in await client.alarms():
             if alarm.alarm == pb.NOSPACE:
                 say(f"disarming the alarm of member {alarm.member_id:x}")
                 await client.disarm(alarm)
     return freed
+
+
+async def _defragment(client: EtcdClient, address: str, say: Callable[[str], None]) -> Freed:
+    before = (await client.status(address)).db_size
+    say(f"defragmenting {address}")
+    await client.defragment(address)
+    return Freed(address=address, before=before, after=(await client.status(address)).db_size)
 
 
 async def _make_room(client: EtcdClient, keys: ClusterKeys) -> None:
