@@ -12,7 +12,7 @@ machines sleep at once, and wake up shortly before the next job is due.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -506,7 +506,7 @@ class _ThreadlessLoop(ProcessLoop):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Masters need not tell the log that they have overslept."""
     log = logging.getLogger(keeper.__name__)
     log.addFilter(_is_news)
@@ -530,7 +530,7 @@ class _Serving(Middleware):
         self._handles = handles
 
     @contextmanager
-    def on_submit(self, submission: Submission, /) -> Iterator[None]:
+    def on_submit(self, submission: Submission, /) -> Generator[None, None, None]:
         self._serve(submission.job)
         yield
         self._handles += submission.handles
