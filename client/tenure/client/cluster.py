@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Final
 
 from tenure.client.router import Router
 from tenure.client.unserved import unserved
-from tenure.protocol.errors import TenureError
+from tenure.protocol.errors import TenureError, Unavailable
 from tenure.v1 import cluster_pb2, jobs_pb2
 
 _SERVICE: Final = "/tenure.v1.ClusterService/"
@@ -95,8 +96,22 @@ class ClusterView:
         # A follower has time for it: leaders last.
         leaders = [leader.address for leader in view.leaders]
         addresses = sorted(view.masters, key=leaders.count) or self._router.topology.masters
+        for address in addresses:
+            begun = False
+            try:
+                async with aclosing(self._backup_of(address)) as pieces:
+                    async for data in pieces:
+                        begun = True
+                        yield data
+                return
+            except Unavailable:
+                # A master's key outlives it by seconds. Half of a file is none of the next one's.
+                if begun or address == addresses[-1]:
+                    raise
+
+    async def _backup_of(self, address: str) -> AsyncGenerator[bytes, None]:
         stream = self._router.transport.stream(
-            addresses[0], _SERVICE + "Backup", cluster_pb2.BackupResponse
+            address, _SERVICE + "Backup", cluster_pb2.BackupResponse
         )
         try:
             await stream.send(cluster_pb2.BackupRequest())
