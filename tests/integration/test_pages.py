@@ -162,6 +162,17 @@ def test_a_command_that_fails_is_found(command: str, tmp_path: Path) -> None:
         reader.take(Step(command, "a" if command.startswith("echo") else ""))
 
 
+def test_a_command_may_say_that_it_waits(tmp_path: Path) -> None:
+    """A hint that depends on how long a leader takes is not compared; what is beside it is."""
+    hint = "partition 0 has not been served for 5 s; still looking for its leader: nobody leads it"
+    with Reader(tmp_path) as reader:
+        reader.take(Step(f"echo a; echo '{hint}' >&2; echo b", "a\nb"))
+        with pytest.raises(AssertionError, match="but it printed"):
+            reader.take(Step(f"echo '{hint}'; echo 'something else'", ""))
+        with pytest.raises(AssertionError, match="to succeed"):
+            reader.take(Step(f"echo '{hint}'; false", ""))
+
+
 def test_a_reader_has_one_shell(tmp_path: Path) -> None:
     """Variables last, and addresses are those of the page, on whichever stream."""
     with Reader(tmp_path) as reader:
