@@ -21,6 +21,7 @@ class Portal(Protocol):
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine over there and waits for it. An interrupt here cancels it there."""
+        ...
 
     def run_wait(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """The same for what may take as long as another job does.
@@ -29,6 +30,7 @@ class Portal(Protocol):
             work: What to run.
             timeout_s: After so long it ends by itself; None: it may wait for ever.
         """
+        ...
 
     def wind_up(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs what ends something that is given up, if it can be run, and waits if that may be.

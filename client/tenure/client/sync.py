@@ -290,7 +290,7 @@ class Client:
 def client_over(client: AsyncClient, portal: Portal) -> Client:
     """A plain client that works through a given async one; for ``tenure.testing``."""
     plain = Client.__new__(Client)
-    plain._open(client, portal)
+    plain._open(client, portal)  # pyright: ignore[reportPrivateUsage]
     return plain
 
 
