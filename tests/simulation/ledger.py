@@ -115,8 +115,8 @@ class Desk:
         self.client = client
 
     async def submit(
-        self, job: JobDef[..., str], *args: Any, **options: Any
-    ) -> AsyncJobHandle[str] | None:
+        self, job: JobDef[..., Any], *args: Any, **options: Any
+    ) -> AsyncJobHandle[Any] | None:
         """Submits one job; None if nobody took it, or nobody knows.
 
         Args:
@@ -138,8 +138,8 @@ class Desk:
         return handle
 
     async def submit_many(
-        self, job: JobDef[..., str], calls: Sequence[Sequence[Any]]
-    ) -> Sequence[AsyncJobHandle[str]]:
+        self, job: JobDef[..., Any], calls: Sequence[Sequence[Any]]
+    ) -> Sequence[AsyncJobHandle[Any]]:
         """Submits a batch; the handles of those that were taken for certain."""
         asked = [_asked(job, args[0]) for args in calls]
         numbers = [self.ledger.invoke(SUBMIT, **fields) for fields in asked]
@@ -164,7 +164,7 @@ class Desk:
         refused: Fields = {**asked, "detail": str(error)}
         self.ledger.write(kind, SUBMIT, call, **refused)
 
-    async def result(self, handle: AsyncJobHandle[str]) -> str:
+    async def result(self, handle: AsyncJobHandle[Any]) -> str:
         """Waits for one result, as long as it takes; the state in which the job has ended."""
         return await read_result(self.ledger, handle)
 
@@ -224,7 +224,7 @@ class Desk:
             self.ledger.write("ok", LIST, call, seen=found, tenant=tenant, queue=queue)
 
 
-async def read_result(ledger: Ledger, handle: AsyncJobHandle[str]) -> str:
+async def read_result(ledger: Ledger, handle: AsyncJobHandle[Any]) -> str:
     """Waits for one result, as long as it takes; the state in which the job has ended."""
     call = ledger.invoke(RESULT, job=handle.id)
     state, content, detail = "COMPLETED", "", ""
@@ -243,7 +243,7 @@ async def read_result(ledger: Ledger, handle: AsyncJobHandle[str]) -> str:
     return state
 
 
-def _asked(job: JobDef[..., str], text: str) -> Fields:
+def _asked(job: JobDef[..., Any], text: str) -> Fields:
     """What the rows of a submit say beside its job and its end."""
     settings = job.settings
     return {

@@ -39,8 +39,10 @@ from tenure.testing.cluster import SimCluster, SimNode
 from tenure.testing.network import SimTransport
 from tenure.testing.process import Process, current_process, elapse
 from tenure.v1 import jobs_pb2
+from tenure.worker.middleware import Application
 from tests.oracles.history import END, QUIT, START, SUBMIT, Fields, hash_of
 from tests.simulation.ledger import Desk, Ledger
+from tests.simulation.parcels import Clerk, forwarder
 
 #: Retries come at once and losses are no poison: a run has many of both.
 PATIENT: Final = Retry(max_attempts=4, max_lost=10, backoff="none")
@@ -73,6 +75,7 @@ class Works:
         ledger: Where to.
         echo: Returns its argument after a while, perhaps after some failures.
         act: Behaves as its arguments say.
+        forward: Takes and returns a typed value.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -90,6 +93,7 @@ class Works:
 
         self.echo: AsyncJob[..., str] = echo
         self.act: AsyncJob[..., str] = act
+        self.forward = forwarder(ledger)
 
     async def _run(self, text: str, hold_s: float, manner: str, times: int) -> str:
         content = hash_of(text)
@@ -158,7 +162,7 @@ class Load:
         """
         self.ledger = Ledger()
         self.works = Works(self.ledger)
-        self.jobs: list[AsyncJob[..., str]] = [self.works.echo, self.works.act]
+        self.jobs: list[AsyncJob[..., Any]] = [self.works.echo, self.works.act, self.works.forward]
         #: How often the users themselves injected a row of the fault table.
         self.rows_hit: Counter[int] = Counter()
         self._storm_s = storm_s
@@ -179,10 +183,11 @@ class Load:
                 cluster.start(worker)
 
         self.works.crash = crash
+        cluster.jobs = Application(cluster.jobs, [Clerk()])
 
     async def user(self, cluster: SimCluster, desk: Desk, number: int, rng: Random) -> None:
         """One user: comes at some moment, does something, and sees what becomes of it."""
-        visit = _Visit(self.works, cluster, desk, number, rng)
+        visit = Visit(self.works, cluster, desk, number, rng)
         (script,) = rng.choices(SCRIPTS, _WEIGHTS)
         await elapse(rng.uniform(0, self._storm_s))
         if script.__name__ == run_into_limit.__name__:
@@ -203,7 +208,7 @@ class Load:
             await elapse(_AGAIN_S)
 
 
-class _Visit:
+class Visit:
     """What one user has at hand."""
 
     def __init__(
@@ -273,7 +278,7 @@ class _NotTaken(Exception):
     """A user's job was not taken for certain: there is nothing more to do with it."""
 
 
-Script = Callable[[_Visit], Awaitable[None]]
+Script = Callable[[Visit], Awaitable[None]]
 #: What users do, and how often compared with each other.
 SCRIPTS: Final[list[Script]] = []
 _WEIGHTS: Final[list[int]] = []
@@ -283,7 +288,7 @@ def script(weight: int) -> Callable[[Script], Script]:
     """Registers what a user may do."""
 
     def register(play: Script) -> Script:
-        async def patient(visit: _Visit) -> None:
+        async def patient(visit: Visit) -> None:
             try:
                 await play(visit)
             except* _NotTaken:
@@ -298,13 +303,13 @@ def script(weight: int) -> Callable[[Script], Script]:
 
 
 @script(10)
-async def work(visit: _Visit) -> None:
+async def work(visit: Visit) -> None:
     """A job that works."""
     await visit.see(await visit.submit(visit.hold_s()))
 
 
 @script(8)
-async def fail_at_first(visit: _Visit) -> None:
+async def fail_at_first(visit: Visit) -> None:
     """A job that fails once or a few times, with every kind of backoff."""
     rng = visit.rng
     retry = Retry(
@@ -321,7 +326,7 @@ async def fail_at_first(visit: _Visit) -> None:
 
 
 @script(5)
-async def wait_first(visit: _Visit) -> None:
+async def wait_first(visit: Visit) -> None:
     """A job that becomes ready later: after a delay, or at a time of day."""
     rng = visit.rng
     after = timedelta(seconds=rng.choice((0.5, 3, rng.uniform(0, 15))))
@@ -335,7 +340,7 @@ async def wait_first(visit: _Visit) -> None:
 
 
 @script(5)
-async def change_mind(visit: _Visit) -> None:
+async def change_mind(visit: Visit) -> None:
     """A job that is cancelled; it may not listen."""
     manner = visit.rng.choice(("", "", "progress", "stubborn"))
     handle = await visit.submit(visit.rng.uniform(0, 10), manner)
@@ -343,7 +348,7 @@ async def change_mind(visit: _Visit) -> None:
 
 
 @script(4)
-async def bring_many(visit: _Visit) -> None:
+async def bring_many(visit: Visit) -> None:
     """A batch, of which all results are read."""
     rng, works = visit.rng, visit.works
     job = works.act.options(**visit.options())
@@ -355,7 +360,7 @@ async def bring_many(visit: _Visit) -> None:
 
 
 @script(3)
-async def share_key(visit: _Visit) -> None:
+async def share_key(visit: Visit) -> None:
     """Two clients submit the same thing under one key, at the same time or one after the other."""
     rng = visit.rng
     text, hold_s = visit.text(), visit.hold_s()
@@ -376,7 +381,7 @@ async def share_key(visit: _Visit) -> None:
 
 
 @script(3)
-async def revive(visit: _Visit) -> None:
+async def revive(visit: Visit) -> None:
     """A job that fails for good, and is requeued until it works."""
     handle = await visit.submit(visit.hold_s() / 4, "permanent", 9)
     if await visit.see(handle) != "FAILED":
@@ -386,13 +391,13 @@ async def revive(visit: _Visit) -> None:
     await visit.see(_handle(visit, handle.id))
 
 
-def _handle(visit: _Visit, job_id: str) -> Handle:
+def _handle(visit: Visit, job_id: str) -> Handle:
     """A handle that has not seen the job's end yet."""
     return AsyncJobHandle(visit.desk.client, job_id, visit.works.act.name, visit.works.act)
 
 
 @script(2)
-async def forget(visit: _Visit) -> None:
+async def forget(visit: Visit) -> None:
     """A job that is purged when it has ended; then nobody knows it."""
     handle = await visit.submit(0.0)
     await visit.see(handle)
@@ -401,7 +406,7 @@ async def forget(visit: _Visit) -> None:
 
 
 @script(3)
-async def run_into_limit(visit: _Visit) -> None:
+async def run_into_limit(visit: Visit) -> None:
     """A job that hangs, beats too rarely, or waits too long: one of its limits ends it."""
     rng = visit.rng
     limit = timedelta(seconds=rng.uniform(0.5, 4))
@@ -418,7 +423,7 @@ async def run_into_limit(visit: _Visit) -> None:
 
 
 @script(1)
-async def poison(visit: _Visit) -> None:
+async def poison(visit: Visit) -> None:
     """A job that kills its worker, once or more often than it may."""
     retry = Retry(max_attempts=2, max_lost=visit.rng.randint(1, 2), backoff="none")
     times = visit.rng.randint(1, 3)
@@ -426,13 +431,13 @@ async def poison(visit: _Visit) -> None:
 
 
 @script(2)
-async def run_once(visit: _Visit) -> None:
+async def run_once(visit: Visit) -> None:
     """A job that must not run twice."""
     await visit.see(await visit.submit(visit.hold_s(), at_most_once=True))
 
 
 @script(3)
-async def survey(visit: _Visit) -> None:
+async def survey(visit: Visit) -> None:
     """Lists and counts, with filters, now and then."""
     rng = visit.rng
     for _ in range(3):
@@ -446,7 +451,7 @@ async def survey(visit: _Visit) -> None:
 
 
 @script(2)
-async def watch(visit: _Visit) -> None:
+async def watch(visit: Visit) -> None:
     """Watches for a while, leaves, and comes back with the cursor of the last event."""
     rng, cursor = visit.rng, None
     for _ in range(2):
@@ -460,7 +465,7 @@ async def watch(visit: _Visit) -> None:
 
 
 @script(2)
-async def die_amid(visit: _Visit) -> None:
+async def die_amid(visit: Visit) -> None:
     """A client process that is killed and started anew, and sends again what it had written down.
 
     Its jobs' ids are on its disk before they are sent: the same ids are the same jobs.
@@ -488,7 +493,7 @@ async def die_amid(visit: _Visit) -> None:
 class _Sheet:
     """One job of a client without our SDK, which writes it down before it sends it."""
 
-    def __init__(self, visit: _Visit) -> None:
+    def __init__(self, visit: Visit) -> None:
         self.text, options = visit.text(), visit.options()
         queue, tenant = options["queue"], options["tenant"]
         job = visit.works.act.options(queue=queue, tenant=tenant)
@@ -508,7 +513,7 @@ class _Sheet:
         self.request.jobs.add(job_id=self.job_id, payload=payload)
 
 
-async def _send_all(visit: _Visit, name: str, sheets: Sequence[_Sheet]) -> None:
+async def _send_all(visit: Visit, name: str, sheets: Sequence[_Sheet]) -> None:
     """The program of a client that is killed: all its jobs, at once."""
     transport = visit.cluster.network.transport(name)
     async with asyncio.TaskGroup() as group:
@@ -518,7 +523,7 @@ async def _send_all(visit: _Visit, name: str, sheets: Sequence[_Sheet]) -> None:
     await transport.close()
 
 
-async def _send(visit: _Visit, transport: SimTransport, sheet: _Sheet) -> None:
+async def _send(visit: Visit, transport: SimTransport, sheet: _Sheet) -> None:
     """Sends one job to one master after the other until it is answered."""
     ledger = visit.desk.ledger
     call = ledger.invoke(SUBMIT, **sheet.asked)

@@ -37,7 +37,11 @@ from tests.oracles.history import hash_of
 from tests.oracles.journal import Change
 from tests.oracles.sim_watch import sim_changes
 from tests.oracles.verdict import Violation
-from tests.simulation import disk_faults, etcd_faults  # noqa: F401 - they register their faults
+from tests.simulation import (  # noqa: F401 - they register faults, and what users do
+    disk_faults,
+    etcd_faults,
+    users,
+)
 from tests.simulation.faults import KINDS, Kind, Stage, Struck
 from tests.simulation.ledger import Desk
 from tests.simulation.load import CROWD_ROW, Load
