@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import inf
 
 from tenure.master.core.config import PartitionConfig
+from tests.oracles.beginnings import check_beginnings
 from tests.oracles.commits import CommitTimes, check_commits, told_after
 from tests.oracles.delays import (
     check_delays,
@@ -48,6 +49,7 @@ from tests.oracles.submits import (
 from tests.oracles.tenants import check_tenants
 from tests.oracles.tokens import check_tokens
 from tests.oracles.verdict import Violation, require
+from tests.oracles.words import Commits, check_words
 
 __all__ = [
     "Evidence",
@@ -180,8 +182,18 @@ class _Case:
         violations += check_delays(lives)
         violations += check_term_time(facts)
         violations += check_order(facts, extents, aging_step_ms=evidence.aging_step_ms)
-        times = CommitTimes(extents, _committed_ms(log, facts, extents))
+        committed_ms = _committed_ms(log, facts, extents)
+        times = CommitTimes(extents, committed_ms)
         violations += check_commits(evidence.rows, lives, times)
+        if evidence.words:
+            violations += check_words(
+                [word for word in evidence.words if word.partition == log.partition],
+                log.changes or (),
+                facts,
+                Commits(batches, extents, log.trace, committed_ms),
+                lease_ttl_ms=evidence.lease_ttl_ms,
+            )
+            violations += check_beginnings(log.partition, log.changes or (), log.trace)
         if evidence.faults is not None and evidence.skew_ms == 0 and evidence.rows:
             first = evidence.rows[0]
             ahead_ms = first.wall - first.boottime

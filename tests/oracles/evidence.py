@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from tests.oracles.history import Row
 from tests.oracles.journal import BatchWritten, Change
+from tests.oracles.word import Word
 
 
 class FaultWindow(NamedTuple):
@@ -104,6 +105,8 @@ class Evidence:
         announcements: What masters said of their offices, in the order of time.
         faults: What was wrong and when. Empty: nothing was, all the time. None: nobody knows; then
             nothing is claimed that depends on it.
+        words: What masters told workers of their leases, in the order of time; empty where nobody
+            listened.
         samples: What processes held, for R1.
         skew_ms: How far apart masters' clocks were at most, by skew, jumps and sleep; None: nobody
             knows.
@@ -121,6 +124,7 @@ class Evidence:
     failovers: int | None = None
     announcements: Sequence[Said] = ()
     faults: Sequence[FaultWindow] | None = None
+    words: Sequence[Word] = ()
     samples: Sequence[Sample] = ()
     skew_ms: float | None = None
     drained: bool = True

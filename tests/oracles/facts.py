@@ -62,12 +62,17 @@ class Adopted(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """A lease ended. ``charged`` is the budget it cost: ``attempt``, ``loss`` or nothing."""
+    """A lease ended. ``charged`` is the budget it cost: ``attempt``, ``loss`` or nothing.
+
+    ``expired`` is whether its time was over; ``at_ms`` is when that was decided, in term time.
+    """
 
     seq: int
     job: str
     lease: str
     charged: str
+    expired: bool = False
+    at_ms: int = 0
 
 
 class Waits(NamedTuple):

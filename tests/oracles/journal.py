@@ -22,20 +22,26 @@ from tests.oracles.verdict import Violation
 class OfficeTaken(NamedTuple):
     """The office's key was created: a term begins, and its token is (epoch, revision).
 
-    ``holder`` is the incarnation that the key names.
+    ``holder`` is the incarnation that the key names; ``at_ms`` is when that was committed, where
+    the store tells (boot clock).
     """
 
     revision: int
     partition: int
     epoch: int
     holder: str = ""
+    at_ms: float | None = None
 
 
 class OfficeVacated(NamedTuple):
-    """The office's key is gone: by expiry or by resignation."""
+    """The office's key is gone: by expiry or by resignation.
+
+    ``at_ms`` is when that was committed, where the store tells (boot clock).
+    """
 
     revision: int
     partition: int
+    at_ms: float | None = None
 
 
 class BatchWritten(NamedTuple):

@@ -35,6 +35,8 @@ _MAYBE_CUT_BYTES: Final = 96 * 1024
 
 _PENDING = 3
 _STATES = {6: "COMPLETED", 7: "FAILED", 8: "CANCELLED"}
+#: The fault of an attempt whose worker was not heard of for its lease.
+_EXPIRED = "tenure.LeaseExpired"
 _decode = msgspec.msgpack.Decoder().decode
 
 
@@ -199,7 +201,8 @@ class _Reader:
             elif losses > losses_before:
                 charged = "loss"
             self._charged[job] = (attempts, losses)
-            self._close(seq, job, lease, charged)
+            expired = row[9] is not None and row[9][0] == _EXPIRED
+            self._close(seq, job, lease, charged, expired=expired, at_ms=event[1])
             if state in _STATES:
                 self._settle(seq, job, lease, _STATES[state], "")
             else:
@@ -225,11 +228,13 @@ class _Reader:
     def _purged(self, seq: int, event: list[Any]) -> None:
         self.facts += [Purged(seq, job) for job in event[2]]
 
-    def _close(self, seq: int, job: str, lease: str, charged: str) -> None:
+    def _close(
+        self, seq: int, job: str, lease: str, charged: str, *, expired: bool = False, at_ms: int = 0
+    ) -> None:
         # A result that saves the work of a lease closed before closes nothing.
         if lease in self._open:
             self._open.remove(lease)
-            self.facts.append(Closed(seq, job, lease, charged))
+            self.facts.append(Closed(seq, job, lease, charged, expired, at_ms))
 
     def _settle(self, seq: int, job: str, lease: str, state: str, content: str) -> None:
         self.facts.append(Settled(seq, job, self._runs.get(job, 0), lease, state, content))

@@ -66,8 +66,8 @@ class KeyReader:
         created = create_revision == revision
         if what == b"office":
             if put and created:
-                return OfficeTaken(revision, partition, self._epoch, _holder(value))
-            return None if put else OfficeVacated(revision, partition)
+                return OfficeTaken(revision, partition, self._epoch, _holder(value), at_ms)
+            return None if put else OfficeVacated(revision, partition, at_ms)
         if what == b"snapshot" and put:
             # The pointer's value is the snapshot's id, a zero byte, its manifest.
             return SnapshotPublished(revision, partition, value.partition(b"\0")[2])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
+from tenure.etcdapi import etcd_pb2
+from tenure.testing.call import Link
 from tenure.testing.cluster import StoreKind
 from tenure.testing.process import elapse
 from tenure.testing.simetcd.member import SimEtcdMember
@@ -14,6 +17,8 @@ from tests.simulation.faults import Stage, changed, fault
 _ETCD: tuple[StoreKind, ...] = ("etcd",)
 #: What healthy disks take.
 _FSYNC_MS = (0.2, 1.0)
+#: How long a fault waits for the request at which it strikes.
+_PATIENCE_S: Final = 6.0
 #: Which ways between a master and etcd are cut: requests, replies.
 _WAYS = {25: (True, True), 27: (True, False), 28: (False, True)}
 
@@ -56,7 +61,7 @@ async def pause_etcd(stage: Stage) -> None:
     """All members stand still for a while."""
     stage.strike("etcd")
     with _frozen(*_members(stage)):
-        await stage.last(1, 20)
+        await stage.last(1, 30)
 
 
 @fault(22, stores=_ETCD)
@@ -193,6 +198,31 @@ async def slow_way_to_etcd(stage: Stage) -> None:
         await stage.last(3, 15)
 
 
+@fault(8, stores=_ETCD)
+async def delay_requests(stage: Stage) -> None:
+    """The leader is held up as it sends to etcd: that arrives when its office may be another's.
+
+    Its calls run into their deadlines meanwhile, and it sends them again, which is held up as well.
+    """
+    leader = stage.leader()
+    if leader is None:
+        return
+    stage.strike(leader.name)
+    links = [stage.cluster.network.link(leader.host, host) for host in _hosts(stage)]
+    before = [link.delay_ms for link in links]
+    delay_ms = stage.rng.uniform(2_000, 12_000)
+
+    def hold_up() -> None:
+        for link in links:
+            link.delay_ms = (delay_ms, delay_ms + 100)
+
+    await _at_a_request(stage, links, hold_up)
+    await stage.last(0.5, 6)
+    for link, delays in zip(links, before, strict=True):
+        link.delay_ms = delays
+    await elapse(delay_ms / 1000)
+
+
 @fault(20, stores=_ETCD)
 async def split_etcd(stage: Stage) -> None:
     """The members do not reach each other, or one does not reach the others; masters reach all."""
@@ -251,6 +281,39 @@ def _members(stage: Stage) -> list[SimEtcdMember]:
 
 def _hosts(stage: Stage) -> list[str]:
     return [member.host for member in _members(stage)]
+
+
+async def _at_a_request(stage: Stage, links: list[Link], strike: Callable[[], None]) -> None:
+    """Strikes at the next request of some kind, before it leaves; without one, after a while.
+
+    The rare kinds are as likely as the frequent ones: most of what a leader sends are keepalives
+    and appends, and its other requests would be interrupted too seldom.
+    """
+    kind = stage.rng.choice(("any", "write", "delete"))
+    sent = asyncio.Event()
+
+    def look(request: object) -> None:
+        if not sent.is_set() and kind in ("any", _kind_of(request)):
+            sent.set()
+            strike()
+
+    for link in links:
+        link.on_send = look
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            await sent.wait()
+    except TimeoutError:
+        strike()
+    finally:
+        for link in links:
+            link.on_send = None
+
+
+def _kind_of(request: object) -> str:
+    if not isinstance(request, etcd_pb2.TxnRequest):
+        return ""
+    deletes = any(one.HasField("request_delete_range") for one in request.success)
+    return "delete" if deletes else "write"
 
 
 async def _kill(stage: Stage, member: SimEtcdMember, down_s: float) -> None:

@@ -45,6 +45,7 @@ from tests.simulation import (  # noqa: F401 - they register faults, and what us
 from tests.simulation.faults import KINDS, Kind, Stage, Struck
 from tests.simulation.ledger import Desk
 from tests.simulation.load import CROWD_ROW, Load
+from tests.simulation.wiretap import Wiretap
 
 #: At least so many strokes of faults are drawn for a run, in waves; one in ten finds no target.
 STROKES_MIN: Final = 12
@@ -255,7 +256,7 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
     ) as cluster:
         play = _Play(plan, load, cluster)
         violations = await play.play()
-        evidence = _evidence(plan, load, cluster, play.struck)
+        evidence = _evidence(plan, load, cluster, play)
         verdict = hear(evidence)
         violations += [
             Violation("crash", "a handler", repr(error)) for error in cluster.network.failures
@@ -283,6 +284,7 @@ class _Play:
         self._load = load
         load.attach(cluster)
         self._cluster = cluster
+        self.wiretap = Wiretap(cluster.network)
         self._clients = [cluster.client() for _ in range(plan.clients)]
         for master, skew_ms in zip(cluster.masters.values(), plan.skews_ms, strict=False):
             master.clock.wall_skew_ms = skew_ms
@@ -351,7 +353,7 @@ class _Play:
 # ---- judgement ----------------------------------------------------------------------------------
 
 
-def _evidence(plan: Plan, load: Load, cluster: SimCluster, struck: list[Struck]) -> Evidence:
+def _evidence(plan: Plan, load: Load, cluster: SimCluster, play: _Play) -> Evidence:
     """What the court is told of a run."""
     said = [
         Said(
@@ -375,8 +377,9 @@ def _evidence(plan: Plan, load: Load, cluster: SimCluster, struck: list[Struck])
         logs=_logs(cluster),
         partitions=cluster.partitions,
         announcements=sorted(said, key=lambda one: one.at_ms),
-        faults=[window for stroke in struck for window in _windows(cluster, stroke)],
-        skew_ms=_skew_ms(plan, struck),
+        faults=[window for stroke in play.struck for window in _windows(cluster, stroke)],
+        words=play.wiretap.words(),
+        skew_ms=_skew_ms(plan, play.struck),
     )
 
 

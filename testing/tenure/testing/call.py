@@ -95,6 +95,8 @@ class Link:
     held: "list[Held]" = field(default_factory=list)
     #: When what was sent over it has left, if that takes time.
     busy_until_s: float = 0.0
+    #: Told of what the source hands over, before it leaves.
+    on_send: "Callable[[object], None] | None" = None
 
     def sent_s(self, now_s: float, size: int) -> float:
         """When so many bytes have left, that are given to it now."""
@@ -121,12 +123,17 @@ class Listener(NamedTuple):
     methods: Mapping[str, Method]
 
 
+#: Told of each message that a server's handler reads or sends, at that moment.
+Tap = Callable[["Call", Message], None]
+
+
 class Wires(Protocol):
     """What a call needs of the network."""
 
     rng: Random
     failures: list[Exception]
     delivered: int
+    tap: Tap | None
 
     def link(self, source: str, target: str) -> Link:
         """The link from one node to another."""
@@ -425,10 +432,16 @@ class Call:
                 self.network.failures.append(error)
 
     async def _read(self, method: Bidi) -> AsyncIterator[Message]:
+        tap = self.network.tap
         while (data := await self._requests.read()) is not None:
-            yield method.request_type.FromString(data)
+            message = method.request_type.FromString(data)
+            if tap is not None:
+                tap(self, message)
+            yield message
 
     async def _answer(self, message: Message) -> None:
+        if self.network.tap is not None:
+            self.network.tap(self, message)
         if self.down.closed:
             # What grpc.aio raises for a write to a call that has ended.
             raise asyncio.InvalidStateError("the call has ended")

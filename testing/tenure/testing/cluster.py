@@ -32,7 +32,7 @@ from tenure.testing.executor import LoopExecutor
 from tenure.testing.ground import DiskGround, EtcdGround, Ground
 from tenure.testing.loop import VirtualLoop
 from tenure.testing.network import SimNetwork, full_names
-from tenure.testing.process import Process
+from tenure.testing.process import Process, current_process
 from tenure.testing.simetcd.cluster import SimEtcd
 from tenure.worker.attempt import JobTable
 from tenure.worker.config import WorkerConfig
@@ -284,7 +284,9 @@ class _ClusterTrace(Trace):
     def _note(self, event: str, partition: int, number: int) -> None:
         # By the loop's time: the master's own clocks may be bent.
         at_ms = asyncio.get_running_loop().time() * 1000
-        row = {"boot_ms": at_ms, "event": event, "number": number}
+        process = current_process()
+        by = "" if process is None else process.incarnation
+        row = {"boot_ms": at_ms, "event": event, "number": number, "by": by}
         self._cluster.traces.setdefault(partition, []).append(row)
 
 

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from tenure.master.node.method import Method
 from tenure.protocol.errors import Unavailable
 from tenure.protocol.refusal import Reason
-from tenure.testing.call import END, Call, Link, Listener
+from tenure.testing.call import END, Call, Link, Listener, Tap
 from tenure.testing.process import Process
 
 M = TypeVar("M", bound=Message)
@@ -45,6 +45,8 @@ class SimNetwork:
         self.failures: list[Exception] = []
         #: How many messages have arrived.
         self.delivered = 0
+        #: Told of what handlers read and send.
+        self.tap: Tap | None = None
         self._loop = asyncio.get_running_loop()
         self._delay_ms = delay_ms
         self._links: dict[tuple[str, str], Link] = {}
@@ -129,6 +131,7 @@ class SimNetwork:
             link.loss = link.repeat = 0.0
             link.bytes_per_s = link.fuse_bytes = None
             link.delay_ms = self._delay_ms
+            link.on_send = None
             self.heal(source, target)
 
     def break_calls(self, node: str, other: str) -> None:

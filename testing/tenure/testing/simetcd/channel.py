@@ -86,6 +86,8 @@ class Wire:
     def send(self, call: Call, payload: Payload) -> None:
         """Puts something on its way, unless the link's bad luck breaks the call."""
         network, link = self._network, self.link
+        if link.on_send is not None:
+            link.on_send(payload)
         if link.loss and network.loses(self._source, self._target):
             call.arrive(connection_lost("Connection reset by peer"))
             return

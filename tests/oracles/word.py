@@ -1,0 +1,29 @@
+"""What a master tells a worker of its leases, as seen at the master's end of their stream."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Word(NamedTuple):
+    """One thing that a master said.
+
+    Attributes:
+        at_ms: When it left.
+        master: Who said it.
+        call: Which stream; each has a number of its own.
+        partition: Of which partition.
+        token: Under which token: the first 24 digits of the term's fences.
+        kind: ``ack`` or ``hold`` (both answer a heartbeat), or ``revoke`` (of a lease for good).
+        leases: (job, lease's fence text): what the heartbeat listed, or what is revoked.
+        heard_ms: When the heartbeat was read that is answered.
+    """
+
+    at_ms: float
+    master: str
+    call: int
+    partition: int
+    token: str
+    kind: str
+    leases: tuple[tuple[str, str], ...]
+    heard_ms: float = 0.0
