@@ -91,7 +91,8 @@ def test_row_52_a_thousand_workers_and_a_hundred_thousand_jobs_at_a_failover(
     came_back_one_by_one(dials, restarted_ms)
     assert ramp_exceeded(report) == []
     assert max(memory.values()) <= _MEMORY_MAX
-    assert all(after[name] <= base[name] * 1.25 + 16 for name in base)
+    # A worker may ask any master that it knows for the topology, by a connection of its own.
+    assert all(after[name] <= base[name] + _WORKERS + 16 for name in base)
 
 
 def start_crowds(cluster: Cluster) -> list[Process]:
