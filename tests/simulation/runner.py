@@ -32,6 +32,9 @@ class Bar(NamedTuple):
     faults: int = 10_000
     failovers: int = 2_000
     hits: int = 20
+    #: On how many cores it may take how long. What a machine takes that is merely slow is told,
+    #: and nothing more.
+    cores: int = 2
     seconds: float = 240.0
 
 
@@ -76,7 +79,7 @@ class Totals:
         self.cpu_s += other.cpu_s
         self.failed |= other.failed
 
-    def missed(self, bar: Bar, cores: int) -> list[str]:
+    def missed(self, bar: Bar) -> list[str]:
         """Where the runs stay below the bar."""
         reached = {
             "seeds": (self.seeds, bar.seeds),
@@ -94,10 +97,33 @@ class Totals:
             for row in injectable()
             if self.rows[row] < bar.hits
         ]
-        # Of processor time, so that it does not matter what else the machine does.
-        if self.cpu_s > bar.seconds * cores:
-            missed.append(f"{self.cpu_s:.0f} s of processor time, not {bar.seconds * cores:.0f}")
         return missed
+
+    def timing(self, bar: Bar) -> str:
+        """The time that the runs took, against the bar."""
+        # Of processor time, so that it does not matter what else the machine does.
+        took_s = self.cpu_s / bar.cores
+        verdict = "met" if took_s <= bar.seconds else "not met here"
+        return (
+            f"{took_s:.0f} s on {bar.cores} cores, by processor time; the bar is"
+            f" {bar.seconds:.0f} s for {bar.seeds:,} seeds: {verdict}"
+        )
+
+    def report(self) -> dict[str, object]:
+        """The counts, for what quotes them."""
+        return {
+            "commit": commit(),
+            "seeds": self.seeds,
+            "failed": {str(seed): self.failed[seed] for seed in sorted(self.failed)},
+            "delivered": self.delivered,
+            "faults": self.struck.total(),
+            "failovers": self.failovers,
+            "jobs_accepted": self.acked,
+            "virtual_s": round(self.virtual_s),
+            "processor_s": round(self.cpu_s),
+            "rows": {str(row): self.rows[row] for row in injectable()},
+            "modes": dict(sorted(self.modes.items())),
+        }
 
     def __str__(self) -> str:
         rows = ", ".join(f"{row}: {self.rows[row]}" for row in injectable())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from tests.oracles.verdict import Violation
 from tests.simulation.faults import KINDS
-from tests.simulation.runner import Bar, injectable, play
+from tests.simulation.runner import Bar, Totals, injectable, play
 from tests.simulation.shrink import shrink
 from tests.simulation.story import offender, story
 from tests.simulation.swarm import Outcome, Plan, draw_plan, simulate
@@ -77,9 +78,25 @@ def test_totals_are_held_to_the_bar() -> None:
     assert totals.seeds == 1
     assert totals.delivered > 0
     assert totals.rows.keys() <= set(injectable())
-    missed = totals.missed(Bar(), cores=2)
-    assert any(what.startswith("seeds: 1 of 1,000") for what in missed)
-    assert totals.missed(Bar(0, 0, 0, 0, 0), cores=2) == []
+    assert any(what.startswith("seeds: 1 of 1,000") for what in totals.missed(Bar()))
+    assert totals.missed(Bar(0, 0, 0, 0, 0)) == []
+
+
+def test_a_slow_machine_fails_no_run() -> None:
+    """The time is told against its bar, and is no reason to call a run short."""
+    totals = Totals(cpu_s=10_000.0)
+    assert "5000 s" in totals.timing(Bar())
+    assert "not met" in totals.timing(Bar())
+    assert "not met" not in totals.timing(Bar(seconds=5_000.0))
+    assert totals.missed(Bar(0, 0, 0, 0, 0)) == []
+
+
+def test_what_a_whole_run_came_to_can_be_quoted() -> None:
+    """The report has each row that is injected, and is JSON."""
+    report = json.loads(json.dumps(Totals(seeds=2, failed={3: "S1"}).report()))
+    assert report["seeds"] == 2
+    assert report["failed"] == {"3": "S1"}
+    assert report["rows"].keys() == {str(row) for row in injectable()}
 
 
 # ---- what fails ---------------------------------------------------------------------------------
