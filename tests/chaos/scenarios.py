@@ -164,7 +164,7 @@ def status(address: str) -> cluster_pb2.PartitionStatus | None:
 
 
 def leader_killed_under_load(
-    directory: Path, *, kills: int, running_min: int, acked_min: int
+    directory: Path, *, kills: int, running_min: int, acked_min: int, padding: int
 ) -> Report:
     """kill -9 the leader again and again, each time with a batch in flight and jobs running.
 
@@ -176,7 +176,7 @@ def leader_killed_under_load(
         for number in (1, 2):
             cluster.start_worker(f"worker-{number}", slots=250)
         # So much that the log is cut meanwhile: terms begin from snapshots too.
-        much = ("--open", "1200", "--hold-s", "0.3", "--padding", "700")
+        much = ("--open", "1200", "--hold-s", "0.3", "--padding", str(padding))
         load = cluster.start_load("client-1", *much)
         now = RunningNow(cluster.history)
         for number in range(1, kills + 1):

@@ -345,7 +345,7 @@ def test_row_37_a_report_comes_ten_minutes_late(here: Site) -> None:
         here.arena.pause(2)
         for master in here.arena.cluster.masters:
             here.arena.cluster.dials[master.name].skip(600_000)
-        # Until others have its jobs: a lease's TTL, and as long again if offices have changed hands.
+        # Until others have its jobs: a lease's TTL, twice if offices have changed hands meanwhile.
         here.arena.pause(35)
         rows = read_history(here.arena.cluster.history)
     ended = {
