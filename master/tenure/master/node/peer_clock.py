@@ -9,8 +9,8 @@ that was on its way. So a reading is no value but two bounds, both by the reader
 
 That is the exchange of four stamps of NTP (RFC 5905, section 8), with the store as the network. All
 readings hold at once, so the highest lower and the lowest upper bound count; a delay only widens
-them. Who has not heard of the reader yet gives no upper bound: then a key is taken to be no older
-than it can be while its master's lease lives.
+them. Who has not heard of the reader yet gives no upper bound. (A release that says nothing of boot
+clocks never does: its key is taken to be no older than it commonly can be.)
 
 A wall within the bounds is as right as the other one, as far as anybody can tell. So what counts of
 the other clock is the point within its bounds that is nearest to the reader's own: it lies between
@@ -22,8 +22,11 @@ from typing import Final, NamedTuple
 
 from tenure.master.election.port import Member
 
-#: Twice the time to live of a member key: etcd lets a lease live anew when its leader changes.
+#: What a member key is old at most, unless etcd was away: twice its time to live, since etcd lets a
+#: lease live anew when its leader changes.
 KEY_AGE_MS_MAX: Final = 20_000
+#: Who lives has read our key by then, and we have read its answer, if the store is well.
+_ANSWERED_MS: Final = 6_000
 #: So many readings count, unless they contradict newer ones: then the wall has jumped.
 _READINGS: Final = 8
 
@@ -40,10 +43,12 @@ class PeerClock:
 
     Args:
         me: This master's incarnation.
+        boot_ms: This machine's boot clock when the two met.
     """
 
-    def __init__(self, me: str) -> None:
+    def __init__(self, me: str, boot_ms: int) -> None:
         self._me = me
+        self._met_ms = boot_ms
         self._readings: deque[_Reading] = deque(maxlen=_READINGS)
         #: How far its boot clock is ahead of this machine's, at least.
         self._boot_leads_ms: deque[int] = deque(maxlen=_READINGS)
@@ -78,6 +83,13 @@ class PeerClock:
         leads_ms = self._boot_leads_ms
         return boot_ms + max(leads_ms) if leads_ms else None
 
+    def doubts(self, wall_ms: int, boot_ms: int) -> bool:
+        """Whether this machine's wall is ahead, or the key very old: an answer may tell soon."""
+        least_ms, most_ms = self._bounds()
+        if most_ms is not None or boot_ms >= self._met_ms + _ANSWERED_MS:
+            return False
+        return wall_ms > boot_ms + least_ms + KEY_AGE_MS_MAX
+
     def nearest_ms(self, wall_ms: int, boot_ms: int) -> int:
         """Of all that its wall clock may show now, what is nearest to this machine's.
 
@@ -86,9 +98,11 @@ class PeerClock:
             boot_ms: This machine's boot clock, read with it.
         """
         least_ms, most_ms = self._bounds()
-        return max(boot_ms + least_ms, min(boot_ms + most_ms, wall_ms))
+        if most_ms is not None:
+            wall_ms = min(boot_ms + most_ms, wall_ms)
+        return max(boot_ms + least_ms, wall_ms)
 
-    def _bounds(self) -> tuple[int, int]:
+    def _bounds(self) -> tuple[int, int | None]:
         least_ms, most_ms = self._readings[-1]
         for reading in reversed(self._readings):
             higher_ms = max(least_ms, reading.least_ms)
@@ -98,4 +112,6 @@ class PeerClock:
                 # The wall has jumped since: older readings are of another clock.
                 break
             least_ms, most_ms = higher_ms, lower_ms
-        return least_ms, least_ms + KEY_AGE_MS_MAX if most_ms is None else most_ms
+        if most_ms is None and not self._boot_leads_ms:
+            most_ms = least_ms + KEY_AGE_MS_MAX
+        return least_ms, most_ms

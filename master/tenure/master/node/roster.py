@@ -101,7 +101,7 @@ class Roster:
         for member in members:
             name = member.candidate.incarnation
             if name != me:
-                peer = self._peers[name] = known.get(name) or PeerClock(me)
+                peer = self._peers[name] = known.get(name) or PeerClock(me, boot_ms)
                 peer.read(member, boot_ms)
 
     def heard_ms(self) -> dict[str, int]:
@@ -123,9 +123,16 @@ class Roster:
             self._walls_since_ms = self._clock.boot_ms() + _RENEWED_MS
 
     def knows_walls(self) -> bool:
-        """Whether a term's clock may begin by what the members say."""
-        since_ms = self._walls_since_ms
-        return since_ms is not None and self._clock.boot_ms() >= since_ms
+        """Whether a term's clock may begin by what the members say.
+
+        Not while this wall is far ahead of one that may still answer: either it is wrong, or that
+        key is very old.
+        """
+        since_ms, boot_ms = self._walls_since_ms, self._clock.boot_ms()
+        if since_ms is None or boot_ms < since_ms:
+            return False
+        wall_ms = self._clock.wall_ms()
+        return not any(peer.doubts(wall_ms, boot_ms) for peer in self._peers.values())
 
     def walls_ms(self) -> list[int]:
         """The wall clocks of the live masters; this one's counts alone only when it is alone.
