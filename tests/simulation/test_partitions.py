@@ -8,9 +8,13 @@ from random import Random
 
 import pytest
 
-from tenure.protocol.errors import Rejected
+from tenure.master.node.cluster import ClusterApi
+from tenure.master.node.seat import Seat
+from tenure.protocol.errors import Rejected, Unavailable
+from tenure.protocol.refusal import Reason
 from tenure.testing.cluster import SimCluster, simulated_cluster
 from tenure.testing.process import elapse, run_processes
+from tenure.v1 import cluster_pb2
 from tests.simulation.run import Run
 
 PARTITIONS = 4
@@ -124,5 +128,54 @@ def test_an_operator_moves_a_partition() -> None:
             with pytest.raises(Rejected, match="below 4"):
                 await client.cluster.transfer_leader(7)
             run.judge(cluster)
+
+    run_processes(main)
+
+
+def test_a_request_that_is_sent_again_moves_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer of a hand-over is lost, and its next leader is asked: it keeps the partition."""
+    heirs = list[str]()
+    transfer = ClusterApi.transfer_leader
+
+    async def losing(
+        api: ClusterApi, request: cluster_pb2.TransferLeaderRequest
+    ) -> cluster_pb2.TransferLeaderResponse:
+        answer = await transfer(api, request)
+        heirs.append(answer.master)
+        if len(heirs) == 1:
+            raise Unavailable("its answer was lost", reason=Reason.OUTCOME_UNKNOWN)
+        return answer
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=7, jobs=[run.echo], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            home = (await cluster.elected(1)).name
+            answer = await cluster.client().cluster.transfer_leader(1)
+            assert heirs == [answer.master] * 2
+            assert (answer.from_master, (await cluster.elected(1)).name) == (home, answer.master)
+            await elapse(60)
+            assert (await cluster.elected(1)).name == answer.master
+
+    monkeypatch.setattr(ClusterApi, "transfer_leader", losing)
+    run_processes(main)
+
+
+def test_what_was_refused_does_not_happen_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hand-over that cannot be now is none: nor do the balancers make it up afterwards."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=6, jobs=[run.echo], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            client = cluster.client()
+            home = (await cluster.elected(1)).name
+            away = next(name for name in cluster.masters if name != home)
+            with monkeypatch.context() as patch:
+                patch.setattr(Seat, "hand_over", lambda seat: False)
+                with pytest.raises(Unavailable, match="could win"):
+                    await client.cluster.transfer_leader(1, away)
+            await elapse(60)
+            assert (await cluster.elected(1)).name == home
 
     run_processes(main)

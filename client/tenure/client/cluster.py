@@ -76,13 +76,23 @@ class ClusterView:
             Rejected: There is no such partition, or no such master that lives.
             Unavailable: Its leader cannot hand it over now.
         """
-        return await self._router.call(
+        request = cluster_pb2.TransferLeaderRequest(partition=partition, master=master)
+        leader = cluster_pb2.PartitionLeader()
+        if not master:
+            # So that a request whose answer was lost does not end the next leader's term as well.
+            leader = await self._router.led_by(partition, self._timeout_s)
+            if leader.HasField("token"):
+                request.term.CopyFrom(leader.token)
+        answer = await self._router.call(
             partition,
             _SERVICE + "TransferLeader",
-            cluster_pb2.TransferLeaderRequest(partition=partition, master=master),
+            request,
             cluster_pb2.TransferLeaderResponse,
             self._timeout_s,
         )
+        if leader.name and answer.from_master == answer.master:
+            answer.from_master = leader.name
+        return answer
 
     async def backup(self) -> AsyncIterator[bytes]:
         """The file of a backup, piece by piece, from a master that answers.

@@ -216,6 +216,32 @@ class Router:
         """
         return await self._until(lambda: self._of_any(self._view), timeout_s)
 
+    async def led_by(self, partition: int, timeout_s: float) -> cluster_pb2.PartitionLeader:
+        """A partition's leader and its term, as a master says now; waits until there is one.
+
+        Returns:
+            The leader; an empty one if there is no such partition.
+
+        Raises:
+            TenureError: A refusal, or the last failure when the time was up.
+        """
+
+        async def once() -> cluster_pb2.PartitionLeader:
+            view = await self._of_any(self._view)
+            if partition >= view.partition_count:
+                return cluster_pb2.PartitionLeader()
+            for leader in view.leaders:
+                if leader.partition == partition:
+                    return leader
+            await self._located(partition)
+            raise Unavailable(
+                f"expected partition {partition} to have a leader, but it has none now",
+                reason=Reason.NOT_LEADER,
+                metadata={"partition": str(partition)},
+            )
+
+        return await self._until(once, timeout_s)
+
     async def call(
         self,
         partition: int,

@@ -191,12 +191,14 @@ class BackupResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class TransferLeaderRequest(_message.Message):
-    __slots__ = ("partition", "master")
+    __slots__ = ("partition", "master", "term")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     MASTER_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
     partition: int
     master: str
-    def __init__(self, partition: _Optional[int] = ..., master: _Optional[str] = ...) -> None: ...
+    term: _common_pb2.Token
+    def __init__(self, partition: _Optional[int] = ..., master: _Optional[str] = ..., term: _Optional[_Union[_common_pb2.Token, _Mapping]] = ...) -> None: ...
 
 class TransferLeaderResponse(_message.Message):
     __slots__ = ("partition", "master", "from_master")

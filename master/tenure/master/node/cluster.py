@@ -7,6 +7,7 @@ from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import token_to_wire
 from tenure.master.node.roster import Roster
 from tenure.protocol.errors import Rejected, Unavailable
+from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2
 
@@ -135,12 +136,14 @@ class ClusterApi:
             Unavailable: This master does not lead it, or cannot hand it over now.
         """
         roster, partition, wanted = self._roster, request.partition, request.master
-        roster.term(partition)
+        term = roster.term(partition)
         others = [name for name in roster.order(partition) if name != roster.me.name]
         response = cluster_pb2.TransferLeaderResponse(partition=partition)
         response.from_master = roster.me.name
-        if wanted == roster.me.name:
-            response.master = wanted
+        named = Token(request.term.epoch, request.term.revision)
+        ended = request.HasField("term") and named < term.token
+        if ended or wanted == roster.me.name:
+            response.master = roster.me.name
             return response
         if not others or (wanted and wanted not in others):
             known = ", ".join([roster.me.name, *others])

@@ -149,19 +149,31 @@ class Master:
         """Hands a partition over to a master, whom the others let go first; False: not now.
 
         The nomination holds against the balance for as long as this master lives, or until it is
-        made another.
+        made another. Where nothing is handed over, it is as it was.
         """
         said_ms = self._clock.wall_ms()
         for known in self.roster.nominations().values():
             # Another master's clock may be ahead of this one's.
             said_ms = max(said_ms, known.wall_ms + 1)
-        self._nominations[partition] = Nomination(successor, said_ms)
+        former = self._nominations.get(partition)
+        wish = self._nominations[partition] = Nomination(successor, said_ms)
         await self._meet()
         seat = self._seats[partition]
         if not seat.hand_over():
+            # Who was told "not now" must not see it move later, unless another has said so since.
+            if self._nominations.get(partition) is wish:
+                await self._take_back(partition, former)
             return False
         await seat.left()
         return True
+
+    async def _take_back(self, partition: int, former: Nomination | None) -> None:
+        """Puts the nomination of before in the place of one that came to nothing."""
+        if former is None:
+            del self._nominations[partition]
+        else:
+            self._nominations[partition] = former
+        await self._meet()
 
     def _config(self, partition: int) -> PartitionConfig:
         return PartitionConfig(
