@@ -49,7 +49,7 @@ from tests.simulation.wiretap import Wiretap
 
 #: At least so many strokes of faults are drawn for a run, in waves; one in ten finds no target.
 STROKES_MIN: Final = 12
-WAVE_S: Final = 6.0
+WAVE_S: Final = 5.0
 #: How many of the runs have one master on SQLite instead of a cluster on etcd, and how many are
 #: in liveness mode.
 SQLITE_SHARE: Final = 0.15

@@ -11,6 +11,9 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Final
 
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
 from tenure.client import (
     AsyncClient,
     JobState,
@@ -24,9 +27,25 @@ from tenure.protocol.ids import mint
 from tenure.testing.clock import WALL_ORIGIN_MS
 from tenure.testing.process import elapse
 from tenure.v1 import jobs_pb2
+from tenure.v1.common_pb2 import JobOptions, RetryPolicy
+from tenure.v1.jobs_pb2 import (
+    CancelJobsRequest,
+    CancelJobsResponse,
+    CountJobsRequest,
+    CountJobsResponse,
+    JobSpec,
+    ListJobsRequest,
+    ListJobsResponse,
+    SubmitJobsRequest,
+    SubmitJobsResponse,
+    WaitJobRequest,
+    WaitJobResponse,
+)
 from tests.simulation.ledger import Desk
 from tests.simulation.load import Visit, script
 from tests.simulation.parcels import Clerk, parcel
+
+_SERVICE: Final = "/tenure.v1.JobService/"
 
 Fits = Callable[[jobs_pb2.Job], bool]
 #: Filters, and what must be true of each job that they let through.
@@ -233,3 +252,47 @@ async def keep_shortly(visit: Visit) -> None:
     await visit.see(handle)
     await elapse(visit.rng.uniform(0, 10))
     await visit.desk.get(handle.id)
+
+
+@script(2)
+async def write_by_hand(visit: Visit) -> None:
+    """A client without our SDK: what is wrong with its requests is found by masters alone."""
+    transport = visit.cluster.network.transport(f"h{visit.number}")
+    address = visit.rng.choice(visit.cluster.addresses)
+    for method, request, response_type in visit.rng.sample(_wrong_requests(), 8):
+        sending = transport.unary(address, _SERVICE + method, request, response_type, 2.0)
+        await _refused(sending)
+    await transport.close()
+
+
+def _wrong_requests() -> list[tuple[str, Message, type[Message]]]:
+    """Requests that no master takes, whatever it leads."""
+    fine = JobOptions(name="act")
+    bad = [
+        JobOptions(),
+        JobOptions(name="act", priority=11),
+        JobOptions(name="act", queue="q" * 300),
+        JobOptions(name="act", labels={"": "x"}),
+        JobOptions(name="act", retry=RetryPolicy(factor=-1.0)),
+        JobOptions(name="act", delay=Duration(seconds=-1)),
+        JobOptions(name="act", timeout=Duration(seconds=10**9)),
+    ]
+    batches = [
+        SubmitJobsRequest(jobs=[JobSpec()]),
+        SubmitJobsRequest(options=[fine, fine], jobs=[JobSpec()]),
+        SubmitJobsRequest(options=[fine], jobs=[JobSpec(options=7)]),
+        SubmitJobsRequest(options=[fine], jobs=[JobSpec(job_id="no id")]),
+        SubmitJobsRequest(options=[fine], jobs=[JobSpec(key="k" * 2_000)]),
+        SubmitJobsRequest(options=[fine], jobs=[JobSpec(payload=bytes(900_000))] * 2),
+        *(SubmitJobsRequest(options=[options], jobs=[JobSpec()]) for options in bad),
+    ]
+    reads: list[tuple[str, Message, type[Message]]] = [
+        ("ListJobs", ListJobsRequest(page_size=-1), ListJobsResponse),
+        ("ListJobs", ListJobsRequest(page_token="torn"), ListJobsResponse),
+        ("ListJobs", ListJobsRequest(partition=99), ListJobsResponse),
+        ("CountJobs", CountJobsRequest(filter="nothing = here"), CountJobsResponse),
+        ("CancelJobs", CancelJobsRequest(), CancelJobsResponse),
+        ("CancelJobs", CancelJobsRequest(job_ids=["no id"]), CancelJobsResponse),
+        ("WaitJob", WaitJobRequest(timeout=Duration(seconds=-1)), WaitJobResponse),
+    ]
+    return [("SubmitJobs", batch, SubmitJobsResponse) for batch in batches] + reads
