@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,19 +48,25 @@ NewId = Annotated[
 def backup(cli: Invocation, file: File, store: ColdStore = "") -> int:
     """Writes all jobs into one checked file. A file that is there already is replaced at the end.
 
-    Each partition is whole up to one moment; the moments of several lie seconds apart.
+    Each partition is whole up to one moment; the moments of several lie seconds apart. It holds all
+    payloads and results, so only its owner may read it.
     """
     with exits.extra("master"):
         from tenure.master import maintenance
 
     target = Path(file)
     part = target.with_name(target.name + ".part")
-    if store:
-        asyncio.run(_write(maintenance.backup(store), part))
-    else:
-        cli.with_client(lambda client: _write(client.cluster.backup(), part))
-    contents = _checked(part)
-    part.replace(target)
+    try:
+        if store:
+            asyncio.run(_write(maintenance.backup(store), part))
+        else:
+            cli.with_client(lambda client: _write(client.cluster.backup(), part))
+        contents = _checked(part)
+        _publish(part, target)
+    finally:
+        # After a success it has another name; a place that took no file has none to remove.
+        with suppress(OSError):
+            part.unlink()
     _show(cli, target, contents)
     return exits.OK
 
@@ -173,16 +180,37 @@ def _store(cli: Invocation) -> str:
 
 
 async def _write(pieces: AsyncIterator[bytes], path: Path) -> None:
-    """Puts the pieces into a file, durably. It is checked before it gets its name."""
-    from tenure.protocol.errors import Rejected
-    from tenure.protocol.refusal import Reason
-
-    try:
-        with path.open("wb") as file:
+    """Puts the pieces into a new file, durably. It is checked before it gets its name."""
+    with _writing(path):
+        # What a crash has left may be readable for others.
+        path.unlink(missing_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
             async for piece in pieces:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _publish(made: Path, path: Path) -> None:
+    """Gives the finished file its name, durably."""
+    with _writing(path):
+        made.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Tells a file that cannot be written as what it is: the command's argument is wrong."""
+    from tenure.protocol.errors import Rejected
+    from tenure.protocol.refusal import Reason
+
+    try:
+        yield
     except OSError as error:
         raise Rejected(
             f"expected to write {path}, but {error.strerror or error}",
