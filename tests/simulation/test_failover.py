@@ -172,3 +172,18 @@ def test_a_master_ends_when_its_store_takes_nothing(fault: str) -> None:
             await cluster.until(lambda: not leader.running, within_s=30)
 
     run_processes(main)
+
+
+def test_an_idle_cluster_hardly_asks_its_store() -> None:
+    """Who waits for the end of another's term knows who leads, and asks for nothing meanwhile."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=8, jobs=[run.echo], partitions=4) as cluster:
+            await cluster.elected()
+            await elapse(15)
+            before = cluster.network.delivered
+            await elapse(60)
+            assert cluster.network.delivered - before < 60 * 80
+
+    run_processes(main)

@@ -272,7 +272,8 @@ class Master:
         while True:
             await self._clock.sleep(_LOOK_MS)
             for partition in range(self._store.partitions):
-                if partition not in self.roster.terms:
+                # A seat that waits for the end of another's term knows whose that is.
+                if partition not in self.roster.terms and not self._seats[partition].watching:
                     await self._look_at(partition)
 
     async def _look_at(self, partition: int) -> None:

@@ -102,6 +102,8 @@ class Seat:
         self, *, partition: int, election: Election, journal: Journal, around: Surroundings
     ) -> None:
         self.partition = partition
+        #: Whether another's term is known, and its end is waited for.
+        self.watching = False
         self._election = election
         self._journal = journal
         self._around = around
@@ -216,12 +218,16 @@ class Seat:
         leader = await self._election.leader()
         if leader is not None:
             self._around.roster.leaders[self.partition] = leader
-        async with asyncio.TaskGroup() as tasks:
-            vacancy = tasks.create_task(self._election.vacancy(_VACANCY_MS))
-            stopped = tasks.create_task(self._stopping.wait())
-            await asyncio.wait({vacancy, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            vacancy.cancel()
-            stopped.cancel()
+        self.watching = leader is not None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                vacancy = tasks.create_task(self._election.vacancy(_VACANCY_MS))
+                stopped = tasks.create_task(self._stopping.wait())
+                await asyncio.wait({vacancy, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                vacancy.cancel()
+                stopped.cancel()
+        finally:
+            self.watching = False
         # Who leads hands over right after an operator has said to whom.
         await self._around.hear_wishes()
         await self._give_way()
