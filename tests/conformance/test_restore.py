@@ -4,8 +4,9 @@ import asyncio
 import itertools
 import random
 import resource
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,8 @@ from tenure.master.backend.errors import (
 )
 from tenure.master.backend.etcd import operation as op
 from tenure.master.backend.etcd.client import EtcdClient
+from tenure.master.backend.etcd.errors import OutcomeUnknown
+from tenure.master.backend.etcd.keyspace import ClusterKeys
 from tenure.master.backend.sqlite import SqliteConnection
 from tenure.master.etcd_store import EtcdUrl
 from tenure.master.journal.backup import FORMAT, BackupFile
@@ -310,3 +313,81 @@ def test_row_45_space_is_freed_though_a_member_is_dead(
     freed = asyncio.run(maintenance.free_space(with_a_dead_one, said.append))
     assert [member.address for member in freed] == [*alive]
     assert [text for text in said if "127.0.0.1:1" in text and "goes on" in text]
+
+
+Txn = Callable[..., Awaitable[pb.TxnResponse]]
+
+
+def changing(wrapped: Callable[[Txn, EtcdClient, bytes], Awaitable[pb.TxnResponse]]) -> Txn:
+    """A client's ``txn`` whose changes, unlike its reads, go through something else."""
+    txn: Txn = EtcdClient.txn
+
+    async def either(client: EtcdClient, *change: Any, **reads: Any) -> pb.TxnResponse:
+        if not change:
+            return await txn(client, **reads)
+        same, made, _ = change
+        name = pb.TxnRequest(compare=same, success=made).SerializeToString()
+        return await wrapped(lambda _: txn(client, *change), client, name)
+
+    return either
+
+
+@pytest.mark.etcd
+def test_a_change_whose_answer_was_lost_was_made_by_nobody_else(
+    cluster: EtcdCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restore, raise-epoch and clear-halt find that they have done it, and tell what they did."""
+    told: set[bytes] = set()
+
+    async def losing(txn: Txn, client: EtcdClient, name: bytes) -> pb.TxnResponse:
+        answer = await txn(client)
+        if name not in told:
+            told.add(name)
+            raise OutcomeUnknown("its answer was lost")
+        return answer
+
+    async def main() -> None:
+        old, new = cluster.url(f"/{tmp_path.name}-old"), cluster.url(f"/{tmp_path.name}-new")
+        store = await _opened(old)
+        record = HaltRecord(batch_number=4, detail="event 7")
+        office = await won(store)
+        await store.journal(0).halt(office.token, record)
+        await office.resign()
+        await fill(store, cut=False, more=0)
+        await back_up(store, tmp_path / "file")
+        await store.close()
+        with monkeypatch.context() as patch:
+            patch.setattr(EtcdClient, "txn", changing(losing))
+            assert await maintenance.clear_halt(old, 0) == record
+            epoch = await maintenance.raise_epoch(old)
+            made = await maintenance.restore(new, tmp_path / "file")
+        for url, known in ((old, epoch), (new, made.epoch)):
+            store = await _opened(url)
+            assert store.epoch == known
+            assert await store.journal(0).halted() is None
+            await store.close()
+
+    asyncio.run(main())
+    assert len(told) >= 5
+
+
+@pytest.mark.etcd
+def test_an_epoch_that_somebody_else_has_raised_is_not_told_as_ones_own(
+    cluster: EtcdCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record says the same after both; the epoch does not."""
+    url = cluster.url(f"/{tmp_path.name}-raised")
+
+    async def overtaken(txn: Txn, client: EtcdClient, name: bytes) -> pb.TxnResponse:
+        keys = ClusterKeys(EtcdUrl.parse(url).prefix)
+        await client.txn(success=[op.put(keys.epoch, b"4000000000")])
+        return await txn(client)
+
+    async def main() -> None:
+        await (await _opened(url)).close()
+        with monkeypatch.context() as patch:
+            patch.setattr(EtcdClient, "txn", changing(overtaken))
+            with pytest.raises(StoreMismatch, match="somebody else"):
+                await maintenance.raise_epoch(url)
+
+    asyncio.run(main())

@@ -211,27 +211,37 @@ def _transactions(
 
 
 async def _change(
-    client: EtcdClient, same: list[pb.Compare], puts: list[pb.RequestOp], action: str
+    client: EtcdClient, same: list[pb.Compare], made: list[pb.RequestOp], action: str
 ) -> None:
     """One transaction that may be applied twice without harm.
 
     Raises:
         StoreMismatch: Somebody else changed the store meanwhile.
     """
-    look = [op.get(same[0].key)]
-    answer = await resolve(lambda: client.txn(same, puts, look), action)
+    puts = {
+        one.request_put.key: one.request_put.value for one in made if one.HasField("request_put")
+    }
+    keys = {*(compare.key for compare in same), *puts}
+    answer = await resolve(lambda: client.txn(same, made, [op.get(key) for key in keys]), action)
     if answer.succeeded:
         return
-    found = answer.responses[0].response_range.kvs
-    made = [put.request_put for put in puts if put.request_put.key == same[0].key]
-    if made and found and found[0].value == made[0].value:
-        # The first try was applied, and its answer lost.
+    found = {kv.key: kv.value for each in answer.responses for kv in each.response_range.kvs}
+    # If the first try was applied, and its answer lost, no key is as it was when it was compared.
+    wiped = [one.request_delete_range for one in made if one.HasField("request_delete_range")]
+    changed = all(
+        compare.key in puts or any(_covers(gone, compare.key) for gone in wiped) for compare in same
+    )
+    if changed and {key: found.get(key) for key in keys} == {key: puts.get(key) for key in keys}:
         return
     raise StoreMismatch(
         f"expected to {action}, but somebody else changed the store at the same time; look at it,"
         " then try again",
         reason=Reason.STORE_MISMATCH,
     )
+
+
+def _covers(gone: pb.DeleteRangeRequest, key: bytes) -> bool:
+    return gone.key == key or gone.key <= key < gone.range_end
 
 
 @asynccontextmanager
