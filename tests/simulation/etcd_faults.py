@@ -176,6 +176,28 @@ async def lose_answers(stage: Stage) -> None:
         await stage.last(0.5, 4)
 
 
+@fault(5, 20, 28, stores=_ETCD)
+async def stop_leader_on_lossy_links(stage: Stage) -> None:
+    """A hand-over while masters lose requests to etcd and its answers, and a member is cut off.
+
+    So each of them asks all members in turn, also the one that is behind the others.
+    """
+    leader = stage.leader()
+    if leader is None:
+        return
+    stage.strike(leader.name)
+    process = leader.process
+    hosts = [master.host for master in stage.cluster.masters.values()]
+    links = [link for host in hosts for link in stage.links(host, _hosts(stage))]
+    member = stage.rng.choice(_members(stage))
+    with _apart(stage, member):
+        await stage.last(0.5, 3)
+        with changed(links, "loss", stage.rng.uniform(0.05, 0.35)):
+            leader.stop()
+            await stage.last(1, 5)
+    await stage.restart(leader, process)
+
+
 @fault(31, stores=_ETCD)
 async def cut_transactions(stage: Stage) -> None:
     """A leader's connections to etcd break after some number of bytes, within a transaction."""
@@ -231,16 +253,8 @@ async def split_etcd(stage: Stage) -> None:
         leader = stage.cluster.etcd.leader()
         members = [leader or stage.rng.choice(members)]
     stage.strike(" ".join(member.name for member in members))
-    ways = [
-        (one.host, other.host) for one in members for other in _members(stage) if one is not other
-    ]
-    for one, other in ways:
-        stage.cluster.network.cut(one, other)
-        stage.cluster.network.cut(other, one)
-    await stage.last(1, 12)
-    for one, other in ways:
-        stage.cluster.network.heal(one, other)
-        stage.cluster.network.heal(other, one)
+    with _apart(stage, *members):
+        await stage.last(1, 12)
 
 
 # ---- faults of a minority that do not end -------------------------------------------------------
@@ -320,6 +334,21 @@ async def _kill(stage: Stage, member: SimEtcdMember, down_s: float) -> None:
     member.kill()
     await elapse(down_s)
     member.start()
+
+
+@contextmanager
+def _apart(stage: Stage, *members: SimEtcdMember) -> Iterator[None]:
+    """Members that do not reach any other one, though masters reach them."""
+    network = stage.cluster.network
+    hosts = [(one.host, other) for one in members for other in _hosts(stage) if one.host != other]
+    ways = [way for one, other in hosts for way in ((one, other), (other, one))]
+    for source, target in ways:
+        network.cut(source, target)
+    try:
+        yield
+    finally:
+        for source, target in ways:
+            network.heal(source, target)
 
 
 @contextmanager

@@ -227,9 +227,11 @@ class Visit:
         return f"user {self.number} job {self._texts}"
 
     def hold_s(self) -> float:
-        """How long a job takes: most take no time, some much."""
+        """How long a job takes: some take no time, some longer than a lease lives."""
         rng = self.rng
-        return rng.choice((0.0, 0.0, 0.05, 1.0, rng.uniform(0, 6), rng.uniform(0, 20)))
+        return rng.choice(
+            (0.0, 0.05, 1.0, rng.uniform(0, 6), rng.uniform(0, 20), rng.uniform(10, 40))
+        )
 
     def options(self) -> dict[str, Any]:
         """Where a job goes, and how urgent it is."""
