@@ -234,7 +234,7 @@ def test_row_03_a_halted_partition_is_cleared(tmp_path: Path) -> None:
             f"tenure {start} & master=$!\nuntil tenure submit app.jobs.echo first -q; do :; done"
         )
         scene.do("kill -9 $master; wait $master 2>/dev/null; true")
-        for _ in range(3):
+        for _ in range(4):
             scene.run(f"{sys.executable} {sick} {start}")
         scene.do(f"{sys.executable} {sick} {start} & master=$!")
         scene.until("tenure cluster status -q 2>/dev/null | grep -q HALTED")

@@ -1,4 +1,4 @@
-"""Counts the recoveries that a journal has killed: the third crash in one place halts.
+"""Counts the recoveries that a journal has killed: the fourth crash in one place halts.
 
 A replay that crashes its process (a bug, no memory) would crash every master, one after the other.
 So each recovery leaves a mark in the store, and takes it away when its term is open. Who finds a
@@ -7,7 +7,12 @@ mark knows that a recovery has died, and goes on more carefully::
     1st recovery   marks that it has begun                             ✗
     2nd            marks each stretch before it is replayed            ✗ in the one from event 7,170
     3rd            marks each event of that stretch, too               ✗ at event 7,173
-    4th            replays nothing: HALTED, naming event 7,173
+    4th            the same; only if it dies there, too,               ✗ at event 7,173
+    5th            replays nothing: HALTED, naming event 7,173
+
+Two that die in one stretch may have been killed, or cut from the store, at two moments of a healthy
+replay; two that die at one event have died of it. A recovery that is cut from the store cannot take
+its mark away, and is counted like one that has died.
 
 A mark takes as long as the replay of a thousand events, so a stretch has about as many.
 
@@ -29,7 +34,9 @@ from tenure.protocol.refusal import Reason
 _log = logging.getLogger(__name__)
 
 #: So many recoveries may die in one place.
-CRASHES_MAX: Final = 3
+CRASHES_MAX: Final = 4
+#: After so many, each event of the place has its mark.
+_NAMING_CRASHES: Final = 2
 _STRETCH_EVENTS: Final = 1024
 
 
@@ -106,7 +113,7 @@ class Replay:
         if self._marked != (stretch, suspected):
             self._marked = (stretch, suspected)
             await self._write(self._count(suspected), first_seq)
-        return suspected and self._crashes == CRASHES_MAX - 1
+        return suspected and self._crashes >= _NAMING_CRASHES
 
     async def enter_event(self, seq: int) -> None:
         """Call before an event is replayed, where ``enter_batch`` has said so."""
@@ -141,6 +148,9 @@ class Replay:
         return self._crashes if suspected or not self._suspect else 0
 
     async def _write(self, crashes: int, seq: int) -> None:
+        if seq != self._suspect:
+            # Near the place where the last one died is not that place.
+            crashes = min(crashes, _NAMING_CRASHES)
         try:
             await self._journal.mark_replay(self._token, ReplayMark(crashes=crashes, seq=seq))
         except StoreFull as error:

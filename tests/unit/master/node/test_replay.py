@@ -1,4 +1,4 @@
-"""Recoveries that die in one place: the third of them halts the partition, and no other does."""
+"""Recoveries that die in one place: the fourth of them halts the partition, and no other does."""
 
 import asyncio
 from collections.abc import Callable
@@ -133,11 +133,11 @@ def bed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bed:
 
 @pytest.mark.fault(3)
 @pytest.mark.parametrize("seq", [1, 33, 60])
-def test_row_03_the_third_crash_in_replay_halts_and_names_the_event(bed: Bed, seq: int) -> None:
-    """Whichever event it is; the fourth recovery replays nothing."""
+def test_row_03_the_fourth_crash_in_replay_halts_and_names_the_event(bed: Bed, seq: int) -> None:
+    """Whichever event it is; the fifth recovery replays nothing."""
     bed.dies_at(seq)
-    assert [bed.recover() for _ in range(3)] == [Killed] * 3
-    assert bed.mark() == ReplayMark(crashes=2, seq=seq)
+    assert [bed.recover() for _ in range(4)] == [Killed] * 4
+    assert bed.mark() == ReplayMark(crashes=3, seq=seq)
     assert bed.recover() is CorruptJournal
     assert f"at event {seq};" in str(bed.error)
     assert "clear-halt" in str(bed.error)
@@ -152,6 +152,27 @@ def test_row_03_crashes_in_other_places_are_no_series(bed: Bed) -> None:
     bed.dies_at(0)
     assert bed.recover() is None
     assert bed.mark() is None
+
+
+@pytest.mark.fault(3)
+def test_row_03_crashes_at_several_events_of_one_place_are_no_series(bed: Bed) -> None:
+    """Masters that are killed, or cut from their store, at several moments of one stretch."""
+    for seq in (33, 33, 33, 35, 36, 32, 38, 31):
+        bed.dies_at(seq)
+        assert bed.recover() is Killed
+    assert bed.mark() == ReplayMark(crashes=2, seq=31)
+    bed.dies_at(0)
+    assert bed.recover() is None
+
+
+@pytest.mark.fault(3)
+def test_row_03_a_series_may_begin_behind_kills_at_other_moments(bed: Bed) -> None:
+    """An event that kills is found, whatever has killed others before."""
+    for seq in (33, 33, 38, 31, 36, 36):
+        bed.dies_at(seq)
+        assert bed.recover() is Killed
+    assert bed.recover() is CorruptJournal
+    assert "at event 36;" in str(bed.error)
 
 
 @pytest.mark.fault(3)
@@ -172,9 +193,9 @@ def test_row_03_deaths_before_and_amid_the_replay_are_no_series(bed: Bed) -> Non
 
 
 @pytest.mark.fault(3)
-def test_row_03_the_third_death_before_the_first_event_halts(bed: Bed) -> None:
+def test_row_03_the_fourth_death_before_the_first_event_halts(bed: Bed) -> None:
     """A snapshot that cannot be loaded kills like an event."""
-    assert [bed.recover(dies="before") for _ in range(3)] == [Killed] * 3
+    assert [bed.recover(dies="before") for _ in range(4)] == [Killed] * 4
     assert bed.recover() is CorruptJournal
     assert "before the first event" in str(bed.error)
 
@@ -222,8 +243,8 @@ def test_row_03_a_recovery_that_ends_takes_the_count_away(bed: Bed) -> None:
 def test_row_03_an_event_that_cannot_be_applied_costs_no_process(bed: Bed) -> None:
     """It is a crash like any other to the count, but named at once, and others go on."""
     bed.fails_at(33)
-    assert [bed.recover() for _ in range(3)] == [ReplayFailed] * 3
-    assert bed.mark() == ReplayMark(crashes=2, seq=33)
+    assert [bed.recover() for _ in range(4)] == [ReplayFailed] * 4
+    assert bed.mark() == ReplayMark(crashes=3, seq=33)
     assert bed.recover() is CorruptJournal
 
 
