@@ -151,16 +151,21 @@ class EtcdStore:
         return EtcdJournal(self._client, self._keys.partition(partition))
 
     async def space(self) -> Space:
-        action = "ask etcd how full it is"
         told: list[pb.StatusResponse] = []
-        trouble: EtcdError | None = None
-        for address in self._client.endpoints:
+        trouble: list[EtcdError] = []
+
+        async def ask(address: str) -> None:
             try:
                 told.append(await self._client.status(address))
             except EtcdError as error:
-                trouble = error
+                trouble.append(error)
+
+        # Together: a master's start waits for this, and members may be dead.
+        async with asyncio.TaskGroup() as asked:
+            for address in self._client.endpoints:
+                asked.create_task(ask(address))
         if not told:
-            raise unavailable(action, trouble or EtcdError("it has no members"))
+            raise unavailable("ask etcd how full it is", trouble[-1])
         quotas = [status.db_size_quota for status in told if status.db_size_quota > 0]
         return Space(
             used_bytes=max(status.db_size_in_use for status in told),
