@@ -21,7 +21,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,9 @@ _CHUNKS_MAX = 32
 _PIECE_BYTES = 2_048
 #: A process may dial before its pid was told, so who is not known is looked for again; not sooner.
 _LOOK_AGAIN_S = 0.2
+#: Nor for ever: there are dialers that nobody names.
+_STRANGER_S = 2.0
+_STRANGER = "stranger"
 
 
 class _Broken(Exception):
@@ -56,6 +59,7 @@ class People:
         self._addresses: dict[str, str] = {}
         self._owners: dict[tuple[str, int], str] = {}
         self._read_at = -_LOOK_AGAIN_S
+        self._reading = asyncio.Lock()
 
     def know(self, order: Know) -> None:
         """A process is there; one of the same name is no more."""
@@ -63,6 +67,17 @@ class People:
             self._pids[order.name] = order.pid
         if order.address:
             self._addresses[order.address] = order.name
+
+    async def look(self, peer: tuple[str, int], accepted_at: float) -> None:
+        """Has the tables read at a time after a connection was there; beside the loop.
+
+        A read takes tens of milliseconds where there are many sockets. Of connections that come in
+        a storm, all that are there when it begins share one.
+        """
+        async with self._reading:
+            if peer[0] not in self._addresses and self._read_at <= accepted_at:
+                self._read_at = asyncio.get_running_loop().time()
+                self._owners = await asyncio.to_thread(self._read, dict(self._pids))
 
     def owner(self, peer: tuple[str, int], accepted_at: float) -> str:
         """The name of the process at the other end of a connection; empty: not known (yet)."""
@@ -72,12 +87,14 @@ class People:
         # What was read before the connection was there may name its port's former owner.
         if self._read_at <= accepted_at or now - self._read_at >= _LOOK_AGAIN_S:
             self._read_at = now
-            self._owners = self._read()
-        return self._owners.get(peer, "")
+            self._owners = self._read(self._pids)
+        found = self._owners.get(peer, "")
+        return _STRANGER if not found and now - accepted_at > _STRANGER_S else found
 
-    def _read(self) -> dict[tuple[str, int], str]:
+    @staticmethod
+    def _read(pids: Mapping[str, int]) -> dict[tuple[str, int], str]:
         """By its address, who owns each socket of the processes that are known."""
-        names = {link: name for name, pid in self._pids.items() for link in _open_files(pid)}
+        names = {link: name for name, pid in pids.items() for link in _open_files(pid)}
         owners = {}
         # gRPC dials by sockets of IPv6: their addresses end in the one of IPv4.
         for table in ("tcp", "tcp6"):
@@ -115,10 +132,14 @@ class Rules:
         self._rules.pop(name, None)
         self._wake()
 
+    @property
+    def any(self) -> bool:
+        """Whether there is a rule at all: if not, who dialled need not even be known."""
+        return bool(self._rules)
+
     def about(self, connection: Connection, way: str) -> list[Rule]:
         """Those that bear on one direction of a connection."""
         if not self._rules:
-            # Who dialled need not even be known.
             return []
         source, target = connection.source, connection.target
         return [
@@ -327,6 +348,8 @@ class Proxy:
         connection = Connection(self._people, peer, door.target, [writer])
         self._connections[connection] = None
         try:
+            if self._rules.any:
+                await self._people.look(peer, connection.accepted_at)
             if any(rule.refuse for rule in self._rules.about(connection, "up")):
                 connection.end(reset=True)
                 return

@@ -142,10 +142,13 @@ def _nothing(arena: Arena, rng: random.Random) -> None:
 
 @contextmanager
 def site(directory: Path) -> Iterator[Site]:
-    """A running site; when the body has ended, everything that happened is judged."""
+    """A site where everybody works; when the body has ended, all that happened is judged."""
     with Arena(directory, seed=1, slots=_SLOTS) as arena:
         arena.start(_OPEN, _HOLD_S, say_every=_SAY_EVERY)
         found = Site(arena)
+        for name in arena.worker_names:
+            arena.cluster.wait_said(arena.cluster.processes[name], "registered")
+        found.goes_on()
         yield found
         close(found)
 
