@@ -56,6 +56,7 @@ ELSEWHERE: Final = {
     Reason.FENCED: ("conformance/test_journal.py", "OfficeLost"),
     Reason.STORE_IO: ("integration/test_full_disk.py", "check the disk"),
     Reason.TOO_MANY_WATCHES: ("integration/test_health.py", "TOO_MANY_WATCHES"),
+    Reason.TOO_MANY_BACKUPS: ("unit/master/node/test_cluster.py", "TOO_MANY_BACKUPS"),
 }
 
 

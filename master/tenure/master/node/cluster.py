@@ -1,5 +1,6 @@
 """ClusterService: who leads what, and how this master is. Waits for no commit."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -13,6 +14,9 @@ from tenure.v1 import cluster_pb2
 
 #: About what one message of a backup carries.
 _PIECE_BYTES: Final = 256 * 1024
+#: A caller that takes none of it for so long keeps nobody else from a backup.
+_SEND_S: Final = 60
+_BACKUP_RETRY_MS: Final = 10_000
 
 #: Sends one message to the caller.
 Send = Callable[[cluster_pb2.BackupResponse], Awaitable[None]]
@@ -55,6 +59,7 @@ class ClusterApi:
         self._alarms = alarms
         self._backup = backup
         self._hand_over = hand_over
+        self._backing_up = False
 
     async def get_topology(
         self, _: cluster_pb2.GetTopologyRequest
@@ -115,16 +120,36 @@ class ClusterApi:
         return response
 
     async def backup(self, _: cluster_pb2.BackupRequest, send: Send) -> None:
-        """A backup's file in pieces, made while the leaders go on."""
+        """A backup's file in pieces, made while the leaders go on; to one caller at a time.
+
+        Raises:
+            Unavailable: Another one is under way, or the caller takes nothing of it.
+        """
+        if self._backing_up:
+            # Each reads the whole store, beside those who work with it.
+            raise Unavailable(
+                f"expected one backup at a time, but {self._roster.me.name} gives another one now;"
+                " try again later, or ask another master",
+                reason=Reason.TOO_MANY_BACKUPS,
+                metadata={"limit": "1"},
+                retry_after_ms=_BACKUP_RETRY_MS,
+            )
+        self._backing_up = True
+        try:
+            await self._give_backup(send)
+        finally:
+            self._backing_up = False
+
+    async def _give_backup(self, send: Send) -> None:
         pieces: list[bytes] = []
         size = 0
         async for piece in self._backup():
             pieces.append(piece)
             size += len(piece)
             if size >= _PIECE_BYTES:
-                await send(cluster_pb2.BackupResponse(data=b"".join(pieces)))
+                await _sent(send, pieces)
                 pieces, size = [], 0
-        await send(cluster_pb2.BackupResponse(data=b"".join(pieces)))
+        await _sent(send, pieces)
 
     async def transfer_leader(
         self, request: cluster_pb2.TransferLeaderRequest
@@ -186,3 +211,14 @@ class ClusterApi:
                     if session.heartbeat_ms:
                         worker.heartbeat_age_ms = now_ms - session.heartbeat_ms
         return list(workers.values())
+
+
+async def _sent(send: Send, pieces: list[bytes]) -> None:
+    try:
+        async with asyncio.timeout(_SEND_S):
+            await send(cluster_pb2.BackupResponse(data=b"".join(pieces)))
+    except TimeoutError as late:
+        raise Unavailable(
+            f"expected the caller to take a piece of the backup within {_SEND_S} s",
+            reason=Reason.DEADLINE_EXCEEDED,
+        ) from late
