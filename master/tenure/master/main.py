@@ -20,6 +20,7 @@ from tenure.master.backend.errors import StoreIoError, StoreMismatch
 from tenure.master.election.port import Candidate
 from tenure.master.node.clock import SystemClock
 from tenure.master.node.master import MEMORY_BYTES_DEFAULT, Master
+from tenure.master.node.space import demand_quota
 from tenure.master.node.trace import Trace
 from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.master.rpc.server import RpcServer
@@ -118,6 +119,8 @@ async def serve(config: MasterConfig) -> int:
     security = ServerSecurity(config.security())
     if not config.insecure:
         security.check_bind(host)
+    # Before a new store is made with so many partitions, for ever.
+    demand_quota(config.store_quota_bytes, config.partitions or 1)
     clock = SystemClock()
     rng = random.Random()
     server = RpcServer(host, port, security)
@@ -151,6 +154,7 @@ async def serve(config: MasterConfig) -> int:
         memory_bytes_max=config.memory_bytes_max or MEMORY_BYTES_DEFAULT,
     )
     try:
+        demand_quota(config.store_quota_bytes, store.partitions)
         await server.start(master)
         announce("serving", {"address": address, "name": name, "cluster": store.cluster_id})
         _stop_on_signals(master)

@@ -1,13 +1,17 @@
 """How a master's process ends when its store does."""
 
 import asyncio
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 from tenure.master import main
 from tenure.master.backend.errors import StoreIoError, StoreMismatch
+from tenure.master.election.port import Candidate
 from tenure.master.node.master import Master
+from tenure.master.store import open_store
+from tenure.protocol.errors import Rejected
 
 
 class EndingMaster:
@@ -42,3 +46,23 @@ def test_a_store_that_was_restored_meanwhile_ends_the_master_in_words() -> None:
     master = cast(Master, EndingMaster(StoreMismatch("expected epoch 1; restart this master")))
     with pytest.raises(StoreMismatch, match="restart this master"):
         asyncio.run(main._run(master))
+
+
+def test_a_quota_that_is_too_small_ends_the_start(tmp_path: Path) -> None:
+    """In words; no store is made, and one that is there is free for the next try."""
+    url = f"sqlite://{tmp_path / 'jobs.db'}"
+    listen, quota = "127.0.0.1:0", 1024**2
+    new = main.MasterConfig(store=url, listen=listen, partitions=8, store_quota_bytes=quota)
+    with pytest.raises(Rejected, match="store quota of at least"):
+        asyncio.run(main.serve(new))
+    assert list(tmp_path.iterdir()) == []
+
+    async def make() -> None:
+        me = Candidate(incarnation="i", name="m", address="m:1")
+        await (await open_store(url, candidate=me, wall_ms=1, partitions=8)).close()
+
+    asyncio.run(make())
+    there = main.MasterConfig(store=url, listen=listen, store_quota_bytes=quota)
+    for _ in range(2):
+        with pytest.raises(Rejected, match="store quota of at least"):
+            asyncio.run(main.serve(there))

@@ -344,7 +344,7 @@ class Seat:
             journal=self._journal,
             clock=around.clock,
             log_bytes=log_bytes,
-            tight=around.space.tight,
+            log_bytes_max=around.space.log_bytes_max,
             sizes=around.sizes,
         )
         tasks.create_task(snapshotter.run())

@@ -21,7 +21,6 @@ from tenure.master.node.port import Clock
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.term import Term
 
-_TIGHT_LOG_BYTES_MIN: Final = 256 * 1024
 _LOOK_MS: Final = 500
 _RETRY_MS: Final = 500
 
@@ -34,7 +33,7 @@ class Snapshotter:
         journal: Where to.
         clock: For its pauses.
         log_bytes: Bytes of batches already in the journal when the term began.
-        tight: Says whether the store is so full that the log should be short.
+        log_bytes_max: How long the log may be in a store that is tight; None: it is not.
         sizes: From which length of the log on to take snapshots, and in which slices.
     """
 
@@ -45,11 +44,11 @@ class Snapshotter:
         journal: Journal,
         clock: Clock,
         log_bytes: int,
-        tight: Callable[[], bool] = lambda: False,
+        log_bytes_max: Callable[[], int | None] = lambda: None,
         sizes: LogSizes = LOG_SIZES,
     ) -> None:
         self._term = term
-        self._tight = tight
+        self._log_bytes_max = log_bytes_max
         self._sizes = sizes
         self._journal = journal
         self._clock = clock
@@ -65,9 +64,10 @@ class Snapshotter:
     async def run_once(self) -> bool:
         """Takes a snapshot if one is due; says whether it did."""
         due_bytes = max(self._sizes.log_bytes_min, 2 * self._snapshot_bytes)
-        if self._tight():
+        tight_bytes = self._log_bytes_max()
+        if tight_bytes is not None:
             # A snapshot needs room, too: not for a log that is small beside it.
-            due_bytes = max(_TIGHT_LOG_BYTES_MIN, self._snapshot_bytes // 4)
+            due_bytes = max(tight_bytes, self._snapshot_bytes // 4)
         if self._term.gate.log_bytes < due_bytes:
             return False
         await self.take()

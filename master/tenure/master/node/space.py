@@ -22,6 +22,8 @@ from tenure.master.core.command import Intake
 from tenure.master.node.alarms import Alarms
 from tenure.master.node.port import Clock
 from tenure.master.store import Store
+from tenure.protocol.errors import Rejected
+from tenure.protocol.refusal import Reason
 from tenure.v1 import cluster_pb2
 
 _log = logging.getLogger(__name__)
@@ -30,6 +32,12 @@ _log = logging.getLogger(__name__)
 #: size and a new snapshot then fit below the first watermark.
 _LIVE_PERCENT: Final = 15
 _FILE_ALARM_PERCENT: Final = 80
+#: What all partitions' logs together may hold in a tight store before they are cut. More, of a
+#: small quota, would keep it tight for ever.
+_TIGHT_LOGS_PERCENT: Final = 10
+#: One partition's part of it: a snapshot for each few batches costs more than it frees.
+_TIGHT_LOG_BYTES_MIN: Final = 16 * 1024
+_TIGHT_LOG_BYTES_MAX: Final = 256 * 1024
 #: A level ends when the share has fallen so far below its mark.
 _SLACK_PERCENT: Final = 3
 _LOOK_MS: Final = 5_000
@@ -51,6 +59,27 @@ _MARKS: Final = (
     _Mark(60, _Level.SPACE_LEVEL_TIDYING, Intake.OPEN),
     _Mark(0, _Level.SPACE_LEVEL_ROOMY, Intake.OPEN),
 )
+
+
+def demand_quota(quota_bytes: int | None, partitions: int) -> None:
+    """Refuses a quota in which not even the shortest logs of all partitions have their place.
+
+    Args:
+        quota_bytes: What the operator has said; None: nothing.
+        partitions: The store's.
+
+    Raises:
+        Rejected: It is too small for so many.
+    """
+    least = _TIGHT_LOG_BYTES_MIN * partitions * 100 // _TIGHT_LOGS_PERCENT
+    if quota_bytes is not None and quota_bytes < least:
+        raise Rejected(
+            f"expected a store quota of at least {least} bytes for {partitions} partitions, but got"
+            f" {quota_bytes}; give the store more room",
+            reason=Reason.INVALID_ARGUMENT,
+            metadata={"limit": str(least), "partitions": str(partitions)},
+            field="store_quota",
+        )
 
 
 class SpaceWatch:
@@ -77,6 +106,13 @@ class SpaceWatch:
     def tight(self) -> bool:
         """Whether the log should be cut early."""
         return self._mark.percent > 0
+
+    def log_bytes_max(self) -> int | None:
+        """How long one partition's log may be now; None: the store is not tight."""
+        if self._space is None or not self.tight():
+            return None
+        part = self._space.quota_bytes * _TIGHT_LOGS_PERCENT // 100 // self._store.partitions
+        return min(max(part, _TIGHT_LOG_BYTES_MIN), _TIGHT_LOG_BYTES_MAX)
 
     def bytes_max(self, memory_bytes_max: int) -> int:
         """What one partition may keep of payloads, results and errors.

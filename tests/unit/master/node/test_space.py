@@ -6,7 +6,8 @@ from tenure.master.backend.errors import StoreUnavailable
 from tenure.master.backend.space import Space
 from tenure.master.core.command import Intake
 from tenure.master.node.alarms import Alarms
-from tenure.master.node.space import SpaceWatch
+from tenure.master.node.space import SpaceWatch, demand_quota
+from tenure.protocol.errors import Rejected
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tenure.v1 import cluster_pb2
@@ -158,6 +159,32 @@ def test_a_partition_keeps_its_part_of_the_quota_or_of_the_memory() -> None:
         assert (watch.bytes_max(8 * MIB), watch.status()) == (2 * MIB, None)
 
     run_virtual(main)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "log_bytes"), [(4, 256 * 1024), (400, 26_214), (4_000, 16 * 1024)]
+)
+def test_the_logs_of_a_tight_store_do_not_keep_it_tight(partitions: int, log_bytes: int) -> None:
+    """All of them together hold 10 % of the quota, unless they are too many for it."""
+
+    async def main() -> None:
+        shelf = Shelf()
+        shelf.partitions = partitions
+        watch, _ = watching(shelf)
+        assert watch.log_bytes_max() is None
+        shelf.used = 60
+        await watch.run_once()
+        assert watch.log_bytes_max() == log_bytes
+
+    run_virtual(main)
+
+
+def test_a_quota_that_is_too_small_for_the_partitions_is_refused() -> None:
+    """The smallest logs of all of them must have their place; the message says how much that is."""
+    demand_quota(None, 4_096)
+    demand_quota(MIB, 6)
+    with pytest.raises(Rejected, match="at least 1146880 bytes for 7 partitions"):
+        demand_quota(MIB, 7)
 
 
 def test_it_tidies_at_most_once_a_minute() -> None:
