@@ -61,13 +61,18 @@ class Failover:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What a scenario came to."""
+    """What a scenario came to.
+
+    Attributes:
+        handed_over: How many terms ended by their leader's own will.
+    """
 
     name: str
     audit: Audit
     failovers: list[Failover] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    handed_over: int = 0
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.audit}"]
@@ -110,7 +115,13 @@ class Stage:
 
     def finish(self) -> Report:
         """End all processes and audit what is left."""
-        self.cluster.end()
+        cluster = self.cluster
+        handed_over = sum(
+            event.fields.get("why") == "handed over"
+            for event in cluster.timeline.events()
+            if event.name == "follower"
+        )
+        cluster.end()
         changes = self.watch.finish()
         if self.watch.halted:
             raise AssertionError(f"partitions were halted: {self.watch.halted}")
@@ -131,6 +142,7 @@ class Stage:
             failovers=self.failovers,
             changes=changes,
             notes=self.notes,
+            handed_over=handed_over,
         )
 
 
