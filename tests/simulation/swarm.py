@@ -58,8 +58,9 @@ LIVENESS_SHARE: Final = 0.25
 CROWD_SHARE, CROWD_WORKERS, CROWD_USERS = 0.02, 12, 150
 #: 200 ppm: a bad quartz.
 DRIFT_MAX: Final = 2e-4
-#: After everything is whole again: the TTL of a lost lease, a failover, and the rest of the jobs.
-DRAIN_S: Final = 150.0
+#: After everything is whole again: the TTL of a lost lease, a failover, and the rest of the jobs,
+#: of which the longest take 40 s and four slots may have many.
+DRAIN_S: Final = 200.0
 #: How much virtual time a run may take in all.
 LIMIT_S: Final = 1_200.0
 
