@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from tenure.etcdapi import etcd_pb2
@@ -161,7 +162,12 @@ async def cut_store(stage: Stage) -> None:
     row = stage.rng.choice(list(_WAYS))
     stage.strike(master.name, row)
     requests, replies = _WAYS[row]
-    stage.cluster.cut_store(master, requests=requests, replies=replies)
+    cut = partial(stage.cluster.cut_store, master, requests=requests, replies=replies)
+    if stage.rng.random() < 0.5:
+        cut()
+    else:
+        links = [stage.cluster.network.link(master.host, host) for host in _hosts(stage)]
+        await _at_a_request(stage, links, cut)
     await stage.last(0.5, 12)
     stage.cluster.heal_store(master)
 
@@ -232,7 +238,7 @@ async def delay_requests(stage: Stage) -> None:
     stage.strike(leader.name)
     links = [stage.cluster.network.link(leader.host, host) for host in _hosts(stage)]
     before = [link.delay_ms for link in links]
-    delay_ms = stage.rng.uniform(2_000, 12_000)
+    delay_ms = stage.rng.uniform(5_000, 12_000)
 
     def hold_up() -> None:
         for link in links:
@@ -298,16 +304,16 @@ def _hosts(stage: Stage) -> list[str]:
 
 
 async def _at_a_request(stage: Stage, links: list[Link], strike: Callable[[], None]) -> None:
-    """Strikes at the next request of some kind, before it leaves; without one, after a while.
+    """Strikes at the next write or delete, before it leaves; without one, after a while.
 
-    The rare kinds are as likely as the frequent ones: most of what a leader sends are keepalives
-    and appends, and its other requests would be interrupted too seldom.
+    The one as likely as the other: most of what a leader sends are keepalives, reads and appends,
+    and its other requests would be interrupted too seldom.
     """
-    kind = stage.rng.choice(("any", "write", "delete"))
+    kind = stage.rng.choice(("write", "delete"))
     sent = asyncio.Event()
 
     def look(request: object) -> None:
-        if not sent.is_set() and kind in ("any", _kind_of(request)):
+        if not sent.is_set() and kind == _kind_of(request):
             sent.set()
             strike()
 
@@ -324,10 +330,11 @@ async def _at_a_request(stage: Stage, links: list[Link], strike: Callable[[], No
 
 
 def _kind_of(request: object) -> str:
+    """What a transaction does if its compares hold; empty: something else is asked for."""
     if not isinstance(request, etcd_pb2.TxnRequest):
         return ""
-    deletes = any(one.HasField("request_delete_range") for one in request.success)
-    return "delete" if deletes else "write"
+    deletes = {one.HasField("request_delete_range") for one in request.success}
+    return {(True,): "delete", (False,): "write"}.get(tuple(deletes), "")
 
 
 async def _kill(stage: Stage, member: SimEtcdMember, down_s: float) -> None:
