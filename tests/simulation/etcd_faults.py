@@ -334,7 +334,9 @@ def _kind_of(request: object) -> str:
     if not isinstance(request, etcd_pb2.TxnRequest):
         return ""
     deletes = {one.HasField("request_delete_range") for one in request.success}
-    return {(True,): "delete", (False,): "write"}.get(tuple(deletes), "")
+    if len(deletes) != 1:
+        return ""
+    return "delete" if True in deletes else "write"
 
 
 async def _kill(stage: Stage, member: SimEtcdMember, down_s: float) -> None:
