@@ -221,4 +221,5 @@ async def _sent(send: Send, pieces: list[bytes]) -> None:
         raise Unavailable(
             f"expected the caller to take a piece of the backup within {_SEND_S} s",
             reason=Reason.DEADLINE_EXCEEDED,
+            retry_after_ms=_BACKUP_RETRY_MS,
         ) from late
