@@ -70,6 +70,7 @@ def main() -> int:
             minutes=flags.minutes,
             faults=[fault.name for fault in faults],
             missing=arena.missing,
+            etcd_version=arena.etcd_version,
             took_s=(boottime_ms() - began_ms) / 1000,
         )
         _log.info("judging")

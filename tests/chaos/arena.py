@@ -67,6 +67,7 @@ class Arena:
 
     Attributes:
         kills: Every kill -9, in order.
+        etcd_version: Of its members, as in ``3.5.21``.
         missing: What cannot be done on this machine, by means, with the reason.
         stopping: Set when faults have to end early.
     """
@@ -106,6 +107,8 @@ class Arena:
             self._mount_small_disk()
             stack.enter_context(self.etcd)
             self._introduce_members()
+            status = self.etcd.members[0].post("/v3/maintenance/status", {})
+            self.etcd_version = str(status["version"])
             self.watch = stack.enter_context(StoreWatch(self.etcd.endpoints, PREFIX))
             self.cluster = stack.enter_context(
                 Cluster(

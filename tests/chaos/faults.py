@@ -21,8 +21,9 @@ from tests.chaos.process import Expired, Process, until
 
 Inject = Callable[[Arena, random.Random], None]
 
-#: Whose office it may cost: nobody's, that of the masters it claims, anybody's.
-Deposes = Literal["nobody", "claimed", "anybody"]
+#: Whose office it may cost: nobody's, that of the masters it claims, anybody's; or anybody's, but
+#: only where etcd is so old that its former leader revokes leases that its successor has renewed.
+Deposes = Literal["nobody", "claimed", "anybody", "anybody on old etcd"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

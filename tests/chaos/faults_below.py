@@ -67,7 +67,7 @@ def etcd_paused(arena: Arena, rng: random.Random) -> None:
         arena.pause(8)
 
 
-@fault(22, weight=2)
+@fault(22, weight=2, deposes="anybody on old etcd")
 def etcd_leader_paused(arena: Arena, rng: random.Random) -> None:
     """Etcd's leader stands still with all its connections open."""
     member = arena.raft_leader()
@@ -80,7 +80,7 @@ def etcd_leader_paused(arena: Arena, rng: random.Random) -> None:
         arena.etcd.wait_ready()
 
 
-@fault(22)
+@fault(22, deposes="anybody on old etcd")
 def etcd_leader_half_cut(arena: Arena, rng: random.Random) -> None:
     """What etcd's leader sends to the other members is held; what they send arrives."""
     member = arena.raft_leader()
@@ -106,7 +106,7 @@ def etcd_disk_full(arena: Arena, rng: random.Random) -> None:
         bring_back(arena, member)
 
 
-@fault(46, needs="strace")
+@fault(46, deposes="anybody on old etcd", needs="strace")
 def etcd_fsync_slow(arena: Arena, rng: random.Random) -> None:
     """Each fsync of a member takes 0.2 to 1 s longer."""
     member = rng.choice(arena.etcd.members)

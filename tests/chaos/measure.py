@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from tenure.master.backend.etcd.client import VERSION_FLOOR
 from tenure.protocol.ids import partition_of
 from tests.chaos.arena import Arena, Kill
 from tests.chaos.audit import in_flight, live_hashes_of, token_text
@@ -23,6 +24,10 @@ from tests.oracles.court import Verdict, hear
 from tests.oracles.evidence import Evidence, PartitionLog, Said
 from tests.oracles.facts import Adopted, Granted, token_of
 from tests.oracles.history import END, START, Row, read_history
+
+#: From here on no former leader of etcd revokes what its successor has renewed, as one that stood
+#: still or waited for its disk did before (etcd issue 15247). The first is the newest 3.4's.
+_REVOKES_RIGHTLY = ((3, 4, 31), VERSION_FLOOR)
 
 #: A cause may show so much later: an office lives on for its TTL, a lease for its own.
 _OFFICE_LAG_MS, _LEASE_LAG_MS = 12_000.0, 25_000.0
@@ -59,6 +64,17 @@ class Failover:
     restarted: list[tuple[str, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """One office that was given up in order, and how long until the next term's first start."""
+
+    partition: int
+    at_ms: float
+    by: str
+    to: str
+    first_grant_ms: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Measured:
     """All that a run says about itself.
@@ -66,15 +82,17 @@ class Measured:
     Attributes:
         verdict: The court's.
         failovers: Those that kills caused, in order.
-        lines: Changes of leadership that no fault explains.
-        handed_over_ms: For each hand-over from SIGTERM how long until the next first start.
+        false_failovers: Offices that were lost though nothing was done that may cost one.
+        revoked_by_etcd: Offices that a fault may have cost only because this etcd is old.
+        hand_overs: Offices given up in order while nothing else was wrong.
         stall_ms: By partition: the longest time without a start.
     """
 
     verdict: Verdict
     failovers: list[Failover]
     false_failovers: list[str]
-    handed_over_ms: list[float]
+    revoked_by_etcd: list[str]
+    hand_overs: list[HandOver]
     stall_ms: dict[int, float]
 
     def unexplained(self) -> list[tuple[str, str]]:
@@ -128,12 +146,14 @@ def measure(arena: Arena, log: Log) -> Measured:
     failovers = failovers_of(arena.kills, sent, events, first, log.strikes)
     journaled = {f.lease for f in verdict.facts if isinstance(f, Granted | Adopted)}
     count_running(failovers, executions)
+    old = is_old(arena.etcd_version)
     name_restarted(failovers, executions, journaled, log.strikes)
     return Measured(
         verdict=verdict,
         failovers=failovers,
-        false_failovers=false_failovers(events, log.strikes),
-        handed_over_ms=handed_over(events, first, log.strikes),
+        false_failovers=false_failovers(events, log.strikes, old_etcd=old),
+        revoked_by_etcd=revoked_by_etcd(events, log.strikes) if old else [],
+        hand_overs=hand_overs_of(events, first, log.strikes),
         stall_ms=longest_stalls(rows, arena.partitions),
     )
 
@@ -283,33 +303,62 @@ def excuse(one: Execution, later: Execution, journaled: set[str], strikes: Seque
     return "" if one.lease in journaled else "first grant not committed at the kill"
 
 
-def false_failovers(events: Sequence[Event], strikes: Sequence[Strike]) -> list[str]:
+def is_old(version: str) -> bool:
+    """Whether an etcd of this version may revoke leases that are being renewed."""
+    number = tuple(map(int, version.split(".")))
+    newest_minor, floor = _REVOKES_RIGHTLY
+    return number < floor and not (newest_minor <= number < (*newest_minor[:1], 5, 0))
+
+
+def false_failovers(
+    events: Sequence[Event], strikes: Sequence[Strike], *, old_etcd: bool = False
+) -> list[str]:
     """Offices that were lost though nothing was done that may cost one."""
-    found = []
+    excuses = {"claimed", "anybody", *(("anybody on old etcd",) if old_etcd else ())}
+    return [
+        f"{event.process} at {event.at_ms / 1000:.3f}: {event.fields}"
+        for event in offices_lost(events)
+        if not excuses & causes_of(event, strikes)
+    ]
+
+
+def revoked_by_etcd(events: Sequence[Event], strikes: Sequence[Strike]) -> list[str]:
+    """Offices whose loss nothing explains but a fault that costs them on an old etcd only."""
+    return [
+        f"{event.process} at {event.at_ms / 1000:.3f}: {event.fields}"
+        for event in offices_lost(events)
+        if causes_of(event, strikes) == {"anybody on old etcd"}
+    ]
+
+
+def offices_lost(events: Iterable[Event]) -> Iterable[Event]:
+    """The lines of masters that follow and did not want to."""
     for event in events:
-        if event.name != "follower" or event.fields.get("why") == "handed over":
-            continue
-        name = event.process.split(".")[0]
-        causes = [
-            strike
-            for strike in strikes
-            if strike.since_ms <= event.at_ms <= strike.until_ms + _OFFICE_LAG_MS
-            and (
-                strike.fault.deposes == "anybody"
-                or (strike.fault.deposes == "claimed" and name in strike.hurt)
-            )
-        ]
-        if not causes:
-            found.append(f"{event.process} at {event.at_ms / 1000:.3f}: {event.fields}")
-    return found
+        if event.name == "follower" and event.fields.get("why") != "handed over":
+            yield event
 
 
-def handed_over(
-    events: Sequence[Event], first: dict[str, float], strikes: Sequence[Strike]
-) -> list[float]:
-    """From each office given up in order to the first start under the next term, in ms.
+def causes_of(event: Event, strikes: Sequence[Strike]) -> set[str]:
+    """What the faults of that time may cost whom, as far as that takes in this master."""
+    name = event.process.split(".")[0]
+    return {
+        strike.fault.deposes
+        for strike in strikes
+        if strike.since_ms <= event.at_ms <= strike.until_ms + _OFFICE_LAG_MS
+        and strike.fault.deposes != "nobody"
+        and (strike.fault.deposes != "claimed" or name in strike.hurt)
+    }
 
-    Only where nothing else was wrong that could hold up an election.
+
+def hand_overs_of(
+    events: Sequence[Event], first: Mapping[str, float], strikes: Sequence[Strike]
+) -> list[HandOver]:
+    """Each office given up in order, where nothing else was wrong that could hold up an election.
+
+    Args:
+        events: The masters' lines.
+        first: By token: when the first job started under it.
+        strikes: What was done to whom.
     """
     found = []
     for place, event in enumerate(events):
@@ -319,7 +368,10 @@ def handed_over(
                 if later.name == "leader" and later.fields["partition"] == partition:
                     start = first.get(token_text(str(later.fields["term"])))
                     if start is not None and is_alone(strikes, event.at_ms, start):
-                        found.append(start - event.at_ms)
+                        took_ms = start - event.at_ms
+                        found.append(
+                            HandOver(partition, event.at_ms, event.process, later.process, took_ms)
+                        )
                     break
     return found
 

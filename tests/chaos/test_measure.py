@@ -14,9 +14,11 @@ from tests.chaos.measure import (
     Failover,
     failovers_of,
     false_failovers,
-    handed_over,
+    hand_overs_of,
+    is_old,
     name_restarted,
     quantiles,
+    revoked_by_etcd,
 )
 from tests.chaos.process import Event
 from tests.chaos.rounds import Strike, draw
@@ -87,6 +89,32 @@ def test_an_office_lost_for_no_reason_is_a_false_failover(
     assert len(false_failovers(events, strikes)) == count
 
 
+def test_an_office_that_an_old_etcd_revoked_is_told_apart() -> None:
+    """A fault that should cost none excuses a loss only where etcd is known to revoke wrongly."""
+    events = [event(2_000, "master-1", "follower", 10, "office lost")]
+    strikes = [strike("etcd-leader-paused", 0, 1_000)]
+    assert len(false_failovers(events, strikes)) == 1
+    assert false_failovers(events, strikes, old_etcd=True) == []
+    assert len(revoked_by_etcd(events, strikes)) == 1
+    assert revoked_by_etcd(events, [*strikes, strike("etcd-paused", 0, 1_000)]) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "old"),
+    [
+        ("3.4.23", True),
+        ("3.4.31", False),
+        ("3.5.0", True),
+        ("3.5.13", True),
+        ("3.5.14", False),
+        ("3.6.4", False),
+    ],
+)
+def test_which_etcd_revokes_leases_that_are_renewed(version: str, old: bool) -> None:
+    """The mend is in the newest of each line."""
+    assert is_old(version) == old
+
+
 def test_a_hand_over_is_no_false_failover_and_is_timed() -> None:
     """From the word of who gave it up to the first start under the next term."""
     events = [
@@ -94,7 +122,8 @@ def test_a_hand_over_is_no_false_failover_and_is_timed() -> None:
         event(1_200, "master-2", "leader", 20),
     ]
     assert false_failovers(events, []) == []
-    assert handed_over(events, {NEXT_TOKEN: 1_500.0}, []) == [500.0]
+    (found,) = hand_overs_of(events, {NEXT_TOKEN: 1_500.0}, [])
+    assert (found.by, found.to, found.first_grant_ms) == ("master-1.0.log", "master-2.0.log", 500.0)
 
 
 @pytest.mark.parametrize(
