@@ -1,6 +1,6 @@
-"""Writes docs/api.md from the comments of protos/tenure/v1: python -m tools.generate_api [FILE]."""
+"""Writes docs/api.md from the comments of protos/tenure/v1."""
 
-import sys
+import argparse
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,9 +46,10 @@ _PARTS: Final = 2
 Comments = Mapping[tuple[int, ...], str]
 
 
-def main(path: Path) -> None:
+def main() -> None:
     """Writes the reference."""
-    path.write_text(reference(), encoding="utf-8")
+    argparse.ArgumentParser(prog="python -m tools.generate_api", description=__doc__).parse_args()
+    REFERENCE.write_text(reference(), encoding="utf-8")
 
 
 def reference() -> str:
@@ -153,4 +154,4 @@ def _cell(comment: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else REFERENCE)
+    main()

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -176,5 +177,9 @@ def pages() -> dict[Path, str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m tools.generate_reference",
+        description="Writes what the documents say of commands and settings, from the code.",
+    ).parse_args()
     for path, text in pages().items():
         path.write_text(text, "utf-8")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import tomllib
@@ -97,5 +98,13 @@ def _verdict(tests: Sequence[str], results: Mapping[str, Mapping[str, Any]]) -> 
     return f"passed ({cases} case{'s'[: cases != 1]}, {max(r['date'] for r in known)})"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Writes the page."""
+    argparse.ArgumentParser(
+        prog="python -m tools.generate_reliability", description=__doc__
+    ).parse_args()
     PAGE.write_text(page(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

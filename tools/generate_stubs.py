@@ -1,11 +1,10 @@
 """Generates the Python stubs of every `.proto` under `protos/tenure`.
 
-Usage: `python tools/generate_stubs.py [OUT]`. OUT defaults to `protos`, where the committed stubs
-live; the freshness test passes a temporary folder and compares. The generator's release is pinned
-in the `dev` dependency group, because its output names the release.
+The generator's release is pinned in the `dev` dependency group, because its output names the
+release.
 """
 
-import sys
+import argparse
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,6 +35,14 @@ def generate(out: Path) -> list[Path]:
     return sources
 
 
+def main() -> None:
+    """Parses the command line and generates."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    # The freshness test gives a temporary folder, and compares.
+    parser.add_argument("out", nargs="?", type=Path, default=PROTOS, help="default: protos")
+    out: Path = parser.parse_args().out
+    print(f"generated stubs of {len(generate(out))} files into {out}")
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else PROTOS
-    print(f"generated stubs of {len(generate(target))} files into {target}")
+    main()

@@ -1,13 +1,13 @@
 """Changes the core and the journal line by line, and shows which changes no unit test notices.
 
-``python -m tools.mutation [MODULE …]``, with modules as in ``core/attempt journal/frame``; none:
-all of them, which takes hours. Mutmut wants the code it changes in a folder ``src``, so the run has
-a folder of its own, ``.mutation``, which keeps the results for ``mutmut browse``. Prints one row a
-module; the diffs of the survivors are in ``.mutation/survivors.txt``.
+Mutmut wants the code it changes in a folder ``src``, so the run has a folder of its own,
+``.mutation``, which keeps the results for ``mutmut browse``. Prints one row a module; the diffs of
+the survivors are in ``.mutation/survivors.txt``.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -83,9 +83,16 @@ def results() -> dict[str, str]:
 def main() -> int:
     """Prepares, runs, and tells."""
     known = modules()
-    names = sys.argv[1:] or known
+    parser = argparse.ArgumentParser(prog="python -m tools.mutation", description=__doc__)
+    parser.add_argument(
+        "modules",
+        nargs="*",
+        metavar="MODULE",
+        help="as in core/attempt journal/frame; default: all of them, which takes hours",
+    )
+    names = parser.parse_args().modules or known
     if unknown := [name for name in names if name not in known]:
-        sys.exit(f"no such module: {', '.join(unknown)}; there are {', '.join(known)}")
+        parser.error(f"no such module: {', '.join(unknown)}; there are {', '.join(known)}")
     prepare(names)
     if mutmut("run").returncode:
         return 1
