@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tenure/v1/common.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\"(\n\x05Token\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\"D\n\x07LeaseId\x12\x1f\n\x05token\x18\x01 \x01(\x0b\x32\x10.tenure.v1.Token\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x0b\n\x03run\x18\x03 \x01(\r\"\xa5\x02\n\x0bRetryPolicy\x12#\n\x07\x62\x61\x63koff\x18\x01 \x01(\x0e\x32\x12.tenure.v1.Backoff\x12\'\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01\x12&\n\x03\x63\x61p\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x06jitter\x18\x05 \x01(\x0e\x32\x11.tenure.v1.Jitter\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\r\x12\x10\n\x08max_lost\x18\x07 \x01(\r\x12.\n\x0bsystem_base\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rnon_retryable\x18\t \x03(\t\"\xed\x04\n\nJobOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x15\n\x08priority\x18\x04 \x01(\rH\x00\x88\x01\x01\x12(\n\x05\x64\x65lay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x61t_ms\x18\x06 \x01(\x03\x12%\n\x05retry\x18\x07 \x01(\x0b\x32\x16.tenure.v1.RetryPolicy\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10schedule_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11heartbeat_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x61t_most_once\x18\x0c \x01(\x08\x12-\n\nresult_ttl\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x06labels\x18\x0e \x03(\x0b\x32!.tenure.v1.JobOptions.LabelsEntry\x12\x14\n\x0c\x63ontent_type\x18\x0f \x01(\t\x12-\n\nkey_window\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_priority\"\x98\x01\n\x08JobError\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\x12*\n\x08\x63\x61tegory\x18\x04 \x01(\x0e\x32\x18.tenure.v1.ErrorCategory\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xce\x01\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x32\n\x08metadata\x18\x03 \x03(\x0b\x32 .tenure.v1.Refusal.MetadataEntry\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xe3\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13JOB_STATE_SCHEDULED\x10\x01\x12\x15\n\x11JOB_STATE_BLOCKED\x10\x02\x12\x15\n\x11JOB_STATE_PENDING\x10\x03\x12\x15\n\x11JOB_STATE_RUNNING\x10\x04\x12\x16\n\x12JOB_STATE_RETRYING\x10\x05\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08*\x88\x02\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_COMPLETED\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x02\x12$\n ATTEMPT_OUTCOME_FAILED_PERMANENT\x10\x03\x12\x1d\n\x19\x41TTEMPT_OUTCOME_TIMED_OUT\x10\x04\x12\x18\n\x14\x41TTEMPT_OUTCOME_LOST\x10\x05\x12\x1c\n\x18\x41TTEMPT_OUTCOME_RELEASED\x10\x06\x12\x1d\n\x19\x41TTEMPT_OUTCOME_CANCELLED\x10\x07*\xf8\x01\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46\x41ILURE_REASON_EXHAUSTED\x10\x01\x12\x1c\n\x18\x46\x41ILURE_REASON_PERMANENT\x10\x02\x12\x1c\n\x18\x46\x41ILURE_REASON_TIMED_OUT\x10\x03\x12\x1a\n\x16\x46\x41ILURE_REASON_EXPIRED\x10\x04\x12\x19\n\x15\x46\x41ILURE_REASON_POISON\x10\x05\x12\x17\n\x13\x46\x41ILURE_REASON_LOST\x10\x06\x12\x1d\n\x19\x46\x41ILURE_REASON_DEPENDENCY\x10\x07*\x8b\x01\n\x07\x42\x61\x63koff\x12\x17\n\x13\x42\x41\x43KOFF_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41\x43KOFF_EXPONENTIAL\x10\x01\x12\x12\n\x0e\x42\x41\x43KOFF_LINEAR\x10\x02\x12\x11\n\rBACKOFF_FIXED\x10\x03\x12\x15\n\x11\x42\x41\x43KOFF_FIBONACCI\x10\x04\x12\x10\n\x0c\x42\x41\x43KOFF_NONE\x10\x05*T\n\x06Jitter\x12\x16\n\x12JITTER_UNSPECIFIED\x10\x00\x12\x0f\n\x0bJITTER_FULL\x10\x01\x12\x10\n\x0cJITTER_EQUAL\x10\x02\x12\x0f\n\x0bJITTER_NONE\x10\x03*\x86\x01\n\rErrorCategory\x12\x1e\n\x1a\x45RROR_CATEGORY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45RROR_CATEGORY_TRANSIENT\x10\x01\x12\x1c\n\x18\x45RROR_CATEGORY_PERMANENT\x10\x02\x12\x19\n\x15\x45RROR_CATEGORY_SYSTEM\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tenure/v1/common.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\"(\n\x05Token\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\"D\n\x07LeaseId\x12\x1f\n\x05token\x18\x01 \x01(\x0b\x32\x10.tenure.v1.Token\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x0b\n\x03run\x18\x03 \x01(\r\"\xa5\x02\n\x0bRetryPolicy\x12#\n\x07\x62\x61\x63koff\x18\x01 \x01(\x0e\x32\x12.tenure.v1.Backoff\x12\'\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01\x12&\n\x03\x63\x61p\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x06jitter\x18\x05 \x01(\x0e\x32\x11.tenure.v1.Jitter\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\r\x12\x10\n\x08max_lost\x18\x07 \x01(\r\x12.\n\x0bsystem_base\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rnon_retryable\x18\t \x03(\t\",\n\rLabelSelector\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xc9\x06\n\nJobOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x15\n\x08priority\x18\x04 \x01(\rH\x00\x88\x01\x01\x12(\n\x05\x64\x65lay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x61t_ms\x18\x06 \x01(\x03\x12%\n\x05retry\x18\x07 \x01(\x0b\x32\x16.tenure.v1.RetryPolicy\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10schedule_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11heartbeat_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x61t_most_once\x18\x0c \x01(\x08\x12-\n\nresult_ttl\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x06labels\x18\x0e \x03(\x0b\x32!.tenure.v1.JobOptions.LabelsEntry\x12\x14\n\x0c\x63ontent_type\x18\x0f \x01(\t\x12-\n\nkey_window\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x0ckey_conflict\x18\x11 \x01(\x0e\x32\x16.tenure.v1.KeyConflict\x12*\n\x08requires\x18\x12 \x03(\x0b\x32\x18.tenure.v1.LabelSelector\x12)\n\x07prefers\x18\x13 \x03(\x0b\x32\x18.tenure.v1.LabelSelector\x12 \n\x06run_if\x18\x14 \x01(\x0e\x32\x10.tenure.v1.RunIf\x12\x33\n\x11on_parent_failure\x18\x15 \x01(\x0e\x32\x18.tenure.v1.ParentFailure\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_priority\"\x98\x01\n\x08JobError\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\x12*\n\x08\x63\x61tegory\x18\x04 \x01(\x0e\x32\x18.tenure.v1.ErrorCategory\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xce\x01\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x32\n\x08metadata\x18\x03 \x03(\x0b\x32 .tenure.v1.Refusal.MetadataEntry\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xe3\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13JOB_STATE_SCHEDULED\x10\x01\x12\x15\n\x11JOB_STATE_BLOCKED\x10\x02\x12\x15\n\x11JOB_STATE_PENDING\x10\x03\x12\x15\n\x11JOB_STATE_RUNNING\x10\x04\x12\x16\n\x12JOB_STATE_RETRYING\x10\x05\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08*\x88\x02\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_COMPLETED\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x02\x12$\n ATTEMPT_OUTCOME_FAILED_PERMANENT\x10\x03\x12\x1d\n\x19\x41TTEMPT_OUTCOME_TIMED_OUT\x10\x04\x12\x18\n\x14\x41TTEMPT_OUTCOME_LOST\x10\x05\x12\x1c\n\x18\x41TTEMPT_OUTCOME_RELEASED\x10\x06\x12\x1d\n\x19\x41TTEMPT_OUTCOME_CANCELLED\x10\x07*\xf8\x01\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46\x41ILURE_REASON_EXHAUSTED\x10\x01\x12\x1c\n\x18\x46\x41ILURE_REASON_PERMANENT\x10\x02\x12\x1c\n\x18\x46\x41ILURE_REASON_TIMED_OUT\x10\x03\x12\x1a\n\x16\x46\x41ILURE_REASON_EXPIRED\x10\x04\x12\x19\n\x15\x46\x41ILURE_REASON_POISON\x10\x05\x12\x17\n\x13\x46\x41ILURE_REASON_LOST\x10\x06\x12\x1d\n\x19\x46\x41ILURE_REASON_DEPENDENCY\x10\x07*\x8b\x01\n\x07\x42\x61\x63koff\x12\x17\n\x13\x42\x41\x43KOFF_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41\x43KOFF_EXPONENTIAL\x10\x01\x12\x12\n\x0e\x42\x41\x43KOFF_LINEAR\x10\x02\x12\x11\n\rBACKOFF_FIXED\x10\x03\x12\x15\n\x11\x42\x41\x43KOFF_FIBONACCI\x10\x04\x12\x10\n\x0c\x42\x41\x43KOFF_NONE\x10\x05*T\n\x06Jitter\x12\x16\n\x12JITTER_UNSPECIFIED\x10\x00\x12\x0f\n\x0bJITTER_FULL\x10\x01\x12\x10\n\x0cJITTER_EQUAL\x10\x02\x12\x0f\n\x0bJITTER_NONE\x10\x03*\x86\x01\n\rErrorCategory\x12\x1e\n\x1a\x45RROR_CATEGORY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45RROR_CATEGORY_TRANSIENT\x10\x01\x12\x1c\n\x18\x45RROR_CATEGORY_PERMANENT\x10\x02\x12\x19\n\x15\x45RROR_CATEGORY_SYSTEM\x10\x03*w\n\x0bKeyConflict\x12\x1c\n\x18KEY_CONFLICT_UNSPECIFIED\x10\x00\x12\x17\n\x13KEY_CONFLICT_RETURN\x10\x01\x12\x17\n\x13KEY_CONFLICT_REJECT\x10\x02\x12\x18\n\x14KEY_CONFLICT_REPLACE\x10\x03*c\n\x05RunIf\x12\x16\n\x12RUN_IF_UNSPECIFIED\x10\x00\x12\x18\n\x14RUN_IF_ALL_SUCCEEDED\x10\x01\x12\x15\n\x11RUN_IF_ANY_FAILED\x10\x02\x12\x11\n\rRUN_IF_ALWAYS\x10\x03*|\n\rParentFailure\x12\x1e\n\x1aPARENT_FAILURE_UNSPECIFIED\x10\x00\x12\x17\n\x13PARENT_FAILURE_FAIL\x10\x01\x12\x19\n\x15PARENT_FAILURE_IGNORE\x10\x02\x12\x17\n\x13PARENT_FAILURE_HOLD\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,32 +36,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBOPTIONS_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_REFUSAL_METADATAENTRY']._loaded_options = None
   _globals['_REFUSAL_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSTATE']._serialized_start=1466
-  _globals['_JOBSTATE']._serialized_end=1693
-  _globals['_ATTEMPTOUTCOME']._serialized_start=1696
-  _globals['_ATTEMPTOUTCOME']._serialized_end=1960
-  _globals['_FAILUREREASON']._serialized_start=1963
-  _globals['_FAILUREREASON']._serialized_end=2211
-  _globals['_BACKOFF']._serialized_start=2214
-  _globals['_BACKOFF']._serialized_end=2353
-  _globals['_JITTER']._serialized_start=2355
-  _globals['_JITTER']._serialized_end=2439
-  _globals['_ERRORCATEGORY']._serialized_start=2442
-  _globals['_ERRORCATEGORY']._serialized_end=2576
+  _globals['_JOBSTATE']._serialized_start=1732
+  _globals['_JOBSTATE']._serialized_end=1959
+  _globals['_ATTEMPTOUTCOME']._serialized_start=1962
+  _globals['_ATTEMPTOUTCOME']._serialized_end=2226
+  _globals['_FAILUREREASON']._serialized_start=2229
+  _globals['_FAILUREREASON']._serialized_end=2477
+  _globals['_BACKOFF']._serialized_start=2480
+  _globals['_BACKOFF']._serialized_end=2619
+  _globals['_JITTER']._serialized_start=2621
+  _globals['_JITTER']._serialized_end=2705
+  _globals['_ERRORCATEGORY']._serialized_start=2708
+  _globals['_ERRORCATEGORY']._serialized_end=2842
+  _globals['_KEYCONFLICT']._serialized_start=2844
+  _globals['_KEYCONFLICT']._serialized_end=2963
+  _globals['_RUNIF']._serialized_start=2965
+  _globals['_RUNIF']._serialized_end=3064
+  _globals['_PARENTFAILURE']._serialized_start=3066
+  _globals['_PARENTFAILURE']._serialized_end=3190
   _globals['_TOKEN']._serialized_start=69
   _globals['_TOKEN']._serialized_end=109
   _globals['_LEASEID']._serialized_start=111
   _globals['_LEASEID']._serialized_end=179
   _globals['_RETRYPOLICY']._serialized_start=182
   _globals['_RETRYPOLICY']._serialized_end=475
-  _globals['_JOBOPTIONS']._serialized_start=478
-  _globals['_JOBOPTIONS']._serialized_end=1099
-  _globals['_JOBOPTIONS_LABELSENTRY']._serialized_start=1041
-  _globals['_JOBOPTIONS_LABELSENTRY']._serialized_end=1086
-  _globals['_JOBERROR']._serialized_start=1102
-  _globals['_JOBERROR']._serialized_end=1254
-  _globals['_REFUSAL']._serialized_start=1257
-  _globals['_REFUSAL']._serialized_end=1463
-  _globals['_REFUSAL_METADATAENTRY']._serialized_start=1416
-  _globals['_REFUSAL_METADATAENTRY']._serialized_end=1463
+  _globals['_LABELSELECTOR']._serialized_start=477
+  _globals['_LABELSELECTOR']._serialized_end=521
+  _globals['_JOBOPTIONS']._serialized_start=524
+  _globals['_JOBOPTIONS']._serialized_end=1365
+  _globals['_JOBOPTIONS_LABELSENTRY']._serialized_start=1307
+  _globals['_JOBOPTIONS_LABELSENTRY']._serialized_end=1352
+  _globals['_JOBERROR']._serialized_start=1368
+  _globals['_JOBERROR']._serialized_end=1520
+  _globals['_REFUSAL']._serialized_start=1523
+  _globals['_REFUSAL']._serialized_end=1729
+  _globals['_REFUSAL_METADATAENTRY']._serialized_start=1682
+  _globals['_REFUSAL_METADATAENTRY']._serialized_end=1729
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,27 @@ class ErrorCategory(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CATEGORY_TRANSIENT: _ClassVar[ErrorCategory]
     ERROR_CATEGORY_PERMANENT: _ClassVar[ErrorCategory]
     ERROR_CATEGORY_SYSTEM: _ClassVar[ErrorCategory]
+
+class KeyConflict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    KEY_CONFLICT_UNSPECIFIED: _ClassVar[KeyConflict]
+    KEY_CONFLICT_RETURN: _ClassVar[KeyConflict]
+    KEY_CONFLICT_REJECT: _ClassVar[KeyConflict]
+    KEY_CONFLICT_REPLACE: _ClassVar[KeyConflict]
+
+class RunIf(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RUN_IF_UNSPECIFIED: _ClassVar[RunIf]
+    RUN_IF_ALL_SUCCEEDED: _ClassVar[RunIf]
+    RUN_IF_ANY_FAILED: _ClassVar[RunIf]
+    RUN_IF_ALWAYS: _ClassVar[RunIf]
+
+class ParentFailure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PARENT_FAILURE_UNSPECIFIED: _ClassVar[ParentFailure]
+    PARENT_FAILURE_FAIL: _ClassVar[ParentFailure]
+    PARENT_FAILURE_IGNORE: _ClassVar[ParentFailure]
+    PARENT_FAILURE_HOLD: _ClassVar[ParentFailure]
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_SCHEDULED: JobState
 JOB_STATE_BLOCKED: JobState
@@ -105,6 +126,18 @@ ERROR_CATEGORY_UNSPECIFIED: ErrorCategory
 ERROR_CATEGORY_TRANSIENT: ErrorCategory
 ERROR_CATEGORY_PERMANENT: ErrorCategory
 ERROR_CATEGORY_SYSTEM: ErrorCategory
+KEY_CONFLICT_UNSPECIFIED: KeyConflict
+KEY_CONFLICT_RETURN: KeyConflict
+KEY_CONFLICT_REJECT: KeyConflict
+KEY_CONFLICT_REPLACE: KeyConflict
+RUN_IF_UNSPECIFIED: RunIf
+RUN_IF_ALL_SUCCEEDED: RunIf
+RUN_IF_ANY_FAILED: RunIf
+RUN_IF_ALWAYS: RunIf
+PARENT_FAILURE_UNSPECIFIED: ParentFailure
+PARENT_FAILURE_FAIL: ParentFailure
+PARENT_FAILURE_IGNORE: ParentFailure
+PARENT_FAILURE_HOLD: ParentFailure
 
 class Token(_message.Message):
     __slots__ = ("epoch", "revision")
@@ -146,8 +179,16 @@ class RetryPolicy(_message.Message):
     non_retryable: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, backoff: _Optional[_Union[Backoff, str]] = ..., base: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., factor: _Optional[float] = ..., cap: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., jitter: _Optional[_Union[Jitter, str]] = ..., max_attempts: _Optional[int] = ..., max_lost: _Optional[int] = ..., system_base: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., non_retryable: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class LabelSelector(_message.Message):
+    __slots__ = ("key", "values")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class JobOptions(_message.Message):
-    __slots__ = ("name", "queue", "tenant", "priority", "delay", "at_ms", "retry", "timeout", "schedule_timeout", "deadline", "heartbeat_timeout", "at_most_once", "result_ttl", "labels", "content_type", "key_window")
+    __slots__ = ("name", "queue", "tenant", "priority", "delay", "at_ms", "retry", "timeout", "schedule_timeout", "deadline", "heartbeat_timeout", "at_most_once", "result_ttl", "labels", "content_type", "key_window", "key_conflict", "requires", "prefers", "run_if", "on_parent_failure")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +212,11 @@ class JobOptions(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     KEY_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    KEY_CONFLICT_FIELD_NUMBER: _ClassVar[int]
+    REQUIRES_FIELD_NUMBER: _ClassVar[int]
+    PREFERS_FIELD_NUMBER: _ClassVar[int]
+    RUN_IF_FIELD_NUMBER: _ClassVar[int]
+    ON_PARENT_FAILURE_FIELD_NUMBER: _ClassVar[int]
     name: str
     queue: str
     tenant: str
@@ -187,7 +233,12 @@ class JobOptions(_message.Message):
     labels: _containers.ScalarMap[str, str]
     content_type: str
     key_window: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., queue: _Optional[str] = ..., tenant: _Optional[str] = ..., priority: _Optional[int] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., at_ms: _Optional[int] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., schedule_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., at_most_once: bool = ..., result_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., content_type: _Optional[str] = ..., key_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    key_conflict: KeyConflict
+    requires: _containers.RepeatedCompositeFieldContainer[LabelSelector]
+    prefers: _containers.RepeatedCompositeFieldContainer[LabelSelector]
+    run_if: RunIf
+    on_parent_failure: ParentFailure
+    def __init__(self, name: _Optional[str] = ..., queue: _Optional[str] = ..., tenant: _Optional[str] = ..., priority: _Optional[int] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., at_ms: _Optional[int] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., schedule_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., at_most_once: bool = ..., result_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., content_type: _Optional[str] = ..., key_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., key_conflict: _Optional[_Union[KeyConflict, str]] = ..., requires: _Optional[_Iterable[_Union[LabelSelector, _Mapping]]] = ..., prefers: _Optional[_Iterable[_Union[LabelSelector, _Mapping]]] = ..., run_if: _Optional[_Union[RunIf, str]] = ..., on_parent_failure: _Optional[_Union[ParentFailure, str]] = ...) -> None: ...
 
 class JobError(_message.Message):
     __slots__ = ("type", "message", "traceback", "category", "retry_after")

@@ -4,6 +4,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from tenure.v1 import common_pb2 as _common_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -11,17 +12,60 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class BlockerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BLOCKER_KIND_UNSPECIFIED: _ClassVar[BlockerKind]
+    BLOCKER_KIND_NOT_DUE: _ClassVar[BlockerKind]
+    BLOCKER_KIND_PARENTS: _ClassVar[BlockerKind]
+    BLOCKER_KIND_TENANT_PAUSED: _ClassVar[BlockerKind]
+    BLOCKER_KIND_QUEUE_PAUSED: _ClassVar[BlockerKind]
+    BLOCKER_KIND_JOB_TYPE_PAUSED: _ClassVar[BlockerKind]
+    BLOCKER_KIND_QUEUE_CONCURRENCY: _ClassVar[BlockerKind]
+    BLOCKER_KIND_KEY_CONCURRENCY: _ClassVar[BlockerKind]
+    BLOCKER_KIND_QUEUE_RATE: _ClassVar[BlockerKind]
+    BLOCKER_KIND_KEY_RATE: _ClassVar[BlockerKind]
+    BLOCKER_KIND_CIRCUIT_BREAKER: _ClassVar[BlockerKind]
+    BLOCKER_KIND_NO_WORKER: _ClassVar[BlockerKind]
+    BLOCKER_KIND_NO_LABELS: _ClassVar[BlockerKind]
+    BLOCKER_KIND_STICKY_WORKER_BUSY: _ClassVar[BlockerKind]
+    BLOCKER_KIND_NO_CREDIT: _ClassVar[BlockerKind]
+    BLOCKER_KIND_RESERVED: _ClassVar[BlockerKind]
+    BLOCKER_KIND_ORDER: _ClassVar[BlockerKind]
+    BLOCKER_KIND_LEADER: _ClassVar[BlockerKind]
+BLOCKER_KIND_UNSPECIFIED: BlockerKind
+BLOCKER_KIND_NOT_DUE: BlockerKind
+BLOCKER_KIND_PARENTS: BlockerKind
+BLOCKER_KIND_TENANT_PAUSED: BlockerKind
+BLOCKER_KIND_QUEUE_PAUSED: BlockerKind
+BLOCKER_KIND_JOB_TYPE_PAUSED: BlockerKind
+BLOCKER_KIND_QUEUE_CONCURRENCY: BlockerKind
+BLOCKER_KIND_KEY_CONCURRENCY: BlockerKind
+BLOCKER_KIND_QUEUE_RATE: BlockerKind
+BLOCKER_KIND_KEY_RATE: BlockerKind
+BLOCKER_KIND_CIRCUIT_BREAKER: BlockerKind
+BLOCKER_KIND_NO_WORKER: BlockerKind
+BLOCKER_KIND_NO_LABELS: BlockerKind
+BLOCKER_KIND_STICKY_WORKER_BUSY: BlockerKind
+BLOCKER_KIND_NO_CREDIT: BlockerKind
+BLOCKER_KIND_RESERVED: BlockerKind
+BLOCKER_KIND_ORDER: BlockerKind
+BLOCKER_KIND_LEADER: BlockerKind
+
 class JobSpec(_message.Message):
-    __slots__ = ("job_id", "options", "payload", "key")
+    __slots__ = ("job_id", "options", "payload", "key", "limit_key", "sticky_key")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_KEY_FIELD_NUMBER: _ClassVar[int]
+    STICKY_KEY_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     options: int
     payload: bytes
     key: str
-    def __init__(self, job_id: _Optional[str] = ..., options: _Optional[int] = ..., payload: _Optional[bytes] = ..., key: _Optional[str] = ...) -> None: ...
+    limit_key: str
+    sticky_key: str
+    def __init__(self, job_id: _Optional[str] = ..., options: _Optional[int] = ..., payload: _Optional[bytes] = ..., key: _Optional[str] = ..., limit_key: _Optional[str] = ..., sticky_key: _Optional[str] = ...) -> None: ...
 
 class SubmitJobsRequest(_message.Message):
     __slots__ = ("options", "jobs", "all_or_nothing")
@@ -92,7 +136,7 @@ class Attempt(_message.Message):
     def __init__(self, number: _Optional[int] = ..., worker: _Optional[str] = ..., fence: _Optional[str] = ..., granted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("job_id", "state", "options", "payload", "key", "submitted_at", "ready_at", "finished_at", "attempts_charged", "losses_charged", "run", "attempts", "result", "result_content_type", "error", "failure_reason", "cancel_requested", "cancel_reason", "partition", "progress")
+    __slots__ = ("job_id", "state", "options", "payload", "key", "submitted_at", "ready_at", "finished_at", "attempts_charged", "losses_charged", "run", "attempts", "result", "result_content_type", "error", "failure_reason", "cancel_requested", "cancel_reason", "partition", "progress", "limit_key", "sticky_key")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +157,8 @@ class Job(_message.Message):
     CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_KEY_FIELD_NUMBER: _ClassVar[int]
+    STICKY_KEY_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     state: _common_pb2.JobState
     options: _common_pb2.JobOptions
@@ -133,7 +179,9 @@ class Job(_message.Message):
     cancel_reason: str
     partition: int
     progress: float
-    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., options: _Optional[_Union[_common_pb2.JobOptions, _Mapping]] = ..., payload: _Optional[bytes] = ..., key: _Optional[str] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts_charged: _Optional[int] = ..., losses_charged: _Optional[int] = ..., run: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., result: _Optional[bytes] = ..., result_content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., failure_reason: _Optional[_Union[_common_pb2.FailureReason, str]] = ..., cancel_requested: bool = ..., cancel_reason: _Optional[str] = ..., partition: _Optional[int] = ..., progress: _Optional[float] = ...) -> None: ...
+    limit_key: str
+    sticky_key: str
+    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., options: _Optional[_Union[_common_pb2.JobOptions, _Mapping]] = ..., payload: _Optional[bytes] = ..., key: _Optional[str] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts_charged: _Optional[int] = ..., losses_charged: _Optional[int] = ..., run: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., result: _Optional[bytes] = ..., result_content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., failure_reason: _Optional[_Union[_common_pb2.FailureReason, str]] = ..., cancel_requested: bool = ..., cancel_reason: _Optional[str] = ..., partition: _Optional[int] = ..., progress: _Optional[float] = ..., limit_key: _Optional[str] = ..., sticky_key: _Optional[str] = ...) -> None: ...
 
 class GetJobRequest(_message.Message):
     __slots__ = ("job_id", "without_payload")
@@ -328,3 +376,55 @@ class JobVerdict(_message.Message):
     state: _common_pb2.JobState
     refusal: _common_pb2.Refusal
     def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ...) -> None: ...
+
+class BoostJobsRequest(_message.Message):
+    __slots__ = ("job_ids", "priority", "delay")
+    JOB_IDS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    DELAY_FIELD_NUMBER: _ClassVar[int]
+    job_ids: _containers.RepeatedScalarFieldContainer[str]
+    priority: int
+    delay: _duration_pb2.Duration
+    def __init__(self, job_ids: _Optional[_Iterable[str]] = ..., priority: _Optional[int] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class BoostJobsResponse(_message.Message):
+    __slots__ = ("verdicts",)
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    verdicts: _containers.RepeatedCompositeFieldContainer[JobVerdict]
+    def __init__(self, verdicts: _Optional[_Iterable[_Union[JobVerdict, _Mapping]]] = ...) -> None: ...
+
+class ExplainJobRequest(_message.Message):
+    __slots__ = ("job_id",)
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+
+class ExplainJobResponse(_message.Message):
+    __slots__ = ("job_id", "state", "ahead", "blockers", "estimated_wait", "basis", "open_parents")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    BLOCKERS_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_WAIT_FIELD_NUMBER: _ClassVar[int]
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_PARENTS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    state: _common_pb2.JobState
+    ahead: int
+    blockers: _containers.RepeatedCompositeFieldContainer[Blocker]
+    estimated_wait: _duration_pb2.Duration
+    basis: str
+    open_parents: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., ahead: _Optional[int] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., estimated_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., basis: _Optional[str] = ..., open_parents: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Blocker(_message.Message):
+    __slots__ = ("kind", "text", "freed_by", "until")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FREED_BY_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    kind: BlockerKind
+    text: str
+    freed_by: str
+    until: _timestamp_pb2.Timestamp
+    def __init__(self, kind: _Optional[_Union[BlockerKind, str]] = ..., text: _Optional[str] = ..., freed_by: _Optional[str] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

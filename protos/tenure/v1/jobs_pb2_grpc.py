@@ -90,6 +90,16 @@ class JobServiceStub(object):
                 request_serializer=tenure_dot_v1_dot_jobs__pb2.PurgeJobsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_jobs__pb2.PurgeJobsResponse.FromString,
                 _registered_method=True)
+        self.BoostJobs = channel.unary_unary(
+                '/tenure.v1.JobService/BoostJobs',
+                request_serializer=tenure_dot_v1_dot_jobs__pb2.BoostJobsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_jobs__pb2.BoostJobsResponse.FromString,
+                _registered_method=True)
+        self.ExplainJob = channel.unary_unary(
+                '/tenure.v1.JobService/ExplainJob',
+                request_serializer=tenure_dot_v1_dot_jobs__pb2.ExplainJobRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_jobs__pb2.ExplainJobResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer(object):
@@ -173,6 +183,20 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BoostJobs(self, request, context):
+        """Gives jobs that wait another priority, or another time at which they are due.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainJob(self, request, context):
+        """Why a job does not run: its place, all that blocks it, and what would free it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -230,6 +254,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.PurgeJobs,
                     request_deserializer=tenure_dot_v1_dot_jobs__pb2.PurgeJobsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_jobs__pb2.PurgeJobsResponse.SerializeToString,
+            ),
+            'BoostJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.BoostJobs,
+                    request_deserializer=tenure_dot_v1_dot_jobs__pb2.BoostJobsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_jobs__pb2.BoostJobsResponse.SerializeToString,
+            ),
+            'ExplainJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainJob,
+                    request_deserializer=tenure_dot_v1_dot_jobs__pb2.ExplainJobRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_jobs__pb2.ExplainJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -530,6 +564,60 @@ class JobService(object):
             '/tenure.v1.JobService/PurgeJobs',
             tenure_dot_v1_dot_jobs__pb2.PurgeJobsRequest.SerializeToString,
             tenure_dot_v1_dot_jobs__pb2.PurgeJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BoostJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/BoostJobs',
+            tenure_dot_v1_dot_jobs__pb2.BoostJobsRequest.SerializeToString,
+            tenure_dot_v1_dot_jobs__pb2.BoostJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/ExplainJob',
+            tenure_dot_v1_dot_jobs__pb2.ExplainJobRequest.SerializeToString,
+            tenure_dot_v1_dot_jobs__pb2.ExplainJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
