@@ -29,6 +29,16 @@ BACKOFF_CAP_MS_DEFAULT: Final = 60_000
 KEY_WINDOW_MS_DEFAULT: Final = DAY_MS
 KEY_WINDOW_MS_MAX: Final = 7 * DAY_MS
 
+#: Of a queue or a tenant.
+WEIGHT_MAX: Final = 1_000_000
+RATE_PER_MS_MAX: Final = 366 * DAY_MS
+BREAKER_WINDOW_MS_MAX: Final = 3_600_000
+PROBES_MAX: Final = 1_000
+#: Queues, tenants and job types of a partition that have settings of their own, all together.
+SETTINGS_MAX: Final = 100_000
+#: Labels that a job requires, and as many that it prefers; values that one of them may have.
+SELECTORS_MAX: Final = 16
+
 PARTITIONS_MAX: Final = 4_096
 #: An unknown job id older than this is refused; tombstones outlive it.
 RETRY_WINDOW_MS: Final = 300_000

@@ -82,3 +82,42 @@ class Verdict(IntEnum):
     SUPERSEDED = 3
     GONE = 4
     IGNORED = 5
+
+
+class FairBy(IntEnum):
+    """What a queue's share is counted in."""
+
+    GRANTS = 1
+    TIME = 2
+
+
+class LimitStrategy(IntEnum):
+    """What becomes of a job whose key already runs as many as it may."""
+
+    QUEUE = 1
+    CANCEL_IN_PROGRESS = 2
+    CANCEL_NEWEST = 3
+
+
+class BreakerState(IntEnum):
+    """Whether a job type's attempts are let through."""
+
+    CLOSED = 1
+    OPEN = 2
+    HALF_OPEN = 3
+
+
+class BreakerOverride(IntEnum):
+    """Whether an operator has taken a breaker into their own hands."""
+
+    NONE = 1
+    CLOSED = 2
+    OPEN = 3
+
+
+class KeyConflict(IntEnum):
+    """What a submit with a taken key comes to."""
+
+    RETURN = 1
+    REJECT = 2
+    REPLACE = 3

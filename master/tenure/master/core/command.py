@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from tenure.master.core.record import JobFault, Policy
+from tenure.master.core.settings import AnySettings, SettingsKey
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome
@@ -35,12 +36,14 @@ class SubmitSetting(NamedTuple):
 
 
 class SubmitRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One job to submit; ``setting`` indexes ``SubmitJobs.settings``; ``key`` may be empty."""
+    """One job to submit; ``setting`` indexes ``SubmitJobs.settings``; its keys may be empty."""
 
     job_id: JobId
     setting: int
     payload: bytes
     key: str
+    limit_key: str = ""
+    sticky_key: str = ""
 
 
 class Intake(Enum):
@@ -88,6 +91,21 @@ class PurgeJobs:
     """Forget terminal jobs, leaving tombstones. Reply: list of ``JobVerdict``."""
 
     job_ids: list[JobId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateSettings:
+    """Change how a queue, a tenant or a job type is run. Reply: all of its settings.
+
+    Attributes:
+        key: (tenant, queue), (tenant,) or (tenant, job name).
+        settings: The new values; their type says what they are of.
+        fields: Those that are to change; empty: all of them.
+    """
+
+    key: SettingsKey
+    settings: AnySettings
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +312,7 @@ Command = (
     | CancelJobs
     | RequeueJobs
     | PurgeJobs
+    | UpdateSettings
     | OpenTerm
     | CloseTerm
     | OpenSession

@@ -13,6 +13,7 @@ import msgspec
 
 from tenure.master.core.event import Event
 from tenure.master.core.record import JobRecord
+from tenure.master.core.settings import AnySettings
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Refusal
@@ -132,7 +133,7 @@ class JobVerdict(NamedTuple):
     refusal: Refusal | None
 
 
-Reply = SubmitReply | list[JobVerdict] | None
+Reply = SubmitReply | list[JobVerdict] | AnySettings | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

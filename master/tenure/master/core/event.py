@@ -13,6 +13,7 @@ import msgspec
 
 from tenure.master.core.command import HeldRow, LeaseRow, ReportRow, SubmitRow
 from tenure.master.core.record import JobFault, Policy
+from tenure.master.core.settings import AnySettings, SettingsKey
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
@@ -225,6 +226,17 @@ class JobsPurged(
     job_ids: list[JobId]
 
 
+class SettingsChanged(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="settings_changed"
+):
+    """A queue, a tenant or a job type is run otherwise from now on."""
+
+    now_ms: int
+    key: SettingsKey
+    #: All of them, changed or not; their type says what they are of.
+    settings: AnySettings
+
+
 DurableEvent = (
     TermOpened
     | TermClosed
@@ -239,6 +251,7 @@ DurableEvent = (
     | JobsExpired
     | JobsRequeued
     | JobsPurged
+    | SettingsChanged
 )
 
 

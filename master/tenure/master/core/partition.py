@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, assert_never
 
 from tenure.master.core import command as commands
-from tenure.master.core import control, dispatch, fire, lease, query, report, submit, term
+from tenure.master.core import (
+    configure,
+    control,
+    dispatch,
+    fire,
+    lease,
+    query,
+    report,
+    submit,
+    term,
+)
 from tenure.master.core import event as events
 from tenure.master.core.config import PartitionConfig, Retention
 from tenure.master.core.effect import Decision
@@ -43,11 +53,18 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.JobsRequeued: control.apply_requeued,
     events.TermOpened: term.apply_term_opened,
     events.TermClosed: term.apply_term_closed,
+    events.SettingsChanged: configure.apply_settings_changed,
 }
 
 #: What only the leader of an open term may decide; workers' messages are silently dropped then.
 _CHANGES: Final = frozenset(
-    {commands.SubmitJobs, commands.CancelJobs, commands.RequeueJobs, commands.PurgeJobs}
+    {
+        commands.SubmitJobs,
+        commands.CancelJobs,
+        commands.RequeueJobs,
+        commands.PurgeJobs,
+        commands.UpdateSettings,
+    }
 )
 
 _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
@@ -136,6 +153,8 @@ class Partition:
                 return control.decide_requeue(state, command, now_ms)
             case commands.PurgeJobs():
                 return control.decide_purge(state, command, now_ms)
+            case commands.UpdateSettings():
+                return configure.decide_update(state, command, now_ms)
             case commands.OpenTerm():
                 return term.decide_open_term(state, command, now_ms)
             case commands.CloseTerm():

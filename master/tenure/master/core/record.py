@@ -26,6 +26,7 @@ from tenure.protocol.vocabulary import (
     FailureReason,
     Jitter,
     JobState,
+    KeyConflict,
 )
 
 
@@ -42,6 +43,13 @@ class RetryPolicy(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_onl
     #: Base for errors of category SYSTEM; 0: ``base_ms``.
     system_base_ms: int = 0
     non_retryable: tuple[str, ...] = ()
+
+
+class LabelSelector(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One thing asked of a worker's labels: the key, with any of the values, or with any at all."""
+
+    key: str
+    values: tuple[str, ...] = ()
 
 
 class Policy(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
@@ -63,6 +71,10 @@ class Policy(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tru
     labels: tuple[tuple[str, str], ...] = ()
     content_type: str = DEFAULT_CONTENT_TYPE
     key_window_ms: int = KEY_WINDOW_MS_DEFAULT
+    key_conflict: KeyConflict = KeyConflict.RETURN
+    #: What labels its worker must have, and what labels it had better have.
+    requires: tuple[LabelSelector, ...] = ()
+    prefers: tuple[LabelSelector, ...] = ()
 
 
 class JobFault(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -140,3 +152,7 @@ class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=Tru
     history: tuple[Attempt, ...] = ()
     #: When this run first became due: its schedule timeout and deadline count from here.
     run_due_ms: int = 0
+    #: Jobs of its queue with the same one share the queue's limits per key; "": none.
+    limit_key: str = ""
+    #: Jobs of its queue with the same one go to one worker; "": none.
+    sticky_key: str = ""

@@ -17,6 +17,7 @@ import msgspec
 from tenure.master.core.chunk import BYTES_MAX
 from tenure.master.core.key import KeyRecord
 from tenure.master.core.record import JobRecord, Policy
+from tenure.master.core.settings import AnySettings
 from tenure.master.core.state import State, footprint
 from tenure.protocol.fence import Token
 
@@ -50,6 +51,9 @@ class SnapshotCursor:
             keys = names[at : at + self._rows_max]
             at += len(keys)
             yield ["keys", [[*name, *record] for name, record in keys]]
+        settings = [[key, *entry] for key, entry in state.settings.entries()]
+        for at in range(0, len(settings), self._rows_max):
+            yield ["settings", settings[at : at + self._rows_max]]
         rows: list[bytes] = []
         for prefix in state.tombstones.prefixes():
             rows += state.tombstones.rows(prefix)
@@ -101,6 +105,9 @@ def load_slice(state: State, part: Slice) -> None:
         case "keys":
             for tenant, queue, key, *record in content[0]:
                 state.keys.put((tenant, queue, key), KeyRecord(*record))
+        case "settings":
+            for key, settings, seq in content[0]:
+                state.settings.put(tuple(key), msgspec.convert(settings, AnySettings), seq)
         case "tombstones":
             for row in content[0]:
                 state.tombstones.load(row)
@@ -121,6 +128,8 @@ def state_hash(state: State) -> bytes:
         digest.update(encode(record))
     for item in sorted(state.keys.standing(state.stamp_ms)):
         digest.update(encode(item))
+    for key, entry in state.settings.entries():
+        digest.update(encode([key, *entry]))
     for row in sorted(state.tombstones.standing(state.stamp_ms)):
         digest.update(row)
     return digest.digest()

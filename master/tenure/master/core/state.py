@@ -19,6 +19,7 @@ from tenure.master.core.ready import Lane, Lanes, order_key
 from tenure.master.core.record import JobFault, JobRecord, Policy
 from tenure.master.core.retention import Finished
 from tenure.master.core.session import Holder, Holding, Session
+from tenure.master.core.settings import Settings, SettingsKey, SettingsKind
 from tenure.master.core.timer import Timers
 from tenure.master.core.tombstone import Tombstones
 from tenure.protocol.fence import NO_TOKEN, Lease, Token
@@ -72,6 +73,7 @@ class State:
         "policies",
         "serving",
         "sessions",
+        "settings",
         "stamp_ms",
         "stored_bytes",
         "timers",
@@ -90,6 +92,7 @@ class State:
         self.jobs: dict[JobId, JobRecord] = {}
         self.keys = Keys()
         self.tombstones = Tombstones()
+        self.settings = Settings()
         self.next_seq = 1
         self.next_ordinal = 1
         #: The highest time journaled.
@@ -232,6 +235,9 @@ class State:
         elif state in transition.TERMINAL:
             self.finished.push(state, record.ended_ms, record.seq, [record])
         self.timers.arm(record)
+
+    def settings_changed(self, kind: SettingsKind, key: SettingsKey) -> None:
+        """Keeps up what is derived from settings, after an event has changed some."""
 
     def lease_deadline_ms(self, now_ms: int) -> int:
         """Until when leases renewed now are valid, as the master sees it."""

@@ -296,6 +296,8 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
             submitted_ms=now_ms,
             ready_ms=ready_ms,
             run_due_ms=ready_ms,
+            limit_key=row.limit_key,
+            sticky_key=row.sticky_key,
         )
         jobs[job_id] = record
         added.append(record)

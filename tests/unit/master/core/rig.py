@@ -253,10 +253,14 @@ class Rig:
     def replayed(self, *, keep: int | None = None) -> Partition:
         """A partition that has read the journal's first ``keep`` events, all by default."""
         partition = Partition(self.config)
-        for seq, data in enumerate(self.journal[:keep], 1):
-            partition.replay(_JOURNAL.decode(data)[0], seq)
+        for seq, event in enumerate(self.events()[:keep], 1):
+            partition.replay(event, seq)
         partition.finish_replay()
         return partition
+
+    def events(self) -> list[DurableEvent]:
+        """The journal's events; the first has seq 1."""
+        return [_JOURNAL.decode(data)[0] for data in self.journal]
 
     def crash(self, *, lose: int = 0, window_ms: int = 3_000) -> None:
         """The master dies with its last ``lose`` events uncommitted; a successor takes over."""
