@@ -144,7 +144,7 @@ class _Reader:
 
     def _submitted(self, seq: int, event: list[Any]) -> None:
         at_ms, settings = event[1], event[3]
-        for job, setting, payload, key in event[4]:
+        for job, setting, payload, key, *_ in event[4]:
             policy, priority, ready_ms, state = settings[setting]
             name, queue, tenant, retry = policy[:4]
             self.facts.append(

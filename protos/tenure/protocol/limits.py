@@ -10,6 +10,8 @@ NAME_CHARS_MAX: Final = 128
 #: Queues, jobs, tenants and labels.
 NAME_PATTERN: Final = r"[A-Za-z0-9._/-]{1,128}"
 KEY_CHARS_MAX: Final = 256
+#: Jobs that one job waits for.
+PARENTS_MAX: Final = 1_000
 #: A job's options, serialized: labels, error types and all.
 OPTIONS_BYTES_MAX: Final = 16 * 1024
 

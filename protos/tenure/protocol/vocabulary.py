@@ -121,3 +121,19 @@ class KeyConflict(IntEnum):
     RETURN = 1
     REJECT = 2
     REPLACE = 3
+
+
+class RunIf(IntEnum):
+    """Which outcomes of its parents let a job run, once all of them have ended."""
+
+    ALL_SUCCEEDED = 1
+    ANY_FAILED = 2
+    ALWAYS = 3
+
+
+class ParentFailure(IntEnum):
+    """What becomes of a job that waits for successes when a parent has failed."""
+
+    FAIL = 1
+    IGNORE = 2
+    HOLD = 3

@@ -44,6 +44,8 @@ class SubmitRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: str
     limit_key: str = ""
     sticky_key: str = ""
+    #: Jobs that it waits for.
+    parents: tuple[JobId, ...] = ()
 
 
 class Intake(Enum):

@@ -27,6 +27,8 @@ from tenure.protocol.vocabulary import (
     Jitter,
     JobState,
     KeyConflict,
+    ParentFailure,
+    RunIf,
 )
 
 
@@ -75,6 +77,8 @@ class Policy(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tru
     #: What labels its worker must have, and what labels it had better have.
     requires: tuple[LabelSelector, ...] = ()
     prefers: tuple[LabelSelector, ...] = ()
+    run_if: RunIf = RunIf.ALL_SUCCEEDED
+    on_parent_failure: ParentFailure = ParentFailure.FAIL
 
 
 class JobFault(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -156,3 +160,9 @@ class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=Tru
     limit_key: str = ""
     #: Jobs of its queue with the same one go to one worker; "": none.
     sticky_key: str = ""
+    #: Jobs that it waits for, or has waited for.
+    parents: tuple[JobId, ...] = ()
+    #: What they had come to when that was last decided upon, a byte each (``core.dependency``).
+    parent_states: bytes = b""
+    #: Whether its parents have let it run: then they are looked at no more.
+    freed: bool = False
