@@ -29,6 +29,7 @@ from tenure.master.core.query import EVERY_JOB
 from tenure.master.core.rebuild import rebuild
 from tenure.master.core.record import JobRecord
 from tenure.master.core.session import Holding
+from tenure.master.core.settings import Settings, SettingsKey, SettingsKind
 from tenure.master.core.snapshot import Slice, SnapshotCursor, load_slice, state_hash
 from tenure.master.core.state import JobChange, State
 from tenure.master.core.tombstone import Tombstone
@@ -253,6 +254,17 @@ class Partition:
     def counts(self, wanted: query.Filter = EVERY_JOB) -> dict[JobState, int]:
         """How many jobs match but for ``also``, by state, those states only that have some."""
         return query.counts(self._state, wanted)
+
+    def census(
+        self, kind: SettingsKind, wanted: query.Filter = EVERY_JOB
+    ) -> dict[SettingsKey, list[int]]:
+        """All queues, tenants or job types there are, and their jobs counted by state."""
+        return query.census(self._state, kind, wanted)
+
+    @property
+    def settings(self) -> Settings:
+        """How its queues, tenants and job types are run: the live object, only to look at."""
+        return self._state.settings
 
     def stats(self) -> query.PartitionStats:
         """The partition's size."""

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from tenure.master.core.ready import Lane
 from tenure.master.core.record import JobRecord
+from tenure.master.core.settings import SettingsKey, SettingsKind
 from tenure.master.core.state import State
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import JobState
@@ -93,6 +94,43 @@ def counts(state: State, wanted: Filter) -> dict[JobState, int]:
             if total:
                 totals[job_state] = total
     return totals
+
+
+def census(
+    state: State, kind: SettingsKind, wanted: Filter = EVERY_JOB
+) -> dict[SettingsKey, list[int]]:
+    """All queues, tenants or job types that have a job or a setting, and their jobs by state.
+
+    Args:
+        state: The partition's.
+        kind: What to look for.
+        wanted: Only those of this tenant, queue or name.
+    """
+    found: dict[SettingsKey, list[int]] = {}
+    for lane in _lanes(state, wanted):
+        key = _key_of(kind, lane)
+        totals = found.get(key)
+        if totals is None:
+            found[key] = list(lane.counts)
+        else:
+            for job_state, count in enumerate(lane.counts):
+                totals[job_state] += count
+    names = {SettingsKind.QUEUE: wanted.queue, SettingsKind.JOB_TYPE: wanted.name}
+    name = names.get(kind, "")
+    for key, _ in state.settings.entries(kind):
+        if (not wanted.tenant or key[0] == wanted.tenant) and (not name or key[1] == name):
+            found.setdefault(key, [0] * len(state.lanes.counts))
+    return found
+
+
+def _key_of(kind: SettingsKind, lane: Lane) -> SettingsKey:
+    match kind:
+        case SettingsKind.QUEUE:
+            return lane.tenant, lane.queue
+        case SettingsKind.TENANT:
+            return (lane.tenant,)
+        case SettingsKind.JOB_TYPE:
+            return lane.tenant, lane.name
 
 
 class Scan:

@@ -3,7 +3,7 @@
 What nobody has set has the defaults, and takes no room. Times in milliseconds; 0 is off.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
@@ -94,10 +94,9 @@ class SettingsKind(Enum):
 
 
 class SettingsEntry(NamedTuple):
-    """Settings that somebody has set."""
+    """Settings that somebody has set, and the seq of the event that did."""
 
     value: AnySettings
-    #: Of the event that wrote them.
     seq: int
 
 
@@ -109,13 +108,14 @@ _JOB_TYPE: Final = JobTypeSettings()
 class Settings:
     """All settings of a partition. Look-ups cost one miss in a dict where nothing is set."""
 
-    __slots__ = ("_entries", "_job_types", "_queues", "_tenants")
+    __slots__ = ("_job_types", "_queues", "_seqs", "_tenants")
 
     def __init__(self) -> None:
-        self._queues: dict[tuple[str, str], QueueSettings] = {}
-        self._tenants: dict[str, TenantSettings] = {}
-        self._job_types: dict[tuple[str, str], JobTypeSettings] = {}
-        self._entries: dict[tuple[SettingsKind, SettingsKey], SettingsEntry] = {}
+        self._queues: dict[SettingsKey, QueueSettings] = {}
+        self._tenants: dict[SettingsKey, TenantSettings] = {}
+        self._job_types: dict[SettingsKey, JobTypeSettings] = {}
+        #: Of the events that wrote them.
+        self._seqs: dict[tuple[SettingsKind, SettingsKey], int] = {}
 
     def queue(self, tenant: str, name: str) -> QueueSettings:
         """How a queue is run."""
@@ -123,49 +123,50 @@ class Settings:
 
     def tenant(self, name: str) -> TenantSettings:
         """How a tenant is run."""
-        return self._tenants.get(name, _TENANT)
+        return self._tenants.get((name,), _TENANT)
 
     def job_type(self, tenant: str, name: str) -> JobTypeSettings:
         """How a tenant's jobs of one name are run."""
         return self._job_types.get((tenant, name), _JOB_TYPE)
 
-    def keys(self, kind: SettingsKind) -> list[SettingsKey]:
-        """Of which queues, tenants or job types something was set, in no special order."""
-        known: dict[SettingsKind, list[SettingsKey]] = {
-            SettingsKind.QUEUE: list(self._queues),
-            SettingsKind.TENANT: [(name,) for name in self._tenants],
-            SettingsKind.JOB_TYPE: list(self._job_types),
-        }
-        return known[kind]
-
     def get(self, kind: SettingsKind, key: SettingsKey) -> SettingsEntry | None:
-        """What was set, and by which event; None: nothing was."""
-        return self._entries.get((kind, key))
+        """What was set; None: nothing was."""
+        value = self._of(kind).get(key)
+        return None if value is None else SettingsEntry(value, self._seqs[kind, key])
 
     def put(self, key: SettingsKey, value: AnySettings, seq: int) -> bool:
         """Sets settings, unless a newer event has; tells whether it did."""
         kind = SettingsKind(type(value))
-        known = self._entries.get((kind, key))
-        if known is not None and known.seq >= seq:
+        if self._seqs.get((kind, key), -1) >= seq:
             return False
-        self._entries[kind, key] = SettingsEntry(value, seq)
+        self._seqs[kind, key] = seq
         match value:
             case QueueSettings():
-                self._queues[key[0], key[1]] = value
+                self._queues[key] = value
             case TenantSettings():
-                self._tenants[key[0]] = value
+                self._tenants[key] = value
             case JobTypeSettings():
-                self._job_types[key[0], key[1]] = value
+                self._job_types[key] = value
         return True
 
-    def entries(self) -> Iterator[tuple[SettingsKey, SettingsEntry]]:
-        """All that was set, in one order whatever the way to it was."""
-        order = {kind: index for index, kind in enumerate(SettingsKind)}
-        names = sorted(self._entries, key=lambda name: (order[name[0]], name[1]))
-        return ((key, self._entries[kind, key]) for kind, key in names)
+    def entries(self, kind: SettingsKind) -> list[tuple[SettingsKey, SettingsEntry]]:
+        """All of one kind that was set, in no special order."""
+        return [
+            (key, SettingsEntry(value, self._seqs[kind, key]))
+            for key, value in self._of(kind).items()
+        ]
+
+    def _of(self, kind: SettingsKind) -> Mapping[SettingsKey, AnySettings]:
+        match kind:
+            case SettingsKind.QUEUE:
+                return self._queues
+            case SettingsKind.TENANT:
+                return self._tenants
+            case SettingsKind.JOB_TYPE:
+                return self._job_types
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._seqs)
 
 
 # What is refused.

@@ -10,6 +10,7 @@ A slice is a list that msgpack can carry: its kind, then its content.
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from tenure.master.core.chunk import BYTES_MAX
 from tenure.master.core.key import KeyRecord
 from tenure.master.core.record import JobRecord, Policy
-from tenure.master.core.settings import AnySettings
+from tenure.master.core.settings import AnySettings, SettingsKind
 from tenure.master.core.state import State, footprint
 from tenure.protocol.fence import Token
 
@@ -51,7 +52,9 @@ class SnapshotCursor:
             keys = names[at : at + self._rows_max]
             at += len(keys)
             yield ["keys", [[*name, *record] for name, record in keys]]
-        settings = [[key, *entry] for key, entry in state.settings.entries()]
+        settings = [
+            [key, *entry] for kind in SettingsKind for key, entry in state.settings.entries(kind)
+        ]
         for at in range(0, len(settings), self._rows_max):
             yield ["settings", settings[at : at + self._rows_max]]
         rows: list[bytes] = []
@@ -128,8 +131,9 @@ def state_hash(state: State) -> bytes:
         digest.update(encode(record))
     for item in sorted(state.keys.standing(state.stamp_ms)):
         digest.update(encode(item))
-    for key, entry in state.settings.entries():
-        digest.update(encode([key, *entry]))
+    for kind in SettingsKind:
+        for key, entry in sorted(state.settings.entries(kind), key=itemgetter(0)):
+            digest.update(encode([key, *entry]))
     for row in sorted(state.tombstones.standing(state.stamp_ms)):
         digest.update(row)
     return digest.digest()

@@ -84,7 +84,7 @@ def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
             f"{priority} is not between {limits.PRIORITY_MIN} (critical) and "
             f"{limits.PRIORITY_MAX} (low)",
         )
-    delay_ms = _span(options.delay, f"{path}.delay", limits.DELAY_MS_MAX)
+    delay_ms = checked_span(options.delay, f"{path}.delay", limits.DELAY_MS_MAX)
     if options.at_ms < 0:
         raise invalid(f"{path}.at_ms", "it lies before 1970")
     if options.at_ms > _AT_MS_MAX:
@@ -93,20 +93,24 @@ def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
         raise invalid(f"{path}.at_ms", "delay is set too; give one of the two")
     timeout = limits.TIMEOUT_MS_MAX
     span = limits.DELAY_MS_MAX
-    window_ms = _span(options.key_window, f"{path}.key_window", limits.KEY_WINDOW_MS_MAX)
+    window_ms = checked_span(options.key_window, f"{path}.key_window", limits.KEY_WINDOW_MS_MAX)
     policy = Policy(
-        name=_name(options.name, f"{path}.name"),
-        queue=_name(options.queue or limits.DEFAULT_QUEUE, f"{path}.queue"),
-        tenant=_name(options.tenant or limits.DEFAULT_TENANT, f"{path}.tenant"),
+        name=checked_name(options.name, f"{path}.name"),
+        queue=checked_name(options.queue or limits.DEFAULT_QUEUE, f"{path}.queue"),
+        tenant=checked_name(options.tenant or limits.DEFAULT_TENANT, f"{path}.tenant"),
         retry=_retry(options.retry, f"{path}.retry"),
-        timeout_ms=_span(options.timeout, f"{path}.timeout", timeout),
-        schedule_timeout_ms=_span(options.schedule_timeout, f"{path}.schedule_timeout", timeout),
-        deadline_ms=_span(options.deadline, f"{path}.deadline", span),
-        heartbeat_timeout_ms=_span(options.heartbeat_timeout, f"{path}.heartbeat_timeout", timeout),
+        timeout_ms=checked_span(options.timeout, f"{path}.timeout", timeout),
+        schedule_timeout_ms=checked_span(
+            options.schedule_timeout, f"{path}.schedule_timeout", timeout
+        ),
+        deadline_ms=checked_span(options.deadline, f"{path}.deadline", span),
+        heartbeat_timeout_ms=checked_span(
+            options.heartbeat_timeout, f"{path}.heartbeat_timeout", timeout
+        ),
         at_most_once=options.at_most_once,
-        result_ttl_ms=_span(options.result_ttl, f"{path}.result_ttl", span),
+        result_ttl_ms=checked_span(options.result_ttl, f"{path}.result_ttl", span),
         labels=tuple(
-            (_name(k, f"{path}.labels"), _name(v, f"{path}.labels[{k}]"))
+            (checked_name(k, f"{path}.labels"), checked_name(v, f"{path}.labels[{k}]"))
             for k, v in sorted(options.labels.items())
         ),
         content_type=options.content_type or limits.DEFAULT_CONTENT_TYPE,
@@ -125,23 +129,24 @@ def _retry(retry: common_pb2.RetryPolicy, path: str) -> RetryPolicy:
         raise invalid(f"{path}.factor", f"{factor} is not between 1 and 1000")
     base_ms, cap_ms = limits.BACKOFF_BASE_MS_DEFAULT, limits.BACKOFF_CAP_MS_DEFAULT
     if retry.HasField("base"):
-        base_ms = _span(retry.base, f"{path}.base", span)
+        base_ms = checked_span(retry.base, f"{path}.base", span)
     if retry.HasField("cap"):
-        cap_ms = _span(retry.cap, f"{path}.cap", span)
+        cap_ms = checked_span(retry.cap, f"{path}.cap", span)
     return RetryPolicy(
-        backoff=_member(Backoff, retry.backoff or Backoff.EXPONENTIAL, f"{path}.backoff"),
+        backoff=checked_member(Backoff, retry.backoff or Backoff.EXPONENTIAL, f"{path}.backoff"),
         base_ms=base_ms,
         factor=factor,
         cap_ms=cap_ms,
-        jitter=_member(Jitter, retry.jitter or Jitter.FULL, f"{path}.jitter"),
+        jitter=checked_member(Jitter, retry.jitter or Jitter.FULL, f"{path}.jitter"),
         max_attempts=retry.max_attempts or limits.MAX_ATTEMPTS_DEFAULT,
         max_lost=retry.max_lost or limits.MAX_LOST_DEFAULT,
-        system_base_ms=_span(retry.system_base, f"{path}.system_base", span),
+        system_base_ms=checked_span(retry.system_base, f"{path}.system_base", span),
         non_retryable=tuple(retry.non_retryable),
     )
 
 
-def _member(kind: type[E], value: int, path: str) -> E:
+def checked_member(kind: type[E], value: int, path: str) -> E:
+    """The member with this number. Raises Rejected with the field's path, as all these do."""
     try:
         return kind(value)
     except ValueError:
@@ -149,7 +154,8 @@ def _member(kind: type[E], value: int, path: str) -> E:
         raise invalid(path, f"{value} is none of {known}") from None
 
 
-def _span(duration: Duration, path: str, max_ms: int) -> int:
+def checked_span(duration: Duration, path: str, max_ms: int) -> int:
+    """A span of time in milliseconds, neither negative nor too long."""
     span_ms = duration.ToMilliseconds()
     if span_ms < 0:
         raise invalid(path, f"{span_ms} ms is negative")
@@ -159,7 +165,8 @@ def _span(duration: Duration, path: str, max_ms: int) -> int:
     return span_ms
 
 
-def _name(text: str, path: str) -> str:
+def checked_name(text: str, path: str) -> str:
+    """The name of a queue, a job, a tenant or a label."""
     if _NAME.fullmatch(text) is None:
         raise invalid(
             path,
@@ -253,10 +260,10 @@ def job_of(record: JobRecord, *, with_payload: bool) -> jobs_pb2.Job:
         partition=partition_of(record.job_id),
     )
     job.options.priority = record.priority
-    _stamp(job.submitted_at, record.submitted_ms)
-    _stamp(job.ready_at, record.ready_ms)
+    stamp(job.submitted_at, record.submitted_ms)
+    stamp(job.ready_at, record.ready_ms)
     if record.state in TERMINAL:
-        _stamp(job.finished_at, record.ended_ms)
+        stamp(job.finished_at, record.ended_ms)
     job.attempts.extend(_attempt(attempt) for attempt in record.history)
     if record.lease is not None:
         job.attempts.append(_last_attempt(record))
@@ -303,9 +310,9 @@ def _attempt(attempt: Attempt) -> jobs_pb2.Attempt:
         run=attempt.lease.run,
         outcome=wire_enum(attempt.outcome),
     )
-    _stamp(wire.granted_at, attempt.granted_ms)
-    _stamp(wire.started_at, attempt.started_ms)
-    _stamp(wire.ended_at, attempt.ended_ms)
+    stamp(wire.granted_at, attempt.granted_ms)
+    stamp(wire.started_at, attempt.started_ms)
+    stamp(wire.ended_at, attempt.ended_ms)
     if attempt.fault is not None:
         wire.error.CopyFrom(fault_to_wire(attempt.fault))
     return wire
@@ -318,11 +325,11 @@ def _last_attempt(record: JobRecord) -> jobs_pb2.Attempt:
     wire = jobs_pb2.Attempt(
         number=record.attempt, worker=record.worker, fence=lease.fence, run=lease.run
     )
-    _stamp(wire.granted_at, record.granted_ms)
-    _stamp(wire.started_at, record.started_ms)
+    stamp(wire.granted_at, record.granted_ms)
+    stamp(wire.started_at, record.started_ms)
     if record.outcome is not None:
         wire.outcome = wire_enum(record.outcome)
-        _stamp(wire.ended_at, record.ended_ms)
+        stamp(wire.ended_at, record.ended_ms)
         if record.fault is not None:
             wire.error.CopyFrom(fault_to_wire(record.fault))
     return wire
@@ -333,6 +340,7 @@ def wire_enum(member: IntEnum) -> Any:
     return member
 
 
-def _stamp(field: Timestamp, ms: int) -> None:
+def stamp(field: Timestamp, ms: int) -> None:
+    """Sets a time; 0 is none."""
     if ms:
         field.FromMilliseconds(ms)

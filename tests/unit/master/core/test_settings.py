@@ -83,7 +83,10 @@ def test_each_kind_is_apart(rig: Rig) -> None:
     assert settings.queue("other", "x").weight == 3.0
     assert settings.job_type("acme", "x").paused
     assert settings.tenant("acme").weight == 4.0
-    assert settings.keys(SettingsKind.QUEUE) == [("acme", "x"), ("other", "x")]
+    assert [key for key, _ in settings.entries(SettingsKind.QUEUE)] == [
+        ("acme", "x"),
+        ("other", "x"),
+    ]
 
 
 def test_same_again_is_not_journaled(rig: Rig) -> None:
