@@ -18,6 +18,7 @@ from tenure.master.node.jobs import JobApi
 from tenure.master.node.port import Clock, Rng
 from tenure.master.node.roster import Roster
 from tenure.master.node.seat import Seat, Surroundings
+from tenure.master.node.settings import SettingsApi
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
@@ -111,6 +112,7 @@ class Master:
             for partition in range(store.partitions)
         ]
         self.jobs = JobApi(roster=self.roster, rng=rng)
+        self.settings = SettingsApi(roster=self.roster)
         self.workers = WorkerApi(hub=self.hub, rng=rng, welcome=self._welcome)
         self.cluster = self._cluster_api(store_name)
         self._balancer = Balancer(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import Message
 
 from tenure.protocol.errors import TenureError, first_of
-from tenure.v1 import cluster_pb2, jobs_pb2, worker_pb2
+from tenure.v1 import cluster_pb2, jobs_pb2, queues_pb2, worker_pb2
 
 if TYPE_CHECKING:
     from tenure.master.node.master import Master
@@ -53,6 +53,7 @@ Method = Unary | ServerStream | Bidi
 def services(master: Master) -> dict[str, dict[str, Method]]:
     """All methods, by service and name."""
     jobs, workers, cluster = master.jobs, master.workers, master.cluster
+    settings = master.settings
     return {
         "JobService": {
             "SubmitJobs": Unary(jobs.submit_jobs, jobs_pb2.SubmitJobsRequest),
@@ -66,6 +67,19 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "CancelJobs": Unary(jobs.cancel_jobs, jobs_pb2.CancelJobsRequest),
             "RequeueJobs": Unary(jobs.requeue_jobs, jobs_pb2.RequeueJobsRequest),
             "PurgeJobs": Unary(jobs.purge_jobs, jobs_pb2.PurgeJobsRequest),
+        },
+        "QueueService": {
+            "GetQueue": Unary(settings.get_queue, queues_pb2.GetQueueRequest),
+            "ListQueues": Unary(settings.list_queues, queues_pb2.ListQueuesRequest),
+            "UpdateQueue": Unary(settings.update_queue, queues_pb2.UpdateQueueRequest),
+        },
+        "TenantService": {
+            "ListTenants": Unary(settings.list_tenants, queues_pb2.ListTenantsRequest),
+            "UpdateTenant": Unary(settings.update_tenant, queues_pb2.UpdateTenantRequest),
+        },
+        "JobTypeService": {
+            "ListJobTypes": Unary(settings.list_job_types, queues_pb2.ListJobTypesRequest),
+            "UpdateJobType": Unary(settings.update_job_type, queues_pb2.UpdateJobTypeRequest),
         },
         "WorkerService": {"Session": Bidi(workers.session, worker_pb2.SessionRequest)},
         "ClusterService": {

@@ -30,6 +30,7 @@ from tenure.master.core.command import (
     RequeueJobs,
     RestartLeases,
     SubmitJobs,
+    UpdateSettings,
 )
 from tenure.master.core.effect import (
     Announce,
@@ -46,6 +47,7 @@ from tenure.master.core.effect import (
 from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobRecord
+from tenure.master.core.settings import SettingsKind
 from tenure.master.node.changes import Changes
 from tenure.master.node.clock import TermClock
 from tenure.master.node.delivery import Delivery
@@ -258,6 +260,9 @@ class Term:
         get, committed_seq = self.partition.get, self.gate.committed_seq
         if isinstance(command, SubmitJobs):
             return any(get(row.job_id) is not None for row in command.rows)
+        if isinstance(command, UpdateSettings):
+            entry = self.partition.settings.get(SettingsKind(type(command.settings)), command.key)
+            return entry is not None and entry.seq > committed_seq
         if isinstance(command, CancelJobs | RequeueJobs | PurgeJobs):
             return any(
                 record.seq > committed_seq if isinstance(record, JobRecord) else record is not None

@@ -1,0 +1,229 @@
+"""QueueService, TenantService and JobTypeService: how queues, tenants and job types are run."""
+
+import base64
+import contextlib
+from collections.abc import Callable
+from heapq import nsmallest
+from typing import TypeVar
+from zlib import crc32
+
+from tenure.master.core.command import UpdateSettings
+from tenure.master.core.query import Filter
+from tenure.master.core.settings import (
+    AnySettings,
+    JobTypeSettings,
+    QueueSettings,
+    SettingsKey,
+    SettingsKind,
+    TenantSettings,
+)
+from tenure.master.node.roster import Roster
+from tenure.master.node.settings_wire import (
+    counts_to_wire,
+    fields_of,
+    job_type_from_wire,
+    job_type_to_wire,
+    queue_from_wire,
+    queue_to_wire,
+    tenant_from_wire,
+    tenant_to_wire,
+)
+from tenure.master.node.term import Term
+from tenure.master.node.translate import checked_name, invalid
+from tenure.protocol import limits
+from tenure.protocol.errors import Rejected
+from tenure.protocol.ids import home_partition
+from tenure.protocol.refusal import Reason
+from tenure.v1 import queues_pb2
+
+T = TypeVar("T")
+
+_Listing = (
+    queues_pb2.ListQueuesRequest | queues_pb2.ListTenantsRequest | queues_pb2.ListJobTypesRequest
+)
+
+
+class SettingsApi:
+    """The three services, without gRPC: messages in, messages out, errors raised.
+
+    Args:
+        roster: Finds the term of a partition, or says who leads it.
+    """
+
+    def __init__(self, *, roster: Roster) -> None:
+        self._roster = roster
+
+    # Queues.
+
+    async def get_queue(self, request: queues_pb2.GetQueueRequest) -> queues_pb2.GetQueueResponse:
+        """One queue."""
+        tenant, name = _queue_key(request.tenant, request.name)
+        term = self._roster.term(home_partition(tenant, name, self._roster.partitions))
+        found = term.partition.census(SettingsKind.QUEUE, Filter(tenant=tenant, queue=name))
+        if not found:
+            await term.readable(term.partition.next_seq - 1)
+            raise Rejected(
+                f"expected to read queue {name} of tenant {tenant}, but it has neither jobs nor "
+                "settings; check the name, or give it one of them",
+                reason=Reason.NOT_FOUND,
+                metadata={"queue": name, "tenant": tenant},
+                field="name",
+            )
+        queue = _queue(term, (tenant, name), found[tenant, name])
+        await term.readable(term.partition.next_seq - 1)
+        return queues_pb2.GetQueueResponse(queue=queue)
+
+    async def list_queues(
+        self, request: queues_pb2.ListQueuesRequest
+    ) -> queues_pb2.ListQueuesResponse:
+        """A page of one partition's queues, in order of tenant and name."""
+        wanted = Filter(tenant=_tenant_asked(request.tenant))
+        queues, token = await self._list(request, SettingsKind.QUEUE, wanted, _queue)
+        return queues_pb2.ListQueuesResponse(queues=queues, next_page_token=token)
+
+    async def update_queue(
+        self, request: queues_pb2.UpdateQueueRequest
+    ) -> queues_pb2.UpdateQueueResponse:
+        """Sets a queue up; returns when that is durable."""
+        key = _queue_key(request.tenant, request.name)
+        fields = fields_of(request.update_mask, QueueSettings)
+        settings = queue_from_wire(request.settings, fields)
+        term = self._roster.term(home_partition(*key, self._roster.partitions))
+        counts = await _update(term, key, settings, fields)
+        queue = _queue(term, key, counts)
+        await term.readable(term.partition.next_seq - 1)
+        return queues_pb2.UpdateQueueResponse(queue=queue)
+
+    # Tenants.
+
+    async def list_tenants(
+        self, request: queues_pb2.ListTenantsRequest
+    ) -> queues_pb2.ListTenantsResponse:
+        """A page of one partition's tenants, in order of their names."""
+        tenants, token = await self._list(request, SettingsKind.TENANT, Filter(), _tenant)
+        return queues_pb2.ListTenantsResponse(tenants=tenants, next_page_token=token)
+
+    async def update_tenant(
+        self, request: queues_pb2.UpdateTenantRequest
+    ) -> queues_pb2.UpdateTenantResponse:
+        """Sets a tenant up in one partition; returns when that is durable."""
+        key = (checked_name(request.name, "name"),)
+        fields = fields_of(request.update_mask, TenantSettings)
+        settings = tenant_from_wire(request.settings, fields)
+        term = self._roster.term(request.partition)
+        counts = await _update(term, key, settings, fields)
+        tenant = _tenant(term, key, counts)
+        await term.readable(term.partition.next_seq - 1)
+        return queues_pb2.UpdateTenantResponse(tenant=tenant)
+
+    # Job types.
+
+    async def list_job_types(
+        self, request: queues_pb2.ListJobTypesRequest
+    ) -> queues_pb2.ListJobTypesResponse:
+        """A page of one partition's job types, in order of tenant and name."""
+        wanted = Filter(tenant=_tenant_asked(request.tenant))
+        found, token = await self._list(request, SettingsKind.JOB_TYPE, wanted, _job_type)
+        return queues_pb2.ListJobTypesResponse(job_types=found, next_page_token=token)
+
+    async def update_job_type(
+        self, request: queues_pb2.UpdateJobTypeRequest
+    ) -> queues_pb2.UpdateJobTypeResponse:
+        """Sets a job type up in one partition; returns when that is durable."""
+        key = _queue_key(request.tenant, request.name)
+        fields = fields_of(request.update_mask, JobTypeSettings)
+        settings = job_type_from_wire(request.settings)
+        term = self._roster.term(request.partition)
+        counts = await _update(term, key, settings, fields)
+        job_type = _job_type(term, key, counts)
+        await term.readable(term.partition.next_seq - 1)
+        return queues_pb2.UpdateJobTypeResponse(job_type=job_type)
+
+    async def _list(
+        self,
+        request: _Listing,
+        kind: SettingsKind,
+        wanted: Filter,
+        show: Callable[[Term, SettingsKey, list[int]], T],
+    ) -> tuple[list[T], str]:
+        """A page, and the token of the next one."""
+        if request.page_size < 0:
+            raise invalid("page_size", f"{request.page_size} is negative")
+        size = min(request.page_size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
+        after = _after(request, wanted)
+        term = self._roster.term(request.partition)
+        census = term.partition.census(kind, wanted)
+        keys = nsmallest(size + 1, (key for key in census if key > after))
+        token = _page_token(keys[size - 1], request, wanted) if len(keys) > size else ""
+        page = [show(term, key, census[key]) for key in keys[:size]]
+        await term.readable(term.partition.next_seq - 1)
+        return page, token
+
+
+async def _update(
+    term: Term, key: SettingsKey, settings: AnySettings, fields: tuple[str, ...]
+) -> list[int]:
+    """Changes settings; gives the counts of the jobs that they are for."""
+    await term.ask(UpdateSettings(key=key, settings=settings, fields=fields))
+    census = term.partition.census(SettingsKind(type(settings)), Filter(tenant=key[0]))
+    return census[key]
+
+
+def _queue(term: Term, key: SettingsKey, counts: list[int]) -> queues_pb2.Queue:
+    tenant, name = key
+    return queues_pb2.Queue(
+        tenant=tenant,
+        name=name,
+        partition=term.number,
+        settings=queue_to_wire(term.partition.settings.queue(tenant, name)),
+        counts=counts_to_wire(counts),
+    )
+
+
+def _tenant(term: Term, key: SettingsKey, counts: list[int]) -> queues_pb2.Tenant:
+    (name,) = key
+    return queues_pb2.Tenant(
+        name=name,
+        partition=term.number,
+        settings=tenant_to_wire(term.partition.settings.tenant(name)),
+        counts=counts_to_wire(counts),
+    )
+
+
+def _job_type(term: Term, key: SettingsKey, counts: list[int]) -> queues_pb2.JobType:
+    tenant, name = key
+    return queues_pb2.JobType(
+        tenant=tenant,
+        name=name,
+        partition=term.number,
+        settings=job_type_to_wire(term.partition.settings.job_type(tenant, name)),
+        counts=counts_to_wire(counts),
+    )
+
+
+def _queue_key(tenant: str, name: str) -> tuple[str, str]:
+    """The checked names of a tenant and of a queue or a job type of it."""
+    return checked_name(tenant or limits.DEFAULT_TENANT, "tenant"), checked_name(name, "name")
+
+
+def _tenant_asked(tenant: str) -> str:
+    return checked_name(tenant, "tenant") if tenant else ""
+
+
+def _page_token(key: SettingsKey, request: _Listing, wanted: Filter) -> str:
+    """The last name of a page, and of which list: a token is of no use for another one."""
+    listed = f"{type(request).__name__}/{request.partition}/{wanted.tenant}"
+    text = ":".join((*key, f"{crc32(listed.encode()):08x}"))
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _after(request: _Listing, wanted: Filter) -> SettingsKey:
+    """The last name of the page before; empty, thus before all others: there is none."""
+    token = request.page_token
+    if not token:
+        return ()
+    with contextlib.suppress(ValueError):
+        key = tuple(base64.urlsafe_b64decode(token.encode()).decode().split(":")[:-1])
+        if token == _page_token(key, request, wanted):
+            return key
+    raise invalid("page_token", "it is not one that a list of this partition and tenant answered")

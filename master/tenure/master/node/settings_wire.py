@@ -1,0 +1,157 @@
+"""Settings between the wire and the core. What cannot be read is refused with the field's path."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from tenure.master.core.settings import (
+    AnySettings,
+    BreakerSettings,
+    JobTypeSettings,
+    QueueSettings,
+    RateLimit,
+    TenantSettings,
+)
+from tenure.master.node.translate import checked_member, checked_span, invalid, wire_enum
+from tenure.protocol import limits
+from tenure.protocol.vocabulary import BreakerOverride, FairBy, JobState, LimitStrategy
+from tenure.v1 import jobs_pb2, queues_pb2
+
+_PER_MS_DEFAULT: Final = 1_000
+
+
+def fields_of(mask: FieldMask, kind: type[AnySettings]) -> tuple[str, ...]:
+    """The fields that a mask names; none: all of them."""
+    known = kind.__struct_fields__
+    for index, path in enumerate(mask.paths):
+        if path not in known:
+            raise invalid(
+                f"update_mask.paths[{index}]", f"{path[:140]!r} is none of {', '.join(known)}"
+            )
+    return tuple(dict.fromkeys(mask.paths))
+
+
+def queue_from_wire(wire: queues_pb2.QueueSettings, fields: Sequence[str]) -> QueueSettings:
+    """A queue's settings. What is not set has its default, unless it is one of ``fields``."""
+    priority = limits.PRIORITY_MAX
+    if wire.HasField("reserved_priority"):
+        priority = wire.reserved_priority
+    return QueueSettings(
+        weight=_weight(wire.weight, fields),
+        fair_by=checked_member(FairBy, wire.fair_by or FairBy.GRANTS, "settings.fair_by"),
+        paused=wire.paused,
+        concurrency=wire.concurrency,
+        key_concurrency=wire.key_concurrency,
+        key_strategy=checked_member(
+            LimitStrategy, wire.key_strategy or LimitStrategy.QUEUE, "settings.key_strategy"
+        ),
+        rate=_rate(wire.rate, "settings.rate") if wire.HasField("rate") else None,
+        key_rate=_rate(wire.key_rate, "settings.key_rate") if wire.HasField("key_rate") else None,
+        reserved=wire.reserved,
+        reserved_priority=priority,
+        depth_max=wire.depth_max,
+        refuse_late=wire.refuse_late,
+    )
+
+
+def tenant_from_wire(wire: queues_pb2.TenantSettings, fields: Sequence[str]) -> TenantSettings:
+    """A tenant's settings, as ``queue_from_wire``."""
+    return TenantSettings(weight=_weight(wire.weight, fields), paused=wire.paused)
+
+
+def job_type_from_wire(wire: queues_pb2.JobTypeSettings) -> JobTypeSettings:
+    """A job type's settings. What is not set has its default."""
+    return JobTypeSettings(
+        paused=wire.paused,
+        breaker=_breaker(wire.breaker) if wire.HasField("breaker") else None,
+        breaker_override=checked_member(
+            BreakerOverride,
+            wire.breaker_override or BreakerOverride.NONE,
+            "settings.breaker_override",
+        ),
+        retry_budget=wire.retry_budget,
+        adaptive_retry=wire.adaptive_retry,
+    )
+
+
+def _weight(weight: float, fields: Sequence[str]) -> float:
+    """Zero is the default, unless somebody has asked for it."""
+    return weight if weight or "weight" in fields else 1.0
+
+
+def _rate(wire: queues_pb2.RateLimit, path: str) -> RateLimit:
+    per_ms = _PER_MS_DEFAULT
+    if wire.HasField("per"):
+        per_ms = checked_span(wire.per, f"{path}.per", limits.RATE_PER_MS_MAX)
+    return RateLimit(wire.count, per_ms, wire.burst or wire.count)
+
+
+def _breaker(wire: queues_pb2.BreakerSettings) -> BreakerSettings:
+    known, path = BreakerSettings(), "settings.breaker"
+    window_ms, open_for_ms = known.window_ms, known.open_for_ms
+    if wire.HasField("window"):
+        window_ms = checked_span(wire.window, f"{path}.window", limits.BREAKER_WINDOW_MS_MAX)
+    if wire.HasField("open_for"):
+        open_for_ms = checked_span(wire.open_for, f"{path}.open_for", limits.TIMEOUT_MS_MAX)
+    return BreakerSettings(
+        failure_rate=wire.failure_rate or known.failure_rate,
+        window_ms=window_ms,
+        volume_min=wire.volume_min or known.volume_min,
+        open_for_ms=open_for_ms,
+        probes=wire.probes or known.probes,
+    )
+
+
+def queue_to_wire(settings: QueueSettings) -> queues_pb2.QueueSettings:
+    """A queue's settings as a message, defaults written out."""
+    wire = queues_pb2.QueueSettings(
+        weight=settings.weight,
+        fair_by=wire_enum(settings.fair_by),
+        paused=settings.paused,
+        concurrency=settings.concurrency,
+        key_concurrency=settings.key_concurrency,
+        key_strategy=wire_enum(settings.key_strategy),
+        reserved=settings.reserved,
+        reserved_priority=settings.reserved_priority,
+        depth_max=settings.depth_max,
+        refuse_late=settings.refuse_late,
+    )
+    for name, rate in (("rate", settings.rate), ("key_rate", settings.key_rate)):
+        if rate is not None:
+            limit: queues_pb2.RateLimit = getattr(wire, name)
+            limit.count, limit.burst = rate.count, rate.burst
+            limit.per.FromMilliseconds(rate.per_ms)
+    return wire
+
+
+def tenant_to_wire(settings: TenantSettings) -> queues_pb2.TenantSettings:
+    """A tenant's settings as a message."""
+    return queues_pb2.TenantSettings(weight=settings.weight, paused=settings.paused)
+
+
+def job_type_to_wire(settings: JobTypeSettings) -> queues_pb2.JobTypeSettings:
+    """A job type's settings as a message."""
+    wire = queues_pb2.JobTypeSettings(
+        paused=settings.paused,
+        breaker_override=wire_enum(settings.breaker_override),
+        retry_budget=settings.retry_budget,
+        adaptive_retry=settings.adaptive_retry,
+    )
+    breaker = settings.breaker
+    if breaker is not None:
+        wire.breaker.failure_rate = breaker.failure_rate
+        wire.breaker.window.FromMilliseconds(breaker.window_ms)
+        wire.breaker.volume_min = breaker.volume_min
+        wire.breaker.open_for.FromMilliseconds(breaker.open_for_ms)
+        wire.breaker.probes = breaker.probes
+    return wire
+
+
+def counts_to_wire(counts: Sequence[int]) -> list[jobs_pb2.StateCount]:
+    """Jobs by state, those states only that have some."""
+    return [
+        jobs_pb2.StateCount(state=wire_enum(state), count=counts[state])
+        for state in JobState
+        if counts[state]
+    ]
