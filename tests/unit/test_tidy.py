@@ -88,6 +88,13 @@ CORE_MAY_IMPORT = frozenset(
         "zlib",
     }
 )
+#: "path": what else one module of the core may import.
+CORE_MODULE_MAY_IMPORT = {
+    # Rules of calendars and zones: data that ship with a release, and no clock.
+    f"{CORE}calendar.py": frozenset(
+        {"cronsim", "datetime", "difflib", "importlib.resources", "zoneinfo"}
+    ),
+}
 CORE_MAY_IMPORT_FROM_PROTOCOL = frozenset({"fence", "ids", "limits", "refusal", "vocabulary"})
 #: Order by identity or by hash differs from run to run; files and terminals are I/O.
 CORE_MAY_NOT_CALL = frozenset({"hash", "id", "input", "open", "print", "vars"})
@@ -199,7 +206,9 @@ def core_imports(module: Module) -> Iterator[str]:
         elif name.startswith("tenure.master"):
             allowed = f"{name}.".startswith("tenure.master.core.") or names == ("core",)
         else:
-            allowed = name in CORE_MAY_IMPORT
+            allowed = name in CORE_MAY_IMPORT | CORE_MODULE_MAY_IMPORT.get(
+                module.path, frozenset()
+            )
         if not allowed:
             yield f"{module.path}:{line} imports {name} {' '.join(names)}".rstrip()
 
@@ -341,6 +350,7 @@ PLANTED: list[tuple[Rule, str, str]] = [
     (core_imports, f"{CORE}planted.py", "from tenure.master import node"),
     (core_imports, f"{CORE}planted.py", "from . import record"),
     (core_imports, f"{CORE}planted.py", "def f() -> None:\n    import random"),
+    (core_imports, f"{CORE}planted.py", "from zoneinfo import ZoneInfo"),
     (core_calls, f"{CORE}planted.py", "x = sorted([], key=lambda r: id(r))"),
     (function_length, "master/a.py", "def f():\n" + "    x = 1\n" * FUNCTION_LINES_MAX),
     (function_length, "tests/a.py", "class A:\n async def f():\n" + "  x = 1\n" * 70),
@@ -370,6 +380,7 @@ ALLOWED: list[tuple[Rule, str, str]] = [
     (core_imports, f"{CORE}planted.py", "from tenure.protocol.ids import JobId\nimport heapq"),
     (core_imports, f"{CORE}planted.py", "from tenure.master.core import record"),
     (core_imports, f"{CORE}planted.py", "from tenure.master.core.record import JobRecord"),
+    (core_imports, f"{CORE}calendar.py", "from zoneinfo import ZoneInfo"),
     (core_imports, "master/tenure/master/node/planted.py", "import time"),
     (function_length, "master/a.py", "def f():\n" + "    x = 1\n" * (FUNCTION_LINES_MAX - 1)),
     (bare_tasks, "master/a.py", "group.create_task(f())"),
