@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from tenure.master.core.command import Intake, SubmitJobs, SubmitRow, SubmitSetting
-from tenure.master.core.effect import Decision, SubmitReply
-from tenure.master.core.event import JobsSubmitted, SubmittedSetting
+from tenure.master.core.effect import Decision, NotifySettled, SubmitReply
+from tenure.master.core.event import JobsCancelled, JobsSubmitted, SubmittedSetting
 from tenure.master.core.key import KeyName, KeyRecord
 from tenure.master.core.ready import order_key
 from tenure.master.core.record import JobRecord, Policy
@@ -14,7 +14,7 @@ from tenure.master.core.transition import QUEUED
 from tenure.protocol.ids import JobId, home_partition, time_ms_of
 from tenure.protocol.limits import ID_AHEAD_MS_MAX, PRIORITY_DEFAULT, RETRY_WINDOW_MS
 from tenure.protocol.refusal import Reason, Refusal
-from tenure.protocol.vocabulary import JobState
+from tenure.protocol.vocabulary import JobState, KeyConflict
 
 #: The store is looked at every five seconds.
 _SPACE_RETRY_MS: Final = 5_000
@@ -37,7 +37,13 @@ def decide_submit(state: State, command: SubmitJobs, now_ms: int) -> Decision | 
         settings=[_due(setting, now_ms) for setting in command.settings],
         rows=list(batch.fresh.values()),
     )
-    return Decision(events=(event,), reply=reply)
+    if not batch.replaced:
+        return Decision(events=(event,), reply=reply)
+    known = [state.jobs[job_id] for job_id in batch.replaced if job_id in state.jobs]
+    cancelled = JobsCancelled(
+        now_ms=now_ms, job_ids=batch.replaced, reason="replaced by a newer job with its key"
+    )
+    return Decision(events=(event, cancelled), effects=(NotifySettled(records=known),), reply=reply)
 
 
 def _due(setting: SubmitSetting, now_ms: int) -> SubmittedSetting:
@@ -65,12 +71,14 @@ class _Batch:
         bytes_max = command.bytes_max
         self._bytes_max = state.config.bytes_max if bytes_max is None else bytes_max
         self._bytes_left = self._bytes_max - state.stored_bytes
-        self._names: dict[KeyName, str] = {}
+        self._names: dict[KeyName, JobId] = {}
         #: New jobs, in order.
         self.fresh: dict[JobId, SubmitRow] = {}
         self.job_ids: list[str] = []
         self.existing: list[int] = []
         self.refusals: list[tuple[int, Refusal]] = []
+        #: Jobs that wait and whose keys new ones have taken.
+        self.replaced: list[JobId] = []
 
     def add(self, index: int, row: SubmitRow) -> None:
         """Looks at one row."""
@@ -84,8 +92,7 @@ class _Batch:
         elif state.tombstones.get(job_id, self._now_ms) is not None:
             refusal, named = None, job_id
         else:
-            named = self._named_by_key(row) if row.key else ""
-            refusal = None if named else self._refusal_of_new(row)
+            named, refusal = self._by_key(row) if row.key else ("", self._refusal_of_new(row))
         if refusal is not None:
             self.refusals.append((index, refusal))
             self.job_ids.append("")
@@ -121,12 +128,32 @@ class _Batch:
             field="job_id",
         )
 
-    def _named_by_key(self, row: SubmitRow) -> str:
+    def _by_key(self, row: SubmitRow) -> tuple[str, Refusal | None]:
         """The job that the row's key names already, or "" and the key is this row's."""
         policy = self._settings[row.setting].policy
         name = (policy.tenant, policy.queue, row.key)
-        job_id = self._state.keys.get(name, self._now_ms)
-        return self._names.get(name, "") if job_id is None else job_id
+        named = self._names.get(name) or self._state.keys.get(name, self._now_ms)
+        if named is None:
+            return "", self._refusal_of_new(row)
+        match policy.key_conflict:
+            case KeyConflict.REJECT if named != row.job_id:
+                return "", _key_taken(row.key, policy.queue, named)
+            case KeyConflict.REPLACE if not self._runs(named):
+                refusal = self._refusal_of_new(row)
+                if refusal is None and self._waits(named):
+                    self.replaced.append(named)
+                    self._room[row.setting][0] += 1
+                return "", refusal
+            case _:
+                return named, None
+
+    def _runs(self, job_id: JobId) -> bool:
+        record = self._state.jobs.get(job_id)
+        return record is not None and record.state is JobState.RUNNING
+
+    def _waits(self, job_id: JobId) -> bool:
+        record = self._state.jobs.get(job_id)
+        return job_id in self.fresh if record is None else record.state in QUEUED
 
     def _refusal_of_new(self, row: SubmitRow) -> Refusal | None:
         """Refuses a new job, or counts it in."""
@@ -192,7 +219,7 @@ class _Batch:
     def _full(self, reason: Reason, setting: int) -> Refusal:
         config, policy = self._state.config, self._settings[setting].policy
         if reason is Reason.QUEUE_FULL:
-            limit = config.queue_depth_max
+            limit = _depth_max(self._state, policy.tenant, policy.queue)
             what = f"queue {policy.queue} holds {limit} waiting jobs"
         else:
             limit = self._bytes_max
@@ -255,9 +282,25 @@ def _rooms(state: State, settings: list[SubmitSetting]) -> list[list[int]]:
         if cell is None:
             lanes = state.lanes.queues.get(queue, {})
             waiting = sum(lane.counts[waits] for lane in lanes.values() for waits in QUEUED)
-            cell = cells[queue] = [state.config.queue_depth_max - waiting]
+            cell = cells[queue] = [_depth_max(state, *queue) - waiting]
         rooms.append(cell)
     return rooms
+
+
+def _depth_max(state: State, tenant: str, queue: str) -> int:
+    """How many jobs may wait in a queue."""
+    limit = state.config.queue_depth_max
+    return min(limit, state.settings.queue(tenant, queue).depth_max or limit)
+
+
+def _key_taken(key: str, queue: str, job_id: JobId) -> Refusal:
+    return Refusal(
+        reason=Reason.JOB_KEY_CONFLICT,
+        message=f"expected key {key} to be free in queue {queue}, but job {job_id} has it: look at "
+        "that job, or submit under another key",
+        metadata={"key": key, "queue": queue, "job_id": job_id},
+        field="key",
+    )
 
 
 class _Group(NamedTuple):
@@ -277,6 +320,7 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
         _Group(state.intern(setting.policy), setting.priority, setting.ready_ms, setting.state, [])
         for setting in event.settings
     ]
+    names: dict[KeyName, KeyRecord] = {}
     ordinal = event.first_ordinal - 1
     for row in event.rows:
         ordinal += 1
@@ -303,7 +347,10 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
         added.append(record)
         if key:
             name = (policy.tenant, policy.queue, key)
-            state.keys.put(name, KeyRecord(job_id, now_ms + policy.key_window_ms, seq))
+            names[name] = KeyRecord(job_id, now_ms + policy.key_window_ms, seq)
+    for name, known in names.items():
+        # Of several jobs with one key the last has taken it from the others.
+        state.keys.put(name, known)
     state.next_ordinal = max(state.next_ordinal, ordinal + 1)
     for *_, added in settings:
         if added and state.live:
