@@ -129,23 +129,26 @@ class JobApi:
                 raise _foreign(f"options[{index}].queue", home, setting.home)
         term = self._roster.term(home)
         is_ours = home_check(home)
+        longest = limits.KEY_CHARS_MAX
         rows = []
         for index, job in enumerate(jobs):
             job_id = job.job_id
             if not is_ours(job_id):
                 job_id = self._mint(job_id, index, term)
             options, key = job.options, job.key
+            limit_key, sticky_key = job.limit_key, job.sticky_key
             if options >= len(settings):
                 raise invalid(
                     f"jobs[{index}].options",
                     f"{options} is no index of options, of which there are {len(settings)}",
                 )
-            if len(key) > limits.KEY_CHARS_MAX:
-                raise invalid(
-                    f"jobs[{index}].key",
-                    f"it has {len(key)} characters (at most {limits.KEY_CHARS_MAX})",
-                )
-            rows.append(SubmitRow(job_id, options, job.payload, key))
+            if len(key) > longest:
+                raise _key_too_long(f"jobs[{index}].key", key)
+            if len(limit_key) > longest:
+                raise _key_too_long(f"jobs[{index}].limit_key", limit_key)
+            if len(sticky_key) > longest:
+                raise _key_too_long(f"jobs[{index}].sticky_key", sticky_key)
+            rows.append(SubmitRow(job_id, options, job.payload, key, limit_key, sticky_key))
         command = SubmitJobs(
             settings=[setting.core for setting in settings],
             rows=rows,
@@ -499,6 +502,10 @@ def _elsewhere(field: str, job_id: str, partitions: int) -> TenureError:
         },
         field=field,
     )
+
+
+def _key_too_long(field: str, key: str) -> TenureError:
+    return invalid(field, f"it has {len(key)} characters (at most {limits.KEY_CHARS_MAX})")
 
 
 def _too_many(field: str, count: int) -> TenureError:

@@ -4,6 +4,7 @@ Everything a client sends is validated here, once; inside, types say it.
 """
 
 import re
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -11,12 +12,26 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tenure.master.core.command import SubmitSetting
-from tenure.master.core.record import Attempt, JobFault, JobRecord, Policy, RetryPolicy
+from tenure.master.core.record import (
+    Attempt,
+    JobFault,
+    JobRecord,
+    LabelSelector,
+    Policy,
+    RetryPolicy,
+)
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
 from tenure.protocol.ids import home_partition, partition_of
 from tenure.protocol.refusal import Reason
-from tenure.protocol.vocabulary import TERMINAL, Backoff, ErrorCategory, Jitter, JobState
+from tenure.protocol.vocabulary import (
+    TERMINAL,
+    Backoff,
+    ErrorCategory,
+    Jitter,
+    JobState,
+    KeyConflict,
+)
 from tenure.v1 import common_pb2, jobs_pb2
 
 E = TypeVar("E", bound=IntEnum)
@@ -115,8 +130,33 @@ def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
         ),
         content_type=options.content_type or limits.DEFAULT_CONTENT_TYPE,
         key_window_ms=window_ms or limits.KEY_WINDOW_MS_DEFAULT,
+        key_conflict=checked_member(
+            KeyConflict, options.key_conflict or KeyConflict.RETURN, f"{path}.key_conflict"
+        ),
+        requires=_selectors(options.requires, f"{path}.requires"),
+        prefers=_selectors(options.prefers, f"{path}.prefers"),
     )
     return SubmitSetting(policy, priority, delay_ms, options.at_ms)
+
+
+def _selectors(
+    selectors: Sequence[common_pb2.LabelSelector], path: str
+) -> tuple[LabelSelector, ...]:
+    """What is asked of a worker's labels, in one order whatever the caller's."""
+    most = limits.SELECTORS_MAX
+    if len(selectors) > most:
+        raise invalid(path, f"it asks for {len(selectors)} labels (at most {most})")
+    found: set[tuple[str, tuple[str, ...]]] = set()
+    for index, selector in enumerate(selectors):
+        where = f"{path}[{index}]"
+        if len(selector.values) > most:
+            raise invalid(f"{where}.values", f"there are {len(selector.values)} (at most {most})")
+        values = {
+            checked_name(value, f"{where}.values[{number}]")
+            for number, value in enumerate(selector.values)
+        }
+        found.add((checked_name(selector.key, f"{where}.key"), tuple(sorted(values))))
+    return tuple([LabelSelector(key, values) for key, values in sorted(found)])
 
 
 def _retry(retry: common_pb2.RetryPolicy, path: str) -> RetryPolicy:
@@ -207,6 +247,12 @@ def options_of(policy: Policy) -> common_pb2.JobOptions:
     if retry.system_base_ms:
         wire.system_base.FromMilliseconds(retry.system_base_ms)
     wire.non_retryable.extend(retry.non_retryable)
+    if policy.key_conflict is not KeyConflict.RETURN:
+        options.key_conflict = wire_enum(policy.key_conflict)
+    for wanted in policy.requires:
+        options.requires.add(key=wanted.key, values=wanted.values)
+    for wanted in policy.prefers:
+        options.prefers.add(key=wanted.key, values=wanted.values)
     return options
 
 
@@ -258,6 +304,8 @@ def job_of(record: JobRecord, *, with_payload: bool) -> jobs_pb2.Job:
         cancel_requested=record.cancel_requested,
         cancel_reason=record.cancel_reason,
         partition=partition_of(record.job_id),
+        limit_key=record.limit_key,
+        sticky_key=record.sticky_key,
     )
     job.options.priority = record.priority
     stamp(job.submitted_at, record.submitted_ms)

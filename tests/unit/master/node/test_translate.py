@@ -5,7 +5,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from tenure.master.core.record import JobFault, JobRecord, Policy, RetryPolicy
+from tenure.master.core.record import JobFault, JobRecord, LabelSelector, Policy, RetryPolicy
 from tenure.master.node.translate import (
     SettingCache,
     fault_from_wire,
@@ -17,7 +17,7 @@ from tenure.master.node.translate import (
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
 from tenure.protocol.ids import JobId, home_partition
-from tenure.protocol.vocabulary import Backoff, ErrorCategory, Jitter, JobState
+from tenure.protocol.vocabulary import Backoff, ErrorCategory, Jitter, JobState, KeyConflict
 from tenure.v1 import common_pb2
 
 
@@ -186,3 +186,48 @@ def test_options_have_a_size() -> None:
     with pytest.raises(Rejected) as caught:
         setting_of(options, "options[0]")
     assert caught.value.metadata["field"] == "options[0]"
+
+
+def test_selectors_are_one_policy_in_any_order() -> None:
+    """What is asked of labels survives the wire, and its order is no matter."""
+    gpu = common_pb2.LabelSelector(key="gpu")
+    zones = common_pb2.LabelSelector(key="zone", values=["us", "eu", "us"])
+    one = common_pb2.JobOptions(name="f", requires=[zones, gpu, gpu], prefers=[gpu])
+    two = common_pb2.JobOptions(name="f", requires=[gpu, zones], prefers=[gpu])
+    policy = setting_of(one, "o").policy
+    assert policy == setting_of(two, "o").policy
+    assert policy.requires == (LabelSelector("gpu"), LabelSelector("zone", ("eu", "us")))
+    assert setting_of(options_of(policy), "o").policy == policy
+
+
+@pytest.mark.parametrize(
+    ("selector", "path"),
+    [
+        (common_pb2.LabelSelector(key=""), "o.requires[1].key"),
+        (common_pb2.LabelSelector(key="a", values=["b", "c d"]), "o.requires[1].values[1]"),
+        (common_pb2.LabelSelector(key="a", values=["b"] * 17), "o.requires[1].values"),
+    ],
+)
+def test_a_wrong_selector_is_refused_by_its_path(
+    selector: common_pb2.LabelSelector, path: str
+) -> None:
+    """Names and their number have limits."""
+    good = common_pb2.LabelSelector(key="gpu")
+    with pytest.raises(Rejected) as refused:
+        setting_of(common_pb2.JobOptions(name="f", requires=[good, selector]), "o")
+    assert refused.value.field == path
+    with pytest.raises(Rejected) as refused:
+        setting_of(common_pb2.JobOptions(name="f", prefers=[good] * 17), "o")
+    assert refused.value.field == "o.prefers"
+
+
+def test_what_a_taken_key_comes_to_survives_the_wire() -> None:
+    """Not said, the job that has the key is returned."""
+    assert (
+        setting_of(common_pb2.JobOptions(name="f"), "o").policy.key_conflict is KeyConflict.RETURN
+    )
+    for conflict in KeyConflict:
+        asked = common_pb2.JobOptions(name="f", key_conflict=conflict)  # type: ignore[arg-type]
+        policy = setting_of(asked, "o").policy
+        assert policy.key_conflict is conflict
+        assert setting_of(options_of(policy), "o").policy == policy
