@@ -96,6 +96,21 @@ class PurgeJobs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BoostJobs:
+    """Change when jobs that wait get their turn. Reply: list of ``JobVerdict``.
+
+    Attributes:
+        priority: The new one; None: as it was.
+        delay_ms: Due so long from now, 0 for at once; None: as it was. What is due already keeps
+            its age when it is to be due at once.
+    """
+
+    job_ids: list[JobId]
+    priority: int | None = None
+    delay_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateSettings:
     """Change how a queue, a tenant or a job type is run. Reply: all of its settings.
 
@@ -314,6 +329,7 @@ Command = (
     | CancelJobs
     | RequeueJobs
     | PurgeJobs
+    | BoostJobs
     | UpdateSettings
     | OpenTerm
     | CloseTerm

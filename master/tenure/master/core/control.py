@@ -48,7 +48,7 @@ def decide_cancel(state: State, command: CancelJobs, now_ms: int) -> Decision:
             verdicts.append(JobVerdict(job_id, JobState.CANCELLED, None))
         else:
             advice = "it has ended"
-            verdicts.append(JobVerdict(job_id, None, _wrong_state(record, "cancel", advice)))
+            verdicts.append(JobVerdict(job_id, None, wrong_state(record, "cancel", advice)))
     events: list[Event] = []
     effects: list[Effect] = []
     if cancelled:
@@ -74,7 +74,7 @@ def decide_requeue(state: State, command: RequeueJobs, now_ms: int) -> Decision:
             verdicts.append(JobVerdict(job_id, JobState.PENDING, None))
         else:
             advice = "only FAILED and CANCELLED jobs can be requeued"
-            verdicts.append(JobVerdict(job_id, None, _wrong_state(record, "requeue", advice)))
+            verdicts.append(JobVerdict(job_id, None, wrong_state(record, "requeue", advice)))
     events = (JobsRequeued(now_ms=now_ms, rows=rows),) if rows else ()
     return Decision(events=events, reply=verdicts)
 
@@ -92,7 +92,7 @@ def decide_purge(state: State, command: PurgeJobs, now_ms: int) -> Decision:
             verdicts.append(JobVerdict(job_id, None, None))
         else:
             advice = "only ended jobs can be purged; cancel it first"
-            verdicts.append(JobVerdict(job_id, None, _wrong_state(record, "purge", advice)))
+            verdicts.append(JobVerdict(job_id, None, wrong_state(record, "purge", advice)))
     events = (JobsPurged(now_ms=now_ms, job_ids=job_ids),) if job_ids else ()
     return Decision(events=events, reply=verdicts)
 
@@ -114,7 +114,8 @@ def unknown(state: State, job_id: JobId, verb: str, now_ms: int) -> Refusal:
     )
 
 
-def _wrong_state(record: JobRecord, verb: str, advice: str) -> Refusal:
+def wrong_state(record: JobRecord, verb: str, advice: str) -> Refusal:
+    """Refuses what a job's state does not allow."""
     name = record.state.name
     return Refusal(
         reason=Reason.WRONG_STATE,

@@ -226,6 +226,25 @@ class JobsPurged(
     job_ids: list[JobId]
 
 
+class BoostedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A job that waits, and how it waits from now on."""
+
+    job_id: JobId
+    priority: int
+    ready_ms: int
+    run_due_ms: int
+    state: JobState
+
+
+class JobsBoosted(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_boosted"
+):
+    """Jobs that wait got another priority, or another time at which they are due."""
+
+    now_ms: int
+    rows: list[BoostedRow]
+
+
 class SettingsChanged(
     msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="settings_changed"
 ):
@@ -252,6 +271,7 @@ DurableEvent = (
     | JobsRequeued
     | JobsPurged
     | SettingsChanged
+    | JobsBoosted
 )
 
 

@@ -10,8 +10,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Final, assert_never
 
-from tenure.master.core import command as commands
 from tenure.master.core import (
+    boost,
     configure,
     control,
     dispatch,
@@ -22,6 +22,7 @@ from tenure.master.core import (
     submit,
     term,
 )
+from tenure.master.core import command as commands
 from tenure.master.core import event as events
 from tenure.master.core.config import PartitionConfig, Retention
 from tenure.master.core.effect import Decision
@@ -54,6 +55,7 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.JobsRequeued: control.apply_requeued,
     events.TermOpened: term.apply_term_opened,
     events.TermClosed: term.apply_term_closed,
+    events.JobsBoosted: boost.apply_boosted,
     events.SettingsChanged: configure.apply_settings_changed,
 }
 
@@ -64,6 +66,7 @@ _CHANGES: Final = frozenset(
         commands.CancelJobs,
         commands.RequeueJobs,
         commands.PurgeJobs,
+        commands.BoostJobs,
         commands.UpdateSettings,
     }
 )
@@ -154,6 +157,8 @@ class Partition:
                 return control.decide_requeue(state, command, now_ms)
             case commands.PurgeJobs():
                 return control.decide_purge(state, command, now_ms)
+            case commands.BoostJobs():
+                return boost.decide_boost(state, command, now_ms)
             case commands.UpdateSettings():
                 return configure.decide_update(state, command, now_ms)
             case commands.OpenTerm():

@@ -28,6 +28,7 @@ class Move(Enum):
 
     SUBMIT = "submit"  #: a client; due at once
     SCHEDULE = "schedule"  #: a client; due later
+    POSTPONE = "postpone"  #: a boost of a job that is due
     READY = "ready"  #: its timer
     GRANT = "grant"  #: dispatch
     ADOPT = "adopt"  #: a worker that proves a newer lease than the journal knows
@@ -52,6 +53,7 @@ OPEN: Final = QUEUED | {_S.RUNNING}
 TABLE: Final[dict[tuple[Move, JobState | None], JobState | None]] = {
     (Move.SUBMIT, None): _S.PENDING,
     (Move.SCHEDULE, None): _S.SCHEDULED,
+    (Move.POSTPONE, _S.PENDING): _S.SCHEDULED,
     (Move.READY, _S.SCHEDULED): _S.PENDING,
     (Move.READY, _S.RETRYING): _S.PENDING,
     (Move.GRANT, _S.PENDING): _S.RUNNING,

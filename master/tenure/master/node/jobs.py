@@ -9,7 +9,14 @@ from contextlib import aclosing
 from typing import Final, cast
 from zlib import crc32
 
-from tenure.master.core.command import CancelJobs, PurgeJobs, RequeueJobs, SubmitJobs, SubmitRow
+from tenure.master.core.command import (
+    BoostJobs,
+    CancelJobs,
+    PurgeJobs,
+    RequeueJobs,
+    SubmitJobs,
+    SubmitRow,
+)
 from tenure.master.core.effect import JobVerdict, Reply, SubmitReply
 from tenure.master.core.query import Filter
 from tenure.master.core.record import JobRecord
@@ -23,8 +30,10 @@ from tenure.master.node.term import Term
 from tenure.master.node.translate import (
     SettingCache,
     add_result,
+    checked_span,
     invalid,
     job_of,
+    out_of_range,
     result_of,
     wire_enum,
 )
@@ -304,6 +313,20 @@ class JobApi:
         term, ids = self._batch(request.job_ids)
         reply = await term.ask(PurgeJobs(job_ids=ids))
         return jobs_pb2.PurgeJobsResponse(verdicts=_verdicts(reply))
+
+    async def boost_jobs(self, request: jobs_pb2.BoostJobsRequest) -> jobs_pb2.BoostJobsResponse:
+        """Gives jobs that wait another priority, or another time at which they are due."""
+        priority = request.priority if request.HasField("priority") else None
+        delay_ms = None
+        if request.HasField("delay"):
+            delay_ms = checked_span(request.delay, "delay", limits.DELAY_MS_MAX)
+        if priority is None and delay_ms is None:
+            raise invalid("priority", "neither it nor a delay is given; give one at least")
+        if priority is not None and priority > limits.PRIORITY_MAX:
+            raise invalid("priority", out_of_range(priority))
+        term, ids = self._batch(request.job_ids)
+        reply = await term.ask(BoostJobs(job_ids=ids, priority=priority, delay_ms=delay_ms))
+        return jobs_pb2.BoostJobsResponse(verdicts=_verdicts(reply))
 
     def _batch(self, job_ids: Sequence[str]) -> tuple[Term, list[JobId]]:
         if not job_ids:

@@ -67,6 +67,7 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "CancelJobs": Unary(jobs.cancel_jobs, jobs_pb2.CancelJobsRequest),
             "RequeueJobs": Unary(jobs.requeue_jobs, jobs_pb2.RequeueJobsRequest),
             "PurgeJobs": Unary(jobs.purge_jobs, jobs_pb2.PurgeJobsRequest),
+            "BoostJobs": Unary(jobs.boost_jobs, jobs_pb2.BoostJobsRequest),
         },
         "QueueService": {
             "GetQueue": Unary(settings.get_queue, queues_pb2.GetQueueRequest),

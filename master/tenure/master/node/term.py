@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Final, cast
 
 from tenure.master.core.command import (
+    BoostJobs,
     CancelJobs,
     CloseTerm,
     CloseWindow,
@@ -263,7 +264,7 @@ class Term:
         if isinstance(command, UpdateSettings):
             entry = self.partition.settings.get(SettingsKind(type(command.settings)), command.key)
             return entry is not None and entry.seq > committed_seq
-        if isinstance(command, CancelJobs | RequeueJobs | PurgeJobs):
+        if isinstance(command, CancelJobs | RequeueJobs | PurgeJobs | BoostJobs):
             return any(
                 record.seq > committed_seq if isinstance(record, JobRecord) else record is not None
                 for record in map(get, command.job_ids)

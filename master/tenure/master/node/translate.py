@@ -94,11 +94,7 @@ def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
         )
     priority = options.priority if options.HasField("priority") else limits.PRIORITY_DEFAULT
     if priority > limits.PRIORITY_MAX:
-        raise invalid(
-            f"{path}.priority",
-            f"{priority} is not between {limits.PRIORITY_MIN} (critical) and "
-            f"{limits.PRIORITY_MAX} (low)",
-        )
+        raise invalid(f"{path}.priority", out_of_range(priority))
     delay_ms = checked_span(options.delay, f"{path}.delay", limits.DELAY_MS_MAX)
     if options.at_ms < 0:
         raise invalid(f"{path}.at_ms", "it lies before 1970")
@@ -137,6 +133,14 @@ def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
         prefers=_selectors(options.prefers, f"{path}.prefers"),
     )
     return SubmitSetting(policy, priority, delay_ms, options.at_ms)
+
+
+def out_of_range(priority: int) -> str:
+    """What is wrong with a priority."""
+    return (
+        f"{priority} is not between {limits.PRIORITY_MIN} (critical) and "
+        f"{limits.PRIORITY_MAX} (low)"
+    )
 
 
 def _selectors(

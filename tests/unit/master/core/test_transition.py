@@ -19,6 +19,7 @@ def test_full_product() -> None:
     expected = {
         Move.SUBMIT: {None},
         Move.SCHEDULE: {None},
+        Move.POSTPONE: {JobState.PENDING},
         Move.READY: {JobState.SCHEDULED, JobState.RETRYING},
         Move.GRANT: {JobState.PENDING},
         Move.ADOPT: set(OPEN),
