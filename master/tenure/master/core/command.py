@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tenure.master.core.message import Message
 from tenure.master.core.record import JobFault, Policy
 from tenure.master.core.settings import AnySettings, SettingsKey
 from tenure.protocol.fence import Lease, Token
@@ -313,6 +314,41 @@ class CloseWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResolveDependents:
+    """Decide on jobs whose parents have ended; say what other partitions are to be told.
+
+    Attributes:
+        rows_max: Stop after so many; ``Partition.has_dependents_due`` says whether to go on.
+    """
+
+    rows_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeMessage:
+    """Take one message of another partition, unless it was taken. Reply: ``Taken``.
+
+    Attributes:
+        source: That partition.
+        token: Of its term.
+        number: Of the message.
+    """
+
+    source: int
+    token: Token
+    number: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrimOutbox:
+    """Forget the messages for a target that it has taken, up to this number."""
+
+    target: int
+    upto: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RestartLeases:
     """After a thaw: every lease's TTL starts anew (volatile)."""
 
@@ -345,6 +381,9 @@ Command = (
     | Dispatch
     | FireTimers
     | CloseWindow
+    | ResolveDependents
+    | TakeMessage
+    | TrimOutbox
     | RestartLeases
     | PushDeadlines
 )

@@ -1,5 +1,6 @@
 """What people do to jobs: cancel, requeue, purge."""
 
+from tenure.master.core import dependents
 from tenure.master.core.attempt import remember_attempt
 from tenure.master.core.command import CancelJobs, PurgeJobs, RequeueJobs
 from tenure.master.core.effect import Decision, Effect, JobVerdict, NotifySettled, SendCancels
@@ -70,8 +71,11 @@ def decide_requeue(state: State, command: RequeueJobs, now_ms: int) -> Decision:
         if record is None:
             verdicts.append(JobVerdict(job_id, None, unknown(state, job_id, "requeue", now_ms)))
         elif record.state in _REQUEUABLE:
-            rows.append(RequeuedRow(job_id, record.run + 1))
-            verdicts.append(JobVerdict(job_id, JobState.PENDING, None))
+            # What its parents let run once they let run again.
+            blocked = bool(record.parents) and not record.freed
+            to = JobState.BLOCKED if blocked else JobState.PENDING
+            rows.append(RequeuedRow(job_id, record.run + 1, to))
+            verdicts.append(JobVerdict(job_id, to, None))
         else:
             advice = "only FAILED and CANCELLED jobs can be requeued"
             verdicts.append(JobVerdict(job_id, None, wrong_state(record, "requeue", advice)))
@@ -87,6 +91,9 @@ def decide_purge(state: State, command: PurgeJobs, now_ms: int) -> Decision:
         record = state.jobs.get(job_id)
         if record is None:
             verdicts.append(JobVerdict(job_id, None, unknown(state, job_id, "purge", now_ms)))
+        elif state.dependencies.pins(job_id):
+            advice = "a job that waits for it has not ended; cancel that one first"
+            verdicts.append(JobVerdict(job_id, None, wrong_state(record, "purge", advice)))
         elif record.state in _PURGEABLE:
             job_ids.append(job_id)
             verdicts.append(JobVerdict(job_id, None, None))
@@ -147,7 +154,7 @@ def apply_requeued(state: State, event: JobsRequeued, seq: int) -> None:
     """Begins new runs; the attempts so far are history."""
     for record, row in state.written_rows(((row.job_id, row) for row in event.rows), seq):
         remember_attempt(record)
-        record.state = JobState.PENDING
+        record.state = row.state
         record.run = row.run
         record.ready_ms = record.run_due_ms = event.now_ms
         record.attempt = record.attempts_charged = record.losses_charged = 0
@@ -156,6 +163,8 @@ def apply_requeued(state: State, event: JobsRequeued, seq: int) -> None:
         record.outcome = record.failure_reason = record.fault = None
         record.cancel_requested = False
         record.cancel_reason = ""
+        if row.state is JobState.BLOCKED:
+            dependents.apply_blocked(state, record, seq, settled=True)
 
 
 def apply_purged(state: State, event: JobsPurged, seq: int) -> None:
@@ -191,5 +200,6 @@ def _unindex(state: State, gone: list[JobRecord]) -> None:
         lane.counts[record.state] -= 1
         counts[record.state] -= 1
         state.stored_bytes -= footprint(record)
+        state.finished.leave(record, record.state)
     lanes.forget_if_empty(lane)
     state.finished.settle(counts)

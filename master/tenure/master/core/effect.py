@@ -99,6 +99,14 @@ class Announce:
     counts: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliver:
+    """Messages for another partition may leave, all up to this number."""
+
+    target: int
+    upto: int
+
+
 Effect = (
     SendAssignment
     | SendVerdicts
@@ -107,6 +115,7 @@ Effect = (
     | SendHeartbeatAck
     | NotifySettled
     | Announce
+    | Deliver
 )
 
 
@@ -118,11 +127,21 @@ class SubmitReply:
         job_ids: One a row: its id, or the id that its key already names; "" if refused.
         existing: Indexes of rows that existed before.
         refusals: (index, why) of refused rows.
+        unsettled: Rows of which it is not known yet whether all their parents exist: the submit is
+            answered when it is (``Partition.drain_answers``).
     """
 
     job_ids: list[str]
     existing: list[int]
     refusals: list[tuple[int, Refusal]]
+    unsettled: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """How far a source's messages have been taken, the one that is answered included."""
+
+    number: int
 
 
 class JobVerdict(NamedTuple):
@@ -133,7 +152,7 @@ class JobVerdict(NamedTuple):
     refusal: Refusal | None
 
 
-Reply = SubmitReply | list[JobVerdict] | AnySettings | None
+Reply = SubmitReply | list[JobVerdict] | AnySettings | Taken | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ journaled, and are gone after a failover: workers say it all again.
 import msgspec
 
 from tenure.master.core.command import HeldRow, LeaseRow, ReportRow, SubmitRow
+from tenure.master.core.message import Message
 from tenure.master.core.record import JobFault, Policy
 from tenure.master.core.settings import AnySettings, SettingsKey
 from tenure.protocol.fence import Lease, Token
@@ -206,6 +207,8 @@ class RequeuedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     job_id: JobId
     run: int
+    #: BLOCKED if its parents are to be looked at (again).
+    state: JobState = JobState.PENDING
 
 
 class JobsRequeued(
@@ -256,6 +259,101 @@ class SettingsChanged(
     settings: AnySettings
 
 
+class ResolvedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What became of a child when all its parents had ended."""
+
+    job_id: JobId
+    #: PENDING or SCHEDULED: it may run; FAILED: by a parent; CANCELLED: it was not needed.
+    state: JobState
+    ready_ms: int
+    #: What its parents had come to, a code each (``core.dependency``).
+    parent_states: bytes
+
+
+class DependentsResolved(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="dependents_resolved"
+):
+    """BLOCKED jobs whose parents have all ended were let run, or have ended themselves."""
+
+    now_ms: int
+    rows: list[ResolvedRow]
+
+
+class JobsWithdrawn(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_withdrawn"
+):
+    """Jobs that nobody was told of were taken out again: a parent elsewhere does not exist."""
+
+    now_ms: int
+    job_ids: list[JobId]
+
+
+class ChildRegistered(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="child_registered"
+):
+    """A job of another partition waits for a job of this one (which may not exist)."""
+
+    now_ms: int
+    parent: JobId
+    child: JobId
+    run: int
+
+
+class ChildReleased(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="child_released"
+):
+    """A job of another partition that waited for one of this has ended."""
+
+    now_ms: int
+    parent: JobId
+    child: JobId
+
+
+class ParentTold(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="parent_told"
+):
+    """Another partition told what a job of it is, for which a job of this one waits."""
+
+    now_ms: int
+    parent: JobId
+    child: JobId
+    #: A code of ``core.dependency``.
+    state: int
+
+
+class OutboxAppended(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="outbox_appended"
+):
+    """Messages for another partition, with contiguous numbers."""
+
+    now_ms: int
+    target: int
+    first_number: int
+    messages: list[Message]
+
+
+class OutboxTrimmed(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="outbox_trimmed"
+):
+    """The target has taken all messages up to this number."""
+
+    now_ms: int
+    target: int
+    upto: int
+
+
+class InboxTaken(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="inbox_taken"
+):
+    """A message of another partition took effect, by the events before this one in its batch."""
+
+    now_ms: int
+    source: int
+    number: int
+    #: Of the source's term that sent it.
+    token: Token
+
+
 DurableEvent = (
     TermOpened
     | TermClosed
@@ -272,6 +370,14 @@ DurableEvent = (
     | JobsPurged
     | SettingsChanged
     | JobsBoosted
+    | DependentsResolved
+    | JobsWithdrawn
+    | ChildRegistered
+    | ChildReleased
+    | ParentTold
+    | OutboxAppended
+    | OutboxTrimmed
+    | InboxTaken
 )
 
 
@@ -357,6 +463,8 @@ class TimersFired(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     #: (due, tie-break) of the last entry looked at; None: none was.
     job_mark: tuple[int, int] | None
     holder_mark: tuple[int, int] | None
+    #: Finished jobs whose time is over and that are kept for a child.
+    parked: list[JobId] = []
 
 
 class LeasesRestarted(msgspec.Struct, frozen=True, gc=False, kw_only=True):

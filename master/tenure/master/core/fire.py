@@ -62,11 +62,19 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
     # A holder that was armed twice comes twice.
     for holder in {holder.incarnation: holder for holder in holders}.values():
         due.look_at_holder(holder)
+    parked = []
     for record in state.finished.due(state.lanes.counts, now_ms, command.rows_max):
-        due.purge(record)
+        if state.dependencies.pins(record.job_id):
+            parked.append(record.job_id)
+        else:
+            due.purge(record)
     events = due.events()
-    if job_mark is not None or holder_mark is not None:
-        events.append(TimersFired(now_ms=now_ms, job_mark=job_mark, holder_mark=holder_mark))
+    if job_mark is not None or holder_mark is not None or parked:
+        events.append(
+            TimersFired(
+                now_ms=now_ms, job_mark=job_mark, holder_mark=holder_mark, parked=parked
+            )
+        )
     return Decision(events=tuple(events), effects=tuple(due.effects()))
 
 
@@ -97,11 +105,12 @@ class _Due:
             return
         if record.state in TERMINAL:
             ttl_ms = record.policy.result_ttl_ms
-            if ttl_ms and record.ended_ms + ttl_ms <= self._now_ms:
+            pinned = self._state.dependencies.pins(job_id)
+            if ttl_ms and not pinned and record.ended_ms + ttl_ms <= self._now_ms:
                 self.purge(record)
         elif record.state is JobState.RUNNING:
             self._look_at_running(record)
-        else:
+        elif record.state is not JobState.BLOCKED:
             self._look_at_queued(record)
 
     def look_at_holder(self, holder: Holder) -> None:
@@ -283,6 +292,9 @@ class _Due:
 def apply_timers_fired(state: State, event: TimersFired) -> None:
     """Arms again what was looked at and still waits."""
     now_ms = event.now_ms
+    if event.parked:
+        parked = [state.jobs[job_id] for job_id in event.parked]
+        state.finished.park(parked, state.lanes.counts)
     for record in state.timers.take(event.job_mark):
         due_ms = state.due_ms(record)
         if due_ms is not None:

@@ -43,6 +43,12 @@ class Keys:
             return
         self._records[name] = record
 
+    def release(self, name: KeyName, job_id: JobId, seq: int) -> None:
+        """Gives a key free that a job has taken, if it names that job still."""
+        known = self._records.get(name)
+        if known is not None and known.job_id == job_id and known.seq < seq:
+            self._records[name] = KeyRecord(job_id, 0, seq)
+
     def sweep(self, now_ms: int) -> None:
         """Forgets keys whose windows are over: some now, the others next time."""
         expiries = self._expiries

@@ -14,8 +14,10 @@ from tenure.master.core import (
     boost,
     configure,
     control,
+    dependents,
     dispatch,
     fire,
+    intake,
     lease,
     query,
     report,
@@ -26,6 +28,7 @@ from tenure.master.core import command as commands
 from tenure.master.core import event as events
 from tenure.master.core.config import PartitionConfig, Retention
 from tenure.master.core.effect import Decision
+from tenure.master.core.outbox import Numbered
 from tenure.master.core.query import EVERY_JOB
 from tenure.master.core.rebuild import rebuild
 from tenure.master.core.record import JobRecord
@@ -57,6 +60,14 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.TermClosed: term.apply_term_closed,
     events.JobsBoosted: boost.apply_boosted,
     events.SettingsChanged: configure.apply_settings_changed,
+    events.DependentsResolved: dependents.apply_resolved,
+    events.JobsWithdrawn: dependents.apply_withdrawn,
+    events.ChildRegistered: dependents.apply_registered,
+    events.ChildReleased: dependents.apply_released,
+    events.ParentTold: dependents.apply_told,
+    events.OutboxAppended: intake.apply_appended,
+    events.OutboxTrimmed: intake.apply_trimmed,
+    events.InboxTaken: intake.apply_taken,
 }
 
 #: What only the leader of an open term may decide; workers' messages are silently dropped then.
@@ -68,6 +79,7 @@ _CHANGES: Final = frozenset(
         commands.PurgeJobs,
         commands.BoostJobs,
         commands.UpdateSettings,
+        commands.TakeMessage,
     }
 )
 
@@ -161,6 +173,12 @@ class Partition:
                 return boost.decide_boost(state, command, now_ms)
             case commands.UpdateSettings():
                 return configure.decide_update(state, command, now_ms)
+            case commands.ResolveDependents():
+                return dependents.decide_resolve(state, command, now_ms)
+            case commands.TakeMessage():
+                return intake.decide_take(state, command, now_ms)
+            case commands.TrimOutbox():
+                return intake.decide_trim(state, command, now_ms)
             case commands.OpenTerm():
                 return term.decide_open_term(state, command, now_ms)
             case commands.CloseTerm():
@@ -224,6 +242,32 @@ class Partition:
     def window_due(self, now_ms: int) -> bool:
         """Whether ``CloseWindow`` is due: all that held leases are back, or the time is over."""
         return term.window_due(self._state, now_ms)
+
+    # Other partitions, and jobs that wait for others.
+
+    def has_dependents_due(self) -> bool:
+        """Whether ``ResolveDependents`` has something to do."""
+        return dependents.is_due(self._state)
+
+    def drain_answers(self) -> list[tuple[JobId, bool]]:
+        """Jobs of unsettled submits since the last call: their parents exist, or do not (False)."""
+        answers = self._state.dependencies.answers
+        if answers:
+            self._state.dependencies.answers = []
+        return answers
+
+    def is_unsettled(self, job_id: JobId) -> bool:
+        """Whether it is not known yet of a job if all of its parents exist."""
+        return job_id in self._state.dependencies.unsettled
+
+    def outbox_targets(self) -> dict[int, int]:
+        """Partitions for which messages wait, and the number of the newest one for each."""
+        outbox = self._state.outbox
+        return {target: outbox.last_number(target) for target in outbox.targets()}
+
+    def outbox_after(self, target: int, number: int, count: int) -> list[Numbered]:
+        """The oldest messages for a target with higher numbers than this."""
+        return self._state.outbox.waiting(target, number, count)
 
     # Looking.
 

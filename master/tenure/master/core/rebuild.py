@@ -31,6 +31,7 @@ def rebuild(state: State) -> Iterator[None]:
         _sort_in(state, records[start : start + _STEP_ROWS], ready, finished)
         yield
     yield from _rebuild_lanes(state, ready)
+    yield from state.dependencies.rebuild(state.jobs)
     finished.sort(key=lambda record: (record.ended_ms, record.seq, record.ordinal))
     yield
     ends = groupby(finished, key=lambda record: (record.state, record.ended_ms, record.seq))

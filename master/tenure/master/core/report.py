@@ -334,6 +334,9 @@ def _index_completed(state: State, done: list[JobRecord], seq: int) -> None:
                 state.forget_if_idle(holder)
         if record.policy.result_ttl_ms:
             state.timers.arm(record)
+    if state.dependencies.active:
+        for record in done:
+            state.dependents_moved(record, _RUNNING)
     state.stored_bytes += stored
     state.lanes.tally(done, _RUNNING, _DONE)
     state.finished.push(_DONE, done[0].ended_ms, seq, done)

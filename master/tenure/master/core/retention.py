@@ -6,7 +6,7 @@ count like the others.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from heapq import merge
 from itertools import takewhile
 from operator import attrgetter
@@ -15,6 +15,7 @@ from typing import Final
 from tenure.master.core.config import Retention
 from tenure.master.core.record import JobRecord
 from tenure.master.core.segment import Segment
+from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import JobState
 
 #: Entries of jobs that have left are dropped when there are this many more of them than jobs.
@@ -24,7 +25,7 @@ _GONE_MAX: Final = 1_024
 class Shelf:
     """One kind of finished jobs, oldest first."""
 
-    __slots__ = ("_age_ms", "_entries", "_jobs_max", "_own", "_plain", "_states")
+    __slots__ = ("_age_ms", "_entries", "_jobs_max", "_own", "_plain", "_states", "parked")
 
     def __init__(self, states: tuple[JobState, ...], age_ms: int, jobs_max: int) -> None:
         self._states = states
@@ -35,6 +36,31 @@ class Shelf:
         self._own: deque[Segment] = deque()
         #: Jobs in all segments, those that have left included.
         self._entries = 0
+        #: Jobs whose time is over, and that a child needs which has not ended.
+        self.parked: dict[JobId, None] = {}
+
+    def park(self, job_ids: Set[JobId]) -> None:
+        """Puts jobs aside that are due, and pinned."""
+        for fifo in (self._plain, self._own):
+            for segment in fifo:
+                here = [record for record in segment.left() if record.job_id in job_ids]
+                if not here:
+                    continue
+                self._entries -= len(here)
+                # A new list: the event's others may have the old one.
+                segment.records = [r for r in segment.records if r.job_id not in job_ids]
+                segment.next = 0
+                self.parked.update((record.job_id, None) for record in here)
+                if job_ids <= self.parked.keys():
+                    return
+
+    def unpark(self, record: JobRecord) -> None:
+        """Nothing pins a job any more: if it was put aside, it is the next to be purged."""
+        if record.job_id in self.parked:
+            del self.parked[record.job_id]
+            fifo = self._own if record.policy.result_ttl_ms else self._plain
+            fifo.appendleft(Segment(record.ended_ms, record.seq, [record]))
+            self._entries += 1
 
     def push(self, at_ms: int, seq: int, records: list[JobRecord]) -> None:
         """Adds jobs that one event ended."""
@@ -79,7 +105,7 @@ class Shelf:
         return found
 
     def _size(self, counts: list[int]) -> int:
-        return sum(counts[state] for state in self._states)
+        return sum(counts[state] for state in self._states) - len(self.parked)
 
     def _compact(self) -> None:
         self._entries = 0
@@ -109,6 +135,25 @@ class Finished:
         """Adds jobs that one event brought to this terminal state."""
         shelf = self._dead if state is JobState.FAILED else self._done
         shelf.push(at_ms, seq, records)
+
+    def park(self, records: Iterable[JobRecord], counts: list[int]) -> None:
+        """Puts jobs aside that are due, and pinned by children that have not ended."""
+        dead, done = set[JobId](), set[JobId]()
+        for record in records:
+            (dead if record.state is JobState.FAILED else done).add(record.job_id)
+        if done:
+            self._done.park(done)
+        if dead:
+            self._dead.park(dead)
+        self.settle(counts)
+
+    def unpark(self, record: JobRecord) -> None:
+        """Nothing pins a finished job any more."""
+        (self._dead if record.state is JobState.FAILED else self._done).unpark(record)
+
+    def leave(self, record: JobRecord, state: JobState) -> None:
+        """A job that was finished goes on: it is not aside, either."""
+        (self._dead if state is JobState.FAILED else self._done).parked.pop(record.job_id, None)
 
     def settle(self, counts: list[int]) -> None:
         """Call when jobs were purged or requeued; ``counts`` are all jobs by state."""

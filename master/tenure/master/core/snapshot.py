@@ -8,15 +8,19 @@ first, tombstones come after jobs (see ``control.apply_purged``).
 A slice is a list that msgpack can carry: its kind, then its content.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
+from msgspec.structs import astuple
 
 from tenure.master.core.chunk import BYTES_MAX
+from tenure.master.core.dependency import Foreign, Registration
 from tenure.master.core.key import KeyRecord
+from tenure.master.core.message import Message
+from tenure.master.core.outbox import Numbered, payload_bytes
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.settings import AnySettings, SettingsKind
 from tenure.master.core.state import State, footprint
@@ -57,6 +61,8 @@ class SnapshotCursor:
         ]
         for at in range(0, len(settings), self._rows_max):
             yield ["settings", settings[at : at + self._rows_max]]
+        yield from self._walk_dependencies()
+        yield from self._walk_outbox()
         rows: list[bytes] = []
         for prefix in state.tombstones.prefixes():
             rows += state.tombstones.rows(prefix)
@@ -66,6 +72,39 @@ class SnapshotCursor:
                 rows = rows[_TOMBSTONES_MAX:]
         if rows:
             yield ["tombstones", rows]
+
+    def _walk_dependencies(self) -> Iterator[Slice]:
+        """What is known of jobs elsewhere: after the jobs here, which the events write first."""
+        dependencies = self._state.dependencies
+        children = list(dependencies.foreign)
+        for at in range(0, len(children), self._rows_max):
+            part = children[at : at + self._rows_max]
+            known = [(child, dependencies.foreign.get(child)) for child in part]
+            yield ["foreign", [[c, astuple(entry)] for c, entry in known if entry is not None]]
+        pairs = [(p, c) for p, children in dependencies.registered.items() for c in children]
+        for at in range(0, len(pairs), self._rows_max):
+            rows = []
+            for parent, child in pairs[at : at + self._rows_max]:
+                entry = dependencies.registered.get(parent, {}).get(child)
+                if entry is not None:
+                    rows.append([parent, child, *astuple(entry)])
+            yield ["registered", rows]
+
+    def _walk_outbox(self) -> Iterator[Slice]:
+        state = self._state
+        yield ["inbox", [[source, *mark] for source, mark in state.inbox.rows()]]
+        for target, _, _ in list(state.outbox.lines()):
+            at = 0
+            while waiting := state.outbox.waiting(target, at, self._rows_max):
+                size, part = 0, []
+                for row in waiting:
+                    size += payload_bytes(row.message)
+                    part.append(row)
+                    if size >= BYTES_MAX:
+                        break
+                at = part[-1].number
+                yield ["outbox", target, at + 1, [list(row) for row in part]]
+            yield ["outbox", target, state.outbox.last_number(target) + 1, []]
 
     def _walk_jobs(self) -> Iterator[Slice]:
         jobs = self._state.jobs
@@ -111,6 +150,20 @@ def load_slice(state: State, part: Slice) -> None:
         case "settings":
             for key, settings, seq in content[0]:
                 state.settings.put(tuple(key), msgspec.convert(settings, AnySettings), seq)
+        case "foreign":
+            for child, entry in content[0]:
+                state.dependencies.foreign[child] = msgspec.convert(entry, Foreign)
+        case "registered":
+            for parent, child, *entry in content[0]:
+                children = state.dependencies.registered.setdefault(parent, {})
+                children[child] = msgspec.convert(entry, Registration)
+        case "inbox":
+            for source, number, token in content[0]:
+                state.inbox.raise_to(source, number, Token(*token))
+        case "outbox":
+            target, next_number, rows = content
+            messages = [Numbered(number, msgspec.convert(m, Message)) for number, m in rows]
+            state.outbox.load(target, next_number, messages)
         case "tombstones":
             for row in content[0]:
                 state.tombstones.load(row)
@@ -134,6 +187,22 @@ def state_hash(state: State) -> bytes:
     for kind in SettingsKind:
         for key, entry in sorted(state.settings.entries(kind), key=itemgetter(0)):
             digest.update(encode([key, *entry]))
+    _add_dependencies(state, digest, encode)
     for row in sorted(state.tombstones.standing(state.stamp_ms)):
         digest.update(row)
     return digest.digest()
+
+
+def _add_dependencies(state: State, digest: blake2b, encode: Callable[[Any], bytes]) -> None:
+    """What is known of other partitions; a partition that never met one adds nothing."""
+    dependencies = state.dependencies
+    for child, foreign in sorted(dependencies.foreign.items()):
+        digest.update(encode([child, foreign.seq, foreign.run, foreign.settled]))
+        digest.update(encode(sorted(foreign.states.items())))
+    for parent, children in sorted(dependencies.registered.items()):
+        for child, known in sorted(children.items()):
+            digest.update(encode([parent, child, known]))
+    for source, mark in state.inbox.rows():
+        digest.update(encode([source, mark]))
+    for target, next_number, messages in state.outbox.lines():
+        digest.update(encode([target, next_number, messages]))

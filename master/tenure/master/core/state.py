@@ -14,7 +14,9 @@ from typing import Final, NamedTuple, TypeVar
 from tenure.master.core import transition
 from tenure.master.core.command import ReportRow
 from tenure.master.core.config import PartitionConfig
+from tenure.master.core.dependency import Dependencies
 from tenure.master.core.key import Keys
+from tenure.master.core.outbox import InboxMarks, Outbox
 from tenure.master.core.ready import Lane, Lanes, order_key
 from tenure.master.core.record import JobFault, JobRecord, Policy
 from tenure.master.core.retention import Finished
@@ -57,10 +59,12 @@ class State:
     __slots__ = (
         "changes",
         "config",
+        "dependencies",
         "finished",
         "holder_timers",
         "holders",
         "id_partition",
+        "inbox",
         "jobs",
         "kept",
         "keys",
@@ -70,6 +74,7 @@ class State:
         "live",
         "next_ordinal",
         "next_seq",
+        "outbox",
         "policies",
         "serving",
         "sessions",
@@ -93,6 +98,10 @@ class State:
         self.keys = Keys()
         self.tombstones = Tombstones()
         self.settings = Settings()
+        self.outbox = Outbox()
+        self.inbox = InboxMarks()
+        #: What is persistent of them; the rest is derived.
+        self.dependencies = Dependencies(self.id_partition)
         self.next_seq = 1
         self.next_ordinal = 1
         #: The highest time journaled.
@@ -156,8 +165,15 @@ class State:
     def due_ms(self, record: JobRecord) -> int | None:
         """When a job next wants to be looked at by a timer; None: it waits for none."""
         policy, state = record.policy, record.state
+        if state is JobState.BLOCKED:
+            # Its time begins when its parents let it run.
+            return None
         if state in transition.TERMINAL:
-            if policy.result_ttl_ms and self.jobs.get(record.job_id) is record:
+            if (
+                policy.result_ttl_ms
+                and self.jobs.get(record.job_id) is record
+                and not self.dependencies.pins(record.job_id)
+            ):
                 return record.ended_ms + policy.result_ttl_ms
             return None
         due: list[int] = []
@@ -223,7 +239,10 @@ class State:
         if before is JobState.PENDING:
             self.lanes.settle(lane)
         elif before in transition.TERMINAL:
+            self.finished.leave(record, before)
             self.finished.settle(counts)
+        if record.parents or self.dependencies.active:
+            self.dependents_moved(record, before)
         self._place(lane, record)
 
     def _place(self, lane: Lane, record: JobRecord) -> None:
@@ -235,6 +254,18 @@ class State:
         elif state in transition.TERMINAL:
             self.finished.push(state, record.ended_ms, record.seq, [record])
         self.timers.arm(record)
+
+    def dependents_moved(self, record: JobRecord, before: JobState) -> None:
+        """Keeps up what waits for a job, or is waited for by it, after its state has changed."""
+        self.unpinned(self.dependencies.moved(self.jobs, record, before))
+
+    def unpinned(self, parents: list[JobId]) -> None:
+        """These jobs are purged when their time comes: no child that has not ended needs them."""
+        for job_id in parents:
+            record = self.jobs.get(job_id)
+            if record is not None and record.state in transition.TERMINAL:
+                self.finished.unpark(record)
+                self.timers.arm(record)
 
     def settings_changed(self, kind: SettingsKind, key: SettingsKey) -> None:
         """Keeps up what is derived from settings, after an event has changed some."""

@@ -1,9 +1,14 @@
 """Submits: which jobs are new, which are known, which are refused."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from operator import attrgetter, itemgetter
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from tenure.master.core.command import Intake, SubmitJobs, SubmitRow, SubmitSetting
+from tenure.master.core.dependents import ParentCheck, apply_blocked, in_cycle, parents_first
 from tenure.master.core.effect import Decision, NotifySettled, SubmitReply
 from tenure.master.core.event import JobsCancelled, JobsSubmitted, SubmittedSetting
 from tenure.master.core.key import KeyName, KeyRecord
@@ -18,24 +23,32 @@ from tenure.protocol.vocabulary import JobState, KeyConflict
 
 #: The store is looked at every five seconds.
 _SPACE_RETRY_MS: Final = 5_000
+_PARENTS: Final = attrgetter("parents")
 
 
 def decide_submit(state: State, command: SubmitJobs, now_ms: int) -> Decision | Refusal:
     """Accepts what is new, names what exists, refuses the rest row by row."""
     batch = _Batch(state, command, now_ms)
-    for index, row in enumerate(command.rows):
+    for index, row in batch.in_order():
         batch.add(index, row)
         if batch.refusals and command.all_or_nothing:
             refusal = batch.refusals[0][1]
             return replace(refusal, metadata={**refusal.metadata, "index": str(index)})
-    reply = SubmitReply(job_ids=batch.job_ids, existing=batch.existing, refusals=batch.refusals)
+    reply = SubmitReply(
+        job_ids=batch.job_ids,
+        existing=sorted(batch.existing),
+        refusals=sorted(batch.refusals, key=itemgetter(0)),
+        unsettled=batch.unsettled(),
+    )
     if not batch.fresh:
         return Decision(reply=reply)
+    settings = [_due(setting, now_ms) for setting in command.settings]
+    rows = list(batch.fresh.values())
     event = JobsSubmitted(
         now_ms=now_ms,
         first_ordinal=state.next_ordinal,
-        settings=[_due(setting, now_ms) for setting in command.settings],
-        rows=list(batch.fresh.values()),
+        settings=settings,
+        rows=_blocked(rows, settings) if batch.related else rows,
     )
     if not batch.replaced:
         return Decision(events=(event,), reply=reply)
@@ -53,12 +66,24 @@ def _due(setting: SubmitSetting, now_ms: int) -> SubmittedSetting:
     return SubmittedSetting(setting.policy, setting.priority, ready_ms, state)
 
 
+def _blocked(rows: list[SubmitRow], settings: list[SubmittedSetting]) -> list[SubmitRow]:
+    """The rows, those with parents of settings that say BLOCKED, which are added."""
+    twins: dict[int, int] = {}
+    for index in dict.fromkeys(row.setting for row in rows if row.parents):
+        twins[index] = len(settings)
+        settings.append(structs.replace(settings[index], state=JobState.BLOCKED))
+    return [
+        structs.replace(row, setting=twins[row.setting]) if row.parents else row for row in rows
+    ]
+
+
 class _Batch:
     """What becomes of the rows of one submit, as far as they were looked at."""
 
     def __init__(self, state: State, command: SubmitJobs, now_ms: int) -> None:
         settings = command.settings
         self._state = state
+        self._rows = command.rows
         self._settings = settings
         self._now_ms = now_ms
         # Ids start with their time in hex, so that their text order is their order in time.
@@ -74,11 +99,29 @@ class _Batch:
         self._names: dict[KeyName, JobId] = {}
         #: New jobs, in order.
         self.fresh: dict[JobId, SubmitRow] = {}
-        self.job_ids: list[str] = []
+        self.job_ids = [""] * len(command.rows)
         self.existing: list[int] = []
         self.refusals: list[tuple[int, Refusal]] = []
         #: Jobs that wait and whose keys new ones have taken.
         self.replaced: list[JobId] = []
+        #: Whether any row has parents.
+        self.related = any(map(_PARENTS, command.rows))
+        self._parents = ParentCheck(state)
+
+    def in_order(self) -> Iterable[tuple[int, SubmitRow]]:
+        """The rows with their indexes, parents before their children; circles are refused."""
+        if not self.related:
+            return enumerate(self._rows)
+        order, circular = parents_first(self._rows)
+        self.refusals += [(index, in_cycle(self._rows[index])) for index in circular]
+        return [(index, self._rows[index]) for index in order]
+
+    def unsettled(self) -> tuple[int, ...]:
+        """Rows of which it is not known yet whether all their parents exist."""
+        if not self.related and not self._state.dependencies.unsettled:
+            return ()
+        open_ids = self._parents.unsettled(self.fresh.values())
+        return tuple(i for i, job_id in enumerate(self.job_ids) if job_id in open_ids)
 
     def add(self, index: int, row: SubmitRow) -> None:
         """Looks at one row."""
@@ -95,13 +138,14 @@ class _Batch:
             named, refusal = self._by_key(row) if row.key else ("", self._refusal_of_new(row))
         if refusal is not None:
             self.refusals.append((index, refusal))
-            self.job_ids.append("")
         elif named:
             self.existing.append(index)
-            self.job_ids.append(named)
+            self.job_ids[index] = named
+            if named != job_id:
+                self._parents.renamed[job_id] = JobId(named)
         else:
-            self.fresh[job_id] = row
-            self.job_ids.append(job_id)
+            self.fresh[job_id] = self._parents.resolved(row) if row.parents else row
+            self.job_ids[index] = job_id
 
     def _conflict(self, row: SubmitRow) -> Refusal | None:
         """Refuses an id that is taken by a job of other content."""
@@ -179,6 +223,9 @@ class _Batch:
             return self._full(Reason.QUEUE_FULL, setting)
         if size > self._bytes_left:
             return self._full(Reason.MEMORY_FULL, setting)
+        refusal = self._parents.refusal(row, self.fresh) if row.parents else None
+        if refusal is not None:
+            return refusal
         room[0] -= 1
         self._bytes_left -= size
         if row.key:
@@ -321,6 +368,7 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
         for setting in event.settings
     ]
     names: dict[KeyName, KeyRecord] = {}
+    blocked: list[JobRecord] = []
     ordinal = event.first_ordinal - 1
     for row in event.rows:
         ordinal += 1
@@ -340,11 +388,15 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
             submitted_ms=now_ms,
             ready_ms=ready_ms,
             run_due_ms=ready_ms,
+            parents=row.parents,
             limit_key=row.limit_key,
             sticky_key=row.sticky_key,
         )
         jobs[job_id] = record
         added.append(record)
+        if row.parents:
+            apply_blocked(state, record, seq, settled=False)
+            blocked.append(record)
         if key:
             name = (policy.tenant, policy.queue, key)
             names[name] = KeyRecord(job_id, now_ms + policy.key_window_ms, seq)
@@ -357,6 +409,9 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
             _index(state, added, seq)
         if state.changes is not None:
             state.note(added)
+    if state.live:
+        for record in blocked:
+            state.dependencies.enter(jobs, record)
 
 
 def _index(state: State, added: list[JobRecord], seq: int) -> None:

@@ -67,9 +67,15 @@ def not_serving(state: State) -> Refusal:
 
 def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
     """Begins a term; a replayed one only leaves its token. No record is written: no seq."""
+    restored = 0 < state.token.epoch < event.token.epoch
     state.token = event.token
+    if restored:
+        state.dependencies.ask_again(seq)
     if not state.live:
         return
+    if restored:
+        for _ in state.dependencies.rebuild(state.jobs):
+            pass
     state.serving = True
     state.lease_seq = 0
     if event.window_ms:

@@ -7,6 +7,8 @@
           └─────────────────────────┘  │  └──── RELEASE ─────┘ │ └─── FAIL ───► FAILED
                                  READY │          RETRY        │
                                     RETRYING ◄─────────────────┘
+ (none) ── BLOCK ──► BLOCKED ── FREE ──► PENDING    DEFER ──► SCHEDULED    FAIL_WITH ──► FAILED
+ CANCELLED, FAILED ── REBLOCK ──► BLOCKED     BLOCKED ── WITHDRAW ──► (none)
  queued ── CANCEL ──► CANCELLED     queued ── EXPIRE ──► FAILED     terminal ── PURGE ──► (none)
  CANCELLED, FAILED ── REQUEUE ──► PENDING     PENDING, RETRYING ── COMPLETE (late) ──► COMPLETED
 ```
@@ -39,8 +41,14 @@ class Move(Enum):
     STOP = "stop"  #: an attempt that ended after a cancel was asked for
     REQUEST_CANCEL = "request_cancel"  #: a client, of a running job
     CANCEL = "cancel"  #: a client, of a queued job
+    BLOCK = "block"  #: a client, of a job with parents
+    FREE = "free"  #: its parents, when all have ended as it wants
+    DEFER = "defer"  #: the same, of a job that is due later
+    FAIL_WITH = "fail_with"  #: a parent that failed
+    WITHDRAW = "withdraw"  #: a parent elsewhere that does not exist: nobody was told of the job
     EXPIRE = "expire"  #: the schedule timeout or the deadline of a queued job
     REQUEUE = "requeue"  #: an operator
+    REBLOCK = "reblock"  #: the same, of a job that its parents have not let run yet
     PURGE = "purge"  #: retention, or an operator
 
 
@@ -54,11 +62,15 @@ TABLE: Final[dict[tuple[Move, JobState | None], JobState | None]] = {
     (Move.SUBMIT, None): _S.PENDING,
     (Move.SCHEDULE, None): _S.SCHEDULED,
     (Move.POSTPONE, _S.PENDING): _S.SCHEDULED,
+    (Move.BLOCK, None): _S.BLOCKED,
+    (Move.FREE, _S.BLOCKED): _S.PENDING,
+    (Move.DEFER, _S.BLOCKED): _S.SCHEDULED,
+    (Move.FAIL_WITH, _S.BLOCKED): _S.FAILED,
+    (Move.WITHDRAW, _S.BLOCKED): None,
     (Move.READY, _S.SCHEDULED): _S.PENDING,
     (Move.READY, _S.RETRYING): _S.PENDING,
     (Move.GRANT, _S.PENDING): _S.RUNNING,
     (Move.ADOPT, _S.SCHEDULED): _S.RUNNING,
-    (Move.ADOPT, _S.BLOCKED): _S.RUNNING,
     (Move.ADOPT, _S.PENDING): _S.RUNNING,
     (Move.ADOPT, _S.RUNNING): _S.RUNNING,
     (Move.ADOPT, _S.RETRYING): _S.RUNNING,
@@ -75,11 +87,12 @@ TABLE: Final[dict[tuple[Move, JobState | None], JobState | None]] = {
     (Move.CANCEL, _S.PENDING): _S.CANCELLED,
     (Move.CANCEL, _S.RETRYING): _S.CANCELLED,
     (Move.EXPIRE, _S.SCHEDULED): _S.FAILED,
-    (Move.EXPIRE, _S.BLOCKED): _S.FAILED,
     (Move.EXPIRE, _S.PENDING): _S.FAILED,
     (Move.EXPIRE, _S.RETRYING): _S.FAILED,
     (Move.REQUEUE, _S.FAILED): _S.PENDING,
     (Move.REQUEUE, _S.CANCELLED): _S.PENDING,
+    (Move.REBLOCK, _S.FAILED): _S.BLOCKED,
+    (Move.REBLOCK, _S.CANCELLED): _S.BLOCKED,
     (Move.PURGE, _S.COMPLETED): None,
     (Move.PURGE, _S.FAILED): None,
     (Move.PURGE, _S.CANCELLED): None,

@@ -22,7 +22,13 @@ def test_full_product() -> None:
         Move.POSTPONE: {JobState.PENDING},
         Move.READY: {JobState.SCHEDULED, JobState.RETRYING},
         Move.GRANT: {JobState.PENDING},
-        Move.ADOPT: set(OPEN),
+        Move.BLOCK: {None},
+        Move.FREE: {JobState.BLOCKED},
+        Move.DEFER: {JobState.BLOCKED},
+        Move.FAIL_WITH: {JobState.BLOCKED},
+        Move.WITHDRAW: {JobState.BLOCKED},
+        Move.REBLOCK: {JobState.FAILED, JobState.CANCELLED},
+        Move.ADOPT: OPEN - {JobState.BLOCKED},
         Move.COMPLETE: {JobState.PENDING, JobState.RUNNING, JobState.RETRYING},
         Move.RETRY: {JobState.RUNNING},
         Move.RELEASE: {JobState.RUNNING},
@@ -30,7 +36,7 @@ def test_full_product() -> None:
         Move.STOP: {JobState.RUNNING},
         Move.REQUEST_CANCEL: {JobState.RUNNING},
         Move.CANCEL: set(QUEUED),
-        Move.EXPIRE: set(QUEUED),
+        Move.EXPIRE: QUEUED - {JobState.BLOCKED},
         Move.REQUEUE: {JobState.FAILED, JobState.CANCELLED},
         Move.PURGE: set(TERMINAL),
     }
@@ -53,7 +59,7 @@ def test_states_partition() -> None:
     assert not OPEN & TERMINAL
     for state in TERMINAL:
         leaving = {move for (move, origin) in TABLE if origin is state}
-        assert leaving <= {Move.REQUEUE, Move.PURGE}
+        assert leaving <= {Move.REQUEUE, Move.REBLOCK, Move.PURGE}
 
 
 def bring_to(rig: Rig, state: JobState) -> JobId:
