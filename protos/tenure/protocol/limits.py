@@ -41,6 +41,16 @@ SETTINGS_MAX: Final = 100_000
 #: Labels that a job requires, and as many that it prefers; values that one of them may have.
 SELECTORS_MAX: Final = 16
 
+#: Schedules of one partition.
+SCHEDULES_MAX: Final = 100_000
+CATCH_UP_MS_DEFAULT: Final = 3_600_000
+#: A tick that could not be looked at for so long was missed: what a misfire policy is about.
+MISFIRE_MS: Final = 5_000
+JITTER_MS_MAX: Final = DAY_MS
+NOTE_BYTES_MAX: Final = 1_024
+UPCOMING_DEFAULT: Final = 5
+UPCOMING_MAX: Final = 100
+
 PARTITIONS_MAX: Final = 4_096
 #: An unknown job id older than this is refused; tombstones outlive it.
 RETRY_WINDOW_MS: Final = 300_000

@@ -137,3 +137,20 @@ class ParentFailure(IntEnum):
     FAIL = 1
     IGNORE = 2
     HOLD = 3
+
+
+class Misfire(IntEnum):
+    """What becomes of a schedule's ticks that were missed."""
+
+    SKIP = 1
+    FIRE_ONCE = 2
+    FIRE_ALL = 3
+
+
+class Overlap(IntEnum):
+    """What becomes of a schedule's tick while the job of the one before has not ended."""
+
+    SKIP = 1
+    BUFFER_ONE = 2
+    ALLOW = 3
+    CANCEL_OTHER = 4

@@ -15,6 +15,7 @@ import msgspec
 from tenure.master.core.message import Message
 from tenure.master.core.record import JobFault, Policy
 from tenure.master.core.settings import AnySettings, SettingsKey
+from tenure.master.core.timetable import ScheduleSpec
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome
@@ -65,6 +66,7 @@ class SubmitJobs:
     Attributes:
         intake: Which of them the store has room for.
         bytes_max: What the partition may keep by now; None: what its configuration says.
+        any_age: Whether unknown ids may be older than the retry window: those of ticks may.
     """
 
     settings: list[SubmitSetting]
@@ -72,6 +74,7 @@ class SubmitJobs:
     all_or_nothing: bool = False
     intake: Intake = Intake.OPEN
     bytes_max: int | None = None
+    any_age: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,57 @@ class UpdateSettings:
     key: SettingsKey
     settings: AnySettings
     fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutSchedule:
+    """Make a schedule or change it. Reply: its ``ScheduleRecord``.
+
+    Attributes:
+        create_only: Refuse if there is one of this name.
+        bytes_max: As in ``SubmitJobs``.
+    """
+
+    tenant: str
+    name: str
+    spec: ScheduleSpec
+    paused: bool = False
+    create_only: bool = False
+    bytes_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseSchedule:
+    """Stop a schedule's ticks, or let them go on. Reply: its ``ScheduleRecord``."""
+
+    tenant: str
+    name: str
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerSchedule:
+    """Submit a schedule's job now. Reply: ``SubmitReply``.
+
+    Attributes:
+        job_id: Of the job.
+        intake: As in ``SubmitJobs``.
+        bytes_max: As in ``SubmitJobs``.
+    """
+
+    tenant: str
+    name: str
+    job_id: JobId
+    intake: Intake = Intake.OPEN
+    bytes_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteSchedule:
+    """Forget a schedule. Reply: the ``ScheduleRecord`` that it was."""
+
+    tenant: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,10 +350,14 @@ class FireTimers:
     Attributes:
         rows_max: Stop after about this many jobs; ``Partition.next_timer_ms`` says when to go on.
         jitter: Uniform numbers in [0, 1), at least ``rows_max``.
+        intake: Which jobs of schedules the store has room for.
+        bytes_max: As in ``SubmitJobs``.
     """
 
     rows_max: int
     jitter: list[float]
+    intake: Intake = Intake.OPEN
+    bytes_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,6 +425,10 @@ Command = (
     | PurgeJobs
     | BoostJobs
     | UpdateSettings
+    | PutSchedule
+    | PauseSchedule
+    | TriggerSchedule
+    | DeleteSchedule
     | OpenTerm
     | CloseTerm
     | OpenSession

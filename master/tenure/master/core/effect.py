@@ -14,6 +14,7 @@ import msgspec
 from tenure.master.core.event import Event
 from tenure.master.core.record import JobRecord
 from tenure.master.core.settings import AnySettings
+from tenure.master.core.timetable import ScheduleRecord
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Refusal
@@ -152,7 +153,7 @@ class JobVerdict(NamedTuple):
     refusal: Refusal | None
 
 
-Reply = SubmitReply | list[JobVerdict] | AnySettings | Taken | None
+Reply = ScheduleRecord | SubmitReply | list[JobVerdict] | AnySettings | Taken | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from tenure.master.core.command import HeldRow, LeaseRow, ReportRow, SubmitRow
 from tenure.master.core.message import Message
 from tenure.master.core.record import JobFault, Policy
 from tenure.master.core.settings import AnySettings, SettingsKey
+from tenure.master.core.timetable import ScheduleCursor, ScheduleName, ScheduleSpec
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
@@ -354,6 +355,59 @@ class InboxTaken(
     token: Token
 
 
+class SchedulePut(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="schedule_put"
+):
+    """A schedule was made or changed."""
+
+    now_ms: int
+    tenant: str
+    name: str
+    spec: ScheduleSpec
+    cursor: ScheduleCursor
+    paused: bool
+    created_ms: int
+
+
+class SchedulePaused(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="schedule_paused"
+):
+    """A schedule was stopped, or goes on (``paused`` is False)."""
+
+    now_ms: int
+    tenant: str
+    name: str
+    paused: bool
+    cursor: ScheduleCursor
+
+
+class ScheduleDeleted(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="schedule_deleted"
+):
+    """A schedule was forgotten; its jobs go on."""
+
+    now_ms: int
+    tenant: str
+    name: str
+
+
+class TickedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How far a schedule is now."""
+
+    tenant: str
+    name: str
+    cursor: ScheduleCursor
+
+
+class SchedulesTicked(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="schedules_ticked"
+):
+    """Ticks fired, by the events before this one in its batch, or they were left out."""
+
+    now_ms: int
+    rows: list[TickedRow]
+
+
 DurableEvent = (
     TermOpened
     | TermClosed
@@ -369,6 +423,10 @@ DurableEvent = (
     | JobsRequeued
     | JobsPurged
     | SettingsChanged
+    | SchedulePut
+    | SchedulePaused
+    | ScheduleDeleted
+    | SchedulesTicked
     | JobsBoosted
     | DependentsResolved
     | JobsWithdrawn
@@ -465,6 +523,9 @@ class TimersFired(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     holder_mark: tuple[int, int] | None
     #: Finished jobs whose time is over and that are kept for a child.
     parked: list[JobId] = []
+    schedule_mark: tuple[int, int] | None = None
+    #: Schedules that could not submit their jobs; they are looked at again a little later.
+    held: tuple[ScheduleName, ...] = ()
 
 
 class LeasesRestarted(msgspec.Struct, frozen=True, gc=False, kw_only=True):

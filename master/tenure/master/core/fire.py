@@ -19,6 +19,7 @@ from tenure.master.core.event import (
 )
 from tenure.master.core.record import JobFault, JobRecord
 from tenure.master.core.report import ended_bytes, revokes, settling
+from tenure.master.core.schedule import decide_ticks
 from tenure.master.core.session import Holder, Holding, Session
 from tenure.master.core.state import State, has_started, lease_of
 from tenure.master.core.transition import TERMINAL, Move, sources
@@ -38,6 +39,7 @@ def next_timer_ms(state: State) -> int | None:
         for time in (
             state.timers.next_ms(),
             state.holder_timers.next_ms(),
+            state.timetable.timers.next_ms(),
             state.finished.next_ms(state.lanes.counts),
         )
         if time is not None
@@ -68,14 +70,19 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
             parked.append(record.job_id)
         else:
             due.purge(record)
-    events = due.events()
-    if job_mark is not None or holder_mark is not None or parked:
-        events.append(
-            TimersFired(
-                now_ms=now_ms, job_mark=job_mark, holder_mark=holder_mark, parked=parked
-            )
-        )
-    return Decision(events=tuple(events), effects=tuple(due.effects()))
+    ticked = decide_ticks(state, command, now_ms, due.decided)
+    events = [*due.events(), *ticked.decision.events]
+    fired = TimersFired(
+        now_ms=now_ms,
+        job_mark=job_mark,
+        holder_mark=holder_mark,
+        parked=parked,
+        schedule_mark=ticked.mark,
+        held=tuple(ticked.held),
+    )
+    if parked or any(mark is not None for mark in (job_mark, holder_mark, ticked.mark)):
+        events.append(fired)
+    return Decision(events=tuple(events), effects=(*due.effects(), *ticked.decision.effects))
 
 
 class _Due:
@@ -86,7 +93,7 @@ class _Due:
         self._now_ms = now_ms
         self._draws = draws(command.jitter)
         #: Jobs that were decided on.
-        self._decided: set[JobId] = set()
+        self.decided: set[JobId] = set()
         self._readied: list[JobId] = []
         self._expired: dict[FailureReason, list[JobId]] = {}
         self._ended: list[EndedRow] = []
@@ -101,7 +108,7 @@ class _Due:
     def look_at_job(self, record: JobRecord) -> None:
         """Does what a job's time asks for."""
         job_id = record.job_id
-        if job_id in self._decided or self._state.jobs.get(job_id) is not record:
+        if job_id in self.decided or self._state.jobs.get(job_id) is not record:
             return
         if record.state in TERMINAL:
             ttl_ms = record.policy.result_ttl_ms
@@ -145,8 +152,8 @@ class _Due:
 
     def purge(self, record: JobRecord) -> None:
         """Forgets a finished job."""
-        if record.job_id not in self._decided:
-            self._decided.add(record.job_id)
+        if record.job_id not in self.decided:
+            self.decided.add(record.job_id)
             self._purged.append(record.job_id)
 
     def events(self) -> list[Event]:
@@ -204,7 +211,7 @@ class _Due:
             self._readied.append(record.job_id)
         else:
             return
-        self._decided.add(record.job_id)
+        self.decided.add(record.job_id)
 
     def _look_at_running(self, record: JobRecord) -> None:
         policy, now_ms = record.policy, self._now_ms
@@ -243,9 +250,9 @@ class _Due:
         final: FailureReason | None = None,
     ) -> None:
         record = holding.record
-        if record.job_id in self._decided:
+        if record.job_id in self.decided:
             return
-        self._decided.add(record.job_id)
+        self.decided.add(record.job_id)
         lease = lease_of(record)
         self._ended.append(
             end_attempt(
@@ -304,6 +311,13 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
             holder.check_ms = 0
             if state.holders.get(holder.incarnation) is holder:
                 state.watch(holder, now_ms)
+    timetable = state.timetable
+    looked_at = timetable.timers.take(event.schedule_mark)
+    for schedule in {each.key: each for each in looked_at}.values():
+        due_ms = timetable.due_ms(schedule)
+        if due_ms is not None:
+            wait_ms = state.config.retry_after_ms if schedule.key in event.held else 1
+            timetable.timers.arm_at(schedule, max(due_ms, now_ms + wait_ms))
 
 
 def apply_readied(state: State, event: JobsReadied, seq: int) -> None:

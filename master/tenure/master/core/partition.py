@@ -21,6 +21,7 @@ from tenure.master.core import (
     lease,
     query,
     report,
+    schedule,
     submit,
     term,
 )
@@ -36,6 +37,7 @@ from tenure.master.core.session import Holding
 from tenure.master.core.settings import Settings, SettingsKey, SettingsKind
 from tenure.master.core.snapshot import Slice, SnapshotCursor, load_slice, state_hash
 from tenure.master.core.state import JobChange, State
+from tenure.master.core.timetable import ScheduleName, ScheduleRecord
 from tenure.master.core.tombstone import Tombstone
 from tenure.protocol.fence import Token
 from tenure.protocol.ids import JobId
@@ -60,6 +62,10 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.TermClosed: term.apply_term_closed,
     events.JobsBoosted: boost.apply_boosted,
     events.SettingsChanged: configure.apply_settings_changed,
+    events.SchedulePut: schedule.apply_put,
+    events.SchedulePaused: schedule.apply_paused,
+    events.ScheduleDeleted: schedule.apply_deleted,
+    events.SchedulesTicked: schedule.apply_ticked,
     events.DependentsResolved: dependents.apply_resolved,
     events.JobsWithdrawn: dependents.apply_withdrawn,
     events.ChildRegistered: dependents.apply_registered,
@@ -79,6 +85,10 @@ _CHANGES: Final = frozenset(
         commands.PurgeJobs,
         commands.BoostJobs,
         commands.UpdateSettings,
+        commands.PutSchedule,
+        commands.PauseSchedule,
+        commands.TriggerSchedule,
+        commands.DeleteSchedule,
         commands.TakeMessage,
     }
 )
@@ -173,6 +183,14 @@ class Partition:
                 return boost.decide_boost(state, command, now_ms)
             case commands.UpdateSettings():
                 return configure.decide_update(state, command, now_ms)
+            case commands.PutSchedule():
+                return schedule.decide_put(state, command, now_ms)
+            case commands.PauseSchedule():
+                return schedule.decide_pause(state, command, now_ms)
+            case commands.TriggerSchedule():
+                return schedule.decide_trigger(state, command, now_ms)
+            case commands.DeleteSchedule():
+                return schedule.decide_delete(state, command, now_ms)
             case commands.ResolveDependents():
                 return dependents.decide_resolve(state, command, now_ms)
             case commands.TakeMessage():
@@ -309,6 +327,20 @@ class Partition:
     ) -> dict[SettingsKey, list[int]]:
         """All queues, tenants or job types there are, and their jobs counted by state."""
         return query.census(self._state, kind, wanted)
+
+    def schedule(self, tenant: str, name: str) -> ScheduleRecord | None:
+        """A schedule; the record is the live one: do not keep it."""
+        return self._state.timetable.records.get((tenant, name))
+
+    def schedules(self, tenant: str, after: ScheduleName, count: int) -> list[ScheduleRecord]:
+        """Schedules in order of tenant and name, of one tenant or ("") of all; live records.
+
+        Args:
+            tenant: Whose.
+            after: Only those behind this one; it need not exist.
+            count: At most so many.
+        """
+        return self._state.timetable.page(tenant, after, count)
 
     @property
     def settings(self) -> Settings:

@@ -31,6 +31,7 @@ def rebuild(state: State) -> Iterator[None]:
         _sort_in(state, records[start : start + _STEP_ROWS], ready, finished)
         yield
     yield from _rebuild_lanes(state, ready)
+    yield from _rebuild_timetable(state)
     yield from state.dependencies.rebuild(state.jobs)
     finished.sort(key=lambda record: (record.ended_ms, record.seq, record.ordinal))
     yield
@@ -64,6 +65,16 @@ def _sort_in(
         elif record.state in TERMINAL:
             finished.append(record)
         state.timers.arm(record)
+
+
+def _rebuild_timetable(state: State) -> Iterator[None]:
+    timetable = state.timetable
+    for index, record in enumerate(timetable.records.values(), 1):
+        state.stored_bytes += record.footprint
+        timetable.follow(record, None)
+        timetable.timers.arm(record)
+        if index % _STEP_ROWS == 0:
+            yield
 
 
 def _rebuild_lanes(state: State, ready: dict[Lane, list[JobRecord]]) -> Iterator[None]:

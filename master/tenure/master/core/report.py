@@ -340,6 +340,9 @@ def _index_completed(state: State, done: list[JobRecord], seq: int) -> None:
     state.stored_bytes += stored
     state.lanes.tally(done, _RUNNING, _DONE)
     state.finished.push(_DONE, done[0].ended_ms, seq, done)
+    if state.timetable.waiting:
+        for record in done:
+            state.timetable.ended(record.job_id)
 
 
 def apply_ended(state: State, event: AttemptsEnded, seq: int) -> None:

@@ -24,6 +24,7 @@ from tenure.master.core.outbox import Numbered, payload_bytes
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.settings import AnySettings, SettingsKind
 from tenure.master.core.state import State, footprint
+from tenure.master.core.timetable import ScheduleRecord
 from tenure.protocol.fence import Token
 
 Slice: TypeAlias = list[Any]
@@ -61,6 +62,7 @@ class SnapshotCursor:
         ]
         for at in range(0, len(settings), self._rows_max):
             yield ["settings", settings[at : at + self._rows_max]]
+        yield from self._walk_schedules()
         yield from self._walk_dependencies()
         yield from self._walk_outbox()
         rows: list[bytes] = []
@@ -72,6 +74,22 @@ class SnapshotCursor:
                 rows = rows[_TOMBSTONES_MAX:]
         if rows:
             yield ["tombstones", rows]
+
+    def _walk_schedules(self) -> Iterator[Slice]:
+        records = self._state.timetable.records
+        rows: list[list[Any]] = []
+        size = 0
+        for key in list(records):
+            record = records.get(key)
+            if record is None:
+                continue
+            rows.append(list(astuple(record)))
+            size += record.footprint
+            if len(rows) >= self._rows_max or size >= BYTES_MAX:
+                yield ["schedules", rows]
+                rows, size = [], 0
+        if rows:
+            yield ["schedules", rows]
 
     def _walk_dependencies(self) -> Iterator[Slice]:
         """What is known of jobs elsewhere: after the jobs here, which the events write first."""
@@ -150,6 +168,13 @@ def load_slice(state: State, part: Slice) -> None:
         case "settings":
             for key, settings, seq in content[0]:
                 state.settings.put(tuple(key), msgspec.convert(settings, AnySettings), seq)
+        case "schedules":
+            for row in content[0]:
+                schedule = msgspec.convert(row, ScheduleRecord)
+                spec = schedule.spec
+                policy = state.intern(spec.policy)
+                schedule.spec = msgspec.structs.replace(spec, policy=policy)
+                state.timetable.records[schedule.key] = schedule
         case "foreign":
             for child, entry in content[0]:
                 state.dependencies.foreign[child] = msgspec.convert(entry, Foreign)
@@ -187,6 +212,8 @@ def state_hash(state: State) -> bytes:
     for kind in SettingsKind:
         for key, entry in sorted(state.settings.entries(kind), key=itemgetter(0)):
             digest.update(encode([key, *entry]))
+    for _, schedule in sorted(state.timetable.records.items()):
+        digest.update(encode(schedule))
     _add_dependencies(state, digest, encode)
     for row in sorted(state.tombstones.standing(state.stamp_ms)):
         digest.update(row)

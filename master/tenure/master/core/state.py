@@ -23,6 +23,7 @@ from tenure.master.core.retention import Finished
 from tenure.master.core.session import Holder, Holding, Session
 from tenure.master.core.settings import Settings, SettingsKey, SettingsKind
 from tenure.master.core.timer import Timers
+from tenure.master.core.timetable import Timetable
 from tenure.master.core.tombstone import Tombstones
 from tenure.protocol.fence import NO_TOKEN, Lease, Token
 from tenure.protocol.ids import JobId
@@ -82,6 +83,7 @@ class State:
         "stamp_ms",
         "stored_bytes",
         "timers",
+        "timetable",
         "token",
         "tombstones",
         "window_ends_ms",
@@ -98,6 +100,8 @@ class State:
         self.keys = Keys()
         self.tombstones = Tombstones()
         self.settings = Settings()
+        #: Schedules; what waits for them is derived.
+        self.timetable = Timetable(self.is_open)
         self.outbox = Outbox()
         self.inbox = InboxMarks()
         #: What is persistent of them; the rest is derived.
@@ -143,6 +147,7 @@ class State:
             attrgetter("incarnation"),
             lambda: len(self.holders),
         )
+        self.timetable.reset_derived()
         #: Payloads, results and errors, all together.
         self.stored_bytes = 0
 
@@ -161,6 +166,11 @@ class State:
             return None
         holder = self.holders.get(record.incarnation)
         return None if holder is None else holder.leases.get(record.job_id)
+
+    def is_open(self, job_id: str) -> bool:
+        """Whether a job is there and has not ended."""
+        record = self.jobs.get(JobId(job_id))
+        return record is not None and record.state not in transition.TERMINAL
 
     def due_ms(self, record: JobRecord) -> int | None:
         """When a job next wants to be looked at by a timer; None: it waits for none."""
@@ -253,6 +263,7 @@ class State:
             self.lanes.push(lane, key, record.seq, [record])
         elif state in transition.TERMINAL:
             self.finished.push(state, record.ended_ms, record.seq, [record])
+            self.timetable.ended(record.job_id)
         self.timers.arm(record)
 
     def dependents_moved(self, record: JobRecord, before: JobState) -> None:

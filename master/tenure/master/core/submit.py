@@ -87,7 +87,7 @@ class _Batch:
         self._settings = settings
         self._now_ms = now_ms
         # Ids start with their time in hex, so that their text order is their order in time.
-        self._oldest = _id_text(now_ms - RETRY_WINDOW_MS)
+        self._oldest = "" if command.any_age else _id_text(now_ms - RETRY_WINDOW_MS)
         self._newest = _id_text(now_ms + ID_AHEAD_MS_MAX) + "g"
         self._refused = [
             _misplaced(state, setting) or _shut_out(command.intake, setting) for setting in settings

@@ -28,6 +28,7 @@ def audit(partition: Partition) -> None:
     _audit_ready(state)
     _audit_skills(state)
     _audit_timers(state)
+    _audit_timetable(state)
     _audit_finished(state)
     _audit_leases(state)
 
@@ -65,7 +66,9 @@ def _audit_counts(state: State) -> None:
                 assert lane.counts[job_state] == lanes[tenant, queue, name, job_state]
                 seen += lane.counts[job_state]
     assert seen == len(state.jobs)
-    assert state.stored_bytes == sum(footprint(record) for record in state.jobs.values())
+    kept = sum(footprint(record) for record in state.jobs.values())
+    kept += sum(record.footprint for record in state.timetable.records.values())
+    assert state.stored_bytes == kept
 
 
 def _audit_ready(state: State) -> None:
@@ -133,6 +136,20 @@ def _audit_timers(state: State) -> None:
     for record in state.jobs.values():
         due_ms = state.due_ms(record)
         assert due_ms is None or looks[record.job_id] <= due_ms
+
+
+def _audit_timetable(state: State) -> None:
+    timetable = state.timetable
+    armed = {record.key for _, record in timetable.timers.things()}
+    waiting = {}
+    for key, record in timetable.records.items():
+        assert key == record.key
+        assert record.seq < state.next_seq
+        # It may be looked at later than it is due: then its job could not be submitted.
+        assert timetable.due_ms(record) is None or key in armed
+        if record.cursor.buffered_ms:
+            waiting[record.cursor.last_job_id] = record
+    assert timetable.waiting == waiting
 
 
 def _audit_finished(state: State) -> None:
