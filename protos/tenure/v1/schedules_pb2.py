@@ -27,49 +27,49 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tenure.v1 import common_pb2 as tenure_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tenure/v1/schedules.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16tenure/v1/common.proto\"\x89\x03\n\x0cScheduleSpec\x12\x0c\n\x04\x63ron\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12#\n\x07misfire\x18\x03 \x01(\x0e\x32\x12.tenure.v1.Misfire\x12\x32\n\x0f\x63\x61tch_up_window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x07overlap\x18\x05 \x01(\x0e\x32\x12.tenure.v1.Overlap\x12)\n\x06jitter\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x08start_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06\x65nd_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06paused\x18\t \x01(\x08\x12&\n\x07options\x18\n \x01(\x0b\x32\x15.tenure.v1.JobOptions\x12\x0f\n\x07payload\x18\x0b \x01(\x0c\x12\x0c\n\x04note\x18\x0c \x01(\t\"\xd7\x02\n\x08Schedule\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpartition\x18\x03 \x01(\r\x12%\n\x04spec\x18\x04 \x01(\x0b\x32\x17.tenure.v1.ScheduleSpec\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08upcoming\x18\x07 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_tick_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_job_id\x18\t \x01(\t\x12\r\n\x05\x66ired\x18\n \x01(\x04\x12\x0f\n\x07skipped\x18\x0b \x01(\x04\"n\n\x12PutScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12%\n\x04spec\x18\x03 \x01(\x0b\x32\x17.tenure.v1.ScheduleSpec\x12\x13\n\x0b\x63reate_only\x18\x04 \x01(\x08\"<\n\x13PutScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.tenure.v1.Schedule\"D\n\x12GetScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08upcoming\x18\x03 \x01(\r\"<\n\x13GetScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.tenure.v1.Schedule\"`\n\x14ListSchedulesRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x15ListSchedulesResponse\x12&\n\tschedules\x18\x01 \x03(\x0b\x32\x13.tenure.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x14PauseScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\">\n\x15PauseScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.tenure.v1.Schedule\"5\n\x15ResumeScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"?\n\x16ResumeScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.tenure.v1.Schedule\"6\n\x16TriggerScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\")\n\x17TriggerScheduleResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"5\n\x15\x44\x65leteScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse*a\n\x07Misfire\x12\x17\n\x13MISFIRE_UNSPECIFIED\x10\x00\x12\x10\n\x0cMISFIRE_SKIP\x10\x01\x12\x15\n\x11MISFIRE_FIRE_ONCE\x10\x02\x12\x14\n\x10MISFIRE_FIRE_ALL\x10\x03*y\n\x07Overlap\x12\x17\n\x13OVERLAP_UNSPECIFIED\x10\x00\x12\x10\n\x0cOVERLAP_SKIP\x10\x01\x12\x16\n\x12OVERLAP_BUFFER_ONE\x10\x02\x12\x11\n\rOVERLAP_ALLOW\x10\x03\x12\x18\n\x14OVERLAP_CANCEL_OTHER\x10\x04\x32\xdd\x04\n\x0fScheduleService\x12L\n\x0bPutSchedule\x12\x1d.tenure.v1.PutScheduleRequest\x1a\x1e.tenure.v1.PutScheduleResponse\x12L\n\x0bGetSchedule\x12\x1d.tenure.v1.GetScheduleRequest\x1a\x1e.tenure.v1.GetScheduleResponse\x12R\n\rListSchedules\x12\x1f.tenure.v1.ListSchedulesRequest\x1a .tenure.v1.ListSchedulesResponse\x12R\n\rPauseSchedule\x12\x1f.tenure.v1.PauseScheduleRequest\x1a .tenure.v1.PauseScheduleResponse\x12U\n\x0eResumeSchedule\x12 .tenure.v1.ResumeScheduleRequest\x1a!.tenure.v1.ResumeScheduleResponse\x12X\n\x0fTriggerSchedule\x12!.tenure.v1.TriggerScheduleRequest\x1a\".tenure.v1.TriggerScheduleResponse\x12U\n\x0e\x44\x65leteSchedule\x12 .tenure.v1.DeleteScheduleRequest\x1a!.tenure.v1.DeleteScheduleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tenure/v1/schedules.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16tenure/v1/common.proto\"\xb0\x03\n\x0cScheduleSpec\x12\x0c\n\x04\x63ron\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12#\n\x07misfire\x18\x03 \x01(\x0e\x32\x12.tenure.v1.Misfire\x12\x32\n\x0f\x63\x61tch_up_window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x07overlap\x18\x05 \x01(\x0e\x32\x12.tenure.v1.Overlap\x12)\n\x06jitter\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x08start_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06\x65nd_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06paused\x18\t \x01(\x08\x12&\n\x07options\x18\n \x01(\x0b\x32\x15.tenure.v1.JobOptions\x12\x0f\n\x07payload\x18\x0b \x01(\x0c\x12\x0c\n\x04note\x18\x0c \x01(\t\x12\x11\n\tlimit_key\x18\r \x01(\t\x12\x12\n\nsticky_key\x18\x0e \x01(\t\"\xd7\x02\n\x08Schedule\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpartition\x18\x03 \x01(\r\x12%\n\x04spec\x18\x04 \x01(\x0b\x32\x17.tenure.v1.ScheduleSpec\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08upcoming\x18\x07 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_tick_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_job_id\x18\t \x01(\t\x12\r\n\x05\x66ired\x18\n \x01(\x04\x12\x0f\n\x07skipped\x18\x0b \x01(\x04\"n\n\x12PutScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12%\n\x04spec\x18\x03 \x01(\x0b\x32\x17.tenure.v1.ScheduleSpec\x12\x13\n\x0b\x63reate_only\x18\x04 \x01(\x08\"<\n\x13PutScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.tenure.v1.Schedule\"D\n\x12GetScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08upcoming\x18\x03 \x01(\r\"<\n\x13GetScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.tenure.v1.Schedule\"`\n\x14ListSchedulesRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x15ListSchedulesResponse\x12&\n\tschedules\x18\x01 \x03(\x0b\x32\x13.tenure.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x14PauseScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\">\n\x15PauseScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.tenure.v1.Schedule\"5\n\x15ResumeScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"?\n\x16ResumeScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.tenure.v1.Schedule\"6\n\x16TriggerScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\")\n\x17TriggerScheduleResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"5\n\x15\x44\x65leteScheduleRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse*a\n\x07Misfire\x12\x17\n\x13MISFIRE_UNSPECIFIED\x10\x00\x12\x10\n\x0cMISFIRE_SKIP\x10\x01\x12\x15\n\x11MISFIRE_FIRE_ONCE\x10\x02\x12\x14\n\x10MISFIRE_FIRE_ALL\x10\x03*y\n\x07Overlap\x12\x17\n\x13OVERLAP_UNSPECIFIED\x10\x00\x12\x10\n\x0cOVERLAP_SKIP\x10\x01\x12\x16\n\x12OVERLAP_BUFFER_ONE\x10\x02\x12\x11\n\rOVERLAP_ALLOW\x10\x03\x12\x18\n\x14OVERLAP_CANCEL_OTHER\x10\x04\x32\xdd\x04\n\x0fScheduleService\x12L\n\x0bPutSchedule\x12\x1d.tenure.v1.PutScheduleRequest\x1a\x1e.tenure.v1.PutScheduleResponse\x12L\n\x0bGetSchedule\x12\x1d.tenure.v1.GetScheduleRequest\x1a\x1e.tenure.v1.GetScheduleResponse\x12R\n\rListSchedules\x12\x1f.tenure.v1.ListSchedulesRequest\x1a .tenure.v1.ListSchedulesResponse\x12R\n\rPauseSchedule\x12\x1f.tenure.v1.PauseScheduleRequest\x1a .tenure.v1.PauseScheduleResponse\x12U\n\x0eResumeSchedule\x12 .tenure.v1.ResumeScheduleRequest\x1a!.tenure.v1.ResumeScheduleResponse\x12X\n\x0fTriggerSchedule\x12!.tenure.v1.TriggerScheduleRequest\x1a\".tenure.v1.TriggerScheduleResponse\x12U\n\x0e\x44\x65leteSchedule\x12 .tenure.v1.DeleteScheduleRequest\x1a!.tenure.v1.DeleteScheduleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tenure.v1.schedules_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MISFIRE']._serialized_start=1783
-  _globals['_MISFIRE']._serialized_end=1880
-  _globals['_OVERLAP']._serialized_start=1882
-  _globals['_OVERLAP']._serialized_end=2003
+  _globals['_MISFIRE']._serialized_start=1822
+  _globals['_MISFIRE']._serialized_end=1919
+  _globals['_OVERLAP']._serialized_start=1921
+  _globals['_OVERLAP']._serialized_end=2042
   _globals['_SCHEDULESPEC']._serialized_start=130
-  _globals['_SCHEDULESPEC']._serialized_end=523
-  _globals['_SCHEDULE']._serialized_start=526
-  _globals['_SCHEDULE']._serialized_end=869
-  _globals['_PUTSCHEDULEREQUEST']._serialized_start=871
-  _globals['_PUTSCHEDULEREQUEST']._serialized_end=981
-  _globals['_PUTSCHEDULERESPONSE']._serialized_start=983
-  _globals['_PUTSCHEDULERESPONSE']._serialized_end=1043
-  _globals['_GETSCHEDULEREQUEST']._serialized_start=1045
-  _globals['_GETSCHEDULEREQUEST']._serialized_end=1113
-  _globals['_GETSCHEDULERESPONSE']._serialized_start=1115
-  _globals['_GETSCHEDULERESPONSE']._serialized_end=1175
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1177
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1273
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1275
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1363
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1365
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1417
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1419
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1481
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1483
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1536
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1538
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1601
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=1603
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=1657
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=1659
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=1700
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1702
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1755
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1757
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1781
-  _globals['_SCHEDULESERVICE']._serialized_start=2006
-  _globals['_SCHEDULESERVICE']._serialized_end=2611
+  _globals['_SCHEDULESPEC']._serialized_end=562
+  _globals['_SCHEDULE']._serialized_start=565
+  _globals['_SCHEDULE']._serialized_end=908
+  _globals['_PUTSCHEDULEREQUEST']._serialized_start=910
+  _globals['_PUTSCHEDULEREQUEST']._serialized_end=1020
+  _globals['_PUTSCHEDULERESPONSE']._serialized_start=1022
+  _globals['_PUTSCHEDULERESPONSE']._serialized_end=1082
+  _globals['_GETSCHEDULEREQUEST']._serialized_start=1084
+  _globals['_GETSCHEDULEREQUEST']._serialized_end=1152
+  _globals['_GETSCHEDULERESPONSE']._serialized_start=1154
+  _globals['_GETSCHEDULERESPONSE']._serialized_end=1214
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1216
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1312
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1314
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1402
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1404
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1456
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1458
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1520
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1522
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1575
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1577
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1640
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=1642
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=1696
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=1698
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=1739
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1741
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1794
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1796
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1820
+  _globals['_SCHEDULESERVICE']._serialized_start=2045
+  _globals['_SCHEDULESERVICE']._serialized_end=2650
 # @@protoc_insertion_point(module_scope)

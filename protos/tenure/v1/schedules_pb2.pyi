@@ -37,7 +37,7 @@ OVERLAP_ALLOW: Overlap
 OVERLAP_CANCEL_OTHER: Overlap
 
 class ScheduleSpec(_message.Message):
-    __slots__ = ("cron", "time_zone", "misfire", "catch_up_window", "overlap", "jitter", "start_at", "end_at", "paused", "options", "payload", "note")
+    __slots__ = ("cron", "time_zone", "misfire", "catch_up_window", "overlap", "jitter", "start_at", "end_at", "paused", "options", "payload", "note", "limit_key", "sticky_key")
     CRON_FIELD_NUMBER: _ClassVar[int]
     TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
     MISFIRE_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,8 @@ class ScheduleSpec(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_KEY_FIELD_NUMBER: _ClassVar[int]
+    STICKY_KEY_FIELD_NUMBER: _ClassVar[int]
     cron: str
     time_zone: str
     misfire: Misfire
@@ -62,7 +64,9 @@ class ScheduleSpec(_message.Message):
     options: _common_pb2.JobOptions
     payload: bytes
     note: str
-    def __init__(self, cron: _Optional[str] = ..., time_zone: _Optional[str] = ..., misfire: _Optional[_Union[Misfire, str]] = ..., catch_up_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., overlap: _Optional[_Union[Overlap, str]] = ..., jitter: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., paused: bool = ..., options: _Optional[_Union[_common_pb2.JobOptions, _Mapping]] = ..., payload: _Optional[bytes] = ..., note: _Optional[str] = ...) -> None: ...
+    limit_key: str
+    sticky_key: str
+    def __init__(self, cron: _Optional[str] = ..., time_zone: _Optional[str] = ..., misfire: _Optional[_Union[Misfire, str]] = ..., catch_up_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., overlap: _Optional[_Union[Overlap, str]] = ..., jitter: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., paused: bool = ..., options: _Optional[_Union[_common_pb2.JobOptions, _Mapping]] = ..., payload: _Optional[bytes] = ..., note: _Optional[str] = ..., limit_key: _Optional[str] = ..., sticky_key: _Optional[str] = ...) -> None: ...
 
 class Schedule(_message.Message):
     __slots__ = ("tenant", "name", "partition", "spec", "created_at", "updated_at", "upcoming", "last_tick_at", "last_job_id", "fired", "skipped")

@@ -135,7 +135,7 @@ def decide_trigger(state: State, command: TriggerSchedule, now_ms: int) -> Decis
         return unknown(command.tenant, command.name, "trigger")
     submit = SubmitJobs(
         settings=[_setting(record.spec)],
-        rows=[SubmitRow(command.job_id, 0, record.spec.payload, "")],
+        rows=[_row(command.job_id, 0, record.spec)],
         all_or_nothing=True,
         intake=command.intake,
         bytes_max=command.bytes_max,
@@ -412,7 +412,7 @@ class _Looks:
             submit = SubmitJobs(
                 settings=[_setting(firing.record.spec) for firing in firings],
                 rows=[
-                    SubmitRow(firing.job_id, index, firing.record.spec.payload, "")
+                    _row(firing.job_id, index, firing.record.spec)
                     for index, firing in enumerate(firings)
                 ],
                 intake=command.intake,
@@ -506,6 +506,10 @@ class _Looks:
 
     def _move(self, record: ScheduleRecord, cursor: ScheduleCursor) -> None:
         self._moved.append(TickedRow(*record.key, cursor))
+
+
+def _row(job_id: JobId, setting: int, spec: ScheduleSpec) -> SubmitRow:
+    return SubmitRow(job_id, setting, spec.payload, "", spec.limit_key, spec.sticky_key)
 
 
 def _setting(spec: ScheduleSpec) -> SubmitSetting:

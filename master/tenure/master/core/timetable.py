@@ -43,6 +43,9 @@ class ScheduleSpec(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_on
     end_ms: int = 0
     #: Why it is there, for people.
     note: str = ""
+    #: As in a submit.
+    limit_key: str = ""
+    sticky_key: str = ""
 
 
 class ScheduleCursor(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):

@@ -17,6 +17,7 @@ from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.port import Clock, Rng
 from tenure.master.node.roster import Roster
+from tenure.master.node.schedules import ScheduleApi
 from tenure.master.node.seat import Seat, Surroundings
 from tenure.master.node.settings import SettingsApi
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
@@ -113,6 +114,7 @@ class Master:
         ]
         self.jobs = JobApi(roster=self.roster, rng=rng)
         self.settings = SettingsApi(roster=self.roster)
+        self.schedules = ScheduleApi(roster=self.roster, rng=rng)
         self.workers = WorkerApi(hub=self.hub, rng=rng, welcome=self._welcome)
         self.cluster = self._cluster_api(store_name)
         self._balancer = Balancer(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import Message
 
 from tenure.protocol.errors import TenureError, first_of
-from tenure.v1 import cluster_pb2, jobs_pb2, queues_pb2, worker_pb2
+from tenure.v1 import cluster_pb2, jobs_pb2, queues_pb2, schedules_pb2, worker_pb2
 
 if TYPE_CHECKING:
     from tenure.master.node.master import Master
@@ -53,7 +53,7 @@ Method = Unary | ServerStream | Bidi
 def services(master: Master) -> dict[str, dict[str, Method]]:
     """All methods, by service and name."""
     jobs, workers, cluster = master.jobs, master.workers, master.cluster
-    settings = master.settings
+    settings, schedules = master.settings, master.schedules
     return {
         "JobService": {
             "SubmitJobs": Unary(jobs.submit_jobs, jobs_pb2.SubmitJobsRequest),
@@ -81,6 +81,17 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
         "JobTypeService": {
             "ListJobTypes": Unary(settings.list_job_types, queues_pb2.ListJobTypesRequest),
             "UpdateJobType": Unary(settings.update_job_type, queues_pb2.UpdateJobTypeRequest),
+        },
+        "ScheduleService": {
+            "PutSchedule": Unary(schedules.put_schedule, schedules_pb2.PutScheduleRequest),
+            "GetSchedule": Unary(schedules.get_schedule, schedules_pb2.GetScheduleRequest),
+            "ListSchedules": Unary(schedules.list_schedules, schedules_pb2.ListSchedulesRequest),
+            "PauseSchedule": Unary(schedules.pause_schedule, schedules_pb2.PauseScheduleRequest),
+            "ResumeSchedule": Unary(schedules.resume_schedule, schedules_pb2.ResumeScheduleRequest),
+            "TriggerSchedule": Unary(
+                schedules.trigger_schedule, schedules_pb2.TriggerScheduleRequest
+            ),
+            "DeleteSchedule": Unary(schedules.delete_schedule, schedules_pb2.DeleteScheduleRequest),
         },
         "WorkerService": {"Session": Bidi(workers.session, worker_pb2.SessionRequest)},
         "ClusterService": {

@@ -27,10 +27,12 @@ from tenure.master.core.command import (
     OpenTerm,
     PurgeJobs,
     PushDeadlines,
+    PutSchedule,
     ReportAttempts,
     RequeueJobs,
     RestartLeases,
     SubmitJobs,
+    TriggerSchedule,
     UpdateSettings,
 )
 from tenure.master.core.effect import (
@@ -399,8 +401,10 @@ class Term:
             command, answer = inbox.take()
             if isinstance(command, SubmitJobs | ReportAttempts):
                 rows += len(command.rows)
-            if isinstance(command, SubmitJobs):
+            if isinstance(command, SubmitJobs | TriggerSchedule):
                 command = replace(command, intake=self._intake(), bytes_max=self._bytes_max())
+            elif isinstance(command, PutSchedule):
+                command = replace(command, bytes_max=self._bytes_max())
             if self.gate.full and answer is not ignore:
                 answer(self.no_space(command))
             else:
@@ -408,7 +412,12 @@ class Term:
         if self.closing:
             return
         if self._timer_due(now_ms):
-            command = FireTimers(rows_max=_TIMER_ROWS, jitter=self._draw(_TIMER_ROWS))
+            command = FireTimers(
+                rows_max=_TIMER_ROWS,
+                jitter=self._draw(_TIMER_ROWS),
+                intake=self._intake(),
+                bytes_max=self._bytes_max(),
+            )
             self._do(command, ignore, now_ms)
         if self.open:
             self._look_at_window(now_ms)
