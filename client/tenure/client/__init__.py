@@ -1,6 +1,7 @@
 """The SDK: define jobs, submit them, wait for their results."""
 
-from tenure.client.client import AsyncClient, JobVerdict
+from tenure.client.change import JobVerdict
+from tenure.client.client import AsyncClient
 from tenure.client.content_type import Codec, register_codec
 from tenure.client.context import JobContext, current_job
 from tenure.client.errors import (
@@ -22,10 +23,20 @@ from tenure.client.errors import (
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import AsyncJob, Job, JobDef, Retry, job, named
 from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
+from tenure.client.settings import (
+    BreakerSettings,
+    JobType,
+    JobTypeSettings,
+    Queue,
+    QueueSettings,
+    RateLimit,
+    Tenant,
+    TenantSettings,
+)
 from tenure.client.sync import Client, JobHandle
 from tenure.client.watch import JobEvent
 from tenure.protocol.tls import Tls
-from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
+from tenure.protocol.vocabulary import AttemptOutcome, BreakerState, FailureReason, JobState
 
 __all__ = [
     "AsyncClient",
@@ -38,11 +49,20 @@ __all__ = [
     "Layer",
     "Middleware",
     "Submission",
+    "BreakerSettings",
+    "JobType",
+    "JobTypeSettings",
+    "Queue",
+    "QueueSettings",
+    "RateLimit",
+    "Tenant",
+    "TenantSettings",
     "JobEvent",
     "JobHandle",
     "JobVerdict",
     "Tls",
     "AttemptOutcome",
+    "BreakerState",
     "FailureReason",
     "JobState",
     "AsyncJob",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
 
+from google.protobuf.message import Message
+
 from tenure.client import fork
+from tenure.client.change import BOOST, CANCEL, PURGE, REQUEUE, Change, JobVerdict, change
 from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
 from tenure.client.codec import encode_args
@@ -19,7 +20,10 @@ from tenure.client.errors import BatchFailed, WaitTimeout, invalid
 from tenure.client.filter import filter_text
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
+from tenure.client.listing import count_all, newest_first
 from tenure.client.middleware import Call, Middleware, overriding, submit_through
+from tenure.client.options import check_boost
+from tenure.client.queues import AsyncJobTypes, AsyncQueues, AsyncTenants
 from tenure.client.router import Router
 from tenure.client.scope import TaskScope
 from tenure.client.security import Credentials
@@ -29,14 +33,15 @@ from tenure.client.transport import Transport
 from tenure.client.waiter import Waiter
 from tenure.client.watch import JobEvent, Watch, follow
 from tenure.protocol import limits
-from tenure.protocol.errors import Rejected, TenureError, Unavailable, error_of, refusal_from_wire
-from tenure.protocol.ids import is_job_id, time_ms_of
+from tenure.protocol.errors import Rejected, Unavailable, error_of
+from tenure.protocol.ids import is_job_id
 from tenure.protocol.refusal import Reason
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import JobState
 from tenure.v1 import jobs_pb2
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from pathlib import Path
 
 P = ParamSpec("P")
@@ -44,30 +49,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _SERVICE: Final = "/tenure.v1.JobService/"
-_Verdicts = jobs_pb2.CancelJobsResponse | jobs_pb2.RequeueJobsResponse | jobs_pb2.PurgeJobsResponse
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobVerdict:
-    """What became of one job of a batched call.
-
-    Attributes:
-        job_id: The job.
-        state: Its state after the call; None if it was purged or refused.
-        error: Why it was refused; None if it was not.
-    """
-
-    job_id: str
-    state: JobState | None
-    error: TenureError | None
-
-    def state_or_raise(self) -> JobState:
-        """The state, or the error raised."""
-        if self.error is not None:
-            raise self.error
-        if self.state is None:
-            raise TenureError(f"expected a state of job {self.job_id}, but the answer had none")
-        return self.state
 
 
 class _Core:
@@ -160,6 +141,25 @@ class AsyncClient:
         """The cluster itself: masters, leaders, workers."""
         return ClusterView(self._started().router, self._timeout_s)
 
+    @property
+    def queues(self) -> AsyncQueues:
+        """Queues: how they do, and how they are run."""
+        return AsyncQueues(self, self._timeout_s)
+
+    @property
+    def tenants(self) -> AsyncTenants:
+        """Tenants: how they do, and how they are run."""
+        return AsyncTenants(self, self._timeout_s)
+
+    @property
+    def job_types(self) -> AsyncJobTypes:
+        """Job types, a tenant's jobs of one name: how they do, and how they are run."""
+        return AsyncJobTypes(self, self._timeout_s)
+
+    async def router(self) -> Router:
+        """What calls the leaders, once the number of partitions is known."""
+        return (await self._ready()).router
+
     # ------------------------------------------------------------------------------- submitting
 
     async def submit(
@@ -220,7 +220,8 @@ class AsyncClient:
     ) -> AsyncJobHandle[R]:
         payload = encode_args(job, args, kwargs)
         submitter = self._started().submitter
-        (row,) = await submitter.submit(job.wire, job.settings.key, (payload,))
+        keys = job.row_keys(((args, kwargs),))
+        (row,) = await submitter.submit(job.wire, job.settings.key, (payload,), keys)
         if row.refusal is not None:
             raise error_of(row.refusal)
         return AsyncJobHandle(self, row.job_id, job.name, job)
@@ -228,8 +229,10 @@ class AsyncClient:
     async def _send_many(
         self, job: JobDef[..., R], calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]]
     ) -> Sequence[AsyncJobHandle[R]]:
-        payloads = [encode_args(job, args, kwargs) for args, kwargs in calls]
-        rows = await self._started().submitter.submit(job.wire, job.settings.key, payloads)
+        given = [*calls] if job.has_row_keys else calls
+        payloads = [encode_args(job, args, kwargs) for args, kwargs in given]
+        keys = job.row_keys(given) if job.has_row_keys else ()
+        rows = await self._started().submitter.submit(job.wire, job.settings.key, payloads, keys)
         handles: Sequence[AsyncJobHandle[R]] = [
             AsyncJobHandle(self, row.job_id, job.name, job) for row in rows if row.refusal is None
         ]
@@ -392,23 +395,9 @@ class AsyncClient:
             name: Only jobs of this name.
             tenant: Only this one's.
         """
-        core = await self._ready()
         jobs = filter_text(filter, states, queue, name, tenant)
-        pages = [self._pages(p, jobs) for p in range(core.router.topology.partitions)]
-        # A merge of the partitions' own orders; the partition breaks ties, so jobs never compare.
-        heads: list[tuple[int, int, jobs_pb2.Job]] = []
-
-        async def advance(partition: int) -> None:
-            job = await anext(pages[partition], None)
-            if job is not None:
-                heapq.heappush(heads, (-time_ms_of(job.job_id), partition, job))
-
-        for partition in range(len(pages)):
-            await advance(partition)
-        while heads:
-            _, partition, job = heapq.heappop(heads)
+        async for job in newest_first(await self.router(), jobs, self._timeout_s):
             yield job
-            await advance(partition)
 
     async def count(
         self,
@@ -420,21 +409,8 @@ class AsyncClient:
         tenant: str = "",
     ) -> dict[JobState, int]:
         """How many jobs are in each state; filters as in ``list``."""
-        core = await self._ready()
         jobs = filter_text(filter, states, queue, name, tenant)
-        counts: dict[JobState, int] = {}
-        for partition in range(core.router.topology.partitions):
-            response = await core.router.call(
-                partition,
-                _SERVICE + "CountJobs",
-                jobs_pb2.CountJobsRequest(partition=partition, filter=jobs),
-                jobs_pb2.CountJobsResponse,
-                self._timeout_s,
-            )
-            for row in response.counts:
-                state = JobState(row.state)
-                counts[state] = counts.get(state, 0) + row.count
-        return counts
+        return await count_all(await self.router(), jobs, self._timeout_s)
 
     async def watch(
         self,
@@ -488,29 +464,48 @@ class AsyncClient:
             reason: For the record.
         """
         return await self._change(
-            "CancelJobs",
-            job_ids,
-            lambda ids: jobs_pb2.CancelJobsRequest(job_ids=ids, reason=reason),
-            jobs_pb2.CancelJobsResponse,
+            CANCEL, job_ids, lambda ids: jobs_pb2.CancelJobsRequest(job_ids=ids, reason=reason)
         )
 
     async def requeue(self, job_ids: Iterable[str]) -> Sequence[JobVerdict]:
         """Gives FAILED or CANCELLED jobs a new run. One verdict for each id, in order."""
         return await self._change(
-            "RequeueJobs",
-            job_ids,
-            lambda ids: jobs_pb2.RequeueJobsRequest(job_ids=ids),
-            jobs_pb2.RequeueJobsResponse,
+            REQUEUE, job_ids, lambda ids: jobs_pb2.RequeueJobsRequest(job_ids=ids)
         )
 
     async def purge(self, job_ids: Iterable[str]) -> Sequence[JobVerdict]:
         """Forgets jobs that have ended. One verdict for each id, in order."""
         return await self._change(
-            "PurgeJobs",
-            job_ids,
-            lambda ids: jobs_pb2.PurgeJobsRequest(job_ids=ids),
-            jobs_pb2.PurgeJobsResponse,
+            PURGE, job_ids, lambda ids: jobs_pb2.PurgeJobsRequest(job_ids=ids)
         )
+
+    async def boost(
+        self,
+        job_ids: Iterable[str],
+        *,
+        priority: int | None = None,
+        delay: timedelta | None = None,
+    ) -> Sequence[JobVerdict]:
+        """Gives jobs that wait another place. One verdict for each id, in order.
+
+        Args:
+            job_ids: The jobs.
+            priority: 0 (critical) to 10 (low); None: as it was.
+            delay: Due so long from now, 0 for at once; None: as it was. A job that is due already
+                keeps its age when it is to be due at once.
+
+        Raises:
+            Rejected: A value is out of range; ``field`` names it.
+        """
+        check_boost(priority, delay)
+
+        def request(ids: Sequence[str]) -> jobs_pb2.BoostJobsRequest:
+            message = jobs_pb2.BoostJobsRequest(job_ids=ids, delay=delay)
+            if priority is not None:
+                message.priority = priority
+            return message
+
+        return await self._change(BOOST, job_ids, request)
 
     # ---------------------------------------------------------------------------------- private
 
@@ -546,52 +541,10 @@ class AsyncClient:
             raise invalid("job_id", f"a job's id as submit gave it (a UUIDv7), got {job_id!r}")
         return (await self._ready()).router.topology.home_of_id(job_id)
 
-    async def _pages(self, partition: int, jobs: str) -> AsyncIterator[jobs_pb2.Job]:
-        request = jobs_pb2.ListJobsRequest(partition=partition, filter=jobs)
-        while True:
-            page = await self._started().router.call(
-                partition,
-                _SERVICE + "ListJobs",
-                request,
-                jobs_pb2.ListJobsResponse,
-                self._timeout_s,
-            )
-            for job in page.jobs:
-                yield job
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
     async def _change(
-        self,
-        method: str,
-        job_ids: Iterable[str],
-        request: Callable[[Sequence[str]], Any],
-        response_type: type[_Verdicts],
+        self, kind: Change, job_ids: Iterable[str], request: Callable[[Sequence[str]], Message]
     ) -> Sequence[JobVerdict]:
-        """A batched change, split by partition and size."""
         ids = [*job_ids]
-        by_partition: dict[int, list[str]] = {}
-        for job_id in ids:
-            by_partition.setdefault(await self._home(job_id), []).append(job_id)
-        verdicts: dict[str, JobVerdict] = {}
-        for partition, some in by_partition.items():
-            for start in range(0, len(some), limits.BATCH_JOBS_MAX):
-                response = await self._started().router.call(
-                    partition,
-                    _SERVICE + method,
-                    request(some[start : start + limits.BATCH_JOBS_MAX]),
-                    response_type,
-                    self._timeout_s,
-                )
-                for row in response.verdicts:
-                    verdicts[row.job_id] = _verdict(row)
-        return [verdicts[job_id] for job_id in ids]
-
-
-def _verdict(row: jobs_pb2.JobVerdict) -> JobVerdict:
-    return JobVerdict(
-        job_id=row.job_id,
-        state=JobState(row.state) if row.state else None,
-        error=error_of(refusal_from_wire(row.refusal)) if row.HasField("refusal") else None,
-    )
+        homes = [await self._home(job_id) for job_id in ids]
+        router = await self.router()
+        return await change(router, kind, zip(ids, homes, strict=True), request, self._timeout_s)

@@ -15,6 +15,8 @@ from tenure.protocol.vocabulary import ErrorCategory, FailureReason, JobState
 from tenure.v1 import jobs_pb2
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from tenure.client.client import AsyncClient
     from tenure.client.job import JobDef
     from tenure.client.watch import JobEvent
@@ -100,6 +102,21 @@ class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False):
         """
         (verdict,) = await self._client.requeue([self.id])
         self._result = None
+        return verdict.state_or_raise()
+
+    async def boost(
+        self, *, priority: int | None = None, delay: timedelta | None = None
+    ) -> JobState:
+        """Gives the job another place while it waits, and returns its state after that.
+
+        Args:
+            priority: 0 (critical) to 10 (low); None: as it was.
+            delay: Due so long from now, 0 for at once; None: as it was.
+
+        Raises:
+            Rejected: WRONG_STATE if it runs or has ended.
+        """
+        (verdict,) = await self._client.boost([self.id], priority=priority, delay=delay)
         return verdict.state_or_raise()
 
     async def outcome(self, timeout: float | None = None) -> jobs_pb2.JobResult:

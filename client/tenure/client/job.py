@@ -6,13 +6,21 @@ import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from tenure.client.content_type import Codec, content_type_of
 from tenure.client.errors import Rejected, invalid
-from tenure.client.options import Options, Retry, check_name
+from tenure.client.options import (
+    ConflictName,
+    Options,
+    Retry,
+    RowKey,
+    Selectors,
+    check_name,
+    row_key,
+)
 from tenure.client.signature import Signature
 from tenure.protocol.limits import DEFAULT_QUEUE
 from tenure.protocol.refusal import Reason
@@ -82,6 +90,30 @@ class JobDef(Generic[P, R_co]):
             self._wire = self.settings.to_wire(self.name)
         return self._wire
 
+    @property
+    def has_row_keys(self) -> bool:
+        """Whether calls have a limit key or a sticky key."""
+        return bool(self.settings.limit_key or self.settings.sticky_key)
+
+    def row_keys(
+        self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]
+    ) -> Sequence[tuple[str, str]]:
+        """The limit key and the sticky key of each call; none if no call has any.
+
+        Raises:
+            Rejected: What was made of a call's arguments is no key; ``field`` names which.
+        """
+        if not self.has_row_keys:
+            return ()
+        limit, sticky = self.settings.limit_key, self.settings.sticky_key
+        return [
+            (
+                row_key("limit_key", limit, args, kwargs),
+                row_key("sticky_key", sticky, args, kwargs),
+            )
+            for args, kwargs in calls
+        ]
+
     def options(
         self,
         *,
@@ -101,6 +133,11 @@ class JobDef(Generic[P, R_co]):
         at_most_once: bool = _UNCHANGED,
         result_ttl: timedelta | None = _UNCHANGED,
         codec: Codec | str = _UNCHANGED,
+        key_conflict: ConflictName = _UNCHANGED,
+        limit_key: str = _UNCHANGED,
+        sticky_key: str = _UNCHANGED,
+        requires: Selectors = _UNCHANGED,
+        prefers: Selectors = _UNCHANGED,
     ) -> Self:
         """The same job with other settings; what is not named stays.
 
@@ -122,6 +159,12 @@ class JobDef(Generic[P, R_co]):
             result_ttl: How long the result is kept.
             codec: How arguments and result are encoded: a codec, or the content type of one that is
                 registered (``"application/json"`` is).
+            key_conflict: What a taken ``key`` comes to: ``return`` the job that has it, ``reject``
+                this one (JOB_KEY_CONFLICT), or ``replace`` that one unless it runs.
+            limit_key: Jobs of the queue with the same one share its limits per key.
+            sticky_key: Jobs of the queue with the same one go to one worker while it lives.
+            requires: Labels that its worker must have: ``{"gpu": "*", "zone": ["eu", "us"]}``.
+            prefers: Labels that its worker had better have, the more the better.
 
         Raises:
             Rejected: A value is out of range; ``field`` names it. UNKNOWN_CODEC.
@@ -143,6 +186,11 @@ class JobDef(Generic[P, R_co]):
             "at_most_once": at_most_once,
             "result_ttl": result_ttl,
             "content_type": codec if codec is _UNCHANGED else content_type_of(codec),
+            "key_conflict": key_conflict,
+            "limit_key": limit_key,
+            "sticky_key": sticky_key,
+            "requires": requires,
+            "prefers": prefers,
         }
         changes: dict[str, Any] = {
             name: value for name, value in given.items() if value is not _UNCHANGED
@@ -154,8 +202,8 @@ class JobDef(Generic[P, R_co]):
             settings=dataclasses.replace(self.settings, **changes),
             signature=self.signature,
         )
-        if changes.keys() <= {"key"}:
-            # A key belongs to the row, so a batch of keyed jobs shares one message.
+        if changes.keys() <= {"key", "limit_key", "sticky_key"}:
+            # Keys belong to the row, so a batch of keyed jobs shares one message.
             changed._wire = self.wire
         return changed
 
@@ -214,6 +262,11 @@ def job(
     at_most_once: bool = False,
     result_ttl: timedelta | None = None,
     codec: Codec | str | None = None,
+    key_conflict: ConflictName = "return",
+    limit_key: RowKey = "",
+    sticky_key: RowKey = "",
+    requires: Selectors | None = None,
+    prefers: Selectors | None = None,
 ) -> JobDecorator: ...
 def job(
     fn: Callable[..., Any] | None = None,
@@ -223,6 +276,8 @@ def job(
     executor: Executor | None = None,
     labels: Mapping[str, str] | None = None,
     codec: Codec | str | None = None,
+    requires: Selectors | None = None,
+    prefers: Selectors | None = None,
     **settings: Any,
 ) -> Any:
     """Makes a job of a function: ``@job`` or ``@job(queue="media", …)``.
@@ -234,14 +289,22 @@ def job(
             default is a thread for functions and the worker's event loop for coroutine functions.
         labels: Names and values to find jobs by.
         codec: How arguments and result are encoded; the default is MessagePack.
-        **settings: As ``JobDef.options`` takes them.
+        requires: Labels that workers must have.
+        prefers: Labels that workers had better have.
+        **settings: As ``JobDef.options`` takes them; ``limit_key`` and ``sticky_key`` may also be
+            functions that make the key of the job's arguments.
 
     Raises:
         Rejected: A setting is out of range; ``field`` names it. UNKNOWN_CODEC.
     """
     if codec is not None:
         settings["content_type"] = content_type_of(codec)
-    options = Options(labels=dict(labels or {}), **settings)
+    options = Options(
+        labels=dict(labels or {}),
+        requires=dict(requires or {}),
+        prefers=dict(prefers or {}),
+        **settings,
+    )
 
     def decorate(function: Callable[..., Any]) -> Any:
         is_async = inspect.iscoroutinefunction(function)

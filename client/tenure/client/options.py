@@ -4,21 +4,27 @@ Everything a user can get wrong is refused here, with the field's name.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from tenure.client.errors import error_type_names, invalid
 from tenure.protocol import limits
-from tenure.protocol.vocabulary import Backoff, Jitter
+from tenure.protocol.vocabulary import Backoff, Jitter, KeyConflict
 from tenure.v1 import common_pb2
 
 BackoffName = Literal["exponential", "linear", "fixed", "fibonacci", "none"]
 JitterName = Literal["full", "equal", "none"]
+ConflictName = Literal["return", "reject", "replace"]
+#: A key, or what makes it of a job's arguments.
+RowKey = str | Callable[..., str]
+#: Labels, and what values they may have: one, one of several, or any (``"*"``).
+Selectors = Mapping[str, str | Sequence[str]]
 
 _BACKOFFS: Final = {member.name.lower(): member.value for member in Backoff}
 _JITTERS: Final = {member.name.lower(): member.value for member in Jitter}
+_CONFLICTS: Final = {member.name.lower(): member.value for member in KeyConflict}
 #: The settings that are spans of time, with their limits in milliseconds.
 _SPANS: Final = {
     "delay": limits.DELAY_MS_MAX,
@@ -112,6 +118,11 @@ class Options:
     at_most_once: bool = False
     result_ttl: timedelta | None = None
     content_type: str = limits.DEFAULT_CONTENT_TYPE
+    key_conflict: ConflictName = "return"
+    limit_key: RowKey = ""
+    sticky_key: RowKey = ""
+    requires: Selectors = field(default_factory=dict[str, str | Sequence[str]])
+    prefers: Selectors = field(default_factory=dict[str, str | Sequence[str]])
 
     def __post_init__(self) -> None:
         check_name("queue", self.queue)
@@ -129,16 +140,23 @@ class Options:
                 raise invalid("at", f"in 1970 or later, got {self.at}")
             if self.delay is not None:
                 raise invalid("at", "given without a delay: a job becomes ready once")
-        if not isinstance(self.key, str) or len(self.key) > limits.KEY_CHARS_MAX:
+        _check_key("key", self.key)
+        for name in ("limit_key", "sticky_key"):
+            key: RowKey = getattr(self, name)
+            if not callable(key):
+                _check_key(name, key)
+        if self.key_conflict not in _CONFLICTS:
             raise invalid(
-                "key", f"text of at most {limits.KEY_CHARS_MAX} characters, got {_told(self.key)}"
+                "key_conflict", f"one of {', '.join(_CONFLICTS)}, got {self.key_conflict!r}"
             )
+        for name in ("requires", "prefers"):
+            _check_selectors(name, getattr(self, name))
         for label, value in self.labels.items():
             check_name(f"labels[{label}]", label)
             check_name(f"labels[{label}]", value)
 
     def to_wire(self, name: str) -> common_pb2.JobOptions:
-        """The settings of the job with this name as a message (all but the key, a row's own)."""
+        """The settings of the job with this name as a message (all but keys, a row's own)."""
         wire = common_pb2.JobOptions(
             name=name,
             queue=self.queue,
@@ -157,6 +175,12 @@ class Options:
             span: timedelta | None = getattr(self, name)
             if span is not None:
                 getattr(wire, name).FromTimedelta(span)
+        if self.key_conflict != "return":
+            wire.key_conflict = _CONFLICTS[self.key_conflict]  # type: ignore[assignment]
+        for label, values in self.requires.items():
+            wire.requires.add(key=label, values=_values(values))
+        for label, values in self.prefers.items():
+            wire.prefers.add(key=label, values=_values(values))
         # A master refuses the whole request, with the jobs of others in it.
         if (size := wire.ByteSize()) > limits.OPTIONS_BYTES_MAX:
             raise invalid(
@@ -164,6 +188,28 @@ class Options:
                 f"at most {limits.OPTIONS_BYTES_MAX} bytes (data is for the arguments), got {size}",
             )
         return wire
+
+
+def row_key(name: str, key: RowKey, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """A limit key or a sticky key of one call.
+
+    Raises:
+        Rejected: What was made of the arguments is no key.
+    """
+    if not callable(key):
+        return key
+    made = key(*args, **kwargs)
+    _check_key(name, made)
+    return made
+
+
+def check_boost(priority: int | None, delay: timedelta | None) -> None:
+    """Refuses what no job that waits can be given."""
+    if priority is None and delay is None:
+        raise invalid("priority", "given, or a delay, or both; got neither")
+    if priority is not None:
+        _check_int("priority", priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
+    _check_span("delay", delay, limits.DELAY_MS_MAX, zero=True)
 
 
 def check_name(where: str, name: str) -> None:
@@ -188,6 +234,35 @@ def _check_span(where: str, span: timedelta | None, most_ms: int, *, zero: bool 
     if not least <= span <= timedelta(milliseconds=most_ms):
         most = f"{most_ms // limits.DAY_MS} days"
         raise invalid(where, f"from {least.total_seconds():g} s to {most}, got {span}")
+
+
+def _check_key(where: str, key: object) -> None:
+    if not isinstance(key, str) or len(key) > limits.KEY_CHARS_MAX:
+        raise invalid(where, f"text of at most {limits.KEY_CHARS_MAX} characters, got {_told(key)}")
+
+
+def _check_selectors(where: str, selectors: Selectors) -> None:
+    if len(selectors) > limits.SELECTORS_MAX:
+        raise invalid(where, f"at most {limits.SELECTORS_MAX} labels, got {len(selectors)}")
+    for label, values in selectors.items():
+        check_name(f"{where}[{label}]", label)
+        if values == "*":
+            continue
+        wanted = _values(values)
+        if not 0 < len(wanted) <= limits.SELECTORS_MAX:
+            raise invalid(
+                f"{where}[{label}]",
+                f"1 to {limits.SELECTORS_MAX} values, or '*' for any, got {len(wanted)}",
+            )
+        for value in wanted:
+            check_name(f"{where}[{label}]", value)
+
+
+def _values(values: str | Sequence[str]) -> Sequence[str]:
+    """The values that a label may have; none: any."""
+    if values == "*":
+        return []
+    return [values] if isinstance(values, str) else values
 
 
 def _told(value: object) -> str:

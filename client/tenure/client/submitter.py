@@ -72,6 +72,8 @@ class Row(msgspec.Struct, eq=False):
     Attributes:
         call: The call that it is of.
         payload: The arguments.
+        limit_key: Jobs with the same one share the queue's limits per key; or empty.
+        sticky_key: Jobs with the same one go to one worker; or empty.
         job_id: Empty until first sent; in the end the id of the job that exists.
         refusal: Why it was refused, in the end.
         done: Its fate is known.
@@ -81,6 +83,8 @@ class Row(msgspec.Struct, eq=False):
 
     call: Call
     payload: bytes
+    limit_key: str = ""
+    sticky_key: str = ""
     job_id: str = ""
     refusal: Refusal | None = None
     done: bool = False
@@ -197,6 +201,8 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
                     size += call.options.ByteSize()
             payload_bytes = len(row.payload)
             size += payload_bytes + row_bytes
+            if row.limit_key or row.sticky_key:
+                size += 3 * (len(row.limit_key) + len(row.sticky_key))
             if size > limits.BATCH_BYTES_MAX and rows:
                 break
             waiting.popleft()
@@ -232,6 +238,10 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
                 spec.options = index
             if key:
                 spec.key = key
+            if row.limit_key:
+                spec.limit_key = row.limit_key
+            if row.sticky_key:
+                spec.sticky_key = row.sticky_key
 
     def receive(self, message: jobs_pb2.StreamSubmitsResponse) -> None:
         flight = self._flights.pop(message.number, None)
@@ -354,7 +364,11 @@ class Submitter:
         self._loop = asyncio.get_running_loop()
 
     async def submit(
-        self, options: common_pb2.JobOptions, key: str, payloads: Sequence[bytes]
+        self,
+        options: common_pb2.JobOptions,
+        key: str,
+        payloads: Sequence[bytes],
+        row_keys: Sequence[tuple[str, str]] = (),
     ) -> Sequence[Row]:
         """Returns when the fate of every row is known: each has a job's id or a refusal.
 
@@ -365,6 +379,7 @@ class Submitter:
             options: Of all rows; shared, never changed.
             key: Idempotency key of all rows, or empty.
             payloads: The arguments, one for each row.
+            row_keys: Limit key and sticky key of each row; empty: none has any.
         """
         if not payloads:
             return []
@@ -373,7 +388,11 @@ class Submitter:
             await self._router.ready(self._timeout_s)
         deadline_s = self._loop.time() + self._timeout_s
         call = Call(options, key, deadline_s, self._loop.create_future(), len(payloads))
-        rows = [Row(call, payload) for payload in payloads]
+        if row_keys:
+            each = zip(payloads, row_keys, strict=True)
+            rows = [Row(call, payload, limit, sticky) for payload, (limit, sticky) in each]
+        else:
+            rows = [Row(call, payload) for payload in payloads]
         try:
             await self._lane(topology.home(options.tenant, options.queue)).put(rows)
             await call.answered

@@ -29,12 +29,14 @@ from typing import (
     overload,
 )
 
-from tenure.client.client import AsyncClient, JobVerdict
+from tenure.client.change import JobVerdict
+from tenure.client.client import AsyncClient
 from tenure.client.cluster import ClusterView
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
 from tenure.client.middleware import Middleware
 from tenure.client.portal import Portal, ThreadPortal
+from tenure.client.sync_queues import JobTypes, Queues, Tenants
 from tenure.client.watch import JobEvent
 from tenure.protocol.errors import TenureError
 from tenure.protocol.tls import Tls
@@ -42,6 +44,7 @@ from tenure.protocol.vocabulary import JobState
 from tenure.v1 import cluster_pb2, jobs_pb2
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from pathlib import Path
 
 P = ParamSpec("P")
@@ -98,6 +101,10 @@ class JobHandle(Generic[R_co]):
     def requeue(self) -> JobState:
         """Runs a FAILED or CANCELLED job again, with a fresh budget."""
         return self._portal.run(self.inner.requeue())
+
+    def boost(self, *, priority: int | None = None, delay: timedelta | None = None) -> JobState:
+        """Gives the job another place while it waits, and returns its state after that."""
+        return self._portal.run(self.inner.boost(priority=priority, delay=delay))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.id}>"
@@ -164,6 +171,21 @@ class Client:
     def cluster(self) -> Cluster:
         """The cluster itself: masters, leaders, workers."""
         return Cluster(self, self._portal, self._client)
+
+    @property
+    def queues(self) -> Queues:
+        """Queues: how they do, and how they are run."""
+        return Queues(self, self._portal, self._client.queues)
+
+    @property
+    def tenants(self) -> Tenants:
+        """Tenants: how they do, and how they are run."""
+        return Tenants(self, self._portal, self._client.tenants)
+
+    @property
+    def job_types(self) -> JobTypes:
+        """Job types, a tenant's jobs of one name: how they do, and how they are run."""
+        return JobTypes(self, self._portal, self._client.job_types)
 
     def submit(self, job: JobDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Submits one job; returns when it is durably accepted."""
@@ -279,6 +301,16 @@ class Client:
     def purge(self, job_ids: Iterable[str]) -> Sequence[JobVerdict]:
         """Forgets jobs that have ended. One verdict for each id, in order."""
         return self._portal.run(self._client.purge([*job_ids]))
+
+    def boost(
+        self,
+        job_ids: Iterable[str],
+        *,
+        priority: int | None = None,
+        delay: timedelta | None = None,
+    ) -> Sequence[JobVerdict]:
+        """Gives jobs that wait another place. One verdict for each id, in order."""
+        return self._portal.run(self._client.boost([*job_ids], priority=priority, delay=delay))
 
     def _handle(self, handle: AsyncJobHandle[R]) -> JobHandle[R]:
         return JobHandle(self, self._portal, handle)

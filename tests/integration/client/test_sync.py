@@ -23,7 +23,9 @@ from tenure.client import (
 )
 from tenure.client.cluster import ClusterView
 from tenure.client.context import JobContext, activate
+from tenure.client.queues import AsyncJobTypes, AsyncQueues, AsyncTenants
 from tenure.client.sync import Cluster
+from tenure.client.sync_queues import JobTypes, Queues, Tenants
 from tenure.protocol.fence import NO_TOKEN, Lease
 from tenure.protocol.vocabulary import JobState
 from tests.chaos.process import until
@@ -298,7 +300,9 @@ def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, 
     def plain(annotation: object) -> str:
         """A type without what makes it that of an async client."""
         return re.sub(
-            r"Async(?=Client|JobHandle|Iterator)|ClusterView|^Cluster$", "", str(annotation)
+            r"Async(?=Client|Job|Iterator|Queues|Tenants)|ClusterView|^Cluster$",
+            "",
+            str(annotation),
         )
 
     found = {}
@@ -317,7 +321,14 @@ def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, 
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(Client, AsyncClient), (JobHandle, AsyncJobHandle), (Cluster, ClusterView)],
+    [
+        (Client, AsyncClient),
+        (JobHandle, AsyncJobHandle),
+        (Cluster, ClusterView),
+        (Queues, AsyncQueues),
+        (Tenants, AsyncTenants),
+        (JobTypes, AsyncJobTypes),
+    ],
 )
 def test_both_clients_have_the_same_surface(ours: type, theirs: type) -> None:
     """Names, parameters, defaults, types and summaries are equal; what only the async one has is
@@ -325,5 +336,5 @@ def test_both_clients_have_the_same_surface(ours: type, theirs: type) -> None:
     """
     plain, plumbed = surface(ours), surface(theirs)
     assert {name: plumbed.get(name) for name in plain} == plain
-    plumbing = {"completions", "follow", "wait_for_result", "outcome", "known", "take"}
+    plumbing = {"completions", "follow", "wait_for_result", "outcome", "known", "router", "take"}
     assert plumbed.keys() - plain.keys() <= plumbing

@@ -104,6 +104,9 @@ def test_the_wire_form_has_every_setting() -> None:
         labels={"a": "1"},
         at_most_once=True,
         result_ttl=timedelta(hours=5),
+        key_conflict="replace",
+        requires={"gpu": "*", "zone": ["eu", "us"]},
+        prefers={"disk": "ssd"},
     )
     wire = full.wire
     assert wire is full.wire
@@ -116,6 +119,9 @@ def test_the_wire_form_has_every_setting() -> None:
     assert wire.result_ttl.ToTimedelta() == timedelta(hours=5)
     assert wire.at_most_once
     assert dict(wire.labels) == {"a": "1"}
+    assert wire.key_conflict == common_pb2.KEY_CONFLICT_REPLACE
+    assert [(s.key, [*s.values]) for s in wire.requires] == [("gpu", []), ("zone", ["eu", "us"])]
+    assert [(s.key, [*s.values]) for s in wire.prefers] == [("disk", ["ssd"])]
     retry = wire.retry
     assert (retry.max_attempts, retry.max_lost, retry.factor) == (7, 2, 1.5)
     assert retry.backoff == common_pb2.BACKOFF_FIBONACCI
@@ -159,6 +165,13 @@ NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001  (the mistake under test)
         ({"at": datetime(2030, 1, 1, tzinfo=UTC), "delay": timedelta(1)}, "at"),
         ({"key": "k" * (limits.KEY_CHARS_MAX + 1)}, "key"),
         ({"key_window": timedelta(days=8)}, "key_window"),
+        ({"key_conflict": "ignore"}, "key_conflict"),
+        ({"limit_key": "k" * (limits.KEY_CHARS_MAX + 1)}, "limit_key"),
+        ({"sticky_key": 7}, "sticky_key"),
+        ({"requires": {"a b": "c"}}, "requires[a b]"),
+        ({"requires": {"zone": ["eu", "u s"]}}, "requires[zone]"),
+        ({"requires": {"zone": []}}, "requires[zone]"),
+        ({"prefers": {f"l{n}": "*" for n in range(17)}}, "prefers"),
         ({"timeout": timedelta(0)}, "timeout"),
         ({"timeout": timedelta(days=8)}, "timeout"),
         ({"schedule_timeout": timedelta(days=8)}, "schedule_timeout"),
@@ -212,3 +225,30 @@ def test_names_that_no_cluster_takes_are_refused(name: str) -> None:
     with pytest.raises(Rejected) as caught:
         named(name)
     assert caught.value.field == "name"
+
+
+def test_limit_and_sticky_keys_belong_to_the_row() -> None:
+    """A text is every call's; a function makes one of each call's arguments."""
+    changed = plain.options(limit_key="l", sticky_key="s")
+    assert changed.wire is plain.wire
+    assert changed.row_keys([((1,), {}), ((2,), {})]) == [("l", "s"), ("l", "s")]
+    assert plain.row_keys([((1,), {})]) == ()
+
+    @job(name="app.mail", limit_key=lambda user, text="": f"user-{user}")
+    def mail(user: int, text: str = "") -> None:
+        """By user."""
+
+    assert mail.row_keys([((1, "x"), {}), ((), {"user": 2})]) == [("user-1", ""), ("user-2", "")]
+    assert mail.options(limit_key="all").row_keys([((1,), {})]) == [("all", "")]
+
+
+def test_what_a_function_makes_of_arguments_must_be_a_key() -> None:
+    """It is refused before it is sent, by the name of the setting."""
+
+    @job(name="app.mail", sticky_key=lambda user: user)  # type: ignore[arg-type, return-value]
+    def mail(user: int) -> None:
+        """By user."""
+
+    with pytest.raises(Rejected) as caught:
+        mail.row_keys([((1,), {})])
+    assert caught.value.field == "sticky_key"

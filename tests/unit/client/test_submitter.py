@@ -108,6 +108,25 @@ def test_batches_keep_the_limits_and_the_order() -> None:
         assert request.ByteSize() <= BATCH_BYTES_MAX
 
 
+def test_limit_and_sticky_keys_travel_with_their_rows() -> None:
+    """Jobs of one map have their own, made of their arguments; the options are shared."""
+    cluster = FakeCluster()
+
+    @job(name="app.mail", limit_key=lambda user: f"u{user % 2}", sticky_key="s")
+    def mail(user: int) -> None:
+        """By user."""
+
+    async def work(client: AsyncClient) -> None:
+        await client.map(mail, range(3))
+        await client.submit(mail.options(sticky_key=""), 3)
+
+    play(cluster, work)
+    specs = [spec for _, request in cluster.requests for spec in request.jobs]
+    assert [spec.limit_key for spec in specs] == ["u0", "u1", "u0", "u1"]
+    assert [spec.sticky_key for spec in specs] == ["s", "s", "s", ""]
+    assert [len(request.options) for _, request in cluster.requests] == [1, 1]
+
+
 def test_options_are_shared_by_identity_and_keys_belong_to_rows() -> None:
     """Jobs that differ only in their key share one entry of the options table."""
     cluster = FakeCluster()

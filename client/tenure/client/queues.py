@@ -1,0 +1,415 @@
+"""Queues, tenants and job types: how they do, and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar, Unpack
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from tenure.client.options import check_name
+from tenure.client.settings import (
+    JobType,
+    JobTypeChanges,
+    JobTypeSettings,
+    Queue,
+    QueueChanges,
+    Tenant,
+    TenantChanges,
+    TenantSettings,
+    counts_of,
+    job_type_changes,
+    job_type_settings_of,
+    moment_of,
+    queue_changes,
+    queue_of,
+    tenant_changes,
+    tenant_settings_of,
+)
+from tenure.protocol.errors import Rejected
+from tenure.protocol.limits import DEFAULT_TENANT
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import TERMINAL, BreakerState, JobState
+from tenure.v1 import queues_pb2
+
+if TYPE_CHECKING:
+    from tenure.client.client import AsyncClient
+    from tenure.client.router import Router
+
+T = TypeVar("T")
+M = TypeVar("M", queues_pb2.Tenant, queues_pb2.JobType)
+
+_QUEUES: Final = "/tenure.v1.QueueService/"
+_TENANTS: Final = "/tenure.v1.TenantService/"
+_JOB_TYPES: Final = "/tenure.v1.JobTypeService/"
+_PAGE: Final = 1_000
+#: Ids that go into one call.
+_BATCH: Final = 1_000
+#: How far a breaker is from letting everything through.
+_SEVERITY: Final = (BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN)
+
+
+class AsyncQueues:
+    """The queues of a cluster: ``client.queues``."""
+
+    def __init__(self, client: AsyncClient, timeout_s: float) -> None:
+        """Used by ``AsyncClient``."""
+        self._client = client
+        self._timeout_s = timeout_s
+
+    async def get(self, name: str, *, tenant: str = DEFAULT_TENANT) -> Queue:
+        """One queue: how it is run, and how it does.
+
+        Args:
+            name: Its name.
+            tenant: Whose it is.
+
+        Raises:
+            Rejected: NOT_FOUND: it has neither jobs nor settings.
+        """
+        router, home = await self._home(name, tenant)
+        response = await router.call(
+            home,
+            _QUEUES + "GetQueue",
+            queues_pb2.GetQueueRequest(tenant=tenant, name=name),
+            queues_pb2.GetQueueResponse,
+            self._timeout_s,
+        )
+        return queue_of(response.queue)
+
+    async def list(self, *, tenant: str = "") -> Sequence[Queue]:
+        """All queues that have jobs or settings, in order of tenant and name.
+
+        Args:
+            tenant: Only this one's; empty: all.
+        """
+        router = await self._client.router()
+        found: list[Queue] = []
+        for partition in range(router.topology.partitions):
+            request = queues_pb2.ListQueuesRequest(
+                partition=partition, tenant=tenant, page_size=_PAGE
+            )
+            while True:
+                page = await router.call(
+                    partition,
+                    _QUEUES + "ListQueues",
+                    request,
+                    queues_pb2.ListQueuesResponse,
+                    self._timeout_s,
+                )
+                found += map(queue_of, page.queues)
+                if not page.next_page_token:
+                    break
+                request.page_token = page.next_page_token
+        return sorted(found, key=lambda queue: (queue.tenant, queue.name))
+
+    async def set(
+        self, name: str, *, tenant: str = DEFAULT_TENANT, **changes: Unpack[QueueChanges]
+    ) -> Queue:
+        """Changes how a queue is run; what is not named stays. In force from the next grant on.
+
+        Args:
+            name: Its name.
+            tenant: Whose it is.
+            **changes: Fields of ``QueueSettings``.
+
+        Raises:
+            Rejected: A value is out of range; ``field`` names it.
+        """
+        router, home = await self._home(name, tenant)
+        response = await router.call(
+            home,
+            _QUEUES + "UpdateQueue",
+            queues_pb2.UpdateQueueRequest(
+                tenant=tenant,
+                name=name,
+                settings=queue_changes(changes),
+                update_mask=FieldMask(paths=changes),
+            ),
+            queues_pb2.UpdateQueueResponse,
+            self._timeout_s,
+        )
+        return queue_of(response.queue)
+
+    async def pause(self, name: str, *, tenant: str = DEFAULT_TENANT) -> Queue:
+        """Lets nothing of a queue begin; what runs goes on, and what waits keeps its place."""
+        return await self.set(name, tenant=tenant, paused=True)
+
+    async def resume(self, name: str, *, tenant: str = DEFAULT_TENANT) -> Queue:
+        """Lets the jobs of a paused queue begin again."""
+        return await self.set(name, tenant=tenant, paused=False)
+
+    async def purge(self, name: str, *, tenant: str = DEFAULT_TENANT) -> int:
+        """Empties a queue: cancels what waits, then forgets what has ended. There is no undo.
+
+        What runs goes on, but a job that begins meanwhile is asked to stop.
+
+        Args:
+            name: Its name.
+            tenant: Whose it is.
+
+        Returns:
+            How many jobs were forgotten.
+        """
+        check_name("name", name)
+        waiting = [state for state in JobState if state not in {*TERMINAL, JobState.RUNNING}]
+        async for ids in self._batches(name, tenant, waiting):
+            await self._client.cancel(ids, reason="its queue was purged")
+        forgotten = 0
+        async for ids in self._batches(name, tenant, [*TERMINAL]):
+            verdicts = await self._client.purge(ids)
+            forgotten += sum(verdict.error is None for verdict in verdicts)
+        return forgotten
+
+    async def _home(self, name: str, tenant: str) -> tuple[Router, int]:
+        check_name("name", name)
+        check_name("tenant", tenant)
+        router = await self._client.router()
+        return router, router.topology.home(tenant, name)
+
+    async def _batches(
+        self, queue: str, tenant: str, states: Sequence[JobState]
+    ) -> AsyncIterator[Sequence[str]]:
+        """Ids of a queue's jobs in these states."""
+        ids: list[str] = []
+        async for job in self._client.list(queue=queue, tenant=tenant, states=states):
+            ids.append(job.job_id)
+            if len(ids) == _BATCH:
+                yield ids
+                ids = []
+        if ids:
+            yield ids
+
+
+class AsyncTenants:
+    """The tenants of a cluster: ``client.tenants``. Settings are kept in every partition."""
+
+    def __init__(self, client: AsyncClient, timeout_s: float) -> None:
+        """Used by ``AsyncClient``."""
+        self._client = client
+        self._timeout_s = timeout_s
+
+    async def get(self, name: str) -> Tenant:
+        """One tenant: how it is run, and how many jobs it has.
+
+        Args:
+            name: Its name.
+
+        Raises:
+            Rejected: NOT_FOUND: it has neither jobs nor settings.
+        """
+        check_name("name", name)
+        for tenant in await self.list():
+            if tenant.name == name:
+                return tenant
+        raise _not_found("tenant", name)
+
+    async def list(self) -> Sequence[Tenant]:
+        """All tenants that have jobs or settings, in order of their names."""
+        router = await self._client.router()
+        parts: dict[str, list[queues_pb2.Tenant]] = {}
+        for partition in range(router.topology.partitions):
+            request = queues_pb2.ListTenantsRequest(partition=partition, page_size=_PAGE)
+            while True:
+                page = await router.call(
+                    partition,
+                    _TENANTS + "ListTenants",
+                    request,
+                    queues_pb2.ListTenantsResponse,
+                    self._timeout_s,
+                )
+                for tenant in page.tenants:
+                    parts.setdefault(tenant.name, []).append(tenant)
+                if not page.next_page_token:
+                    break
+                request.page_token = page.next_page_token
+        return [_tenant_of(parts[name], router.topology.partitions) for name in sorted(parts)]
+
+    async def set(self, name: str, **changes: Unpack[TenantChanges]) -> Tenant:
+        """Changes how a tenant is run, in every partition; what is not named stays.
+
+        Args:
+            name: Its name.
+            **changes: Fields of ``TenantSettings``.
+
+        Raises:
+            Rejected: A value is out of range; ``field`` names it.
+            Unavailable: Some partition did not answer; others may have the change. Try again.
+        """
+        check_name("name", name)
+        settings, mask = tenant_changes(changes), FieldMask(paths=changes)
+        router = await self._client.router()
+        parts: list[queues_pb2.Tenant] = []
+        for partition in range(router.topology.partitions):
+            response = await router.call(
+                partition,
+                _TENANTS + "UpdateTenant",
+                queues_pb2.UpdateTenantRequest(
+                    partition=partition, name=name, settings=settings, update_mask=mask
+                ),
+                queues_pb2.UpdateTenantResponse,
+                self._timeout_s,
+            )
+            parts.append(response.tenant)
+        return _tenant_of(parts, len(parts))
+
+    async def pause(self, name: str) -> Tenant:
+        """Lets nothing of a tenant begin; what runs goes on, and what waits keeps its place."""
+        return await self.set(name, paused=True)
+
+    async def resume(self, name: str) -> Tenant:
+        """Lets the jobs of a paused tenant begin again."""
+        return await self.set(name, paused=False)
+
+
+class AsyncJobTypes:
+    """Job types, a tenant's jobs of one name: ``client.job_types``. Kept in every partition."""
+
+    def __init__(self, client: AsyncClient, timeout_s: float) -> None:
+        """Used by ``AsyncClient``."""
+        self._client = client
+        self._timeout_s = timeout_s
+
+    async def get(self, name: str, *, tenant: str = DEFAULT_TENANT) -> JobType:
+        """One job type: how it is run, and how it does.
+
+        Args:
+            name: The jobs' name.
+            tenant: Whose they are.
+
+        Raises:
+            Rejected: NOT_FOUND: it has neither jobs nor settings.
+        """
+        check_name("name", name)
+        for job_type in await self.list(tenant=tenant):
+            if job_type.name == name:
+                return job_type
+        raise _not_found("job type", name)
+
+    async def list(self, *, tenant: str = "") -> Sequence[JobType]:
+        """All job types that have jobs or settings, in order of tenant and name.
+
+        Args:
+            tenant: Only this one's; empty: all.
+        """
+        router = await self._client.router()
+        parts: dict[tuple[str, str], list[queues_pb2.JobType]] = {}
+        for partition in range(router.topology.partitions):
+            request = queues_pb2.ListJobTypesRequest(
+                partition=partition, tenant=tenant, page_size=_PAGE
+            )
+            while True:
+                page = await router.call(
+                    partition,
+                    _JOB_TYPES + "ListJobTypes",
+                    request,
+                    queues_pb2.ListJobTypesResponse,
+                    self._timeout_s,
+                )
+                for job_type in page.job_types:
+                    parts.setdefault((job_type.tenant, job_type.name), []).append(job_type)
+                if not page.next_page_token:
+                    break
+                request.page_token = page.next_page_token
+        return [_job_type_of(parts[name], router.topology.partitions) for name in sorted(parts)]
+
+    async def set(
+        self, name: str, *, tenant: str = DEFAULT_TENANT, **changes: Unpack[JobTypeChanges]
+    ) -> JobType:
+        """Changes how a job type is run, in every partition; what is not named stays.
+
+        Args:
+            name: The jobs' name.
+            tenant: Whose they are.
+            **changes: Fields of ``JobTypeSettings``.
+
+        Raises:
+            Rejected: A value is out of range; ``field`` names it.
+            Unavailable: Some partition did not answer; others may have the change. Try again.
+        """
+        check_name("name", name)
+        check_name("tenant", tenant)
+        settings, mask = job_type_changes(changes), FieldMask(paths=changes)
+        router = await self._client.router()
+        parts: list[queues_pb2.JobType] = []
+        for partition in range(router.topology.partitions):
+            response = await router.call(
+                partition,
+                _JOB_TYPES + "UpdateJobType",
+                queues_pb2.UpdateJobTypeRequest(
+                    partition=partition,
+                    tenant=tenant,
+                    name=name,
+                    settings=settings,
+                    update_mask=mask,
+                ),
+                queues_pb2.UpdateJobTypeResponse,
+                self._timeout_s,
+            )
+            parts.append(response.job_type)
+        return _job_type_of(parts, len(parts))
+
+    async def pause(self, name: str, *, tenant: str = DEFAULT_TENANT) -> JobType:
+        """Lets none of these jobs begin; what runs goes on, and what waits keeps its place."""
+        return await self.set(name, tenant=tenant, paused=True)
+
+    async def resume(self, name: str, *, tenant: str = DEFAULT_TENANT) -> JobType:
+        """Lets jobs of a paused type begin again."""
+        return await self.set(name, tenant=tenant, paused=False)
+
+
+def _tenant_of(parts: Sequence[queues_pb2.Tenant], partitions: int) -> Tenant:
+    settings, everywhere = _agreed(
+        [tenant_settings_of(part.settings) for part in parts], TenantSettings(), partitions
+    )
+    return Tenant(
+        name=parts[0].name, settings=settings, counts=_summed(parts), everywhere=everywhere
+    )
+
+
+def _job_type_of(parts: Sequence[queues_pb2.JobType], partitions: int) -> JobType:
+    settings, everywhere = _agreed(
+        [job_type_settings_of(part.settings) for part in parts], JobTypeSettings(), partitions
+    )
+    worst = max(parts, key=_severity)
+    until = worst.breaker_open_until
+    return JobType(
+        tenant=worst.tenant,
+        name=worst.name,
+        settings=settings,
+        breaker_state=_SEVERITY[_severity(worst)],
+        breaker_open_until=moment_of(until) if worst.HasField("breaker_open_until") else None,
+        failure_rate=worst.failure_rate,
+        counts=_summed(parts),
+        everywhere=everywhere,
+    )
+
+
+def _severity(part: queues_pb2.JobType) -> int:
+    known = {state.value: index for index, state in enumerate(_SEVERITY)}
+    return known.get(part.breaker_state, 0)
+
+
+def _agreed(parts: Sequence[T], default: T, partitions: int) -> tuple[T, bool]:
+    """The settings, and whether all partitions have them; who says nothing has the defaults."""
+    said = [part for part in parts if part != default]
+    if not said:
+        return default, True
+    return said[0], len(said) == partitions and all(part == said[0] for part in said)
+
+
+def _summed(parts: Sequence[M]) -> dict[JobState, int]:
+    totals: dict[JobState, int] = {}
+    for part in parts:
+        for state, count in counts_of(part.counts).items():
+            totals[state] = totals.get(state, 0) + count
+    return totals
+
+
+def _not_found(what: str, name: str) -> Rejected:
+    return Rejected(
+        f"expected to read {what} {name}, but it has neither jobs nor settings; check the name",
+        reason=Reason.NOT_FOUND,
+        metadata={"name": name},
+        field="name",
+    )
