@@ -23,6 +23,7 @@ from tenure.client.errors import (
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import AsyncJob, Job, JobDef, Retry, job, named
 from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
+from tenure.client.schedule import AsyncSchedules, Cron, cron
 from tenure.client.settings import (
     BreakerSettings,
     JobType,
@@ -34,6 +35,7 @@ from tenure.client.settings import (
     TenantSettings,
 )
 from tenure.client.sync import Client, JobHandle
+from tenure.client.sync_schedules import Schedules
 from tenure.client.watch import JobEvent
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import AttemptOutcome, BreakerState, FailureReason, JobState
@@ -69,6 +71,10 @@ __all__ = [
     "Job",
     "JobDef",
     "Retry",
+    "AsyncSchedules",
+    "Cron",
+    "Schedules",
+    "cron",
     "job",
     "named",
     "register_codec",

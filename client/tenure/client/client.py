@@ -25,6 +25,7 @@ from tenure.client.middleware import Call, Middleware, overriding, submit_throug
 from tenure.client.options import check_boost
 from tenure.client.queues import AsyncJobTypes, AsyncQueues, AsyncTenants
 from tenure.client.router import Router
+from tenure.client.schedule import AsyncSchedules
 from tenure.client.scope import TaskScope
 from tenure.client.security import Credentials
 from tenure.client.submitter import Submitter
@@ -155,6 +156,11 @@ class AsyncClient:
     def job_types(self) -> AsyncJobTypes:
         """Job types, a tenant's jobs of one name: how they do, and how they are run."""
         return AsyncJobTypes(self, self._timeout_s)
+
+    @property
+    def schedules(self) -> AsyncSchedules:
+        """Jobs by the calendar."""
+        return AsyncSchedules(self, self._timeout_s)
 
     async def router(self) -> Router:
         """What calls the leaders, once the number of partitions is known."""

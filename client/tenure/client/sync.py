@@ -37,6 +37,7 @@ from tenure.client.job import JobDef
 from tenure.client.middleware import Middleware
 from tenure.client.portal import Portal, ThreadPortal
 from tenure.client.sync_queues import JobTypes, Queues, Tenants
+from tenure.client.sync_schedules import Schedules
 from tenure.client.watch import JobEvent
 from tenure.protocol.errors import TenureError
 from tenure.protocol.tls import Tls
@@ -176,6 +177,11 @@ class Client:
     def queues(self) -> Queues:
         """Queues: how they do, and how they are run."""
         return Queues(self, self._portal, self._client.queues)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Jobs by the calendar."""
+        return Schedules(self, self._portal, self._client.schedules)
 
     @property
     def tenants(self) -> Tenants:

@@ -23,9 +23,9 @@ from tenure.client.client import AsyncClient
 from tenure.client.errors import WaitTimeout, invalid
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
-from tenure.client.middleware import Middleware, Submission
 from tenure.client.scope import TaskScope
 from tenure.client.sync import Client, client_over
+from tenure.master.core.partition import Partition
 from tenure.master.core.query import Filter
 from tenure.master.node import keeper
 from tenure.master.node.term import Term
@@ -37,6 +37,7 @@ from tenure.testing.cluster import SimCluster, StoreKind, simulated_cluster
 from tenure.testing.executor import IN_JOB
 from tenure.testing.loop import outside_loop, place_of
 from tenure.testing.process import ProcessLoop
+from tenure.testing.serving import ServingClient
 from tenure.v1 import cluster_pb2
 from tenure.worker.attempt import run_coroutine
 
@@ -234,12 +235,13 @@ class VirtualCluster:
         started = asyncio.Event()
         await scope.start(self._keep([*jobs], started))
         await started.wait()
-        client = AsyncClient(
+        client = ServingClient(
             ",".join(self.sim.addresses),
             timeout=120.0,
             transport=self.sim.network.transport("test"),
             rng=self.sim.rng("test"),
-            middleware=[_Serving(self.serve, self._handles)],
+            serve=self.serve,
+            handles=self._handles,
         )
         return scope, client
 
@@ -452,10 +454,11 @@ class VirtualCluster:
         """Leaps to shortly before the next job is due; or waits for it, if that is soon."""
         loop = asyncio.get_running_loop()
         await self._keep_results()
-        due_s = self._next_job_s()
+        due_s = self._next_s(lambda partition: partition.next_job_timer_ms())
         if due_s is None and math.isinf(target_s):
             raise _NothingDue("none runs")
-        due_s = target_s if due_s is None else min(target_s, due_s)
+        tick_s = self._next_s(lambda partition: partition.next_tick_ms())
+        due_s = min(at_s for at_s in (target_s, due_s, tick_s) if at_s is not None)
         if due_s - loop.time() <= self._leap_min_s:
             await _pause(due_s - loop.time() + _POLL_S, enough)
             return
@@ -470,13 +473,13 @@ class VirtualCluster:
         if handles:
             await self.async_client.wait_all(handles, timeout=_POLL_S)
 
-    def _next_job_s(self) -> float | None:
-        """When, by the loop's clock, a job may be due."""
+    def _next_s(self, when: Callable[[Partition], int | None]) -> float | None:
+        """When, by the loop's clock, something is due in any partition."""
         now_s = asyncio.get_running_loop().time()
         times = [
             now_s + (due_ms - term.clock.now_ms()) / 1000
             for term in self._terms()
-            if (due_ms := term.partition.next_job_timer_ms()) is not None
+            if (due_ms := when(term.partition)) is not None
         ]
         return min(times, default=None)
 
@@ -518,22 +521,6 @@ def _quiet() -> Generator[None, None, None]:
 
 def _is_news(record: logging.LogRecord) -> bool:
     return getattr(record, "action", None) != "doubt"
-
-
-class _Serving(Middleware):
-    """Lets the workers serve what is submitted."""
-
-    def __init__(
-        self, serve: Callable[[JobDef[..., Any]], None], handles: list[AsyncJobHandle[Any]]
-    ) -> None:
-        self._serve = serve
-        self._handles = handles
-
-    @contextmanager
-    def on_submit(self, submission: Submission, /) -> Generator[None, None, None]:
-        self._serve(submission.job)
-        yield
-        self._handles += submission.handles
 
 
 class _VirtualPortal:

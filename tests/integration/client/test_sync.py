@@ -24,8 +24,10 @@ from tenure.client import (
 from tenure.client.cluster import ClusterView
 from tenure.client.context import JobContext, activate
 from tenure.client.queues import AsyncJobTypes, AsyncQueues, AsyncTenants
+from tenure.client.schedule import AsyncSchedules
 from tenure.client.sync import Cluster
 from tenure.client.sync_queues import JobTypes, Queues, Tenants
+from tenure.client.sync_schedules import Schedules
 from tenure.protocol.fence import NO_TOKEN, Lease
 from tenure.protocol.vocabulary import JobState
 from tests.chaos.process import until
@@ -300,7 +302,7 @@ def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, 
     def plain(annotation: object) -> str:
         """A type without what makes it that of an async client."""
         return re.sub(
-            r"Async(?=Client|Job|Iterator|Queues|Tenants)|ClusterView|^Cluster$",
+            r"Async(?=Client|Job|Iterator|Queues|Schedules|Tenants)|ClusterView|^Cluster$",
             "",
             str(annotation),
         )
@@ -326,6 +328,7 @@ def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, 
         (JobHandle, AsyncJobHandle),
         (Cluster, ClusterView),
         (Queues, AsyncQueues),
+        (Schedules, AsyncSchedules),
         (Tenants, AsyncTenants),
         (JobTypes, AsyncJobTypes),
     ],

@@ -247,6 +247,10 @@ class Partition:
         """As ``next_timer_ms``, of jobs that have not ended: neither purges nor workers' leases."""
         return fire.next_job_timer_ms(self._state)
 
+    def next_tick_ms(self) -> int | None:
+        """When a schedule may have a tick; None: none will."""
+        return self._state.timetable.timers.next_ms()
+
     @property
     def window_open(self) -> bool:
         """Whether leases are being re-declared and nothing is granted yet."""
