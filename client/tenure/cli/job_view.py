@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from tenure.client import JobEvent, JobVerdict
-    from tenure.v1 import jobs_pb2
+    from tenure.v1 import common_pb2, jobs_pb2
 
 
 def show_job(job: jobs_pb2.Job, waits_for: str | None, form: Format) -> None:
@@ -70,6 +70,10 @@ def _details(job: jobs_pb2.Job, waits_for: str | None) -> list[tuple[str, object
         ("tenant", options.tenant),
         ("priority", options.priority if options.HasField("priority") else None),
         ("key", job.key),
+        ("limit key", job.limit_key),
+        ("sticky key", job.sticky_key),
+        ("requires", ", ".join(map(_selector, options.requires))),
+        ("prefers", ", ".join(map(_selector, options.prefers))),
         ("labels", ", ".join(f"{name}={value}" for name, value in options.labels.items())),
         ("submitted", when(job.submitted_at)),
         ("ready", when(job.ready_at)),
@@ -84,6 +88,11 @@ def _details(job: jobs_pb2.Job, waits_for: str | None) -> list[tuple[str, object
         ("attempts", "\n".join(map(_attempt, job.attempts))),
         ("traceback", job.error.traceback.rstrip()),
     ]
+
+
+def _selector(selector: common_pb2.LabelSelector) -> str:
+    values = ",".join(selector.values)
+    return f"{selector.key}={values}" if values else selector.key
 
 
 def _attempt(attempt: jobs_pb2.Attempt) -> str:

@@ -9,7 +9,7 @@ import click
 
 from tenure.cli import exits, progress
 from tenure.cli.command import Group, Takes, command, option
-from tenure.cli.flags import JobId, JobIds, WaitTimeout, ids
+from tenure.cli.flags import JobId, JobIds, WaitTimeout, duration, ids
 from tenure.cli.invocation import Invocation
 from tenure.cli.job_view import COUNTS, JOBS, RESULTS, VERDICTS, show_event, show_job
 from tenure.cli.output import Format
@@ -196,6 +196,38 @@ def purge(cli: Invocation, job_ids: JobIds) -> int:
         count = "1 job" if len(wanted) == 1 else f"{len(wanted)} jobs"
         cli.confirm(f"Forget {count} for ever?", "what is purged cannot be brought back")
     return _change(cli, wanted, lambda client, some: client.purge(some))
+
+
+@command(
+    "boost",
+    group=app,
+    takes=Takes.OUTPUT | Takes.DRY_RUN,
+    examples=[
+        ("tenure jobs boost ID --priority 0", "before all others of its queue"),
+        ("tenure jobs boost ID --delay 0s", "at once, whatever it waits for"),
+        ("tenure jobs list --state pending -o name | tenure jobs boost - --delay 1h", "later"),
+    ],
+)
+def boost(
+    cli: Invocation,
+    job_ids: JobIds,
+    priority: Annotated[
+        int | None,
+        option("--priority", metavar="N", help="0 (critical) to 10 (low).", type=int),
+    ] = None,
+    delay: Annotated[
+        str | None, option("--delay", metavar="DURATION", help="Due so long from now; 0s: at once.")
+    ] = None,
+) -> int:
+    """Gives jobs that wait another priority, or another time at which they are due."""
+    if priority is None and delay is None:
+        raise click.BadParameter("expected --priority or --delay, or both")
+    span = None if delay is None else duration(delay)
+    return _change(
+        cli,
+        ids(job_ids),
+        lambda client, some: client.boost(some, priority=priority, delay=span),
+    )
 
 
 @command(

@@ -50,6 +50,11 @@ app = LazyGroup(
             "app",
             "Look at jobs, wait for them, stop them, run them again.",
         ),
+        "queues": (
+            "tenure.cli.queues",
+            "app",
+            "Queues, tenants and job types: how they do, and how they are run.",
+        ),
         "cluster": ("tenure.cli.cluster", "app", "The cluster: masters, leaders, workers."),
         "config": ("tenure.cli.config", "app", "What is set, and by whom."),
         "completion": (

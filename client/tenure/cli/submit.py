@@ -16,10 +16,69 @@ from tenure.cli.command import NoSuchOption, Takes, argument, command, option, s
 from tenure.cli.flags import WaitTimeout, duration
 from tenure.cli.invocation import Invocation
 from tenure.cli.output import Format, message_data, print_json, print_json_line
+from tenure.cli.texts import parse_selector
 from tenure.cli.waiting import result_of
 
 if TYPE_CHECKING:
     from tenure.client import AsyncClient, AsyncJobHandle, Job
+
+Queue = Annotated[str | None, option("--queue", metavar="QUEUE", help="The queue to wait in.")]
+Priority = Annotated[
+    int | None,
+    option("--priority", metavar="N", help="0 (critical) to 10 (low).  [default: 5]", type=int),
+]
+Delay = Annotated[
+    str | None, option("--delay", metavar="DURATION", help="Wait first: 90s, 5m, 1h30m, 2d.")
+]
+Key = Annotated[
+    str | None,
+    option("--key", metavar="KEY", help="Idempotency key: the same key is the same job."),
+]
+KeyConflict = Annotated[
+    str | None,
+    option(
+        "--key-conflict",
+        metavar="WHAT",
+        help="What a taken key comes to: return that job, reject this one, or replace that one "
+        "unless it runs.  [default: return]",
+        type=click.Choice(["return", "reject", "replace"]),
+    ),
+]
+LimitKey = Annotated[
+    str | None,
+    option("--limit-key", metavar="KEY", help="Share the queue's limits per key with others."),
+]
+StickyKey = Annotated[
+    str | None,
+    option("--sticky-key", metavar="KEY", help="Go where others with this key go."),
+]
+Tenant = Annotated[str | None, option("--tenant", metavar="TENANT", help="On whose behalf.")]
+Prefers = Annotated[
+    Sequence[str],
+    option(
+        "--prefer",
+        metavar="LABEL[=V,…]",
+        help="A label that its worker had better have; may be given several times.",
+        multiple=True,
+    ),
+]
+JsonFile = Annotated[
+    str | None,
+    option(
+        "--json",
+        metavar="FILE|-",
+        help="More arguments: a JSON array by position, or a JSON object by name.",
+    ),
+]
+Requires = Annotated[
+    Sequence[str],
+    option(
+        "--require",
+        metavar="LABEL[=V,…]",
+        help="A label that its worker must have; may be given several times.",
+        multiple=True,
+    ),
+]
 
 #: An argument that begins so is meant as JSON.
 _BEGINS_JSON: Final = tuple('{["')
@@ -52,28 +111,17 @@ def submit(
             nargs=-1,
         ),
     ] = (),
-    json_file: Annotated[
-        str | None,
-        option(
-            "--json",
-            metavar="FILE|-",
-            help="More arguments: a JSON array by position, or a JSON object by name.",
-        ),
-    ] = None,
-    queue: Annotated[
-        str | None, option("--queue", metavar="QUEUE", help="The queue to wait in.")
-    ] = None,
-    priority: Annotated[
-        int | None,
-        option("--priority", metavar="N", help="0 (critical) to 10 (low).  [default: 5]", type=int),
-    ] = None,
-    delay: Annotated[
-        str | None, option("--delay", metavar="DURATION", help="Wait first: 90s, 5m, 1h30m, 2d.")
-    ] = None,
-    key: Annotated[
-        str | None,
-        option("--key", metavar="KEY", help="Idempotency key: the same key is the same job."),
-    ] = None,
+    json_file: JsonFile = None,
+    queue: Queue = None,
+    priority: Priority = None,
+    delay: Delay = None,
+    key: Key = None,
+    key_conflict: KeyConflict = None,
+    limit_key: LimitKey = None,
+    sticky_key: StickyKey = None,
+    tenant: Tenant = None,
+    require: Requires = (),
+    prefer: Prefers = (),
     wait: Annotated[bool, switch("--wait", help="Wait, and print the result.")] = False,
     wait_timeout: WaitTimeout = None,
 ) -> int:
@@ -84,16 +132,20 @@ def submit(
     """
     from tenure.client import named
 
-    settings: dict[str, Any] = {}
-    if queue is not None:
-        settings["queue"] = queue
-    if priority is not None:
-        settings["priority"] = priority
-    if delay is not None:
-        settings["delay"] = duration(delay)
-    if key is not None:
-        settings["key"] = key
-    definition = named(job, **settings)
+    settings: dict[str, Any] = {
+        "queue": queue,
+        "tenant": tenant,
+        "priority": priority,
+        "delay": None if delay is None else duration(delay),
+        "key": key,
+        "key_conflict": key_conflict,
+        "limit_key": limit_key,
+        "sticky_key": sticky_key,
+        "requires": _selectors(require),
+        "prefers": _selectors(prefer),
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    definition = named(job, **given)
     positional, by_name = _arguments(args, json_file)
     if cli.dry_run:
         return _show_request(cli, definition, positional, by_name)
@@ -110,6 +162,18 @@ def submit(
     return cli.with_client(work)
 
 
+def _selectors(texts: Sequence[str]) -> dict[str, str | list[str]] | None:
+    """What is asked of a worker's labels; None: nothing is."""
+    found: dict[str, str | list[str]] = {}
+    for text in texts:
+        try:
+            label, values = parse_selector(text)
+        except ValueError as error:
+            raise click.BadParameter(f"expected {error}, got {text!r}") from None
+        found[label] = values or "*"
+    return found or None
+
+
 def _show_request(
     cli: Invocation, job: Job[..., Any], args: list[Any], kwargs: dict[str, Any]
 ) -> int:
@@ -117,10 +181,16 @@ def _show_request(
     from tenure.client.codec import encode_args
     from tenure.v1 import jobs_pb2
 
+    ((limit_key, sticky_key),) = job.row_keys([(args, kwargs)]) or [("", "")]
     request = jobs_pb2.SubmitJobsRequest(
         options=[job.wire],
         jobs=[
-            jobs_pb2.JobSpec(payload=encode_args(job, tuple(args), kwargs), key=job.settings.key)
+            jobs_pb2.JobSpec(
+                payload=encode_args(job, tuple(args), kwargs),
+                key=job.settings.key,
+                limit_key=limit_key,
+                sticky_key=sticky_key,
+            )
         ],
     )
     if cli.form is Format.JSONL:

@@ -14,6 +14,7 @@ _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/,\[\]]+):([0-9]{1,5})")
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_RATE: Final = re.compile(r"(\d+)/(\d+(?:\.\d+)?(?:ms|s|m|h|d)|ms|s|m|h|d)")
 _BYTES: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?")
 _BYTE_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _SWITCHES: Final = {
@@ -59,6 +60,32 @@ def parse_pair(text: str) -> tuple[str, str]:
     if not (name and equals and value):
         raise ValueError("a pair such as zone=eu")
     return name, value
+
+
+def parse_rate(text: str) -> tuple[int, float]:
+    """``10/s``, ``100/m``, ``5/30s``: how many, and in how many seconds.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise ValueError("a rate such as 10/s, 100/m or 5/30s")
+    span = match[2]
+    return int(match[1]), parse_duration(span if span[0].isdigit() else f"1{span}")
+
+
+def parse_selector(text: str) -> tuple[str, list[str]]:
+    """``zone=eu,us``, or ``gpu`` for a label of any value: the label, and its values.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    label, equals, values = text.partition("=")
+    wanted = comma_separated(values)
+    if not label or bool(equals) is not bool(wanted):
+        raise ValueError("a label such as gpu, zone=eu or zone=eu,us")
+    return label, wanted
 
 
 def comma_separated(text: str) -> list[str]:

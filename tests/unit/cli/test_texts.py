@@ -3,7 +3,7 @@
 import pytest
 
 from tenure.cli.settings import Kind, Role, Setting, Value
-from tenure.cli.texts import parse, parse_duration
+from tenure.cli.texts import parse, parse_duration, parse_rate, parse_selector
 
 
 def setting(kind: Kind, **bounds: float) -> Setting:
@@ -32,6 +32,44 @@ def test_what_is_no_duration(text: str) -> None:
     """A number without a unit is no duration: nobody should guess it."""
     with pytest.raises(ValueError, match="90s, 5m"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("10/s", (10, 1)),
+        ("100/m", (100, 60)),
+        ("5/30s", (5, 30)),
+        ("0/s", (0, 1)),
+        ("1/d", (1, 86_400)),
+    ],
+)
+def test_rates(text: str, rate: tuple[int, float]) -> None:
+    """So many in a unit, or in a duration."""
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "10", "10/", "/s", "10/x", "1.5/s", "-1/s", "10/30"])
+def test_what_is_no_rate(text: str) -> None:
+    """A number without a time is no rate."""
+    with pytest.raises(ValueError, match="10/s"):
+        parse_rate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "selector"),
+    [("gpu", ("gpu", [])), ("zone=eu", ("zone", ["eu"])), ("zone=eu,us", ("zone", ["eu", "us"]))],
+)
+def test_selectors(text: str, selector: tuple[str, list[str]]) -> None:
+    """A label of any value, of one, or of one of several."""
+    assert parse_selector(text) == selector
+
+
+@pytest.mark.parametrize("text", ["", "=eu", "zone=", "zone=,"])
+def test_what_is_no_selector(text: str) -> None:
+    """A label without the values that its sign announces is most often a slip."""
+    with pytest.raises(ValueError, match="zone=eu"):
+        parse_selector(text)
 
 
 @pytest.mark.parametrize(
