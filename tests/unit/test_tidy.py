@@ -206,9 +206,7 @@ def core_imports(module: Module) -> Iterator[str]:
         elif name.startswith("tenure.master"):
             allowed = f"{name}.".startswith("tenure.master.core.") or names == ("core",)
         else:
-            allowed = name in CORE_MAY_IMPORT | CORE_MODULE_MAY_IMPORT.get(
-                module.path, frozenset()
-            )
+            allowed = name in CORE_MAY_IMPORT | CORE_MODULE_MAY_IMPORT.get(module.path, frozenset())
         if not allowed:
             yield f"{module.path}:{line} imports {name} {' '.join(names)}".rstrip()
 

@@ -297,6 +297,16 @@ SETTINGS: Final = (
     ),
     Setting(
         table="master",
+        key="tls_ca",
+        kind=Kind.PATH,
+        help="Authorities of the other masters' certificates (PEM), for calls among masters.",
+        roles=_MASTER,
+        unset="those of tls_client_ca; without them, its own certificate",
+        metavar="FILE",
+        example="/etc/tenure/ca.pem",
+    ),
+    Setting(
+        table="master",
         key="token_file",
         kind=Kind.PATH,
         help="Demand one of the bearer tokens in this file, one a line, from whoever calls.",

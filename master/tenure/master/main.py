@@ -22,6 +22,7 @@ from tenure.master.node.clock import SystemClock
 from tenure.master.node.master import MEMORY_BYTES_DEFAULT, Master
 from tenure.master.node.space import demand_quota
 from tenure.master.node.trace import Trace
+from tenure.master.rpc.peers import GrpcPeers
 from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.master.rpc.server import RpcServer
 from tenure.master.store import open_store
@@ -58,6 +59,8 @@ class MasterConfig:
         tls_key: The certificate's private key.
         tls_client_ca: Authorities, one of which must have issued each caller's certificate; None:
             callers need no certificate.
+        tls_ca: Authorities of the other masters' certificates, which messages between partitions
+            are sent to; None: ``tls_client_ca``, and if that is None, its own certificate.
         token_file: Bearer tokens, one a line, of which each call must have one; None: none is
             asked for.
     """
@@ -74,6 +77,7 @@ class MasterConfig:
     tls_cert: str | Path | None = None
     tls_key: str | Path | None = None
     tls_client_ca: str | Path | None = None
+    tls_ca: str | Path | None = None
     token_file: str | Path | None = None
 
     def security(self) -> SecurityFiles:
@@ -123,6 +127,7 @@ async def serve(config: MasterConfig) -> int:
     demand_quota(config.store_quota_bytes, config.partitions or 1)
     clock = SystemClock()
     rng = random.Random()
+    peers = GrpcPeers(config.security(), _path(config.tls_ca))
     server = RpcServer(host, port, security)
     await server.bind()
     address = config.advertise or f"{host}:{server.port}"
@@ -147,6 +152,7 @@ async def serve(config: MasterConfig) -> int:
         me=me,
         clock=clock,
         rng=rng,
+        peers=peers,
         announce=announce,
         version=metadata.version("tenure"),
         store_name=config.store,
@@ -162,6 +168,7 @@ async def serve(config: MasterConfig) -> int:
     finally:
         master.hub.close_all()
         await server.stop()
+        await peers.close()
         await store.close()
         trace.close()
 

@@ -162,6 +162,7 @@ class SimMaster(SimNode):
             me=me,
             clock=self.clock,
             rng=rng,
+            peers=cluster.network.transport(self.host),
             announce=cluster.announcer(process),
             version=VERSION,
             store_name="simulated",

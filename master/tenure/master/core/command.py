@@ -390,11 +390,13 @@ class TakeMessage:
         source: That partition.
         token: Of its term.
         number: Of the message.
+        after: What must have been taken before; 0: it is the sender's oldest.
     """
 
     source: int
     token: Token
     number: int
+    after: int
     message: Message
 
 

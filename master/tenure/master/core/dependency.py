@@ -21,6 +21,7 @@ import msgspec
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.transition import TERMINAL
 from tenure.protocol.ids import HOME_DIGITS, JobId, partition_of
+from tenure.protocol.refusal import Refusal
 from tenure.protocol.vocabulary import JobState, ParentFailure, RunIf
 
 #: What is known of a parent elsewhere, a byte each; terminal states are their own codes.
@@ -126,8 +127,8 @@ class Dependencies:
         self.unsettled: dict[JobId, None] = {}
         #: By target: what is to be said there, in order.
         self.unsent: dict[int, dict[Letter, None]] = {}
-        #: Children that were settled or withdrawn (False) since the last drain.
-        self.answers: list[tuple[JobId, bool]] = []
+        #: Children that were settled, or withdrawn and why, since the last drain.
+        self.answers: list[tuple[JobId, Refusal | None]] = []
 
     @property
     def active(self) -> bool:
@@ -232,14 +233,14 @@ class Dependencies:
             self.sent(Letter(Kind.REGISTER, parent, child), partition_of(parent))
             self._say(Letter(Kind.RELEASE, parent, child), parent)
 
-    def withdraw(self, record: JobRecord) -> list[JobId]:
+    def withdraw(self, record: JobRecord, refusal: Refusal) -> list[JobId]:
         """A child was taken out again: its submit is refused."""
         child = record.job_id
         self.waiting.pop(child, None)
         self.ripe.pop(child, None)
         if child in self.unsettled:
             del self.unsettled[child]
-            self.answers.append((child, False))
+            self.answers.append((child, refusal))
         self.tell(child)
         return self.leave(record)
 
@@ -337,7 +338,7 @@ class Dependencies:
                 if any(parent in self.unsettled for parent in record.parents):
                     continue
             del self.unsettled[job_id]
-            self.answers.append((job_id, True))
+            self.answers.append((job_id, None))
             self.tell(job_id)
             if job_id in self.waiting:
                 self._ripen(jobs, record)

@@ -137,8 +137,6 @@ class ParentCheck:
                     return unknown_parent(row.job_id, parent, index)
                 continue
             target = partition_of(parent)
-            if target >= state.config.partitions:
-                return unknown_parent(row.job_id, parent, index)
             asked[target] = asked.get(target, 0) + 1
             if asked[target] > state.outbox.room(target):
                 return outbox_full(state, row.job_id, target)
@@ -293,7 +291,7 @@ def take_state(state: State, message: ParentState, now_ms: int) -> list[Event]:
     unborn = message.child in state.dependencies.unsettled and not foreign.settled
     if message.state == GONE and unborn:
         gone = _with_descendants(state, message.child)
-        return [JobsWithdrawn(now_ms=now_ms, job_ids=gone)]
+        return [JobsWithdrawn(now_ms=now_ms, parent=message.parent, job_ids=gone)]
     if foreign.states[message.parent] == message.state:
         return []
     told = ParentTold(
@@ -347,10 +345,12 @@ def _fault(record: JobRecord) -> JobFault:
 
 def apply_withdrawn(state: State, event: JobsWithdrawn, seq: int) -> None:
     """Takes jobs out again: nobody was told of them, so no tombstone stays."""
+    gone = {event.parent: None}
     for job_id in event.job_ids:
         record = state.jobs.get(job_id)
         if record is None or record.seq >= seq:
             continue
+        gone[job_id] = None
         del state.jobs[job_id]
         record.seq = seq
         if record.key:
@@ -362,7 +362,14 @@ def apply_withdrawn(state: State, event: JobsWithdrawn, seq: int) -> None:
             lane.counts[record.state] -= 1
             state.lanes.forget_if_empty(lane)
             state.stored_bytes -= footprint(record)
-            state.unpinned(state.dependencies.withdraw(record))
+            refusal = _withdrawal(record, gone)
+            state.unpinned(state.dependencies.withdraw(record, refusal))
+
+
+def _withdrawal(record: JobRecord, gone: Mapping[JobId, None]) -> Refusal:
+    """What the client is told of a job that was withdrawn with those before it."""
+    index = next(i for i, parent in enumerate(record.parents) if parent in gone)
+    return unknown_parent(record.job_id, record.parents[index], index)
 
 
 def apply_told(state: State, event: ParentTold, seq: int) -> None:
@@ -426,6 +433,10 @@ def apply_sent(state: State, target: int, message: Message, seq: int) -> None:
             return
     if state.live:
         dependencies.sent(Letter(kind, parent, child), target)
+        now = dependencies.state_of(state.jobs, parent)
+        if isinstance(message, ParentState) and message.state != now:
+            # The events before this one, of the same decision, have changed the parent.
+            dependencies.tell_one(parent, child)
 
 
 def _forget(state: State, parent: JobId, child: JobId) -> None:

@@ -283,9 +283,13 @@ class DependentsResolved(
 class JobsWithdrawn(
     msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="jobs_withdrawn"
 ):
-    """Jobs that nobody was told of were taken out again: a parent elsewhere does not exist."""
+    """Jobs that nobody was told of were taken out again: a parent elsewhere does not exist.
+
+    The first one is the parent's child, the others are its descendants.
+    """
 
     now_ms: int
+    parent: JobId
     job_ids: list[JobId]
 
 

@@ -45,6 +45,14 @@ def decide_take(state: State, command: TakeMessage, now_ms: int) -> Decision | R
         )
     if command.number <= mark.number:
         return Decision(reply=Taken(number=mark.number))
+    if command.after > mark.number:
+        return Refusal(
+            reason=Reason.OUT_OF_ORDER,
+            message=f"expected to take message {command.number} of partition {command.source} "
+            f"after {command.after}, but only those up to {mark.number} have been taken: send from "
+            "there",
+            metadata={"partition": str(command.source), "taken": str(mark.number)},
+        )
     events, effects = take_message(state, command.source, command.number, command.message, now_ms)
     events.append(
         InboxTaken(now_ms=now_ms, source=command.source, number=command.number, token=command.token)

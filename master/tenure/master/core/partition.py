@@ -271,8 +271,11 @@ class Partition:
         """Whether ``ResolveDependents`` has something to do."""
         return dependents.is_due(self._state)
 
-    def drain_answers(self) -> list[tuple[JobId, bool]]:
-        """Jobs of unsettled submits since the last call: their parents exist, or do not (False)."""
+    def drain_answers(self) -> list[tuple[JobId, Refusal | None]]:
+        """Jobs of unsettled submits since the last call: their parents exist, or why they do not.
+
+        The latter are withdrawn: there are no such jobs any more.
+        """
         answers = self._state.dependencies.answers
         if answers:
             self._state.dependencies.answers = []

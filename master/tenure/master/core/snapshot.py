@@ -14,7 +14,6 @@ from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from msgspec.structs import astuple
 
 from tenure.master.core.chunk import BYTES_MAX
 from tenure.master.core.dependency import Foreign, Registration
@@ -83,7 +82,7 @@ class SnapshotCursor:
             record = records.get(key)
             if record is None:
                 continue
-            rows.append(list(astuple(record)))
+            rows.append(list(msgspec.structs.astuple(record)))
             size += record.footprint
             if len(rows) >= self._rows_max or size >= BYTES_MAX:
                 yield ["schedules", rows]
@@ -98,31 +97,34 @@ class SnapshotCursor:
         for at in range(0, len(children), self._rows_max):
             part = children[at : at + self._rows_max]
             known = [(child, dependencies.foreign.get(child)) for child in part]
-            yield ["foreign", [[c, astuple(entry)] for c, entry in known if entry is not None]]
+            yield [
+                "foreign",
+                [[c, msgspec.structs.astuple(entry)] for c, entry in known if entry is not None],
+            ]
         pairs = [(p, c) for p, children in dependencies.registered.items() for c in children]
         for at in range(0, len(pairs), self._rows_max):
             rows = []
             for parent, child in pairs[at : at + self._rows_max]:
                 entry = dependencies.registered.get(parent, {}).get(child)
                 if entry is not None:
-                    rows.append([parent, child, *astuple(entry)])
+                    rows.append([parent, child, *msgspec.structs.astuple(entry)])
             yield ["registered", rows]
 
     def _walk_outbox(self) -> Iterator[Slice]:
         state = self._state
         yield ["inbox", [[source, *mark] for source, mark in state.inbox.rows()]]
-        for target, _, _ in list(state.outbox.lines()):
+        for target, next_number, _ in list(state.outbox.lines()):
+            # What is appended from now on is replayed.
             at = 0
-            while waiting := state.outbox.waiting(target, at, self._rows_max):
+            while at < next_number - 1:
                 size, part = 0, []
-                for row in waiting:
+                for row in state.outbox.waiting(target, at, self._rows_max):
+                    if row.number >= next_number or size >= BYTES_MAX:
+                        break
                     size += payload_bytes(row.message)
                     part.append(row)
-                    if size >= BYTES_MAX:
-                        break
-                at = part[-1].number
+                at = part[-1].number if part else next_number - 1
                 yield ["outbox", target, at + 1, [list(row) for row in part]]
-            yield ["outbox", target, state.outbox.last_number(target) + 1, []]
 
     def _walk_jobs(self) -> Iterator[Slice]:
         jobs = self._state.jobs

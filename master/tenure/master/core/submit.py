@@ -30,10 +30,12 @@ def decide_submit(state: State, command: SubmitJobs, now_ms: int) -> Decision | 
     """Accepts what is new, names what exists, refuses the rest row by row."""
     batch = _Batch(state, command, now_ms)
     for index, row in batch.in_order():
-        batch.add(index, row)
         if batch.refusals and command.all_or_nothing:
-            refusal = batch.refusals[0][1]
-            return replace(refusal, metadata={**refusal.metadata, "index": str(index)})
+            break
+        batch.add(index, row)
+    if batch.refusals and command.all_or_nothing:
+        at, refusal = batch.refusals[0]
+        return replace(refusal, metadata={**refusal.metadata, "index": str(at)})
     reply = SubmitReply(
         job_ids=batch.job_ids,
         existing=sorted(batch.existing),

@@ -69,7 +69,8 @@ class CommitGate:
         self._stamp = stamp
         self._trace = trace
         self._batch_bytes = sizes.batch_bytes
-        self._pending: deque[bytes] = deque()
+        #: The events of each decision, which go into one batch if they fit into any.
+        self._pending: deque[list[bytes]] = deque()
         self._pending_bytes = 0
         self._in_flight: deque[_InFlight] = deque()
         self._held: deque[tuple[int, Callable[[], None]]] = deque()
@@ -88,11 +89,18 @@ class CommitGate:
         #: Called when the store is found to have no space.
         self.on_full: Callable[[], None] = lambda: None
 
-    def add(self, event: DurableEvent) -> None:
-        """Takes an event that was just applied; it goes into the next batch."""
-        data = encode_event(event)
-        self._pending.append(data)
-        self._pending_bytes += len(data)
+    def add(self, *events: DurableEvent) -> None:
+        """Takes the events of one decision, just applied; they go into the next batch together.
+
+        Only those that are too large for any batch together are torn apart.
+        """
+        data = [encode_event(event) for event in events]
+        size = sum(map(len, data))
+        if size <= _BATCH_BYTES_MAX:
+            self._pending.append(data)
+        else:
+            self._pending += [[piece] for piece in data]
+        self._pending_bytes += size
         self._wake.set()
 
     def hold(self, seq: int, release: Callable[[], None]) -> None:
@@ -159,12 +167,12 @@ class CommitGate:
     def _take(self) -> Iterator[bytes]:
         room = _BATCH_BYTES_MAX
         while self._pending:
-            size = len(self._pending[0])
+            size = sum(map(len, self._pending[0]))
             if size > room and room < _BATCH_BYTES_MAX:
                 return
             room -= size
             self._pending_bytes -= size
-            yield self._pending.popleft()
+            yield from self._pending.popleft()
 
     async def _append(self, flight: _InFlight) -> None:
         self._trace.append_sent(self.chain.partition, flight.batch.number, flight.last_seq)

@@ -157,7 +157,10 @@ class JobApi:
                 raise _key_too_long(f"jobs[{index}].limit_key", limit_key)
             if len(sticky_key) > longest:
                 raise _key_too_long(f"jobs[{index}].sticky_key", sticky_key)
-            rows.append(SubmitRow(job_id, options, job.payload, key, limit_key, sticky_key))
+            parents = self._parents(job.parents, index) if job.parents else ()
+            rows.append(
+                SubmitRow(job_id, options, job.payload, key, limit_key, sticky_key, parents)
+            )
         command = SubmitJobs(
             settings=[setting.core for setting in settings],
             rows=rows,
@@ -166,6 +169,17 @@ class JobApi:
         if term.gate.full:
             raise term.no_space(command)
         return term, command, size
+
+    def _parents(self, job_ids: Sequence[str], index: int) -> tuple[JobId, ...]:
+        """The ids of a row's parents; whether there are such jobs is found out later."""
+        field = f"jobs[{index}].parents"
+        if len(job_ids) > limits.PARENTS_MAX:
+            raise invalid(field, f"it has {len(job_ids)} jobs (at most {limits.PARENTS_MAX})")
+        for place, job_id in enumerate(job_ids):
+            name = f"{field}[{place}]"
+            if _partition_of(job_id, name) >= self._roster.partitions:
+                raise _elsewhere(name, job_id, self._roster.partitions)
+        return tuple(map(JobId, job_ids))
 
     def _mint(self, job_id: str, index: int, term: Term) -> JobId:
         """An id for a row without one; any other that is not the partition's is refused."""

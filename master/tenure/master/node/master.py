@@ -15,7 +15,8 @@ from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
-from tenure.master.node.port import Clock, Rng
+from tenure.master.node.partitions import PartitionApi
+from tenure.master.node.port import Clock, Peers, Rng
 from tenure.master.node.roster import Roster
 from tenure.master.node.schedules import ScheduleApi
 from tenure.master.node.seat import Seat, Surroundings
@@ -49,6 +50,7 @@ class Master:
         me: This master.
         clock: The machine's clocks.
         rng: Jitter and ids.
+        peers: Reaches other masters.
         announce: Prints a line for operators: event name and fields.
         version: This release.
         store_name: The store's URL, for people.
@@ -64,6 +66,7 @@ class Master:
         me: Candidate,
         clock: Clock,
         rng: Rng,
+        peers: Peers,
         announce: Callable[[str, Mapping[str, object]], None],
         version: str,
         store_name: str,
@@ -102,6 +105,7 @@ class Master:
             ),
             sizes=log_sizes,
             hear_wishes=self._hear_wishes,
+            peers=peers,
         )
         self._seats = [
             Seat(
@@ -115,6 +119,7 @@ class Master:
         self.jobs = JobApi(roster=self.roster, rng=rng)
         self.settings = SettingsApi(roster=self.roster)
         self.schedules = ScheduleApi(roster=self.roster, rng=rng)
+        self.partitions = PartitionApi(roster=self.roster)
         self.workers = WorkerApi(hub=self.hub, rng=rng, welcome=self._welcome)
         self.cluster = self._cluster_api(store_name)
         self._balancer = Balancer(

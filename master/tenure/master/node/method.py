@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import Message
 
 from tenure.protocol.errors import TenureError, first_of
-from tenure.v1 import cluster_pb2, jobs_pb2, queues_pb2, schedules_pb2, worker_pb2
+from tenure.v1 import cluster_pb2, jobs_pb2, partition_pb2, queues_pb2, schedules_pb2, worker_pb2
 
 if TYPE_CHECKING:
     from tenure.master.node.master import Master
@@ -100,6 +100,9 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "GetStatus": Unary(cluster.get_status, cluster_pb2.GetStatusRequest),
             "TransferLeader": Unary(cluster.transfer_leader, cluster_pb2.TransferLeaderRequest),
             "Backup": ServerStream(cluster.backup, cluster_pb2.BackupRequest),
+        },
+        "PartitionService": {
+            "Deliver": Unary(master.partitions.deliver, partition_pb2.DeliverRequest),
         },
     }
 

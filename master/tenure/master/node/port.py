@@ -1,6 +1,10 @@
-"""What the node needs from outside besides stores: time and chance."""
+"""What the node needs from outside besides stores: time, chance and other masters."""
 
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+M = TypeVar("M", bound=Message)
 
 
 class Clock(Protocol):
@@ -24,3 +28,24 @@ class Rng(Protocol):
 
     def getrandbits(self, k: int, /) -> int:
         """k random bits."""
+
+
+class Peers(Protocol):
+    """Other masters."""
+
+    async def unary(
+        self, address: str, method: str, request: Message, response_type: type[M], timeout_s: float
+    ) -> M:
+        """One call.
+
+        Args:
+            address: ``HOST:PORT``.
+            method: For example ``"/tenure.v1.PartitionService/Deliver"``.
+            request: The message.
+            response_type: Class of the answer.
+            timeout_s: Deadline of the call.
+
+        Raises:
+            TenureError: What the master refused, or Unavailable when it cannot be reached.
+        """
+        ...

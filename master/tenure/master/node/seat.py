@@ -26,10 +26,11 @@ from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Election, Office
 from tenure.master.journal.port import HaltRecord, Journal
 from tenure.master.node.clock import TermClock
+from tenure.master.node.courier import Courier
 from tenure.master.node.gate import CommitGate
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.keeper import Keeper
-from tenure.master.node.port import Clock, Rng
+from tenure.master.node.port import Clock, Peers, Rng
 from tenure.master.node.recovery import Recovered, recover
 from tenure.master.node.replay import Replay, ReplayFailed
 from tenure.master.node.roster import Roster
@@ -81,6 +82,7 @@ class Surroundings:
     walls: Walls
     solitude: Solitude
     hear_wishes: Callable[[], Awaitable[None]]
+    peers: Peers
     sizes: LogSizes = LOG_SIZES
 
 
@@ -338,6 +340,14 @@ class Seat:
         around.roster.terms[self.partition] = term
         self._role = _Role.PARTITION_ROLE_SERVING
         around.announce("leader", {"partition": self.partition, "term": str(office.token)})
+        courier = Courier(
+            term=term,
+            roster=around.roster,
+            peers=around.peers,
+            clock=around.clock,
+            rng=around.rng,
+        )
+        tasks.create_task(courier.run())
         owner = tasks.create_task(term.own())
         snapshotter = Snapshotter(
             term=term,

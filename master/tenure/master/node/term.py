@@ -16,8 +16,6 @@ from dataclasses import replace
 from typing import Final, cast
 
 from tenure.master.core.command import (
-    BoostJobs,
-    CancelJobs,
     CloseTerm,
     CloseWindow,
     Command,
@@ -25,19 +23,18 @@ from tenure.master.core.command import (
     FireTimers,
     Intake,
     OpenTerm,
-    PurgeJobs,
     PushDeadlines,
     PutSchedule,
     ReportAttempts,
-    RequeueJobs,
+    ResolveDependents,
     RestartLeases,
     SubmitJobs,
     TriggerSchedule,
-    UpdateSettings,
 )
 from tenure.master.core.effect import (
     Announce,
     Decision,
+    Deliver,
     Effect,
     NotifySettled,
     Reply,
@@ -46,11 +43,12 @@ from tenure.master.core.effect import (
     SendHeartbeatAck,
     SendRevokes,
     SendVerdicts,
+    SubmitReply,
 )
 from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobRecord
-from tenure.master.core.settings import SettingsKind
+from tenure.master.node import turning_away
 from tenure.master.node.changes import Changes
 from tenure.master.node.clock import TermClock
 from tenure.master.node.delivery import Delivery
@@ -59,9 +57,11 @@ from tenure.master.node.hub import WorkerHub
 from tenure.master.node.inbox import Answer, Inbox, ignore
 from tenure.master.node.keeper import Keeper
 from tenure.master.node.port import Rng
+from tenure.master.node.ramp import Ramp
 from tenure.master.node.turning_away import busy, frozen, stale_token
+from tenure.master.node.unsettled import Unsettled
 from tenure.master.node.watch import Watch
-from tenure.protocol.errors import TenureError, Unavailable, error_of
+from tenure.protocol.errors import TenureError, error_of
 from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason, Refusal
 
@@ -71,14 +71,12 @@ _COMMANDS_A_TURN: Final = 64
 #: A turn of that many rows takes some tens of milliseconds, in which nothing else is heard.
 _ROWS_A_TURN: Final = 4_096
 _TIMER_ROWS: Final = 512
+_DEPENDENT_ROWS: Final = 512
 _GRANTS_A_TURN: Final = 512
 _WINDOW_MS: Final = 2_500
-#: After a window, grants are ramped up from this many a second over the ramp's length.
-_RAMP_MS: Final = 5_000
-_RAMP_GRANTS_PER_S: Final = 2_000
 
 #: Commands that the term gives itself: if one cannot be decided, nothing will go on.
-_OWN: Final = frozenset({OpenTerm, CloseTerm, CloseWindow, FireTimers, Dispatch})
+_OWN: Final = frozenset({OpenTerm, CloseTerm, CloseWindow, FireTimers, Dispatch, ResolveDependents})
 
 
 class Term:
@@ -148,13 +146,16 @@ class Term:
         self._readers: dict[asyncio.Future[None], None] = {}
         #: What callers are told once the term has ended.
         self._ended: TenureError | None = None
+        #: Submits of jobs whose parents elsewhere are being asked about.
+        self._unsettled = Unsettled()
+        #: Told when messages for other partitions may leave.
+        self.deliver: Callable[[Deliver], None] = lambda effect: None
         self._wake = asyncio.Event()
         self._turns = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
         self._window_until_ms = 0
-        self._ramp_from_ms = 0
-        self._ramp_granted = 0
+        self._ramp = Ramp()
         self._first_grant = False
         gate.on_commit = self._wake.set
         gate.on_full = self._on_full
@@ -249,29 +250,9 @@ class Term:
         if self._keeper.frozen:
             # Another may lead by now, whose store has space: clients had better look for it.
             return frozen(self.number)
-        if self._may_be_held(command):
+        if turning_away.may_be_held(self.partition, self.gate.committed_seq, command):
             return self._unknown("its store has no space left")
-        return Unavailable(
-            f"expected partition {self.number} to take the call, but its store has no space left; "
-            "free space on its disk (or raise etcd's quota), then try again",
-            reason=Reason.STORE_FULL,
-            metadata={"partition": str(self.number)},
-            retry_after_ms=5_000,
-        )
-
-    def _may_be_held(self, command: Command) -> bool:
-        get, committed_seq = self.partition.get, self.gate.committed_seq
-        if isinstance(command, SubmitJobs):
-            return any(get(row.job_id) is not None for row in command.rows)
-        if isinstance(command, UpdateSettings):
-            entry = self.partition.settings.get(SettingsKind(type(command.settings)), command.key)
-            return entry is not None and entry.seq > committed_seq
-        if isinstance(command, CancelJobs | RequeueJobs | PurgeJobs | BoostJobs):
-            return any(
-                record.seq > committed_seq if isinstance(record, JobRecord) else record is not None
-                for record in map(get, command.job_ids)
-            )
-        return False
+        return turning_away.no_space(self.number)
 
     async def readable(self, seq: int) -> None:
         """Waits until what was applied up to ``seq`` may be shown.
@@ -329,7 +310,7 @@ class Term:
         now_ms = self.clock.now_ms()
         self._window_until_ms = now_ms + window_ms
         if window:
-            self._ramp_from_ms = now_ms + window_ms
+            self._ramp.start(now_ms + window_ms)
         self.open = True
         self._hub.open_partition(self)
         self._wake.set()
@@ -375,13 +356,7 @@ class Term:
             answer(unknown)
 
     def _unknown(self, why: str) -> TenureError:
-        return Unavailable(
-            f"expected partition {self.number} to commit the call, but {why}; send it again: the "
-            "same job id is the same job",
-            reason=Reason.OUTCOME_UNKNOWN,
-            metadata={"partition": str(self.number)},
-            retry_after_ms=500,
-        )
+        return turning_away.unknown_outcome(self.number, why)
 
     def _turn_away(self, error: TenureError) -> None:
         """Tells all who wait to see something that it will not be shown here."""
@@ -421,6 +396,7 @@ class Term:
             self._do(command, ignore, now_ms)
         if self.open:
             self._look_at_window(now_ms)
+            self._resolve_dependents(now_ms)
             self._dispatch(now_ms)
         self._arm(now_ms)
         if inbox:
@@ -430,15 +406,18 @@ class Term:
         partition = self.partition
         decision = self._decide(command, now_ms)
         if isinstance(decision, Refusal):
-            self._hold_answer(answer, error_of(decision))
+            self._hold_answer(answer, error_of(decision), now_ms)
             return
         seq = partition.next_seq - 1
+        durable: list[DurableEvent] = []
         for event in decision.events:
             partition.apply(event)
             if seq != partition.next_seq - 1:
                 # It got a seq: it is durable.
                 seq += 1
-                self.gate.add(cast(DurableEvent, event))
+                durable.append(cast(DurableEvent, event))
+        if durable:
+            self.gate.add(*durable)
         for effect in decision.effects:
             if isinstance(effect, SendAssignment):
                 self._assign(effect, seq)
@@ -447,7 +426,9 @@ class Term:
                 self._release(effect)
             else:
                 self.gate.hold(seq, lambda effect=effect: self._release(effect))  # type: ignore[misc]
-        self._hold_answer(answer, decision.reply)
+        self._hold_answer(answer, decision.reply, now_ms)
+        for job_id, refusal in partition.drain_answers():
+            self.gate.hold(seq, lambda j=job_id, r=refusal: self._unsettled.settle(j, r))  # type: ignore[misc]
         if changes := partition.drain_changes():
             self.gate.hold(seq, lambda: self.watch.record(changes))
 
@@ -490,18 +471,22 @@ class Term:
 
         self.gate.hold(seq, release)
 
-    def _hold_answer(self, answer: Answer, reply: Reply | TenureError) -> None:
+    def _hold_answer(self, answer: Answer, reply: Reply | TenureError, now_ms: int) -> None:
+        """Answers when all so far has committed; or when it is known that jobs' parents exist."""
         if answer is ignore:
             return
         self._answer_number += 1
         number = self._answer_number
         self._applied_answers[number] = answer
 
-        def release() -> None:
+        def release(reply: Reply | TenureError = reply) -> None:
             if self._applied_answers.pop(number, None) is not None:
                 answer(reply)
 
-        self.gate.hold(self.partition.next_seq - 1, release)
+        if isinstance(reply, SubmitReply) and reply.unsettled:
+            self._unsettled.add(reply, release, now_ms)
+        else:
+            self.gate.hold(self.partition.next_seq - 1, release)
 
     def _release(self, effect: Effect) -> None:
         delivery = self._delivery
@@ -522,6 +507,8 @@ class Term:
                 delivery.cancels(effect)
             case NotifySettled():
                 delivery.settled([r for r in effect.records if self._may_show(r)])
+            case Deliver():
+                self.deliver(effect)
             case Announce():
                 self._announce(effect.event, {"partition": self.number, **effect.counts})
 
@@ -536,8 +523,20 @@ class Term:
         if partition.window_open and (
             now_ms >= self._window_until_ms or partition.window_due(now_ms)
         ):
-            self._ramp_from_ms = now_ms
+            self._ramp.start(now_ms)
             self._do(CloseWindow(jitter=self._draw(_TIMER_ROWS)), ignore, now_ms)
+
+    def _resolve_dependents(self, now_ms: int) -> None:
+        if self._unsettled:
+            silent = self._unknown("the partition of a job's parent is silent")
+            due_ms = self._unsettled.expire(now_ms, silent)
+            if due_ms is not None:
+                self._arm_at(now_ms, due_ms)
+        if self.gate.full or not self.partition.has_dependents_due():
+            return
+        self._do(ResolveDependents(rows_max=_DEPENDENT_ROWS), ignore, now_ms)
+        if self.partition.has_dependents_due():
+            self._wake.set()
 
     def _dispatch(self, now_ms: int) -> None:
         if self.partition.window_open or not self.partition.has_ready():
@@ -555,20 +554,14 @@ class Term:
         granted = self._hub.granted_total
         self._do(command, ignore, now_ms)
         granted = self._hub.granted_total - granted
-        self._ramp_granted += granted
+        self._ramp.granted(granted)
         if granted and self.partition.has_ready() and self._hub.has_credit():
             self._wake.set()
 
     def _ramp_room(self, now_ms: int) -> int:
-        if not self._ramp_from_ms:
+        room = self._ramp.room(now_ms)
+        if room is None:
             return _GRANTS_A_TURN
-        since_ms = now_ms - self._ramp_from_ms
-        if since_ms >= _RAMP_MS:
-            self._ramp_from_ms = 0
-            return _GRANTS_A_TURN
-        # The rate grows linearly, so what may have been granted in all grows with its square.
-        allowed = 64 + _RAMP_GRANTS_PER_S * since_ms * (1 + since_ms / _RAMP_MS) / 1000
-        room = int(allowed) - self._ramp_granted
         if room <= 0:
             self._arm_at(now_ms, now_ms + 20)
         return room

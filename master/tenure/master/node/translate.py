@@ -31,6 +31,8 @@ from tenure.protocol.vocabulary import (
     Jitter,
     JobState,
     KeyConflict,
+    ParentFailure,
+    RunIf,
 )
 from tenure.v1 import common_pb2, jobs_pb2
 
@@ -128,6 +130,12 @@ def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
         key_window_ms=window_ms or limits.KEY_WINDOW_MS_DEFAULT,
         key_conflict=checked_member(
             KeyConflict, options.key_conflict or KeyConflict.RETURN, f"{path}.key_conflict"
+        ),
+        run_if=checked_member(RunIf, options.run_if or RunIf.ALL_SUCCEEDED, f"{path}.run_if"),
+        on_parent_failure=checked_member(
+            ParentFailure,
+            options.on_parent_failure or ParentFailure.FAIL,
+            f"{path}.on_parent_failure",
         ),
         requires=_selectors(options.requires, f"{path}.requires"),
         prefers=_selectors(options.prefers, f"{path}.prefers"),
@@ -253,6 +261,10 @@ def options_of(policy: Policy) -> common_pb2.JobOptions:
     wire.non_retryable.extend(retry.non_retryable)
     if policy.key_conflict is not KeyConflict.RETURN:
         options.key_conflict = wire_enum(policy.key_conflict)
+    if policy.run_if is not RunIf.ALL_SUCCEEDED:
+        options.run_if = wire_enum(policy.run_if)
+    if policy.on_parent_failure is not ParentFailure.FAIL:
+        options.on_parent_failure = wire_enum(policy.on_parent_failure)
     for wanted in policy.requires:
         options.requires.add(key=wanted.key, values=wanted.values)
     for wanted in policy.prefers:
@@ -308,6 +320,7 @@ def job_of(record: JobRecord, *, with_payload: bool) -> jobs_pb2.Job:
         cancel_requested=record.cancel_requested,
         cancel_reason=record.cancel_reason,
         partition=partition_of(record.job_id),
+        parents=record.parents,
         limit_key=record.limit_key,
         sticky_key=record.sticky_key,
     )

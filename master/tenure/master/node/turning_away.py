@@ -1,6 +1,18 @@
 """What a term tells those that it does not answer."""
 
 from tenure.master.backend.errors import CorruptJournal
+from tenure.master.core.command import (
+    BoostJobs,
+    CancelJobs,
+    Command,
+    PurgeJobs,
+    RequeueJobs,
+    SubmitJobs,
+    UpdateSettings,
+)
+from tenure.master.core.partition import Partition
+from tenure.master.core.record import JobRecord
+from tenure.master.core.settings import SettingsKind
 from tenure.protocol.errors import TenureError, Unavailable
 from tenure.protocol.refusal import Reason
 
@@ -34,3 +46,41 @@ def frozen(partition: int) -> TenureError:
         metadata={"partition": str(partition)},
         retry_after_ms=500,
     )
+
+
+def no_space(partition: int) -> TenureError:
+    """Its store takes nothing more."""
+    return Unavailable(
+        f"expected partition {partition} to take the call, but its store has no space left; "
+        "free space on its disk (or raise etcd's quota), then try again",
+        reason=Reason.STORE_FULL,
+        metadata={"partition": str(partition)},
+        retry_after_ms=5_000,
+    )
+
+
+def unknown_outcome(partition: int, why: str) -> TenureError:
+    """What the call came to may yet commit, or not."""
+    return Unavailable(
+        f"expected partition {partition} to commit the call, but {why}; send it again: the "
+        "same job id is the same job",
+        reason=Reason.OUTCOME_UNKNOWN,
+        metadata={"partition": str(partition)},
+        retry_after_ms=500,
+    )
+
+
+def may_be_held(partition: Partition, committed_seq: int, command: Command) -> bool:
+    """Whether a command, sent a second time, may be in the batch that a full store holds."""
+    get = partition.get
+    if isinstance(command, SubmitJobs):
+        return any(get(row.job_id) is not None for row in command.rows)
+    if isinstance(command, UpdateSettings):
+        entry = partition.settings.get(SettingsKind(type(command.settings)), command.key)
+        return entry is not None and entry.seq > committed_seq
+    if isinstance(command, CancelJobs | RequeueJobs | PurgeJobs | BoostJobs):
+        return any(
+            record.seq > committed_seq if isinstance(record, JobRecord) else record is not None
+            for record in map(get, command.job_ids)
+        )
+    return False

@@ -4,6 +4,7 @@ from collections import Counter
 
 import msgspec
 
+from tenure.master.core.dependency import Dependencies
 from tenure.master.core.partition import Partition
 from tenure.master.core.ready import Lane, order_key
 from tenure.master.core.record import JobRecord
@@ -31,6 +32,7 @@ def audit(partition: Partition) -> None:
     _audit_timetable(state)
     _audit_finished(state)
     _audit_leases(state)
+    _audit_dependencies(state)
 
 
 def _audit_records(state: State) -> None:
@@ -165,6 +167,10 @@ def _audit_finished(state: State) -> None:
                 assert record.state in states
                 assert record.ended_ms == segment.at_ms
                 seen.append(record.ordinal)
+        for job_id in shelf.parked:
+            assert state.jobs[job_id].state in states
+            assert state.dependencies.pins(job_id)
+            seen.append(state.jobs[job_id].ordinal)
         assert shelf._entries == sum(len(segment.records) for segment in segments)
     ended = [r.ordinal for r in state.jobs.values() if r.state in TERMINAL]
     assert sorted(seen) == ended
@@ -189,6 +195,28 @@ def _audit_leases(state: State) -> None:
             assert holder.session.holder is holder
     running = [r.ordinal for r in state.jobs.values() if r.state is JobState.RUNNING]
     assert sorted(held) == running
+
+
+def _audit_dependencies(state: State) -> None:
+    """What is derived is what a replay would derive."""
+    live = state.dependencies
+    again = Dependencies(state.id_partition)
+    again.foreign, again.registered = live.foreign, live.registered
+    for _ in again.rebuild(state.jobs):
+        pass
+    assert live.children == again.children
+    assert live.waiting == again.waiting
+    assert live.ripe.keys() == again.ripe.keys()
+    assert live.unsettled == again.unsettled
+    for target, letters in again.unsent.items():
+        assert letters.keys() <= live.unsent[target].keys()
+    for letters in live.unsent.values():
+        assert letters
+    for child in live.waiting:
+        record = state.jobs[child]
+        assert record.state is JobState.BLOCKED
+        for parent in record.parents:
+            assert not live.is_local(parent) or parent in state.jobs or record.run
 
 
 def dump(state: State) -> list[object]:
@@ -243,6 +271,21 @@ def dump(state: State) -> list[object]:
         dict(state.keys._records),
         list(state.keys._expiries),
         [(prefix, state.tombstones.rows(prefix)) for prefix in state.tombstones.prefixes()],
+        _dump_dependencies(state),
+    ]
+
+
+def _dump_dependencies(state: State) -> list[object]:
+    live = state.dependencies
+    return [
+        _ENCODE([live.foreign, live.registered]),
+        _ENCODE([list(state.outbox.lines()), state.inbox.rows()]),
+        [(parent, list(children)) for parent, children in live.children.items()],
+        dict(live.waiting),
+        list(live.ripe),
+        list(live.unsettled),
+        [(target, list(letters)) for target, letters in live.unsent.items()],
+        [list(shelf.parked) for shelf in (state.finished._done, state.finished._dead)],
     ]
 
 

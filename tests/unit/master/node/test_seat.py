@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
@@ -124,6 +125,13 @@ class LosingJournal(UnmarkedJournal):
         self.on_halt()
 
 
+class _NoPeers:
+    """Nobody is called: there is one partition."""
+
+    async def unary(self, address: str, *_: object) -> NoReturn:
+        raise AssertionError(f"expected no call, but {address} was called")
+
+
 async def _hear_nothing() -> None:
     """No operator wishes anything."""
 
@@ -145,6 +153,7 @@ def _seat(election: WonElection, journal: object, solitude: type[Solitude] = Sol
         walls=Walls(roster, clock, Alarms()),
         solitude=solitude(roster=roster, hub=hub, clock=clock, alone_ms=30_000),
         hear_wishes=_hear_nothing,
+        peers=_NoPeers(),
     )
     return Seat(
         partition=0,
