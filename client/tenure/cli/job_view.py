@@ -80,8 +80,8 @@ def _details(job: jobs_pb2.Job, waits_for: str | None) -> list[tuple[str, object
         ("finished", when(job.finished_at)),
         ("run", job.run or None),
         ("progress", f"{job.progress:g} %" if job.progress else None),
-        ("arguments", _decoded(job.payload, options.content_type)),
-        ("result", _decoded(job.result, job.result_content_type)),
+        ("arguments", decoded(job.payload, options.content_type)),
+        ("result", decoded(job.result, job.result_content_type)),
         ("failure", FailureReason(job.failure_reason).name if job.failure_reason else None),
         ("error", f"{job.error.type}: {job.error.message}" if job.error.type else None),
         ("cancel reason", job.cancel_reason),
@@ -103,7 +103,8 @@ def _attempt(attempt: jobs_pb2.Attempt) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _decoded(data: bytes, content_type: str) -> str:
+def decoded(data: bytes, content_type: str) -> str:
+    """A payload or a result in one line, as JSON; how many bytes it has if that cannot be."""
     import json
 
     from tenure.client.codec import decode_result
@@ -182,7 +183,7 @@ def _outcome(result: jobs_pb2.JobResult) -> str:
         return result.cancel_reason
     if result.error.type:
         return f"{result.error.type}: {result.error.message}"
-    return _decoded(result.result, result.content_type)
+    return decoded(result.result, result.content_type)
 
 
 def _plain(value: object) -> Any:

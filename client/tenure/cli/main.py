@@ -55,6 +55,11 @@ app = LazyGroup(
             "app",
             "Queues, tenants and job types: how they do, and how they are run.",
         ),
+        "schedules": (
+            "tenure.cli.schedules",
+            "app",
+            "Jobs by the calendar: cron with time zones.",
+        ),
         "cluster": ("tenure.cli.cluster", "app", "The cluster: masters, leaders, workers."),
         "config": ("tenure.cli.config", "app", "What is set, and by whom."),
         "completion": (

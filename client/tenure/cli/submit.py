@@ -146,14 +146,14 @@ def submit(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     definition = named(job, **given)
-    positional, by_name = _arguments(args, json_file)
+    positional, by_name = given_arguments(args, json_file)
     if cli.dry_run:
         return _show_request(cli, definition, positional, by_name)
 
     async def work(client: AsyncClient) -> int:
         handle: AsyncJobHandle[Any] = await client.submit(definition, *positional, **by_name)
         if not wait:
-            _show_id(handle.id, cli.form)
+            show_id(handle.id, cli.form)
             cli.hint(f"next: tenure jobs wait {handle.id}")
             return exits.OK
         cli.say(f"waiting for {handle.id}")
@@ -201,7 +201,8 @@ def _show_request(
     return exits.OK
 
 
-def _show_id(job_id: str, form: Format) -> None:
+def show_id(job_id: str, form: Format) -> None:
+    """The id of a job that was submitted."""
     if form is Format.JSON:
         print_json({"jobId": job_id})
     elif form is Format.JSONL:
@@ -210,7 +211,14 @@ def _show_id(job_id: str, form: Format) -> None:
         print(job_id)
 
 
-def _arguments(texts: Sequence[str], json_file: str | None) -> tuple[list[Any], dict[str, Any]]:
+def given_arguments(
+    texts: Sequence[str], json_file: str | None
+) -> tuple[list[Any], dict[str, Any]]:
+    """A job's arguments by position and by name, as they were given.
+
+    Raises:
+        BadParameter: What should be JSON is none.
+    """
     positional = [_value(text) for text in texts]
     if json_file is None:
         return positional, {}

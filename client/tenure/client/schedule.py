@@ -162,7 +162,7 @@ class AsyncSchedules:
             Rejected: INVALID_ARGUMENT: the expression is malformed or never fires, the zone is
                 unknown; ``field`` says which.
         """
-        spec = _spec(when, job, args, kwargs)
+        spec = spec_of(when, job, args, kwargs)
         return await self._put(name, spec, job, create_only=False)
 
     async def create(
@@ -173,7 +173,7 @@ class AsyncSchedules:
         Raises:
             Rejected: SCHEDULE_EXISTS.
         """
-        spec = _spec(when, job, args, kwargs)
+        spec = spec_of(when, job, args, kwargs)
         return await self._put(name, spec, job, create_only=True)
 
     async def get(
@@ -313,9 +313,10 @@ class AsyncSchedules:
         return await router.call(home, _SERVICE + method, request, response_type, self._timeout_s)
 
 
-def _spec(
+def spec_of(
     when: Cron, job: JobDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> schedules_pb2.ScheduleSpec:
+    """What a calendar and a call come to, as the API has it."""
     settings = job.settings
     if settings.key:
         raise invalid("job", "without a key: all ticks would be one job")

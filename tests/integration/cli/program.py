@@ -3,6 +3,7 @@
 ``python -m tests.integration.cli.program ARGUMENTS…``. At a terminal it becomes the leader of a
 session there, so that Ctrl-C reaches it as it does a user's command.
 
+There are three schedules: nightly, hourly and once.
 The jobs: DONE has completed, DEAD has failed, RUNNING goes on. Each look at RUNNING finds it 40 %
 further, until it completes; ``FAKE_ENDLESS`` stops it at 80 %. ``FAKE_JOBS`` adds so many more,
 ``FAKE_RESULT`` is what DONE returned.
@@ -18,14 +19,16 @@ import random
 import sys
 import termios
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from tenure.cli import main, session
-from tenure.client import AsyncClient, named
+from tenure.client import AsyncClient, cron, named
 from tenure.client.codec import encode_args
+from tenure.client.schedule import spec_of
 from tenure.protocol.ids import mint
 from tenure.protocol.vocabulary import JobState
-from tenure.v1 import jobs_pb2
+from tenure.v1 import jobs_pb2, schedules_pb2
 from tests.unit.client.fake_master import EPOCH_MS, FakeCluster
 
 DONE, DEAD, RUNNING = (mint(0, EPOCH_MS + n * 1_000, n) for n in range(3))
@@ -64,6 +67,31 @@ def more_ids(count: int) -> list[str]:
     return [mint(0, EPOCH_MS - 1 - n, n) for n in range(count)]
 
 
+def schedules() -> list[schedules_pb2.Schedule]:
+    """One that ticks, one that is paused, one that is over."""
+    definition = named("app.jobs.report", queue="night")
+    found = []
+    for name, when in (
+        ("nightly", cron("0 3 * * *", "Europe/Berlin", jitter=timedelta(minutes=5), note="books")),
+        ("hourly", cron("@hourly", overlap="buffer_one", paused=True)),
+        ("once", cron("0 0 1 1 *", misfire="skip")),
+    ):
+        spec = spec_of(when, definition, ("s3://books", 2), {})
+        schedule = schedules_pb2.Schedule(tenant="default", name=name, spec=spec)
+        schedule.created_at.FromMilliseconds(EPOCH_MS)
+        schedule.updated_at.FromMilliseconds(EPOCH_MS)
+        if name == "nightly":
+            for night in range(3):
+                schedule.upcoming.add().FromMilliseconds(EPOCH_MS + 86_400_000 * night)
+        if name != "hourly":
+            schedule.last_tick_at.FromMilliseconds(EPOCH_MS - 86_400_000)
+            schedule.last_job_id = DONE
+            schedule.fired = 41
+            schedule.skipped = 1
+        found.append(schedule)
+    return found
+
+
 def cluster() -> Cluster:
     """With its jobs."""
     fake = Cluster(masters=("m:1",))
@@ -77,6 +105,8 @@ def cluster() -> Cluster:
         )
         job.submitted_at.FromMilliseconds(EPOCH_MS)
         fake.jobs[job_id] = job
+    for schedule in schedules():
+        fake.schedules[schedule.name] = schedule
     fake.complete(DONE, os.environ.get("FAKE_RESULT") or {"sum": 3})
     fake.fail(DEAD, "ValueError", "no such thing")
     return fake

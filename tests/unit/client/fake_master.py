@@ -20,11 +20,11 @@ from tenure.protocol.errors import (
     Unavailable,
     refusal_to_wire,
 )
-from tenure.protocol.ids import JobId, home_partition, partition_of
+from tenure.protocol.ids import JobId, home_partition, mint, partition_of
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import FailureReason, JobState
 from tenure.testing.clock import SimClock
-from tenure.v1 import cluster_pb2, jobs_pb2
+from tenure.v1 import cluster_pb2, jobs_pb2, schedules_pb2
 
 #: The cluster's clock at the loop's time 0.
 EPOCH_MS = 1_760_000_000_000
@@ -67,6 +67,7 @@ class FakeCluster:
         ]
         self.halted: set[int] = set()
         self.jobs: dict[str, jobs_pb2.Job] = {}
+        self.schedules: dict[str, schedules_pb2.Schedule] = {}
         self.keys: dict[tuple[str, str], str] = {}
         self.requests: list[tuple[str, jobs_pb2.SubmitJobsRequest]] = []
         self.on_submit: Callable[[jobs_pb2.SubmitJobsRequest], Refusal | None] = lambda _: None
@@ -142,6 +143,8 @@ class FakeCluster:
         name = method.rpartition("/")[2]
         if method.startswith("/tenure.v1.ClusterService/"):
             return getattr(self, f"_{name}")(address)
+        if method.startswith("/tenure.v1.ScheduleService/"):
+            return self._schedule_call(name, request)
         partition = getattr(request, "partition", None)
         if partition is None:
             ids = getattr(request, "job_ids", None) or [request.job_id]
@@ -202,6 +205,32 @@ class FakeCluster:
                 status.token.epoch, status.token.revision = 1, self.terms[partition]
         response.workers.extend(self.workers)
         return response
+
+    def _schedule_call(self, name: str, request: Any) -> Any:
+        """Schedules that never tick: enough to show them."""
+        match request:
+            case schedules_pb2.ListSchedulesRequest():
+                found = [self.schedules[key] for key in sorted(self.schedules)]
+                return schedules_pb2.ListSchedulesResponse(schedules=found)
+            case schedules_pb2.PutScheduleRequest():
+                made = schedules_pb2.Schedule(
+                    tenant=request.tenant, name=request.name, spec=request.spec
+                )
+                made.upcoming.add().FromMilliseconds(EPOCH_MS)
+                self.schedules[request.name] = made
+        schedule = self.schedules.get(request.name)
+        if schedule is None:
+            raise Rejected(f"expected a schedule {request.name}", reason=Reason.NOT_FOUND)
+        match request:
+            case schedules_pb2.PauseScheduleRequest() | schedules_pb2.ResumeScheduleRequest():
+                schedule.spec.paused = name.startswith("Pause")
+                schedule.ClearField("upcoming")
+            case schedules_pb2.TriggerScheduleRequest():
+                return schedules_pb2.TriggerScheduleResponse(job_id=mint(0, EPOCH_MS, 7))
+            case schedules_pb2.DeleteScheduleRequest():
+                del self.schedules[request.name]
+                return schedules_pb2.DeleteScheduleResponse()
+        return getattr(schedules_pb2, f"{name}Response")(schedule=schedule)
 
     def _GetJob(self, request: jobs_pb2.GetJobRequest) -> jobs_pb2.GetJobResponse:
         job = self.jobs.get(request.job_id)
