@@ -30,6 +30,7 @@ PAGES = (
     "docs/how-to/back-up.md",
     "docs/how-to/test-your-jobs.md",
     "docs/how-to/delay.md",
+    "docs/how-to/schedules.md",
 )
 #: Pages that other tests follow, because they need more than one reader and one shell.
 FOLLOWED_BY = {

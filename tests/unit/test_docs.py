@@ -196,6 +196,12 @@ def test_limits_are_those_of_the_code() -> None:
         "| 1 h, 100,000 |": (kept.completed_ms, kept.completed_max) == (3_600_000, 100_000),
         "| 7 days, 100,000 |": (kept.failed_ms, kept.failed_max) == (7 * limits.DAY_MS, 100_000),
         "traceback | 4 KiB, 32 KiB |": limits.TRACEBACK_BYTES_MAX == 32 * KIB,
+        "| 5 s to 366 days (1 h) |": (limits.MISFIRE_MS, limits.CATCH_UP_MS_DEFAULT)
+        == (5_000, 3_600_000),
+        "| jitter | 1 day (0) |": limits.JITTER_MS_MAX == limits.DAY_MS,
+        "| note | 1 KiB |": limits.NOTE_BYTES_MAX == KIB,
+        "| 100 (5) |": (limits.UPCOMING_MAX, limits.UPCOMING_DEFAULT) == (100, 5),
+        "of one partition | 100,000 |": limits.SCHEDULES_MAX == 100_000,
         "fixed for ever": limits.PARTITIONS_MAX == 4_096,
         "| page of a list | 1,000 (100)": (limits.PAGE_SIZE_MAX, limits.PAGE_SIZE_DEFAULT)
         == (1_000, 100),
