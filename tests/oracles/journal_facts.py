@@ -220,7 +220,7 @@ class _Reader:
             self._settle(seq, job, "", "FAILED", "")
 
     def _requeued(self, seq: int, event: list[Any]) -> None:
-        for job, run in event[2]:
+        for job, run, *_ in event[2]:
             self._runs[job] = run
             self._charged.pop(job, None)
             self.facts.append(Requeued(seq, job, run, event[1]))

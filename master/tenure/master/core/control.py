@@ -189,17 +189,13 @@ def apply_purged(state: State, event: JobsPurged, seq: int) -> None:
 
 def _unindex(state: State, gone: list[JobRecord]) -> None:
     """Keeps up what was derived from jobs that are no more."""
-    lanes, counts = state.lanes, state.lanes.counts
-    policy = gone[0].policy
-    lane = lanes.of(policy)
+    lanes = state.lanes
+    lanes.count(gone, -1)
+    policy = None
     for record in gone:
-        if record.policy is not policy:
-            lanes.forget_if_empty(lane)
-            policy = record.policy
-            lane = lanes.of(policy)
-        lane.counts[record.state] -= 1
-        counts[record.state] -= 1
         state.stored_bytes -= footprint(record)
         state.finished.leave(record, record.state)
-    lanes.forget_if_empty(lane)
-    state.finished.settle(counts)
+        if record.policy is not policy:
+            policy = record.policy
+            lanes.forget_if_empty(policy)
+    state.finished.settle(lanes.counts)

@@ -357,10 +357,8 @@ def apply_withdrawn(state: State, event: JobsWithdrawn, seq: int) -> None:
             policy = record.policy
             state.keys.release((policy.tenant, policy.queue, record.key), job_id, seq)
         if state.live:
-            state.lanes.counts[record.state] -= 1
-            lane = state.lanes.of(record.policy)
-            lane.counts[record.state] -= 1
-            state.lanes.forget_if_empty(lane)
+            state.lanes.count([record], -1)
+            state.lanes.forget_if_empty(record.policy)
             state.stored_bytes -= footprint(record)
             refusal = _withdrawal(record, gone)
             state.unpinned(state.dependencies.withdraw(record, refusal))

@@ -1,14 +1,14 @@
 """Dispatch: which ready jobs go to which sessions, and what a grant writes."""
 
-from heapq import heapify, heappop, heapreplace
 from typing import Final
 
 from tenure.master.core.attempt import remember_attempt
 from tenure.master.core.command import Dispatch
 from tenure.master.core.effect import Decision, Effect, GrantRow, SendAssignment
-from tenure.master.core.event import Event, JobsGranted
-from tenure.master.core.ready import Demand, Lane, Skill, pick
+from tenure.master.core.event import Event, JobsGranted, Turn, TurnsTaken
+from tenure.master.core.pick import Picking, Taker
 from tenure.master.core.record import JobRecord
+from tenure.master.core.reserve import Reserves
 from tenure.master.core.session import Holding, Session
 from tenure.master.core.state import State, footprint
 from tenure.protocol.fence import Lease
@@ -18,117 +18,30 @@ from tenure.protocol.vocabulary import JobState
 _RUNNING: Final = JobState.RUNNING
 
 
-class _Taker:
-    """A session with credit, and what it takes in this decision."""
-
-    __slots__ = ("again", "credit", "first", "load", "session", "step")
-
-    def __init__(self, session: Session, credit: int) -> None:
-        self.session = session
-        self.credit = credit
-        #: How full it is; the emptiest takes first.
-        self.step = 1 / max(session.slots, 1)
-        self.load = len(session.holder.leases) * self.step
-        #: First grants, and grants that must be written ahead.
-        self.first: list[JobRecord] = []
-        self.again: list[JobRecord] = []
-
-    def take(self, record: JobRecord) -> None:
-        self.credit -= 1
-        self.load += self.step
-        if record.lease is None and not record.policy.at_most_once:
-            self.first.append(record)
-        else:
-            self.again.append(record)
-
-
-class _Group:
-    """Takers with the same skill, emptiest first."""
-
-    __slots__ = ("credit", "heap", "skill")
-
-    def __init__(self, skill: Skill) -> None:
-        self.skill = skill
-        self.credit = 0
-        #: (load, order, taker) of those with credit.
-        self.heap: list[tuple[float, int, _Taker]] = []
-
-
-class _Demand(Demand):
-    """All takers of a decision, and how many grants it may still make."""
-
-    def __init__(self, takers: list[_Taker], grants_max: int) -> None:
-        self._left = min(grants_max, sum([taker.credit for taker in takers]))
-        groups: dict[Skill, _Group] = {}
-        for order, taker in enumerate(takers):
-            skill = taker.session.skill
-            group = groups.get(skill)
-            if group is None:
-                group = groups[skill] = _Group(skill)
-            group.heap.append((taker.load, order, taker))
-            group.credit += taker.credit
-        self._groups = groups
-        for group in groups.values():
-            heapify(group.heap)
-        self._serving: dict[tuple[str, str], list[_Group]] = {}
-
-    def skills(self) -> list[Skill]:
-        return list(self._groups)
-
-    def has_credit(self, skill: Skill) -> bool:
-        return self._groups[skill].credit > 0
-
-    def is_met(self) -> bool:
-        return self._left == 0
-
-    def wants(self, lane: Lane) -> int:
-        groups = self._serving.get((lane.queue, lane.name))
-        if groups is None:
-            groups = [g for g in self._groups.values() if g.skill.serves(lane.queue, lane.name)]
-            self._serving[lane.queue, lane.name] = groups
-        return min(self._left, sum([group.credit for group in groups]))
-
-    def take(self, lane: Lane, records: list[JobRecord]) -> None:
-        """Gives jobs of a lane, as many as it wants at most, to the emptiest that serve it."""
-        self._left -= len(records)
-        groups = self._serving[lane.queue, lane.name]
-        for record in records:
-            group = groups[0]
-            if len(groups) > 1:
-                group = min([g for g in groups if g.heap], key=lambda g: g.heap[0][:2])
-            heap = group.heap
-            _, order, taker = heap[0]
-            taker.take(record)
-            group.credit -= 1
-            if taker.credit:
-                heapreplace(heap, (taker.load, order, taker))
-            else:
-                heappop(heap)
-
-
 def decide_dispatch(state: State, command: Dispatch, now_ms: int) -> Decision:
-    """Grants eligible jobs in exact order of their keys, each to the emptiest session for it."""
+    """Grants eligible jobs: fairly between queues, in exact order of their keys within each."""
     if not state.serving or state.window_ends_ms is not None:
         return Decision()
-    takers = []
+    able: list[tuple[Session, int]] = []
     accept_timeout_ms = state.config.accept_timeout_ms
     for session_id, credit in sorted(command.credits):
         session = state.sessions.get(session_id)
         if session is None or credit <= 0:
             continue
         if session.may_be_granted(now_ms, accept_timeout_ms):
-            takers.append(_Taker(session, credit))
-    if not takers:
+            able.append((session, credit))
+    if not able:
         return Decision()
-    demand = _Demand(takers, command.grants_max)
-    for lane, records in pick(demand, command.committed_seq):
-        demand.take(lane, records)
-    return _assignments(state, takers, now_ms)
+    reserves = Reserves(state.lanes.reserving, state.sessions.values(), able)
+    takers = [Taker(session, credit, order) for order, (session, credit) in enumerate(able)]
+    picking = Picking(takers, reserves, command.grants_max, command.committed_seq, now_ms)
+    picking.run()
+    return _assignments(state, picking.turns, takers, now_ms)
 
 
-def _assignments(state: State, takers: list[_Taker], now_ms: int) -> Decision:
+def _assignments(state: State, turns: list[Turn], takers: list[Taker], now_ms: int) -> Decision:
     """The events and effects of what was taken: per session first grants, then written ahead."""
-    events: list[Event] = []
+    events: list[Event] = [TurnsTaken(turns=turns)] if turns else []
     effects: list[Effect] = []
     lease_seq = state.lease_seq
     for taker in takers:
@@ -166,6 +79,14 @@ def _assignments(state: State, takers: list[_Taker], now_ms: int) -> Decision:
                 )
             )
     return Decision(events=tuple(events), effects=tuple(effects))
+
+
+def apply_turns_taken(state: State, event: TurnsTaken) -> None:
+    """Charges queues and tenants with what they gave."""
+    for session_id, tenant, name, jobs in event.turns:
+        session, queue = state.sessions.get(session_id), state.lanes.queues.get((tenant, name))
+        if session is not None and queue is not None:
+            session.skill.charge(queue, jobs)
 
 
 def apply_granted(state: State, event: JobsGranted, seq: int) -> None:
@@ -214,6 +135,11 @@ def _hold(state: State, event: JobsGranted, lease_seq: int, granted: list[JobRec
     leases = holder.leases
     for record in granted:
         leases[record.job_id] = Holding(record, number)
-    for lane in state.lanes.tally(granted, JobState.PENDING, _RUNNING):
-        state.lanes.settle(lane)
+    lanes = state.lanes
+    if lanes.timed:
+        for record in granted:
+            queue = lanes.queues[record.policy.tenant, record.policy.queue]
+            leases[record.job_id].charged_ms = queue.cost_ms
+    lanes.move(granted, JobState.PENDING, _RUNNING)
+    lanes.note_granted(granted, event.incarnation, event.now_ms)
     state.watch_by(holder, event.now_ms + state.config.take_back_ms)

@@ -9,6 +9,8 @@ Volatile events change what a term knows about sessions and leases. They have no
 journaled, and are gone after a failover: workers say it all again.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 from tenure.master.core.command import HeldRow, LeaseRow, ReportRow, SubmitRow
@@ -518,6 +520,22 @@ class WindowClosed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     now_ms: int
 
 
+class Turn(NamedTuple):
+    """Jobs of a queue that were taken in a row by those with one skill."""
+
+    #: Any session with the skill.
+    session_id: int
+    tenant: str
+    queue: str
+    jobs: int
+
+
+class TurnsTaken(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Queues gave jobs, in this order: it counts for their shares."""
+
+    turns: list[Turn]
+
+
 class TimersFired(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """All timers up to these marks were looked at; each waits for its next time, if it has one."""
 
@@ -530,6 +548,10 @@ class TimersFired(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     schedule_mark: tuple[int, int] | None = None
     #: Schedules that could not submit their jobs; they are looked at again a little later.
     held: tuple[ScheduleName, ...] = ()
+    #: Of gates that waited for a token.
+    refill_mark: tuple[int, int] | None = None
+    #: So many crowded limit keys were looked at, the first ones.
+    crowded: int = 0
 
 
 class LeasesRestarted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -555,6 +577,7 @@ VolatileEvent = (
     | ReportsKept
     | TakeBacksAsked
     | WindowClosed
+    | TurnsTaken
     | TimersFired
     | LeasesRestarted
     | DeadlinesPushed

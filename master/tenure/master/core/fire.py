@@ -17,6 +17,7 @@ from tenure.master.core.event import (
     TakeBacksAsked,
     TimersFired,
 )
+from tenure.master.core.limit import relieve
 from tenure.master.core.record import JobFault, JobRecord
 from tenure.master.core.report import ended_bytes, revokes, settling
 from tenure.master.core.schedule import decide_ticks
@@ -40,6 +41,8 @@ def next_timer_ms(state: State) -> int | None:
             state.timers.next_ms(),
             state.holder_timers.next_ms(),
             state.timetable.timers.next_ms(),
+            state.lanes.refills.next_ms(),
+            state.stamp_ms if state.lanes.crowded else None,
             state.finished.next_ms(state.lanes.counts),
         )
         if time is not None
@@ -71,7 +74,9 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
         else:
             due.purge(record)
     ticked = decide_ticks(state, command, now_ms, due.decided)
-    events = [*due.events(), *ticked.decision.events]
+    _, refill_mark = state.lanes.refills.due(now_ms, command.rows_max)
+    relief = relieve(state, command.rows_max, now_ms, due.decided)
+    events = [*due.events(), *ticked.decision.events, *relief.events]
     fired = TimersFired(
         now_ms=now_ms,
         job_mark=job_mark,
@@ -79,10 +84,14 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
         parked=parked,
         schedule_mark=ticked.mark,
         held=tuple(ticked.held),
+        refill_mark=refill_mark,
+        crowded=relief.keys,
     )
-    if parked or any(mark is not None for mark in (job_mark, holder_mark, ticked.mark)):
+    marks = (job_mark, holder_mark, ticked.mark, refill_mark)
+    if parked or relief.keys or any(mark is not None for mark in marks):
         events.append(fired)
-    return Decision(events=tuple(events), effects=(*due.effects(), *ticked.decision.effects))
+    effects = (*due.effects(), *ticked.decision.effects, *relief.effects)
+    return Decision(events=tuple(events), effects=effects)
 
 
 class _Due:
@@ -277,7 +286,9 @@ class _Due:
             self._idle = self._find_idle()
         policy = holding.record.policy
         for session, free in self._idle:
-            if free and session is not busy and session.skill.serves(policy.queue, policy.name):
+            if not free or session is busy:
+                continue
+            if session.skill.serves(policy.queue, policy.name, policy.requires):
                 free.pop()
                 return True
         return False
@@ -291,7 +302,7 @@ class _Due:
                 continue
             if not session.may_be_granted(self._now_ms, state.config.accept_timeout_ms):
                 continue
-            if not session.skill.active:
+            if not session.has_work():
                 idle.append((session, [None] * free))
         return idle
 
@@ -306,6 +317,9 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
         due_ms = state.due_ms(record)
         if due_ms is not None:
             state.timers.arm_at(record, max(due_ms, now_ms + 1))
+    for limiter in state.lanes.refills.take(event.refill_mark):
+        state.lanes.refill(limiter, now_ms)
+    state.lanes.relieved(event.crowded)
     for holder in state.holder_timers.take(event.holder_mark):
         if holder.check_ms <= now_ms:
             holder.check_ms = 0

@@ -318,7 +318,8 @@ def decide_open_session(command: OpenSession, now_ms: int) -> Decision:
 def apply_session_opened(state: State, event: SessionOpened) -> None:
     """Adds a session; it speaks for its incarnation from now on."""
     holder = state.holder(event.incarnation, event.worker, event.now_ms)
-    session = Session(event, holder, state.lanes.enlist(event.job_names, event.queues))
+    session = Session(event, holder)
+    state.lanes.enlist(session)
     state.sessions[event.session_id] = session
     holder.session = session
     holder.worker = event.worker
@@ -335,7 +336,7 @@ def apply_session_closed(state: State, event: SessionClosed) -> None:
     session = state.sessions.pop(event.session_id, None)
     if session is None:
         return
-    state.lanes.dismiss(session.skill)
+    state.lanes.dismiss(session)
     if session.holder.session is session:
         session.holder.session = None
         state.forget_if_idle(session.holder)
@@ -346,6 +347,8 @@ def apply_session_drained(state: State, event: SessionDrained) -> None:
     session = state.sessions.get(event.session_id)
     if session is not None:
         session.draining = True
+        if session.holder.session is session:
+            state.lanes.free(session.incarnation)
 
 
 def apply_declared(state: State, event: LeasesDeclared) -> None:

@@ -106,6 +106,7 @@ _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
     events.DeadlinesPushed: lease.apply_deadlines_pushed,
     events.ReportsKept: term.apply_reports_kept,
     events.WindowClosed: term.apply_window_closed,
+    events.TurnsTaken: dispatch.apply_turns_taken,
     events.TimersFired: fire.apply_timers_fired,
 }
 
@@ -297,11 +298,11 @@ class Partition:
     # Looking.
 
     def has_ready(self) -> bool:
-        """Whether a job is PENDING."""
-        return self._state.lanes.counts[JobState.PENDING] > 0
+        """Whether some ready job waits for nothing but credit."""
+        return self._state.lanes.has_work()
 
     def backlog_for(self, session_id: int) -> int:
-        """How many PENDING jobs a session could run."""
+        """How many ready jobs wait for nothing but credit of a session like this one."""
         return query.backlog_for(self._state, session_id)
 
     def get(self, job_id: JobId) -> JobRecord | Tombstone | None:

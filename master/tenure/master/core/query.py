@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
-from tenure.master.core.ready import Lane
+from tenure.master.core.gate import Tally
 from tenure.master.core.record import JobRecord
 from tenure.master.core.settings import SettingsKey, SettingsKind
 from tenure.master.core.state import State
@@ -68,7 +68,7 @@ def sessions(state: State) -> list[SessionStatus]:
             session_id=session.session_id,
             incarnation=session.holder.incarnation,
             worker=session.holder.worker,
-            job_names=session.skill.job_names,
+            job_names=session.job_names,
             slots=session.slots,
             leases=len(session.holder.leases),
             heartbeat_ms=session.holder.heartbeat_ms,
@@ -79,18 +79,18 @@ def sessions(state: State) -> list[SessionStatus]:
 
 
 def backlog_for(state: State, session_id: int) -> int:
-    """How many PENDING jobs a session could run."""
+    """How many ready jobs wait for nothing but credit of a session like this one."""
     session = state.sessions.get(session_id)
-    return 0 if session is None else session.skill.backlog()
+    return 0 if session is None else session.backlog()
 
 
 def counts(state: State, wanted: Filter) -> dict[JobState, int]:
     """How many jobs match, by state; states without any are left out. Leaves ``also`` out."""
     totals = {}
-    lanes = list(_lanes(state, wanted))
+    tallies = list(_tallies(state, wanted))
     for job_state in JobState:
         if not wanted.states or job_state in wanted.states:
-            total = sum(lane.counts[job_state] for lane in lanes)
+            total = sum(tally.counts[job_state] for tally in tallies)
             if total:
                 totals[job_state] = total
     return totals
@@ -107,13 +107,13 @@ def census(
         wanted: Only those of this tenant, queue or name.
     """
     found: dict[SettingsKey, list[int]] = {}
-    for lane in _lanes(state, wanted):
-        key = _key_of(kind, lane)
+    for tally in _tallies(state, wanted):
+        key = _key_of(kind, tally)
         totals = found.get(key)
         if totals is None:
-            found[key] = list(lane.counts)
+            found[key] = list(tally.counts)
         else:
-            for job_state, count in enumerate(lane.counts):
+            for job_state, count in enumerate(tally.counts):
                 totals[job_state] += count
     names = {SettingsKind.QUEUE: wanted.queue, SettingsKind.JOB_TYPE: wanted.name}
     name = names.get(kind, "")
@@ -123,14 +123,14 @@ def census(
     return found
 
 
-def _key_of(kind: SettingsKind, lane: Lane) -> SettingsKey:
+def _key_of(kind: SettingsKind, tally: Tally) -> SettingsKey:
     match kind:
         case SettingsKind.QUEUE:
-            return lane.tenant, lane.queue
+            return tally.tenant, tally.queue
         case SettingsKind.TENANT:
-            return (lane.tenant,)
+            return (tally.tenant,)
         case SettingsKind.JOB_TYPE:
-            return lane.tenant, lane.name
+            return tally.tenant, tally.name
 
 
 class Scan:
@@ -216,11 +216,11 @@ def _matches(record: JobRecord, wanted: Filter) -> bool:
     )
 
 
-def _lanes(state: State, wanted: Filter) -> Iterator[Lane]:
-    for (tenant, queue), names in state.lanes.queues.items():
+def _tallies(state: State, wanted: Filter) -> Iterator[Tally]:
+    for (tenant, name), queue in state.lanes.queues.items():
         if (not wanted.tenant or tenant == wanted.tenant) and (
-            not wanted.queue or queue == wanted.queue
+            not wanted.queue or name == wanted.queue
         ):
-            for name, lane in names.items():
-                if not wanted.name or name == wanted.name:
-                    yield lane
+            for tally in queue.tallies.values():
+                if not wanted.name or tally.name == wanted.name:
+                    yield tally

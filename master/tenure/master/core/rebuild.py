@@ -55,13 +55,13 @@ def _sort_in(
 ) -> None:
     """Counts some records, arms their timers, and says which orders they belong to."""
     lanes = state.lanes
+    lanes.count(records, 1)
     for record in records:
-        lane = lanes.of(record.policy)
-        lane.counts[record.state] += 1
-        lanes.counts[record.state] += 1
         state.stored_bytes += footprint(record)
         if record.state is JobState.PENDING:
-            ready.setdefault(lane, []).append(record)
+            ready.setdefault(lanes.of(record), []).append(record)
+        elif record.state is JobState.RUNNING:
+            lanes.resume(record)
         elif record.state in TERMINAL:
             finished.append(record)
         state.timers.arm(record)
@@ -85,10 +85,10 @@ def _rebuild_lanes(state: State, ready: dict[Lane, list[JobRecord]]) -> Iterator
         return record.seq, order_key(record.priority, record.ready_ms, aging_step_ms)
 
     rows = 0
-    for lane, waiting in ready.items():
+    for waiting in ready.values():
         for (seq, key), run in groupby(waiting, key=place):
             segment = list(run)
-            state.lanes.push(lane, key, seq, segment)
+            state.lanes.push(key, seq, segment)
             rows += len(segment)
             if rows >= _STEP_ROWS:
                 rows = 0

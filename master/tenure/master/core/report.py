@@ -311,7 +311,7 @@ def apply_completed(state: State, event: JobsCompleted, seq: int) -> None:
         else:
             # A late success: the closure had left a fault, and a place in another order.
             record.fault = None
-            state.moved(record, before, size)
+            state.moved(record, before, size, record.priority)
     if not done:
         return
     if state.live:
@@ -322,14 +322,16 @@ def apply_completed(state: State, event: JobsCompleted, seq: int) -> None:
 
 def _index_completed(state: State, done: list[JobRecord], seq: int) -> None:
     """Keeps up what is derived from jobs that were RUNNING and succeeded together."""
-    holder = None
+    holder, timed = None, state.lanes.timed
     stored = 0
     for record in done:
         stored += len(record.result)
         if holder is None or holder.incarnation != record.incarnation:
             holder = state.holders.get(record.incarnation)
         if holder is not None:
-            holder.leases.pop(record.job_id, None)
+            holding = holder.leases.pop(record.job_id, None)
+            if holding is not None and timed:
+                state.settle_run(holder, holding, record.ended_ms)
             if holder.session is None:
                 state.forget_if_idle(holder)
         if record.policy.result_ttl_ms:
@@ -338,7 +340,7 @@ def _index_completed(state: State, done: list[JobRecord], seq: int) -> None:
         for record in done:
             state.dependents_moved(record, _RUNNING)
     state.stored_bytes += stored
-    state.lanes.tally(done, _RUNNING, _DONE)
+    state.lanes.move(done, _RUNNING, _DONE)
     state.finished.push(_DONE, done[0].ended_ms, seq, done)
     if state.timetable.waiting:
         for record in done:

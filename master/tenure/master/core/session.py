@@ -11,8 +11,10 @@ import msgspec
 
 from tenure.master.core.command import HeldRow
 from tenure.master.core.event import SessionOpened
-from tenure.master.core.ready import Skill
+from tenure.master.core.gate import Queue
+from tenure.master.core.ready import Fronts
 from tenure.master.core.record import JobRecord
+from tenure.master.core.skill import Skill
 from tenure.protocol.ids import JobId
 
 
@@ -29,6 +31,8 @@ class Holding(msgspec.Struct, gc=False, eq=False):
     progress_ms: int = 0
     #: Whether it was asked back.
     asked: bool = False
+    #: What it was charged for in a queue that is counted in time.
+    charged_ms: int = 0
 
 
 class Holder:
@@ -87,10 +91,13 @@ class Session:
 
     __slots__ = (
         "assignment",
+        "bound",
         "declared",
         "draining",
         "holder",
+        "job_names",
         "labels",
+        "queues",
         "session_id",
         "skill",
         "slots",
@@ -104,17 +111,40 @@ class Session:
     #: Whether it has listed its leases; nothing is granted before.
     declared: bool
     draining: bool
+    #: What it has in common with others that run the same; given by ``Lanes.enlist``.
+    skill: Skill
+    #: Lanes that nobody else gets, by their queues.
+    bound: dict[Queue, Fronts]
 
-    def __init__(self, opened: SessionOpened, holder: Holder, skill: Skill) -> None:
+    def __init__(self, opened: SessionOpened, holder: Holder) -> None:
         self.session_id = opened.session_id
         self.holder = holder
-        self.skill = skill
         self.slots = opened.slots
-        self.labels = opened.labels
+        self.job_names = opened.job_names
+        self.queues = opened.queues
+        self.labels = dict(opened.labels)
+        self.bound = {}
         self.assignment = 0
         self.unaccepted = deque()
         self.declared = False
         self.draining = False
+
+    @property
+    def incarnation(self) -> str:
+        """The worker process that it is of."""
+        return self.holder.incarnation
+
+    def has_work(self) -> bool:
+        """Whether a ready job waits for nothing but its credit."""
+        return bool(self.skill.level.heap) or any(
+            fronts.active and queue.is_open and queue.tenant.is_open
+            for queue, fronts in self.bound.items()
+        )
+
+    def backlog(self) -> int:
+        """How many ready jobs wait for nothing but credit of its like."""
+        bound = [fronts.backlog() for fronts in self.bound.values()]
+        return self.skill.backlog() + sum(bound)
 
     def accept(self, number: int) -> None:
         """Assignments up to the number have arrived."""

@@ -16,8 +16,9 @@ from tenure.master.core.command import ReportRow
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.dependency import Dependencies
 from tenure.master.core.key import Keys
+from tenure.master.core.lanes import Lanes
 from tenure.master.core.outbox import InboxMarks, Outbox
-from tenure.master.core.ready import Lane, Lanes, order_key
+from tenure.master.core.ready import order_key
 from tenure.master.core.record import JobFault, JobRecord, Policy
 from tenure.master.core.retention import Finished
 from tenure.master.core.session import Holder, Holding, Session
@@ -137,7 +138,7 @@ class State:
 
     def reset_derived(self) -> None:
         """Empties what is derived."""
-        self.lanes = Lanes()
+        self.lanes = Lanes(self.settings)
         self.finished = Finished(self.config.retention)
         self.timers: Timers[JobRecord] = Timers(
             self.due_ms, attrgetter("job_id"), lambda: len(self.jobs)
@@ -221,46 +222,45 @@ class State:
             record = self.jobs.get(job_id)
             if record is None or record.seq >= seq:
                 continue
-            before, size = record.state, footprint(record)
+            before, size, priority = record.state, footprint(record), record.priority
             record.seq = seq
             yield record, row
-            self.moved(record, before, size)
+            self.moved(record, before, size, priority)
 
-    def moved(self, record: JobRecord, before: JobState, bytes_before: int) -> None:
+    def moved(
+        self, record: JobRecord, before: JobState, bytes_before: int, priority_before: int
+    ) -> None:
         """Keeps up what is derived from one job that an event has changed, and tells watches.
 
         Args:
             record: The job as it is now.
             before: The state it had.
             bytes_before: The ``footprint`` it had.
+            priority_before: The priority it had.
         """
         if self.live:
-            self._keep_up(record, before, bytes_before)
+            self._keep_up(record, before, bytes_before, priority_before)
         if self.changes is not None and record.state is not before:
             self.note([record])
 
-    def _keep_up(self, record: JobRecord, before: JobState, bytes_before: int) -> None:
-        lane, counts, state = self.lanes.of(record.policy), self.lanes.counts, record.state
-        lane.counts[before] -= 1
-        lane.counts[state] += 1
-        counts[before] -= 1
-        counts[state] += 1
+    def _keep_up(
+        self, record: JobRecord, before: JobState, bytes_before: int, priority_before: int
+    ) -> None:
+        self.lanes.move([record], before, record.state, priority_before=priority_before)
         self.stored_bytes += footprint(record) - bytes_before
-        if before is JobState.PENDING:
-            self.lanes.settle(lane)
-        elif before in transition.TERMINAL:
+        if before in transition.TERMINAL:
             self.finished.leave(record, before)
-            self.finished.settle(counts)
+            self.finished.settle(self.lanes.counts)
         if record.parents or self.dependencies.active:
             self.dependents_moved(record, before)
-        self._place(lane, record)
+        self._place(record)
 
-    def _place(self, lane: Lane, record: JobRecord) -> None:
+    def _place(self, record: JobRecord) -> None:
         """Puts a job where its state says it waits."""
         state = record.state
         if state is JobState.PENDING:
             key = order_key(record.priority, record.ready_ms, self.config.aging_step_ms)
-            self.lanes.push(lane, key, record.seq, [record])
+            self.lanes.push(key, record.seq, [record])
         elif state in transition.TERMINAL:
             self.finished.push(state, record.ended_ms, record.seq, [record])
             self.timetable.ended(record.job_id)
@@ -280,6 +280,15 @@ class State:
 
     def settings_changed(self, kind: SettingsKind, key: SettingsKey) -> None:
         """Keeps up what is derived from settings, after an event has changed some."""
+        if not self.live:
+            return
+        match kind:
+            case SettingsKind.QUEUE:
+                self.lanes.configure_queue(key[0], key[1], self.stamp_ms)
+            case SettingsKind.TENANT:
+                self.lanes.configure_tenant(key[0])
+            case SettingsKind.JOB_TYPE:
+                self.lanes.configure_job_type(key[0], key[1])
 
     def lease_deadline_ms(self, now_ms: int) -> int:
         """Until when leases renewed now are valid, as the master sees it."""
@@ -298,13 +307,24 @@ class State:
         """Takes a job that runs no more from its holder."""
         holder = self.holders.get(record.incarnation)
         if holder is not None:
-            holder.leases.pop(record.job_id, None)
+            holding = holder.leases.pop(record.job_id, None)
+            if holding is not None and self.lanes.timed:
+                self.settle_run(holder, holding, self.stamp_ms)
             self.forget_if_idle(holder)
+
+    def settle_run(self, holder: Holder, holding: Holding, ended_ms: int) -> None:
+        """Puts right what a job was charged, in a queue that is counted in time."""
+        policy = holding.record.policy
+        queue = self.lanes.queues.get((policy.tenant, policy.queue))
+        if queue in self.lanes.timed and queue is not None and holder.session is not None:
+            run_ms = max(ended_ms - holding.started_ms, 0) if holding.started_ms else 0
+            self.lanes.settle_run(holder.session.skill, queue, run_ms, holding.charged_ms)
 
     def forget_if_idle(self, holder: Holder) -> None:
         """Drops a holder that has neither a stream nor a lease."""
         if holder.session is None and not holder.leases and holder.claims is None:
             self.holders.pop(holder.incarnation, None)
+            self.lanes.free(holder.incarnation)
 
     def watch(self, holder: Holder, now_ms: int) -> None:
         """Sees to it that a timer looks at a holder's leases when they next need it."""

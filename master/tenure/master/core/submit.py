@@ -329,8 +329,8 @@ def _rooms(state: State, settings: list[SubmitSetting]) -> list[list[int]]:
         queue = (setting.policy.tenant, setting.policy.queue)
         cell = cells.get(queue)
         if cell is None:
-            lanes = state.lanes.queues.get(queue, {})
-            waiting = sum(lane.counts[waits] for lane in lanes.values() for waits in QUEUED)
+            known = state.lanes.queues.get(queue)
+            waiting = 0 if known is None else sum(known.counts[waits] for waits in QUEUED)
             cell = cells[queue] = [_depth_max(state, *queue) - waiting]
         rooms.append(cell)
     return rooms
@@ -418,15 +418,12 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
 
 def _index(state: State, added: list[JobRecord], seq: int) -> None:
     """Keeps up what is derived from new jobs of one setting."""
-    first, count = added[0], len(added)
-    policy = first.policy
-    lane = state.lanes.of(policy)
-    lane.counts[first.state] += count
-    state.lanes.counts[first.state] += count
+    first = added[0]
+    state.lanes.count(added, 1)
     state.stored_bytes += sum([len(record.payload) for record in added])
     if first.state is JobState.PENDING:
         key = order_key(first.priority, first.ready_ms, state.config.aging_step_ms)
-        state.lanes.push(lane, key, seq, added)
+        state.lanes.push(key, seq, added)
     if state.due_ms(first) is not None:
         for record in added:
             state.timers.arm(record)

@@ -78,6 +78,7 @@ def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
             pass
     state.serving = True
     state.lease_seq = 0
+    state.lanes.begin_term(event.now_ms)
     if event.window_ms:
         state.window_ends_ms = event.now_ms + event.window_ms
         return

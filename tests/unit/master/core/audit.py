@@ -1,14 +1,18 @@
 """Audits: everything a partition derives, derived a second time in the plainest way."""
 
 from collections import Counter
+from typing import Any
 
 import msgspec
 
 from tenure.master.core.dependency import Dependencies
+from tenure.master.core.fair import Level
+from tenure.master.core.gate import Limiter, Queue
 from tenure.master.core.partition import Partition
-from tenure.master.core.ready import Lane, order_key
+from tenure.master.core.ready import Fronts, Lane, order_key
 from tenure.master.core.record import JobRecord
 from tenure.master.core.segment import Segment
+from tenure.master.core.skill import Skill
 from tenure.master.core.state import State, footprint
 from tenure.master.core.transition import TERMINAL
 from tenure.protocol.vocabulary import JobState
@@ -27,6 +31,7 @@ def audit(partition: Partition) -> None:
     _audit_records(state)
     _audit_counts(state)
     _audit_ready(state)
+    _audit_gates(state)
     _audit_skills(state)
     _audit_timers(state)
     _audit_timetable(state)
@@ -53,20 +58,23 @@ def _audit_records(state: State) -> None:
 
 def _audit_counts(state: State) -> None:
     total: Counter[JobState] = Counter()
-    lanes: Counter[tuple[str, str, str, JobState]] = Counter()
+    tallies: Counter[tuple[str, str, str, JobState]] = Counter()
     for record in state.jobs.values():
         policy = record.policy
         total[record.state] += 1
-        lanes[policy.tenant, policy.queue, policy.name, record.state] += 1
+        tallies[policy.tenant, policy.queue, policy.name, record.state] += 1
     assert state.lanes.counts == [total[s] for s in range(len(state.lanes.counts))]
     seen = 0
-    for (tenant, queue), names in state.lanes.queues.items():
-        assert names
-        for name, lane in names.items():
-            assert any(lane.counts)
+    for (tenant, name), queue in state.lanes.queues.items():
+        assert any(queue.counts)
+        assert (queue.tenant.name, queue.name) == (tenant, name)
+        for tally in queue.tallies.values():
             for job_state in JobState:
-                assert lane.counts[job_state] == lanes[tenant, queue, name, job_state]
-                seen += lane.counts[job_state]
+                assert tally.counts[job_state] == tallies[(*tally[:3], job_state)]
+                seen += tally.counts[job_state]
+        for job_state in JobState:
+            of_state = [tally.counts[job_state] for tally in queue.tallies.values()]
+            assert queue.counts[job_state] == sum(of_state)
     assert seen == len(state.jobs)
     kept = sum(footprint(record) for record in state.jobs.values())
     kept += sum(record.footprint for record in state.timetable.records.values())
@@ -75,34 +83,116 @@ def _audit_counts(state: State) -> None:
 
 def _audit_ready(state: State) -> None:
     ready = []
-    for names in state.lanes.queues.values():
-        for lane in names.values():
-            ready += _audit_lane(state, lane)
+    for lane in state.lanes.lanes():
+        ready += _audit_lane(state, lane)
     pending = [r for r in state.jobs.values() if r.state is JobState.PENDING]
     assert sorted(r.ordinal for r in ready) == [r.ordinal for r in pending]
 
 
+def _audit_gates(state: State) -> None:
+    """Each gate is open exactly if nothing closes it, and knows all that is under it."""
+    lanes = state.lanes
+    running = [r for r in state.jobs.values() if r.state is JobState.RUNNING]
+    waits = {limiter for _, limiter in lanes.refills.things()}
+    for (tenant, name), queue in lanes.queues.items():
+        assert queue.settings == state.settings.queue(tenant, name)
+        assert queue.tenant.settings == state.settings.tenant(tenant)
+        assert queue.tenant.is_open is not queue.tenant.settings.paused
+        own = [r for r in running if (r.policy.tenant, r.policy.queue) == (tenant, name)]
+        full = bool(queue.concurrency) and len(own) >= queue.concurrency
+        assert queue.is_open is not (queue.settings.paused or full or queue.is_dry)
+        band = queue.settings.reserved_priority
+        if queue.settings.reserved:
+            assert queue.reserved_running == sum(r.priority <= band for r in own)
+        assert (queue in lanes.reserving) is bool(queue.settings.reserved)
+        for key in queue.limit_keys.values():
+            assert key.under
+            keyed = {r.job_id for r in own if r.limit_key == key.key}
+            assert set(key.jobs) == keyed
+            full = bool(key.concurrency) and len(keyed) >= key.concurrency
+            assert key.is_open is not (full or key.is_dry)
+            assert not key.is_dry or key in waits
+        assert not queue.is_dry or queue in waits
+    for lane in lanes.lanes():
+        assert lane in lane.job_type.under
+        assert lane.key is None or lane in lane.key.under
+        key_open = lane.key is None or lane.key.is_open
+        assert lane.is_open is (lane.job_type.is_open and key_open)
+
+
 def _audit_skills(state: State) -> None:
-    skills = list(state.lanes._skills.values())
-    users = Counter(session.skill for session in state.sessions.values())
-    assert {skill: skill.sessions for skill in skills} == users
-    lanes = [lane for names in state.lanes.queues.values() for lane in names.values()]
-    for lane in lanes:
-        able = [skill for skill in skills if skill.serves(lane.queue, lane.name)]
-        assert sorted(map(skills.index, lane.skills)) == sorted(map(skills.index, able))
+    skills = state.lanes.skills()
+    free: dict[Queue, list[Lane]] = {}
+    for lane in _free_lanes(state):
+        free.setdefault(lane.queue, []).append(lane)
     for skill in skills:
-        active = {
-            (lane.tenant, lane.queue, lane.name): lane
-            for lane in lanes
-            if lane.counts[JobState.PENDING] and skill.serves(lane.queue, lane.name)
-        }
-        assert skill.active == active
-        fronts = skill.fronts
-        for index, entry in enumerate(fronts):
-            assert not index or fronts[(index - 1) // 2][:4] < entry[:4]
-        current = {(*lane.front, lane) for lane in active.values() if lane.front}
-        assert current <= {(key, ordinal, seq, lane) for key, ordinal, seq, _, lane in fronts}
-        assert not fronts or fronts[0][:3] == fronts[0][4].front
+        members = [s for s in state.sessions.values() if s.skill is skill]
+        assert list(skill.members.values()) == members
+        assert members
+        active = []
+        for share in skill.shares():
+            servable = {lane for lane in free.get(share.queue, ()) if _hangs_in(lane, skill)}
+            assert set(share.fronts.active) == servable
+            _audit_fronts(share.fronts)
+            assert share.active is (bool(servable) and share.queue.is_open)
+            assert not share.active or share.listed
+            if share.active and share.tenant.active:
+                active.append(share)
+        _audit_level(skill.level)
+        tenants = {share.tenant for share in active}
+        assert set(skill.level.flows()) == tenants
+        for tenant in tenants:
+            _audit_level(tenant.level)
+    shares = {share.queue for skill in skills for share in skill.shares()}
+    assert shares <= set(state.lanes.queues.values())
+    for session in state.sessions.values():
+        for fronts in session.bound.values():
+            _audit_fronts(fronts)
+            for lane in fronts.active:
+                assert lane.sticky is not None
+                assert lane.sticky.incarnation == session.incarnation
+
+
+def _free_lanes(state: State) -> list[Lane]:
+    """Lanes with something ready that is neither held up nor bound to one worker."""
+    free = []
+    for lane in state.lanes.lanes():
+        bound = lane.sticky is not None and lane.sticky.incarnation
+        if bound and any(
+            s.skill.serves_lane(lane)
+            for s in state.sessions.values()
+            if s.incarnation == bound and s.holder.session is s
+        ):
+            bound_heaps = [place.share for place in lane.places]
+            assert bound_heaps == [None]
+        elif lane.ready and lane.is_open:
+            free.append(lane)
+    return free
+
+
+def _hangs_in(lane: Lane, skill: Skill) -> bool:
+    if lane.sticky is not None and lane.sticky.incarnation and not lane.places:
+        return False  # Its worker's stream is away.
+    return skill.serves_lane(lane)
+
+
+def _audit_fronts(fronts: Fronts) -> None:
+    heap = fronts.heap
+    for index, entry in enumerate(heap):
+        assert not index or heap[(index - 1) // 2][:4] < entry[:4]
+    current = {(*lane.front, lane) for lane in fronts.active if lane.front}
+    assert current <= {(key, ordinal, seq, lane) for key, ordinal, seq, _, lane in heap}
+    assert not heap or fronts.is_current(heap[0])
+
+
+def _audit_level(level: Level[Any]) -> None:
+    heap = level.heap
+    for index, (tag, tie, flow) in enumerate(heap):
+        assert not index or heap[(index - 1) // 2][:2] < (tag, tie)
+        assert tag <= flow.tag
+        assert flow.listed
+    assert len({flow for *_, flow in heap}) == len(heap)
+    assert not heap or (heap[0][2].active and heap[0][0] == heap[0][2].tag)
 
 
 def _audit_lane(state: State, lane: Lane) -> list[JobRecord]:
@@ -111,17 +201,13 @@ def _audit_lane(state: State, lane: Lane) -> list[JobRecord]:
         if index:
             assert lane.heap[(index - 1) // 2][:3] <= (key, ordinal, seq)
         for record in segment.left():
-            policy = record.policy
             assert record.state is JobState.PENDING
-            assert (policy.tenant, policy.queue, policy.name) == (
-                lane.tenant,
-                lane.queue,
-                lane.name,
-            )
+            assert state.lanes.of(record) is lane
             step = state.config.aging_step_ms
             assert key == order_key(record.priority, record.ready_ms, step)
             assert ordinal <= record.ordinal
             ready.append(record)
+    assert lane.ready == len(ready)
     assert lane.front == (lane.heap[0][:3] if lane.heap else None)
     if lane.heap:
         _, ordinal, seq, segment = lane.heap[0]
@@ -221,11 +307,6 @@ def _audit_dependencies(state: State) -> None:
 
 def dump(state: State) -> list[object]:
     """All that a state holds, derived and volatile things too, as plain values to compare."""
-    lanes = [
-        (key, name, lane.counts[:], lane.entries, [_plain(entry) for entry in lane.heap])
-        for key, names in state.lanes.queues.items()
-        for name, lane in names.items()
-    ]
     shelves = [
         [(s.at_ms, s.seq, s.next, [r.job_id for r in s.records]) for s in fifo]
         for shelf in (state.finished._done, state.finished._dead)
@@ -254,12 +335,8 @@ def dump(state: State) -> list[object]:
     )
     return [
         _ENCODE(list(state.jobs.values())),
-        lanes,
+        *_dump_lanes(state),
         state.lanes.counts[:],
-        [
-            (skill.sessions, list(skill.active), [(*e[:4], e[4].front) for e in skill.fronts])
-            for skill in state.lanes._skills.values()
-        ],
         shelves,
         timers,
         checks,
@@ -287,6 +364,42 @@ def _dump_dependencies(state: State) -> list[object]:
         [(target, list(letters)) for target, letters in live.unsent.items()],
         [list(shelf.parked) for shelf in (state.finished._done, state.finished._dead)],
     ]
+
+
+def _dump_lanes(state: State) -> list[object]:
+    """What is ready, and what holds it up."""
+    lanes = [
+        (
+            (lane.queue.label, lane.label, lane.ready, lane.entries, lane.is_open),
+            [_plain(entry) for entry in lane.heap],
+        )
+        for lane in state.lanes.lanes()
+    ]
+    queues = [
+        (
+            (queue.label, queue.counts[:], queue.is_open, queue.is_dry, _bucket(queue)),
+            [(key.key, list(key.jobs), key.is_open, _bucket(key)) for key in keys],
+        )
+        for queue in state.lanes.queues.values()
+        for keys in [queue.limit_keys.values()]
+    ]
+    skills = [
+        (
+            list(skill.members),
+            [(tag, flow.tag, flow.tenant.name) for tag, _, flow in skill.level.heap],
+            [
+                (share.tag, share.debt, share.active, share.fronts.heap[:])
+                for share in skill.shares()
+            ],
+        )
+        for skill in state.lanes.skills()
+    ]
+    return [lanes, queues, skills, list(state.lanes.crowded)]
+
+
+def _bucket(limiter: Limiter) -> object:
+    bucket = limiter.bucket
+    return None if bucket is None else (bucket._level, bucket._at_ms, bucket.rate)
 
 
 def _plain(entry: tuple[int, int, int, Segment]) -> tuple[object, ...]:

@@ -1,6 +1,7 @@
 """A partition under test: its clock, its journal, and short ways to say what happens to it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from tenure.master.core.effect import Decision, Effect, SendAssignment, SendVerd
 from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobFault, JobRecord, Policy
+from tenure.master.core.settings import AnySettings, SettingsKey
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.refusal import Refusal
@@ -83,14 +85,18 @@ class Rig:
         at_ms: int = 0,
         key: str = "",
         payload: bytes = b"payload",
+        limit_key: str = "",
+        sticky_key: str = "",
     ) -> list[JobId]:
         """Submits new jobs that are expected to be accepted (or to exist under the key)."""
-        rows = [SubmitRow(self.mint(), 0, payload, key) for _ in range(count)]
+        rows = [
+            SubmitRow(self.mint(), 0, payload, key, limit_key, sticky_key) for _ in range(count)
+        ]
         reply = self.submit_rows(rows, policy, priority=priority, delay_ms=delay_ms, at_ms=at_ms)
         assert not reply.refusals
         return [JobId(job_id) for job_id in reply.job_ids]
 
-    def submit_one(self, policy: Policy = JOB, **options: int) -> JobId:
+    def submit_one(self, policy: Policy = JOB, **options: int | str) -> JobId:
         """Submits one new job."""
         return self.submit(1, policy, **options)[0]  # type: ignore[arg-type]
 
@@ -123,6 +129,7 @@ class Rig:
         names: tuple[str, ...] = ("job",),
         queues: tuple[str, ...] = (),
         slots: int = 10,
+        labels: Mapping[str, str] = MappingProxyType({}),
         declare: list[HeldRow] | None = None,
     ) -> Decision:
         """Opens a session and declares its leases, none by default."""
@@ -134,9 +141,14 @@ class Rig:
                 job_names=frozenset(names),
                 queues=frozenset(queues),
                 slots=slots,
+                labels=tuple(sorted(labels.items())),
             )
         )
         return self.do(commands.DeclareLeases(session_id=session_id, rows=declare or []))
+
+    def configure(self, key: SettingsKey, settings: AnySettings) -> None:
+        """Sets how a queue, a tenant or a job type is run."""
+        self.do(commands.UpdateSettings(key=key, settings=settings))
 
     def dispatch(self, *credits: tuple[int, int], committed_seq: int | None = None) -> Decision:
         """Grants to sessions with credit; everything has committed by default."""

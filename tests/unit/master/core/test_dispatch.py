@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tenure.master.core import command as commands
 from tenure.master.core.effect import SendAssignment
 from tenure.master.core.event import JobsGranted
+from tenure.master.core.fair import QUANTUM
 from tenure.master.core.ready import order_key
-from tenure.master.core.record import Policy
+from tenure.master.core.record import LabelSelector, Policy
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tests.unit.master.core.rig import CONFIG, JOB, Rig, held, leases_of, of_type
@@ -122,18 +123,39 @@ def test_returned_job_keeps_its_place() -> None:
     assert drain_order(rig) == [second, third, first]
 
 
-def test_order_holds_across_lanes() -> None:
-    """Queues, names and tenants share one order, as far as the session serves them."""
+def test_order_holds_across_the_lanes_of_a_queue() -> None:
+    """Names, limit keys and wishes share one order, as far as the session serves them."""
     rig = Rig()
     policies = [
         Policy(name="job"),
         Policy(name="other"),
+        Policy(name="job", prefers=(LabelSelector("gpu"),)),
+        Policy(name="job", requires=(LabelSelector("region", ("eu", "us")),)),
+    ]
+    ids = [
+        rig.submit_one(policies[index % 4], limit_key="k" if index % 3 else "")
+        for index in range(24)
+    ]
+    rig.open_session(1, names=("job", "other"), labels={"region": "eu"})
+    assert drain_order(rig, batch=5) == ids
+
+
+def test_queues_and_tenants_take_turns() -> None:
+    """Between queues and tenants there is no common order: each gets its share, in turns."""
+    rig = Rig()
+    policies = [
+        Policy(name="job"),
         Policy(name="job", queue="bulk"),
         Policy(name="job", tenant="t"),
     ]
-    ids = [rig.submit_one(policies[index % 4]) for index in range(12)]
-    rig.open_session(1, names=("job", "other"))
-    assert drain_order(rig, batch=5) == ids
+    ids = [rig.submit(40, policy) for policy in policies]
+    rig.open_session(1)
+    granted = {row.job_id for row in rig.grant(1, 2 * 4 * QUANTUM)}
+    assert [len(granted.intersection(own)) for own in ids] == [
+        2 * QUANTUM,
+        2 * QUANTUM,
+        4 * QUANTUM,
+    ]
 
 
 def test_one_batch_over_several_lanes_keeps_order() -> None:
@@ -157,8 +179,10 @@ def test_sessions_get_only_what_they_serve() -> None:
     assert drain_order(rig, 1) == [wanted]
     assert rig.partition.backlog_for(2) == 1
     assert drain_order(rig, 2) == [bulk]
-    assert rig.partition.has_ready()
+    assert not rig.partition.has_ready()
     assert rig.partition.backlog_for(1) == 0
+    rig.open_session(3, names=("foreign",))
+    assert rig.partition.has_ready()
 
 
 def test_emptiest_session_first() -> None:

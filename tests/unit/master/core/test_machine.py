@@ -6,8 +6,9 @@ has committed. Each step is audited (``audit``) and its moves are held against t
 the end is a replay that must give the same state, from the journal alone and from a fuzzy snapshot.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -28,22 +29,28 @@ from tenure.master.core.event import DurableEvent, VolatileEvent
 from tenure.master.core.partition import Partition
 from tenure.master.core.query import Filter
 from tenure.master.core.record import JobFault, JobRecord, Policy
+from tenure.master.core.settings import AnySettings, SettingsKey
+from tenure.master.core.state import State
 from tenure.master.core.tombstone import Tombstone
 from tenure.master.core.transition import OPEN
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.vocabulary import AttemptOutcome, JobState, Verdict
 from tests.unit.master.core.audit import audit, state_of
+from tests.unit.master.core.fairness import Round
 from tests.unit.master.core.rig import START_MS, held, report_row
 from tests.unit.master.core.world import (
     BACK,
     CONFIG,
     INCARNATIONS,
+    JOB_KEYS,
     JOURNAL,
+    LABELS,
     NAMES,
     OUTCOMES,
     POLICIES,
     SEEN,
+    SETTINGS,
     Worker,
     World,
 )
@@ -80,7 +87,7 @@ class PartitionMachine(World):
         for incarnation in INCARNATIONS:
             self._connect(self.workers[incarnation], NAMES[2])
         for policy in POLICIES:
-            self.submit(2, policy, 5, 0, "")
+            self.submit(2, policy, 5, 0, "", ("", ""))
 
     @step(
         count=st.integers(1, 6),
@@ -88,15 +95,25 @@ class PartitionMachine(World):
         priority=st.sampled_from([0, 1, 5, 10]),
         delay_ms=st.sampled_from([0, 0, 0, 1_500]),
         key=st.sampled_from(["", "", "k1", "k2"]),
+        own=st.sampled_from(JOB_KEYS),
     )
-    def submit(self, count: int, policy: Policy, priority: int, delay_ms: int, key: str) -> None:
+    def submit(
+        self,
+        count: int,
+        policy: Policy,
+        priority: int,
+        delay_ms: int,
+        key: str,
+        own: tuple[str, str],
+    ) -> None:
         """A client submits new jobs."""
         rows = []
         for index in range(count):
             self.minted += 1
             job_id = mint(CONFIG.partition, self.now_ms, self.minted * 0x9E3779B97F4A7C15)
             self.ids.append(job_id)
-            rows.append(SubmitRow(job_id, 0, b"payload" * index, key if index == 0 else ""))
+            taken = key if index == 0 else ""
+            rows.append(SubmitRow(job_id, 0, b"payload" * index, taken, *own))
         self._submit(SubmitSetting(policy, priority, delay_ms, 0), rows)
 
     @precondition(lambda self: self.ids)
@@ -120,14 +137,25 @@ class PartitionMachine(World):
         incarnation=st.sampled_from(INCARNATIONS),
         names=st.sampled_from(NAMES),
         bulk_only=st.booleans(),
+        labels=st.sampled_from(LABELS),
     )
-    def connect(self, incarnation: str, names: frozenset[str], bulk_only: bool) -> None:
+    def connect(
+        self,
+        incarnation: str,
+        names: frozenset[str],
+        bulk_only: bool,
+        labels: dict[str, str],
+    ) -> None:
         """A worker opens a stream, its first or another one, and declares what it holds."""
         queues = frozenset({"bulk"}) if bulk_only and "b" in names else frozenset[str]()
-        self._connect(self.workers[incarnation], names, queues)
+        self._connect(self.workers[incarnation], names, queues, labels)
 
     def _connect(
-        self, worker: Worker, names: frozenset[str], queues: frozenset[str] = frozenset()
+        self,
+        worker: Worker,
+        names: frozenset[str],
+        queues: frozenset[str] = frozenset(),
+        labels: Mapping[str, str] = MappingProxyType({"gpu": "a100"}),
     ) -> None:
         if worker.session_id:
             self.do(commands.CloseSession(session_id=worker.session_id))
@@ -141,6 +169,7 @@ class PartitionMachine(World):
                 job_names=names,
                 queues=queues,
                 slots=4,
+                labels=tuple(labels.items()),
             )
         )
         rows = [held(row, started=started) for row, started in worker.held.items()]
@@ -199,7 +228,7 @@ class PartitionMachine(World):
         self.fire(20)
 
     def dispatch(self, credit: int, grants_max: int, only: str = "") -> None:
-        """Grants to all sessions or one; what is picked is what a plain sort picks."""
+        """Grants to all sessions or one; it is judged in the plainest way."""
         credits = [
             (worker.session_id, credit)
             for worker in self.workers.values()
@@ -208,11 +237,14 @@ class PartitionMachine(World):
         command = commands.Dispatch(
             credits=credits, committed_seq=self.committed, grants_max=grants_max
         )
-        expected = self._expected_picks(command)
+        state = state_of(self.partition)
+        judge = Round(state, credits, self.committed, grants_max, self.now_ms)
         unawaited = {
             record.job_id
-            for record in state_of(self.partition).jobs.values()
-            if record.lease is None and not record.policy.at_most_once
+            for record in state.jobs.values()
+            if record.lease is None
+            and not record.policy.at_most_once
+            and not _is_limited(state, record)
         }
         decision = self.do(command)
         assert isinstance(decision, Decision)
@@ -224,46 +256,14 @@ class PartitionMachine(World):
                     assert lease is not None
                     assert lease.token == self.token
                     assert all(lease > other.lease for other in self.leases[-20:])
-                    picked.append((effect.session_id, row.record.ordinal))
+                    picked.append((effect.session_id, row.record))
                     assert effect.write_ahead == (row.record.job_id not in unawaited)
         for effect in decision.effects:
             if isinstance(effect, SendAssignment):
                 for row in effect.rows:
                     lease = Lease(self.token, row.lease_seq, row.record.run)
                     self.leases.append(LeaseRow(row.record.job_id, lease))
-        assert sorted(picked) == sorted(expected)
-
-    def _expected_picks(self, command: commands.Dispatch) -> list[tuple[int, int]]:
-        """What a dispatch must grant: the plainest way to say it."""
-        state = state_of(self.partition)
-        if not state.serving or state.window_ends_ms is not None:
-            return []
-        takers = []
-        for session_id, credit in sorted(command.credits):
-            session = state.sessions[session_id]
-            if session.may_be_granted(self.now_ms, CONFIG.accept_timeout_ms):
-                takers.append([len(session.holder.leases), session_id, credit])
-        eligible = [
-            r
-            for r in state.jobs.values()
-            if r.state is JobState.PENDING and r.seq <= command.committed_seq
-        ]
-        step = CONFIG.aging_step_ms
-        eligible.sort(key=lambda r: (r.priority > 0, r.ready_ms + r.priority * step, r.ordinal))
-        picks: list[tuple[int, int]] = []
-        for record in eligible:
-            able = [
-                taker
-                for taker in takers
-                if taker[2]
-                and state.sessions[taker[1]].skill.serves(record.policy.queue, record.policy.name)
-            ]
-            if able and len(picks) < command.grants_max:
-                taker = min(able, key=lambda taker: taker[:2])
-                taker[0] += 1
-                taker[2] -= 1
-                picks.append((taker[1], record.ordinal))
-        return picks
+        judge.judge(picked)
 
     @step(incarnation=st.sampled_from(INCARNATIONS))
     def accept(self, incarnation: str) -> None:
@@ -334,6 +334,11 @@ class PartitionMachine(World):
                         rows=rows,
                     )
                 )
+
+    @step(changed=st.sampled_from(SETTINGS))
+    def configure(self, changed: tuple[SettingsKey, AnySettings]) -> None:
+        """Somebody changes how a queue, a tenant or a job type is run."""
+        self.do(commands.UpdateSettings(key=changed[0], settings=changed[1]))
 
     @precondition(lambda self: self.ids)
     @step(data=st.data())
@@ -538,6 +543,8 @@ class PartitionMachine(World):
     def heal(self) -> None:
         """L1: with every worker there and the store well, no job stays open for long."""
         self.healing = True
+        for key, chosen in SETTINGS:
+            self.do(commands.UpdateSettings(key=key, settings=type(chosen)()))
         for worker in self.workers.values():
             self._connect(worker, NAMES[2])
         for _ in range(40):
@@ -561,6 +568,12 @@ class PartitionMachine(World):
         left = [r for r in state_of(self.partition).jobs.values() if r.state in OPEN]
         assert not left
         audit(self.partition)
+
+
+def _is_limited(state: State, record: JobRecord) -> bool:
+    """Whether so many of a job's queue or key may run that its grant is written ahead."""
+    settings = state.settings.queue(record.policy.tenant, record.policy.queue)
+    return bool(settings.concurrency or (record.limit_key and settings.key_concurrency))
 
 
 @pytest.mark.timeout(300)

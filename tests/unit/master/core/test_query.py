@@ -8,6 +8,8 @@ from tenure.master.core.record import JobRecord, Policy
 from tenure.protocol.vocabulary import JobState
 from tests.unit.master.core.rig import Rig, held
 
+JOB_OF_ITS_OWN = Policy(name="job", queue="own")
+
 
 @pytest.fixture
 def rig() -> Rig:
@@ -141,8 +143,9 @@ def test_changes(rig: Rig) -> None:
     """While somebody watches, each change of state is told once, in order, with its seq."""
     assert rig.partition.drain_changes() == []
     rig.partition.watch_changes(True)
-    (job_id,) = rig.submit(1, priority=0)
-    row = rig.grant_one()
+    (job_id,) = rig.submit(1, JOB_OF_ITS_OWN)
+    rig.open_session(2, queues=("own",))
+    row = rig.grant_one(2)
     rig.report(row)
     changes = rig.partition.drain_changes()
     assert [(c.job_id, c.state) for c in changes] == [
@@ -153,8 +156,8 @@ def test_changes(rig: Rig) -> None:
     assert [c.seq for c in changes] == sorted(c.seq for c in changes)
     assert changes[0].policy.name == "job"
     assert rig.partition.drain_changes() == []
-    (asked,) = rig.submit(1, priority=0)
-    rig.grant_one()
+    (asked,) = rig.submit(1, JOB_OF_ITS_OWN)
+    rig.grant_one(2)
     rig.do(commands.CancelJobs(job_ids=[asked]))
     # It was asked to stop, and is RUNNING as before.
     states = [change.state for change in rig.partition.drain_changes()]

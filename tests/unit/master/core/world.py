@@ -23,13 +23,21 @@ from tenure.master.core.effect import (
 )
 from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
-from tenure.master.core.record import Policy, RetryPolicy
+from tenure.master.core.record import LabelSelector, Policy, RetryPolicy
+from tenure.master.core.settings import (
+    AnySettings,
+    JobTypeSettings,
+    QueueSettings,
+    RateLimit,
+    SettingsKey,
+    TenantSettings,
+)
 from tenure.master.core.snapshot import Slice, SnapshotCursor
 from tenure.master.core.transition import TABLE
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Refusal
-from tenure.protocol.vocabulary import AttemptOutcome, Backoff
+from tenure.protocol.vocabulary import AttemptOutcome, Backoff, FairBy, LimitStrategy
 from tests.unit.master.core.audit import audit, dump, state_of
 from tests.unit.master.core.rig import START_MS
 
@@ -49,6 +57,37 @@ POLICIES = [
     Policy(name="b", queue="bulk", retry=QUICK, schedule_timeout_ms=4_000, deadline_ms=30_000),
     Policy(name="a", retry=QUICK, at_most_once=True),
     Policy(name="b", tenant="other", heartbeat_timeout_ms=6_000, result_ttl_ms=20_000),
+]
+KEYED = Policy(name="a", queue="keyed", retry=QUICK)
+GPU = LabelSelector("gpu", ("a100", "h100"))
+POLICIES += [
+    KEYED,
+    Policy(name="b", queue="keyed", retry=QUICK, requires=(GPU,)),
+    Policy(name="a", retry=QUICK, prefers=(LabelSelector("region"),)),
+]
+LABELS = [{}, {"gpu": "a100"}, {"gpu": "old", "region": "eu"}, {"region": "eu"}]
+#: (limit key, sticky key)
+JOB_KEYS = [("", ""), ("", ""), ("l1", ""), ("l2", ""), ("", "s1"), ("l1", "s2")]
+#: Ways to run queues, tenants and job types.
+SETTINGS: list[tuple[SettingsKey, AnySettings]] = [
+    *[
+        (("default", queue), settings)
+        for queue in ("default", "keyed")
+        for settings in (
+            QueueSettings(),
+            QueueSettings(paused=True),
+            QueueSettings(weight=0.25, concurrency=3),
+            QueueSettings(fair_by=FairBy.TIME, key_concurrency=1),
+            QueueSettings(key_concurrency=2, key_strategy=LimitStrategy.CANCEL_NEWEST),
+            QueueSettings(key_concurrency=1, key_strategy=LimitStrategy.CANCEL_IN_PROGRESS),
+            QueueSettings(rate=RateLimit(3, 2_000, 4), key_rate=RateLimit(1, 1_500, 2)),
+            QueueSettings(reserved=0.4, reserved_priority=1),
+        )
+    ],
+    (("other",), TenantSettings(paused=True)),
+    (("other",), TenantSettings(weight=3.0)),
+    (("default", "a"), JobTypeSettings(paused=True)),
+    (("default", "a"), JobTypeSettings()),
 ]
 INCARNATIONS = ("w1", "w2", "w3")
 NAMES = [frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})]

@@ -1,0 +1,301 @@
+"""Gates: what can hold up ready jobs. Nothing that is held up is looked at until its gate opens.
+
+| gate | what closes it | what is under it |
+|---|---|---|
+| ``Tenant`` | paused | its share in each skill |
+| ``Queue`` | paused, its concurrency, its rate | its share in each skill |
+| ``JobType`` | paused, its breaker | its lanes |
+| ``LimitKey`` | the queue's concurrency per key, its rate per key | its lanes |
+
+A gate that changes tells what is under it, once; that takes itself out of the order, or comes back.
+A bucket that is dry opens its gate by a timer (``Lanes.refills``).
+"""
+
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from tenure.master.core.bucket import Bucket
+from tenure.master.core.record import JobRecord
+from tenure.master.core.settings import (
+    JobTypeSettings,
+    QueueSettings,
+    RateLimit,
+    TenantSettings,
+)
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import FairBy, JobState, LimitStrategy
+
+if TYPE_CHECKING:
+    from tenure.master.core.ready import Lane, LaneName
+
+#: More than anybody takes.
+MANY: Final = 1 << 50
+_RUNNING: Final = JobState.RUNNING
+#: What a job of a queue that is counted in time costs before any has ended.
+_RUN_MS_UNKNOWN: Final = 1_000
+#: What a job counts for in a queue that is counted in grants, beside one that is counted in time.
+_GRANT_MS: Final = 1_000
+
+
+class Held(Protocol):
+    """What is under a gate."""
+
+    def refresh(self) -> None:
+        """The gate has opened or closed."""
+
+
+class Gate:
+    """Something that can be closed."""
+
+    __slots__ = ("is_open", "under")
+
+    is_open: bool
+    #: In the order in which they came.
+    under: dict[Held, None]
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.under = {}
+
+    def turn(self, is_open: bool) -> None:
+        """Opens or closes it."""
+        if is_open is not self.is_open:
+            self.is_open = is_open
+            for held in self.under:
+                held.refresh()
+
+
+class Limiter(Gate):
+    """A gate with a number that may run at once, and a rate."""
+
+    __slots__ = ("bucket", "concurrency", "is_dry", "limited")
+
+    #: How many may run at once; 0: any number.
+    concurrency: int
+    bucket: Bucket | None
+    #: Whether its bucket had no token when it was last looked at.
+    is_dry: bool
+    #: Whether it has any limit.
+    limited: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.concurrency = 0
+        self.bucket = None
+        self.is_dry = False
+        self.limited = False
+
+    def limit(
+        self, concurrency: int, rate: RateLimit | None, empty_ms: int, *, anew: bool = False
+    ) -> bool:
+        """Sets its limits; tells whether it has a new bucket, empty at ``empty_ms``."""
+        self.concurrency = concurrency
+        self.limited = concurrency > 0 or rate is not None
+        if not anew and (None if self.bucket is None else self.bucket.rate) == rate:
+            return False
+        self.bucket = None if rate is None else Bucket(rate, empty_ms)
+        self.is_dry = False
+        return self.bucket is not None
+
+    @property
+    def label(self) -> str:
+        """What tells it from others."""
+        raise NotImplementedError
+
+    def running(self) -> int:
+        """How many run."""
+        raise NotImplementedError
+
+    def room(self, now_ms: int) -> int:
+        """How many more may be granted now."""
+        room = MANY
+        if self.concurrency:
+            room = self.concurrency - self.running()
+        if self.bucket is not None:
+            room = min(room, self.bucket.room(now_ms))
+        return max(room, 0)
+
+    def has_room(self) -> bool:
+        """Whether neither limit closes it."""
+        if self.concurrency and self.running() >= self.concurrency:
+            return False
+        return not self.is_dry
+
+    def refresh(self) -> None:
+        """Opens or closes it as it should be."""
+        self.turn(self.has_room())
+
+    def next_ms(self) -> int | None:
+        """When its bucket has a token again; None: it has one, or there is no bucket."""
+        return self.bucket.next_ms() if self.bucket is not None and self.is_dry else None
+
+
+class Tenant(Gate):
+    """A tenant with jobs."""
+
+    __slots__ = ("name", "queues", "settings")
+
+    queues: "dict[str, Queue]"
+
+    def __init__(self, name: str, settings: TenantSettings) -> None:
+        super().__init__()
+        self.name = name
+        self.queues = {}
+        self.configure(settings)
+
+    def configure(self, settings: TenantSettings) -> None:
+        """Takes over new settings."""
+        self.settings = settings
+        self.turn(not settings.paused)
+
+
+class Tally(NamedTuple):
+    """How many jobs of one queue and name there are, by state."""
+
+    tenant: str
+    queue: str
+    name: str
+    counts: list[int]
+
+
+class Queue(Limiter):
+    """A queue with jobs."""
+
+    __slots__ = (
+        "counts",
+        "key_empty_ms",
+        "lanes",
+        "limit_keys",
+        "mean_run_ms",
+        "name",
+        "reserved_running",
+        "settings",
+        "tallies",
+        "tenant",
+    )
+
+    #: Its jobs by state.
+    counts: list[int]
+    #: The same of each job name.
+    tallies: dict[str, Tally]
+    lanes: "dict[LaneName, Lane]"
+    limit_keys: "dict[str, LimitKey]"
+    #: When the buckets of its keys were empty.
+    key_empty_ms: int
+    #: How many of those that may use its reserve run.
+    reserved_running: int
+    #: Of its jobs that ended lately, if it is counted in time; 0: not known.
+    mean_run_ms: int
+
+    def __init__(self, tenant: Tenant, name: str, settings: QueueSettings, now_ms: int) -> None:
+        super().__init__()
+        self.tenant = tenant
+        self.name = name
+        self.counts = [0] * (max(JobState) + 1)
+        self.tallies = {}
+        self.lanes = {}
+        self.limit_keys = {}
+        self.key_empty_ms = now_ms
+        self.reserved_running = 0
+        self.mean_run_ms = 0
+        self.settings = settings
+        self.limit(settings.concurrency, settings.rate, now_ms)
+
+    @property
+    def label(self) -> str:
+        return f"{self.tenant.name}:{self.name}"
+
+    def running(self) -> int:
+        return self.counts[_RUNNING]
+
+    def refresh(self) -> None:
+        self.turn(not self.settings.paused and self.has_room())
+
+    @property
+    def cost(self) -> float:
+        """What a grant counts for in its tenant: one, or about the seconds that it runs."""
+        if self.settings.fair_by is FairBy.TIME:
+            return (self.mean_run_ms or _RUN_MS_UNKNOWN) / _GRANT_MS
+        return 1.0
+
+    @property
+    def cost_ms(self) -> int:
+        """What a grant is charged in time, if it is counted in time; else 0."""
+        return round(self.cost * _GRANT_MS) if self.settings.fair_by is FairBy.TIME else 0
+
+    def note_run(self, run_ms: int) -> None:
+        """One of its jobs has run so long."""
+        mean_ms = self.mean_run_ms
+        self.mean_run_ms = mean_ms + (run_ms - mean_ms) // 8 if mean_ms else max(run_ms, 1)
+
+
+class JobType(Gate):
+    """A tenant's jobs of one name."""
+
+    __slots__ = ("name", "probes", "settings", "tenant")
+
+    #: How many its breaker lets through; None: all.
+    probes: int | None
+
+    def __init__(self, tenant: str, name: str, settings: JobTypeSettings) -> None:
+        super().__init__()
+        self.tenant = tenant
+        self.name = name
+        self.probes = None
+        self.configure(settings)
+
+    def configure(self, settings: JobTypeSettings) -> None:
+        """Takes over new settings."""
+        self.settings = settings
+        self.refresh()
+
+    def let_through(self, probes: int | None) -> None:
+        """What its breaker says: how many more may be granted; None: all."""
+        self.probes = probes
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Opens or closes it as it should be."""
+        self.turn(not self.settings.paused and self.probes != 0)
+
+    def room(self) -> int:
+        """How many more may be granted now."""
+        return MANY if self.probes is None else self.probes
+
+
+class LimitKey(Limiter):
+    """The jobs of a queue that share its limits per key. It lives while it has a lane."""
+
+    __slots__ = ("jobs", "key", "queue")
+
+    #: Those that run, in the order in which they began to.
+    jobs: dict[JobId, JobRecord]
+
+    def __init__(self, queue: Queue, key: str) -> None:
+        super().__init__()
+        self.queue = queue
+        self.key = key
+        self.jobs = {}
+
+    def configure(self, *, anew: bool = False) -> bool:
+        """Takes over the settings of its queue; tells whether it has a new bucket."""
+        settings = self.queue.settings
+        empty_ms = self.queue.key_empty_ms
+        return self.limit(settings.key_concurrency, settings.key_rate, empty_ms, anew=anew)
+
+    @property
+    def label(self) -> str:
+        return f"{self.queue.label}:{self.key}"
+
+    def running(self) -> int:
+        return len(self.jobs)
+
+    @property
+    def cancels(self) -> bool:
+        """Whether a job that finds it full, or one that fills it, is cancelled."""
+        return bool(self.concurrency) and (
+            self.queue.settings.key_strategy is not LimitStrategy.QUEUE
+        )
+
+    def is_idle(self, now_ms: int) -> bool:
+        """Whether forgetting it changes nothing."""
+        return not self.jobs and (self.bucket is None or self.bucket.is_full(now_ms))

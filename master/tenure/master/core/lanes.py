@@ -1,0 +1,569 @@
+"""All lanes of a partition: how many jobs there are of what, and what is ready for whom."""
+
+from collections.abc import Iterator
+from itertools import islice
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+from tenure.master.core.gate import JobType, Limiter, LimitKey, Queue, Tally, Tenant
+from tenure.master.core.ready import Fronts, Lane, LaneName
+from tenure.master.core.record import JobRecord, Policy
+from tenure.master.core.settings import Settings
+from tenure.master.core.skill import Member, Skill
+from tenure.master.core.sticky import Bindings, StickyKey
+from tenure.master.core.timer import Timers
+from tenure.protocol.vocabulary import FairBy, JobState
+
+_PENDING: Final = JobState.PENDING
+_RUNNING: Final = JobState.RUNNING
+#: Empty lanes are dropped when there are this many more of them than were left the last time.
+_EMPTY_MAX: Final = 1_024
+#: Sticky keys that stay bound though no job of theirs may be known; each takes some 300 bytes.
+_BOUND_MAX: Final = 100_000
+
+
+class _Run(NamedTuple):
+    """Jobs in a row that are alike."""
+
+    policy: Policy
+    priority: int
+    limit_key: str
+    sticky_key: str
+    records: list[JobRecord]
+
+
+class Lanes:
+    """See the module."""
+
+    __slots__ = (
+        "_bindings",
+        "_empty",
+        "_empty_max",
+        "_job_types",
+        "_known_labels",
+        "_members",
+        "_now_ms",
+        "_serving",
+        "_settings",
+        "_skills",
+        "_tenants",
+        "counts",
+        "crowded",
+        "queues",
+        "refills",
+        "reserving",
+        "timed",
+    )
+
+    #: (tenant, queue) → queue. It lives while a job of it is known.
+    queues: dict[tuple[str, str], Queue]
+    #: All jobs, by state.
+    counts: list[int]
+    #: Keys that may run more than they should, or have more that waits: see ``core.limit``.
+    crowded: dict[LimitKey, None]
+    #: Gates that wait for a token.
+    refills: Timers[Limiter]
+    #: Queues that have a reserve.
+    reserving: dict[Queue, None]
+    #: Queues that are counted in time.
+    timed: dict[Queue, None]
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._tenants: dict[str, Tenant] = {}
+        self._job_types: dict[tuple[str, str], JobType] = {}
+        self._skills: dict[tuple[object, ...], Skill] = {}
+        #: The newest session of each incarnation.
+        self._members: dict[str, Member] = {}
+        #: Who serves (queue, name, required labels).
+        self._serving: dict[tuple[object, ...], list[Skill]] = {}
+        #: Labels that some job has asked for: those only tell skills apart.
+        self._known_labels: dict[str, None] = {}
+        self._bindings = Bindings(_BOUND_MAX)
+        #: Lanes without a ready job.
+        self._empty: dict[Lane, None] = {}
+        self._empty_max = _EMPTY_MAX
+        #: When buckets that nobody has used yet were empty.
+        self._now_ms = 0
+        self.queues = {}
+        self.counts = [0] * (max(JobState) + 1)
+        self.crowded = {}
+        self.refills = Timers(Limiter.next_ms, attrgetter("label"), lambda: len(self._empty))
+        self.reserving = {}
+        self.timed = {}
+
+    # Who is there.
+
+    def enlist(self, member: Member) -> None:
+        """Gives a new session its skill; ``dismiss`` it at its end."""
+        self._join(member)
+        self._members[member.incarnation] = member
+        self._hang_bound(member.incarnation)
+
+    def _join(self, member: Member) -> Skill:
+        labels = {k: v for k, v in member.labels.items() if k in self._known_labels}
+        name = (member.job_names, member.queues, tuple(sorted(labels.items())))
+        skill = self._skills.get(name)
+        if skill is None:
+            skill = self._skills[name] = Skill(member.job_names, member.queues, labels)
+            self._serving = {}
+            for lane in self.lanes():
+                if not _is_bound(lane) and skill.serves_lane(lane):
+                    lane.hang([*lane.places, skill.share_of(lane.queue).fronts])
+        skill.members[member.session_id] = member
+        member.skill = skill
+        return skill
+
+    def dismiss(self, member: Member) -> None:
+        """A session has ended."""
+        self._part(member)
+        if self._members.get(member.incarnation) is member:
+            del self._members[member.incarnation]
+            self._hang_bound(member.incarnation)
+
+    def _part(self, member: Member) -> None:
+        skill = member.skill
+        del skill.members[member.session_id]
+        if not skill.members:
+            self._skills = {name: s for name, s in self._skills.items() if s is not skill}
+            self._serving = {}
+            skill.end()
+            for lane in self.lanes():
+                lane.places = [
+                    place
+                    for place in lane.places
+                    if place.share is None or place.share.tenant.skill is not skill
+                ]
+
+    def _learn_labels(self, policy: Policy) -> None:
+        """Tells sessions apart by labels that nobody had asked for before."""
+        asked = [s.key for s in (*policy.requires, *policy.prefers)]
+        fresh = dict.fromkeys(key for key in asked if key not in self._known_labels)
+        if not fresh:
+            return
+        self._known_labels.update(fresh)
+        for skill in list(self._skills.values()):
+            for member in list(skill.members.values()):
+                if any(key in member.labels for key in fresh):
+                    is_new = len(self._skills)
+                    own = self._join(member)
+                    if len(self._skills) != is_new:
+                        own.inherit(skill)
+                    for queue in member.bound:
+                        own.share_of(queue)
+                    self._part_from(member, skill)
+
+    def _part_from(self, member: Member, skill: Skill) -> None:
+        own, member.skill = member.skill, skill
+        self._part(member)
+        member.skill = own
+
+    def free(self, incarnation: str) -> None:
+        """Nothing waits for a worker any more: it drains, or is forgotten."""
+        for sticky in self._bindings.of(incarnation):
+            self._bindings.unbind(sticky)
+            self._hang_all(sticky)
+
+    def skills(self) -> list[Skill]:
+        """Those of all sessions."""
+        return list(self._skills.values())
+
+    def has_work(self) -> bool:
+        """Whether some ready job waits for nothing but a taker's credit."""
+        return any(skill.level.heap for skill in self._skills.values()) or any(
+            fronts.active and queue.is_open and queue.tenant.is_open
+            for member in self._members.values()
+            for queue, fronts in member.bound.items()
+        )
+
+    # What there is.
+
+    def queue(self, tenant: str, name: str) -> Queue:
+        """A queue, from its first job on."""
+        queue = self.queues.get((tenant, name))
+        if queue is None:
+            owner = self._tenants.get(tenant)
+            if owner is None:
+                owner = self._tenants[tenant] = Tenant(tenant, self._settings.tenant(tenant))
+            settings = self._settings.queue(tenant, name)
+            queue = self.queues[tenant, name] = Queue(owner, name, settings, self._now_ms)
+            owner.queues[name] = queue
+            self._await_tokens(queue)
+            queue.refresh()
+            self._note_kind(queue)
+        return queue
+
+    def _note_kind(self, queue: Queue) -> None:
+        self.reserving.pop(queue, None)
+        self.timed.pop(queue, None)
+        if queue.settings.reserved:
+            self.reserving[queue] = None
+        if queue.settings.fair_by is FairBy.TIME:
+            self.timed[queue] = None
+
+    def job_type(self, tenant: str, name: str) -> JobType:
+        """A tenant's jobs of one name."""
+        found = self._job_types.get((tenant, name))
+        if found is None:
+            settings = self._settings.job_type(tenant, name)
+            found = self._job_types[tenant, name] = JobType(tenant, name, settings)
+        return found
+
+    def lanes(self) -> Iterator[Lane]:
+        """All lanes, empty ones too."""
+        for queue in self.queues.values():
+            yield from list(queue.lanes.values())
+
+    def of(self, record: JobRecord) -> Lane:
+        """The lane of a job."""
+        policy = record.policy
+        queue = self.queue(policy.tenant, policy.queue)
+        return self._lane(queue, policy, record.priority, record.limit_key, record.sticky_key)
+
+    def _lane(
+        self, queue: Queue, policy: Policy, priority: int, limit_key: str, sticky_key: str
+    ) -> Lane:
+        requires, prefers = policy.requires, policy.prefers
+        label: LaneName = (policy.name, priority)
+        if limit_key or sticky_key or requires or prefers:
+            label = (policy.name, priority, limit_key, sticky_key, requires, prefers)
+        lane = queue.lanes.get(label)
+        if lane is None:
+            lane = self._new_lane(label, queue, policy, priority)
+            if limit_key:
+                self._put_under_key(lane, limit_key)
+            if sticky_key:
+                lane.sticky = self._bindings.get(queue, sticky_key)
+                lane.sticky.lanes[lane] = None
+            self._hang(lane)
+        return lane
+
+    def _new_lane(self, label: LaneName, queue: Queue, policy: Policy, priority: int) -> Lane:
+        self._drop_empty()
+        self._learn_labels(policy)
+        job_type = self.job_type(policy.tenant, policy.name)
+        lane = queue.lanes[label] = Lane(label, queue, job_type, priority)
+        lane.requires, lane.prefers = policy.requires, policy.prefers
+        job_type.under[lane] = None
+        lane.refresh()
+        self._empty[lane] = None
+        return lane
+
+    def _put_under_key(self, lane: Lane, name: str) -> None:
+        key = lane.queue.limit_keys.get(name)
+        if key is None:
+            key = lane.queue.limit_keys[name] = LimitKey(lane.queue, name)
+            key.configure()
+            self._await_tokens(key)
+            key.refresh()
+        lane.key = key
+        key.under[lane] = None
+        lane.refresh()
+
+    def _hang(self, lane: Lane) -> None:
+        """Puts a lane where those find it who can run its jobs now."""
+        sticky = lane.sticky
+        if sticky is not None and sticky.incarnation:
+            member = self._members.get(sticky.incarnation)
+            if member is None:
+                lane.hang([])
+                return
+            if member.skill.serves_lane(lane):
+                fronts = member.bound.get(lane.queue)
+                if fronts is None:
+                    fronts = member.bound[lane.queue] = Fronts(None)
+                member.skill.share_of(lane.queue)
+                lane.hang([fronts])
+                return
+        lane.hang([skill.share_of(lane.queue).fronts for skill in self._servers(lane)])
+
+    def _hang_all(self, sticky: StickyKey) -> None:
+        for lane in sticky.lanes:
+            self._hang(lane)
+
+    def _hang_bound(self, incarnation: str) -> None:
+        for sticky in self._bindings.of(incarnation):
+            self._hang_all(sticky)
+
+    def _servers(self, lane: Lane) -> list[Skill]:
+        name = (lane.queue.name, lane.name, lane.requires)
+        servers = self._serving.get(name)
+        if servers is None:
+            servers = [skill for skill in self._skills.values() if skill.serves_lane(lane)]
+            self._serving[name] = servers
+        return servers
+
+    # What changes.
+
+    def count(self, records: list[JobRecord], by: int) -> None:
+        """Counts jobs in (by 1) or out (by -1)."""
+        policy: Policy | None = None
+        counts = tally = total = self.counts
+        for record in records:
+            if record.policy is not policy:
+                policy = record.policy
+                queue = self.queue(policy.tenant, policy.queue)
+                counts, tally = queue.counts, _tally(queue, policy.name)
+            state = record.state
+            total[state] += by
+            counts[state] += by
+            tally[state] += by
+
+    def resume(self, record: JobRecord) -> None:
+        """A job was found running after a replay, and has been counted."""
+        policy = record.policy
+        queue = self.queue(policy.tenant, policy.queue)
+        for run in _runs([record]):
+            self._count_running(queue, run, 1)
+        if record.sticky_key:
+            sticky = self.of(record).sticky
+            if sticky is not None:
+                self.bind(sticky, record.incarnation)
+
+    def move(
+        self,
+        records: list[JobRecord],
+        before: JobState,
+        after: JobState,
+        *,
+        priority_before: int | None = None,
+    ) -> None:
+        """Follows jobs that one event has moved between states; PENDING ones are not pushed yet."""
+        for run in _runs(records):
+            self._move(run, before, after, priority_before)
+
+    def _move(
+        self, run: _Run, before: JobState, after: JobState, priority_before: int | None
+    ) -> None:
+        policy, jobs = run.policy, len(run.records)
+        queue = self.queue(policy.tenant, policy.queue)
+        tally = _tally(queue, policy.name)
+        for counts in (self.counts, queue.counts, tally):
+            counts[before] -= jobs
+            counts[after] += jobs
+        if before is _PENDING:
+            priority = run.priority if priority_before is None else priority_before
+            lane = self._lane(queue, policy, priority, run.limit_key, run.sticky_key)
+            lane.leave(jobs)
+            if not lane.ready:
+                self._empty[lane] = None
+        if before is _RUNNING or after is _RUNNING:
+            self._count_running(queue, run, (after is _RUNNING) - (before is _RUNNING))
+
+    def _count_running(self, queue: Queue, run: _Run, by: int) -> None:
+        if queue.settings.reserved and run.priority <= queue.settings.reserved_priority:
+            queue.reserved_running += by * len(run.records)
+        if queue.concurrency:
+            queue.refresh()
+        if run.limit_key:
+            lane = self._lane(queue, run.policy, run.priority, run.limit_key, run.sticky_key)
+            key = lane.key
+            if key is not None:
+                for record in run.records:
+                    if by > 0:
+                        key.jobs[record.job_id] = record
+                    elif by < 0:
+                        key.jobs.pop(record.job_id, None)
+                key.refresh()
+
+    def push(self, key: int, seq: int, records: list[JobRecord]) -> None:
+        """Makes jobs ready that differ by no more than their keys; see ``Lane.push``."""
+        if any(record.limit_key or record.sticky_key for record in records):
+            parts: dict[tuple[str, str], list[JobRecord]] = {}
+            for record in records:
+                parts.setdefault((record.limit_key, record.sticky_key), []).append(record)
+            for part in parts.values():
+                self._push(key, seq, part)
+        else:
+            self._push(key, seq, records)
+
+    def _push(self, key: int, seq: int, records: list[JobRecord]) -> None:
+        lane = self.of(records[0])
+        self._empty.pop(lane, None)
+        lane.push(key, seq, records)
+        if lane.key is not None and lane.key.cancels:
+            self.crowded[lane.key] = None
+
+    def relieved(self, keys: int) -> None:
+        """So many crowded keys were looked at, the first ones."""
+        for key in list(islice(self.crowded, keys)):
+            del self.crowded[key]
+
+    def note_granted(self, records: list[JobRecord], incarnation: str, now_ms: int) -> None:
+        """Jobs were granted: takes their tokens, binds their sticky keys."""
+        for run in _runs(records):
+            policy = run.policy
+            queue = self.queue(policy.tenant, policy.queue)
+            self._charge(queue, len(run.records), now_ms)
+            if not run.limit_key and not run.sticky_key:
+                continue
+            lane = self._lane(queue, policy, run.priority, run.limit_key, run.sticky_key)
+            if lane.key is not None:
+                self._charge(lane.key, len(run.records), now_ms)
+            if lane.sticky is not None:
+                self.bind(lane.sticky, incarnation)
+
+    def bind(self, sticky: StickyKey, incarnation: str) -> None:
+        """A job of a sticky key has gone to a worker."""
+        for changed in self._bindings.bind(sticky, incarnation):
+            self._hang_all(changed)
+
+    def _charge(self, limiter: Limiter, grants: int, now_ms: int) -> None:
+        bucket = limiter.bucket
+        if bucket is not None:
+            bucket.charge(grants, now_ms)
+            if not limiter.is_dry and not bucket.room(now_ms):
+                self._run_dry(limiter)
+
+    def _await_tokens(self, limiter: Limiter) -> None:
+        """A limiter has a new bucket."""
+        if limiter.bucket is not None and not limiter.bucket.room(self._now_ms):
+            self._run_dry(limiter)
+
+    def _run_dry(self, limiter: Limiter) -> None:
+        limiter.is_dry = True
+        limiter.refresh()
+        self.refills.arm(limiter)
+
+    def refill(self, limiter: Limiter, now_ms: int) -> None:
+        """A limiter's time has come: it has a token, or its bucket is another one by now."""
+        due_ms = limiter.next_ms()
+        if due_ms is None:
+            return
+        if due_ms > now_ms:
+            self.refills.arm(limiter)
+            return
+        limiter.is_dry = False
+        limiter.refresh()
+
+    def begin_term(self, now_ms: int) -> None:
+        """All buckets are empty now."""
+        self._now_ms = now_ms
+        for queue in self.queues.values():
+            self._configure_limits(queue, now_ms, anew=True)
+
+    # Settings.
+
+    def configure_queue(self, tenant: str, name: str, now_ms: int) -> None:
+        """A queue has new settings."""
+        self._now_ms = max(self._now_ms, now_ms)
+        queue = self.queues.get((tenant, name))
+        if queue is None:
+            return
+        before, queue.settings = queue.settings, self._settings.queue(tenant, name)
+        settings = queue.settings
+        self._note_kind(queue)
+        if before.key_rate != settings.key_rate:
+            queue.key_empty_ms = now_ms
+        self._configure_limits(queue, now_ms)
+
+    def _configure_limits(self, queue: Queue, now_ms: int, *, anew: bool = False) -> None:
+        settings = queue.settings
+        if anew:
+            queue.key_empty_ms = now_ms
+        if queue.limit(settings.concurrency, settings.rate, now_ms, anew=anew):
+            self._await_tokens(queue)
+        queue.refresh()
+        for key in list(queue.limit_keys.values()):
+            if key.configure(anew=anew):
+                self._await_tokens(key)
+            key.refresh()
+            if key.cancels:
+                self.crowded[key] = None
+
+    def configure_tenant(self, name: str) -> None:
+        """A tenant has new settings."""
+        tenant = self._tenants.get(name)
+        if tenant is not None:
+            tenant.configure(self._settings.tenant(name))
+
+    def configure_job_type(self, tenant: str, name: str) -> None:
+        """A job type has new settings."""
+        found = self._job_types.get((tenant, name))
+        if found is not None:
+            found.configure(self._settings.job_type(tenant, name))
+
+    def settle_run(self, skill: Skill, queue: Queue, run_ms: int, charged_ms: int) -> None:
+        """A job of a queue that is counted in time has run: puts right what it was charged."""
+        queue.note_run(run_ms)
+        skill.owe(queue, (run_ms - charged_ms) / 1_000)
+
+    # What goes.
+
+    def forget_if_empty(self, policy: Policy) -> None:
+        """Drops a queue whose last job is gone."""
+        queue = self.queues.get((policy.tenant, policy.queue))
+        if queue is None:
+            return
+        tally = queue.tallies.get(policy.name)
+        if tally is not None and not any(tally.counts):
+            del queue.tallies[policy.name]
+        if any(queue.counts):
+            return
+        for lane in list(queue.lanes.values()):
+            self._drop(lane)
+        for skill in self._skills.values():
+            skill.forget(queue)
+        del self.queues[policy.tenant, policy.queue]
+        self.reserving.pop(queue, None)
+        self.timed.pop(queue, None)
+        del queue.tenant.queues[queue.name]
+        if not queue.tenant.queues:
+            del self._tenants[queue.tenant.name]
+
+    def _drop_empty(self) -> None:
+        """Now and then drops lanes without a ready job whose keys remember nothing either."""
+        if len(self._empty) < self._empty_max:
+            return
+        for lane in list(self._empty):
+            key = lane.key
+            if key is None or len(key.under) > 1 or key.is_idle(self._now_ms):
+                self._drop(lane)
+        self._empty_max = 2 * len(self._empty) + _EMPTY_MAX
+
+    def _drop(self, lane: Lane) -> None:
+        lane.hang([])
+        self._empty.pop(lane, None)
+        del lane.queue.lanes[lane.label]
+        lane.job_type.under.pop(lane, None)
+        if lane.key is not None:
+            lane.key.under.pop(lane, None)
+            if not lane.key.under:
+                lane.queue.limit_keys.pop(lane.key.key, None)
+                self.crowded.pop(lane.key, None)
+        if lane.sticky is not None:
+            lane.sticky.lanes.pop(lane, None)
+            self._bindings.forget_if_idle(lane.sticky)
+
+
+def _is_bound(lane: Lane) -> bool:
+    return lane.sticky is not None and bool(lane.sticky.incarnation)
+
+
+def _tally(queue: Queue, name: str) -> list[int]:
+    tally = queue.tallies.get(name)
+    if tally is None:
+        tally = Tally(queue.tenant.name, queue.name, name, [0] * len(queue.counts))
+        queue.tallies[name] = tally
+    return tally.counts
+
+
+def _runs(records: list[JobRecord]) -> Iterator[_Run]:
+    """Splits jobs into runs of those that are alike."""
+    first = records[0]
+    policy, priority = first.policy, first.priority
+    limit_key, sticky_key = first.limit_key, first.sticky_key
+    start = 0
+    for index, record in enumerate(records):
+        if (
+            record.policy is policy
+            and record.priority == priority
+            and record.limit_key == limit_key
+            and record.sticky_key == sticky_key
+        ):
+            continue
+        yield _Run(policy, priority, limit_key, sticky_key, records[start:index])
+        start = index
+        policy, priority = record.policy, record.priority
+        limit_key, sticky_key = record.limit_key, record.sticky_key
+    yield _Run(policy, priority, limit_key, sticky_key, records[start:] if start else records)

@@ -1,0 +1,462 @@
+"""The pick: which ready jobs are taken now, and by whom; one decision's walk, changing nothing.
+
+```
+ groups (takers with one skill), the emptiest first
+   └─ a turn: the tenant with the smallest tag, its queue with the smallest tag  (core.fair)
+        └─ up to a quantum of its jobs in exact order of their keys, over its lanes
+             └─ each to the emptiest taker of those that fit it best
+```
+What a decision has taken already (rooms of gates, credit, tags, places in lanes) is kept beside
+the state. A lane, a queue or a skill that has nothing more for this decision is not asked again.
+"""
+
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
+from typing import Final
+
+from tenure.master.core.event import Turn
+from tenure.master.core.fair import QUANTUM, LevelWalk
+from tenure.master.core.gate import MANY, Gate, Limiter, Queue
+from tenure.master.core.ready import CLASS, Fronts, Lane
+from tenure.master.core.record import JobRecord
+from tenure.master.core.reserve import Reserves
+from tenure.master.core.segment import Segment
+from tenure.master.core.session import Session
+from tenure.master.core.skill import QueueShare, Skill, TenantShare
+from tenure.master.core.sticky import StickyKey
+
+#: Behind every priority.
+_ANY_PRIORITY: Final = 1 << 30
+
+
+class Taker:
+    """A session with credit, and what it takes in this decision."""
+
+    __slots__ = ("again", "credit", "first", "group", "load", "order", "session", "step")
+
+    group: "Group"
+
+    def __init__(self, session: Session, credit: int, order: int) -> None:
+        self.session = session
+        self.credit = credit
+        self.order = order
+        #: How full it is; the emptiest takes first.
+        self.step = 1 / max(session.slots, 1)
+        self.load = len(session.holder.leases) * self.step
+        #: First grants, and grants that must be written ahead.
+        self.first: list[JobRecord] = []
+        self.again: list[JobRecord] = []
+
+    def take(self, record: JobRecord, *, ahead: bool) -> None:
+        """Takes a job; ``ahead``: whatever it is, its grant must be written ahead."""
+        self.credit -= 1
+        self.load += self.step
+        if ahead or record.lease is not None or record.policy.at_most_once:
+            self.again.append(record)
+        else:
+            self.first.append(record)
+
+
+class Group:
+    """Takers with the same skill, emptiest first, and where they are in what it serves."""
+
+    __slots__ = ("_bound", "_heap", "_lanes", "_queues", "credit", "skill", "tenants")
+
+    def __init__(self, skill: Skill) -> None:
+        self.skill = skill
+        self.credit = 0
+        self.tenants: LevelWalk[TenantShare] = LevelWalk(skill.level)
+        self._queues: dict[TenantShare, LevelWalk[QueueShare]] = {}
+        self._lanes: dict[QueueShare, _QueueWalk] = {}
+        self._bound: dict[QueueShare, None] = {}
+        #: (load, order, taker); an old load is put right when it is the first.
+        self._heap: list[tuple[float, int, Taker]] = []
+
+    def add(self, taker: Taker) -> None:
+        """Adds a taker; ``arrange`` afterwards."""
+        taker.group = self
+        self._heap.append((taker.load, taker.order, taker))
+        self.credit += taker.credit
+
+    def arrange(self) -> None:
+        """All takers have been added."""
+        heapify(self._heap)
+        for _, _, taker in list(self._heap):
+            for queue, fronts in taker.session.bound.items():
+                if fronts.active and queue.is_open and queue.tenant.is_open:
+                    self._bind(queue, fronts, taker)
+
+    def _bind(self, queue: Queue, fronts: Fronts, taker: Taker) -> None:
+        share = self.skill.known_share(queue)
+        if share is not None:
+            self.tenants.enter(share.tenant)
+            self.queues(share.tenant).enter(share)
+            self.lanes(share).add(fronts, taker)
+            self._bound[share] = None
+
+    def has_bound(self, share: QueueShare) -> bool:
+        """Whether one of the takers has lanes of the queue that nobody else gets."""
+        return share in self._bound
+
+    def emptiest(self) -> Taker | None:
+        """The emptiest taker with credit."""
+        heap = self._heap
+        while heap:
+            load, order, taker = heap[0]
+            if not taker.credit:
+                heappop(heap)
+            elif load != taker.load:
+                heapreplace(heap, (taker.load, order, taker))
+            else:
+                return taker
+        return None
+
+    def queues(self, share: TenantShare) -> LevelWalk[QueueShare]:
+        """Where it is among a tenant's queues."""
+        walk = self._queues.get(share)
+        if walk is None:
+            walk = self._queues[share] = LevelWalk(share.level)
+        return walk
+
+    def lanes(self, share: QueueShare) -> "_QueueWalk":
+        """Where it is among a queue's lanes."""
+        walk = self._lanes.get(share)
+        if walk is None:
+            walk = self._lanes[share] = _QueueWalk(share)
+        return walk
+
+    def charge(self, share: QueueShare, jobs: int) -> None:
+        """The group has taken jobs of a queue."""
+        self.tenants.charge(share.tenant, jobs)
+        self.queues(share.tenant).charge(share, jobs * share.queue.cost)
+
+
+class _LaneWalk:
+    """Where a decision is in a lane: its jobs in order, those that have committed."""
+
+    __slots__ = ("_committed_seq", "_frontier", "_heap", "_ties")
+
+    def __init__(self, lane: Lane, committed_seq: int) -> None:
+        self._heap = lane.heap
+        self._committed_seq = committed_seq
+        #: (key, ordinal, tie-break, segment, position in it, its index in the heap; -1: known).
+        self._frontier: list[tuple[int, int, int, Segment, int, int]] = []
+        self._ties = count()
+        self._see(0)
+
+    def _see(self, node: int) -> None:
+        if node < len(self._heap):
+            key, ordinal, _, segment = self._heap[node]
+            step = (key, ordinal, next(self._ties), segment, segment.next, node)
+            heappush(self._frontier, step)
+
+    def front(self) -> tuple[int, int] | None:
+        """The (key, ordinal) of its next job; None: it has no more."""
+        frontier = self._frontier
+        while frontier:
+            key, ordinal, _, segment, position, node = frontier[0]
+            if node < 0:
+                return key, ordinal
+            heappop(frontier)
+            self._see(2 * node + 1)
+            self._see(2 * node + 2)
+            # One event wrote a segment, so all of it has committed or nothing.
+            if segment.seq <= self._committed_seq:
+                self._go_on(key, segment, position)
+        return None
+
+    def _go_on(self, key: int, segment: Segment, position: int) -> None:
+        records, seq = segment.records, segment.seq
+        end = len(records)
+        while position < end and records[position].seq != seq:
+            position += 1
+        if position < end:
+            ordinal = records[position].ordinal
+            heappush(self._frontier, (key, ordinal, next(self._ties), segment, position, -1))
+
+    def take(self, limit: int, bound: tuple[int, int]) -> list[JobRecord]:
+        """Up to ``limit`` jobs from its front on that come before ``bound``."""
+        key, _, _, segment, position, _ = heappop(self._frontier)
+        other = self._frontier[0][:2] if self._frontier else bound
+        bound = min(other, bound)
+        records, seq = segment.records, segment.seq
+        # Inside a segment the key is the same, so only ordinals decide who comes first.
+        last = bound[1] if bound[0] == key else CLASS
+        run: list[JobRecord] = []
+        end = len(records)
+        while position < end:
+            record = records[position]
+            if record.seq == seq:
+                if (record.ordinal >= last and run) or len(run) == limit:
+                    break
+                run.append(record)
+            position += 1
+        self._go_on(key, segment, position)
+        return run
+
+
+class _QueueWalk:
+    """Where a group is in a queue: the lanes that it can serve, by their next jobs."""
+
+    __slots__ = ("_frontier", "_seen", "_ties")
+
+    def __init__(self, share: QueueShare) -> None:
+        #: (key, ordinal, tie-break, lane, the one taker that may take of it, where to look on:
+        #: lanes and an index in their heap; -1: nowhere).
+        self._frontier: list[tuple[int, int, int, Lane, Taker | None, Fronts, int]] = []
+        self._seen: set[Lane] = set()
+        self._ties = count()
+        self.add(share.fronts, None)
+
+    def add(self, fronts: Fronts, taker: Taker | None) -> None:
+        """Adds lanes; those that are bound with the only taker that gets them."""
+        self._see(fronts, 0, taker)
+
+    def _see(self, fronts: Fronts, node: int, taker: Taker | None) -> None:
+        if node < len(fronts.heap):
+            key, ordinal, _, _, lane = fronts.heap[node]
+            heappush(self._frontier, (key, ordinal, next(self._ties), lane, taker, fronts, node))
+
+    def first(
+        self, decision: "Picking", group: Group, last_priority: int
+    ) -> tuple[tuple[int, int], Lane, Taker | None, int] | None:
+        """The next job's (key, ordinal), its lane, who gets it, and how many may be taken of it."""
+        frontier = self._frontier
+        while frontier:
+            key, ordinal, _, lane, taker, fronts, node = frontier[0]
+            if node >= 0:
+                entry = fronts.heap[node]
+                heappop(frontier)
+                self._see(fronts, 2 * node + 1, taker)
+                self._see(fronts, 2 * node + 2, taker)
+                if lane not in self._seen and fronts.is_current(entry):
+                    self._seen.add(lane)
+                    heappush(frontier, (key, ordinal, next(self._ties), lane, taker, fronts, -1))
+                continue
+            front = decision.walk(lane).front()
+            if front is None or lane.priority > last_priority:
+                heappop(frontier)
+            elif front != (key, ordinal):
+                heapreplace(frontier, (*front, next(self._ties), lane, taker, fronts, -1))
+            elif room := decision.room(lane, group, taker):
+                return front, lane, taker, room
+            else:
+                heappop(frontier)
+        return None
+
+    def take(self, decision: "Picking", group: Group, limit: int, last_priority: int) -> int:
+        """Takes up to so many of its jobs in order, of up to a priority; tells how many."""
+        taken = 0
+        while taken < limit:
+            step = self.first(decision, group, last_priority)
+            if step is None:
+                break
+            (key, _), lane, taker, room = step
+            bound = self._second()
+            records = decision.walk(lane).take(min(room, limit - taken), bound)
+            decision.give(lane, key, records, group, taker)
+            taken += len(records)
+        return taken
+
+    def _second(self) -> tuple[int, int]:
+        """The least (key, ordinal) that can come after the first."""
+        frontier = self._frontier
+        return min([entry[:2] for entry in frontier[1:3]], default=(MANY, MANY))
+
+
+class Picking:
+    """One decision.
+
+    Args:
+        takers: Who takes.
+        reserves: What is kept free for whom.
+        grants_max: At most so many jobs.
+        committed_seq: Only jobs last written at or before this are eligible.
+        now_ms: The time.
+    """
+
+    def __init__(
+        self,
+        takers: list[Taker],
+        reserves: Reserves,
+        grants_max: int,
+        committed_seq: int,
+        now_ms: int,
+    ) -> None:
+        self.turns: list[Turn] = []
+        self._reserves = reserves
+        self._left = grants_max
+        self._committed_seq = committed_seq
+        self._now_ms = now_ms
+        self._groups: dict[Skill, Group] = {}
+        for taker in takers:
+            skill = taker.session.skill
+            group = self._groups.get(skill)
+            if group is None:
+                group = self._groups[skill] = Group(skill)
+            group.add(taker)
+        for group in self._groups.values():
+            group.arrange()
+        self._walks: dict[Lane, _LaneWalk] = {}
+        #: What gates have room for yet.
+        self._rooms: dict[Gate, int] = {}
+        #: To whom this decision binds sticky keys.
+        self._bound: dict[StickyKey, Taker] = {}
+        #: What the turn that goes on has taken, by who has it.
+        self._taken: dict[Group, int] = {}
+
+    def run(self) -> None:
+        """Takes all that can be taken."""
+        waiting: list[tuple[float, int, Group]] = []
+        for index, group in enumerate(self._groups.values()):
+            taker = group.emptiest()
+            if taker is not None:
+                waiting.append((taker.load, index, group))
+        heapify(waiting)
+        while waiting and self._left:
+            load, index, group = waiting[0]
+            taker = group.emptiest()
+            if taker is None:
+                heappop(waiting)
+            elif taker.load != load:
+                heapreplace(waiting, (taker.load, index, group))
+            else:
+                limit = min(self._left, group.credit)
+                if len(waiting) > 1:
+                    rival = min(entry[0] for entry in waiting[1:3])
+                    limit = min(limit, int((rival - load) / taker.step) + 1)
+                if not self._turn(group, limit):
+                    heappop(waiting)
+
+    def _turn(self, group: Group, limit: int) -> bool:
+        """Lets a group take some jobs of the queue whose turn it is; False: it has none."""
+        spare = self._reserves.spare(group.skill)
+        if spare <= 0:
+            return self._reserved_turn(group, limit)
+        tenants = group.tenants
+        while (tenant := tenants.first()) is not None:
+            queues = group.queues(tenant)
+            share = queues.first()
+            if share is None:
+                tenants.drop(tenant)
+                continue
+            alone = tenants.is_alone() and queues.is_alone()
+            most = min(limit, spare) if alone else min(limit, spare, QUANTUM)
+            if self._take(group, share, most, _ANY_PRIORITY):
+                return True
+            queues.drop(share)
+        return False
+
+    def _reserved_turn(self, group: Group, limit: int) -> bool:
+        """As ``_turn`` when all that is free is kept for some queues: only those take."""
+        for queue, unmet in self._reserves.unmet(group.skill):
+            share = group.skill.known_share(queue)
+            if share is None or not (share.active or group.has_bound(share)):
+                continue
+            last_priority = queue.settings.reserved_priority
+            if self._take(group, share, min(limit, unmet), last_priority):
+                return True
+        return False
+
+    def _take(self, group: Group, share: QueueShare, limit: int, last_priority: int) -> bool:
+        """Takes jobs of a queue as one turn; False: it has none."""
+        queue = share.queue
+        if queue.limited:
+            limit = min(limit, self._limiter_room(queue))
+        if limit <= 0:
+            return False
+        self._taken = {}
+        if not group.lanes(share).take(self, group, limit, last_priority):
+            return False
+        for owner, jobs in self._taken.items():
+            own = share if owner is group else owner.skill.share_of(queue)
+            owner.charge(own, jobs)
+            session_id = next(iter(owner.skill.members))
+            self.turns.append(Turn(session_id, queue.tenant.name, queue.name, jobs))
+        return True
+
+    # What lanes ask.
+
+    def walk(self, lane: Lane) -> _LaneWalk:
+        """Where the decision is in a lane."""
+        walk = self._walks.get(lane)
+        if walk is None:
+            walk = self._walks[lane] = _LaneWalk(lane, self._committed_seq)
+        return walk
+
+    def room(self, lane: Lane, group: Group, taker: Taker | None) -> int:
+        """How many jobs of a lane may be taken now."""
+        room = MANY if taker is None else taker.credit
+        sticky = lane.sticky
+        if sticky is not None and taker is None:
+            # The first of them decides where the others go.
+            bound = self._bound.get(sticky)
+            room = 1 if bound is None else bound.credit
+        if lane.key is not None and lane.key.limited:
+            room = min(room, self._limiter_room(lane.key))
+        job_type = lane.job_type
+        if job_type.probes is not None:
+            room = min(room, self._rooms.setdefault(job_type, job_type.room()))
+        if self._reserves:
+            room = min(room, self._reserves.room(group.skill, lane.queue, lane.priority))
+        return room
+
+    def _limiter_room(self, limiter: Limiter) -> int:
+        room = self._rooms.get(limiter)
+        if room is None:
+            room = self._rooms[limiter] = limiter.room(self._now_ms)
+        return room
+
+    def give(
+        self,
+        lane: Lane,
+        key_ms: int,
+        records: list[JobRecord],
+        group: Group,
+        taker: Taker | None,
+    ) -> None:
+        """Gives jobs of a lane, with one key of the order, to those who are to have them."""
+        jobs = len(records)
+        queue, key = lane.queue, lane.key
+        self._left -= jobs
+        for gate in (queue, key, lane.job_type):
+            if gate in self._rooms:
+                self._rooms[gate] -= jobs
+        ahead = bool(queue.concurrency) or (key is not None and bool(key.concurrency))
+        if lane.sticky is not None and taker is None:
+            taker = self._bound.get(lane.sticky)
+            if taker is None:
+                taker = self._fittest(lane, group, (key_ms, records[0].ordinal))
+                self._bound[lane.sticky] = taker
+        for record in records:
+            chosen = taker or self._fittest(lane, group, (key_ms, record.ordinal))
+            chosen.take(record, ahead=ahead)
+            owner = chosen.group
+            owner.credit -= 1
+            self._taken[owner] = self._taken.get(owner, 0) + 1
+            if self._reserves:
+                self._reserves.take(owner.skill, queue, lane.priority, 1)
+
+    def _fittest(self, lane: Lane, group: Group, place: tuple[int, int]) -> Taker:
+        """The emptiest taker of those that fulfil most of a lane's wishes, for a job of it."""
+        best = group.emptiest()
+        if best is None:
+            raise ValueError("expected a taker with credit, but there is none")
+        if not lane.prefers:
+            return best
+        fitness = group.skill.fitness(lane.prefers)
+        for other in self._groups.values():
+            taker = other.emptiest()
+            if taker is None or not other.skill.serves_lane(lane):
+                continue
+            if self._reserves and not self._reserves.room(other.skill, lane.queue, lane.priority):
+                continue
+            wishes = other.skill.fitness(lane.prefers)
+            if (-wishes, taker.load, taker.order) >= (-fitness, best.load, best.order):
+                continue
+            # What comes before it in the queue is not for this one: it may be for the other.
+            share = other.skill.known_share(lane.queue)
+            first = None if share is None else other.lanes(share).first(self, other, _ANY_PRIORITY)
+            if first is None or first[0] >= place:
+                best, fitness = taker, wishes
+        return best
