@@ -5,8 +5,9 @@ import grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 
 const PROTOS = fileURLToPath(new URL("../../protos", import.meta.url));
+const FILES = ["jobs", "queues", "schedules", "worker", "cluster"];
 // 64-bit numbers stay text: tokens and seqs are compared and handed back, never reckoned with.
-const contract = loadSync(["tenure/v1/jobs.proto", "tenure/v1/worker.proto", "tenure/v1/cluster.proto"], {
+const contract = loadSync(FILES.map((file) => `tenure/v1/${file}.proto`), {
   includeDirs: [PROTOS], keepCase: true, longs: String, enums: String, defaults: true,
 });
 const services = grpc.loadPackageDefinition(contract).tenure.v1;

@@ -31,6 +31,7 @@ PAGES = (
     "docs/how-to/test-your-jobs.md",
     "docs/how-to/delay.md",
     "docs/how-to/schedules.md",
+    "docs/how-to/queues.md",
 )
 #: Pages that other tests follow, because they need more than one reader and one shell.
 FOLLOWED_BY = {

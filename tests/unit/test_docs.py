@@ -178,10 +178,10 @@ def test_limits_are_those_of_the_code() -> None:
     said = {
         "| arguments, encoded | 256 KiB |": limits.PAYLOAD_BYTES_DEFAULT == 256 * KIB,
         "| result, encoded | 256 KiB |": config.payload_bytes_max == 256 * KIB,
-        "requeue, purge | 1,000 |": limits.BATCH_JOBS_MAX == 1_000,
+        "requeue, purge, boost | 1,000 |": limits.BATCH_JOBS_MAX == 1_000,
         "options included | 400 KiB |": limits.BATCH_BYTES_MAX == 400 * KIB,
         "labels | 1 to 128 of": limits.NAME_CHARS_MAX == 128,
-        "| key | 256 characters |": limits.KEY_CHARS_MAX == 256,
+        "sticky key | 256 characters |": limits.KEY_CHARS_MAX == 256,
         "| a job's options, serialized | 16 KiB |": limits.OPTIONS_BYTES_MAX == 16 * 1024,
         "window | 7 days (24 h) |": limits.KEY_WINDOW_MS_MAX == 7 * limits.DAY_MS,
         "| 0 to 10 (5) |": (limits.PRIORITY_MAX, limits.PRIORITY_DEFAULT) == (10, 5),
@@ -191,7 +191,14 @@ def test_limits_are_those_of_the_code() -> None:
         "never reach a worker | 10 |": config.max_undelivered == 10,
         "unknown job id | 5 minutes |": limits.RETRY_WINDOW_MS == 300_000,
         "cluster's clock | 60 s |": limits.ID_AHEAD_MS_MAX == 60_000,
-        "in one queue | 1,000,000 |": config.queue_depth_max == 1_000_000,
+        "values of one | 16 |": limits.SELECTORS_MAX == 16,
+        "in one queue | 1,000,000, or its": config.queue_depth_max == 1_000_000,
+        "settings of their own | 100,000 |": limits.SETTINGS_MAX == 100_000,
+        "at most 1,000,000 | INVALID": limits.WEIGHT_MAX == 1_000_000,
+        "1 ms to 366 days |": limits.RATE_PER_MS_MAX == 366 * limits.DAY_MS,
+        "window 1 h, open for 7 days, 1,000 probes": (
+            (limits.BREAKER_WINDOW_MS_MAX, limits.PROBES_MAX) == (3_600_000, 1_000)
+        ),
         "or of `--memory-max` (1 GiB)": MEMORY_BYTES_DEFAULT == KIB * KIB * KIB,
         "| 1 h, 100,000 |": (kept.completed_ms, kept.completed_max) == (3_600_000, 100_000),
         "| 7 days, 100,000 |": (kept.failed_ms, kept.failed_max) == (7 * limits.DAY_MS, 100_000),

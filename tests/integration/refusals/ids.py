@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from tenure.client import named
 from tenure.protocol import limits
 from tenure.protocol.ids import home_partition, mint
 from tenure.protocol.refusal import Reason
-from tenure.v1 import jobs_pb2
+from tenure.v1 import common_pb2, jobs_pb2
 from tests.integration.refusals.row import MINTS, OPTIONS, PARTITIONS, Call, Facts, Row, submit
 
 
 def rows(facts: Facts) -> list[Row]:
     """All of them."""
-    return [*_given(facts), *_minted(facts)]
+    return [*_given(facts), *_minted(facts), *_keyed(facts)]
 
 
 def _given(facts: Facts) -> list[Row]:
@@ -51,6 +52,28 @@ def _given(facts: Facts) -> list[Row]:
             sdk=lambda client: client.describe(alien),
             cli=("jobs", "get", alien),
             code=2,
+        ),
+    ]
+
+
+def _keyed(facts: Facts) -> list[Row]:
+    """Keys that are taken."""
+    job = named("app.nobody", key="taken", key_conflict="reject")
+    return [
+        Row(
+            name="taken key",
+            reason=Reason.JOB_KEY_CONFLICT,
+            says=(facts.pending, "key taken", "under another key"),
+            address=facts.address,
+            wire=submit(
+                jobs_pb2.JobSpec(key="taken"),
+                name="app.nobody",
+                key_conflict=common_pb2.KEY_CONFLICT_REJECT,
+            ),
+            field="key",
+            sdk=lambda client: client.submit(job, 1),
+            cli=("submit", "app.nobody", "1", "--key", "taken", "--key-conflict", "reject"),
+            code=6,
         ),
     ]
 

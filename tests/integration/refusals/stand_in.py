@@ -20,6 +20,8 @@ from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.master import Master
 from tenure.master.node.roster import Roster
+from tenure.master.node.schedules import ScheduleApi
+from tenure.master.node.settings import SettingsApi
 from tenure.master.node.workers import WorkerApi
 from tenure.master.rpc.server import RpcServer
 from tenure.protocol.errors import error_of
@@ -62,6 +64,8 @@ class StandIn:
 
     # The parts of a master that a listener serves.
     jobs: JobApi
+    settings: SettingsApi
+    schedules: ScheduleApi
     workers: WorkerApi
     cluster: ClusterApi
     health: Health
@@ -97,6 +101,8 @@ class StandIn:
         roster.members = [Member(candidate=me, version="0", wall_ms=clock.wall_ms())]
         roster.leaders[0] = Leader(candidate=me, token=Token(1, 1))
         self.jobs, self.health = RefusingApi(self._elsewhere(clock)), Health(roster)
+        self.settings = SettingsApi(roster=roster)
+        self.schedules = ScheduleApi(roster=roster, rng=random.Random(1))
         self.workers = WorkerApi(hub=hub, rng=random.Random(1), welcome=worker_pb2.Welcome)
         self.cluster = ClusterApi(
             roster=roster,

@@ -112,7 +112,7 @@ def prepared(*, address: str, halted: str, stand_in: str, closed: str) -> Facts:
         cancelled = client.submit(named("app.nobody"), 1)
         client.cancel([cancelled.id])
         # What is left of its partition's room is less than a payload of the largest size.
-        pending = client.submit(named("app.nobody"), "x" * (BYTES_MAX // 5))
+        pending = client.submit(named("app.nobody", key="taken"), "x" * (BYTES_MAX // 5))
         client.submit_many(
             named("app.nobody", queue="full"), [(n,) for n in range(QUEUE_DEPTH_MAX)]
         )

@@ -35,8 +35,8 @@ def with_api(test: Callable[[TermRig, SettingsApi], Awaitable[None]]) -> None:
     """Runs a test against a leader; whatever is applied commits soon."""
 
     async def main() -> None:
-        async with leading() as rig:
-            committing = asyncio.create_task(commit_always(rig))
+        async with leading() as rig, asyncio.TaskGroup() as tasks:
+            committing = tasks.create_task(commit_always(rig))
             await test(rig, SettingsApi(roster=rig.roster))
             committing.cancel()
 
