@@ -14,7 +14,7 @@ from tenure.protocol.errors import TenureError
 from tenure.protocol.refusal import Refusal
 
 #: Who waits longer had better send the submit again.
-_WAIT_MS: Final = 10_000
+_WAIT_MS: Final = 5_000
 
 Settle = Callable[[SubmitReply | TenureError], None]
 

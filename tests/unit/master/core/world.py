@@ -5,14 +5,17 @@ against the transition table.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, TypeVar
 
 import msgspec
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tenure.master.core import command as commands
-from tenure.master.core.command import Command, LeaseRow
+from tenure.master.core.command import Command, LeaseRow, SubmitRow, SubmitSetting
 from tenure.master.core.config import PartitionConfig, Retention
 from tenure.master.core.effect import (
     Decision,
@@ -20,6 +23,7 @@ from tenure.master.core.effect import (
     SendAssignment,
     SendRevokes,
     SendVerdicts,
+    SubmitReply,
 )
 from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
@@ -97,6 +101,26 @@ MOVES = {(state, to) for (_, state), to in TABLE.items()}
 JOURNAL = msgspec.msgpack.Decoder(list[DurableEvent])
 #: What happened in all examples together.
 SEEN: Counter[str] = Counter()
+#: The names of all rules.
+STEPS: set[str] = set()
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def step(**strategies: st.SearchStrategy[Any]) -> Callable[[F], F]:
+    """A rule that is counted when it fires."""
+
+    def decorate(function: F) -> F:
+        STEPS.add(function.__name__)
+
+        @rule(**strategies)
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> None:
+            SEEN[function.__name__] += 1
+            function(*args, **kwargs)
+
+        return run  # type: ignore[return-value]
+
+    return decorate
 
 
 @dataclass
@@ -129,6 +153,8 @@ class World(RuleBasedStateMachine):
         #: Submits that wait for their commit: (seq, ids), and those acknowledged.
         self.submits: list[tuple[int, list[str]]] = []
         self.acked: dict[str, None] = {}
+        #: Jobs whose submits wait for what another partition says.
+        self.unsettled: set[str] = set()
         #: Results whose acceptance was told to a worker.
         self.results: dict[JobId, bytes] = {}
         self.leases: list[LeaseRow] = []
@@ -152,6 +178,11 @@ class World(RuleBasedStateMachine):
         waits_for = len(self.journal)
         for event in decision.events:
             self.apply(event)
+        for job_id, refusal in self.partition.drain_answers():
+            SEEN["settled" if refusal is None else "withdrawn"] += 1
+            if refusal is None and job_id in self.unsettled:
+                self.submits.append((len(self.journal), [job_id]))
+            self.unsettled.discard(job_id)
         if not self.healing:
             audit(self.partition)
         for effect in decision.effects:
@@ -159,6 +190,20 @@ class World(RuleBasedStateMachine):
             self.outbox.append((waits_for if unawaited else len(self.journal), effect))
         self.deliver()
         return decision
+
+    def send(self, setting: SubmitSetting, rows: list[SubmitRow]) -> None:
+        """A client submits; it takes note of what it is told, once that has committed."""
+        decision = self.do(commands.SubmitJobs(settings=[setting], rows=rows))
+        assert isinstance(decision, Decision)
+        reply = decision.reply
+        assert isinstance(reply, SubmitReply)
+        for _, refusal in reply.refusals:
+            SEEN[refusal.reason.name] += 1
+        waiting = {reply.job_ids[index] for index in reply.unsettled}
+        self.unsettled |= waiting
+        known = [job_id for job_id in reply.job_ids if job_id and job_id not in waiting]
+        self.submits.append((len(self.journal), known))
+        self.deliver()
 
     def apply(self, event: object) -> None:
         """Journals and applies one event; its moves must be in the table."""

@@ -1,0 +1,224 @@
+"""Dependencies across partitions, in one process on virtual time, with leaders that die."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import msgspec
+import pytest
+
+from tenure.client import job
+from tenure.master.core.config import PartitionConfig
+from tenure.master.core.partition import Partition
+from tenure.master.journal.codec import decode_events
+from tenure.master.journal.frame import Chain
+from tenure.master.journal.port import SealedBatch
+from tenure.protocol.errors import TenureError, Unavailable, error_of, refusal_from_wire
+from tenure.protocol.ids import JobId, home_partition, mint, partition_of
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import TERMINAL, JobState, ParentFailure, RunIf
+from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.process import elapse, run_processes
+from tenure.v1 import common_pb2, jobs_pb2
+
+PARTITIONS = 3
+SEEDS = [1, 2, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(3, 10))]
+RUNS: dict[str, list[tuple[str, float]]] = {}
+
+
+@job(name="step")
+async def step(name: str, hold_s: float, fails: bool) -> str:
+    """Takes a while, notes when it began and ended, and fails if it is told to."""
+    loop = asyncio.get_running_loop()
+    RUNS.setdefault(name, []).append(("start", loop.time()))
+    await asyncio.sleep(hold_s)
+    RUNS[name].append(("end", loop.time()))
+    if fails:
+        raise ValueError(name)
+    return name
+
+
+class Builder:
+    """Submits jobs with parents to any partition, for as long as it takes."""
+
+    def __init__(self, cluster: SimCluster, seed: int) -> None:
+        self._cluster = cluster
+        self._rng = Random(seed)
+        self._transport = cluster.network.transport("builder")
+        self._queues = [
+            next(
+                name
+                for name in (f"q{n}" for n in range(1_000))
+                if home_partition("default", name, PARTITIONS) == number
+            )
+            for number in range(PARTITIONS)
+        ]
+
+    async def call(self, partition: int, method: str, request: object, kind: type) -> object:
+        """Calls the leader, whoever that is by now."""
+        deadline_s = asyncio.get_running_loop().time() + 120
+        while True:
+            leader = self._cluster.leader(partition)
+            try:
+                if leader is not None:
+                    path = f"/tenure.v1.JobService/{method}"
+                    return await self._transport.unary(leader.host, path, request, kind, 8.0)  # type: ignore[arg-type]
+            except Unavailable:
+                if asyncio.get_running_loop().time() > deadline_s:
+                    raise
+            await elapse(0.2)
+
+    async def submit(
+        self,
+        partition: int,
+        name: str,
+        *parents: JobId,
+        hold_s: float = 0.5,
+        fails: bool = False,
+        run_if: RunIf = RunIf.ALL_SUCCEEDED,
+        on_failure: ParentFailure = ParentFailure.FAIL,
+    ) -> JobId:
+        """Submits one job; returns when it was acknowledged."""
+        leader = await self._cluster.elected(partition)
+        assert leader.node is not None
+        job_id = mint(partition, leader.node.roster.now_ms(), self._rng.getrandbits(62))
+        options = common_pb2.JobOptions(name="step", queue=self._queues[partition])
+        options.retry.max_attempts = 1
+        options.run_if = run_if  # type: ignore[assignment]
+        options.on_parent_failure = on_failure  # type: ignore[assignment]
+        spec = jobs_pb2.JobSpec(
+            job_id=job_id,
+            payload=msgspec.msgpack.encode([[name, hold_s, fails], {}]),
+            parents=parents,
+        )
+        request = jobs_pb2.SubmitJobsRequest(options=[options], jobs=[spec])
+        response = await self.call(partition, "SubmitJobs", request, jobs_pb2.SubmitJobsResponse)
+        assert isinstance(response, jobs_pb2.SubmitJobsResponse)
+        for error in response.errors:
+            raise error_of(refusal_from_wire(error.refusal))
+        assert list(response.job_ids) == [job_id]
+        return job_id
+
+    async def job(self, job_id: JobId) -> jobs_pb2.Job:
+        """A job as it is now."""
+        request = jobs_pb2.GetJobRequest(job_id=job_id)
+        kind = jobs_pb2.GetJobResponse
+        response = await self.call(partition_of(job_id), "GetJob", request, kind)
+        assert isinstance(response, jobs_pb2.GetJobResponse)
+        return response.job
+
+    async def ended(self, job_id: JobId) -> JobState:
+        """Waits for a job's end, as long as it takes."""
+        while True:
+            state = JobState((await self.job(job_id)).state)
+            if state in TERMINAL:
+                return state
+            await elapse(0.5)
+
+
+async def unrest(cluster: SimCluster, rng: Random, rounds: int) -> None:
+    """Leaders die, hand over and stand still, one after the other."""
+    for _ in range(rounds):
+        await elapse(rng.uniform(0.2, 4))
+        leader = await cluster.elected(rng.randrange(PARTITIONS))
+        match rng.choice(("kill", "kill", "stop", "freeze")):
+            case "kill":
+                leader.kill()
+                await leader.process.join()
+                cluster.start(leader)
+            case "stop":
+                leader.stop()
+                await leader.process.join()
+                cluster.start(leader)
+            case _:
+                leader.freeze()
+                await elapse(8)
+                leader.thaw()
+
+
+@pytest.mark.parametrize(
+    "seed", [1, 2, *(pytest.param(n, marks=pytest.mark.nightly) for n in range(3, 10))]
+)
+def test_a_flow_across_partitions_lives_through_failovers(seed: int) -> None:
+    """Each job runs after its parents have ended; failures take the branches that they should."""
+    RUNS.clear()
+
+    async def main() -> None:
+        rng = Random(seed)
+        async with simulated_cluster(
+            seed=seed, jobs=[step], partitions=PARTITIONS, slots=8
+        ) as cluster:
+            builder = Builder(cluster, seed)
+            async with asyncio.TaskGroup() as group:
+                troubles = group.create_task(unrest(cluster, rng, 5))
+                root = await builder.submit(0, "root", hold_s=3)
+                pay = await builder.submit(1, "pay", root)
+                pick = await builder.submit(2, "pick", root, hold_s=2)
+                ship = await builder.submit(0, "ship", pay, pick)
+                bad = await builder.submit(1, "bad", root, fails=True)
+                lost = await builder.submit(2, "lost", bad)
+                leaf = await builder.submit(0, "leaf", lost)
+                mend = await builder.submit(0, "mend", bad, run_if=RunIf.ANY_FAILED)
+                spare = await builder.submit(2, "spare", pay, run_if=RunIf.ANY_FAILED)
+                last = await builder.submit(1, "last", ship, leaf, run_if=RunIf.ALWAYS)
+                await troubles
+            expected = {
+                **dict.fromkeys((root, pay, pick, ship, mend, last), JobState.COMPLETED),
+                **dict.fromkeys((bad, lost, leaf), JobState.FAILED),
+                spare: JobState.CANCELLED,
+            }
+            for job_id, state in expected.items():
+                assert await builder.ended(job_id) is state
+            for child, *parents in (
+                ("pay", "root"),
+                ("ship", "pay", "pick"),
+                ("mend", "bad"),
+                ("last", "ship"),
+            ):
+                for parent in parents:
+                    assert RUNS[child][0][1] >= RUNS[parent][-1][1]
+            assert not {"lost", "leaf", "spare"} & RUNS.keys()
+            assert cluster.network.failures == []
+            assert hashes_differ(cluster) == []
+
+    run_processes(main)
+
+
+def test_an_unknown_parent_is_refused_after_its_partition_was_asked() -> None:
+    """The submit waits for the parent's partition, without a leader for a while, and is refused."""
+
+    async def main() -> None:
+        async with simulated_cluster(seed=4, jobs=[step], partitions=PARTITIONS) as cluster:
+            builder = Builder(cluster, 4)
+            await cluster.elected(0)
+            (await cluster.elected(1)).kill()
+            nobody = mint(1, (await _now(cluster)), 7)
+            with pytest.raises(TenureError) as refused:
+                await builder.submit(0, "orphan", nobody)
+            assert refused.value.reason is Reason.UNKNOWN_PARENT
+            assert refused.value.field == "parents[0]"
+
+    run_processes(main)
+
+
+async def _now(cluster: SimCluster) -> int:
+    leader = await cluster.elected(0)
+    assert leader.node is not None
+    return leader.node.roster.now_ms()
+
+
+def hashes_differ(cluster: SimCluster) -> list[tuple[int, int]]:
+    """S9: (partition, seq) where a leader's state was not what its journal says."""
+    found = []
+    for number in range(PARTITIONS):
+        partition = Partition(PartitionConfig(partition=number, partitions=PARTITIONS))
+        chain = Chain.start(number)
+        for index, data in enumerate(cluster.journal(number)):
+            batch = chain.follow(SealedBatch(number=index, data=data))
+            for seq, event in enumerate(decode_events(batch.events), batch.first_seq):
+                partition.replay(event, seq)
+                live = cluster.state_hashes.get((number, seq))
+                if live is not None and live != partition.state_hash().hex():
+                    found.append((number, seq))
+    return found
