@@ -17,10 +17,10 @@ from tenure.master.core.event import (
     TakeBacksAsked,
     TimersFired,
 )
+from tenure.master.core.firing import decide_ticks
 from tenure.master.core.limit import relieve
 from tenure.master.core.record import JobFault, JobRecord
 from tenure.master.core.report import ended_bytes, revokes, settling
-from tenure.master.core.schedule import decide_ticks
 from tenure.master.core.session import Holder, Holding, Session
 from tenure.master.core.state import State, has_started, lease_of
 from tenure.master.core.transition import TERMINAL, Move, sources

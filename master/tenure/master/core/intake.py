@@ -6,8 +6,9 @@ never stands without its effect, nor an effect without its mark.
 
 from typing import assert_never
 
-from tenure.master.core import dependents
-from tenure.master.core.command import SubmitRow, TakeMessage, TrimOutbox
+from tenure.master.core import dependents, errand
+from tenure.master.core.command import CancelJobs, SubmitRow, TakeMessage, TrimOutbox
+from tenure.master.core.control import decide_cancel
 from tenure.master.core.effect import Decision, Effect, Taken
 from tenure.master.core.event import (
     Event,
@@ -18,6 +19,7 @@ from tenure.master.core.event import (
     SubmittedSetting,
 )
 from tenure.master.core.message import (
+    CancelFrom,
     Message,
     ParentState,
     RegisterChild,
@@ -74,7 +76,13 @@ def take_message(
         case ReleaseParent():
             return dependents.take_release(state, message, now_ms), []
         case ParentState():
+            if errand.is_awaited(state, message):
+                return errand.take_state(state, message, now_ms)
             return dependents.take_state(state, message, now_ms), []
+        case CancelFrom():
+            cancel = CancelJobs(job_ids=[message.job_id], reason=message.reason)
+            cancelled = decide_cancel(state, cancel, now_ms)
+            return [*cancelled.events], [*cancelled.effects]
         case _:
             assert_never(message)
 

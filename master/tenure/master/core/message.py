@@ -64,4 +64,13 @@ class ReleaseParent(
     run: int
 
 
-Message = SubmitFrom | RegisterChild | ParentState | ReleaseParent
+class CancelFrom(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="cancel_from"
+):
+    """A job of the receiver is to be cancelled, if it has not ended."""
+
+    job_id: JobId
+    reason: str
+
+
+Message = SubmitFrom | RegisterChild | ParentState | ReleaseParent | CancelFrom

@@ -71,6 +71,7 @@ def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
     state.token = event.token
     if restored:
         state.dependencies.ask_again(seq)
+        state.timetable.forget_elsewhere(seq)
     if not state.live:
         return
     if restored:

@@ -62,6 +62,8 @@ class ScheduleCursor(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_
     fired: int = 0
     #: Ticks left out: late, overlapping or misfired.
     skipped: int = 0
+    #: Whether that job is in another partition, which has not told yet that it has ended.
+    open_elsewhere: bool = False
 
 
 class ScheduleRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=True):
@@ -107,7 +109,7 @@ class Timetable:
         self.timers: Timers[ScheduleRecord] = Timers(
             self.due_ms, lambda record: f"{record.tenant}\0{record.name}", lambda: len(self.records)
         )
-        #: Job → the schedule that has a tick waiting for its end.
+        #: Job → the schedule that waits for its end, or for word of it.
         self.waiting: dict[str, ScheduleRecord] = {}
 
     def due_ms(self, record: ScheduleRecord) -> int | None:
@@ -115,15 +117,19 @@ class Timetable:
         if record.paused or self.records.get(record.key) is not record:
             return None
         cursor = record.cursor
-        if cursor.buffered_ms and not self._is_open(cursor.last_job_id):
+        if cursor.buffered_ms and not self.is_busy(cursor):
             return cursor.buffered_ms
         return cursor.due_ms or None
 
+    def is_busy(self, cursor: ScheduleCursor) -> bool:
+        """Whether the newest tick's job has not ended."""
+        return cursor.open_elsewhere or self._is_open(cursor.last_job_id)
+
     def follow(self, record: ScheduleRecord, before: ScheduleCursor | None) -> None:
         """Keeps up which job a schedule waits for; ``before`` is the cursor that it had."""
-        if before is not None and before.buffered_ms:
+        if before is not None:
             self.waiting.pop(before.last_job_id, None)
-        if record.cursor.buffered_ms:
+        if record.cursor.buffered_ms or record.cursor.open_elsewhere:
             self.waiting[record.cursor.last_job_id] = record
 
     def page(self, tenant: str, after: ScheduleName, count: int) -> list[ScheduleRecord]:
@@ -133,8 +139,16 @@ class Timetable:
 
     def forget(self, record: ScheduleRecord) -> None:
         """Drops what is derived from a schedule that is no more; its timer finds itself."""
-        if record.cursor.buffered_ms:
-            self.waiting.pop(record.cursor.last_job_id, None)
+        self.waiting.pop(record.cursor.last_job_id, None)
+
+    def forget_elsewhere(self, seq: int) -> None:
+        """The cluster was set back: whether a job elsewhere has ended may never be told."""
+        for record in self.records.values():
+            if record.seq < seq and record.cursor.open_elsewhere:
+                before = record.cursor
+                record.seq = seq
+                record.cursor = msgspec.structs.replace(before, open_elsewhere=False)
+                self.follow(record, before)
 
     def ended(self, job_id: JobId) -> None:
         """Sees to it that a tick which waited for the end of this job is looked at."""

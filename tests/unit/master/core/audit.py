@@ -235,7 +235,7 @@ def _audit_timetable(state: State) -> None:
         assert record.seq < state.next_seq
         # It may be looked at later than it is due: then its job could not be submitted.
         assert timetable.due_ms(record) is None or key in armed
-        if record.cursor.buffered_ms:
+        if record.cursor.buffered_ms or record.cursor.open_elsewhere:
             waiting[record.cursor.last_job_id] = record
     assert timetable.waiting == waiting
 

@@ -23,7 +23,8 @@ from tenure.master.core.config import PartitionConfig
 from tenure.master.core.effect import SubmitReply
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobRecord, Policy
-from tenure.master.core.schedule import tick_job_id, upcoming
+from tenure.master.core.schedule import upcoming
+from tenure.master.core.ticks import tick_job_id
 from tenure.master.core.timetable import ScheduleRecord, ScheduleSpec
 from tenure.protocol.ids import JobId, partition_of, time_ms_of
 from tenure.protocol.limits import DAY_MS
