@@ -134,3 +134,24 @@ def test_jobs_that_cannot_tick() -> None:
             with pytest.raises(Rejected) as caught:
                 cluster.client.schedules.put("s", cron("@daily"), wrong, "x")
             assert caught.value.field == "job"
+
+
+def test_queues_of_other_partitions() -> None:
+    """Wherever a schedule and its queue live, each tick has one job, whichever leader dies."""
+    shape = Shape(masters=2, partitions=3)
+    with VirtualCluster(shape) as cluster:
+        client = cluster.client
+        when = cron("0 */6 * * *", misfire="fire_all", overlap="buffer_one")
+        kept = report.options(result_ttl=timedelta(days=30))
+        homes = {client.schedules.put(f"s{n}", when, kept, "x").partition for n in range(6)}
+        assert homes == {0, 1, 2}
+        cluster.advance(timedelta(hours=6))
+        for partition in range(shape.partitions):
+            cluster.kill_leader(partition)
+            cluster.advance(timedelta(hours=6))
+        cluster.advance(timedelta(hours=1))
+        found = client.schedules.list()
+        assert [(each.fired, each.skipped) for each in found] == [(4, 0)] * 6
+        assert client.count() == {JobState.COMPLETED: 24}
+        handle = client.schedules.trigger("s0")
+        assert handle.result() == "x"
