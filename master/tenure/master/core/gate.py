@@ -14,6 +14,7 @@ A bucket that is dry opens its gate by a timer (``Lanes.refills``).
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from tenure.master.core.bucket import Bucket
+from tenure.master.core.pulse import Pulse
 from tenure.master.core.record import JobRecord
 from tenure.master.core.settings import (
     JobTypeSettings,
@@ -167,6 +168,7 @@ class Queue(Limiter):
         "limit_keys",
         "mean_run_ms",
         "name",
+        "pulse",
         "reserved_running",
         "settings",
         "tallies",
@@ -185,6 +187,8 @@ class Queue(Limiter):
     reserved_running: int
     #: Of its jobs that ended lately, if it is counted in time; 0: not known.
     mean_run_ms: int
+    #: How it did lately.
+    pulse: Pulse
 
     def __init__(self, tenant: Tenant, name: str, settings: QueueSettings, now_ms: int) -> None:
         super().__init__()
@@ -197,6 +201,7 @@ class Queue(Limiter):
         self.key_empty_ms = now_ms
         self.reserved_running = 0
         self.mean_run_ms = 0
+        self.pulse = Pulse()
         self.settings = settings
         self.limit(settings.concurrency, settings.rate, now_ms)
 

@@ -347,6 +347,8 @@ class Lanes:
             lane.leave(jobs)
             if not lane.ready:
                 self._empty[lane] = None
+        if before is _RUNNING and after is not _PENDING:
+            queue.pulse.ended(run.records)
         if before is _RUNNING or after is _RUNNING:
             self._count_running(queue, run, (after is _RUNNING) - (before is _RUNNING))
 
@@ -395,6 +397,7 @@ class Lanes:
             policy = run.policy
             queue = self.queue(policy.tenant, policy.queue)
             self._charge(queue, len(run.records), now_ms)
+            queue.pulse.granted(now_ms, len(run.records))
             if not run.limit_key and not run.sticky_key:
                 continue
             lane = self._lane(queue, policy, run.priority, run.limit_key, run.sticky_key)

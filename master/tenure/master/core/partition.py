@@ -350,6 +350,10 @@ class Partition:
         """
         return self._state.timetable.page(tenant, after, count)
 
+    def queue_status(self, tenant: str, name: str, now_ms: int) -> query.QueueStatus:
+        """How a queue does."""
+        return query.queue_status(self._state, tenant, name, now_ms)
+
     @property
     def settings(self) -> Settings:
         """How its queues, tenants and job types are run: the live object, only to look at."""

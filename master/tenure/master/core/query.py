@@ -123,6 +123,29 @@ def census(
     return found
 
 
+class QueueStatus(NamedTuple):
+    """How a queue does."""
+
+    #: When the job that has been ready for longest became so; 0: none is.
+    oldest_ready_ms: int
+    granted_per_s: float
+    finished_per_s: float
+    #: Of attempts that ended lately; 0: not known.
+    mean_run_ms: int
+
+
+def queue_status(state: State, tenant: str, name: str, now_ms: int) -> QueueStatus:
+    """How a queue does; one without jobs does nothing."""
+    queue = state.lanes.queues.get((tenant, name))
+    if queue is None:
+        return QueueStatus(0, 0.0, 0.0, 0)
+    # Jobs of a lane have one priority, so its first one is its oldest.
+    heads = (lane.heap[0][3] for lane in queue.lanes.values() if lane.front is not None)
+    oldest_ms = min((head.records[head.next].ready_ms for head in heads), default=0)
+    granted_per_s, finished_per_s = queue.pulse.rates(now_ms)
+    return QueueStatus(oldest_ms, granted_per_s, finished_per_s, queue.pulse.mean_run_ms(now_ms))
+
+
 def _key_of(kind: SettingsKind, tally: Tally) -> SettingsKey:
     match kind:
         case SettingsKind.QUEUE:

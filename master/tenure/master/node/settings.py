@@ -29,7 +29,7 @@ from tenure.master.node.settings_wire import (
     tenant_to_wire,
 )
 from tenure.master.node.term import Term
-from tenure.master.node.translate import checked_name, invalid
+from tenure.master.node.translate import checked_name, invalid, stamp
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
 from tenure.protocol.ids import home_partition
@@ -171,13 +171,20 @@ async def _update(
 
 def _queue(term: Term, key: SettingsKey, counts: list[int]) -> queues_pb2.Queue:
     tenant, name = key
-    return queues_pb2.Queue(
+    status = term.partition.queue_status(tenant, name, term.clock.now_ms())
+    queue = queues_pb2.Queue(
         tenant=tenant,
         name=name,
         partition=term.number,
         settings=queue_to_wire(term.partition.settings.queue(tenant, name)),
         counts=counts_to_wire(counts),
+        granted_per_s=status.granted_per_s,
+        finished_per_s=status.finished_per_s,
     )
+    stamp(queue.oldest_ready_at, status.oldest_ready_ms)
+    if status.mean_run_ms:
+        queue.mean_run.FromMilliseconds(status.mean_run_ms)
+    return queue
 
 
 def _tenant(term: Term, key: SettingsKey, counts: list[int]) -> queues_pb2.Tenant:

@@ -1,0 +1,64 @@
+"""The pulse of a queue: rates and run times of the last minute, and its oldest ready job."""
+
+import pytest
+
+from tenure.master.core.command import BoostJobs
+from tenure.master.core.pulse import BUCKET_MS, BUCKETS, Pulse
+from tenure.master.core.query import QueueStatus
+from tests.unit.master.core.rig import Rig
+
+
+def status(rig: Rig) -> QueueStatus:
+    """That of the default queue."""
+    return rig.partition.queue_status("default", "default", rig.now_ms)
+
+
+def test_nothing_has_happened() -> None:
+    """A queue that nobody knows, or that does nothing, has no rates."""
+    rig = Rig()
+    assert status(rig) == QueueStatus(0, 0.0, 0.0, 0)
+    rig.submit(1)
+    assert status(rig) == QueueStatus(rig.now_ms, 0.0, 0.0, 0)
+
+
+def test_oldest_ready_job() -> None:
+    """The one that became ready first, whatever its priority and place, and only while ready."""
+    rig = Rig()
+    rig.open_session(1)
+    start_ms = rig.now_ms
+    late = rig.submit(1, priority=10)[0]
+    rig.pass_time(1_000)
+    rig.submit(2, priority=0)
+    assert status(rig).oldest_ready_ms == start_ms
+    rig.do(BoostJobs(job_ids=[late], delay_ms=60_000))
+    assert status(rig).oldest_ready_ms == rig.now_ms
+    rig.grant(credit=2)
+    assert status(rig).oldest_ready_ms == 0
+
+
+def test_rates_and_run_time() -> None:
+    """A job a second that runs 200 ms: so much is told, and forgotten in a minute."""
+    rig = Rig()
+    rig.open_session(1)
+    for number in range(1, 13):
+        rig.submit(1)
+        lease = rig.grant_one()
+        rig.accept(1, number)
+        rig.start(lease)
+        rig.pass_time(200)
+        rig.report(lease)
+        rig.pass_time(800)
+    found = status(rig)
+    assert found.granted_per_s == pytest.approx(1.0, rel=0.1)
+    assert found.finished_per_s == pytest.approx(1.0, rel=0.1)
+    assert found.mean_run_ms == 200
+
+
+def test_old_buckets_are_forgotten() -> None:
+    """What happened a minute ago counts no more, also when nothing has happened since."""
+    pulse = Pulse()
+    pulse.granted(1_000_000, 600)
+    assert pulse.rates(1_000_000)[0] == 600 * 1_000 / BUCKET_MS
+    assert pulse.rates(1_000_000 + BUCKETS * BUCKET_MS)[0] == 0.0
+    pulse.granted(1_000_000 + BUCKETS * BUCKET_MS, 1)
+    assert 0 < pulse.rates(1_000_000 + BUCKETS * BUCKET_MS)[0] < 1
