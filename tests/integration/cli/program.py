@@ -3,7 +3,7 @@
 ``python -m tests.integration.cli.program ARGUMENTS…``. At a terminal it becomes the leader of a
 session there, so that Ctrl-C reaches it as it does a user's command.
 
-There are three schedules: nightly, hourly and once.
+There are two queues, mail and media, and three schedules: nightly, hourly and once.
 The jobs: DONE has completed, DEAD has failed, RUNNING goes on. Each look at RUNNING finds it 40 %
 further, until it completes; ``FAKE_ENDLESS`` stops it at 80 %. ``FAKE_JOBS`` adds so many more,
 ``FAKE_RESULT`` is what DONE returned.
@@ -28,7 +28,7 @@ from tenure.client.codec import encode_args
 from tenure.client.schedule import spec_of
 from tenure.protocol.ids import mint
 from tenure.protocol.vocabulary import JobState
-from tenure.v1 import jobs_pb2, schedules_pb2
+from tenure.v1 import common_pb2, jobs_pb2, queues_pb2, schedules_pb2
 from tests.unit.client.fake_master import EPOCH_MS, FakeCluster
 
 DONE, DEAD, RUNNING = (mint(0, EPOCH_MS + n * 1_000, n) for n in range(3))
@@ -44,6 +44,20 @@ class Cluster(FakeCluster):
         if address not in self.masters:
             sys.stderr.write(f"nobody at {address}\n")
         return await super().unary(address, method, request, response_type, timeout_s)
+
+    def _ListQueues(self, request: queues_pb2.ListQueuesRequest) -> queues_pb2.ListQueuesResponse:
+        response = queues_pb2.ListQueuesResponse()
+        for name, paused, pending in (("mail", False, 1_234), ("media", True, 7)):
+            queue = response.queues.add(tenant="default", name=name)
+            queue.settings.weight = 2.5
+            queue.settings.paused = paused
+            queue.settings.concurrency = 20
+            queue.settings.rate.count = queue.settings.rate.burst = 100
+            queue.settings.rate.per.FromSeconds(60)
+            queue.counts.add(state=common_pb2.JOB_STATE_PENDING, count=pending)
+            queue.counts.add(state=common_pb2.JOB_STATE_RETRYING, count=3)
+            queue.counts.add(state=common_pb2.JOB_STATE_RUNNING, count=20)
+        return response
 
     async def close(self) -> None:
         if "FAKE_STUCK" in os.environ:
