@@ -6,14 +6,9 @@ has committed. Each step is audited (``audit``) and its moves are held against t
 the end is a replay that must give the same state, from the journal alone and from a fuzzy snapshot.
 """
 
-<<<<<<< HEAD
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args
-=======
 from typing import get_args
->>>>>>> 5d6e3b4 (wip)
 
 import msgspec
 import pytest
@@ -40,11 +35,8 @@ from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.vocabulary import AttemptOutcome, JobState, Verdict
 from tests.unit.master.core.audit import audit, state_of
-<<<<<<< HEAD
 from tests.unit.master.core.fairness import Round
-=======
 from tests.unit.master.core.kin import Kin
->>>>>>> 5d6e3b4 (wip)
 from tests.unit.master.core.rig import START_MS, held, report_row
 from tests.unit.master.core.world import (
     BACK,
@@ -57,11 +49,8 @@ from tests.unit.master.core.world import (
     OUTCOMES,
     POLICIES,
     SEEN,
-<<<<<<< HEAD
     SETTINGS,
-=======
     STEPS,
->>>>>>> 5d6e3b4 (wip)
     Worker,
     step,
 )
@@ -103,14 +92,9 @@ class PartitionMachine(Kin):
             self.minted += 1
             job_id = mint(CONFIG.partition, self.now_ms, self.minted * 0x9E3779B97F4A7C15)
             self.ids.append(job_id)
-<<<<<<< HEAD
             taken = key if index == 0 else ""
             rows.append(SubmitRow(job_id, 0, b"payload" * index, taken, *own))
-        self._submit(SubmitSetting(policy, priority, delay_ms, 0), rows)
-=======
-            rows.append(SubmitRow(job_id, 0, b"payload" * index, key if index == 0 else ""))
         self.send(SubmitSetting(policy, priority, delay_ms, 0), rows)
->>>>>>> 5d6e3b4 (wip)
 
     @precondition(lambda self: self.ids)
     @step(data=st.data())
