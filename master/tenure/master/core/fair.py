@@ -75,14 +75,14 @@ class Level(Generic[F]):
             heappush(self.heap, (flow.tag, self._serial, flow))
         self.settle()
 
-    def charge(self, flow: F, cost: float) -> None:
-        """A flow has given: ``cost`` is in jobs, or in what they count for."""
+    def charge(self, flow: F, jobs: int, cost: float = 1.0) -> None:
+        """A flow has given jobs in a row; each counts for ``cost``."""
         start = max(flow.tag, self.virtual)
         if start > flow.tag:
             # It was idle: what was owed to it has lapsed, as an idle flow earns nothing.
             flow.debt = max(flow.debt, 0.0)
-        self.virtual = start
-        flow.tag, flow.debt = _charged(start, cost / flow.weight + flow.debt)
+        self.virtual = _last_start(start, jobs, cost / flow.weight)
+        flow.tag, flow.debt = _charged(start, jobs * cost / flow.weight + flow.debt)
         self.settle()
 
     def settle(self) -> None:
@@ -102,6 +102,11 @@ class Level(Generic[F]):
     def flows(self) -> list[F]:
         """Those with something to give, in no special order."""
         return [flow for _, _, flow in self.heap if flow.active]
+
+
+def _last_start(start: float, jobs: int, step: float) -> float:
+    """Where the last quantum of some jobs in a row began."""
+    return start + (jobs - 1) // QUANTUM * QUANTUM * step
 
 
 def _charged(start: float, cost: float) -> tuple[float, float]:
@@ -164,13 +169,14 @@ class LevelWalk(Generic[F]):
         """Whether nobody else waits behind the first."""
         return len(self._frontier) == 1
 
-    def charge(self, flow: F, cost: float) -> None:
+    def charge(self, flow: F, jobs: int, cost: float = 1.0) -> None:
         """As ``Level.charge``, for this decision; what is owed is left to the next one."""
         self.enter(flow)
         tag = self._tags[flow]
         if tag is not None:
-            self._virtual = max(tag, self._virtual)
-            self._tags[flow] = self._virtual + cost / flow.weight
+            start, step = max(tag, self._virtual), cost / flow.weight
+            self._virtual = _last_start(start, jobs, step)
+            self._tags[flow] = start + jobs * step
 
     def drop(self, flow: F) -> None:
         """A flow has nothing more for this decision."""

@@ -23,6 +23,7 @@ from tenure.master.core.settings import (
     TenantSettings,
 )
 from tenure.protocol.ids import JobId
+from tenure.protocol.limits import PRIORITY_MAX
 from tenure.protocol.vocabulary import FairBy, JobState, LimitStrategy
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class Queue(Limiter):
         "mean_run_ms",
         "name",
         "pulse",
-        "reserved_running",
+        "running_of",
         "settings",
         "tallies",
         "tenant",
@@ -183,8 +184,8 @@ class Queue(Limiter):
     limit_keys: "dict[str, LimitKey]"
     #: When the buckets of its keys were empty.
     key_empty_ms: int
-    #: How many of those that may use its reserve run.
-    reserved_running: int
+    #: How many run of each priority.
+    running_of: list[int]
     #: Of its jobs that ended lately, if it is counted in time; 0: not known.
     mean_run_ms: int
     #: How it did lately.
@@ -199,7 +200,7 @@ class Queue(Limiter):
         self.lanes = {}
         self.limit_keys = {}
         self.key_empty_ms = now_ms
-        self.reserved_running = 0
+        self.running_of = [0] * (PRIORITY_MAX + 1)
         self.mean_run_ms = 0
         self.pulse = Pulse()
         self.settings = settings

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from tenure.master.core.gate import JobType, Limiter, LimitKey, Queue, Tally, Tenant
 from tenure.master.core.ready import Fronts, Lane, LaneName
 from tenure.master.core.record import JobRecord, Policy
-from tenure.master.core.settings import Settings
+from tenure.master.core.settings import QueueSettings, Settings, SettingsKind
 from tenure.master.core.skill import Member, Skill
 from tenure.master.core.sticky import Bindings, StickyKey
 from tenure.master.core.timer import Timers
@@ -39,28 +39,31 @@ class Lanes:
         "_bindings",
         "_empty",
         "_empty_max",
+        "_empty_ms",
         "_job_types",
         "_known_labels",
         "_members",
-        "_now_ms",
         "_serving",
         "_settings",
         "_skills",
         "_tenants",
         "counts",
         "crowded",
+        "now_ms",
         "queues",
         "refills",
         "reserving",
         "timed",
     )
 
-    #: (tenant, queue) → queue. It lives while a job of it is known.
+    #: (tenant, queue) → queue. It lives while a job of it is known, or it has a reserve.
     queues: dict[tuple[str, str], Queue]
     #: All jobs, by state.
     counts: list[int]
     #: Keys that may run more than they should, or have more that waits: see ``core.limit``.
     crowded: dict[LimitKey, None]
+    #: The time of the newest event.
+    now_ms: int
     #: Gates that wait for a token.
     refills: Timers[Limiter]
     #: Queues that have a reserve.
@@ -84,7 +87,8 @@ class Lanes:
         self._empty: dict[Lane, None] = {}
         self._empty_max = _EMPTY_MAX
         #: When buckets that nobody has used yet were empty.
-        self._now_ms = 0
+        self._empty_ms = 0
+        self.now_ms = 0
         self.queues = {}
         self.counts = [0] * (max(JobState) + 1)
         self.crowded = {}
@@ -186,7 +190,7 @@ class Lanes:
             if owner is None:
                 owner = self._tenants[tenant] = Tenant(tenant, self._settings.tenant(tenant))
             settings = self._settings.queue(tenant, name)
-            queue = self.queues[tenant, name] = Queue(owner, name, settings, self._now_ms)
+            queue = self.queues[tenant, name] = Queue(owner, name, settings, self._empty_ms)
             owner.queues[name] = queue
             self._await_tokens(queue)
             queue.refresh()
@@ -353,8 +357,7 @@ class Lanes:
             self._count_running(queue, run, (after is _RUNNING) - (before is _RUNNING))
 
     def _count_running(self, queue: Queue, run: _Run, by: int) -> None:
-        if queue.settings.reserved and run.priority <= queue.settings.reserved_priority:
-            queue.reserved_running += by * len(run.records)
+        queue.running_of[run.priority] += by * len(run.records)
         if queue.concurrency:
             queue.refresh()
         if run.limit_key:
@@ -420,7 +423,7 @@ class Lanes:
 
     def _await_tokens(self, limiter: Limiter) -> None:
         """A limiter has a new bucket."""
-        if limiter.bucket is not None and not limiter.bucket.room(self._now_ms):
+        if limiter.bucket is not None and not limiter.bucket.room(self.now_ms):
             self._run_dry(limiter)
 
     def _run_dry(self, limiter: Limiter) -> None:
@@ -440,8 +443,11 @@ class Lanes:
         limiter.refresh()
 
     def begin_term(self, now_ms: int) -> None:
-        """All buckets are empty now."""
-        self._now_ms = now_ms
+        """All buckets are empty now; reserves are kept from now on."""
+        self._empty_ms = self.now_ms = now_ms
+        for key, entry in self._settings.entries(SettingsKind.QUEUE):
+            if isinstance(entry.value, QueueSettings) and entry.value.reserved:
+                self.queue(*key)
         for queue in self.queues.values():
             self._configure_limits(queue, now_ms, anew=True)
 
@@ -449,9 +455,11 @@ class Lanes:
 
     def configure_queue(self, tenant: str, name: str, now_ms: int) -> None:
         """A queue has new settings."""
-        self._now_ms = max(self._now_ms, now_ms)
+        self._empty_ms = max(self._empty_ms, now_ms)
         queue = self.queues.get((tenant, name))
         if queue is None:
+            if self._settings.queue(tenant, name).reserved:
+                self.queue(tenant, name)
             return
         before, queue.settings = queue.settings, self._settings.queue(tenant, name)
         settings = queue.settings
@@ -459,6 +467,7 @@ class Lanes:
         if before.key_rate != settings.key_rate:
             queue.key_empty_ms = now_ms
         self._configure_limits(queue, now_ms)
+        self._forget_if_idle(queue)
 
     def _configure_limits(self, queue: Queue, now_ms: int, *, anew: bool = False) -> None:
         settings = queue.settings
@@ -501,13 +510,16 @@ class Lanes:
         tally = queue.tallies.get(policy.name)
         if tally is not None and not any(tally.counts):
             del queue.tallies[policy.name]
-        if any(queue.counts):
+        self._forget_if_idle(queue)
+
+    def _forget_if_idle(self, queue: Queue) -> None:
+        if any(queue.counts) or queue.settings.reserved:
             return
         for lane in list(queue.lanes.values()):
             self._drop(lane)
         for skill in self._skills.values():
             skill.forget(queue)
-        del self.queues[policy.tenant, policy.queue]
+        del self.queues[queue.tenant.name, queue.name]
         self.reserving.pop(queue, None)
         self.timed.pop(queue, None)
         del queue.tenant.queues[queue.name]
@@ -520,7 +532,7 @@ class Lanes:
             return
         for lane in list(self._empty):
             key = lane.key
-            if key is None or len(key.under) > 1 or key.is_idle(self._now_ms):
+            if key is None or len(key.under) > 1 or key.is_idle(self.now_ms):
                 self._drop(lane)
         self._empty_max = 2 * len(self._empty) + _EMPTY_MAX
 

@@ -399,7 +399,7 @@ class Partition:
     def _write(self, applier: Callable[[State, Any, int], None], event: Any, seq: int) -> None:
         state = self._state
         if event.now_ms > state.stamp_ms:
-            state.stamp_ms = event.now_ms
+            state.stamp_ms = state.lanes.now_ms = event.now_ms
         applier(state, event, seq)
         state.keys.sweep(state.stamp_ms)
         state.tombstones.sweep(state.stamp_ms)

@@ -128,7 +128,7 @@ class Group:
     def charge(self, share: QueueShare, jobs: int) -> None:
         """The group has taken jobs of a queue."""
         self.tenants.charge(share.tenant, jobs)
-        self.queues(share.tenant).charge(share, jobs * share.queue.cost)
+        self.queues(share.tenant).charge(share, jobs, share.queue.cost)
 
 
 class _LaneWalk:

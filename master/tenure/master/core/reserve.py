@@ -46,7 +46,8 @@ class Reserves:
                     slots[queue] += session.slots
         for queue, total in slots.items():
             due = ceil(queue.settings.reserved * total)
-            self._unmet[queue] = max(due - queue.reserved_running, 0)
+            running = sum(queue.running_of[: queue.settings.reserved_priority + 1])
+            self._unmet[queue] = max(due - running, 0)
         for session, credit in takers:
             free = max(session.slots - len(session.holder.leases), 0)
             for queue in self._queues_of(session.skill):
@@ -58,11 +59,7 @@ class Reserves:
     def _queues_of(self, skill: Skill) -> list[Queue]:
         served = self._served.get(skill)
         if served is None:
-            served = self._served[skill] = [
-                queue
-                for queue in self._unmet
-                if any(skill.serves(queue.name, name) for name in queue.tallies)
-            ]
+            served = self._served[skill] = [queue for queue in self._unmet if _serves(skill, queue)]
         return served
 
     def spare(self, skill: Skill) -> int:
@@ -99,3 +96,10 @@ class Reserves:
             self._free[other] -= jobs
         if self._may_use(skill, queue, priority):
             self._unmet[queue] = max(self._unmet[queue] - jobs, 0)
+
+
+def _serves(skill: Skill, queue: Queue) -> bool:
+    """Whether those with a skill run jobs of a queue, as far as it is known what it has."""
+    if queue.tallies:
+        return any(skill.serves(queue.name, name) for name in queue.tallies)
+    return not skill.queues or queue.name in skill.queues

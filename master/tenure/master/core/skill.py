@@ -170,7 +170,7 @@ class Skill:
         """Those with the skill have taken jobs of a queue."""
         share = self.share_of(queue)
         self.level.charge(share.tenant, jobs)
-        share.tenant.level.charge(share, jobs * queue.cost)
+        share.tenant.level.charge(share, jobs, queue.cost)
 
     def owe(self, queue: Queue, cost: float) -> None:
         """What a queue was charged with was too little, or too much if below zero."""

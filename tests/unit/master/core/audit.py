@@ -66,7 +66,7 @@ def _audit_counts(state: State) -> None:
     assert state.lanes.counts == [total[s] for s in range(len(state.lanes.counts))]
     seen = 0
     for (tenant, name), queue in state.lanes.queues.items():
-        assert any(queue.counts)
+        assert any(queue.counts) or queue.settings.reserved
         assert (queue.tenant.name, queue.name) == (tenant, name)
         for tally in queue.tallies.values():
             for job_state in JobState:
@@ -101,9 +101,8 @@ def _audit_gates(state: State) -> None:
         own = [r for r in running if (r.policy.tenant, r.policy.queue) == (tenant, name)]
         full = bool(queue.concurrency) and len(own) >= queue.concurrency
         assert queue.is_open is not (queue.settings.paused or full or queue.is_dry)
-        band = queue.settings.reserved_priority
-        if queue.settings.reserved:
-            assert queue.reserved_running == sum(r.priority <= band for r in own)
+        running_of = Counter(r.priority for r in own)
+        assert queue.running_of == [running_of[p] for p in range(len(queue.running_of))]
         assert (queue in lanes.reserving) is bool(queue.settings.reserved)
         for key in queue.limit_keys.values():
             assert key.under
