@@ -23,6 +23,7 @@ from typing import Final
 
 from tests.oracles.evidence import FaultWindow
 from tests.oracles.facts import (
+    Boosted,
     Fact,
     Granted,
     JobFact,
@@ -49,7 +50,7 @@ def check_delays(lives: Mapping[str, Sequence[JobFact]]) -> list[Violation]:
         due_ms = 0
         for fact in life:
             match fact:
-                case Submitted() | Waits():
+                case Submitted() | Waits() | Boosted():
                     due_ms = fact.ready_ms
                 case Requeued():
                     due_ms = fact.at_ms
@@ -114,7 +115,7 @@ def check_late_ready(
         match fact:
             case TermBegan():
                 term_ms = fact.at_ms
-            case Submitted() | Waits():
+            case Submitted() | Waits() | Boosted():
                 due_ms[fact.job] = fact.ready_ms
             case Readied():
                 since_ms = due_ms.get(fact.job, fact.at_ms)

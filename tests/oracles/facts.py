@@ -84,6 +84,16 @@ class Waits(NamedTuple):
     pending: bool
 
 
+class Boosted(NamedTuple):
+    """A job that waits got another place: for a worker if ``pending``, else for its time."""
+
+    seq: int
+    job: str
+    priority: int
+    ready_ms: int
+    pending: bool
+
+
 class CancelAsked(NamedTuple):
     """A running job was asked to stop."""
 
@@ -135,6 +145,7 @@ JobFact = (
     | Adopted
     | Closed
     | Waits
+    | Boosted
     | CancelAsked
     | Settled
     | Requeued

@@ -15,6 +15,7 @@ import msgspec
 from tenure.v1.journal_pb2 import JournalBatch
 from tests.oracles.facts import (
     Adopted,
+    Boosted,
     CancelAsked,
     Closed,
     Fact,
@@ -130,6 +131,7 @@ class _Reader:
             "jobs_expired": self._expired,
             "jobs_requeued": self._requeued,
             "jobs_purged": self._purged,
+            "jobs_boosted": self._boosted,
         }
 
     def read(self, seq: int, event: list[Any]) -> None:
@@ -227,6 +229,10 @@ class _Reader:
 
     def _purged(self, seq: int, event: list[Any]) -> None:
         self.facts += [Purged(seq, job) for job in event[2]]
+
+    def _boosted(self, seq: int, event: list[Any]) -> None:
+        for job, priority, ready_ms, _run_due_ms, state in event[2]:
+            self.facts.append(Boosted(seq, job, priority, ready_ms, state == _PENDING))
 
     def _close(
         self, seq: int, job: str, lease: str, charged: str, *, expired: bool = False, at_ms: int = 0

@@ -20,6 +20,7 @@ from math import inf
 from tests.oracles.evidence import FaultWindow
 from tests.oracles.facts import (
     Adopted,
+    Boosted,
     CancelAsked,
     Closed,
     Granted,
@@ -79,6 +80,10 @@ class _Life:
             case Waits():
                 self._where = "ready" if fact.pending else "early"
                 return "" if where == "running" else f"waits again, though it was {where}"
+            case Boosted():
+                self._where = "ready" if fact.pending else "early"
+                fine = where in ("early", "ready")
+                return "" if fine else f"boosted, though it was {where}"
             case CancelAsked():
                 self._asked = True
                 return "" if where == "running" else f"asked to stop, though it was {where}"

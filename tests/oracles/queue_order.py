@@ -19,6 +19,7 @@ from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from tests.oracles.facts import (
+    Boosted,
     Fact,
     Granted,
     Readied,
@@ -114,6 +115,14 @@ class _Sweep:
                 self._wait(fact.job, fact.seq)
             case Waits():
                 self._ready_ms[fact.job] = fact.ready_ms
+                if fact.pending:
+                    self._wait(fact.job, fact.seq)
+            case Boosted():
+                self._ready_ms[fact.job] = fact.ready_ms
+                self._waiting.pop(fact.job, None)
+                submitted = self._jobs.get(fact.job)
+                if submitted is not None:
+                    self._jobs[fact.job] = submitted._replace(priority=fact.priority)
                 if fact.pending:
                     self._wait(fact.job, fact.seq)
             case Requeued():

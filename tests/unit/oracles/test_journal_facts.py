@@ -19,6 +19,7 @@ from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tests.oracles.facts import (
     Adopted,
+    Boosted,
     CancelAsked,
     Closed,
     Granted,
@@ -169,7 +170,7 @@ def test_facts_are_what_was_written() -> None:
 
 
 def test_facts_of_people_and_timers_are_what_was_written() -> None:
-    """A delayed job with a key becomes ready, is asked to stop, and is forgotten."""
+    """A delayed job with a key is boosted, ready, asked to stop, and forgotten."""
     setting = event.SubmittedSetting(
         policy=Policy(name="echo", queue="q", tenant="t", key_window_ms=7),
         priority=0,
@@ -180,6 +181,11 @@ def test_facts_of_people_and_timers_are_what_was_written() -> None:
     facts = journal_facts(
         sealed(
             [event.JobsSubmitted(now_ms=4, first_ordinal=0, settings=[setting], rows=[row])],
+            [
+                event.JobsBoosted(
+                    now_ms=5, rows=[event.BoostedRow(A, 2, 91, 91, JobState.SCHEDULED)]
+                )
+            ],
             [event.JobsReadied(now_ms=91, job_ids=[A])],
             [event.CancelsRequested(now_ms=92, job_ids=[A], reason="")],
             [event.JobsPurged(now_ms=93, job_ids=[A])],
@@ -187,7 +193,13 @@ def test_facts_of_people_and_timers_are_what_was_written() -> None:
     )
 
     delayed = Submitted(1, A, hash_of("text"), 4, 3, 4, "t", "q", "echo", 0, 90, False, "key", 7)
-    assert facts == [delayed, Readied(2, A, 91), CancelAsked(3, A), Purged(4, A)]
+    assert facts == [
+        delayed,
+        Boosted(2, A, 2, 91, False),
+        Readied(3, A, 91),
+        CancelAsked(4, A),
+        Purged(5, A),
+    ]
 
 
 def test_extents_find_batches() -> None:
