@@ -36,8 +36,10 @@ _MESSAGES_A_TICK: Final = 4
 
 def target_of(state: State, spec: ScheduleSpec) -> int:
     """The partition in which a schedule's jobs live."""
-    policy = spec.policy
-    return home_partition(policy.tenant, policy.queue, state.config.partitions)
+    policy, config = spec.policy, state.config
+    if config.partitions == 1:
+        return config.partition
+    return home_partition(policy.tenant, policy.queue, config.partitions)
 
 
 def is_admitted(intake: Intake, spec: ScheduleSpec) -> bool:

@@ -334,6 +334,9 @@ def dump(state: State) -> list[object]:
     )
     return [
         _ENCODE(list(state.jobs.values())),
+        _ENCODE(list(state.timetable.records.values())),
+        [(due, serial, record.key) for due, serial, record in state.timetable.timers._heap],
+        list(state.timetable.waiting),
         *_dump_lanes(state),
         state.lanes.counts[:],
         shelves,

@@ -34,9 +34,9 @@ from tenure.master.core.transition import OPEN
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.vocabulary import AttemptOutcome, JobState, Verdict
+from tests.unit.master.core.almanac import Almanac
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.fairness import Round
-from tests.unit.master.core.kin import Kin
 from tests.unit.master.core.rig import START_MS, held, report_row
 from tests.unit.master.core.world import (
     BACK,
@@ -58,7 +58,7 @@ from tests.unit.master.core.world import (
 _DEAD = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
-class PartitionMachine(Kin):
+class PartitionMachine(Almanac):
     """See the module."""
 
     def __init__(self) -> None:
@@ -514,6 +514,7 @@ class PartitionMachine(Kin):
     def heal(self) -> None:
         """L1: with every worker there and the store well, no job stays open for long."""
         self.healing = True
+        self.heal_schedules()
         for key, chosen in SETTINGS:
             self.do(commands.UpdateSettings(key=key, settings=type(chosen)()))
         for worker in self.workers.values():
