@@ -25,6 +25,7 @@ from tests.oracles.evidence import FaultWindow
 from tests.oracles.facts import (
     Boosted,
     Fact,
+    Freed,
     Granted,
     JobFact,
     Readied,
@@ -50,7 +51,7 @@ def check_delays(lives: Mapping[str, Sequence[JobFact]]) -> list[Violation]:
         due_ms = 0
         for fact in life:
             match fact:
-                case Submitted() | Waits() | Boosted():
+                case Submitted() | Waits() | Boosted() | Freed():
                     due_ms = fact.ready_ms
                 case Requeued():
                     due_ms = fact.at_ms
@@ -115,7 +116,7 @@ def check_late_ready(
         match fact:
             case TermBegan():
                 term_ms = fact.at_ms
-            case Submitted() | Waits() | Boosted():
+            case Submitted() | Waits() | Boosted() | Freed():
                 due_ms[fact.job] = fact.ready_ms
             case Readied():
                 since_ms = due_ms.get(fact.job, fact.at_ms)

@@ -94,6 +94,16 @@ class Boosted(NamedTuple):
     pending: bool
 
 
+class Freed(NamedTuple):
+    """A job's parents let it run: it waits for a worker if ``pending``, else for its time."""
+
+    seq: int
+    job: str
+    ready_ms: int
+    pending: bool
+    at_ms: int = 0
+
+
 class CancelAsked(NamedTuple):
     """A running job was asked to stop."""
 
@@ -113,12 +123,20 @@ class Settled(NamedTuple):
 
 
 class Requeued(NamedTuple):
-    """A job that had failed or was cancelled got a new run."""
+    """A job that had failed or was cancelled got a new run; not ``pending``: its parents first."""
 
     seq: int
     job: str
     run: int
     at_ms: int = 0
+    pending: bool = True
+
+
+class Withdrawn(NamedTuple):
+    """A job that was not acknowledged was taken out again: a parent of it does not exist."""
+
+    seq: int
+    job: str
 
 
 class Purged(NamedTuple):
@@ -146,6 +164,8 @@ JobFact = (
     | Closed
     | Waits
     | Boosted
+    | Freed
+    | Withdrawn
     | CancelAsked
     | Settled
     | Requeued

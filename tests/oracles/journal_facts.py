@@ -19,6 +19,7 @@ from tests.oracles.facts import (
     CancelAsked,
     Closed,
     Fact,
+    Freed,
     Granted,
     Purged,
     Readied,
@@ -27,6 +28,7 @@ from tests.oracles.facts import (
     Submitted,
     TermBegan,
     Waits,
+    Withdrawn,
 )
 from tests.oracles.history import hash_of
 
@@ -132,6 +134,8 @@ class _Reader:
             "jobs_requeued": self._requeued,
             "jobs_purged": self._purged,
             "jobs_boosted": self._boosted,
+            "dependents_resolved": self._resolved,
+            "jobs_withdrawn": self._withdrawn,
         }
 
     def read(self, seq: int, event: list[Any]) -> None:
@@ -222,10 +226,20 @@ class _Reader:
             self._settle(seq, job, "", "FAILED", "")
 
     def _requeued(self, seq: int, event: list[Any]) -> None:
-        for job, run, *_ in event[2]:
+        for job, run, *state in event[2]:
             self._runs[job] = run
             self._charged.pop(job, None)
-            self.facts.append(Requeued(seq, job, run, event[1]))
+            self.facts.append(Requeued(seq, job, run, event[1], state in ([], [_PENDING])))
+
+    def _resolved(self, seq: int, event: list[Any]) -> None:
+        for job, state, ready_ms, _ in event[2]:
+            if state in _STATES:
+                self._settle(seq, job, "", _STATES[state], "")
+            else:
+                self.facts.append(Freed(seq, job, ready_ms, state == _PENDING, event[1]))
+
+    def _withdrawn(self, seq: int, event: list[Any]) -> None:
+        self.facts += [Withdrawn(seq, job) for job in event[3]]
 
     def _purged(self, seq: int, event: list[Any]) -> None:
         self.facts += [Purged(seq, job) for job in event[2]]

@@ -23,6 +23,7 @@ from tests.oracles.facts import (
     Boosted,
     CancelAsked,
     Closed,
+    Freed,
     Granted,
     JobFact,
     Purged,
@@ -31,6 +32,7 @@ from tests.oracles.facts import (
     Settled,
     Submitted,
     Waits,
+    Withdrawn,
 )
 from tests.oracles.history import CANCEL, END, RESULT, START, SUBMIT, Row
 from tests.oracles.overlaps import hit_ms
@@ -91,8 +93,14 @@ class _Life:
                 self._where = "ended"
                 fine = where in ("early", "ready", "running")
                 return "" if fine else f"ended as {fact.state}, though it was {where}"
+            case Freed():
+                self._where = "ready" if fact.pending else "early"
+                return "" if where == "early" else f"let run by its parents, though it was {where}"
+            case Withdrawn():
+                self._where = "nowhere"
+                return "" if where == "early" else f"withdrawn, though it was {where}"
             case Requeued():
-                self._where, self._asked = "ready", False
+                self._where, self._asked = "ready" if fact.pending else "early", False
                 return "" if where == "ended" else f"requeued, though it was {where}"
             case Purged():
                 self._where = "gone"

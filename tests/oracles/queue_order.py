@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from tests.oracles.facts import (
     Boosted,
     Fact,
+    Freed,
     Granted,
     Readied,
     Requeued,
@@ -113,7 +114,7 @@ class _Sweep:
                     self._wait(fact.job, fact.seq)
             case Readied():
                 self._wait(fact.job, fact.seq)
-            case Waits():
+            case Waits() | Freed():
                 self._ready_ms[fact.job] = fact.ready_ms
                 if fact.pending:
                     self._wait(fact.job, fact.seq)
@@ -127,7 +128,8 @@ class _Sweep:
                     self._wait(fact.job, fact.seq)
             case Requeued():
                 self._ready_ms[fact.job] = fact.at_ms
-                self._wait(fact.job, fact.seq)
+                if fact.pending:
+                    self._wait(fact.job, fact.seq)
             case TermBegan():
                 pass
             case _:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tests.oracles.facts import Fact, Purged, Requeued, Settled, Submitted
+from tests.oracles.facts import Fact, Purged, Requeued, Settled, Submitted, Withdrawn
 from tests.oracles.history import CANCEL, RESULT, SUBMIT, Row
 from tests.oracles.verdict import Violation
 
@@ -58,6 +58,8 @@ def present_jobs(facts: Iterable[Fact]) -> list[Present]:
                 states[fact.job] = ""
             case Purged():
                 purged.add(fact.job)
+            case Withdrawn():
+                contents = [known for known in contents if known[0] != fact.job]
             case _:
                 pass
     return [Present(job, content, states.get(job, ""), job in purged) for job, content in contents]
