@@ -318,6 +318,17 @@ class PartitionMachine(Almanac):
         self.do(commands.CancelJobs(job_ids=ids, reason="because"))
 
     @precondition(lambda self: self.ids)
+    @step(
+        data=st.data(),
+        priority=st.sampled_from([None, 0, 5, 9]),
+        delay_ms=st.sampled_from([None, 0, 2_000]),
+    )
+    def boost(self, data: st.DataObject, priority: int | None, delay_ms: int | None) -> None:
+        """Somebody gives jobs another place."""
+        ids = data.draw(st.lists(st.sampled_from(self.ids), min_size=1, max_size=3))
+        self.do(commands.BoostJobs(job_ids=ids, priority=priority, delay_ms=delay_ms))
+
+    @precondition(lambda self: self.ids)
     @step(data=st.data())
     def requeue(self, data: st.DataObject) -> None:
         """Somebody requeues jobs, dead ones mostly."""
