@@ -1,6 +1,7 @@
 """Token buckets: exact to the millisecond, against a reference in fractions."""
 
 from fractions import Fraction
+from typing import Final
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from tenure.master.core.bucket import Bucket
 from tenure.master.core.settings import RateLimit
 
+EXAMPLES: Final = max(200, settings().max_examples)
 RATES = st.builds(RateLimit, st.integers(1, 50), st.integers(1, 10_000), st.integers(1, 60))
 
 
@@ -27,7 +29,7 @@ class Reference:
 
 
 @given(rate=RATES, steps=st.lists(st.tuples(st.integers(0, 30_000), st.integers(0, 70))))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_bucket_is_exact(rate: RateLimit, steps: list[tuple[int, int]]) -> None:
     """However time passes and whatever is taken, a bucket holds exactly what its rate says."""
     bucket, reference = Bucket(rate, 0), Reference(rate)
@@ -47,7 +49,7 @@ def test_bucket_is_exact(rate: RateLimit, steps: list[tuple[int, int]]) -> None:
 
 
 @given(rate=RATES, pauses=st.lists(st.integers(0, 5_000), max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_no_window_gets_more_than_burst_and_rate(rate: RateLimit, pauses: list[int]) -> None:
     """In any stretch of t ms at most burst + t × count / per grants are made."""
     bucket, now_ms = Bucket(rate, 0), 0

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from tenure.protocol.vocabulary import FairBy
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import Rig
 
+EXAMPLES: Final = max(200, settings().max_examples)
 WEIGHTS = st.sampled_from([0.25, 0.5, 1.0, 1.5, 2.0, 5.0])
 
 
@@ -76,7 +78,7 @@ class Link:
         max_size=60,
     ),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_shares_are_within_one_quantum_for_any_arrivals(
     weights: list[float], steps: list[tuple[int, int, int]]
 ) -> None:
@@ -106,7 +108,7 @@ def test_shares_are_within_one_quantum_for_any_arrivals(
     weights=st.lists(WEIGHTS, min_size=2, max_size=5),
     batch=st.integers(1, 70),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_idle_flows_earn_nothing(weights: list[float], batch: int) -> None:
     """A flow that comes back after a long time gets its share from then on, and no more."""
     link = Link(weights)
@@ -144,7 +146,7 @@ def _shared(rig: Rig, names: dict[tuple[str, str], float]) -> Counter[tuple[str,
 
 
 @given(tenants=st.lists(st.tuples(WEIGHTS, st.lists(WEIGHTS, min_size=1, max_size=3)), max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_shares_are_those_of_the_weights_when_all_are_backlogged(
     tenants: list[tuple[float, list[float]]],
 ) -> None:

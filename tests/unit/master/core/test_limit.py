@@ -1,6 +1,7 @@
 """Limits: how many may run at once, and how many may begin in a time, per queue and per key."""
 
 from collections import Counter
+from typing import Final
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from tenure.protocol.vocabulary import AttemptOutcome, JobState, LimitStrategy
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import Rig, leases_of, of_type
 
+EXAMPLES: Final = max(200, settings().max_examples)
 MAIL = ("default", "mail")
 JOB = Policy(name="job", queue="mail")
 
@@ -40,7 +42,7 @@ def limited(**fields: object) -> Rig:
         max_size=40,
     ),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_limits_are_never_exceeded_nor_under_used(
     concurrency: int, key_concurrency: int, steps: list[tuple[str, str, int]]
 ) -> None:

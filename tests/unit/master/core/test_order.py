@@ -1,6 +1,7 @@
 """The order within a queue: exact at each grant, and how far a job can be overtaken."""
 
 from dataclasses import replace
+from typing import Final
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.fairness import Round
 from tests.unit.master.core.rig import CONFIG, Rig
 
+EXAMPLES: Final = max(200, settings().max_examples)
 STEP = CONFIG.aging_step_ms
 POLICIES = [
     Policy(name="job"),
@@ -35,7 +37,7 @@ POLICIES = [
     ),
     step=st.sampled_from([0, 1_000, STEP]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_order_key_is_respected_at_each_grant(
     steps: list[tuple[Policy, int, int, int, int]], step: int
 ) -> None:
@@ -66,7 +68,7 @@ def test_order_key_is_respected_at_each_grant(
     flood=st.lists(st.tuples(st.integers(0, 10), st.integers(1, 400_000)), max_size=60),
     served=st.integers(1, 3),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_overtaking_is_bounded_under_a_flood(
     priority: int, flood: list[tuple[int, int]], served: int
 ) -> None:

@@ -1,6 +1,7 @@
 """Who gets what: labels, sticky keys, and slots that are kept free for urgent jobs."""
 
 from collections import Counter
+from typing import Final
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import Rig
 
+EXAMPLES: Final = max(200, settings().max_examples)
 EU = LabelSelector("region", ("eu", "us"))
 GPU = LabelSelector("gpu")
 
@@ -203,7 +205,7 @@ URGENT = Policy(name="job", queue="urgent")
         max_size=25,
     ),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_others_never_take_what_is_reserved(
     share: float, slots: int, steps: list[tuple[str, int]]
 ) -> None:
