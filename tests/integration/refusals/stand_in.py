@@ -19,6 +19,7 @@ from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.master import Master
+from tenure.master.node.partitions import PartitionApi
 from tenure.master.node.roster import Roster
 from tenure.master.node.schedules import ScheduleApi
 from tenure.master.node.settings import SettingsApi
@@ -66,6 +67,7 @@ class StandIn:
     jobs: JobApi
     settings: SettingsApi
     schedules: ScheduleApi
+    partitions: PartitionApi
     workers: WorkerApi
     cluster: ClusterApi
     health: Health
@@ -103,6 +105,7 @@ class StandIn:
         self.jobs, self.health = RefusingApi(self._elsewhere(clock)), Health(roster)
         self.settings = SettingsApi(roster=roster)
         self.schedules = ScheduleApi(roster=roster, rng=random.Random(1))
+        self.partitions = PartitionApi(roster=roster)
         self.workers = WorkerApi(hub=hub, rng=random.Random(1), welcome=worker_pb2.Welcome)
         self.cluster = ClusterApi(
             roster=roster,

@@ -6,12 +6,11 @@ refusal, the row has the reason why in place of the way.
 
 from __future__ import annotations
 
-from tests.integration.refusals import cluster, ids, jobs, queues, requests, settings
+from tests.integration.refusals import cluster, ids, jobs, queues, requests, schedules, settings
 from tests.integration.refusals.row import Facts, Row
 
 
 def rows(facts: Facts) -> list[Row]:
     """The whole table."""
-    return [
-        row for part in (settings, requests, ids, jobs, queues, cluster) for row in part.rows(facts)
-    ]
+    parts = (settings, requests, ids, jobs, queues, schedules, cluster)
+    return [row for part in parts for row in part.rows(facts)]

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from tenure.cli import exits
-from tenure.client import Client, named
+from tenure.client import Client, cron, named
 from tenure.protocol.errors import error_of
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.v1 import cluster_pb2, cluster_pb2_grpc
@@ -23,6 +23,7 @@ from tests.integration.app import double
 from tests.integration.commands import Outcome
 from tests.integration.refusals import ways
 from tests.integration.refusals.row import PARTITIONS, Call, Facts, Row
+from tests.integration.refusals.schedules import TAKEN
 from tests.integration.refusals.stand_in import StandIn
 from tests.integration.refusals.table import rows
 from tests.integration.refusals.tight_master import BYTES_MAX, QUEUE_DEPTH_MAX
@@ -113,6 +114,7 @@ def prepared(*, address: str, halted: str, stand_in: str, closed: str) -> Facts:
         client.cancel([cancelled.id])
         # What is left of its partition's room is less than a payload of the largest size.
         pending = client.submit(named("app.nobody", key="taken"), "x" * (BYTES_MAX // 5))
+        client.schedules.put(TAKEN, cron("@yearly", paused=True), named("double"), 1)
         client.submit_many(
             named("app.nobody", queue="full"), [(n,) for n in range(QUEUE_DEPTH_MAX)]
         )
