@@ -187,6 +187,8 @@ class Skill:
             mine = self._tenants[tenant]
             mine.tag = theirs.tag
             mine.level.virtual = theirs.level.virtual
+            mine.level.settle()
+        self.level.settle()
 
     def forget(self, queue: Queue) -> None:
         """A queue has no job any more."""
