@@ -40,6 +40,63 @@ Name = Annotated[str, argument(metavar="NAME", help="The schedule's name.")]
 Tenant = Annotated[
     str, option("--tenant", metavar="TENANT", help="Whose it is.  [default: default]")
 ]
+CronText = Annotated[
+    str,
+    argument(
+        metavar="CRON",
+        help="Five fields, six with seconds first, or @hourly, @daily, @weekly, @monthly, @yearly.",
+    ),
+]
+JobName = Annotated[
+    str, argument(metavar="JOB", help="The job's name, for example app.jobs.report.")
+]
+Arguments = Annotated[
+    Sequence[str],
+    argument(metavar="[ARG…]", help="Arguments, as of tenure submit.", nargs=-1),
+]
+JsonFile = Annotated[
+    str | None,
+    option("--json", metavar="FILE|-", help="More arguments, as of tenure submit."),
+]
+Zone = Annotated[str, option("--tz", metavar="ZONE", help="An IANA time zone.  [default: UTC]")]
+MisfirePolicy = Annotated[
+    str,
+    option(
+        "--misfire",
+        metavar="POLICY",
+        help="For missed ticks: skip, fire_once, fire_all.  [default: fire_once]",
+        type=click.Choice(_MISFIRES),
+    ),
+]
+CatchUp = Annotated[
+    str,
+    option("--catch-up", metavar="DURATION", help="Later ticks do not fire.  [default: 1h]"),
+]
+OverlapPolicy = Annotated[
+    str,
+    option(
+        "--overlap",
+        metavar="POLICY",
+        help="While the last job goes on: skip, buffer_one, allow, cancel_other.  [default: skip]",
+        type=click.Choice(_OVERLAPS),
+    ),
+]
+JitterSpan = Annotated[
+    str | None,
+    option("--jitter", metavar="DURATION", help="Each tick fires up to so much later."),
+]
+StartAt = Annotated[
+    str | None, option("--start-at", metavar="TIME", help="No tick before: 2030-01-31T00:00Z.")
+]
+EndAt = Annotated[str | None, option("--end-at", metavar="TIME", help="No tick after.")]
+Queue = Annotated[str | None, option("--queue", metavar="QUEUE", help="The queue of its jobs.")]
+Priority = Annotated[
+    int | None,
+    option("--priority", metavar="N", help="0 (critical) to 10 (low).  [default: 5]", type=int),
+]
+Note = Annotated[str, option("--note", metavar="TEXT", help="Why it is there.")]
+Paused = Annotated[bool, switch("--paused", help="Fires nothing until it is resumed.")]
+CreateOnly = Annotated[bool, switch("--create-only", help="Refuse if there is one of this name.")]
 
 
 @command(
@@ -115,72 +172,23 @@ def get(
 def put(
     cli: Invocation,
     name: Name,
-    cron_text: Annotated[
-        str,
-        argument(
-            metavar="CRON",
-            help="Five fields, six with seconds first, or @hourly, @daily, @weekly, @monthly, "
-            "@yearly.",
-        ),
-    ],
-    job: Annotated[
-        str, argument(metavar="JOB", help="The job's name, for example app.jobs.report.")
-    ],
-    args: Annotated[
-        Sequence[str],
-        argument(metavar="[ARG…]", help="Arguments, as of tenure submit.", nargs=-1),
-    ] = (),
-    json_file: Annotated[
-        str | None,
-        option("--json", metavar="FILE|-", help="More arguments, as of tenure submit."),
-    ] = None,
-    tz: Annotated[
-        str, option("--tz", metavar="ZONE", help="An IANA time zone.  [default: UTC]")
-    ] = "UTC",
-    misfire: Annotated[
-        str,
-        option(
-            "--misfire",
-            metavar="POLICY",
-            help="For missed ticks: skip, fire_once, fire_all.  [default: fire_once]",
-            type=click.Choice(_MISFIRES),
-        ),
-    ] = "fire_once",
-    catch_up: Annotated[
-        str,
-        option("--catch-up", metavar="DURATION", help="Later ticks do not fire.  [default: 1h]"),
-    ] = "1h",
-    overlap: Annotated[
-        str,
-        option(
-            "--overlap",
-            metavar="POLICY",
-            help="While the last job goes on: skip, buffer_one, allow, cancel_other.  "
-            "[default: skip]",
-            type=click.Choice(_OVERLAPS),
-        ),
-    ] = "skip",
-    jitter: Annotated[
-        str | None,
-        option("--jitter", metavar="DURATION", help="Each tick fires up to so much later."),
-    ] = None,
-    start_at: Annotated[
-        str | None, option("--start-at", metavar="TIME", help="No tick before: 2030-01-31T00:00Z.")
-    ] = None,
-    end_at: Annotated[str | None, option("--end-at", metavar="TIME", help="No tick after.")] = None,
-    queue: Annotated[
-        str | None, option("--queue", metavar="QUEUE", help="The queue of its jobs.")
-    ] = None,
-    priority: Annotated[
-        int | None,
-        option("--priority", metavar="N", help="0 (critical) to 10 (low).  [default: 5]", type=int),
-    ] = None,
+    cron_text: CronText,
+    job: JobName,
+    args: Arguments = (),
+    json_file: JsonFile = None,
+    tz: Zone = "UTC",
+    misfire: MisfirePolicy = "fire_once",
+    catch_up: CatchUp = "1h",
+    overlap: OverlapPolicy = "skip",
+    jitter: JitterSpan = None,
+    start_at: StartAt = None,
+    end_at: EndAt = None,
+    queue: Queue = None,
+    priority: Priority = None,
     tenant: Tenant = DEFAULT_TENANT,
-    note: Annotated[str, option("--note", metavar="TEXT", help="Why it is there.")] = "",
-    paused: Annotated[bool, switch("--paused", help="Fires nothing until it is resumed.")] = False,
-    create_only: Annotated[
-        bool, switch("--create-only", help="Refuse if there is one of this name.")
-    ] = False,
+    note: Note = "",
+    paused: Paused = False,
+    create_only: CreateOnly = False,
 ) -> int:
     """Makes a schedule, or changes the one of this name from its next tick on."""
     from tenure.client import cron, named
