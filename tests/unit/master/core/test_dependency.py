@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from tenure.master.core import command as commands
 from tenure.master.core.command import LeaseRow, SubmitRow, SubmitSetting
 from tenure.master.core.config import Retention
-from tenure.master.core.dependency import Fate, fate_of
+from tenure.master.core.dependency import OPEN, Fate, fate_of
 from tenure.master.core.dependents import NOT_NEEDED, parents_first
 from tenure.master.core.effect import JobVerdict, NotifySettled, SubmitReply
 from tenure.master.core.event import InboxTaken
 from tenure.master.core.message import ParentState, RegisterChild, ReleaseParent
 from tenure.master.core.outbox import Numbered, Outbox
 from tenure.master.core.record import Policy, RetryPolicy
+from tenure.protocol.fence import Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import (
@@ -438,6 +439,27 @@ def test_a_requeued_child_asks_again_elsewhere() -> None:
     town.end(parent)
     town.calm()
     assert town.state(child) is S.PENDING
+
+
+def test_a_restored_cluster_asks_again() -> None:
+    """What was registered or told may be forgotten; the child is no less acknowledged for that."""
+    town = Town()
+    here, there = town.rigs
+    parent, _ = town.submit(1)
+    child, _ = town.submit(0, [parent])
+    town.calm()
+    here.do(commands.OpenTerm(token=Token(2, 1), incarnation="restored", window_ms=0))
+    assert not here.partition.is_unsettled(child)
+    town.resolve(0)
+    (row,) = town.waiting(0, 1)
+    assert row.message == RegisterChild(parent=parent, child=child, run=0)
+    assert row.number > 2 << 40
+    assert here.replayed().state_hash() == here.partition.state_hash()
+    there.do(commands.OpenTerm(token=Token(2, 2), incarnation="restored", window_ms=0))
+    town.take(0, 1, row, token=Token(2, 1))
+    town.resolve(1)
+    told = ParentState(parent=parent, child=child, run=0, state=OPEN)
+    assert town.said(1, 0) == [told]
 
 
 def test_a_full_outbox_refuses_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,30 @@ def test_what_waits_goes_into_one_batch() -> None:
     run_virtual(main)
 
 
+def test_a_decision_goes_into_one_batch() -> None:
+    """Its events are not torn apart, unless no batch could hold them all."""
+
+    async def main() -> None:
+        journal = HeldJournal()
+        gate = make_gate(journal)
+        half = "x" * 300 * 1024
+        async with asyncio.TaskGroup() as tasks:
+            run = tasks.create_task(gate.run())
+            for texts in (["a"], [half, "b"], [half, "c"], [half, half]):
+                gate.add(*map(event, texts))
+            for number in range(1, 6):
+                await settle()
+                await journal.commit(number)
+            found = [
+                [e.job_ids[0][:1] for e in decode_events(record.events)]
+                for record in (journal_pb2.JournalBatch.FromString(b.data) for b in journal.batches)
+            ]
+            assert found == [["a", "x", "b"], ["x", "c"], ["x"], ["x"]]
+            run.cancel()
+
+    run_virtual(main)
+
+
 def test_nothing_is_released_before_its_commit() -> None:
     """A release waits for its seq's batch, and releases keep the order of their holds."""
 
