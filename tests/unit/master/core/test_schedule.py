@@ -1,156 +1,46 @@
 """Schedules: one job for each tick, by the policies, whatever happens in between."""
 
 import time
-from dataclasses import dataclass, field
-from typing import Final
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenure.master.core.command import (
-    CancelJobs,
     DeleteSchedule,
     FireTimers,
     Intake,
-    OpenTerm,
     PauseSchedule,
     PutSchedule,
-    ResolveDependents,
     SubmitRow,
-    TakeMessage,
     TriggerSchedule,
-    TrimOutbox,
 )
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.effect import SubmitReply
-from tenure.master.core.partition import Partition
-from tenure.master.core.record import JobRecord, Policy
+from tenure.master.core.record import Policy
 from tenure.master.core.schedule import upcoming
-from tenure.master.core.ticks import tick_job_id
-from tenure.master.core.timetable import ScheduleRecord, ScheduleSpec
-from tenure.protocol.fence import Token
-from tenure.protocol.ids import JobId, home_partition, partition_of, time_ms_of
+from tenure.protocol.ids import partition_of, time_ms_of
 from tenure.protocol.limits import DAY_MS
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import JobState, Misfire, Overlap
-from tests.unit.master.core.audit import audit, state_of
-from tests.unit.master.core.rig import JOB, START_MS, Rig
-
-EXAMPLES: Final = max(200, settings().max_examples)
-EVERY_MS: Final = 10_000
-HOUR_MS: Final = 3_600_000
-#: Every ten seconds; the rig's clock starts on a tick.
-SPEC: Final = ScheduleSpec(cron="*/10 * * * * *", time_zone="UTC", policy=JOB, payload=b"call")
-
-
-def changed(**changes: object) -> ScheduleSpec:
-    """The spec with changes."""
-    return msgspec.structs.replace(SPEC, **changes)
-
-
-def put(rig: Rig, spec: ScheduleSpec = SPEC, name: str = "s", **options: bool) -> ScheduleRecord:
-    """Makes or changes a schedule; as it is told."""
-    reply = rig.do(PutSchedule(tenant="default", name=name, spec=spec, **options)).reply
-    assert isinstance(reply, ScheduleRecord)
-    return reply
-
-
-def schedule(rig: Rig, name: str = "s") -> ScheduleRecord:
-    """A schedule as it is."""
-    record = rig.partition.schedule("default", name)
-    assert record is not None
-    return record
-
-
-def pause(rig: Rig, *, paused: bool = True) -> None:
-    """Pauses or resumes the schedule."""
-    rig.do(PauseSchedule(tenant="default", name="s", paused=paused))
-
-
-def end(rig: Rig, job_id: str) -> None:
-    """Ends a job."""
-    rig.do(CancelJobs(job_ids=[JobId(job_id)]))
-
-
-def job_id_of(tick_ms: int, name: str = "s", due_ms: int | None = None) -> JobId:
-    """The id of a tick's job."""
-    return tick_job_id(0, ("default", name), tick_ms, tick_ms if due_ms is None else due_ms)
-
-
-def jobs(rig: Rig) -> list[JobRecord]:
-    """All jobs, in order of their submission."""
-    return list(state_of(rig.partition).jobs.values())
-
-
-# The reference model.
-
-
-@dataclass
-class Model:
-    """One schedule by the rules of docs/explanation/schedules.md, with no thought for speed."""
-
-    misfire: Misfire
-    overlap: Overlap
-    catch_up_ms: int
-    cursor_ms: int
-    fired: list[int] = field(default_factory=list)
-    skipped: int = 0
-    buffered: int = 0
-    open: bool = False
-    paused: bool = False
-
-    def look(self, now_ms: int) -> None:
-        """All ticks up to now that were not decided on."""
-        if self.paused:
-            self.cursor_ms = now_ms
-            return
-        first = self.cursor_ms // EVERY_MS * EVERY_MS + EVERY_MS
-        ticks = list(range(first, now_ms + 1, EVERY_MS))
-        self.cursor_ms = now_ms
-        kept = [tick for tick in ticks if now_ms - tick <= self.catch_up_ms]
-        missed = [tick for tick in kept if now_ms - tick >= 5_000]
-        if self.misfire is Misfire.SKIP:
-            kept = kept[len(missed) :]
-        elif self.misfire is Misfire.FIRE_ONCE:
-            kept = missed[-1:] + kept[len(missed) :]
-        self.skipped += len(ticks) - len(kept)
-        for tick in kept:
-            self.judge(tick)
-
-    def judge(self, tick: int) -> None:
-        """A tick that is to fire, if the job before lets it."""
-        if not self.open or self.overlap in (Overlap.ALLOW, Overlap.CANCEL_OTHER):
-            self.fired.append(tick)
-            self.open = True
-        elif self.overlap is Overlap.BUFFER_ONE and not self.buffered:
-            self.buffered = tick
-        else:
-            self.skipped += 1
-
-    def ends(self) -> None:
-        """The newest tick's job ends."""
-        self.open = False
-        if self.buffered:
-            self.fired.append(self.buffered)
-            self.buffered, self.open = 0, True
-
-    def pauses(self, now_ms: int, *, paused: bool) -> None:
-        """People stop it, or let it go on; a tick that waits is left out."""
-        if paused is not self.paused:
-            self.paused, self.cursor_ms = paused, now_ms
-            self.skipped += bool(self.buffered)
-            self.buffered = 0
-
-
-STEPS: Final = st.one_of(
-    st.tuples(st.just("run"), st.integers(1, 6)),
-    st.tuples(st.just("down"), st.sampled_from([1, 2, 3, 4, 8, 40])),
-    st.tuples(st.just("end"), st.just(0)),
-    st.tuples(st.just("end"), st.just(0)),
-    st.tuples(st.sampled_from(["pause", "resume", "trigger", "put"]), st.just(0)),
+from tests.unit.master.core.audit import audit
+from tests.unit.master.core.planner import (
+    EVERY_MS,
+    EXAMPLES,
+    HOUR_MS,
+    SPEC,
+    STEPS,
+    Model,
+    agree,
+    changed,
+    end,
+    job_id_of,
+    jobs,
+    pause,
+    put,
+    schedule,
 )
+from tests.unit.master.core.rig import START_MS, Rig
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -207,150 +97,6 @@ def test_policies_are_those_of_the_model(
     if overlap is not Overlap.ALLOW:
         assert sum(known[job_id].state is JobState.PENDING for job_id in ids) <= 1
     agree(rig)
-
-
-def agree(rig: Rig) -> None:
-    """The journal and a snapshot come to the same state."""
-    replayed = rig.replayed()
-    recovered = Partition(rig.config)
-    cursor = rig.partition.snapshot()
-    while (part := cursor.next_slice(3)) is not None:
-        recovered.load_slice(msgspec.msgpack.decode(msgspec.msgpack.encode(part)))
-    recovered.finish_replay()
-    for other in (replayed, recovered):
-        audit(other)
-        assert other.state_hash() == rig.partition.state_hash()
-        assert other.stats() == rig.partition.stats()
-
-
-# Queues of another partition.
-
-
-class Pair:
-    """A schedule's home and the partition of its queue, and what carries messages between them."""
-
-    def __init__(self) -> None:
-        self.queue = next(
-            name for name in (f"q{n}" for n in range(99)) if home_partition("default", name, 2) == 1
-        )
-        self.home = Rig(PartitionConfig(partition=0, partitions=2))
-        self.away = Rig(PartitionConfig(partition=1, partitions=2))
-
-    def carry(self) -> None:
-        """Takes everything over until nothing is left to be said; each message comes twice."""
-        self.away.now_ms = max(self.away.now_ms, self.home.now_ms)
-        said = True
-        while said:
-            said = False
-            for source, target in ((self.home, self.away), (self.away, self.home)):
-                while target.partition.has_dependents_due():
-                    target.do(ResolveDependents(rows_max=100))
-                number = source.config.partition
-                for row in source.partition.outbox_after(target.config.partition, 0, 1_000):
-                    take = TakeMessage(
-                        source=number,
-                        token=source.token,
-                        number=row.number,
-                        after=0,
-                        message=row.message,
-                    )
-                    target.do(take)
-                    target.do(take)
-                    source.do(TrimOutbox(target=target.config.partition, upto=row.number))
-                    said = True
-
-
-@settings(max_examples=EXAMPLES, deadline=None)
-@given(
-    misfire=st.sampled_from(Misfire),
-    overlap=st.sampled_from(Overlap),
-    steps=st.lists(STEPS, max_size=10),
-)
-def test_policies_hold_across_partitions(
-    misfire: Misfire, overlap: Overlap, steps: list[tuple[str, int]]
-) -> None:
-    """S13: a queue of another partition gets the same jobs, one a tick, whoever dies in between."""
-    pair = Pair()
-    home, away = pair.home, pair.away
-    catch_up_ms = 200_000
-    policy = Policy(name="job", queue=pair.queue)
-    spec = changed(misfire=misfire, overlap=overlap, catch_up_ms=catch_up_ms, policy=policy)
-    put(home, spec)
-    model = Model(misfire, overlap, catch_up_ms, cursor_ms=home.now_ms)
-    triggered = 0
-    for step, count in steps:
-        match step:
-            case "run":
-                for _ in range(count):
-                    home.pass_time(EVERY_MS // 2 - home.now_ms % (EVERY_MS // 2))
-                    home.pass_time(200)
-                    model.look(home.now_ms)
-                    pair.carry()
-            case "down":
-                home.now_ms += count * EVERY_MS - home.now_ms % EVERY_MS + 2_500
-                home.crash(window_ms=0)
-                away.crash(window_ms=0)
-                home.pass_time(200)
-                model.look(home.now_ms - 200)
-                pair.carry()
-            case "end" if model.open:
-                end(away, schedule(home).cursor.last_job_id)
-                model.ends()
-                pair.carry()
-                home.pass_time(5)
-                pair.carry()
-            case "pause" | "resume":
-                pause(home, paused=step == "pause")
-                model.pauses(home.now_ms, paused=step == "pause")
-            case "trigger":
-                job_id = away.mint(at_ms=home.now_ms)
-                home.do(TriggerSchedule(tenant="default", name="s", job_id=job_id))
-                triggered += 1
-    pair.carry()
-    cursor = schedule(home).cursor
-    assert (cursor.fired, cursor.skipped) == (len(model.fired), model.skipped)
-    ids = {tick_job_id(1, ("default", "s"), tick, tick) for tick in model.fired}
-    assert len(ids) == len(model.fired)
-    known = {job.job_id: job for job in jobs(away)}
-    assert ids <= known.keys()
-    assert len(known) == len(ids) + triggered
-    assert not jobs(home)
-    if overlap is not Overlap.ALLOW:
-        assert sum(known[job_id].state is JobState.PENDING for job_id in ids) <= 1
-    home.do(DeleteSchedule(tenant="default", name="s"))
-    pair.carry()
-    # Nobody waits for a job of it any more.
-    assert not state_of(away.partition).dependencies.registered
-    agree(home)
-    agree(away)
-
-
-def test_an_outbox_without_room_holds_a_tick() -> None:
-    """A tick for a partition that has had no leader for long waits until there is room."""
-    pair = Pair()
-    policy = Policy(name="job", queue=pair.queue)
-    put(pair.home, changed(policy=policy, payload=b"x" * 200_000, overlap=Overlap.ALLOW))
-    state_of(pair.home.partition).outbox._line(1).bytes = 1 << 30
-    pair.home.pass_time(EVERY_MS + 100)
-    assert schedule(pair.home).cursor.fired == 0
-    trigger = TriggerSchedule(tenant="default", name="s", job_id=pair.away.mint())
-    assert pair.home.refused(trigger).reason is Reason.OUTBOX_FULL
-    state_of(pair.home.partition).outbox._line(1).bytes = 0
-    pair.home.pass_time(1_000)
-    assert schedule(pair.home).cursor.fired == 1
-
-
-def test_a_restored_cluster_waits_for_no_lost_job() -> None:
-    """After a restore nobody may tell of a job elsewhere, so the next tick does not wait for it."""
-    pair = Pair()
-    put(pair.home, changed(policy=Policy(name="job", queue=pair.queue)))
-    pair.home.pass_time(EVERY_MS)
-    assert schedule(pair.home).cursor.open_elsewhere
-    restored = OpenTerm(token=Token(2, 1), incarnation="m", window_ms=0)
-    pair.home.do(restored)
-    assert not schedule(pair.home).cursor.open_elsewhere
-    pair.home.pass_time(EVERY_MS)
-    assert schedule(pair.home).cursor.fired == 2
 
 
 # One thing each.

@@ -1,0 +1,162 @@
+"""Errands: schedules whose queues live in another partition tick as all others do."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tenure.master.core.command import (
+    DeleteSchedule,
+    OpenTerm,
+    ResolveDependents,
+    TakeMessage,
+    TriggerSchedule,
+    TrimOutbox,
+)
+from tenure.master.core.config import PartitionConfig
+from tenure.master.core.record import Policy
+from tenure.master.core.ticks import tick_job_id
+from tenure.protocol.fence import Token
+from tenure.protocol.ids import home_partition
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import JobState, Misfire, Overlap
+from tests.unit.master.core.audit import state_of
+from tests.unit.master.core.planner import (
+    EVERY_MS,
+    EXAMPLES,
+    STEPS,
+    Model,
+    agree,
+    changed,
+    end,
+    jobs,
+    pause,
+    put,
+    schedule,
+)
+from tests.unit.master.core.rig import Rig
+
+
+class Pair:
+    """A schedule's home and the partition of its queue, and what carries messages between them."""
+
+    def __init__(self) -> None:
+        self.queue = next(
+            name for name in (f"q{n}" for n in range(99)) if home_partition("default", name, 2) == 1
+        )
+        self.home = Rig(PartitionConfig(partition=0, partitions=2))
+        self.away = Rig(PartitionConfig(partition=1, partitions=2))
+
+    def carry(self) -> None:
+        """Takes everything over until nothing is left to be said; each message comes twice."""
+        self.away.now_ms = max(self.away.now_ms, self.home.now_ms)
+        said = True
+        while said:
+            said = False
+            for source, target in ((self.home, self.away), (self.away, self.home)):
+                while target.partition.has_dependents_due():
+                    target.do(ResolveDependents(rows_max=100))
+                number = source.config.partition
+                for row in source.partition.outbox_after(target.config.partition, 0, 1_000):
+                    take = TakeMessage(
+                        source=number,
+                        token=source.token,
+                        number=row.number,
+                        after=0,
+                        message=row.message,
+                    )
+                    target.do(take)
+                    target.do(take)
+                    source.do(TrimOutbox(target=target.config.partition, upto=row.number))
+                    said = True
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    misfire=st.sampled_from(Misfire),
+    overlap=st.sampled_from(Overlap),
+    steps=st.lists(STEPS, max_size=10),
+)
+def test_policies_hold_across_partitions(
+    misfire: Misfire, overlap: Overlap, steps: list[tuple[str, int]]
+) -> None:
+    """S13: a queue of another partition gets the same jobs, one a tick, whoever dies in between."""
+    pair = Pair()
+    home, away = pair.home, pair.away
+    catch_up_ms = 200_000
+    policy = Policy(name="job", queue=pair.queue)
+    spec = changed(misfire=misfire, overlap=overlap, catch_up_ms=catch_up_ms, policy=policy)
+    put(home, spec)
+    model = Model(misfire, overlap, catch_up_ms, cursor_ms=home.now_ms)
+    triggered = 0
+    for step, count in steps:
+        match step:
+            case "run":
+                for _ in range(count):
+                    home.pass_time(EVERY_MS // 2 - home.now_ms % (EVERY_MS // 2))
+                    home.pass_time(200)
+                    model.look(home.now_ms)
+                    pair.carry()
+            case "down":
+                home.now_ms += count * EVERY_MS - home.now_ms % EVERY_MS + 2_500
+                home.crash(window_ms=0)
+                away.crash(window_ms=0)
+                home.pass_time(200)
+                model.look(home.now_ms - 200)
+                pair.carry()
+            case "end" if model.open:
+                end(away, schedule(home).cursor.last_job_id)
+                model.ends()
+                pair.carry()
+                home.pass_time(5)
+                pair.carry()
+            case "pause" | "resume":
+                pause(home, paused=step == "pause")
+                model.pauses(home.now_ms, paused=step == "pause")
+            case "trigger":
+                job_id = away.mint(at_ms=home.now_ms)
+                home.do(TriggerSchedule(tenant="default", name="s", job_id=job_id))
+                triggered += 1
+    pair.carry()
+    cursor = schedule(home).cursor
+    assert (cursor.fired, cursor.skipped) == (len(model.fired), model.skipped)
+    ids = {tick_job_id(1, ("default", "s"), tick, tick) for tick in model.fired}
+    assert len(ids) == len(model.fired)
+    known = {job.job_id: job for job in jobs(away)}
+    assert ids <= known.keys()
+    assert len(known) == len(ids) + triggered
+    assert not jobs(home)
+    if overlap is not Overlap.ALLOW:
+        assert sum(known[job_id].state is JobState.PENDING for job_id in ids) <= 1
+    home.do(DeleteSchedule(tenant="default", name="s"))
+    pair.carry()
+    # Nobody waits for a job of it any more.
+    assert not state_of(away.partition).dependencies.registered
+    agree(home)
+    agree(away)
+
+
+def test_an_outbox_without_room_holds_a_tick() -> None:
+    """A tick for a partition that has had no leader for long waits until there is room."""
+    pair = Pair()
+    policy = Policy(name="job", queue=pair.queue)
+    put(pair.home, changed(policy=policy, payload=b"x" * 200_000, overlap=Overlap.ALLOW))
+    state_of(pair.home.partition).outbox._line(1).bytes = 1 << 30
+    pair.home.pass_time(EVERY_MS + 100)
+    assert schedule(pair.home).cursor.fired == 0
+    trigger = TriggerSchedule(tenant="default", name="s", job_id=pair.away.mint())
+    assert pair.home.refused(trigger).reason is Reason.OUTBOX_FULL
+    state_of(pair.home.partition).outbox._line(1).bytes = 0
+    pair.home.pass_time(1_000)
+    assert schedule(pair.home).cursor.fired == 1
+
+
+def test_a_restored_cluster_waits_for_no_lost_job() -> None:
+    """After a restore nobody may tell of a job elsewhere, so the next tick does not wait for it."""
+    pair = Pair()
+    put(pair.home, changed(policy=Policy(name="job", queue=pair.queue)))
+    pair.home.pass_time(EVERY_MS)
+    assert schedule(pair.home).cursor.open_elsewhere
+    restored = OpenTerm(token=Token(2, 1), incarnation="m", window_ms=0)
+    pair.home.do(restored)
+    assert not schedule(pair.home).cursor.open_elsewhere
+    pair.home.pass_time(EVERY_MS)
+    assert schedule(pair.home).cursor.fired == 2
