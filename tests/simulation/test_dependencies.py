@@ -8,7 +8,7 @@ from random import Random
 import msgspec
 import pytest
 
-from tenure.client import job
+from tenure.client import JobFailed, Retry, job
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.partition import Partition
 from tenure.master.journal.codec import decode_events
@@ -222,3 +222,31 @@ def hashes_differ(cluster: SimCluster) -> list[tuple[int, int]]:
                 if live is not None and live != partition.state_hash().hex():
                     found.append((number, seq))
     return found
+
+
+def test_a_chain_by_the_sdk() -> None:
+    """``after=`` takes handles and ids; children of other queues wait, and fail with parents."""
+    RUNS.clear()
+
+    async def main() -> None:
+        async with simulated_cluster(seed=8, jobs=[step], partitions=PARTITIONS) as cluster:
+            client = cluster.client()
+            first = await client.submit(step.options(queue="a"), "first", 1.0, False)
+            second = await client.submit(
+                step.options(queue="b", after=[first]), "second", 0.1, False
+            )
+            many = await client.submit_many(
+                step.options(queue="c", after=[first.id, second]),
+                [(f"many {number}", 0.1, number == 3) for number in range(5)],
+            )
+            once = step.options(queue="a", after=many, retry=Retry(max_attempts=1))
+            last = await client.submit(once, "last", 0.1, False)
+            mend = await client.submit(once.options(run_if="any_failed"), "mend", 0.1, False)
+            (await cluster.elected(1)).kill()
+            assert await mend.result() == "mend"
+            with pytest.raises(JobFailed, match="parent"):
+                await last.result()
+            assert RUNS["second"][0][1] >= RUNS["first"][-1][1]
+            assert all(RUNS[f"many {n}"][0][1] >= RUNS["second"][-1][1] for n in range(5))
+
+    run_processes(main)

@@ -227,7 +227,8 @@ class AsyncClient:
         payload = encode_args(job, args, kwargs)
         submitter = self._started().submitter
         keys = job.row_keys(((args, kwargs),))
-        (row,) = await submitter.submit(job.wire, job.settings.key, (payload,), keys)
+        settings = job.settings
+        (row,) = await submitter.submit(job.wire, settings.key, (payload,), keys, settings.after)
         if row.refusal is not None:
             raise error_of(row.refusal)
         return AsyncJobHandle(self, row.job_id, job.name, job)
@@ -238,7 +239,10 @@ class AsyncClient:
         given = [*calls] if job.has_row_keys else calls
         payloads = [encode_args(job, args, kwargs) for args, kwargs in given]
         keys = job.row_keys(given) if job.has_row_keys else ()
-        rows = await self._started().submitter.submit(job.wire, job.settings.key, payloads, keys)
+        settings = job.settings
+        rows = await self._started().submitter.submit(
+            job.wire, settings.key, payloads, keys, settings.after
+        )
         handles: Sequence[AsyncJobHandle[R]] = [
             AsyncJobHandle(self, row.job_id, job.name, job) for row in rows if row.refusal is None
         ]

@@ -15,8 +15,10 @@ from tenure.client.errors import Rejected, invalid
 from tenure.client.options import (
     ConflictName,
     Options,
+    ParentFailureName,
     Retry,
     RowKey,
+    RunIfName,
     Selectors,
     check_name,
     row_key,
@@ -36,6 +38,15 @@ R_co = TypeVar("R_co", covariant=True)
 Executor = Literal["thread", "async", "process"]
 
 _UNCHANGED: Final[Any] = object()
+
+
+class HasId(Protocol):
+    """A job's handle, of either kind of client."""
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        ...
 
 
 class JobDef(Generic[P, R_co]):
@@ -138,6 +149,9 @@ class JobDef(Generic[P, R_co]):
         sticky_key: str = _UNCHANGED,
         requires: Selectors = _UNCHANGED,
         prefers: Selectors = _UNCHANGED,
+        after: Iterable[str | HasId] = _UNCHANGED,
+        run_if: RunIfName = _UNCHANGED,
+        on_parent_failure: ParentFailureName = _UNCHANGED,
     ) -> Self:
         """The same job with other settings; what is not named stays.
 
@@ -165,6 +179,11 @@ class JobDef(Generic[P, R_co]):
             sticky_key: Jobs of the queue with the same one go to one worker while it lives.
             requires: Labels that its worker must have: ``{"gpu": "*", "zone": ["eu", "us"]}``.
             prefers: Labels that its worker had better have, the more the better.
+            after: Jobs that must have ended first, by their handles or ids (at most 1,000).
+            run_if: Which of their outcomes let it run: ``all_succeeded``, ``any_failed`` (else it
+                is cancelled as not needed), or ``always``.
+            on_parent_failure: What becomes of it if not all have succeeded: ``fail``, ``ignore``
+                that, or ``hold`` it until the failed one was requeued and has succeeded.
 
         Raises:
             Rejected: A value is out of range; ``field`` names it. UNKNOWN_CODEC.
@@ -191,6 +210,9 @@ class JobDef(Generic[P, R_co]):
             "sticky_key": sticky_key,
             "requires": requires,
             "prefers": prefers,
+            "after": after if after is _UNCHANGED else tuple(map(_id_of, after)),
+            "run_if": run_if,
+            "on_parent_failure": on_parent_failure,
         }
         changes: dict[str, Any] = {
             name: value for name, value in given.items() if value is not _UNCHANGED
@@ -202,13 +224,17 @@ class JobDef(Generic[P, R_co]):
             settings=dataclasses.replace(self.settings, **changes),
             signature=self.signature,
         )
-        if changes.keys() <= {"key", "limit_key", "sticky_key"}:
-            # Keys belong to the row, so a batch of keyed jobs shares one message.
+        if changes.keys() <= {"key", "limit_key", "sticky_key", "after"}:
+            # They belong to the row, so a batch of keyed jobs shares one message.
             changed._wire = self.wire
         return changed
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} on queue {self.queue}>"
+
+
+def _id_of(job: str | HasId) -> str:
+    return job if isinstance(job, str) else job.id
 
 
 class Job(JobDef[P, R_co]):

@@ -11,12 +11,15 @@ from typing import Any, Final, Literal
 
 from tenure.client.errors import error_type_names, invalid
 from tenure.protocol import limits
-from tenure.protocol.vocabulary import Backoff, Jitter, KeyConflict
+from tenure.protocol.ids import is_job_id
+from tenure.protocol.vocabulary import Backoff, Jitter, KeyConflict, ParentFailure, RunIf
 from tenure.v1 import common_pb2
 
 BackoffName = Literal["exponential", "linear", "fixed", "fibonacci", "none"]
 JitterName = Literal["full", "equal", "none"]
 ConflictName = Literal["return", "reject", "replace"]
+RunIfName = Literal["all_succeeded", "any_failed", "always"]
+ParentFailureName = Literal["fail", "ignore", "hold"]
 #: A key, or what makes it of a job's arguments.
 RowKey = str | Callable[..., str]
 #: Labels, and what values they may have: one, one of several, or any (``"*"``).
@@ -24,6 +27,8 @@ Selectors = Mapping[str, str | Sequence[str]]
 
 _BACKOFFS: Final = {member.name.lower(): member.value for member in Backoff}
 _JITTERS: Final = {member.name.lower(): member.value for member in Jitter}
+_RUN_IFS: Final = {member.name.lower(): member.value for member in RunIf}
+_PARENT_FAILURES: Final = {member.name.lower(): member.value for member in ParentFailure}
 _CONFLICTS: Final = {member.name.lower(): member.value for member in KeyConflict}
 #: The settings that are spans of time, with their limits in milliseconds.
 _SPANS: Final = {
@@ -123,6 +128,9 @@ class Options:
     sticky_key: RowKey = ""
     requires: Selectors = field(default_factory=dict[str, str | Sequence[str]])
     prefers: Selectors = field(default_factory=dict[str, str | Sequence[str]])
+    after: tuple[str, ...] = ()
+    run_if: RunIfName = "all_succeeded"
+    on_parent_failure: ParentFailureName = "fail"
 
     def __post_init__(self) -> None:
         check_name("queue", self.queue)
@@ -149,14 +157,27 @@ class Options:
             raise invalid(
                 "key_conflict", f"one of {', '.join(_CONFLICTS)}, got {self.key_conflict!r}"
             )
+        self._check_parents()
         for name in ("requires", "prefers"):
             _check_selectors(name, getattr(self, name))
         for label, value in self.labels.items():
             check_name(f"labels[{label}]", label)
             check_name(f"labels[{label}]", value)
 
+    def _check_parents(self) -> None:
+        if self.run_if not in _RUN_IFS:
+            raise invalid("run_if", f"one of {', '.join(_RUN_IFS)}, got {self.run_if!r}")
+        if self.on_parent_failure not in _PARENT_FAILURES:
+            known = ", ".join(_PARENT_FAILURES)
+            raise invalid("on_parent_failure", f"one of {known}, got {self.on_parent_failure!r}")
+        if len(self.after) > limits.PARENTS_MAX:
+            raise invalid("after", f"at most {limits.PARENTS_MAX} jobs, got {len(self.after)}")
+        for index, job_id in enumerate(self.after):
+            if not is_job_id(job_id):
+                raise invalid(f"after[{index}]", f"a handle or a job's id, got {job_id!r}")
+
     def to_wire(self, name: str) -> common_pb2.JobOptions:
-        """The settings of the job with this name as a message (all but keys, a row's own)."""
+        """The settings of the job with this name as a message (all but keys and parents)."""
         wire = common_pb2.JobOptions(
             name=name,
             queue=self.queue,
@@ -177,6 +198,10 @@ class Options:
                 getattr(wire, name).FromTimedelta(span)
         if self.key_conflict != "return":
             wire.key_conflict = _CONFLICTS[self.key_conflict]  # type: ignore[assignment]
+        if self.run_if != "all_succeeded":
+            wire.run_if = _RUN_IFS[self.run_if]  # type: ignore[assignment]
+        if self.on_parent_failure != "fail":
+            wire.on_parent_failure = _PARENT_FAILURES[self.on_parent_failure]  # type: ignore[assignment]
         for label, values in self.requires.items():
             wire.requires.add(key=label, values=_values(values))
         for label, values in self.prefers.items():

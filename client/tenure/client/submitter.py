@@ -32,6 +32,8 @@ ROWS_WAITING_MAX: Final = 20_000
 ACK_TIMEOUT_S: Final = 10.0
 #: An id, its framing and the option's index.
 ROW_OVERHEAD_BYTES: Final = 56
+#: The id of a parent, with its framing.
+PARENT_BYTES: Final = 38
 #: How often a row may get a new id because the clocks disagree.
 REMINTS_MAX: Final = 3
 
@@ -47,9 +49,10 @@ class Call:
         deadline_s: When the caller stops waiting, by the loop's clock.
         answered: Done when the fate of every row is known.
         open_rows: How many rows have no fate yet.
+        parents: Jobs that must have ended first.
     """
 
-    __slots__ = ("answered", "deadline_s", "key", "open_rows", "options")
+    __slots__ = ("answered", "deadline_s", "key", "open_rows", "options", "parents")
 
     def __init__(
         self,
@@ -58,12 +61,14 @@ class Call:
         deadline_s: float,
         answered: asyncio.Future[None],
         open_rows: int,
+        parents: Sequence[str] = (),
     ) -> None:
         self.options = options
         self.key = key
         self.deadline_s = deadline_s
         self.answered = answered
         self.open_rows = open_rows
+        self.parents = parents
 
 
 class Row(msgspec.Struct, eq=False):
@@ -196,6 +201,7 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
                 call = row.call
                 abandoned = call.answered.cancelled()
                 row_bytes = ROW_OVERHEAD_BYTES + 3 * len(call.key)
+                row_bytes += PARENT_BYTES * len(call.parents)
                 if id(call.options) not in options:
                     options.add(id(call.options))
                     size += call.options.ByteSize()
@@ -223,10 +229,11 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         add = request.jobs.add
         call: Call | None = None
         index, key = 0, ""
+        parents: Sequence[str] = ()
         for row in rows:
             if row.call is not call:
                 call = row.call
-                key = call.key
+                key, parents = call.key, call.parents
                 index = table.setdefault(id(call.options), len(table))
                 if index == len(request.options):
                     request.options.append(call.options)
@@ -242,6 +249,8 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
                 spec.limit_key = row.limit_key
             if row.sticky_key:
                 spec.sticky_key = row.sticky_key
+            if parents:
+                spec.parents.extend(parents)
 
     def receive(self, message: jobs_pb2.StreamSubmitsResponse) -> None:
         flight = self._flights.pop(message.number, None)
@@ -369,6 +378,7 @@ class Submitter:
         key: str,
         payloads: Sequence[bytes],
         row_keys: Sequence[tuple[str, str]] = (),
+        parents: Sequence[str] = (),
     ) -> Sequence[Row]:
         """Returns when the fate of every row is known: each has a job's id or a refusal.
 
@@ -380,6 +390,7 @@ class Submitter:
             key: Idempotency key of all rows, or empty.
             payloads: The arguments, one for each row.
             row_keys: Limit key and sticky key of each row; empty: none has any.
+            parents: Jobs that must have ended before any of the rows may run.
         """
         if not payloads:
             return []
@@ -387,7 +398,8 @@ class Submitter:
         if not topology.partitions:
             await self._router.ready(self._timeout_s)
         deadline_s = self._loop.time() + self._timeout_s
-        call = Call(options, key, deadline_s, self._loop.create_future(), len(payloads))
+        answered = self._loop.create_future()
+        call = Call(options, key, deadline_s, answered, len(payloads), parents)
         if row_keys:
             each = zip(payloads, row_keys, strict=True)
             rows = [Row(call, payload, limit, sticky) for payload, (limit, sticky) in each]
