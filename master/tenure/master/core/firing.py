@@ -126,6 +126,9 @@ class _Looks:
             # Its turn comes with the next decision.
             return
         ticks, cursor = Ticks(record), record.cursor
+        if not ticks.are_known:
+            self.held.append(record.key)
+            return
         if cursor.buffered_ms and not self._state.timetable.is_busy(cursor):
             tick_ms = cursor.buffered_ms
             kept = msgspec.structs.replace(cursor, buffered_ms=0)

@@ -5,7 +5,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from tenure.master.core.calendar import calendar
+from tenure.master.core.calendar import BadCalendar, Calendar, calendar
 from tenure.master.core.timetable import (
     ScheduleCursor,
     ScheduleName,
@@ -20,7 +20,11 @@ class Ticks:
 
     def __init__(self, record: ScheduleRecord) -> None:
         self._tenant, self._name, self._spec = record.tenant, record.name, record.spec
-        self._calendar = calendar(record.spec.cron, record.spec.time_zone)
+        self._calendar: Calendar | None
+        try:
+            self._calendar = calendar(record.spec.cron, record.spec.time_zone)
+        except BadCalendar:
+            self._calendar = None
         #: The first of them; 0: there is none.
         self.next_ms = record.cursor.next_ms
 
@@ -29,6 +33,11 @@ class Ticks:
         while tick_ms:
             yield tick_ms, self.fires_ms(tick_ms)
             tick_ms = self._after(tick_ms)
+
+    @property
+    def are_known(self) -> bool:
+        """Whether this master knows the zone: it may have older ones than who took the schedule."""
+        return self._calendar is not None
 
     def from_now(self, now_ms: int) -> "Ticks":
         """Begins anew, with the first tick that is not over; itself."""
@@ -56,7 +65,7 @@ class Ticks:
         return tick_ms
 
     def _after(self, ms: int) -> int:
-        found = self._calendar.after(ms)
+        found = None if self._calendar is None else self._calendar.after(ms)
         return 0 if found is None or 0 < self._spec.end_ms < found else found
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tenure.master.core.calendar import BadCalendar, Calendar
 from tenure.master.core.command import (
     DeleteSchedule,
     FireTimers,
@@ -325,6 +326,22 @@ def test_a_full_queue_holds_a_tick() -> None:
     rig.pass_time(500)
     assert schedule(rig).cursor.fired == 1
     assert rig.state(job_id_of(START_MS + EVERY_MS)) is JobState.PENDING
+
+
+def test_a_master_that_does_not_know_a_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader with older zones keeps the schedule and its tick; the next one that knows fires."""
+    rig = Rig()
+    put(rig)
+
+    def unknown(cron: str, time_zone: str) -> Calendar:
+        raise BadCalendar("time_zone", f"there is no time zone {time_zone}")
+
+    with monkeypatch.context() as older:
+        older.setattr("tenure.master.core.ticks.calendar", unknown)
+        rig.pass_time(EVERY_MS + 2_000)
+        assert (schedule(rig).cursor.fired, len(upcoming(schedule(rig), 5))) == (0, 1)
+    rig.pass_time(1_000)
+    assert schedule(rig).cursor.fired == 1
 
 
 def test_many_large_jobs_are_spread_over_decisions() -> None:
