@@ -25,6 +25,9 @@ from tenure.master.core.session import Session
 from tenure.master.core.skill import QueueShare, Skill, TenantShare
 from tenure.master.core.sticky import StickyKey
 
+#: Where a segment that was looked at is.
+_HEAP: Final = -1
+_ROW: Final = -2
 #: Behind every priority.
 _ANY_PRIORITY: Final = 1 << 30
 
@@ -134,15 +137,29 @@ class Group:
 class _LaneWalk:
     """Where a decision is in a lane: its jobs in order, those that have committed."""
 
-    __slots__ = ("_committed_seq", "_frontier", "_heap", "_ties")
+    __slots__ = ("_committed_seq", "_frontier", "_heap", "_index", "_row", "_ties")
 
     def __init__(self, lane: Lane, committed_seq: int) -> None:
+        self._row = lane.row
         self._heap = lane.heap
         self._committed_seq = committed_seq
-        #: (key, ordinal, tie-break, segment, position in it, its index in the heap; -1: known).
+        #: (key, ordinal, tie-break, segment, position in it, its index in the heap if it was not
+        #: looked at, or whether it is of the heap or of the row).
         self._frontier: list[tuple[int, int, int, Segment, int, int]] = []
         self._ties = count()
+        #: Of the row's next segment.
+        self._index = 0
         self._see(0)
+        self._see_row()
+
+    def _see_row(self) -> None:
+        """Goes on to the row's next segment that has something."""
+        row = self._row
+        while self._index < len(row):
+            segment = row[self._index]
+            self._index += 1
+            if segment.seq <= self._committed_seq and self._go_on(segment, segment.next, _ROW):
+                return
 
     def _see(self, node: int) -> None:
         if node < len(self._heap):
@@ -162,21 +179,24 @@ class _LaneWalk:
             self._see(2 * node + 2)
             # One event wrote a segment, so all of it has committed or nothing.
             if segment.seq <= self._committed_seq:
-                self._go_on(key, segment, position)
+                self._go_on(segment, position, _HEAP)
         return None
 
-    def _go_on(self, key: int, segment: Segment, position: int) -> None:
+    def _go_on(self, segment: Segment, position: int, origin: int) -> bool:
+        """Goes on in a segment; False: it has no more."""
         records, seq = segment.records, segment.seq
         end = len(records)
         while position < end and records[position].seq != seq:
             position += 1
-        if position < end:
-            ordinal = records[position].ordinal
-            heappush(self._frontier, (key, ordinal, next(self._ties), segment, position, -1))
+        if position == end:
+            return False
+        step = (segment.at_ms, records[position].ordinal, next(self._ties))
+        heappush(self._frontier, (*step, segment, position, origin))
+        return True
 
     def take(self, limit: int, bound: tuple[int, int]) -> list[JobRecord]:
         """Up to ``limit`` jobs from its front on that come before ``bound``."""
-        key, _, _, segment, position, _ = heappop(self._frontier)
+        key, _, _, segment, position, origin = heappop(self._frontier)
         other = self._frontier[0][:2] if self._frontier else bound
         bound = min(other, bound)
         records, seq = segment.records, segment.seq
@@ -191,7 +211,8 @@ class _LaneWalk:
                     break
                 run.append(record)
             position += 1
-        self._go_on(key, segment, position)
+        if not self._go_on(segment, position, origin) and origin == _ROW:
+            self._see_row()
         return run
 
 

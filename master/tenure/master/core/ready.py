@@ -4,11 +4,13 @@ A job's place in its queue is the static key ``ready_ms + priority * aging_step_
 comes before all others. So a job is overtaken only by jobs that become ready within
 Δpriority × step after it, and no heap is ever rebuilt. Jobs of one queue that the same workers can
 run and the same gates hold up form a lane: one job name, priority, limit key, sticky key and set of
-wishes for labels. A lane is a heap of segments (see ``core.segment``).
+wishes for labels. A lane is a row of segments (see ``core.segment``) that came in order, as nearly
+all do, and a heap of the others.
 
 A queue's order is the merge of its lanes by the smallest key (``core.pick``).
 """
 
+from collections import deque
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -65,6 +67,7 @@ class Lane:
         "queue",
         "ready",
         "requires",
+        "row",
         "sticky",
     )
 
@@ -73,12 +76,15 @@ class Lane:
     sticky: "StickyKey | None"
     requires: tuple[LabelSelector, ...]
     prefers: tuple[LabelSelector, ...]
+    #: Segments each of which comes behind all that are before it.
+    row: deque[Segment]
+    #: The others.
     heap: list[HeapEntry]
-    #: Jobs in the heap's segments, those that have left included.
+    #: Jobs in the segments, those that have left included.
     entries: int
     #: How many of them are PENDING.
     ready: int
-    #: The (key, ordinal, seq) of the heap's first entry; None: nothing is ready.
+    #: The (key, ordinal, seq) of its first job; None: nothing is ready.
     front: tuple[int, int, int] | None
     #: Whether none of its own gates is closed; its queue's and tenant's may be.
     is_open: bool
@@ -95,6 +101,7 @@ class Lane:
         self.sticky = None
         self.requires = ()
         self.prefers = ()
+        self.row = deque()
         self.heap = []
         self.entries = 0
         self.ready = 0
@@ -106,13 +113,20 @@ class Lane:
         """Adds PENDING jobs that one event wrote, with one key, in order of their ordinals."""
         self.entries += len(records)
         self.ready += len(records)
-        heappush(self.heap, (key, records[0].ordinal, seq, Segment(key, seq, records)))
+        segment, ordinal = Segment(key, seq, records), records[0].ordinal
+        last = self.row[-1] if self.row else None
+        if last is None or (key, ordinal) > (last.at_ms, last.records[-1].ordinal):
+            self.row.append(segment)
+        else:
+            heappush(self.heap, (key, ordinal, seq, segment))
         self._move_front()
 
     def leave(self, jobs: int) -> None:
         """So many of its jobs are not ready any more: their seq says which."""
         self.ready -= jobs
-        heap = self.heap
+        row, heap = self.row, self.heap
+        while row and not row[0].skip_gone():
+            self.entries -= len(row.popleft().records)
         while heap:
             key, ordinal, seq, segment = heap[0]
             records = segment.records
@@ -129,6 +143,8 @@ class Lane:
         self._move_front()
 
     def _compact(self) -> None:
+        row = [Segment(s.at_ms, s.seq, s.left()) for s in self.row]
+        self.row = deque(segment for segment in row if segment.records)
         kept = [Segment(key, seq, segment.left()) for key, _, seq, segment in self.heap]
         self.heap = [
             (segment.at_ms, segment.records[0].ordinal, segment.seq, segment)
@@ -136,10 +152,14 @@ class Lane:
             if segment.records
         ]
         heapify(self.heap)
-        self.entries = sum(len(segment.records) for segment in kept)
+        self.entries = sum(len(segment.records) for segment in (*self.row, *kept))
 
     def _move_front(self) -> None:
         front = self.heap[0][:3] if self.heap else None
+        if self.row:
+            first = self.row[0]
+            ahead = (first.at_ms, first.records[first.next].ordinal, first.seq)
+            front = ahead if front is None else min(ahead, front)
         if front != self.front:
             self.front = front
             for place in self.places:
@@ -147,6 +167,8 @@ class Lane:
 
     def jobs(self) -> Iterator[JobRecord]:
         """Its ready jobs, in no special order."""
+        for segment in self.row:
+            yield from segment.left()
         for *_, segment in self.heap:
             yield from segment.left()
 

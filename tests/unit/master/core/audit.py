@@ -206,13 +206,26 @@ def _audit_lane(state: State, lane: Lane) -> list[JobRecord]:
             assert key == order_key(record.priority, record.ready_ms, step)
             assert ordinal <= record.ordinal
             ready.append(record)
+    behind = (0, 0)
+    for segment in lane.row:
+        assert behind < (segment.at_ms, segment.records[0].ordinal)
+        behind = (segment.at_ms, segment.records[-1].ordinal)
+        for record in segment.left():
+            assert record.state is JobState.PENDING
+            assert state.lanes.of(record) is lane
+            step = state.config.aging_step_ms
+            assert segment.at_ms == order_key(record.priority, record.ready_ms, step)
+            ready.append(record)
     assert lane.ready == len(ready)
-    assert lane.front == (lane.heap[0][:3] if lane.heap else None)
+    firsts = [entry[:3] for entry in lane.heap[:1]]
+    firsts += [(s.at_ms, s.records[s.next].ordinal, s.seq) for s in list(lane.row)[:1]]
+    assert lane.front == min(firsts, default=None)
     if lane.heap:
         _, ordinal, seq, segment = lane.heap[0]
         head = segment.records[segment.next]
         assert (head.ordinal, head.seq) == (ordinal, seq)
-    assert lane.entries == sum(len(segment.records) for *_, segment in lane.heap)
+    segments = [*lane.row, *(entry[3] for entry in lane.heap)]
+    assert lane.entries == sum(len(segment.records) for segment in segments)
     return ready
 
 
@@ -374,6 +387,7 @@ def _dump_lanes(state: State) -> list[object]:
         (
             (lane.queue.label, lane.label, lane.ready, lane.entries, lane.is_open),
             [_plain(entry) for entry in lane.heap],
+            [(s.at_ms, s.seq, s.next, [r.job_id for r in s.records]) for s in lane.row],
         )
         for lane in state.lanes.lanes()
     ]
