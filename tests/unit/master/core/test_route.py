@@ -74,6 +74,21 @@ def test_labels_that_nobody_asks_for_tell_no_workers_apart() -> None:
     assert len(rig.grant(2, 9)) == 1
 
 
+def test_workers_that_are_told_apart_go_on_where_they_were() -> None:
+    """When a job first asks for a label, nobody's share begins anew."""
+    rig = Rig()
+    rig.open_session(1, slots=100, labels={"region": "eu"})
+    rig.open_session(2, slots=100)
+    rig.submit(100, Policy(name="job", queue="a"))
+    rig.grant(1, 40)
+    rig.submit(8, Policy(name="job", queue="b", tenant="t"))
+    rig.grant(1, 8)
+    rig.submit(8, Policy(name="job", queue="b", tenant="t"))
+    rig.submit(8, Policy(name="job", queue="a", requires=(EU,)))
+    rows = rig.grant(1, 16)
+    assert Counter(rig.record(r.job_id).policy.queue for r in rows) == {"a": 8, "b": 8}
+
+
 def test_preferred_labels_decide_among_those_with_credit() -> None:
     """A job goes where most of its wishes are fulfilled, and to anybody rather than wait."""
     rig = Rig()
