@@ -54,6 +54,7 @@ def decide_take(state: State, command: TakeMessage, now_ms: int) -> Decision | R
             f"after {command.after}, but only those up to {mark.number} have been taken: send from "
             "there",
             metadata={"partition": str(command.source), "taken": str(mark.number)},
+            retry_after_ms=50,
         )
     events, effects = take_message(state, command.source, command.number, command.message, now_ms)
     events.append(

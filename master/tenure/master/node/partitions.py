@@ -114,4 +114,5 @@ def _decoded(wire: partition_pb2.PartitionMessage) -> Numbered:
             "written by a newer release: upgrade this master",
             reason=Reason.OUT_OF_ORDER,
             metadata={"number": str(wire.number)},
+            retry_after_ms=2_000,
         ) from error
