@@ -327,7 +327,9 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
                 state.watch(holder, now_ms)
     timetable = state.timetable
     looked_at = timetable.timers.take(event.schedule_mark)
-    for schedule in {each.key: each for each in looked_at}.values():
+    # One that was deleted and put anew has entries of both; the old one must not hide the new one.
+    standing = [each for each in looked_at if timetable.records.get(each.key) is each]
+    for schedule in {each.key: each for each in standing}.values():
         due_ms = timetable.due_ms(schedule)
         if due_ms is not None:
             wait_ms = state.config.retry_after_ms if schedule.key in event.held else 1
