@@ -54,6 +54,11 @@ def queues_of(partitions: int) -> list[str]:
     return [found[partition] for partition in range(partitions)]
 
 
+def office_key(partition: int) -> str:
+    """The key of a partition's office, as etcd's JSON gateway takes it."""
+    return base64.b64encode(f"{PREFIX}/partitions/{partition:04d}/office".encode()).decode()
+
+
 class Arena:
     """Three etcd members, three masters, workers and clients, each reached through the proxy.
 
@@ -219,10 +224,9 @@ class Arena:
 
     def office_of(self, partition: int) -> str:
         """The name of the master whose key holds an office, by etcd itself; empty: nobody's."""
-        key = f"{PREFIX}/partitions/{partition}/office".encode()
         for member in self.etcd.members:
             with suppress(OSError):
-                found = member.post("/v3/kv/range", {"key": base64.b64encode(key).decode()})
+                found = member.post("/v3/kv/range", {"key": office_key(partition)})
                 if "kvs" not in found:
                     return ""
                 return str(json.loads(base64.b64decode(found["kvs"][0]["value"]))["name"])

@@ -183,7 +183,9 @@ def test_row_51_etcd_is_defragmented_under_load(here: Site) -> None:
 def test_row_03_each_new_leader_is_killed_as_it_takes_office(here: Site) -> None:
     """Replay can be repeated; who comes last finds everything."""
     for _ in range(2):
+        kills = len(here.arena.kills)
         here.strike("successor-killed")
+        assert len(here.arena.kills) == kills + 2
 
 
 @pytest.mark.nightly
