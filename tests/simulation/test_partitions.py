@@ -132,6 +132,51 @@ def test_an_operator_moves_a_partition() -> None:
     run_processes(main)
 
 
+def test_a_wish_ends_with_the_master_that_it_named() -> None:
+    """Whoever comes back under its name leads what falls to it, not what it was once given."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=8, jobs=[run.echo], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            client, home = cluster.client(), await cluster.elected(1)
+            away = next(master for master in cluster.masters.values() if master is not home)
+            await client.cluster.transfer_leader(1, away.name)
+            assert await cluster.elected(1) is away
+            away.kill()
+            await away.process.join()
+            cluster.start(away)
+            await elapse(60)
+            assert balanced(cluster)
+            assert await cluster.elected(1) is home
+
+    run_processes(main)
+
+
+def test_a_wish_that_another_followed_does_not_come_back() -> None:
+    """Neither when the master that was told of the newer one has ended."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=9, jobs=[run.echo], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            client, home = cluster.client(), await cluster.elected(1)
+            first, second = (master for master in cluster.masters.values() if master is not home)
+            for target in (first, second, home):
+                await elapse(5)
+                await client.cluster.transfer_leader(1, target.name)
+                assert await cluster.elected(1) is target
+            # It was told to hand over to home; of the other two each was told something older.
+            second.kill()
+            await second.process.join()
+            cluster.start(second)
+            await elapse(60)
+            assert balanced(cluster)
+            assert await cluster.elected(1) is home
+
+    run_processes(main)
+
+
 def test_a_request_that_is_sent_again_moves_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer of a hand-over is lost, and its next leader is asked: it keeps the partition."""
     heirs = list[str]()

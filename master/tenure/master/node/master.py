@@ -7,7 +7,7 @@ from typing import Final
 
 from tenure.master.backend.errors import StoreFull, StoreUnavailable
 from tenure.master.core.config import PartitionConfig
-from tenure.master.election.port import Candidate, Member, Nomination
+from tenure.master.election.port import Candidate, Member
 from tenure.master.journal.backup import export
 from tenure.master.node.alarms import Alarms
 from tenure.master.node.balance import Balancer
@@ -23,6 +23,7 @@ from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
 from tenure.master.node.trace import Trace
 from tenure.master.node.walls import Walls
+from tenure.master.node.wishes import Wishes
 from tenure.master.node.workers import WorkerApi
 from tenure.master.store import Store
 from tenure.v1 import backup_pb2, worker_pb2
@@ -75,12 +76,12 @@ class Master:
         self._rng = rng
         self._version = version
         self._me = me
-        self._nominations: dict[int, Nomination] = {}
         self.hub = WorkerHub()
         self.roster = Roster(
             cluster_id=store.cluster_id, partitions=store.partitions, me=me, clock=clock
         )
         self.roster.meet([Member(candidate=me, version=version, wall_ms=clock.wall_ms())])
+        self._wishes = Wishes(self.roster, clock)
         self.health = Health(self.roster)
         self.alarms = Alarms()
         self.space = SpaceWatch(store, clock, self.alarms)
@@ -148,32 +149,19 @@ class Master:
     async def _hand_over(self, partition: int, successor: str) -> bool:
         """Hands a partition over to a master, whom the others let go first; False: not now.
 
-        The nomination holds against the balance for as long as this master lives, or until it is
-        made another. Where nothing is handed over, it is as it was.
+        Where nothing is handed over, all is wished for as it was.
         """
-        said_ms = self._clock.wall_ms()
-        for known in self.roster.nominations().values():
-            # Another master's clock may be ahead of this one's.
-            said_ms = max(said_ms, known.wall_ms + 1)
-        former = self._nominations.get(partition)
-        wish = self._nominations[partition] = Nomination(successor, said_ms)
+        former = self._wishes.newest(partition)
+        wish = self._wishes.make(partition, successor)
         await self._meet()
         seat = self._seats[partition]
         if not seat.hand_over():
             # Who was told "not now" must not see it move later, unless another has said so since.
-            if self._nominations.get(partition) is wish:
-                await self._take_back(partition, former)
+            if self._wishes.take_back(partition, wish, former):
+                await self._meet()
             return False
         await seat.left()
         return True
-
-    async def _take_back(self, partition: int, former: Nomination | None) -> None:
-        """Puts the nomination of before in the place of one that came to nothing."""
-        if former is None:
-            del self._nominations[partition]
-        else:
-            self._nominations[partition] = former
-        await self._meet()
 
     def _config(self, partition: int) -> PartitionConfig:
         return PartitionConfig(
@@ -251,7 +239,7 @@ class Master:
                     heard_ms=heard_ms,
                     wall_ms=self._clock.wall_ms(),
                     workers=len(self.hub.links()),
-                    nominations=self._nominations,
+                    nominations=self._wishes.made,
                 )
             )
             self.roster.registered(done=True)
@@ -261,6 +249,7 @@ class Master:
         try:
             # Also where a full store takes no key: old walls would hold the term's clock back.
             self.roster.meet(await self._store.members() or self.roster.members)
+            self._wishes.review()
             self.health.store_answers = True
             self._walls.look()
         except StoreUnavailable as error:
