@@ -12,7 +12,7 @@ from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.seat import Seat
 from tenure.protocol.errors import Rejected, Unavailable
 from tenure.protocol.refusal import Reason
-from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.cluster import SimCluster, SimMaster, simulated_cluster
 from tenure.testing.process import elapse, run_processes
 from tenure.v1 import cluster_pb2
 from tests.simulation.run import Run
@@ -28,6 +28,11 @@ def led(cluster: SimCluster) -> list[str]:
     """Who serves each partition; those that nobody does are left out."""
     leaders = [cluster.leader(number) for number in range(PARTITIONS)]
     return [leader.name for leader in leaders if leader is not None]
+
+
+def leading(cluster: SimCluster, partition: int) -> list[SimMaster]:
+    """Who serves a partition by their own account."""
+    return [master for master in cluster.masters.values() if master.leads(partition)]
 
 
 def balanced(cluster: SimCluster) -> bool:
@@ -128,6 +133,33 @@ def test_an_operator_moves_a_partition() -> None:
             with pytest.raises(Rejected, match="below 4"):
                 await client.cluster.transfer_leader(7)
             run.judge(cluster)
+
+    run_processes(main)
+
+
+@pytest.mark.parametrize("how", ["expired", "deleted"])
+def test_an_idle_leader_that_is_robbed_steps_down(how: str) -> None:
+    """Whoever takes an office away, who held it hears of it at once, and one master leads."""
+    key = b"/tenure/partitions/0001/office"
+
+    async def main() -> None:
+        async with simulated_cluster(seed=4, jobs=[], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            for _ in range(3):
+                before = cluster.etcd.get(key)
+                if how == "expired":
+                    cluster.etcd.expire(key)
+                else:
+                    cluster.etcd.remove(key)
+                assert cluster.holder(1) is None
+                await cluster.until(lambda: cluster.holder(1) is not None, 3)
+                after = cluster.etcd.get(key)
+                assert before
+                assert after
+                assert before.create_revision < after.create_revision
+                await cluster.until(lambda: leading(cluster, 1) == [cluster.holder(1)], 1)
+                await elapse(10)
+                assert leading(cluster, 1) == [cluster.holder(1)]
 
     run_processes(main)
 

@@ -48,6 +48,8 @@ _log = logging.getLogger(__name__)
 
 _RETRY_MS: Final = 300
 _VACANCY_MS: Final = 2_000
+#: A leader that was told nothing of its office looks by itself now and then.
+_OFFICE_LOOK_MS: Final = 30_000
 #: How long a master waits for each one that a partition prefers to it.
 _RANK_DELAY_MS: Final = 150
 _LEFT_POLL_MS: Final = 10
@@ -270,6 +272,8 @@ class Seat:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(keeper.run())
                 tasks.create_task(self._limit_hand_over())
+                if office.ttl_ms is not None:
+                    tasks.create_task(self._watch_office(office))
                 await self._reign(tasks, office, keeper, replay)
         except* _SteppedDown:
             _log.info("Handed over", extra=self._extra("step_down"))
@@ -299,6 +303,21 @@ class Seat:
                 # It has ended without having died: nobody shall count it.
                 await replay.end()
             await self._resign(office)
+
+    async def _watch_office(self, office: Office) -> None:
+        """Hears of it when the office is taken away, though its lease lives on and is renewed.
+
+        Whoever appends is told anyway. An idle leader would answer reads beside its successor.
+
+        Raises:
+            OfficeLost: It was.
+        """
+        while True:
+            try:
+                await self._election.vacancy(_OFFICE_LOOK_MS)
+                await office.verify()
+            except (StoreUnavailable, StoreFull):
+                await self._around.clock.sleep(_RETRY_MS)
 
     async def _limit_hand_over(self) -> None:
         """Ends the term without its TermClosed if the store does not take it in time.

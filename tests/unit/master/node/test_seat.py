@@ -34,7 +34,7 @@ from tests.unit.master.node.fakes import FakeOffice, settle
 
 
 class WonElection:
-    """Gives an office to whoever asks."""
+    """Gives an office to whoever asks, which is never vacant then."""
 
     def __init__(self) -> None:
         self.campaigns = 0
@@ -42,6 +42,9 @@ class WonElection:
     async def campaign(self) -> FakeOffice:
         self.campaigns += 1
         return FakeOffice()
+
+    async def vacancy(self, timeout_ms: int) -> None:
+        await asyncio.sleep(timeout_ms / 1_000)
 
 
 class UnmarkedJournal:
