@@ -136,8 +136,7 @@ def test_followers_learn_that_the_term_ended() -> None:
 
 
 def test_followers_are_told_in_the_order_of_their_coming() -> None:
-    """Not in an order that depends on addresses: a simulated run would differ from process to
-    process."""
+    """Not in the order of their addresses: a simulated run would be another in each process."""
     told: list[int] = []
 
     async def take(watch: Watch, number: int) -> None:
