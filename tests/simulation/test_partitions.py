@@ -35,6 +35,12 @@ def leading(cluster: SimCluster, partition: int) -> list[SimMaster]:
     return [master for master in cluster.masters.values() if master.leads(partition)]
 
 
+def terms_of(cluster: SimCluster) -> int:
+    """How often an office was won so far."""
+    changes = cluster.etcd.changes(b"/tenure/partitions/")
+    return sum(change.put and change.key.endswith(b"/office") for change in changes)
+
+
 def balanced(cluster: SimCluster) -> bool:
     """Whether all partitions are led, by all masters, none of them more than two."""
     counts = Counter(led(cluster))
@@ -160,6 +166,25 @@ def test_an_idle_leader_that_is_robbed_steps_down(how: str) -> None:
                 await cluster.until(lambda: leading(cluster, 1) == [cluster.holder(1)], 1)
                 await elapse(10)
                 assert leading(cluster, 1) == [cluster.holder(1)]
+
+    run_processes(main)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_handed_to_a_master_that_has_died(seed: int) -> None:
+    """Its key outlives it by some seconds: who takes its partitions keeps them all that time."""
+
+    async def main() -> None:
+        async with simulated_cluster(seed=seed, jobs=[], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            await elapse(10)
+            lost = max(cluster.masters.values(), key=lambda master: led(cluster).count(master.name))
+            orphans = led(cluster).count(lost.name)
+            terms = terms_of(cluster)
+            lost.kill()
+            # Until the key is gone; what is balanced anew without it comes later.
+            await elapse(12)
+            assert terms_of(cluster) - terms == orphans
 
     run_processes(main)
 

@@ -110,6 +110,11 @@ class Roster:
         shown = {name: peer.boot_ms(boot_ms) for name, peer in self._peers.items()}
         return {name: ms for name, ms in shown.items() if ms is not None}
 
+    def silent_ms(self) -> int:
+        """How long nothing was heard of the other master that has been silent for longest."""
+        boot_ms = self._clock.boot_ms()
+        return max((peer.silent_ms(boot_ms) for peer in self._peers.values()), default=0)
+
     def registered(self, *, done: bool) -> None:
         """This master's own key was written, or could not be.
 
