@@ -25,8 +25,8 @@ _LOOK_MS: Final = 500
 _SHARES_CALM_MS: Final = 6_000
 #: Between two hand-overs: workers and clients have followed.
 _LEADERS_CALM_MS: Final = 2_000
-#: A master's key outlives it by up to 10 s, and its offices by up to 6: who takes those must not hand
-#: them to the dead. All renew their keys within 3 s, and read the others' as often.
+#: A master's key outlives it by up to 10 s, and its offices by up to 6: who takes those must not
+#: hand them to the dead. All renew their keys within 3 s, and read the others' as often.
 _SILENT_MS_MAX: Final = 5_000
 #: A partition that did not stay where it was handed is tried again later and later.
 _AGAIN_MS: Final = 5_000
