@@ -27,7 +27,8 @@ from tests.oracles.etcd_watch import StoreWatch
 from tests.oracles.history import boottime_ms
 
 PREFIX = "/chaos"
-_TMPFS_MIB = 512
+#: Half an hour's log and data, several times over.
+_TMPFS_MIB = 2_048
 
 
 class Busy(Exception):

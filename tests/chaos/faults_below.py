@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from contextlib import suppress
+from pathlib import Path
 
 from tenure.testing.etcd import EtcdMember
 from tests.chaos.arena import Arena, Busy
@@ -98,9 +100,7 @@ def etcd_disk_full(arena: Arena, rng: random.Random) -> None:
     member, directory = arena.small_disk()
     with arena.claim(*_MEMBERS):
         filler = directory / "filler"
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(1024 * 1024))
+        fill(filler)
         arena.pause(rng.uniform(5, 12))
         filler.unlink()
         bring_back(arena, member)
@@ -279,6 +279,17 @@ def narrow_line(arena: Arena, rng: random.Random) -> None:
     name = rng.choice([*arena.worker_names, *arena.client_names])
     with arena.claim(name), arena.links.spoiled(name, "master-*", bytes_per_s=32_000):
         arena.pause(10)
+
+
+def fill(path: Path) -> None:
+    """Takes all that is free of a file system, the large pieces first."""
+    taken = 0
+    with path.open("wb") as file:
+        for size in (2**28, 2**20, 2**12):
+            with suppress(OSError):
+                while True:
+                    os.posix_fallocate(file.fileno(), taken, size)
+                    taken += size
 
 
 def bring_back(arena: Arena, member: EtcdMember) -> None:
