@@ -131,6 +131,7 @@ class Master:
             space=self.space.status,
             alarms=self.alarms.texts,
             backup=self._backup,
+            look=self._hear_wishes,
             hand_over=self._hand_over,
         )
 
