@@ -19,7 +19,6 @@ fails. So does an explanation of a change that does not survive any more.
 from __future__ import annotations
 
 import argparse
-import difflib
 import gc
 import importlib
 import inspect
@@ -35,7 +34,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
-from typing import Final
+from typing import Final, cast
 
 import libcst
 import msgspec
@@ -90,7 +89,7 @@ _CPU_SECONDS_MIN: Final = 2
 #: What a test of another module may take, traced, to be asked at all.
 _CPU_SECONDS_MAX: Final = 0.15
 _MORE_BYTES: Final = 1 << 30
-_TEST_SECONDS_MAX: Final = 30
+_TEST_SECONDS_MAX: Final = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,24 +158,32 @@ def changes_of(name: str, path: Path) -> Iterator[Change]:
 
 
 def _source_with(tree: libcst.Module, mutation: Mutation) -> str:
-    changed = deep_replace(tree, mutation.original_node, mutation.mutated_node)
-    if not isinstance(changed, libcst.Module):
-        raise TypeError(f"expected a module with the change, got {changed!r}")
-    return changed.code
+    """The module's source with the change; only the function or class it is in is walked."""
+    body = list(tree.body)
+    for index, statement in enumerate(body):
+        inside = statement.body.body if isinstance(statement, libcst.ClassDef) else [statement]
+        if any(node is mutation.contained_by_top_level_function for node in inside):
+            changed = deep_replace(statement, mutation.original_node, mutation.mutated_node)
+            body[index] = cast("libcst.BaseCompoundStatement", changed)
+    return tree.with_changes(body=body).code
 
 
 def _differing(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
-    lines = list(difflib.ndiff(before, after)) if len(before) != len(after) else None
-    if lines is None:
-        pairs = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-        return (
-            "\n".join(old.strip() for old, _ in pairs),
-            "\n".join(new.strip() for _, new in pairs),
-        )
-    return (
-        "\n".join(line[2:].strip() for line in lines if line.startswith("- ")),
-        "\n".join(line[2:].strip() for line in lines if line.startswith("+ ")),
+    """The lines from the first to the last that differ, as they are and as they become."""
+    first = next(at for at, (old, new) in enumerate(zip(before, after, strict=False)) if old != new)
+    behind = min(len(before), len(after)) - first
+    last = next(
+        at
+        for at, (old, new) in enumerate(zip(reversed(before), reversed(after), strict=False))
+        if old != new or at == behind
     )
+    return _stripped(before[first : len(before) - last]), _stripped(
+        after[first : len(after) - last]
+    )
+
+
+def _stripped(lines: Sequence[str]) -> str:
+    return "\n".join(line.strip() for line in lines)
 
 
 def _changed_functions(

@@ -90,7 +90,6 @@ class Session:
         "declared",
         "draining",
         "holder",
-        "labels",
         "session_id",
         "skill",
         "slots",
@@ -110,7 +109,6 @@ class Session:
         self.holder = holder
         self.skill = skill
         self.slots = opened.slots
-        self.labels = opened.labels
         self.assignment = 0
         self.unaccepted = deque()
         self.declared = False

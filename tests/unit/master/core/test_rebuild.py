@@ -1,7 +1,17 @@
 """What is derived, after a replay."""
 
+from tenure.master.core import command as commands
 from tests.unit.master.core.audit import audit
+from tests.unit.master.core.rig import Rig
 from tests.unit.master.core.test_chunk import recovered
+
+
+def steps_of(rig: Rig) -> int:
+    """In how many steps a successor recovers."""
+    partition = rig.replaying()
+    steps = sum(1 for _ in partition.finish_replay_in_steps())
+    audit(partition)
+    return steps
 
 
 def test_a_large_backlog_is_rebuilt_in_steps() -> None:
@@ -11,3 +21,14 @@ def test_a_large_backlog_is_rebuilt_in_steps() -> None:
     assert steps >= 20_000 // 4_096
     assert partition.stats().running == 20_000
     audit(partition)
+
+
+def test_many_small_events_are_rebuilt_in_steps_too() -> None:
+    """What waits, and what has ended, comes in portions, however few jobs each event wrote."""
+    rig = Rig()
+    few = steps_of(rig)
+    groups = [rig.submit(1_024) for _ in range(8)]
+    assert steps_of(rig) == few + 2 + 2
+    for group in groups:
+        rig.do(commands.CancelJobs(job_ids=group))
+    assert steps_of(rig) == few + 2 + 2

@@ -1,5 +1,7 @@
 """Snapshots taken while the partition goes on, loaded with the rest of the journal."""
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -8,9 +10,11 @@ from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobFault, Policy
 from tenure.master.core.snapshot import SnapshotCursor
+from tenure.master.core.state import State
+from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import AttemptOutcome
-from tests.unit.master.core.audit import audit
-from tests.unit.master.core.rig import Rig
+from tests.unit.master.core.audit import audit, state_of
+from tests.unit.master.core.rig import START_MS, Rig
 
 _JOURNAL = msgspec.msgpack.Decoder(list[DurableEvent])
 
@@ -134,6 +138,23 @@ def test_slices_are_bounded() -> None:
     assert sizes == [10, 10, 5]
 
 
+@pytest.mark.parametrize(("rows_max", "slices"), [(0, 5), (1, 5), (2, 3), (5, 1)])
+def test_every_key_is_in_one_slice(rows_max: int, slices: int) -> None:
+    """Keys come in slices of as many as were asked for, at least one, and none is forgotten."""
+    rig = Rig()
+    for number in range(5):
+        rig.submit(1, Policy(name="job", key_window_ms=60_000), key=f"k{number}")
+    cursor = rig.partition.snapshot()
+    parts = []
+    while (part := cursor.next_slice(rows_max)) is not None:
+        parts.append(part)
+    assert [part[0] for part in parts].count("keys") == slices
+    other = Partition(rig.config)
+    for part in parts:
+        other.load_slice(part)
+    assert other.state_hash() == rig.partition.state_hash()
+
+
 def test_recovered_partition_goes_on() -> None:
     """After recovery the same commands come to the same events as in the live partition."""
     rig = Rig()
@@ -169,6 +190,39 @@ def test_hash_tells_states_apart() -> None:
         step()
         assert rig.partition.state_hash() not in seen
         seen.add(rig.partition.state_hash())
+
+
+def _more_tombstones(state: State) -> None:
+    state.tombstones.bury(next(iter(state.jobs.values())), START_MS, replayed=False)
+
+
+def _other_key(state: State) -> None:
+    (name,) = state.keys._records
+    state.keys._records[name] = state.keys._records[name]._replace(until_ms=START_MS + 9_999)
+
+
+@pytest.mark.parametrize(
+    "differ",
+    [
+        lambda state: setattr(state, "next_seq", state.next_seq + 1),
+        lambda state: setattr(state, "next_ordinal", state.next_ordinal + 1),
+        lambda state: setattr(state, "stamp_ms", state.stamp_ms + 1),
+        lambda state: setattr(state, "token", Token(9, 9)),
+        lambda state: setattr(next(iter(state.jobs.values())), "payload", b"other"),
+        lambda state: state.jobs.popitem(),
+        lambda state: state.keys._records.clear(),
+        _other_key,
+        _more_tombstones,
+    ],
+)
+def test_hash_covers_all_that_is_persistent(differ: Callable[[State], object]) -> None:
+    """Two states whose counters, jobs, keys or tombstones differ have two hashes of 128 bits."""
+    rig = Rig()
+    rig.submit(2, Policy(name="job", key_window_ms=60_000), key="k")
+    before = rig.partition.state_hash()
+    assert len(before) == 16
+    differ(state_of(rig.partition))
+    assert rig.partition.state_hash() != before
 
 
 def test_unknown_slice_is_refused() -> None:
