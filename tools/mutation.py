@@ -289,7 +289,7 @@ class Trial:
 
     def _baseline(self, items: list[pytest.Item]) -> Baseline:
         """Runs all tests in a child, which must find nothing."""
-        answer = _in_child(partial(self._observe, items), cpu_seconds=None)
+        answer = in_child(partial(self._observe, items), cpu_seconds=None)
         if isinstance(answer, str):
             sys.exit(f"expected the tests to pass without a change, but {answer}")
         return msgspec.convert(answer, Baseline)
@@ -333,7 +333,7 @@ class Trial:
         for change in changes:
             places = callers.get(change.function, [])
             seconds = sum(baseline.seconds[place] for place in places)
-            failed = _in_child(
+            failed = in_child(
                 partial(self._first_to_fail, functions[change.function], change, places, items),
                 cpu_seconds=max(_CPU_SECONDS_MIN, int(_SLOWER * seconds)),
             )
@@ -372,7 +372,7 @@ class Trial:
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
-def _in_child(work: Callable[[], object], *, cpu_seconds: int | None) -> object:
+def in_child(work: Callable[[], object], *, cpu_seconds: int | None) -> object:
     """Does the work in a forked child, and returns what it returned, or how it ended."""
     reading, writing = os.pipe()
     child = os.fork()

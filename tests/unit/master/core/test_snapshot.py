@@ -126,6 +126,43 @@ def test_whole_life_between_the_slices() -> None:
     assert other.state_hash() == rig.partition.state_hash()
 
 
+def test_an_event_writes_those_that_are_still_there() -> None:
+    """A replayed event passes over jobs that the snapshot shows gone, not over those after them."""
+    rig = Rig()
+    rig.open_session(1)
+    ended, running = rig.submit(2), rig.submit(2)
+    rig.do(commands.CancelJobs(job_ids=ended))
+    rows = rig.grant(1, 2)
+    cursor = rig.partition.snapshot()
+    first_seq = rig.partition.next_seq
+    slices = [take(cursor, 1) for _ in range(2)]
+    rig.do(commands.PurgeJobs(job_ids=ended[::-1]))
+    slices.append(take(cursor, 1))
+    rig.do(commands.CancelJobs(job_ids=running[::-1]))
+    rig.report(rows[1], AttemptOutcome.CANCELLED)
+    rig.do(commands.PurgeJobs(job_ids=running[1:]))
+    while (data := take(cursor, 1)) is not None:
+        slices.append(data)
+    other = recovered(rig, [data for data in slices if data], first_seq)
+    assert list(state_of(other).jobs) == running[:1]
+    assert other.state_hash() == rig.partition.state_hash()
+
+
+def test_tombstones_in_the_snapshot_and_in_the_journal_are_one() -> None:
+    """Jobs that were purged while the snapshot was taken have one tombstone each, packed or not."""
+    rig = Rig()
+    ids = rig.submit(700)
+    rig.do(commands.CancelJobs(job_ids=ids))
+    cursor = rig.partition.snapshot()
+    first_seq = rig.partition.next_seq
+    slices = [take(cursor, 1_000)]
+    rig.do(commands.PurgeJobs(job_ids=ids))
+    while (data := take(cursor, 1_000)) is not None:
+        slices.append(data)
+    other = recovered(rig, [data for data in slices if data], first_seq)
+    assert other.state_hash() == rig.partition.state_hash()
+
+
 def test_slices_are_bounded() -> None:
     """A slice has about as many rows as it was asked for."""
     rig = Rig()
