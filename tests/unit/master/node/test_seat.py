@@ -44,7 +44,7 @@ class WonElection:
         return FakeOffice()
 
     async def vacancy(self, timeout_ms: int) -> None:
-        await asyncio.sleep(timeout_ms / 1_000)
+        await asyncio.Event().wait()
 
 
 class UnmarkedJournal:
