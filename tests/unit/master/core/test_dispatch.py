@@ -12,6 +12,7 @@ from tenure.master.core.effect import SendAssignment
 from tenure.master.core.event import JobsGranted
 from tenure.master.core.ready import order_key
 from tenure.master.core.record import Policy
+from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tests.unit.master.core.rig import CONFIG, JOB, Rig, held, leases_of, of_type
@@ -337,3 +338,60 @@ def test_cancelled_jobs_in_the_middle_are_never_granted() -> None:
     kept = ids[::50]
     rig.do(commands.CancelJobs(job_ids=[j for i, j in enumerate(ids) if i % 50]))
     assert drain_order(rig, batch=7) == kept
+
+
+def test_who_cannot_be_granted_to_is_passed_over() -> None:
+    """Sessions without credit, unknown or draining ones take nothing from those after them."""
+    rig = Rig()
+    for session_id in (2, 3, 5):
+        rig.open_session(session_id)
+    rig.do(commands.DrainSession(session_id=3))
+    rig.submit(2)
+    decision = rig.dispatch((5, 1), (1, 1), (2, 0), (3, 1))
+    assert [e.session_id for e in of_type(decision.effects, SendAssignment)] == [5]
+    assert len(leases_of(decision.effects)) == 1
+
+
+def test_a_grant_says_who_got_it_and_is_the_newest_attempt() -> None:
+    """The event names the worker's process, name, stream and assignment; so does the record."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.open_session(7, "inc")
+    job_id = rig.submit_one()
+    row = rig.grant_one()
+    rig.start(row)
+    rig.now_ms += 5
+    rig.fail(row, draw=0.0)
+    rig.pass_time(5)
+    decision = rig.dispatch((7, 1))
+    (event,) = [e for e in decision.events if isinstance(e, JobsGranted)]
+    assert (event.incarnation, event.worker, event.session_id) == ("inc", "worker-inc", 7)
+    assert (event.assignment, event.attempts, event.now_ms) == (1, [2], rig.now_ms)
+    record = rig.record(job_id)
+    assert (record.incarnation, record.worker, record.attempt) == ("inc", "worker-inc", 2)
+    assert (record.granted_ms, record.started_ms, record.ended_ms) == (rig.now_ms, 0, 0)
+    assert (record.outcome, record.fault) == (None, None)
+    assert [attempt.number for attempt in record.history] == [1]
+
+
+def test_a_replayed_grant_passes_over_jobs_that_are_gone() -> None:
+    """Leases keep their seqs though a job before them was purged since the snapshot."""
+    rig = Rig()
+    job_id = rig.submit_one()
+    partition = rig.replaying()
+    granted = JobsGranted(
+        now_ms=rig.now_ms,
+        token=rig.token,
+        incarnation="w1",
+        worker="worker-1",
+        session_id=1,
+        assignment=1,
+        first_lease_seq=5,
+        job_ids=[rig.mint(), job_id],
+        attempts=[1, 1],
+    )
+    partition.replay(granted, partition.next_seq)
+    partition.finish_replay()
+    holding = partition.holding_of(job_id)
+    assert holding is not None
+    assert holding.record.lease == Lease(rig.token, 6, 0)
