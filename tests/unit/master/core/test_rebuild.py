@@ -1,6 +1,9 @@
 """What is derived, after a replay."""
 
+import pytest
+
 from tenure.master.core import command as commands
+from tenure.master.core import rebuild
 from tests.unit.master.core.audit import audit
 from tests.unit.master.core.rig import Rig
 from tests.unit.master.core.test_chunk import recovered
@@ -23,11 +26,12 @@ def test_a_large_backlog_is_rebuilt_in_steps() -> None:
     audit(partition)
 
 
-def test_many_small_events_are_rebuilt_in_steps_too() -> None:
+def test_many_small_events_are_rebuilt_in_steps_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits, and what has ended, comes in portions, however few jobs each event wrote."""
+    monkeypatch.setattr(rebuild, "_STEP_ROWS", 8)
     rig = Rig()
     few = steps_of(rig)
-    groups = [rig.submit(1_024) for _ in range(8)]
+    groups = [rig.submit(2) for _ in range(8)]
     assert steps_of(rig) == few + 2 + 2
     for group in groups:
         rig.do(commands.CancelJobs(job_ids=group))
