@@ -122,7 +122,7 @@ def test_a_refusal_says_what_was_wanted_of_which_job(
     assert isinstance(decision.reply, list)
     (verdict,) = decision.reply
     assert (verdict.job_id, verdict.state) == (job_id, None)
-    why = "it was purged" if purged else "no such job is known"
+    why = "it was purged" if purged else "no such job is known; check the id and the cluster"
     assert verdict.refusal is not None
     assert verdict.refusal.message.startswith(f"expected to {VERBS[kind]} job {job_id}, but {why}")
     assert verdict.refusal.metadata == {"job_id": job_id}

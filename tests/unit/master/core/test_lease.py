@@ -103,7 +103,7 @@ def test_lapsed_lease_is_not_revived(rig: Rig) -> None:
     decision = rig.renew(1, 1, held(row))
     (revoke,) = of_type(decision.effects, SendRevokes)
     assert revoke.rows == [tuple(row)]
-    assert not revoke.unless_started
+    assert (revoke.unless_started, revoke.reason) == (False, "lost")
     assert rig.state(job_id) is JobState.RETRYING
 
 
@@ -157,7 +157,9 @@ def test_lost_grant_is_found_by_the_heartbeat(rig: Rig) -> None:
     record = rig.record(job_id)
     assert (record.state, record.outcome) == (JobState.PENDING, AttemptOutcome.RELEASED)
     assert (record.losses_charged, record.undelivered) == (0, 1)
-    assert of_type(decision.effects, Announce)[0].event == "taken_back"
+    assert of_type(decision.effects, Announce) == [
+        Announce(event="taken_back", counts={"leases": 1})
+    ]
 
 
 def test_started_job_that_vanishes_is_lost(rig: Rig) -> None:

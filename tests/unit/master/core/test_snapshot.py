@@ -155,7 +155,7 @@ def test_tombstones_in_the_snapshot_and_in_the_journal_are_one() -> None:
     rig.do(commands.CancelJobs(job_ids=ids))
     cursor = rig.partition.snapshot()
     first_seq = rig.partition.next_seq
-    slices = [take(cursor, 1_000)]
+    slices = [take(cursor, 1_000) for _ in range(2)]
     rig.do(commands.PurgeJobs(job_ids=ids))
     while (data := take(cursor, 1_000)) is not None:
         slices.append(data)
