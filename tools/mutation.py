@@ -1,7 +1,7 @@
 """Changes the core and the journal piece by piece, and shows which changes no test notices.
 
-The changes are mutmut's (other operators, other numbers, arguments left out, …); how
-they are tried is our own, because a second for each would make it hours:
+The changes are mutmut's (other operators, other numbers, arguments left out, …); how they are tried
+is our own, because a second for each would make it hours:
 
 1. Pytest collects the tests once.
 2. A forked child runs them all, and tells which of them call which function of the modules.
@@ -9,7 +9,8 @@ they are tried is our own, because a second for each would make it hours:
    of the old one, and runs the tests that call it until one fails. Nothing is written to disk.
 
 The code of a function is exchanged in the function object itself, so whoever has imported it has
-the change. Not changed: what runs at import (constants and tables), decorators, defaults of
+the change. To begin with, each module's most called function is exchanged for itself, which no test
+may notice. Not changed: what runs at import (constants and tables), decorators, defaults of
 parameters, and sentences, which are for people to read.
 
 A change that nothing notices is explained in ``tests/mutation.toml``, or survives: then the run
@@ -321,28 +322,37 @@ class Trial:
         self, name: str, changes: list[Change], items: list[pytest.Item], baseline: Baseline
     ) -> list[Change]:
         """The changes that no test noticed."""
-        survivors = []
+        survivors: list[Change] = []
         module = importlib.import_module(f"tenure.master.{name.replace('/', '.')}")
         if Path(module.__file__ or "") != _SOURCES / f"{name}.py":
             sys.exit(f"expected the tests to import {_SOURCES / name}.py, not {module.__file__}")
         functions = live_functions(module)
+        if not changes:
+            return survivors
         callers = {
             function: self._ordered(name, baseline, items, places)
             for function, places in baseline.callers.get(module.__file__ or "", {}).items()
         }
-        for change in changes:
-            places = callers.get(change.function, [])
+
+        def fate(function: str, code: CodeType) -> object:
+            places = callers.get(function, [])
             seconds = sum(baseline.seconds[place] for place in places)
-            failed = in_child(
-                partial(self._first_to_fail, functions[change.function], change, places, items),
+            return in_child(
+                partial(self._first_to_fail, functions[function], code, places, items),
                 cpu_seconds=max(_CPU_SECONDS_MIN, int(_SLOWER * seconds)),
             )
+
+        most = max(functions, key=lambda function: len(callers.get(function, [])))
+        if (failed := fate(most, functions[most].__code__)) is not None:
+            sys.exit(f"expected no test to notice that {most} stays as it is, but got {failed}")
+        for change in changes:
+            failed = fate(change.function, change.code)
             if failed is None:
                 survivors.append(change)
             elif isinstance(failed, int):
                 # What noticed one change of a function will often notice the next.
-                places.remove(failed)
-                places.insert(0, failed)
+                callers[change.function].remove(failed)
+                callers[change.function].insert(0, failed)
         return survivors
 
     def _ordered(
@@ -358,9 +368,10 @@ class Trial:
         return sorted(first, key=seconds.__getitem__) + sorted(others, key=seconds.__getitem__)
 
     def _first_to_fail(
-        self, function: FunctionType, change: Change, callers: list[int], items: list[pytest.Item]
+        self, function: FunctionType, code: CodeType, callers: list[int], items: list[pytest.Item]
     ) -> int | None:
-        function.__code__ = change.code
+        """The place of the first test that fails with the code; None: it is not noticed."""
+        function.__code__ = code
         for index, place in enumerate(callers):
             last = index + 1 == len(callers)
             self._run(items[place], None if last else items[callers[index + 1]])

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenure.master.core import command as commands
-from tenure.master.core.effect import SendAssignment
+from tenure.master.core.effect import Decision, SendAssignment
 from tenure.master.core.event import JobsGranted
 from tenure.master.core.ready import order_key
-from tenure.master.core.record import Policy
+from tenure.master.core.record import JobRecord, Policy
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
@@ -395,3 +395,65 @@ def test_a_replayed_grant_passes_over_jobs_that_are_gone() -> None:
     holding = partition.holding_of(job_id)
     assert holding is not None
     assert holding.record.lease == Lease(rig.token, 6, 0)
+
+
+def shares_of(decision: Decision, ids: list[JobId]) -> dict[int, list[int]]:
+    """Which jobs each session got, by their places."""
+    return {
+        effect.session_id: [ids.index(row.record.job_id) for row in effect.rows]
+        for effect in of_type(decision.effects, SendAssignment)
+    }
+
+
+@pytest.mark.parametrize("second", [("job",), ("job", "other")])
+def test_each_job_goes_to_the_emptiest(second: tuple[str, ...]) -> None:
+    """Fullness is what a worker holds by its slots, after each grant, whatever else it serves."""
+    rig = Rig()
+    rig.open_session(1, slots=10)
+    rig.open_session(2, slots=4, names=second)
+    rig.submit(6)
+    assert len(rig.grant(1, 5)) == 5
+    assert len(rig.grant(2, 1)) == 1
+    ids = rig.submit(6)
+    assert shares_of(rig.dispatch((1, 9), (2, 9)), ids) == {1: [1, 3, 4], 2: [0, 2, 5]}
+
+
+def test_a_worker_of_one_slot_is_full_with_one_job() -> None:
+    """A worker with a grant more than it can run is the last to get another."""
+    rig = Rig()
+    rig.open_session(1, slots=1)
+    rig.open_session(2, slots=10)
+    rig.submit(7)
+    rig.grant(1, 1)
+    rig.grant(2, 6)
+    ids = rig.submit(1)
+    assert shares_of(rig.dispatch((1, 1), (2, 1)), ids) == {2: [0]}
+
+
+def test_credit_of_one_kind_is_not_anothers() -> None:
+    """Workers of different skills are each given what they have credit for, across lanes."""
+    rig = Rig()
+    rig.open_session(1, names=("a", "b"))
+    rig.open_session(2, names=("c",))
+    ids = [rig.submit_one(Policy(name=name)) for name in ("a", "b", "a", "b", "c", "a")]
+    decision = rig.dispatch((1, 2), (2, 5))
+    assert shares_of(decision, ids) == {1: [0, 1], 2: [4]}
+    for effect in of_type(decision.effects, SendAssignment):
+        assert not effect.write_ahead
+        assert [row.deadline_ms for row in effect.rows] == [0] * len(effect.rows)
+
+
+def test_a_grant_that_the_snapshot_shows_is_not_made_twice() -> None:
+    """A replayed grant that the record has seen adds no attempt to its history."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.submit(1)
+    seq = rig.partition.next_seq
+    decision = rig.dispatch((1, 1))
+    (event,) = [e for e in decision.events if isinstance(e, JobsGranted)]
+    partition = rig.replaying()
+    partition.replay(event, seq)
+    partition.finish_replay()
+    record = partition.get(event.job_ids[0])
+    assert isinstance(record, JobRecord)
+    assert record.history == ()

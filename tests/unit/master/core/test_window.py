@@ -130,3 +130,17 @@ def test_failures_in_the_window_are_spread_by_the_closes_draws(rig: Rig) -> None
     rig.fail(row, session_id=2)
     rig.do(commands.CloseWindow(jitter=[0.25]))
     assert rig.record(job_id).ready_ms == rig.now_ms + 250
+
+
+def test_a_claimed_lease_is_not_given_back_in_the_same_breath(rig: Rig) -> None:
+    """Whoever claims it may run it still: it ends when its own worker is heard of next."""
+    rig.submit(1)
+    row = rig.grant_one()
+    rig.crash()
+    rig.open_session(2, "w1", declare=[])
+    rig.open_session(3, "thief", declare=[held(row)])
+    (revoke,) = of_type(rig.close_window().effects, SendRevokes)
+    assert revoke.session_id == 3
+    assert rig.state(row.job_id) is JobState.RUNNING
+    rig.renew(2, 0)
+    assert rig.state(row.job_id) is JobState.PENDING
