@@ -189,14 +189,18 @@ class Arena:
             if self._taken & set(names):
                 raise Busy(f"one of {names} is taken")
             self._taken |= set(names)
-        hurt = getattr(self._witnesses, "hurt", None)
-        if hurt is not None:
-            hurt.update(dict.fromkeys(names))
+        self.blame(*names)
         try:
             yield
         finally:
             with self._taking:
                 self._taken -= set(names)
+
+    def blame(self, *names: str) -> None:
+        """What the calling thread does hurts these, too."""
+        hurt = getattr(self._witnesses, "hurt", None)
+        if hurt is not None:
+            hurt.update(dict.fromkeys(names))
 
     @contextmanager
     def witness(self) -> Iterator[dict[str, None]]:
