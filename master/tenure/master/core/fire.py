@@ -294,6 +294,18 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
                 state.watch(holder, now_ms)
 
 
+def skip_fired(state: State) -> None:
+    """Drops entries that are over by the journal's time; who still waits has a new one.
+
+    Only a leader fires timers. Whoever follows its journal would hold an entry of every delay that
+    there ever was, and would have to look at all of them when it leads.
+    """
+    over = (state.stamp_ms + 1, 0)
+    for record in {record.job_id: record for record in state.timers.take(over)}.values():
+        if state.jobs.get(record.job_id) is record:
+            state.timers.arm(record)
+
+
 def apply_readied(state: State, event: JobsReadied, seq: int) -> None:
     """Makes jobs PENDING whose delay or backoff is over."""
     for record in state.written(event.job_ids, seq):

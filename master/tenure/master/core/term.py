@@ -66,10 +66,8 @@ def not_serving(state: State) -> Refusal:
 
 
 def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
-    """Begins a term; a replayed one only leaves its token. No record is written: no seq."""
+    """Begins a term. No record is written: no seq."""
     state.token = event.token
-    if not state.live:
-        return
     state.serving = True
     state.lease_seq = 0
     if event.window_ms:
@@ -78,6 +76,11 @@ def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
     for holder in state.holders.values():
         holder.deadline_ms = state.lease_deadline_ms(event.now_ms)
         state.watch(holder, event.now_ms)
+
+
+def apply_term_replayed(state: State, event: TermOpened, seq: int) -> None:
+    """Of a term that is read in the journal only the token stays: it is another's, or over."""
+    state.token = event.token
 
 
 def decide_close_term(state: State, now_ms: int) -> Decision:

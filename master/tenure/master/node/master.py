@@ -21,6 +21,7 @@ from tenure.master.node.seat import Seat, Surroundings
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
+from tenure.master.node.standby import Standbys
 from tenure.master.node.trace import Trace
 from tenure.master.node.walls import Walls
 from tenure.master.node.wishes import Wishes
@@ -86,6 +87,7 @@ class Master:
         self.alarms = Alarms()
         self.space = SpaceWatch(store, clock, self.alarms)
         self._walls = Walls(self.roster, clock, self.alarms)
+        self._standbys = Standbys(self.roster, clock, reader=store.reader, config=self._config)
         around = Surroundings(
             roster=self.roster,
             hub=self.hub,
@@ -99,6 +101,7 @@ class Master:
             solitude=Solitude(
                 roster=self.roster, hub=self.hub, clock=clock, alone_ms=2 * _LEASE_TTL_MS
             ),
+            standbys=self._standbys,
             sizes=log_sizes,
             hear_wishes=self._hear_wishes,
         )
@@ -208,6 +211,7 @@ class Master:
                 tasks.create_task(self._register()),
                 tasks.create_task(self._look_around()),
                 tasks.create_task(self._balancer.run()),
+                tasks.create_task(self._standbys.run()),
             ]
             async with asyncio.TaskGroup() as seats:
                 for seat in self._seats:

@@ -30,13 +30,14 @@ from tenure.master.node.gate import CommitGate
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.keeper import Keeper
 from tenure.master.node.port import Clock, Rng
-from tenure.master.node.recovery import Recovered, recover
+from tenure.master.node.recovery import Replayed, recover
 from tenure.master.node.replay import Replay, ReplayFailed
 from tenure.master.node.roster import Roster
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.snapshot import Snapshotter
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
+from tenure.master.node.standby import Standbys
 from tenure.master.node.term import Term
 from tenure.master.node.trace import Trace
 from tenure.master.node.walls import Walls
@@ -82,6 +83,7 @@ class Surroundings:
     space: SpaceWatch
     walls: Walls
     solitude: Solitude
+    standbys: Standbys
     hear_wishes: Callable[[], Awaitable[None]]
     sizes: LogSizes = LOG_SIZES
 
@@ -297,6 +299,7 @@ class Seat:
             await self._halt(office, first_of(corrupt))
         finally:
             self._role = _Role.PARTITION_ROLE_FOLLOWER
+            around.standbys.release(self.partition)
             self._end_term(office)
             around.announce("follower", {"partition": self.partition, "term": number, "why": why})
             if replay.under_way:
@@ -339,9 +342,9 @@ class Seat:
         around = self._around
         config = around.config(self.partition)
         await replay.begin()
-        recovered = await recover(self._journal, config, replay)
+        standby = around.standbys.take
+        recovered = await recover(self._journal, config, replay, standby(self.partition))
         partition = recovered.partition
-        log_bytes = await self._journal.log_bytes()
         clock = TermClock(
             around.clock, stamp_ms=partition.stamp_ms, walls_ms=around.roster.walls_ms()
         )
@@ -362,7 +365,7 @@ class Seat:
             term=term,
             journal=self._journal,
             clock=around.clock,
-            log_bytes=log_bytes,
+            log_bytes=recovered.log_bytes(),
             log_bytes_max=around.space.log_bytes_max,
             sizes=around.sizes,
         )
@@ -377,7 +380,7 @@ class Seat:
         raise _SteppedDown
 
     def _make_term(
-        self, office: Office, keeper: Keeper, recovered: Recovered, clock: TermClock
+        self, office: Office, keeper: Keeper, recovered: Replayed, clock: TermClock
     ) -> Term:
         around = self._around
         gate = CommitGate(

@@ -42,8 +42,8 @@ def test_portions_are_full_and_never_empty(sizes: list[int], portions: list[list
     assert list(chunks(sizes, int)) == portions
 
 
-def recovered(count: int, payload: bytes = b"") -> tuple[Partition, list[JobId]]:
-    """A partition whose journal shows that one worker holds all jobs."""
+def replaying(count: int, payload: bytes = b"") -> tuple[Partition, list[JobId]]:
+    """A partition that has read in its journal that one worker holds all jobs."""
     partition = Partition(PartitionConfig(partition=0, partitions=1))
     ids = [mint(0, NOW_MS, n * 0x9E3779B97F4A7C15) for n in range(count)]
     setting = SubmittedSetting(Policy(name="job"), 5, NOW_MS, JobState.PENDING)
@@ -63,6 +63,12 @@ def recovered(count: int, payload: bytes = b"") -> tuple[Partition, list[JobId]]
         attempts=[1] * count,
     )
     partition.replay(granted, 2)
+    return partition, ids
+
+
+def recovered(count: int, payload: bytes = b"") -> tuple[Partition, list[JobId]]:
+    """A partition whose journal shows that one worker holds all jobs."""
+    partition, ids = replaying(count, payload)
     partition.finish_replay()
     return partition, ids
 

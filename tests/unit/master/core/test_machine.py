@@ -76,6 +76,8 @@ class PartitionMachine(World):
 
     def __init__(self) -> None:
         super().__init__()
+        #: What another master makes of the journal meanwhile.
+        self.standby = self._replayed([])
         self.open_term(0)
         for incarnation in INCARNATIONS:
             self._connect(self.workers[incarnation], NAMES[2])
@@ -375,8 +377,9 @@ class PartitionMachine(World):
     @precondition(lambda self: self.committed < len(self.journal))
     @step()
     def commit(self) -> None:
-        """The store commits all that waits."""
+        """The store commits all that waits; a standby reads it."""
         self.commit_all()
+        self._follow()
 
     @precondition(lambda self: self.committed < len(self.journal))
     @step()
@@ -425,8 +428,11 @@ class PartitionMachine(World):
         self.committed = len(self.journal)
         self.outbox, self.submits = [], []
         self.cursor = None
-        self.partition = self._replayed(self.journal)
+        self.partition = self._take_over()
         audit(self.partition)
+        cold = self._replayed(self.journal)
+        self._compare(cold)
+        assert _held(self.partition) == _held(cold)
         for worker in self.workers.values():
             worker.session_id = 0
 
@@ -473,6 +479,20 @@ class PartitionMachine(World):
             partition.replay(JOURNAL.decode(data)[0], seq)
         partition.finish_replay()
         return partition
+
+    def _follow(self) -> None:
+        """A standby reads on to what has committed; once it has caught up it keeps all derived."""
+        for seq in range(self.standby.next_seq, self.committed + 1):
+            self.standby.replay(JOURNAL.decode(self.journal[seq - 1])[0], seq)
+        self.standby.pass_time()
+
+    def _take_over(self) -> Partition:
+        """What the standby makes of the whole journal; a new one follows the next leader."""
+        standby, self.standby = self.standby, self._replayed(self.journal[: self.committed // 2])
+        for seq in range(standby.next_seq, len(self.journal) + 1):
+            standby.replay(JOURNAL.decode(self.journal[seq - 1])[0], seq)
+        standby.finish_replay()
+        return standby
 
     def _recovered(self) -> Partition:
         partition = Partition(CONFIG)
@@ -561,6 +581,13 @@ class PartitionMachine(World):
         left = [r for r in state_of(self.partition).jobs.values() if r.state in OPEN]
         assert not left
         audit(self.partition)
+
+
+def _held(partition: Partition) -> tuple[object, ...]:
+    """Who holds what as a term begins, and whom its window waits for."""
+    state = state_of(partition)
+    holders = {name: [*map(str, holder.leases)] for name, holder in state.holders.items()}
+    return holders, state.known, state.holder_timers.things()
 
 
 @pytest.mark.timeout(300)

@@ -6,7 +6,7 @@ from tenure.master.core import command as commands
 from tenure.master.core import rebuild
 from tests.unit.master.core.audit import audit
 from tests.unit.master.core.rig import Rig
-from tests.unit.master.core.test_chunk import recovered
+from tests.unit.master.core.test_chunk import replaying
 
 
 def steps_of(rig: Rig) -> int:
@@ -19,7 +19,7 @@ def steps_of(rig: Rig) -> int:
 
 def test_a_large_backlog_is_rebuilt_in_steps() -> None:
     """A leader-to-be can renew its office while it recovers, however much waits."""
-    partition, _ = recovered(20_000)
+    partition, _ = replaying(20_000)
     steps = sum(1 for _ in partition.finish_replay_in_steps())
     assert steps >= 20_000 // 4_096
     assert partition.stats().running == 20_000

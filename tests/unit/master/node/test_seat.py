@@ -23,6 +23,7 @@ from tenure.master.node.roster import Roster
 from tenure.master.node.seat import Seat, Surroundings
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
+from tenure.master.node.standby import Standbys
 from tenure.master.node.trace import Trace
 from tenure.master.node.walls import Walls
 from tenure.protocol.errors import TenureError
@@ -116,9 +117,6 @@ class LosingJournal(UnmarkedJournal):
     async def read(self, first: int) -> AsyncIterator[SealedBatch]:
         yield genesis(0, Token(1, 0), 1)
 
-    async def log_bytes(self) -> int:
-        return 0
-
     async def append(self, token: Token, batch: SealedBatch) -> None:
         raise CorruptJournal("expected batch 3, but it is gone", metadata={"batch": "3"})
 
@@ -136,6 +134,7 @@ def _seat(election: WonElection, journal: object, solitude: type[Solitude] = Sol
     me = Candidate(incarnation="i", name="m", address="127.0.0.1:1")
     roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
     hub = WorkerHub()
+    config = PartitionConfig(partition=0, partitions=1)
     around = Surroundings(
         roster=roster,
         hub=hub,
@@ -143,10 +142,16 @@ def _seat(election: WonElection, journal: object, solitude: type[Solitude] = Sol
         rng=random.Random(1),
         trace=Trace(None, clock),
         announce=lambda event, fields: None,
-        config=lambda partition: PartitionConfig(partition=partition, partitions=1),
+        config=lambda partition: config,
         space=SpaceWatch(None, clock, Alarms()),  # type: ignore[arg-type]
         walls=Walls(roster, clock, Alarms()),
         solitude=solitude(roster=roster, hub=hub, clock=clock, alone_ms=30_000),
+        standbys=Standbys(
+            roster,
+            clock,
+            reader=lambda partition: journal,  # type: ignore[arg-type, return-value]
+            config=lambda partition: config,
+        ),
         hear_wishes=_hear_nothing,
     )
     return Seat(
