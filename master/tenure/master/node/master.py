@@ -87,7 +87,7 @@ class Master:
         self.alarms = Alarms()
         self.space = SpaceWatch(store, clock, self.alarms)
         self._walls = Walls(self.roster, clock, self.alarms)
-        self._standbys = Standbys(self.roster, clock, reader=store.reader, config=self._config)
+        self.standbys = Standbys(self.roster, clock, reader=store.reader, config=self._config)
         around = Surroundings(
             roster=self.roster,
             hub=self.hub,
@@ -101,7 +101,7 @@ class Master:
             solitude=Solitude(
                 roster=self.roster, hub=self.hub, clock=clock, alone_ms=2 * _LEASE_TTL_MS
             ),
-            standbys=self._standbys,
+            standbys=self.standbys,
             sizes=log_sizes,
             hear_wishes=self._hear_wishes,
         )
@@ -204,6 +204,7 @@ class Master:
             StoreIoError: The store failed on I/O; the process must exit.
         """
         await self._meet()
+        self.standbys.inherit(self.roster.members)
         await self.space.run_once()
         async with asyncio.TaskGroup() as tasks:
             keep = [
@@ -211,7 +212,7 @@ class Master:
                 tasks.create_task(self._register()),
                 tasks.create_task(self._look_around()),
                 tasks.create_task(self._balancer.run()),
-                tasks.create_task(self._standbys.run()),
+                tasks.create_task(self.standbys.run()),
             ]
             async with asyncio.TaskGroup() as seats:
                 for seat in self._seats:
@@ -245,6 +246,7 @@ class Master:
                     wall_ms=self._clock.wall_ms(),
                     workers=len(self.hub.links()),
                     nominations=self._wishes.made,
+                    following=self.standbys.deaths(),
                 )
             )
             self.roster.registered(done=True)

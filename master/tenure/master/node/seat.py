@@ -147,6 +147,7 @@ class Seat:
         status.detail = self._around.roster.halted.get(self.partition, "")
         term, keeper = self._term, self._keeper
         if term is None or keeper is None:
+            status.applied_seq = self._around.standbys.seqs().get(self.partition, 0)
             return status
         if keeper.frozen:
             status.role = _Role.PARTITION_ROLE_FROZEN

@@ -10,15 +10,22 @@ For each partition one master follows: the first, in the order in which masters 
 not lead it. A standby only reads. It judges nothing: damage that it meets is the business of the
 next leader, who reads the same under the office. What it has is at any moment between two turns of
 the loop a whole beginning of the journal, so it can be taken over at any moment.
+
+An event whose replay kills the process would kill it again and again, and cost other partitions
+their leader each time. So a master's key says what it follows. One that starts while the key of its
+former self is still there has died while it followed that; from the second death in a row on it
+waits before it follows it again, for 1, 4, then 16 minutes, and nobody follows instead. Recoveries
+that die are counted on their own (``node.replay``).
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from tenure.master.backend.errors import CorruptJournal, StoreUnavailable
 from tenure.master.core.config import PartitionConfig
+from tenure.master.election.port import Member
 from tenure.master.journal.port import Journal
 from tenure.master.node.port import Clock
 from tenure.master.node.recovery import Replayed
@@ -38,6 +45,10 @@ _RETRY_MS_MAX: Final = 60_000
 #: While it catches up it leaves the loop to others, for so long after so many bytes.
 _REST_BYTES: Final = 256 * 1024
 _REST_MS: Final = 10
+#: Who has followed for so long has not died of what it follows.
+_SOUND_MS: Final = 60_000
+#: How long to wait after so many deaths in a row; after more as after the last.
+_WAITS_MS: Final = (0, 0, 60_000, 240_000, 960_000)
 
 
 class Standby:
@@ -154,6 +165,9 @@ class Standbys:
         self._since_ms: dict[int, int] = {}
         #: Partitions whose office this master has.
         self._taken: set[int] = set()
+        #: By partition: how many processes of this name have died in a row while they followed it,
+        #: and when that may be forgotten or tried again (boot clock).
+        self._deaths: dict[int, tuple[int, int]] = {}
 
     async def run(self) -> None:
         """Follows what this master should, until cancelled."""
@@ -171,6 +185,22 @@ class Standbys:
     def release(self, partition: int) -> None:
         """This master leads it no more."""
         self._taken.discard(partition)
+
+    def inherit(self, members: Iterable[Member]) -> None:
+        """Learns of what a process of this name has died, if it has and its key is still there."""
+        me, now_ms = self._roster.me, self._clock.boot_ms()
+        for member in members:
+            if member.candidate.name == me.name and member.candidate != me:
+                for number, deaths in member.following.items():
+                    wait_ms = _WAITS_MS[min(deaths + 1, len(_WAITS_MS) - 1)]
+                    self._deaths[number] = (deaths + 1, now_ms + wait_ms)
+
+    def deaths(self) -> dict[int, int]:
+        """By partition that is followed, or soon will be: how many have died of it, perhaps."""
+        return {
+            number: self._deaths.get(number, (0, 0))[0]
+            for number in (*self._running, *self._since_ms)
+        }
 
     def seqs(self) -> dict[int, int]:
         """By partition that is followed: the last event replayed."""
@@ -205,9 +235,19 @@ class Standbys:
             if leader.candidate != roster.me and number not in self._taken
         }
         return {
-            number: name == roster.me.name and number not in roster.halted
+            number: name == roster.me.name
+            and number not in roster.halted
+            and not self._shuns(number)
             for number, name in roster.successors(leaders).items()
         }
+
+    def _shuns(self, partition: int) -> bool:
+        """Whether it waits, because too many have died of a partition; forgets it in the end."""
+        deaths, until_ms = self._deaths.get(partition, (0, 0))
+        over_ms = self._clock.boot_ms() - until_ms
+        if deaths and over_ms >= _STEADY_MS + _SOUND_MS:
+            del self._deaths[partition]
+        return over_ms < 0
 
     def _end(self, partition: int) -> Replayed | None:
         self._since_ms.pop(partition, None)
