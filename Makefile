@@ -120,7 +120,7 @@ mutants: $(INSTALLED) ## which planted bugs random runs find, and after how many
 
 # As in: make mutation MODULES="core/attempt journal/frame"
 .PHONY: mutation
-mutation: $(INSTALLED) ## which changes of core and journal no unit test notices (hours); MODULES=
+mutation: $(INSTALLED) ## which changes of core and journal no test notices; MODULES= of them
 	$(BIN)/python -m tools.mutation $(MODULES)
 
 .PHONY: chaos

@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 
 from benchmarks.jobs import nap
-from benchmarks.process import Process, ProcessGroup, workplace
+from benchmarks.process import TERM_GRACE_S, Process, ProcessGroup, workplace
 from benchmarks.store import fresh_store
 from benchmarks.table import Line, at_most
 from tenure.client import AsyncClient
@@ -87,7 +87,7 @@ class _Pair:
         self.leader.send(how)
         elected = self.follower.expect("leader", timeout_s=_WAIT_S)["received_s"] - sent
         granted = self.follower.expect("first_grant", timeout_s=_WAIT_S)["received_s"] - sent
-        self.leader.stop()
+        self.leader.stop(TERM_GRACE_S)
         self.leader, self.follower = self.follower, self._master(address)
         worker.expect("registered", master=self.follower.name)
         return elected, granted

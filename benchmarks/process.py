@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,16 +15,19 @@ from typing import Any, Final, Self
 
 import psutil  # type: ignore[import-untyped]
 
+from tenure.testing.program import Program
+
 #: The folder that `benchmarks` and `examples` are imported from.
 ROOT: Final = Path(__file__).resolve().parents[1]
-_TERM_GRACE_S: Final = 10.0
+#: How long a process may take to end by itself.
+TERM_GRACE_S: Final = 10.0
 
 
 class ProcessFailed(RuntimeError):
     """A process ended or fell silent when its line was expected."""
 
 
-class Process:
+class Process(Program):
     """One started program. Its stdout is read as JSON lines, its stderr goes to a file.
 
     Args:
@@ -37,19 +37,12 @@ class Process:
     """
 
     def __init__(self, name: str, arguments: list[str], log: Path) -> None:
-        self.name = name
-        self._log = log
         self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._passed_over: list[dict[str, Any]] = []
         #: Every line so far, each with `received_s`, the harness's own monotonic clock.
         self.history: list[dict[str, Any]] = []
-        with log.open("ab") as stderr:
-            self._popen = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, cwd=ROOT
-            )
-        self._process = psutil.Process(self._popen.pid)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        super().__init__(name, arguments, log, folder=ROOT)
+        self._usage = psutil.Process(self.pid)
 
     def expect(self, event: str, timeout_s: float = 30.0, **fields: object) -> dict[str, Any]:
         """Takes the first line with this event and these fields; others stay for later calls.
@@ -75,7 +68,7 @@ class Process:
     def cpu_seconds(self) -> float:
         """User and system time so far, of this process and its children."""
         total = 0.0
-        for process in (self._process, *self._process.children(recursive=True)):
+        for process in (self._usage, *self._usage.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 total += times.user + times.system
@@ -83,52 +76,16 @@ class Process:
 
     def resident_bytes(self) -> int:
         """Resident memory now."""
-        size: int = self._process.memory_info().rss
+        size: int = self._usage.memory_info().rss
         return size
 
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        return self._popen.poll() is None
+    def said(self, line: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            fields = {**json.loads(line), "received_s": time.monotonic()}
+            self.history.append(fields)
+            self._lines.put(fields)
 
-    def send(self, number: signal.Signals) -> None:
-        """Sends a signal."""
-        self._popen.send_signal(number)
-
-    def kill(self) -> None:
-        """SIGKILL to it and its children, and waits until it is gone."""
-        children = self._process.children(recursive=True) if self.running else []
-        for process in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._popen.kill()
-        self._popen.wait()
-        self._reader.join()
-
-    def stop(self) -> int:
-        """SIGTERM, then SIGKILL after ten seconds. Returns the exit code."""
-        if self.running:
-            self.send(signal.SIGTERM)
-            try:
-                self._popen.wait(_TERM_GRACE_S)
-            except subprocess.TimeoutExpired:
-                self.kill()
-        self._reader.join()
-        return self._popen.wait()
-
-    def log_tail(self, lines: int = 15) -> str:
-        """The end of its stderr."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
-
-    def _read(self) -> None:
-        if self._popen.stdout is None:
-            raise RuntimeError("expected a pipe from the process")
-        with self._popen.stdout as stdout:
-            for raw in stdout:
-                with contextlib.suppress(ValueError):
-                    line = {**json.loads(raw), "received_s": time.monotonic()}
-                    self.history.append(line)
-                    self._lines.put(line)
+    def fell_silent(self) -> None:
         self._lines.put(None)
 
     def _failed(self, what: str) -> ProcessFailed:
@@ -158,10 +115,7 @@ class ProcessGroup:
         trace: TracebackType | None,
     ) -> None:
         for process in reversed(self.processes):
-            if error is None:
-                process.stop()
-            else:
-                process.kill()
+            process.stop(TERM_GRACE_S if error is None else 0.0)
 
     def tenure(self, name: str, *arguments: str) -> Process:
         """Starts `tenure …` with these arguments."""

@@ -6,12 +6,14 @@ Exit code 0: every invariant held. The report is in ``out/chaos-report.md`` and 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from operator import itemgetter
 from pathlib import Path
 
 from tenure.master.election.etcd import OFFICE_TTL_S
@@ -20,7 +22,7 @@ from tests.chaos.arena import Arena
 from tests.chaos.faults import FAULTS, chosen
 from tests.chaos.measure import measure
 from tests.chaos.report import Plan, bars, write
-from tests.chaos.rounds import play, sample
+from tests.chaos.rounds import Log, play, sample
 from tests.oracles.history import boottime_ms
 
 _log = logging.getLogger("tests.chaos")
@@ -65,6 +67,7 @@ def main() -> int:
         arena.cluster.drain(*clients, timeout_s=180.0)
         log.samples += sample(arena)
         arena.cluster.end()
+        keep_story(directory / "story.jsonl", arena, log)
         plan = Plan(
             seed=flags.seed,
             minutes=flags.minutes,
@@ -82,6 +85,27 @@ def main() -> int:
         return 1
     shutil.rmtree(directory)
     return 0
+
+
+def keep_story(path: Path, arena: Arena, log: Log) -> None:
+    """All that was said and done, in order: what a broken run is looked into with."""
+    said = [
+        {"at_ms": event.at_ms, "process": event.process, **event.fields}
+        for event in arena.cluster.timeline.events()
+    ]
+    done = [
+        {
+            "at_ms": one.since_ms,
+            "until_ms": one.until_ms,
+            "fault": one.fault.name,
+            "hurt": one.hurt,
+            "error": one.error or one.failed,
+        }
+        for one in log.strikes
+    ]
+    with path.open("w") as file:
+        for line in sorted([*said, *done], key=itemgetter("at_ms")):
+            file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

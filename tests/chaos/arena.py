@@ -27,7 +27,8 @@ from tests.oracles.etcd_watch import StoreWatch
 from tests.oracles.history import boottime_ms
 
 PREFIX = "/chaos"
-_TMPFS_MIB = 512
+#: Half an hour's log and data, several times over.
+_TMPFS_MIB = 2_048
 
 
 class Busy(Exception):
@@ -52,6 +53,11 @@ def queues_of(partitions: int) -> list[str]:
         found.setdefault(home_partition(DEFAULT_TENANT, queue, partitions), queue)
         number += 1
     return [found[partition] for partition in range(partitions)]
+
+
+def office_key(partition: int) -> str:
+    """The key of a partition's office, as etcd's JSON gateway takes it."""
+    return base64.b64encode(f"{PREFIX}/partitions/{partition:04d}/office".encode()).decode()
 
 
 class Arena:
@@ -183,14 +189,18 @@ class Arena:
             if self._taken & set(names):
                 raise Busy(f"one of {names} is taken")
             self._taken |= set(names)
-        hurt = getattr(self._witnesses, "hurt", None)
-        if hurt is not None:
-            hurt.update(dict.fromkeys(names))
+        self.blame(*names)
         try:
             yield
         finally:
             with self._taking:
                 self._taken -= set(names)
+
+    def blame(self, *names: str) -> None:
+        """What the calling thread does hurts these, too."""
+        hurt = getattr(self._witnesses, "hurt", None)
+        if hurt is not None:
+            hurt.update(dict.fromkeys(names))
 
     @contextmanager
     def witness(self) -> Iterator[dict[str, None]]:
@@ -219,10 +229,9 @@ class Arena:
 
     def office_of(self, partition: int) -> str:
         """The name of the master whose key holds an office, by etcd itself; empty: nobody's."""
-        key = f"{PREFIX}/partitions/{partition}/office".encode()
         for member in self.etcd.members:
             with suppress(OSError):
-                found = member.post("/v3/kv/range", {"key": base64.b64encode(key).decode()})
+                found = member.post("/v3/kv/range", {"key": office_key(partition)})
                 if "kvs" not in found:
                     return ""
                 return str(json.loads(base64.b64decode(found["kvs"][0]["value"]))["name"])

@@ -10,12 +10,15 @@ The two halves: ``masters and workers`` here, ``etcd and the network`` in ``faul
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.chaos.arena import Arena, Busy
+from tenure.client import Client, TenureError
+from tenure.master.node.share import share_out
+from tests.chaos.arena import Arena, Busy, office_key
 from tests.chaos.audit import in_flight
 from tests.chaos.process import Expired, Process, until
 
@@ -32,7 +35,7 @@ class Fault:
 
     Attributes:
         name: What it is called, for ``FAULTS=`` and the report.
-        rows: Its rows in the table of faults.
+        rows: Its rows in the table of faults; none: what partitions must stand beyond it.
         inject: Does it, from the first hurt to the last healing.
         weight: How often it is drawn, beside others.
         deposes: Whose office it may cost.
@@ -218,6 +221,21 @@ def leader_suspended(arena: Arena, rng: random.Random) -> None:
         arena.pause(3)
 
 
+# Offices.
+
+
+@fault()
+def leaders_transferred(arena: Arena, rng: random.Random) -> None:
+    """An operator has random partitions handed over to random masters; then all back home."""
+    hand_over(arena, rng, rng.uniform(10, 20))
+
+
+@fault(deposes="anybody")
+def offices_stolen(arena: Arena, rng: random.Random) -> None:
+    """The keys of random offices are deleted, or their leases revoked, under their holders."""
+    steal(arena, rng, rng.uniform(10, 20))
+
+
 # Workers and clients.
 
 
@@ -286,6 +304,58 @@ def frozen(process: Process) -> Iterator[None]:
         yield
     finally:
         process.thaw()
+
+
+def hand_over(arena: Arena, rng: random.Random, seconds: float) -> int:
+    """An operator moves partitions for a while; in the end each is to be led by whom it would be.
+
+    Returns:
+        How many times one was handed over.
+    """
+    masters = [name for name in arena.lasting if name.startswith("master")]
+    ended_s = time.monotonic() + seconds
+    moved = 0
+    with Client(arena.cluster.addresses, timeout=5) as client:
+        while time.monotonic() < ended_s and not arena.stopping.is_set():
+            partition = rng.randrange(arena.partitions)
+            # With other faults beside this one, its leader or the named one may be away.
+            with suppress(TenureError):
+                answer = client.cluster.transfer_leader(partition, rng.choice(["", *masters]))
+                moved += answer.master != answer.from_master
+            arena.pause(rng.uniform(0, 1))
+        for partition, home in enumerate(share_out(arena.partitions, masters)):
+            with suppress(TenureError):
+                client.cluster.transfer_leader(partition, home)
+    return moved
+
+
+def steal(arena: Arena, rng: random.Random, seconds: float) -> int:
+    """Takes random offices from whoever holds them, for a while; returns how many times."""
+    ended_s = time.monotonic() + seconds
+    stolen = 0
+    while time.monotonic() < ended_s and not arena.stopping.is_set():
+        stolen += rob(arena, rng.randrange(arena.partitions), revoke=rng.random() < 0.5)
+        # Each term has time to begin, and seldom time to hear what all its workers hold.
+        arena.pause(rng.uniform(0.5, 3))
+    return stolen
+
+
+def rob(arena: Arena, partition: int, *, revoke: bool) -> bool:
+    """Deletes an office's key, or ends the lease that it lives by; False: there was none.
+
+    Raises:
+        Busy: no member of etcd answers.
+    """
+    key = {"key": office_key(partition)}
+    for member in arena.etcd.members:
+        with suppress(OSError):
+            if not revoke:
+                return int(member.post("/v3/kv/deleterange", key).get("deleted", 0)) > 0
+            held = member.post("/v3/kv/range", key).get("kvs", [])
+            for office in held:
+                member.post("/v3/lease/revoke", {"ID": office["lease"]})
+            return bool(held)
+    raise Busy("no member of etcd answers")
 
 
 def kill_amid_batch(arena: Arena, leader: Process) -> None:

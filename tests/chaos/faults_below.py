@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from contextlib import suppress
+from pathlib import Path
 
 from tenure.testing.etcd import EtcdMember
 from tests.chaos.arena import Arena, Busy
@@ -98,9 +101,7 @@ def etcd_disk_full(arena: Arena, rng: random.Random) -> None:
     member, directory = arena.small_disk()
     with arena.claim(*_MEMBERS):
         filler = directory / "filler"
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(1024 * 1024))
+        fill(filler)
         arena.pause(rng.uniform(5, 12))
         filler.unlink()
         bring_back(arena, member)
@@ -145,13 +146,17 @@ def etcd_compacted(arena: Arena, rng: random.Random) -> None:
         arena.pause(3)
 
 
-@fault(51)
+@fault(51, deposes="claimed")
 def etcd_defragmented(arena: Arena, rng: random.Random) -> None:
     """Each member is defragmented, one after the other, under load."""
     with arena.claim(*_MEMBERS):
-        for member in arena.etcd.members:
+        for member in [*arena.raft_followers(), arena.raft_leader()]:
+            began_s = time.monotonic()
             with suppress(OSError):
                 member.post("/v3/maintenance/defragment", {}, timeout_s=20)
+            if time.monotonic() - began_s > arena.office_ttl_s / 3:
+                # It answers nobody meanwhile: no office can be renewed for so long.
+                arena.blame(*(master.name for master in arena.cluster.masters))
             arena.pause(1)
 
 
@@ -279,6 +284,17 @@ def narrow_line(arena: Arena, rng: random.Random) -> None:
     name = rng.choice([*arena.worker_names, *arena.client_names])
     with arena.claim(name), arena.links.spoiled(name, "master-*", bytes_per_s=32_000):
         arena.pause(10)
+
+
+def fill(path: Path) -> None:
+    """Takes all that is free of a file system, the large pieces first."""
+    taken = 0
+    with path.open("wb") as file:
+        for size in (2**28, 2**20, 2**12):
+            with suppress(OSError):
+                while True:
+                    os.posix_fallocate(file.fileno(), taken, size)
+                    taken += size
 
 
 def bring_back(arena: Arena, member: EtcdMember) -> None:

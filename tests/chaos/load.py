@@ -79,7 +79,7 @@ class Load:
     async def _one_after_another(self) -> None:
         while not self.stopping.is_set() and self.submitted < self.jobs_max:
             self.submitted += 1
-            text = f"{self.name}/{self.submitted:06d}{'.' * self.padding}"
+            text = self._text(self.submitted)
             handle = await self._submit(text)
             if handle is not None:
                 await self._read(handle)
@@ -91,7 +91,7 @@ class Load:
 
     async def _submit_many(self, numbers: range) -> Sequence[AsyncJobHandle[str]]:
         """A batch, of which all must be taken: this load comes before the faults."""
-        texts = [f"{self.name}/{number:06d}{'.' * self.padding}" for number in numbers]
+        texts = [self._text(number) for number in numbers]
         hashes = [hash_of(text) for text in texts]
         calls = [self.recorder.invoke(SUBMIT, hash=content) for content in hashes]
         handles = await self.client.submit_many(self.job, [(text, self.hold_s) for text in texts])
@@ -100,6 +100,10 @@ class Load:
         self.acked += len(handles)
         self.say("acked")
         return handles
+
+    def _text(self, number: int) -> str:
+        """What tells a job from all others, those of another process under this name too."""
+        return f"{self.name}/{self.recorder.incarnation}/{number:06d}{'.' * self.padding}"
 
     async def _submit(self, text: str) -> AsyncJobHandle[str] | None:
         content = hash_of(text)

@@ -23,7 +23,7 @@ from tests.chaos.rounds import Log, Strike
 from tests.oracles.court import Verdict, hear
 from tests.oracles.evidence import Evidence, PartitionLog, Said
 from tests.oracles.facts import Adopted, Granted, token_of
-from tests.oracles.history import END, START, Row, read_history
+from tests.oracles.history import END, START, SUBMIT, Row, read_history
 
 #: From here on no former leader of etcd revokes what its successor has renewed, as one that stood
 #: still or waited for its disk did before (etcd issue 15247). The first is the newest 3.4's.
@@ -66,7 +66,10 @@ class Failover:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """One office that was given up in order, and how long until the next term's first start."""
+    """One office that was given up in order, and how long until the next term's first start.
+
+    Where there was no job to start yet, from the moment there was one.
+    """
 
     partition: int
     at_ms: float
@@ -188,12 +191,28 @@ def executions_of(rows: Iterable[Row]) -> list[Execution]:
     ]
 
 
-def first_starts(rows: Iterable[Row]) -> dict[str, float]:
-    """By token: when the first job started under a lease of that term."""
-    first: dict[str, float] = {}
+@dataclass(frozen=True, slots=True)
+class FirstStart:
+    """When the first job of a term started, and when somebody had begun to submit it."""
+
+    at_ms: float
+    asked_ms: float
+
+    def after(self, since_ms: float) -> float:
+        """How long it took, in ms; where there was no job yet, from the moment there was one."""
+        return self.at_ms - max(since_ms, self.asked_ms)
+
+
+def first_starts(rows: Iterable[Row]) -> dict[str, FirstStart]:
+    """By token: the first start of a job under a lease of that term."""
+    first: dict[str, FirstStart] = {}
+    asked: dict[str, float] = {}
     for row in rows:
-        if row.f == START:
-            first.setdefault(token_of(row.lease), row.boottime)
+        if row.f == SUBMIT and row.type == "invoke":
+            asked[row.hash] = row.boottime
+        elif row.f == START:
+            start = FirstStart(row.boottime, asked.get(row.hash, 0.0))
+            first.setdefault(token_of(row.lease), start)
     return first
 
 
@@ -201,7 +220,7 @@ def failovers_of(
     kills: Sequence[Kill],
     sent: Mapping[str, Sequence[tuple[int, int]]],
     events: Sequence[Event],
-    first: Mapping[str, float],
+    first: Mapping[str, FirstStart],
     strikes: Sequence[Strike],
 ) -> list[Failover]:
     """For each killed master: what became of the partitions that it led.
@@ -210,7 +229,7 @@ def failovers_of(
         kills: Of whomever.
         sent: By a killed master's log: the batches (partition, number) that it had on their way.
         events: The masters' lines.
-        first: By token: when the first job started under it.
+        first: By token: the first start under it.
         strikes: What was done to whom.
     """
     terms = [event for event in events if event.name in ("leader", "follower")]
@@ -226,6 +245,7 @@ def failovers_of(
             if not after or not newest or own[-1:] != newest:
                 continue
             term = str(after[0].fields["term"])
+            token = token_text(term)
             found.append(
                 Failover(
                     partition=partition,
@@ -234,7 +254,9 @@ def failovers_of(
                     term=term,
                     alone=is_alone(strikes, kill.at_ms, after[0].at_ms),
                     new_leader_ms=after[0].at_ms - kill.at_ms,
-                    first_grant_ms=first.get(token_text(term), float("inf")) - kill.at_ms,
+                    first_grant_ms=(
+                        first[token].after(kill.at_ms) if token in first else float("inf")
+                    ),
                     in_flight=sum(where == partition for where, _ in sent.get(kill.log, ())),
                 )
             )
@@ -351,13 +373,13 @@ def causes_of(event: Event, strikes: Sequence[Strike]) -> set[str]:
 
 
 def hand_overs_of(
-    events: Sequence[Event], first: Mapping[str, float], strikes: Sequence[Strike]
+    events: Sequence[Event], first: Mapping[str, FirstStart], strikes: Sequence[Strike]
 ) -> list[HandOver]:
     """Each office given up in order, where nothing else was wrong that could hold up an election.
 
     Args:
         events: The masters' lines.
-        first: By token: when the first job started under it.
+        first: By token: the first start under it.
         strikes: What was done to whom.
     """
     found = []
@@ -367,8 +389,8 @@ def hand_overs_of(
             for later in events[place:]:
                 if later.name == "leader" and later.fields["partition"] == partition:
                     start = first.get(token_text(str(later.fields["term"])))
-                    if start is not None and is_alone(strikes, event.at_ms, start):
-                        took_ms = start - event.at_ms
+                    if start is not None and is_alone(strikes, event.at_ms, start.at_ms):
+                        took_ms = start.after(event.at_ms)
                         found.append(
                             HandOver(partition, event.at_ms, event.process, later.process, took_ms)
                         )

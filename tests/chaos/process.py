@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tenure.testing.program import Program
 from tests.oracles.history import boottime_ms
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def until(condition: Callable[[], T | None], timeout_s: float) -> T | None:
         never.wait(timeout=LOOK_AGAIN_S)
 
 
-class Process:
+class Process(Program):
     """One process of a cluster, known by name; killed, frozen and ended by its pid.
 
     Args:
@@ -117,33 +118,10 @@ class Process:
         timeline: Timeline,
         environment: Mapping[str, str],
     ) -> None:
-        self.name = name
-        self.directory = directory
         self._timeline = timeline
-        starts = len(list(directory.glob(f"{name}.*.log")))
-        self.log = directory / f"{name}.{starts}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, **environment},
-                start_new_session=True,
-            )
         self._told_to_end = False
-        self._reader = threading.Thread(target=self._read, name=f"stdout of {name}", daemon=True)
-        self._reader.start()
-
-    @property
-    def pid(self) -> int:
-        """The operating system's id."""
-        return self.process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended (a frozen one has not)."""
-        return self.process.poll() is None
+        starts = len(list(directory.glob(f"{name}.*.log")))
+        super().__init__(name, command, directory / f"{name}.{starts}.log", environment=environment)
 
     @property
     def crashed(self) -> bool:
@@ -166,7 +144,7 @@ class Process:
         """SIGKILL, and wait until it is gone. Returns the boot clock just before, in ms."""
         at_ms = boottime_ms()
         self._told_to_end = True
-        self._signal(signal.SIGKILL)
+        self.send(signal.SIGKILL)
         self.process.wait()
         return at_ms
 
@@ -174,7 +152,7 @@ class Process:
         """SIGTERM; returns the boot clock just before, in ms."""
         at_ms = boottime_ms()
         self._told_to_end = True
-        self._signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         return at_ms
 
     def freeze(self) -> float:
@@ -207,37 +185,13 @@ class Process:
         except subprocess.TimeoutExpired:
             raise Expired(f"{self.name} did not end in {timeout_s} s:\n{self.log_tail()}") from None
 
-    def stop(self) -> None:
-        """Kill it and its children if they are there, and close its pipes. Idempotent."""
-        # Its session is its own, so the group is it and what it started.
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.process.wait()
-        self._reader.join(timeout=5)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+    def said(self, line: bytes) -> None:
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            fields = {"event": "text", "line": line.decode(errors="replace")}
+        self._timeline.add(Event(boottime_ms(), self.log.name, fields))
 
-    def log_tail(self, lines: int = 15) -> str:
-        """The end of what it wrote to stderr."""
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
-
-    def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
-    def _read(self) -> None:
-        stdout = self.process.stdout
-        if stdout is None:
-            return
-        for line in stdout:
-            try:
-                fields = json.loads(line)
-            except ValueError:
-                fields = {"event": "text", "line": line.decode(errors="replace")}
-            self._timeline.add(Event(boottime_ms(), self.log.name, fields))
-        # Its stdout is closed, so it ends now or has ended: those who wait for it look again.
-        self.process.wait()
+    def fell_silent(self) -> None:
+        # Those who wait for it look again.
         self._timeline.nudge()

@@ -12,6 +12,7 @@ from tests.chaos.faults import FAULTS, chosen
 from tests.chaos.measure import (
     Execution,
     Failover,
+    FirstStart,
     failovers_of,
     false_failovers,
     hand_overs_of,
@@ -62,7 +63,7 @@ def test_a_failover_is_timed_from_the_kill_of_who_led() -> None:
     ]
     kills = [Kill(900.0, "master-2", "master-2.0.log"), Kill(1_000.0, "master-1", "master-1.0.log")]
     sent = {"master-1.0.log": [(0, 3), (1, 9)]}
-    (found,) = failovers_of(kills, sent, events, {NEXT_TOKEN: 9_000.0}, [])
+    (found,) = failovers_of(kills, sent, events, {NEXT_TOKEN: FirstStart(9_000.0, 500.0)}, [])
     assert (found.killed, found.new_leader_ms, found.first_grant_ms) == (
         "master-1.0.log",
         6_000.0,
@@ -122,8 +123,15 @@ def test_a_hand_over_is_no_false_failover_and_is_timed() -> None:
         event(1_200, "master-2", "leader", 20),
     ]
     assert false_failovers(events, []) == []
-    (found,) = hand_overs_of(events, {NEXT_TOKEN: 1_500.0}, [])
+    (found,) = hand_overs_of(events, {NEXT_TOKEN: FirstStart(1_500.0, 0.0)}, [])
     assert (found.by, found.to, found.first_grant_ms) == ("master-1.0.log", "master-2.0.log", 500.0)
+
+
+def test_a_term_without_jobs_does_not_count_as_slow() -> None:
+    """Whoever submits the first one later waits from then on only."""
+    start = FirstStart(9_000.0, 8_900.0)
+    assert start.after(1_000.0) == 100.0
+    assert FirstStart(9_000.0, 500.0).after(1_000.0) == 8_000.0
 
 
 @pytest.mark.parametrize(

@@ -291,27 +291,13 @@ def test_truncation_deletes_upwards_and_keeps_the_last_batch(site: Site) -> None
             office, journal = await won(store.election(0)), store.journal(0)
             for number in range(1, 6):
                 await journal.append(office.token, batch(number))
-            whole = await journal.log_bytes()
             assert await journal.truncate(office.token, 3) == 3
             assert await journal.truncate(office.token, 3) == 0
             assert await numbers(journal, 3) == [3, 4, 5]
             assert await journal.truncate(office.token, 99) == 2
             assert await numbers(journal, 5) == [5]
-            assert 0 < await journal.log_bytes() < whole
             await journal.append(office.token, batch(6))
             assert await journal.last_number() == 6
-
-    site.run(main)
-
-
-def test_log_bytes_counts_what_others_wrote(site: Site) -> None:
-    """A fresh adapter counts the stored log by itself."""
-
-    async def main() -> None:
-        async with opened(site) as store, opened(site, BOB) as other:
-            office, journal = await won(store.election(0)), store.journal(0)
-            await journal.append(office.token, batch(1))
-            assert await other.journal(0).log_bytes() >= len(batch(1).data)
 
     site.run(main)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tenure.etcdapi import etcd_pb2 as pb
-from tenure.master import maintenance, sqlite_maintenance
+from tenure.master import maintenance
 from tenure.master.backend.errors import (
     CorruptJournal,
     FormatTooNew,
@@ -28,6 +28,7 @@ from tenure.master.etcd_store import EtcdUrl
 from tenure.master.journal.backup import FORMAT, BackupFile
 from tenure.master.journal.frame import open_snapshot
 from tenure.master.journal.port import HaltRecord, ReplayMark, SnapshotRef
+from tenure.master.sqlite_maintenance import SqliteMaintenance
 from tenure.master.store import Store, open_store
 from tenure.protocol.errors import Rejected
 from tenure.testing.etcd import EtcdCluster
@@ -229,11 +230,11 @@ def test_the_epoch_that_is_told_is_the_one_that_is_kept(tmp_path: Path) -> None:
     """Also where the clock's second ends in the middle."""
 
     async def main() -> None:
-        path = tmp_path / "old.db"
-        await (await _opened(f"sqlite://{path}")).close()
+        url = f"sqlite://{tmp_path / 'old.db'}"
+        await (await _opened(url)).close()
         seconds = itertools.count(1_000)
-        told = await sqlite_maintenance.raise_epoch(path, lambda epoch: next(seconds))
-        store = await _opened(f"sqlite://{path}")
+        told = await SqliteMaintenance(url).raise_epoch(lambda epoch: next(seconds))
+        store = await _opened(url)
         assert store.epoch == told
         await store.close()
 

@@ -17,7 +17,7 @@ from tenure.master.core.partition import Partition
 from tenure.master.core.query import EVERY_JOB
 from tenure.master.core.record import JobRecord
 from tenure.master.journal.port import Journal, SealedBatch, SnapshotRef
-from tenure.master.node.recovery import Recovered, recover
+from tenure.master.node.recovery import Replayed, recover
 from tenure.protocol.ids import JobId
 
 ONLY_PARTITION = PartitionConfig(partition=0, partitions=1)
@@ -38,7 +38,7 @@ class Dump:
             yield SealedBatch(number=number, data=data)
 
 
-async def recovered(journal: Journal | Dump) -> Recovered:
+async def recovered(journal: Journal | Dump) -> Replayed:
     """What the shipped recovery makes of a journal."""
     return await recover(journal, ONLY_PARTITION)  # type: ignore[arg-type]
 

@@ -87,7 +87,6 @@ def no_guard_on_truncation(patch: Patch) -> None:
         twin = copy(self)
         twin._keys = _opened(self._keys)
         deleted: int = await real(twin, token, before)
-        self._log_bytes = twin._log_bytes
         return deleted
 
     patch.replace(EtcdJournal, "truncate", truncate)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from tenure.testing.cluster import SimMaster
-from tenure.testing.process import Process
-from tests.simulation.faults import Stage, fault
+from tests.simulation.faults import Stage, fault, of_leader
 
 _MIB = 1024 * 1024
 
@@ -30,25 +29,19 @@ async def slow_disk(stage: Stage) -> None:
 
 
 @fault(47, stores=("sqlite",))
-async def fail_fsync(stage: Stage) -> None:
+@of_leader
+async def fail_fsync(stage: Stage, leader: SimMaster) -> None:
     """One fsync fails, and those after it work; the master exits, and is started again."""
-    leader = stage.leader()
-    if leader is None:
-        return
-    stage.strike(leader.name)
     await _fail_fsync(stage, leader)
 
 
 @fault(47, 48, stores=("sqlite",))
-async def fail_fsync_then_lose_power(stage: Stage) -> None:
+@of_leader
+async def fail_fsync_then_lose_power(stage: Stage, leader: SimMaster) -> None:
     """One fsync fails; later, with the next master at work, the power fails.
 
     Who takes what an fsync did not write for written, because the system shows it, loses it here.
     """
-    leader = stage.leader()
-    if leader is None:
-        return
-    stage.strike(leader.name)
     await _fail_fsync(stage, leader)
     await stage.last(0, 6)
     await _lose_power(stage, leader)
@@ -101,7 +94,7 @@ async def _fail_fsync(stage: Stage, master: SimMaster) -> None:
         master.kill()
     await process.join()
     await stage.last(0, 2)
-    _start(stage, master, process)
+    await stage.restart(master, process)
 
 
 async def _lose_power(stage: Stage, master: SimMaster) -> None:
@@ -110,10 +103,4 @@ async def _lose_power(stage: Stage, master: SimMaster) -> None:
     stage.cluster.disk.power_loss(stage.rng)
     await process.join()
     await stage.last(0, 5)
-    _start(stage, master, process)
-
-
-def _start(stage: Stage, master: SimMaster, ended: Process) -> None:
-    # Another fault, or whoever looks after processes, may have started it again.
-    if master.process is ended:
-        stage.cluster.start(master)
+    await stage.restart(master, process)

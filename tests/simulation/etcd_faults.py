@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
 
 from tenure.etcdapi import etcd_pb2
 from tenure.testing.call import Link
-from tenure.testing.cluster import StoreKind
+from tenure.testing.cluster import SimMaster, StoreKind
 from tenure.testing.process import elapse
 from tenure.testing.simetcd.member import SimEtcdMember
-from tests.simulation.faults import Stage, changed, fault
+from tests.simulation.faults import Stage, both, changed, cut, fault, frozen, of_leader
 
 _ETCD: tuple[StoreKind, ...] = ("etcd",)
 #: What healthy disks take.
@@ -61,7 +61,7 @@ async def kill_majority_of_etcd(stage: Stage) -> None:
 async def pause_etcd(stage: Stage) -> None:
     """All members stand still for a while."""
     stage.strike("etcd")
-    with _frozen(*_members(stage)):
+    with frozen(*_members(stage)):
         await stage.last(1, 30)
 
 
@@ -71,7 +71,7 @@ async def pause_leader_of_etcd(stage: Stage) -> None:
     leader = stage.cluster.etcd.leader()
     if leader is not None:
         stage.strike(leader.name)
-        with _frozen(leader):
+        with frozen(leader):
             await stage.last(2, 15)
 
 
@@ -115,7 +115,7 @@ async def defragment(stage: Stage) -> None:
     """An operator defragments each member in turn: it stands still for a moment."""
     stage.strike("etcd")
     for member in _members(stage):
-        with _frozen(member):
+        with frozen(member):
             await stage.last(0.2, 2)
         await stage.last(0.5, 2)
 
@@ -162,12 +162,12 @@ async def cut_store(stage: Stage) -> None:
     row = stage.rng.choice(list(_WAYS))
     stage.strike(master.name, row)
     requests, replies = _WAYS[row]
-    cut = partial(stage.cluster.cut_store, master, requests=requests, replies=replies)
+    cut_now = partial(stage.cluster.cut_store, master, requests=requests, replies=replies)
     if stage.rng.random() < 0.5:
-        cut()
+        cut_now()
     else:
         links = [stage.cluster.network.link(master.host, host) for host in _hosts(stage)]
-        await _at_a_request(stage, links, cut)
+        await _at_a_request(stage, links, cut_now)
     await stage.last(0.5, 12)
     stage.cluster.heal_store(master)
 
@@ -183,15 +183,12 @@ async def lose_answers(stage: Stage) -> None:
 
 
 @fault(5, 20, 28, stores=_ETCD)
-async def stop_leader_on_lossy_links(stage: Stage) -> None:
+@of_leader
+async def stop_leader_on_lossy_links(stage: Stage, leader: SimMaster) -> None:
     """A hand-over while masters lose requests to etcd and its answers, and a member is cut off.
 
     So each of them asks all members in turn, also the one that is behind the others.
     """
-    leader = stage.leader()
-    if leader is None:
-        return
-    stage.strike(leader.name)
     process = leader.process
     hosts = [master.host for master in stage.cluster.masters.values()]
     links = [link for host in hosts for link in stage.links(host, _hosts(stage))]
@@ -227,15 +224,12 @@ async def slow_way_to_etcd(stage: Stage) -> None:
 
 
 @fault(8, stores=_ETCD)
-async def delay_requests(stage: Stage) -> None:
+@of_leader
+async def delay_requests(stage: Stage, leader: SimMaster) -> None:
     """The leader is held up as it sends to etcd: that arrives when its office may be another's.
 
     Its calls run into their deadlines meanwhile, and it sends them again, which is held up as well.
     """
-    leader = stage.leader()
-    if leader is None:
-        return
-    stage.strike(leader.name)
     links = [stage.cluster.network.link(leader.host, host) for host in _hosts(stage)]
     before = [link.delay_ms for link in links]
     delay_ms = stage.rng.uniform(5_000, 12_000)
@@ -345,27 +339,7 @@ async def _kill(stage: Stage, member: SimEtcdMember, down_s: float) -> None:
     member.start()
 
 
-@contextmanager
-def _apart(stage: Stage, *members: SimEtcdMember) -> Iterator[None]:
+def _apart(stage: Stage, *members: SimEtcdMember) -> AbstractContextManager[None]:
     """Members that do not reach any other one, though masters reach them."""
-    network = stage.cluster.network
     hosts = [(one.host, other) for one in members for other in _hosts(stage) if one.host != other]
-    ways = [way for one, other in hosts for way in ((one, other), (other, one))]
-    for source, target in ways:
-        network.cut(source, target)
-    try:
-        yield
-    finally:
-        for source, target in ways:
-            network.heal(source, target)
-
-
-@contextmanager
-def _frozen(*members: SimEtcdMember) -> Iterator[None]:
-    for member in members:
-        member.freeze()
-    try:
-        yield
-    finally:
-        for member in members:
-            member.thaw()
+    return cut(stage.cluster, [way for one, other in hosts for way in both(one, other)])

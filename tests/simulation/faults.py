@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from tenure.testing.call import Link
 from tenure.testing.cluster import SimCluster, SimMaster, SimNode, StoreKind
@@ -128,16 +129,31 @@ def fault(
     return register
 
 
+def of_leader(strike: Callable[[Stage, SimMaster], Awaitable[None]]) -> Fault:
+    """A fault of the leader of some partition: while that has none, nothing is struck.
+
+    The fault may say again what it strikes, where there is more to say than the leader's name.
+    """
+
+    @wraps(strike)
+    async def strike_leader(stage: Stage) -> None:
+        leader = stage.leader()
+        if leader is not None:
+            stage.strike(leader.name)
+            await strike(stage, leader)
+
+    return strike_leader
+
+
 # ---- masters ------------------------------------------------------------------------------------
 
 
 @fault(1, 2)
-async def kill_leader(stage: Stage) -> None:
+@of_leader
+async def kill_leader(stage: Stage, leader: SimMaster) -> None:
     """Kill -9, idle or under load; the node comes back later."""
-    leader = stage.leader()
-    if leader is None or leader.node is None:
-        return
-    running = sum(term.partition.stats().running for term in leader.node.roster.terms.values())
+    terms = leader.node.roster.terms.values() if leader.node is not None else ()
+    running = sum(term.partition.stats().running for term in terms)
     stage.strike(leader.name, 2 if running else 1)
     await _kill(stage, leader, stage.rng.uniform(0, 10))
 
@@ -184,74 +200,60 @@ async def roll_masters(stage: Stage) -> None:
 
 
 @fault(5)
-async def stop_leader(stage: Stage) -> None:
+@of_leader
+async def stop_leader(stage: Stage, leader: SimMaster) -> None:
     """SIGTERM, then a start."""
-    leader = stage.leader()
-    if leader is not None:
-        stage.strike(leader.name)
-        await _stop(stage, leader)
+    await _stop(stage, leader)
 
 
 @fault(6)
-async def pause_leader(stage: Stage) -> None:
+@of_leader
+async def pause_leader(stage: Stage, leader: SimMaster) -> None:
     """SIGSTOP for less than its office lives, then SIGCONT."""
-    leader = stage.leader()
-    if leader is not None:
-        stage.strike(leader.name)
-        with _frozen(leader):
-            await stage.last(0.5, 4)
+    with frozen(leader):
+        await stage.last(0.5, 4)
 
 
 @fault(7)
-async def make_zombie(stage: Stage) -> None:
+@of_leader
+async def make_zombie(stage: Stage, leader: SimMaster) -> None:
     """SIGSTOP for longer than its office lives, then SIGCONT."""
-    leader = stage.leader()
-    if leader is not None:
-        stage.strike(leader.name)
-        with _frozen(leader):
-            await stage.last(6, 14)
+    with frozen(leader):
+        await stage.last(6, 14)
 
 
 @fault(8)
-async def delay_grants(stage: Stage) -> None:
+@of_leader
+async def delay_grants(stage: Stage, leader: SimMaster) -> None:
     """What a leader sends to workers is slow to leave, and it is paused amid that: a stale word.
 
     The leader's check of its office is long over when what it sent arrives.
     """
-    leader = stage.leader()
-    if leader is None:
-        return
-    stage.strike(leader.name)
     delay_ms = stage.rng.uniform(3_000, 12_000)
     links = [stage.cluster.network.link(leader.host, name) for name in stage.cluster.workers]
     with changed(links, "delay_ms", (delay_ms, delay_ms + 100)):
         await stage.last(0.5, 2)
-        with _frozen(leader):
+        with frozen(leader):
             await stage.last(5, 9)
 
 
 @fault(9)
-async def flap_leader(stage: Stage) -> None:
+@of_leader
+async def flap_leader(stage: Stage, leader: SimMaster) -> None:
     """SIGSTOP and SIGCONT, once a second."""
-    leader = stage.leader()
-    if leader is None:
-        return
-    stage.strike(leader.name)
     for _ in range(stage.rng.randint(3, 8)):
-        with _frozen(leader):
+        with frozen(leader):
             await elapse(0.5)
         await elapse(0.5)
 
 
 @fault(10)
-async def block_leader(stage: Stage) -> None:
+@of_leader
+async def block_leader(stage: Stage, leader: SimMaster) -> None:
     """The event loop is blocked; other threads answer pings, so no connection breaks."""
-    leader = stage.leader()
-    if leader is not None:
-        stage.strike(leader.name)
-        leader.process.freeze()
-        await stage.last(1, 12)
-        leader.process.thaw()
+    leader.process.freeze()
+    await stage.last(1, 12)
+    leader.process.thaw()
 
 
 # ---- workers ------------------------------------------------------------------------------------
@@ -271,7 +273,7 @@ async def pause_worker(stage: Stage) -> None:
     worker = stage.worker()
     pause_s = stage.rng.uniform(0.5, 25)
     stage.strike(worker.name)
-    with _frozen(worker):
+    with frozen(worker):
         await elapse(pause_s)
 
 
@@ -306,14 +308,12 @@ async def kill_workers(stage: Stage) -> None:
 
 
 @fault(26)
-async def cut_leader_from_workers(stage: Stage) -> None:
+@of_leader
+async def cut_leader_from_workers(stage: Stage, leader: SimMaster) -> None:
     """The leader reaches the store and the clients, but no worker."""
-    leader = stage.leader()
-    if leader is not None:
-        stage.strike(leader.name)
-        ways = [way for name in stage.cluster.workers for way in _both(leader.host, name)]
-        with _cut(stage.cluster, ways):
-            await stage.last(3, 20)
+    ways = [way for name in stage.cluster.workers for way in both(leader.host, name)]
+    with cut(stage.cluster, ways):
+        await stage.last(3, 20)
 
 
 @fault(29)
@@ -321,8 +321,8 @@ async def cut_worker_off(stage: Stage) -> None:
     """What a worker says does not arrive at the leader, though it hears the leader; or neither."""
     master, worker = stage.master().host, stage.worker().host
     stage.strike(f"{worker} to {master}")
-    ways = stage.rng.choice(([(worker, master)], [(worker, master)], _both(master, worker)))
-    with _cut(stage.cluster, ways):
+    ways = stage.rng.choice(([(worker, master)], [(worker, master)], both(master, worker)))
+    with cut(stage.cluster, ways):
         await stage.last(0.5, 25)
 
 
@@ -331,19 +331,18 @@ async def deafen_worker(stage: Stage) -> None:
     """A worker does not hear the leader, but is heard."""
     master, worker = stage.master().host, stage.worker().host
     stage.strike(f"{master} to {worker}")
-    with _cut(stage.cluster, [(master, worker)]):
+    with cut(stage.cluster, [(master, worker)]):
         await stage.last(0.5, 25)
 
 
 @fault(30, stores=("etcd",))
-async def leave_zombie_only(stage: Stage) -> None:
+@of_leader
+async def leave_zombie_only(stage: Stage, leader: SimMaster) -> None:
     """A worker reaches the leader alone, and that one loses its office: nobody else hears it."""
-    leader, worker = stage.leader(), stage.worker().host
-    if leader is None:
-        return
+    worker = stage.worker().host
     stage.strike(f"{worker} with {leader.name}")
     others = [master.host for master in stage.cluster.masters.values() if master is not leader]
-    with _cut(stage.cluster, [way for other in others for way in _both(worker, other)]):
+    with cut(stage.cluster, [way for other in others for way in both(worker, other)]):
         stage.cluster.cut_store(leader)
         await stage.last(6, 20)
         stage.cluster.heal_store(leader)
@@ -426,11 +425,10 @@ async def delay_reports(stage: Stage) -> None:
 
 
 @fault(38)
-async def lose_grants(stage: Stage) -> None:
+@of_leader
+async def lose_grants(stage: Stage, leader: SimMaster) -> None:
     """What a leader sends to a worker is lost on its way, with the connection."""
-    leader, worker = stage.leader(), stage.worker().host
-    if leader is None:
-        return
+    worker = stage.worker().host
     stage.strike(f"{leader.name} to {worker}")
     for _ in range(stage.rng.randint(2, 6)):
         stage.cluster.network.link(leader.host, worker).fuse_bytes = 0
@@ -442,24 +440,20 @@ async def lose_grants(stage: Stage) -> None:
 
 
 @fault(39)
-async def jump_wall(stage: Stage) -> None:
+@of_leader
+async def jump_wall(stage: Stage, leader: SimMaster) -> None:
     """A leader's wall clock jumps by an hour, and back after a while."""
-    leader = stage.leader()
-    if leader is not None:
-        jump_ms = stage.rng.choice((-_HOUR_MS, _HOUR_MS))
-        stage.strike(f"{leader.name} by {jump_ms} ms")
-        leader.clock.wall_skew_ms += jump_ms
-        await stage.last(2, 15)
-        leader.clock.wall_skew_ms -= jump_ms
+    jump_ms = stage.rng.choice((-_HOUR_MS, _HOUR_MS))
+    stage.strike(f"{leader.name} by {jump_ms} ms")
+    leader.clock.wall_skew_ms += jump_ms
+    await stage.last(2, 15)
+    leader.clock.wall_skew_ms -= jump_ms
 
 
 @fault(40)
-async def skew_and_fail_over(stage: Stage) -> None:
+@of_leader
+async def skew_and_fail_over(stage: Stage, leader: SimMaster) -> None:
     """Masters' wall clocks are up to 5 s off, and the leader is killed."""
-    leader = stage.leader()
-    if leader is None:
-        return
-    stage.strike(leader.name)
     for master in stage.cluster.masters.values():
         master.clock.wall_skew_ms = stage.rng.randint(-5_000, 5_000)
     await _kill(stage, leader, stage.rng.uniform(0, 5))
@@ -518,16 +512,12 @@ async def cut_worker_for_good(stage: Stage) -> None:
     """A worker stays cut from the leader, one way or both; another one still reaches it."""
     master, worker = stage.master().host, stage.worker().host
     stage.strike(f"{worker} and {master}")
-    both = _both(master, worker)
-    for source, target in stage.rng.choice((both, both[:1], both[1:])):
+    ways = both(master, worker)
+    for source, target in stage.rng.choice((ways, ways[:1], ways[1:])):
         stage.cluster.network.cut(source, target)
 
 
 # ---- how nodes are struck -----------------------------------------------------------------------
-
-
-def _both(one: str, other: str) -> list[tuple[str, str]]:
-    return [(one, other), (other, one)]
 
 
 async def _kill(stage: Stage, node: SimNode, down_s: float) -> None:
@@ -555,17 +545,36 @@ async def _recovering(cluster: SimCluster, partition: int) -> SimMaster | None:
     return None
 
 
+class Freezable(Protocol):
+    """A node, or a member of etcd."""
+
+    def freeze(self) -> None:
+        """As SIGSTOP does."""
+
+    def thaw(self) -> None:
+        """As SIGCONT does."""
+
+
 @contextmanager
-def _frozen(node: SimNode) -> Iterator[None]:
-    node.freeze()
+def frozen(*those: Freezable) -> Iterator[None]:
+    """Stands still for a while, one or several of them."""
+    for one in those:
+        one.freeze()
     try:
         yield
     finally:
-        node.thaw()
+        for one in those:
+            one.thaw()
+
+
+def both(one: str, other: str) -> list[tuple[str, str]]:
+    """The ways between two nodes, from the one and from the other."""
+    return [(one, other), (other, one)]
 
 
 @contextmanager
-def _cut(cluster: SimCluster, ways: list[tuple[str, str]]) -> Iterator[None]:
+def cut(cluster: SimCluster, ways: list[tuple[str, str]]) -> Iterator[None]:
+    """Nothing arrives on these ways for a while."""
     for source, target in ways:
         cluster.network.cut(source, target)
     try:

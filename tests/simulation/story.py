@@ -12,12 +12,13 @@ from typing import NamedTuple
 from tenure.testing.clock import WALL_ORIGIN_MS
 from tenure.v1.journal_pb2 import JournalBatch
 from tests.oracles.evidence import PartitionLog
+from tests.oracles.facts import TermBegan
 from tests.oracles.history import Row
 from tests.oracles.journal_facts import journal_facts
 from tests.simulation.swarm import Outcome
 
-#: Facts are joined to a job by this field.
-_JOB = "job"
+#: What all facts of jobs have, and stories say once.
+_KEYS = ("seq", "job")
 
 
 class Line(NamedTuple):
@@ -81,13 +82,13 @@ def _rows(outcome: Outcome, job: str) -> Iterator[Line]:
 def _facts(log: PartitionLog, job: str) -> Iterator[Line]:
     stamps = _stamps(log)
     for fact in journal_facts(log.all_batches()):
-        if getattr(fact, _JOB, None) == job:
-            fields = dict(zip(fact._fields, fact, strict=True))
-            seq = fields.pop("seq")
-            fields.pop(_JOB)
-            said = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
-            name = type(fact).__name__
-            yield Line(stamps[seq], f"journal {log.partition}", f"seq {seq} {name} {said}")
+        if not isinstance(fact, TermBegan) and fact.job == job:
+            fields = fact._asdict().items()
+            told = [
+                f"{name}={value}" for name, value in fields if name not in _KEYS and value != ""
+            ]
+            text = " ".join((f"seq {fact.seq} {type(fact).__name__}", *told))
+            yield Line(stamps[fact.seq], f"journal {log.partition}", text)
 
 
 def _stamps(log: PartitionLog) -> dict[int, float]:

@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tenure.client import AsyncJobHandle
 from tenure.testing.cluster import SimCluster, simulated_cluster
 from tenure.testing.process import run_processes
 from tests.oracles.facts import token_of
@@ -44,7 +45,7 @@ def test_row_52_fifty_workers_and_five_thousand_ready_jobs_at_a_failover() -> No
             desk = Desk(run.ledger, cluster.client())
             leader = await cluster.elected()
             names = [(f"job {number}", _HOLD_S) for number in range(_JOBS)]
-            handles = []
+            handles: list[AsyncJobHandle[str]] = []
             for first in range(0, _JOBS, _BATCH):
                 handles += await desk.submit_many(run.echo, names[first : first + _BATCH])
             submitted = len(rows)

@@ -51,6 +51,31 @@ def test_failover() -> None:
     run_processes(main)
 
 
+def test_the_master_that_follows_is_the_next_to_lead() -> None:
+    """One master keeps the partition replayed; it goes on from there when the leader is killed."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=3, jobs=[run.echo]) as cluster:
+            client = cluster.client()
+            leader = await cluster.elected()
+            async with asyncio.TaskGroup() as group:
+                for number in range(40):
+                    group.create_task(run.one(client, f"job {number}", 0.5 * number))
+                await elapse(12)
+                nodes = [master.node for master in cluster.masters.values() if master.node]
+                followed = [node.standbys.seqs() for node in nodes]
+                assert sorted(map(len, followed)) == [0, 0, 1]
+                assert followed[nodes.index(leader.node)] == {}
+                leader.kill()
+                successor = await cluster.elected()
+                assert followed[nodes.index(successor.node)]
+                assert successor.node.standbys.seqs() == {}
+            run.judge(cluster)
+
+    run_processes(main)
+
+
 def test_a_zombie_keeps_nobody_waiting() -> None:
     """A leader that is cut from the store for good, but not from its clients, answers no read.
 

@@ -12,7 +12,7 @@ from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.seat import Seat
 from tenure.protocol.errors import Rejected, Unavailable
 from tenure.protocol.refusal import Reason
-from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.cluster import SimCluster, SimMaster, simulated_cluster
 from tenure.testing.process import elapse, run_processes
 from tenure.v1 import cluster_pb2
 from tests.simulation.run import Run
@@ -28,6 +28,17 @@ def led(cluster: SimCluster) -> list[str]:
     """Who serves each partition; those that nobody does are left out."""
     leaders = [cluster.leader(number) for number in range(PARTITIONS)]
     return [leader.name for leader in leaders if leader is not None]
+
+
+def leading(cluster: SimCluster, partition: int) -> list[SimMaster]:
+    """Who serves a partition by their own account."""
+    return [master for master in cluster.masters.values() if master.leads(partition)]
+
+
+def terms_of(cluster: SimCluster) -> int:
+    """How often an office was won so far."""
+    changes = cluster.etcd.changes(b"/tenure/partitions/")
+    return sum(change.put and change.key.endswith(b"/office") for change in changes)
 
 
 def balanced(cluster: SimCluster) -> bool:
@@ -128,6 +139,97 @@ def test_an_operator_moves_a_partition() -> None:
             with pytest.raises(Rejected, match="below 4"):
                 await client.cluster.transfer_leader(7)
             run.judge(cluster)
+
+    run_processes(main)
+
+
+@pytest.mark.parametrize("how", ["expired", "deleted"])
+def test_an_idle_leader_that_is_robbed_steps_down(how: str) -> None:
+    """Whoever takes an office away, who held it hears of it at once, and one master leads."""
+    key = b"/tenure/partitions/0001/office"
+
+    async def main() -> None:
+        async with simulated_cluster(seed=4, jobs=[], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            for _ in range(3):
+                before = cluster.etcd.get(key)
+                if how == "expired":
+                    cluster.etcd.expire(key)
+                else:
+                    cluster.etcd.remove(key)
+                assert cluster.holder(1) is None
+                await cluster.until(lambda: cluster.holder(1) is not None, 3)
+                after = cluster.etcd.get(key)
+                assert before
+                assert after
+                assert before.create_revision < after.create_revision
+                await cluster.until(lambda: leading(cluster, 1) == [cluster.holder(1)], 1)
+                await elapse(10)
+                assert leading(cluster, 1) == [cluster.holder(1)]
+
+    run_processes(main)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_handed_to_a_master_that_has_died(seed: int) -> None:
+    """Its key outlives it by some seconds: who takes its partitions keeps them all that time."""
+
+    async def main() -> None:
+        async with simulated_cluster(seed=seed, jobs=[], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            await elapse(10)
+            lost = max(cluster.masters.values(), key=lambda master: led(cluster).count(master.name))
+            orphans = led(cluster).count(lost.name)
+            terms = terms_of(cluster)
+            lost.kill()
+            # Until the key is gone; what is balanced anew without it comes later.
+            await elapse(12)
+            assert terms_of(cluster) - terms == orphans
+
+    run_processes(main)
+
+
+def test_a_wish_ends_with_the_master_that_it_named() -> None:
+    """Whoever comes back under its name leads what falls to it, not what it was once given."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=8, jobs=[run.echo], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            client, home = cluster.client(), await cluster.elected(1)
+            away = next(master for master in cluster.masters.values() if master is not home)
+            await client.cluster.transfer_leader(1, away.name)
+            assert await cluster.elected(1) is away
+            away.kill()
+            await away.process.join()
+            cluster.start(away)
+            await elapse(60)
+            assert balanced(cluster)
+            assert await cluster.elected(1) is home
+
+    run_processes(main)
+
+
+def test_a_wish_that_another_followed_does_not_come_back() -> None:
+    """Neither when the master that was told of the newer one has ended."""
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=9, jobs=[run.echo], partitions=PARTITIONS) as cluster:
+            await cluster.until(lambda: balanced(cluster), BALANCE_S)
+            client, home = cluster.client(), await cluster.elected(1)
+            first, second = (master for master in cluster.masters.values() if master is not home)
+            for target in (first, second, home):
+                await elapse(5)
+                await client.cluster.transfer_leader(1, target.name)
+                assert await cluster.elected(1) is target
+            # It was told to hand over to home; of the other two each was told something older.
+            second.kill()
+            await second.process.join()
+            cluster.start(second)
+            await elapse(60)
+            assert balanced(cluster)
+            assert await cluster.elected(1) is home
 
     run_processes(main)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from itertools import pairwise
 
 import pytest
@@ -24,12 +23,11 @@ LIFE = (JobState.PENDING, JobState.RUNNING, JobState.COMPLETED)
 
 async def follow(client: AsyncClient, cursor: str | None, told: list[JobEvent], ends: int) -> None:
     """Watches until so many jobs have ended."""
-    async with aclosing(client.watch(cursor=cursor)) as events:
-        async for event in events:
-            told.append(event)
-            ends -= event.state is JobState.COMPLETED
-            if not ends:
-                return
+    async for event in client.watch(cursor=cursor):
+        told.append(event)
+        ends -= event.state is JobState.COMPLETED
+        if not ends:
+            return
 
 
 async def judge(cluster: SimCluster, told: list[JobEvent]) -> None:

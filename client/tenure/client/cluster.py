@@ -6,9 +6,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
+from tenure.client.errors import invalid
 from tenure.client.router import Router
 from tenure.client.unserved import unserved
 from tenure.protocol.errors import TenureError, Unavailable
+from tenure.protocol.limits import PARTITIONS_MAX
 from tenure.v1 import cluster_pb2, jobs_pb2
 
 _SERVICE: Final = "/tenure.v1.ClusterService/"
@@ -76,6 +78,10 @@ class ClusterView:
             Rejected: There is no such partition, or no such master that lives.
             Unavailable: Its leader cannot hand it over now.
         """
+        if not 0 <= partition < PARTITIONS_MAX:
+            raise invalid("partition", f"from 0 to {PARTITIONS_MAX - 1}, got {partition}")
+        if not _is_text(master):
+            raise invalid("master", f"a master's name, got {master!r}")
         request = cluster_pb2.TransferLeaderRequest(partition=partition, master=master)
         leader = cluster_pb2.PartitionLeader()
         if not master:
@@ -130,3 +136,12 @@ class ClusterView:
                 yield piece.data
         finally:
             stream.cancel()
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 can hold it: what a terminal gives may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -26,8 +26,6 @@ from tenure.v1 import common_pb2, jobs_pb2
 IN_FLIGHT_MAX: Final = 4
 PIPELINED_ROWS_MIN: Final = 256
 PIPELINED_BYTES_MIN: Final = 64 * 1024
-#: Rows that may wait in one lane before callers wait themselves.
-ROWS_WAITING_MAX: Final = 20_000
 #: A request without an answer for so long has met a leader that is stuck.
 ACK_TIMEOUT_S: Final = 10.0
 #: An id, its framing and the option's index.
@@ -132,7 +130,11 @@ class _Flight:
 
 
 class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
-    """The submits of one partition."""
+    """The submits of one partition: one queue, in the order of the calls and of their deadlines.
+
+    Its length needs no limit of its own. A row's caller holds the row for as long as it waits, and
+    is woken by nothing but the row's fate; what a caller has withdrawn is not kept.
+    """
 
     method = "/tenure.v1.JobService/StreamSubmits"
     response_type = jobs_pb2.StreamSubmitsResponse
@@ -142,28 +144,31 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         self._rng = rng
         self._waiting: deque[Row] = deque()
         self._waiting_bytes = 0
+        #: Rows withdrawn since those that wait were last looked through.
+        self._withdrawn = 0
         self._flights: dict[int, _Flight] = {}
         self._number = 0
-        self._room = asyncio.Event()
-        self._room.set()
 
-    async def put(self, rows: Sequence[Row]) -> None:
-        """Queues rows; waits while too many wait already."""
-        queued = 0
-        while queued < len(rows):
-            while (room := ROWS_WAITING_MAX - len(self._waiting)) <= 0:
-                self._room.clear()
-                self.wake()
-                await self._room.wait()
-            if self.over:
-                for row in rows[queued:]:
-                    row.refuse(closed().to_refusal())
-                return
-            some = rows[queued : queued + room]
-            self._waiting.extend(some)
-            self._waiting_bytes += _payload_bytes(some)
-            queued += len(some)
+    def put(self, rows: Sequence[Row]) -> None:
+        """Queues rows behind those that wait."""
+        if self.over:
+            for row in rows:
+                row.refuse(closed().to_refusal())
+            return
+        self._waiting.extend(rows)
+        self._waiting_bytes += _payload_bytes(rows)
         self.wake()
+
+    def withdraw(self, call: Call) -> None:
+        """Sends no more of a call's rows: nobody waits for it any more."""
+        call.answered.cancel()
+        self._withdrawn += call.open_rows
+        # Looking for each call's rows would be quadratic. Once half of what waits may be such rows,
+        # one look costs no more than they did.
+        if 2 * self._withdrawn > len(self._waiting):
+            self._withdrawn = 0
+            self._waiting = deque([row for row in self._waiting if not row.abandoned])
+            self._waiting_bytes = _payload_bytes(self._waiting)
 
     def has_work(self) -> bool:
         return bool(self._waiting or self._flights)
@@ -183,8 +188,6 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         message = jobs_pb2.StreamSubmitsRequest(number=self._number)
         self._fill(message.request, rows)
         self._flights[self._number] = _Flight(rows, self._loop.time())
-        if len(self._waiting) < ROWS_WAITING_MAX:
-            self._room.set()
         return message
 
     def _next_rows(self) -> list[Row]:
@@ -334,7 +337,6 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         rows = [*self._waiting]
         self._waiting.clear()
         self._waiting_bytes = 0
-        self._room.set()
         for row in rows:
             row.refuse(error.to_refusal() if not row.unanswered else _unknown(row))
 
@@ -350,8 +352,6 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
                 for row in flight.rows:
                     if row.call.deadline_s <= now_s:
                         row.refuse(_unknown(row))
-        if len(self._waiting) < ROWS_WAITING_MAX:
-            self._room.set()
         return stalled
 
 
@@ -405,11 +405,12 @@ class Submitter:
             rows = [Row(call, payload, limit, sticky) for payload, (limit, sticky) in each]
         else:
             rows = [Row(call, payload) for payload in payloads]
+        lane = self._lane(topology.home(options.tenant, options.queue))
+        lane.put(rows)
         try:
-            await self._lane(topology.home(options.tenant, options.queue)).put(rows)
             await call.answered
         except asyncio.CancelledError:
-            call.answered.cancel()
+            lane.withdraw(call)
             raise
         return rows
 

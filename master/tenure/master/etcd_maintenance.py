@@ -4,7 +4,6 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from tenure.etcdapi import etcd_pb2 as pb
@@ -14,6 +13,7 @@ from tenure.master.backend.etcd.client import EtcdClient
 from tenure.master.backend.etcd.errors import Compacted, EtcdError
 from tenure.master.backend.etcd.keyspace import ClusterKeys
 from tenure.master.backend.etcd.resolution import failed, resolve
+from tenure.master.backend.space import Freed
 from tenure.master.etcd_store import FORMAT, RESTORING, EtcdUrl
 from tenure.master.journal.backup import BackupFile, Contents
 from tenure.master.journal.port import HaltRecord
@@ -25,132 +25,134 @@ _OPERATIONS_MAX: Final = 64
 _BYTES_MAX: Final = 768 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Freed:
-    """What ``free_space`` did to one member: bytes of its file, before and after."""
-
-    address: str
-    before: int
-    after: int
-
-
-async def restore(
-    url: str, backup: BackupFile, contents: Contents, *, cluster_id: str, epoch: int
-) -> None:
-    """Makes a new store of a backup that was proved whole.
-
-    The bootstrap record says until the end that the store is being restored, so no master takes
-    half of one for whole. What an interrupted restore has left is replaced.
-
-    Raises:
-        StoreMismatch: There is something under the prefix already.
-    """
-    action = "restore the store"
-    async with _opened(url, action) as (client, keys):
-        await _make_room(client, keys)
-        fields: dict[str, Any] = {
-            "cluster_id": cluster_id,
-            "format": FORMAT,
-            "partitions": len(contents.spans),
-            "etcd_cluster_id": f"{client.cluster_id:x}",
-        }
-        # Its own: of two restores at one time, one goes on.
-        mark = json.dumps({**fields, RESTORING: str(uuid.uuid4())}).encode()
-        await _change(client, [op.absent(keys.record)], [op.put(keys.record, mark)], action)
-        mine = op.value_is(keys.record, mark)
-        for puts in _transactions(keys, backup, contents):
-            await _change(client, [mine], puts, action)
-        done = [
-            op.put(keys.record, json.dumps(fields).encode()),
-            op.put(keys.epoch, b"%d" % epoch),
-        ]
-        await _change(client, [mine], done, action)
-
-
-async def demand_store(url: str) -> None:
-    """Refuses a prefix under which nothing was ever kept.
-
-    Raises:
-        StoreMismatch: There is no store.
-    """
-    action = "look for the store"
-    async with _opened(url, action) as (client, keys):
-        if not (await resolve(lambda: client.range(keys.record), action)).kvs:
-            raise _no_store(url)
-
-
-async def raise_epoch(url: str, choose: Callable[[int], int]) -> int:
-    """Makes a store usable that etcd itself has restored; returns the new epoch.
-
-    Everything that masters of before have given out is fenced by it: their tokens are older, though
-    etcd may give their revisions out again.
-
-    Raises:
-        StoreMismatch: There is no store, or another operator was quicker.
-    """
-    action = "raise the epoch"
-    async with _opened(url, action) as (client, keys):
-        gets = [op.get(keys.record), op.get(keys.epoch)]
-        answer = await resolve(lambda: client.txn(success=gets), action)
-        record, known = (response.response_range.kvs for response in answer.responses)
-        if not record or not known:
-            raise _no_store(url)
-        epoch = choose(int(known[0].value))
-        fields = {**json.loads(record[0].value), "etcd_cluster_id": f"{client.cluster_id:x}"}
-        same = [
-            op.value_is(keys.record, record[0].value),
-            op.value_is(keys.epoch, known[0].value),
-        ]
-        puts = [
-            op.put(keys.record, json.dumps(fields).encode()),
-            op.put(keys.epoch, b"%d" % epoch),
-        ]
-        await _change(client, same, puts, action)
-        return epoch
-
-
-async def clear_halt(url: str, partition: int) -> HaltRecord | None:
-    """Takes the mark away that keeps everybody from leading a partition; None: there was none."""
-    action = f"clear the halt of partition {partition}"
-    async with _opened(url, action) as (client, keys):
-        branch = keys.partition(partition)
-        found = (await resolve(lambda: client.range(branch.halted), action)).kvs
-        if not found:
-            return None
-        fields = json.loads(found[0].value)
-        same = [op.value_is(branch.halted, found[0].value)]
-        await _change(client, same, [op.delete(branch.halted), op.delete(branch.replay)], action)
-        return HaltRecord(batch_number=fields["batch_number"], detail=fields["detail"])
-
-
-async def free_space(url: str, say: Callable[[str], None]) -> list[Freed]:
-    """Compacts, defragments each member in turn, and disarms the alarm of a full etcd.
-
-    A member that does not answer is left out: a dead one must not keep the others full.
+class EtcdMaintenance:
+    """See ``maintenance.Maintenance``.
 
     Args:
         url: The store's.
-        say: Told of each step.
     """
-    action = "free space"
-    freed = []
-    async with _opened(url, action) as (client, keys):
-        now = await resolve(lambda: client.range(keys.record), action)
-        say("compacting")
-        try:
-            await client.compact(now.header.revision)
-        except Compacted:
-            say("compacted already")
-        for address in client.endpoints:
+
+    def __init__(self, url: str) -> None:
+        self._text = url
+        self._url = EtcdUrl.parse(url)
+
+    async def restore(
+        self, backup: BackupFile, contents: Contents, *, cluster_id: str, epoch: int
+    ) -> None:
+        # The bootstrap record says until the end that the store is being restored, so no master
+        # takes half of one for whole. What an interrupted restore has left is replaced.
+        action = "restore the store"
+        async with self._opened(action) as (client, keys):
+            await _make_room(client, keys)
+            fields: dict[str, Any] = {
+                "cluster_id": cluster_id,
+                "format": FORMAT,
+                "partitions": len(contents.spans),
+                "etcd_cluster_id": f"{client.cluster_id:x}",
+            }
+            # Its own: of two restores at one time, one goes on.
+            mark = json.dumps({**fields, RESTORING: str(uuid.uuid4())}).encode()
+            await _change(client, [op.absent(keys.record)], [op.put(keys.record, mark)], action)
+            mine = op.value_is(keys.record, mark)
+            for puts in _transactions(keys, backup, contents):
+                await _change(client, [mine], puts, action)
+            done = [
+                op.put(keys.record, json.dumps(fields).encode()),
+                op.put(keys.epoch, b"%d" % epoch),
+            ]
+            await _change(client, [mine], done, action)
+
+    async def demand_store(self) -> None:
+        action = "look for the store"
+        async with self._opened(action) as (client, keys):
+            if not (await resolve(lambda: client.range(keys.record), action)).kvs:
+                raise self._no_store()
+
+    async def raise_epoch(self, choose: Callable[[int], int]) -> int:
+        """Makes a store usable that etcd itself has restored; returns the new epoch.
+
+        Everything that masters of before have given out is fenced by it: their tokens are older,
+        though etcd may give their revisions out again.
+
+        Raises:
+            StoreMismatch: There is no store, or another operator was quicker.
+        """
+        action = "raise the epoch"
+        async with self._opened(action) as (client, keys):
+            gets = [op.get(keys.record), op.get(keys.epoch)]
+            answer = await resolve(lambda: client.txn(success=gets), action)
+            record, known = (response.response_range.kvs for response in answer.responses)
+            if not record or not known:
+                raise self._no_store()
+            epoch = choose(int(known[0].value))
+            fields = {**json.loads(record[0].value), "etcd_cluster_id": f"{client.cluster_id:x}"}
+            same = [
+                op.value_is(keys.record, record[0].value),
+                op.value_is(keys.epoch, known[0].value),
+            ]
+            puts = [
+                op.put(keys.record, json.dumps(fields).encode()),
+                op.put(keys.epoch, b"%d" % epoch),
+            ]
+            await _change(client, same, puts, action)
+            return epoch
+
+    async def clear_halt(self, partition: int) -> HaltRecord | None:
+        action = f"clear the halt of partition {partition}"
+        async with self._opened(action) as (client, keys):
+            branch = keys.partition(partition)
+            found = (await resolve(lambda: client.range(branch.halted), action)).kvs
+            if not found:
+                return None
+            fields = json.loads(found[0].value)
+            same = [op.value_is(branch.halted, found[0].value)]
+            await _change(
+                client, same, [op.delete(branch.halted), op.delete(branch.replay)], action
+            )
+            return HaltRecord(batch_number=fields["batch_number"], detail=fields["detail"])
+
+    async def free_space(self, say: Callable[[str], None]) -> list[Freed]:
+        """Compacts, defragments each member in turn, and disarms the alarm of a full etcd.
+
+        A member that does not answer is left out: a dead one must not keep the others full.
+        """
+        action = "free space"
+        freed = []
+        async with self._opened(action) as (client, keys):
+            now = await resolve(lambda: client.range(keys.record), action)
+            say("compacting")
             try:
-                freed.append(await _defragment(client, address, say))
+                await client.compact(now.header.revision)
+            except Compacted:
+                say("compacted already")
+            for address in client.endpoints:
+                try:
+                    freed.append(await _defragment(client, address, say))
+                except EtcdError as error:
+                    say(f"member {address} does not answer, so this goes on without it: {error}")
+            for alarm in await client.alarms():
+                if alarm.alarm == pb.NOSPACE:
+                    say(f"disarming the alarm of member {alarm.member_id:x}")
+                    await client.disarm(alarm)
+        return freed
+
+    @asynccontextmanager
+    async def _opened(self, action: str) -> AsyncIterator[tuple[EtcdClient, ClusterKeys]]:
+        keys = ClusterKeys(self._url.prefix)
+        async with EtcdClient(self._url.endpoints, tls=self._url.trust()) as client:
+            try:
+                # Its answer also says which etcd this is.
+                await resolve(lambda: client.range(keys.record), action)
+                yield client, keys
             except EtcdError as error:
-                say(f"member {address} does not answer, so this goes on without it: {error}")
-        for alarm in await client.alarms():
-            if alarm.alarm == pb.NOSPACE:
-                say(f"disarming the alarm of member {alarm.member_id:x}")
-                await client.disarm(alarm)
-    return freed
+                raise failed(action, error) from error
+
+    def _no_store(self) -> StoreMismatch:
+        return StoreMismatch(
+            f"expected a store at {self._text}, but nothing was ever kept there; check its prefix",
+            reason=Reason.STORE_MISMATCH,
+            metadata={"url": self._text},
+        )
 
 
 async def _defragment(client: EtcdClient, address: str, say: Callable[[str], None]) -> Freed:
@@ -242,23 +244,3 @@ async def _change(
 
 def _covers(gone: pb.DeleteRangeRequest, key: bytes) -> bool:
     return gone.key == key or gone.key <= key < gone.range_end
-
-
-@asynccontextmanager
-async def _opened(url: str, action: str) -> AsyncIterator[tuple[EtcdClient, ClusterKeys]]:
-    parsed = EtcdUrl.parse(url)
-    async with EtcdClient(parsed.endpoints, tls=parsed.trust()) as client:
-        try:
-            # Its answer also says which etcd this is.
-            await resolve(lambda: client.range(ClusterKeys(parsed.prefix).record), action)
-            yield client, ClusterKeys(parsed.prefix)
-        except EtcdError as error:
-            raise failed(action, error) from error
-
-
-def _no_store(url: str) -> StoreMismatch:
-    return StoreMismatch(
-        f"expected a store at {url}, but nothing was ever kept there; check its prefix",
-        reason=Reason.STORE_MISMATCH,
-        metadata={"url": url},
-    )

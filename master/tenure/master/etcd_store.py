@@ -199,6 +199,7 @@ class EtcdStore:
                 "nominations": {str(p): wish for p, wish in member.nominations.items()},
                 "boot_ms": member.boot_ms,
                 "heard_ms": dict(member.heard_ms),
+                "following": {str(p): deaths for p, deaths in member.following.items()},
             }
         )
         try:
@@ -419,6 +420,7 @@ def _member(kv: pb.KeyValue) -> Member:
         nominations={int(p): Nomination(*w) for p, w in fields.get("nominations", {}).items()},
         boot_ms=fields.get("boot_ms"),
         heard_ms=fields.get("heard_ms", {}),
+        following={int(p): deaths for p, deaths in fields.get("following", {}).items()},
     )
 
 

@@ -9,19 +9,58 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from tenure.master.backend.errors import StoreMismatch
+from tenure.master.backend.space import Freed
 from tenure.master.election.port import Candidate
 from tenure.master.journal.backup import BackupFile, Contents, export
 from tenure.master.journal.port import HaltRecord
 from tenure.master.store import open_store
-from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
 from tenure.v1 import backup_pb2
 
-if TYPE_CHECKING:
-    from tenure.master.etcd_maintenance import Freed
+
+class Maintenance(Protocol):
+    """What one kind of store does for its operator. Made of the store's URL."""
+
+    async def demand_store(self) -> None:
+        """Refuses a place where nothing was ever kept: to open a store there would make one.
+
+        Raises:
+            Rejected: There is no such file (SQLite).
+            StoreMismatch: There is nothing under the prefix (etcd).
+        """
+
+    async def restore(
+        self, backup: BackupFile, contents: Contents, *, cluster_id: str, epoch: int
+    ) -> None:
+        """Makes a new store of a backup that was proved whole; half of one is never opened.
+
+        Raises:
+            StoreMismatch: There is something already.
+            StoreFull: There is too little space.
+        """
+
+    async def raise_epoch(self, choose: Callable[[int], int]) -> int:
+        """Fences everything that masters of before have given out; returns the new epoch.
+
+        Args:
+            choose: The new epoch, given the one that is kept.
+        """
+
+    async def clear_halt(self, partition: int) -> HaltRecord | None:
+        """Takes the mark away that keeps everybody from leading a partition; None: no mark."""
+
+    async def free_space(self, say: Callable[[str], None]) -> list[Freed]:
+        """Gets a full store going again.
+
+        Args:
+            say: Told of each step.
+
+        Raises:
+            Rejected: This kind of store does that by itself.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +94,7 @@ async def backup(url: str) -> AsyncIterator[bytes]:
         StoreLocked: A master has it open (SQLite): ask that one for the backup.
     """
     me = Candidate(incarnation=str(uuid.uuid4()), name="backup", address="")
-    await _demand_store(url)
+    await _of(url).demand_store()
     store = await open_store(url, candidate=me, wall_ms=time.time_ns() // 1_000_000)
     try:
         header = backup_pb2.BackupHeader(
@@ -87,26 +126,13 @@ async def restore(url: str, path: Path, *, new_cluster_id: bool = False) -> Rest
     contents = file.verify()
     cluster_id = str(uuid.uuid4()) if new_cluster_id else contents.header.cluster_id
     epoch = next_epoch(contents.header.epoch)
-    if (sqlite := _sqlite_path(url)) is not None:
-        from tenure.master import sqlite_maintenance
-
-        await sqlite_maintenance.restore(sqlite, file, contents, cluster_id=cluster_id, epoch=epoch)
-    else:
-        from tenure.master import etcd_maintenance
-
-        await etcd_maintenance.restore(url, file, contents, cluster_id=cluster_id, epoch=epoch)
+    await _of(url).restore(file, contents, cluster_id=cluster_id, epoch=epoch)
     return Restored(cluster_id=cluster_id, epoch=epoch, contents=contents)
 
 
 async def raise_epoch(url: str) -> int:
     """Fences all that was given out before; for a store that was set back behind our backs."""
-    if (sqlite := _sqlite_path(url)) is not None:
-        from tenure.master import sqlite_maintenance
-
-        return await sqlite_maintenance.raise_epoch(sqlite, next_epoch)
-    from tenure.master import etcd_maintenance
-
-    return await etcd_maintenance.raise_epoch(url, next_epoch)
+    return await _of(url).raise_epoch(next_epoch)
 
 
 async def clear_halt(url: str, partition: int) -> HaltRecord:
@@ -115,14 +141,7 @@ async def clear_halt(url: str, partition: int) -> HaltRecord:
     Raises:
         StoreMismatch: It is not halted.
     """
-    if (sqlite := _sqlite_path(url)) is not None:
-        from tenure.master import sqlite_maintenance
-
-        record = await sqlite_maintenance.clear_halt(sqlite, partition)
-    else:
-        from tenure.master import etcd_maintenance
-
-        record = await etcd_maintenance.clear_halt(url, partition)
+    record = await _of(url).clear_halt(partition)
     if record is None:
         raise StoreMismatch(
             f"expected partition {partition} to be halted, but it is not; see `tenure cluster"
@@ -133,40 +152,21 @@ async def clear_halt(url: str, partition: int) -> HaltRecord:
     return record
 
 
-async def free_space(url: str, say: Callable[[str], None]) -> "list[Freed]":
+async def free_space(url: str, say: Callable[[str], None]) -> list[Freed]:
     """Gets a full etcd going again.
 
     Raises:
         Rejected: The store is not in etcd.
     """
-    from tenure.master import etcd_maintenance
-
-    if _sqlite_path(url) is not None:
-        raise Rejected(
-            "expected a store in etcd, but this is a SQLite file, which uses freed space by itself;"
-            " make room on its disk",
-            reason=Reason.INVALID_ARGUMENT,
-            metadata={"url": url},
-            field="store",
-        )
-    return await etcd_maintenance.free_space(url, say)
+    return await _of(url).free_space(say)
 
 
-def _sqlite_path(url: str) -> Path | None:
-    if not url.startswith("sqlite:"):
-        return None
-    from tenure.master import sqlite_store
+def _of(url: str) -> Maintenance:
+    # Each backend is imported only when it is used, as in `open_store`.
+    if url.startswith("sqlite:"):
+        from tenure.master.sqlite_maintenance import SqliteMaintenance
 
-    return sqlite_store.parse_url(url)
+        return SqliteMaintenance(url)
+    from tenure.master.etcd_maintenance import EtcdMaintenance
 
-
-async def _demand_store(url: str) -> None:
-    """To open a store that does not exist would make it."""
-    if (sqlite := _sqlite_path(url)) is not None:
-        from tenure.master import sqlite_maintenance
-
-        sqlite_maintenance.demand_store(sqlite)
-    else:
-        from tenure.master import etcd_maintenance
-
-        await etcd_maintenance.demand_store(url)
+    return EtcdMaintenance(url)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tenure.master.backend.errors import StoreMismatch, StoreUnavailable
+from tenure.master.backend.space import Freed
 from tenure.master.backend.sqlite import SqliteConnection
 from tenure.master.journal.backup import BackupFile, Contents, Record
 from tenure.master.journal.port import HaltRecord
-from tenure.master.sqlite_store import create_tables
+from tenure.master.sqlite_store import create_tables, parse_url
 from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
 from tenure.v1 import journal_pb2
@@ -25,86 +26,97 @@ _SLICE: Final = "INSERT INTO slice (partition, snapshot, position, data) VALUES 
 _SNAPSHOT: Final = "INSERT INTO snapshot (partition, snapshot, manifest) VALUES (?, ?, ?)"
 
 
-async def restore(
-    path: Path, backup: BackupFile, contents: Contents, *, cluster_id: str, epoch: int
-) -> None:
-    """Makes a new store of a backup that was proved whole; all of it or nothing is there then.
+class SqliteMaintenance:
+    """See ``maintenance.Maintenance``; no master may have the file open.
 
-    Raises:
-        StoreMismatch: There is a file already.
-        StoreFull: The disk has too little space.
+    Args:
+        url: The store's.
     """
-    for taken in (path, _beside(path, "-wal")):
-        if taken.exists():
-            raise StoreMismatch(
-                f"expected to restore into a new store, but {taken} exists; name another file, or"
-                " move that one away",
-                reason=Reason.STORE_MISMATCH,
-                metadata={"path": str(taken)},
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._path = parse_url(url)
+
+    async def restore(
+        self, backup: BackupFile, contents: Contents, *, cluster_id: str, epoch: int
+    ) -> None:
+        for taken in (self._path, _beside(self._path, "-wal")):
+            if taken.exists():
+                raise StoreMismatch(
+                    f"expected to restore into a new store, but {taken} exists; name another file,"
+                    " or move that one away",
+                    reason=Reason.STORE_MISMATCH,
+                    metadata={"path": str(taken)},
+                )
+        made = _beside(self._path, ".restoring")
+        for left in _files_of(made):
+            left.unlink(missing_ok=True)
+        connection = await SqliteConnection.open(made)
+        try:
+            await connection.run(lambda c: create_tables(c, cluster_id, len(contents.spans), epoch))
+            writer = _Writer()
+            some: list[tuple[int, Record]] = []
+            for found in backup.records(contents):
+                some.append(found)
+                if len(some) >= _RECORDS:
+                    await connection.run(writer.writing(some), size=1)
+                    some = []
+            await connection.run(writer.writing(some), size=1)
+            # Closing would do it, but says nothing if it cannot; and the log is deleted below.
+            await connection.run(_empty_log, atomic=True)
+        finally:
+            await connection.close()
+        for left in _files_of(made)[1:]:
+            left.unlink(missing_ok=True)
+        _publish(made, self._path)
+
+    async def demand_store(self) -> None:
+        if not self._path.exists():
+            raise Rejected(
+                f"expected a store at {self._path}, but there is no such file; check the path",
+                reason=Reason.INVALID_ARGUMENT,
+                metadata={"path": str(self._path)},
+                field="store",
             )
-    made = _beside(path, ".restoring")
-    for left in _files_of(made):
-        left.unlink(missing_ok=True)
-    connection = await SqliteConnection.open(made)
-    try:
-        await connection.run(lambda c: create_tables(c, cluster_id, len(contents.spans), epoch))
-        writer = _Writer()
-        some: list[tuple[int, Record]] = []
-        for found in backup.records(contents):
-            some.append(found)
-            if len(some) >= _RECORDS:
-                await connection.run(writer.writing(some), size=1)
-                some = []
-        await connection.run(writer.writing(some), size=1)
-        # Closing would do it, but says nothing if it cannot; and the log is deleted below.
-        await connection.run(_empty_log, atomic=True)
-    finally:
-        await connection.close()
-    for left in _files_of(made)[1:]:
-        left.unlink(missing_ok=True)
-    _publish(made, path)
 
+    async def raise_epoch(self, choose: Callable[[int], int]) -> int:
+        def change(database: sqlite3.Connection) -> int:
+            (epoch,) = database.execute("SELECT epoch FROM cluster").fetchone()
+            chosen = choose(epoch)
+            database.execute("UPDATE cluster SET epoch = ?", (chosen,))
+            return chosen
 
-def demand_store(path: Path) -> None:
-    """Refuses a path where nothing is: to open it would make a store.
+        async with self._opened() as connection:
+            return await connection.run(change)
 
-    Raises:
-        Rejected: There is no such file.
-    """
-    if not path.exists():
+    async def clear_halt(self, partition: int) -> HaltRecord | None:
+        def change(database: sqlite3.Connection) -> HaltRecord | None:
+            row = database.execute(
+                "DELETE FROM halted WHERE partition = ? RETURNING batch, detail", (partition,)
+            ).fetchone()
+            database.execute("DELETE FROM replay WHERE partition = ?", (partition,))
+            return None if row is None else HaltRecord(batch_number=row[0], detail=row[1])
+
+        async with self._opened() as connection:
+            return await connection.run(change)
+
+    async def free_space(self, say: Callable[[str], None]) -> list[Freed]:
         raise Rejected(
-            f"expected a store at {path}, but there is no such file; check the path",
+            "expected a store in etcd, but this is a SQLite file, which uses freed space by itself;"
+            " make room on its disk",
             reason=Reason.INVALID_ARGUMENT,
-            metadata={"path": str(path)},
+            metadata={"url": self._url},
             field="store",
         )
 
-
-async def raise_epoch(path: Path, choose: Callable[[int], int]) -> int:
-    """Fences everything that the store's masters have given out; returns the new epoch."""
-
-    def change(database: sqlite3.Connection) -> int:
-        (epoch,) = database.execute("SELECT epoch FROM cluster").fetchone()
-        chosen = choose(epoch)
-        database.execute("UPDATE cluster SET epoch = ?", (chosen,))
-        return chosen
-
-    async with _opened(path) as connection:
-        return await connection.run(change)
-
-
-async def clear_halt(path: Path, partition: int) -> HaltRecord | None:
-    """Takes the mark away that keeps everybody from leading a partition; None: there was none."""
-
-    def change(database: sqlite3.Connection) -> HaltRecord | None:
-        row = database.execute(
-            "DELETE FROM halted WHERE partition = ? RETURNING batch, detail", (partition,)
-        ).fetchone()
-        database.execute("DELETE FROM replay WHERE partition = ?", (partition,))
-        return None if row is None else HaltRecord(batch_number=row[0], detail=row[1])
-
-    async with _opened(path) as connection:
-        return await connection.run(change)
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[SqliteConnection]:
+        await self.demand_store()
+        connection = await SqliteConnection.open(self._path)
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
 
 def _empty_log(database: sqlite3.Connection) -> None:
@@ -149,16 +161,6 @@ class _Writer:
                 case "batch":
                     batch = journal_pb2.JournalBatch.FromString(record.batch)
                     yield _BATCH, (partition, batch.number, record.batch)
-
-
-@asynccontextmanager
-async def _opened(path: Path) -> AsyncIterator[SqliteConnection]:
-    demand_store(path)
-    connection = await SqliteConnection.open(path)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -67,7 +67,6 @@ class SqliteStore:
         connection: SqliteConnection,
         record: _Bootstrap,
         candidate: Candidate,
-        log_bytes: dict[int, int],
         quota_bytes: int | None,
     ) -> None:
         """Called by ``open``."""
@@ -81,8 +80,7 @@ class SqliteStore:
             for partition in range(record.partitions)
         ]
         self._journals = [
-            SqliteJournal(connection, partition, log_bytes.get(partition, 0))
-            for partition in range(record.partitions)
+            SqliteJournal(connection, partition) for partition in range(record.partitions)
         ]
         self._member: Member | None = None
 
@@ -101,20 +99,19 @@ class SqliteStore:
         connection = await SqliteConnection.open(path, host)
         try:
 
-            def prepare(database: sqlite3.Connection) -> tuple[_Bootstrap, dict[int, int]]:
+            def prepare(database: sqlite3.Connection) -> _Bootstrap:
                 if not _has_tables(database):
                     _bootstrap(database, partitions or 1, wall_ms)
                 record = _check(database, path, partitions)
                 database.execute(sqlite_journal.LATER_SCHEMA)
                 sqlite_election.raise_epochs(database)
-                sizes = "SELECT partition, sum(length(data)) FROM batch GROUP BY partition"
-                return record, dict(database.execute(sizes).fetchall())
+                return record
 
-            record, log_bytes = await connection.run(prepare)
+            record = await connection.run(prepare)
         except BaseException:
             await connection.close()
             raise
-        return cls(connection, record, candidate, log_bytes, quota_bytes)
+        return cls(connection, record, candidate, quota_bytes)
 
     def election(self, partition: int) -> SqliteElection:
         return self._elections[partition]
@@ -123,7 +120,7 @@ class SqliteStore:
         return self._journals[partition]
 
     def reader(self, partition: int) -> SqliteJournal:
-        return SqliteJournal(self.connection, partition, 0)
+        return SqliteJournal(self.connection, partition)
 
     async def space(self) -> Space | None:
         """A file has the quota that its master was told; a full disk is noticed all the same."""

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tenure.client import AsyncClient, BatchFailed, Reason, Rejected, Unavailable, job
+from tenure.client import AsyncClient, Reason, Rejected, Unavailable, job
 from tenure.client.codec import decode_args
-from tenure.client.submitter import ACK_TIMEOUT_S, ROWS_WAITING_MAX, Call, Row
+from tenure.client.submitter import ACK_TIMEOUT_S, Call, Row
 from tenure.protocol.ids import partition_of, time_ms_of
 from tenure.protocol.limits import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from tenure.protocol.refusal import Refusal
@@ -424,29 +424,6 @@ def test_closing_calls_nothing_refused_that_was_sent() -> None:
     assert len(sent_ids(cluster)) == 1
 
 
-def test_closing_ends_a_batch_that_is_too_large_to_wait_in_one_piece() -> None:
-    """Its rest is refused at once, not put in piece by piece to wait for its deadline."""
-    cluster = FakeCluster()
-    cluster.silent = True
-
-    async def main() -> None:
-        client = AsyncClient("a:1", transport=cluster)
-        loop = asyncio.get_running_loop()
-
-        async def submit() -> None:
-            with pytest.raises(BatchFailed):
-                await client.map(add, range(3 * ROWS_WAITING_MAX))
-
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(submit())
-            await cluster.pass_time(1)
-            closed_s = loop.time()
-            await client.close()
-        assert loop.time() - closed_s < 1
-
-    run_virtual(main)
-
-
 def test_closing_ends_the_search_for_a_master() -> None:
     """Who looks for the cluster gives up when the client closes, not when the time is up."""
     cluster = FakeCluster()
@@ -491,19 +468,6 @@ def test_closing_tells_those_who_wait() -> None:
             await client.submit(add, 1)
 
     run_virtual(main)
-
-
-def test_too_many_waiting_rows_make_callers_wait() -> None:
-    """A flood beyond the lane's bound is not buffered: it waits, and all of it is accepted."""
-    cluster = FakeCluster()
-    count = ROWS_WAITING_MAX + 5_000
-
-    async def work(client: AsyncClient) -> None:
-        handles = await client.map(add, range(count))
-        assert len({handle.id for handle in handles}) == count
-
-    play(cluster, work)
-    assert len(cluster.jobs) == count
 
 
 def test_a_call_that_is_given_up_is_collected_with_its_rows() -> None:

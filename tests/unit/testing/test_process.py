@@ -1,10 +1,23 @@
 """Simulated processes: a frozen one does nothing, a killed one ends whatever it does on its way."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 from tenure.protocol.errors import Unavailable
 from tenure.protocol.refusal import Reason
 from tenure.testing.process import Process, elapse, run_processes
+
+
+@asynccontextmanager
+async def started(program: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[Process]:
+    """A process with a program; what is left of it at the end is killed."""
+    process = Process("p")
+    async with asyncio.TaskGroup() as group:
+        process.start(group, program)
+        yield process
+        process.kill()
 
 
 async def ticking(ticks: list[float]) -> None:
@@ -19,15 +32,12 @@ def test_a_frozen_process_stands_still_and_catches_up() -> None:
     ticks: list[float] = []
 
     async def main() -> None:
-        process = Process("p")
-        async with asyncio.TaskGroup() as group:
-            process.start(group, lambda: ticking(ticks))
+        async with started(lambda: ticking(ticks)) as process:
             await elapse(2.5)
             process.freeze()
             await elapse(10)
             process.thaw()
             await elapse(1.25)
-            process.kill()
 
     run_processes(main)
     assert ticks == [1, 2, 12.5, 13.5]
@@ -42,17 +52,14 @@ def test_what_is_cancelled_while_frozen_does_not_run() -> None:
         await asyncio.Event().wait()
 
     async def main() -> None:
-        process = Process("p")
         timers: list[asyncio.TimerHandle] = []
-        async with asyncio.TaskGroup() as group:
-            process.start(group, lambda: program(timers))
+        async with started(lambda: program(timers)) as process:
             await elapse(0.5)
             process.freeze()
             await elapse(1)
             timers[0].cancel()
             process.thaw()
             await elapse(1)
-            process.kill()
 
     run_processes(main)
     assert fired == []
@@ -68,15 +75,14 @@ def test_others_go_on_while_one_is_frozen() -> None:
             seen.append((name, asyncio.get_running_loop().time()))
 
     async def main() -> None:
-        frozen, lively = Process("frozen"), Process("lively")
         inboxes: dict[str, asyncio.Queue[str]] = {
             "frozen": asyncio.Queue(),
             "lively": asyncio.Queue(),
         }
-        async with asyncio.TaskGroup() as group:
-            for process in (frozen, lively):
-                name = process.name
-                process.start(group, lambda name=name: reader(name, inboxes[name]))
+        async with (
+            started(lambda: reader("frozen", inboxes["frozen"])) as frozen,
+            started(lambda: reader("lively", inboxes["lively"])),
+        ):
             await elapse(1)
             frozen.freeze()
             for inbox in inboxes.values():
@@ -84,8 +90,6 @@ def test_others_go_on_while_one_is_frozen() -> None:
             await elapse(1)
             frozen.thaw()
             await elapse(1)
-            frozen.kill()
-            lively.kill()
 
     run_processes(main)
     assert seen == [("lively", 1), ("frozen", 2)]
@@ -106,9 +110,7 @@ def test_kill_ends_a_process_that_cleans_up_for_ever() -> None:
             group.create_task(stubborn())
 
     async def main() -> bool:
-        process = Process("p")
-        async with asyncio.TaskGroup() as group:
-            process.start(group, program)
+        async with started(program) as process:
             await elapse(1)
             process.freeze()
             process.kill()
@@ -130,9 +132,7 @@ def test_an_ended_process_takes_nothing_more() -> None:
             seen.append(f"end of {text}")
 
     async def main() -> None:
-        process = Process("p")
-        async with asyncio.TaskGroup() as group:
-            process.start(group, lambda: elapse(2))
+        async with started(lambda: elapse(2)) as process:
             await elapse(1)
             assert process.spawn(note("first"), "first") is not None
             await elapse(2)
@@ -147,9 +147,7 @@ def test_timers_do_not_count_the_time_their_machine_has_slept() -> None:
     ticks: list[float] = []
 
     async def main() -> None:
-        process = Process("p")
-        async with asyncio.TaskGroup() as group:
-            process.start(group, lambda: ticking(ticks))
+        async with started(lambda: ticking(ticks)) as process:
             await elapse(2.25)
             process.suspend()
             await elapse(0.5)
@@ -159,7 +157,6 @@ def test_timers_do_not_count_the_time_their_machine_has_slept() -> None:
             await elapse(10)
             process.thaw()
             await elapse(1)
-            process.kill()
 
     run_processes(main)
     assert ticks == [1, 2, 3.5, 14.5]
@@ -172,9 +169,8 @@ def test_a_process_that_ends_by_an_error_of_ours_has_exited() -> None:
         raise Unavailable("expected a store, but there is none", reason=Reason.STORE_UNAVAILABLE)
 
     async def main() -> Process:
-        process = Process("p")
-        async with asyncio.TaskGroup() as group:
-            process.start(group, program)
+        async with started(program) as process:
+            await process.join()
         return process
 
     process = run_processes(main)

@@ -18,3 +18,12 @@ class Space:
     file_bytes: int
     quota_bytes: int
     file_counts: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freed:
+    """What was made free in one member of etcd: bytes of its file, before and after."""
+
+    address: str
+    before: int
+    after: int

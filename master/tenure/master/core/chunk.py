@@ -28,5 +28,4 @@ def chunks(rows: Sequence[R], size: Callable[[R], int] = lambda _: 0) -> Iterato
             yield rows[start:index]
             start, used = index, 0
         used += grows
-    if start < len(rows):
-        yield rows[start:]
+    yield rows[start:]

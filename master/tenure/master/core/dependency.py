@@ -288,11 +288,11 @@ class Dependencies:
     def rebuild(self, jobs: Mapping[JobId, JobRecord]) -> Iterator[None]:
         """Derives everything anew, in steps."""
         self.reset_derived()
-        for index, record in enumerate(jobs.values()):
-            if index % 4_096 == 0:
-                yield
+        for index, record in enumerate(jobs.values(), 1):
             if record.parents and record.state not in TERMINAL:
                 self._link(jobs, record)
+            if index % 4_096 == 0:
+                yield
         for child in self.foreign:
             job = jobs.get(child)
             if job is None or job.state in TERMINAL:

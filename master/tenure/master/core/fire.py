@@ -326,14 +326,25 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
             if state.holders.get(holder.incarnation) is holder:
                 state.watch(holder, now_ms)
     timetable = state.timetable
-    looked_at = timetable.timers.take(event.schedule_mark)
-    # One that was deleted and put anew has entries of both; the old one must not hide the new one.
-    standing = [each for each in looked_at if timetable.records.get(each.key) is each]
-    for schedule in {each.key: each for each in standing}.values():
+    for schedule in timetable.take(event.schedule_mark):
         due_ms = timetable.due_ms(schedule)
         if due_ms is not None:
             wait_ms = state.config.retry_after_ms if schedule.key in event.held else 1
             timetable.timers.arm_at(schedule, max(due_ms, now_ms + wait_ms))
+
+
+def skip_fired(state: State) -> None:
+    """Drops entries that are over by the journal's time; who still waits has a new one.
+
+    Only a leader fires timers. Whoever follows its journal would hold an entry of every delay that
+    there ever was, and would have to look at all of them when it leads.
+    """
+    over = (state.stamp_ms + 1, 0)
+    for record in {record.job_id: record for record in state.timers.take(over)}.values():
+        if state.jobs.get(record.job_id) is record:
+            state.timers.arm(record)
+    for schedule in state.timetable.take(over):
+        state.timetable.timers.arm(schedule)
 
 
 def apply_readied(state: State, event: JobsReadied, seq: int) -> None:

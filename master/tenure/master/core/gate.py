@@ -216,6 +216,11 @@ class Queue(Limiter):
     def refresh(self) -> None:
         self.turn(not self.settings.paused and self.has_room())
 
+    def begin_term(self) -> None:
+        """How it did in former terms, who leads now has not seen."""
+        self.mean_run_ms = 0
+        self.pulse = Pulse()
+
     @property
     def cost(self) -> float:
         """What a grant counts for in its tenant: one, or about the seconds that it runs."""

@@ -320,9 +320,7 @@ class Lanes:
         for run in _runs([record]):
             self._count_running(queue, run, 1)
         if record.sticky_key:
-            sticky = self.of(record).sticky
-            if sticky is not None:
-                self.bind(sticky, record.incarnation)
+            self._resume_binding(record)
 
     def move(
         self,
@@ -414,6 +412,20 @@ class Lanes:
         for changed in self._bindings.bind(sticky, incarnation):
             self._hang_all(changed)
 
+    def rebind(self, running: list[JobRecord]) -> None:
+        """Binds sticky keys to who runs their jobs and to nobody else, as after a replay."""
+        for sticky in self._bindings.bound():
+            self._bindings.unbind(sticky)
+            self._hang_all(sticky)
+        for record in sorted(running, key=attrgetter("ordinal")):
+            if record.sticky_key:
+                self._resume_binding(record)
+
+    def _resume_binding(self, record: JobRecord) -> None:
+        sticky = self.of(record).sticky
+        if sticky is not None:
+            self.bind(sticky, record.incarnation)
+
     def _charge(self, limiter: Limiter, grants: int, now_ms: int) -> None:
         bucket = limiter.bucket
         if bucket is not None:
@@ -443,12 +455,13 @@ class Lanes:
         limiter.refresh()
 
     def begin_term(self, now_ms: int) -> None:
-        """All buckets are empty now; reserves are kept from now on."""
+        """All buckets are empty now; reserves are kept from now on, and no rate is known yet."""
         self._empty_ms = self.now_ms = now_ms
         for key, entry in self._settings.entries(SettingsKind.QUEUE):
             if isinstance(entry.value, QueueSettings) and entry.value.reserved:
                 self.queue(*key)
         for queue in self.queues.values():
+            queue.begin_term()
             self._configure_limits(queue, now_ms, anew=True)
 
     # Settings.

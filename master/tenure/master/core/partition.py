@@ -76,6 +76,9 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.InboxTaken: intake.apply_taken,
 }
 
+#: What is not applied alike to the leader's own partition and to one that follows a journal.
+_REPLAYED: Final = {**_DURABLE, events.TermOpened: term.apply_term_replayed}
+
 #: What only the leader of an open term may decide; workers' messages are silently dropped then.
 _CHANGES: Final = frozenset(
     {
@@ -115,7 +118,8 @@ class Partition:
     """One partition: what is decided about its jobs, and what is known of them.
 
     Recovery: ``load_slice`` for each slice of the snapshot, ``replay`` for each event since it
-    began, ``finish_replay`` once; then ``decide`` and ``apply``, an ``OpenTerm`` first.
+    began, ``finish_replay``; then ``decide`` and ``apply``, an ``OpenTerm`` first. A standby goes
+    on with ``replay`` after a ``finish_replay`` while another leads, and finishes once more.
     """
 
     def __init__(self, config: PartitionConfig) -> None:
@@ -223,20 +227,37 @@ class Partition:
         self._write(durable, event, seq)
 
     def replay(self, event: events.DurableEvent, seq: int) -> None:
-        """Takes a journaled event over during recovery; what has seen it already skips it."""
+        """Takes a journaled event over; what has seen it already skips it."""
         self._state.next_seq = max(self._state.next_seq, seq + 1)
-        self._write(_DURABLE[type(event)], event, seq)
+        self._write(_REPLAYED[type(event)], event, seq)
+
+    def pass_time(self) -> None:
+        """Lets go of what only a leader uses up, while another leads: timers and answers."""
+        fire.skip_fired(self._state)
+        self.drain_answers()
 
     def finish_replay(self) -> None:
-        """Rebuilds what is derived; from here on every event keeps it up."""
+        """Rebuilds what is derived; from here on every event keeps it up.
+
+        Again, after more was replayed, it costs little: only who holds what is found anew.
+        """
         for _ in self.finish_replay_in_steps():
             pass
 
     def finish_replay_in_steps(self) -> Iterator[None]:
         """As ``finish_replay``, with pauses between its steps; done when it is exhausted."""
-        term.find_holders(self._state)
+        state = self._state
+        term.find_holders(state)
         yield
-        yield from rebuild(self._state)
+        if not state.live:
+            yield from rebuild(state)
+            return
+        self.drain_answers()
+        state.reset_holder_timers()
+        running = [h.record for holder in state.holders.values() for h in holder.leases.values()]
+        for record in running:
+            state.timers.arm(record)
+        state.lanes.rebind(running)
 
     # Time.
 

@@ -12,6 +12,7 @@ the state. A lane, a queue or a skill that has nothing more for this decision is
 
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
+from math import ceil
 from typing import Final
 
 from tenure.master.core.event import Turn
@@ -344,8 +345,10 @@ class Picking:
             else:
                 limit = min(self._left, group.credit)
                 if len(waiting) > 1:
-                    rival = min(entry[0] for entry in waiting[1:3])
-                    limit = min(limit, int((rival - load) / taker.step) + 1)
+                    rival_load, rival, _ = min(waiting[1:3])
+                    ahead = (rival_load - load) / taker.step
+                    # Of those who are equally full the first one takes.
+                    limit = min(limit, ceil(ahead) if rival < index else int(ahead) + 1)
                 if not self._turn(group, limit):
                     heappop(waiting)
 

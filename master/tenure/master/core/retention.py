@@ -169,7 +169,5 @@ class Finished:
 
     def due(self, counts: list[int], now_ms: int, limit: int) -> list[JobRecord]:
         """What is to be purged now, at most ``limit`` jobs."""
-        found = self._done.due(counts, now_ms, limit)
-        if len(found) < limit:
-            found += self._dead.due(counts, now_ms, limit - len(found))
-        return found
+        done = self._done.due(counts, now_ms, limit)
+        return done + self._dead.due(counts, now_ms, limit - len(done))

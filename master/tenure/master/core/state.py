@@ -143,14 +143,18 @@ class State:
         self.timers: Timers[JobRecord] = Timers(
             self.due_ms, attrgetter("job_id"), lambda: len(self.jobs)
         )
+        self.reset_holder_timers()
+        self.timetable.reset_derived()
+        #: Payloads, results and errors, all together.
+        self.stored_bytes = 0
+
+    def reset_holder_timers(self) -> None:
+        """Looks at no holder any more."""
         self.holder_timers: Timers[Holder] = Timers(
             lambda holder: holder.check_ms or None,
             attrgetter("incarnation"),
             lambda: len(self.holders),
         )
-        self.timetable.reset_derived()
-        #: Payloads, results and errors, all together.
-        self.stored_bytes = 0
 
     def intern(self, policy: Policy) -> Policy:
         """The one object for equal policies."""

@@ -67,6 +67,10 @@ class Bindings:
         self._release(sticky)
         self.forget_if_idle(sticky)
 
+    def bound(self) -> list[StickyKey]:
+        """All keys that are bound."""
+        return list(self._bound)
+
     def of(self, incarnation: str) -> list[StickyKey]:
         """The keys that are bound to a worker process."""
         return list(self._by_incarnation.get(incarnation, ()))

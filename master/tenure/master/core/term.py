@@ -66,17 +66,8 @@ def not_serving(state: State) -> Refusal:
 
 
 def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
-    """Begins a term; a replayed one only leaves its token. No record is written: no seq."""
-    restored = 0 < state.token.epoch < event.token.epoch
-    state.token = event.token
-    if restored:
-        state.dependencies.ask_again(seq)
-        state.timetable.forget_elsewhere(seq)
-    if not state.live:
-        return
-    if restored:
-        for _ in state.dependencies.rebuild(state.jobs):
-            pass
+    """Begins a term. No record is written: no seq."""
+    apply_term_replayed(state, event, seq)
     state.serving = True
     state.lease_seq = 0
     state.lanes.begin_term(event.now_ms)
@@ -86,6 +77,23 @@ def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
     for holder in state.holders.values():
         holder.deadline_ms = state.lease_deadline_ms(event.now_ms)
         state.watch(holder, event.now_ms)
+
+
+def apply_term_replayed(state: State, event: TermOpened, seq: int) -> None:
+    """Of a term that is read in the journal only the token stays: it is another's, or over.
+
+    One of a higher epoch is the first in a cluster that was set back: others may have forgotten
+    what they were asked, or never say what they were to.
+    """
+    restored = 0 < state.token.epoch < event.token.epoch
+    state.token = event.token
+    if not restored:
+        return
+    state.dependencies.ask_again(seq)
+    state.timetable.forget_elsewhere(seq)
+    if state.live:
+        for _ in state.dependencies.rebuild(state.jobs):
+            pass
 
 
 def decide_close_term(state: State, now_ms: int) -> Decision:

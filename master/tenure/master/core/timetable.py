@@ -149,6 +149,15 @@ class Timetable:
                 record.seq = seq
                 record.cursor = msgspec.structs.replace(before, open_elsewhere=False)
                 self.follow(record, before)
+                self.timers.arm(record)
+
+    def take(self, mark: tuple[int, int] | None) -> list[ScheduleRecord]:
+        """Takes out all timers up to the mark; the schedules that they are of and that still stand.
+
+        One that was deleted and put anew has timers of both; the old one must not hide the new one.
+        """
+        standing = [each for each in self.timers.take(mark) if self.records.get(each.key) is each]
+        return list({each.key: each for each in standing}.values())
 
     def ended(self, job_id: JobId) -> None:
         """Sees to it that a tick which waited for the end of this job is looked at."""

@@ -131,8 +131,6 @@ class _Bucket:
 
     def seal(self) -> None:
         """Packs the latest rows; runs of like size are merged, so that there are few."""
-        if not self.latest:
-            return
         rows = list(self.latest.values())
         self.latest = {}
         while self.runs and len(self.runs[-1].keys) < 2 * len(rows):
@@ -230,14 +228,12 @@ class Tombstones:
         if bucket is None:
             bucket = self._buckets[prefix] = _Bucket(time_ms_of(job_id) + _BUCKET_MS)
             heappush(self._expiries, (max(purged_ms, bucket.ends_ms) + RETRY_WINDOW_MS, prefix))
-        if purged_ms > bucket.purged_ms:
-            bucket.purged_ms = purged_ms
+        bucket.purged_ms = max(bucket.purged_ms, purged_ms)
         bucket.latest[job_id] = row
+        self._unsealed[prefix] = None
         if len(bucket.latest) >= _OPEN_ROWS_MAX:
             bucket.seal()
-            self._unsealed.pop(prefix, None)
-            return
-        self._unsealed[prefix] = None
+            del self._unsealed[prefix]
         if len(self._unsealed) > _OPEN_BUCKETS_MAX:
             oldest = next(iter(self._unsealed))
             del self._unsealed[oldest]

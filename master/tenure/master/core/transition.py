@@ -104,9 +104,4 @@ def sources(move: Move) -> frozenset[JobState]:
     return frozenset(state for (by, state) in TABLE if by is move and state is not None)
 
 
-def targets() -> frozenset[tuple[JobState | None, JobState | None]]:
-    """Every (from, to) that some move makes."""
-    return frozenset((state, to) for (_, state), to in TABLE.items())
-
-
-__all__ = ["Move", "OPEN", "QUEUED", "TABLE", "TERMINAL", "sources", "targets"]
+__all__ = ["Move", "OPEN", "QUEUED", "TABLE", "TERMINAL", "sources"]

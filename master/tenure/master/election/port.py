@@ -56,6 +56,8 @@ class Member:
         nominations: Whom it was told to hand partitions over to, by partition.
         boot_ms: Its boot clock then; None: its release does not say.
         heard_ms: By incarnation: what other masters' boot clocks showed then, at least.
+        following: The partitions that it follows, or is about to, and how many processes of this
+            name in a row have died while they followed them.
     """
 
     candidate: Candidate
@@ -65,6 +67,7 @@ class Member:
     nominations: Mapping[int, Nomination] = field(default_factory=dict)
     boot_ms: int | None = None
     heard_ms: Mapping[str, int] = field(default_factory=dict)
+    following: Mapping[int, int] = field(default_factory=dict)
 
 
 class Office(Protocol):

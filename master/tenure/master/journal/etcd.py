@@ -97,9 +97,6 @@ class EtcdJournal:
         self._stored_number = -1
         #: Revision of the last put of the snapshot pointer that was read or made here.
         self._pointer_revision = 0
-        #: Bytes by number of the batches read or appended here and not truncated since.
-        self._sizes: dict[int, int] = {}
-        self._log_bytes = 0
 
     # Appending.
 
@@ -207,13 +204,6 @@ class EtcdJournal:
 
     def _note_stored(self, batch: SealedBatch) -> None:
         self._stored_number = max(self._stored_number, batch.number)
-        if batch.number not in self._sizes:
-            self._sizes[batch.number] = len(batch.data)
-            self._log_bytes += len(batch.data)
-
-    def _note_deleted(self, before: int) -> None:
-        for number in [number for number in self._sizes if number < before]:
-            self._log_bytes -= self._sizes.pop(number)
 
     # Reading.
 
@@ -247,13 +237,6 @@ class EtcdJournal:
         if not found.kvs:
             raise self._empty()
         return self._keys.batch_number(found.kvs[0].key)
-
-    async def log_bytes(self) -> int:
-        if not self._sizes:
-            # Nobody has read the journal through this adapter yet.
-            async for _ in self.read(await self._first_number()):
-                pass
-        return self._log_bytes
 
     async def _first_number(self) -> int:
         found = await self._range(
@@ -310,6 +293,11 @@ class EtcdJournal:
             reason=Reason.FENCED,
         )
 
+    async def snapshot_manifest(self) -> bytes | None:
+        pointer = await self._range(self._keys.snapshot, action="read the snapshot's pointer")
+        self._pointer_revision = pointer.kvs[0].mod_revision if pointer.kvs else 0
+        return pointer.kvs[0].value.partition(b"\0")[2] if pointer.kvs else None
+
     async def load_snapshot(self) -> SnapshotRef | None:
         while True:
             pointer = await self._range(self._keys.snapshot, action="read the snapshot's pointer")
@@ -346,7 +334,6 @@ class EtcdJournal:
             # Nothing to delete, but the token is judged all the same.
             await self._mutate(token, [], f"truncate before batch {before}")
             return 0
-        self._note_deleted(end)
         await self._compact(revision)
         return end - first
 

@@ -222,6 +222,21 @@ def seal_manifest(
     )
 
 
+def open_manifest(partition: int, data: bytes) -> journal_pb2.SnapshotManifest:
+    """Checks a snapshot's manifest.
+
+    Raises:
+        CorruptJournal: It is damaged.
+        FormatTooNew: A newer release wrote it.
+    """
+    name = "the snapshot's manifest"
+    manifest = _open(journal_pb2.SnapshotManifest(), data, partition, name, 0)
+    if manifest.partition != partition:
+        why = f"it is partition {manifest.partition}'s"
+        raise _corrupt(partition, name, why, manifest.first_batch)
+    return manifest
+
+
 def open_snapshot(partition: int, stored: SnapshotRef) -> Snapshot:
     """Checks a published snapshot: manifest and slices are whole, and none is missing.
 
@@ -229,11 +244,8 @@ def open_snapshot(partition: int, stored: SnapshotRef) -> Snapshot:
         CorruptJournal: They are not; ``metadata["batch"]`` is where replay would have begun.
         FormatTooNew: A newer release wrote it.
     """
-    name = "the snapshot's manifest"
-    manifest = _open(journal_pb2.SnapshotManifest(), stored.manifest, partition, name, 0)
+    manifest = open_manifest(partition, stored.manifest)
     batch = manifest.first_batch
-    if manifest.partition != partition:
-        raise _corrupt(partition, name, f"it is partition {manifest.partition}'s", batch)
     if len(stored.slices) != manifest.slice_count:
         why = f"it has {len(stored.slices)} of its {manifest.slice_count} slices"
         raise _corrupt(partition, f"snapshot {manifest.snapshot_id}", why, batch)

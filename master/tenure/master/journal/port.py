@@ -95,6 +95,9 @@ class Journal(Protocol):
     async def load_snapshot(self) -> SnapshotRef | None:
         """The published snapshot, or None."""
 
+    async def snapshot_manifest(self) -> bytes | None:
+        """The published snapshot's manifest, linearizably; as ``load_snapshot`` without slices."""
+
     async def truncate(self, token: Token, before: int) -> int:
         """Deletes batches with numbers below ``before``; always keeps the last one.
 
@@ -112,6 +115,3 @@ class Journal(Protocol):
 
     async def replay_mark(self) -> ReplayMark | None:
         """The mark of a recovery that has not ended, or None."""
-
-    async def log_bytes(self) -> int:
-        """About how many bytes of batches are stored (for the decision to take a snapshot)."""

@@ -85,11 +85,10 @@ class SqliteJournal:
 
     pipeline_depth = _DEPTH
 
-    def __init__(self, connection: SqliteConnection, partition: int, log_bytes: int) -> None:
-        """Called by the store, which has counted the stored bytes."""
+    def __init__(self, connection: SqliteConnection, partition: int) -> None:
+        """Called by the store."""
         self._connection = connection
         self._partition = partition
-        self._log_bytes = log_bytes
         #: The snapshot that was last read or published; None matches no row.
         self._known: str | None = None
         #: The lowest batch that was refused for want of space: those after it wait for it.
@@ -98,14 +97,12 @@ class SqliteJournal:
     async def append(self, token: Token, batch: SealedBatch) -> None:
         bound = self._bind(token, number=batch.number, data=batch.data)
 
-        def insert(connection: sqlite3.Connection) -> bool:
-            if connection.execute(_APPEND, bound).rowcount == 1:
-                return True
-            self._explain(connection, token, batch)
-            return False
+        def insert(connection: sqlite3.Connection) -> None:
+            if connection.execute(_APPEND, bound).rowcount != 1:
+                self._explain(connection, token, batch)
 
         try:
-            new = await self._connection.run(insert, size=len(batch.data), atomic=True)
+            await self._connection.run(insert, size=len(batch.data), atomic=True)
         except StoreFull:
             self._full_at = min(batch.number, self._full_at or batch.number)
             raise
@@ -113,8 +110,6 @@ class SqliteJournal:
             if self._full_at is not None and self._full_at < batch.number:
                 raise self._waits(batch.number, self._full_at) from None
             raise
-        if new:
-            self._log_bytes += len(batch.data)
         if self._full_at == batch.number:
             self._full_at = None
 
@@ -165,14 +160,20 @@ class SqliteJournal:
         self._known = snapshot
         return SnapshotRef(manifest=manifest, slices=[data for (data,) in rows])
 
+    async def snapshot_manifest(self) -> bytes | None:
+        pointer = await self._one("SELECT snapshot, manifest FROM snapshot WHERE partition = ?")
+        if pointer is None:
+            return None
+        self._known, manifest = pointer
+        return bytes(manifest)
+
     async def truncate(self, token: Token, before: int) -> int:
         deleted, more = 0, True
         while more:
-            batches, size, more = await self._connection.run(
+            batches, more = await self._connection.run(
                 lambda c: self._truncate_some(c, token, before), frees=True
             )
             deleted += batches
-            self._log_bytes -= size
         return deleted
 
     async def halt(self, token: Token, record: HaltRecord) -> None:
@@ -196,9 +197,6 @@ class SqliteJournal:
     async def replay_mark(self) -> ReplayMark | None:
         row = await self._one("SELECT crashes, seq FROM replay WHERE partition = ?")
         return None if row is None else ReplayMark(crashes=row[0], seq=row[1])
-
-    async def log_bytes(self) -> int:
-        return self._log_bytes
 
     # ---- inside transactions --------------------------------------------------------------------
 
@@ -248,8 +246,8 @@ class SqliteJournal:
 
     def _truncate_some(
         self, connection: sqlite3.Connection, token: Token, before: int
-    ) -> tuple[int, int, bool]:
-        """Deletes the next portion; how many batches and bytes, and whether there is more."""
+    ) -> tuple[int, bool]:
+        """Deletes the next portion; how many batches, and whether there is more."""
         self._demand(connection, token)
         first, last = connection.execute(
             "SELECT min(number), max(number) FROM batch WHERE partition = ?", (self._partition,)
@@ -257,13 +255,8 @@ class SqliteJournal:
         stop = min(before, last)
         portion = min(stop, first + _TRUNCATE_BATCHES)
         bound = self._bind(token, first=first, before=portion)
-        (size,) = connection.execute(
-            "SELECT total(length(data)) FROM batch"
-            " WHERE partition = :partition AND number >= :first AND number < :before",
-            bound,
-        ).fetchone()
         deleted = connection.execute(_TRUNCATE, bound).rowcount
-        return deleted, int(size), portion < stop
+        return deleted, portion < stop
 
     async def _page(self, first: int) -> list[tuple[int, bytes]]:
         return await self._connection.run(

@@ -25,6 +25,9 @@ _LOOK_MS: Final = 500
 _SHARES_CALM_MS: Final = 6_000
 #: Between two hand-overs: workers and clients have followed.
 _LEADERS_CALM_MS: Final = 2_000
+#: A master's key outlives it by up to 10 s, and its offices by up to 6: who takes those must not
+#: hand them to the dead. All renew their keys within 3 s, and read the others' as often.
+_SILENT_MS_MAX: Final = 5_000
 #: A partition that did not stay where it was handed is tried again later and later.
 _AGAIN_MS: Final = 5_000
 _AGAIN_MS_MAX: Final = 300_000
@@ -85,6 +88,7 @@ class Balancer:
             self._leaders, self._leaders_since_ms = leaders, now_ms
         calm = (
             self._well()
+            and roster.silent_ms() <= _SILENT_MS_MAX
             and now_ms - self._shares_since_ms >= _SHARES_CALM_MS
             and now_ms - self._leaders_since_ms >= _LEADERS_CALM_MS
         )

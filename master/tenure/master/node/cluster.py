@@ -34,6 +34,7 @@ class ClusterApi:
         space: How full the store is.
         alarms: What an operator should look at.
         backup: Begins a backup; gives its file piece by piece.
+        look: Reads who the masters are.
         hand_over: Hands a partition over to the master of a name; False: not now.
     """
 
@@ -48,6 +49,7 @@ class ClusterApi:
         space: Callable[[], cluster_pb2.StoreSpace | None],
         alarms: Callable[[], list[str]],
         backup: Callable[[], AsyncIterator[bytes]],
+        look: Callable[[], Awaitable[None]],
         hand_over: Callable[[int, str], Awaitable[bool]],
     ) -> None:
         self._roster = roster
@@ -58,6 +60,7 @@ class ClusterApi:
         self._space = space
         self._alarms = alarms
         self._backup = backup
+        self._look = look
         self._hand_over = hand_over
         self._backing_up = False
 
@@ -162,7 +165,6 @@ class ClusterApi:
         """
         roster, partition, wanted = self._roster, request.partition, request.master
         term = roster.term(partition)
-        others = [name for name in roster.order(partition) if name != roster.me.name]
         response = cluster_pb2.TransferLeaderResponse(partition=partition)
         response.from_master = roster.me.name
         named = Token(request.term.epoch, request.term.revision)
@@ -170,6 +172,10 @@ class ClusterApi:
         if ended or wanted == roster.me.name:
             response.master = roster.me.name
             return response
+        # One that has just begun may be named, and one that has just ended must not be.
+        await self._look()
+        roster.term(partition)
+        others = [name for name in roster.order(partition) if name != roster.me.name]
         if not others or (wanted and wanted not in others):
             known = ", ".join([roster.me.name, *others])
             raise Rejected(

@@ -7,7 +7,7 @@ from typing import Final
 
 from tenure.master.backend.errors import StoreFull, StoreUnavailable
 from tenure.master.core.config import PartitionConfig
-from tenure.master.election.port import Candidate, Member, Nomination
+from tenure.master.election.port import Candidate, Member
 from tenure.master.journal.backup import export
 from tenure.master.node.alarms import Alarms
 from tenure.master.node.balance import Balancer
@@ -24,8 +24,10 @@ from tenure.master.node.settings import SettingsApi
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
+from tenure.master.node.standby import Standbys
 from tenure.master.node.trace import Trace
 from tenure.master.node.walls import Walls
+from tenure.master.node.wishes import Wishes
 from tenure.master.node.workers import WorkerApi
 from tenure.master.store import Store
 from tenure.v1 import backup_pb2, worker_pb2
@@ -80,16 +82,17 @@ class Master:
         self._rng = rng
         self._version = version
         self._me = me
-        self._nominations: dict[int, Nomination] = {}
         self.hub = WorkerHub()
         self.roster = Roster(
             cluster_id=store.cluster_id, partitions=store.partitions, me=me, clock=clock
         )
         self.roster.meet([Member(candidate=me, version=version, wall_ms=clock.wall_ms())])
+        self._wishes = Wishes(self.roster, clock)
         self.health = Health(self.roster)
         self.alarms = Alarms()
         self.space = SpaceWatch(store, clock, self.alarms)
         self._walls = Walls(self.roster, clock, self.alarms)
+        self.standbys = Standbys(self.roster, clock, reader=store.reader, config=self._config)
         around = Surroundings(
             roster=self.roster,
             hub=self.hub,
@@ -103,6 +106,7 @@ class Master:
             solitude=Solitude(
                 roster=self.roster, hub=self.hub, clock=clock, alone_ms=2 * _LEASE_TTL_MS
             ),
+            standbys=self.standbys,
             sizes=log_sizes,
             hear_wishes=self._hear_wishes,
             peers=peers,
@@ -139,6 +143,7 @@ class Master:
             space=self.space.status,
             alarms=self.alarms.texts,
             backup=self._backup,
+            look=self._hear_wishes,
             hand_over=self._hand_over,
         )
 
@@ -157,32 +162,19 @@ class Master:
     async def _hand_over(self, partition: int, successor: str) -> bool:
         """Hands a partition over to a master, whom the others let go first; False: not now.
 
-        The nomination holds against the balance for as long as this master lives, or until it is
-        made another. Where nothing is handed over, it is as it was.
+        Where nothing is handed over, all is wished for as it was.
         """
-        said_ms = self._clock.wall_ms()
-        for known in self.roster.nominations().values():
-            # Another master's clock may be ahead of this one's.
-            said_ms = max(said_ms, known.wall_ms + 1)
-        former = self._nominations.get(partition)
-        wish = self._nominations[partition] = Nomination(successor, said_ms)
+        former = self._wishes.newest(partition)
+        wish = self._wishes.make(partition, successor)
         await self._meet()
         seat = self._seats[partition]
         if not seat.hand_over():
             # Who was told "not now" must not see it move later, unless another has said so since.
-            if self._nominations.get(partition) is wish:
-                await self._take_back(partition, former)
+            if self._wishes.take_back(partition, wish, former):
+                await self._meet()
             return False
         await seat.left()
         return True
-
-    async def _take_back(self, partition: int, former: Nomination | None) -> None:
-        """Puts the nomination of before in the place of one that came to nothing."""
-        if former is None:
-            del self._nominations[partition]
-        else:
-            self._nominations[partition] = former
-        await self._meet()
 
     def _config(self, partition: int) -> PartitionConfig:
         return PartitionConfig(
@@ -221,6 +213,7 @@ class Master:
             StoreIoError: The store failed on I/O; the process must exit.
         """
         await self._meet()
+        self.standbys.inherit(self.roster.members)
         await self.space.run_once()
         async with asyncio.TaskGroup() as tasks:
             keep = [
@@ -228,6 +221,7 @@ class Master:
                 tasks.create_task(self._register()),
                 tasks.create_task(self._look_around()),
                 tasks.create_task(self._balancer.run()),
+                tasks.create_task(self.standbys.run()),
             ]
             async with asyncio.TaskGroup() as seats:
                 for seat in self._seats:
@@ -260,7 +254,8 @@ class Master:
                     heard_ms=heard_ms,
                     wall_ms=self._clock.wall_ms(),
                     workers=len(self.hub.links()),
-                    nominations=self._nominations,
+                    nominations=self._wishes.made,
+                    following=self.standbys.deaths(),
                 )
             )
             self.roster.registered(done=True)
@@ -270,6 +265,7 @@ class Master:
         try:
             # Also where a full store takes no key: old walls would hold the term's clock back.
             self.roster.meet(await self._store.members() or self.roster.members)
+            self._wishes.review()
             self.health.store_answers = True
             self._walls.look()
         except StoreUnavailable as error:

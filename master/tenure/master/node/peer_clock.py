@@ -78,6 +78,12 @@ class PeerClock:
         if member.boot_ms is not None:
             self._boot_leads_ms.append(member.boot_ms - boot_ms)
 
+    def silent_ms(self, boot_ms: int) -> int:
+        """How long ago the newest key was written, at least; 0 if it does not say."""
+        if self._last is None or self._last[1] is None:
+            return 0
+        return boot_ms + max(self._boot_leads_ms) - self._last[1]
+
     def boot_ms(self, boot_ms: int) -> int | None:
         """What its boot clock shows at least; None: it has not said."""
         leads_ms = self._boot_leads_ms

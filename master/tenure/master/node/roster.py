@@ -1,6 +1,7 @@
 """Who leads what, as this master knows it: its own terms, and hints about the others'."""
 
 import statistics
+from collections.abc import Mapping
 from typing import Final
 
 from tenure.master.election.port import Candidate, Leader, Member, Nomination
@@ -110,6 +111,11 @@ class Roster:
         shown = {name: peer.boot_ms(boot_ms) for name, peer in self._peers.items()}
         return {name: ms for name, ms in shown.items() if ms is not None}
 
+    def silent_ms(self) -> int:
+        """How long nothing was heard of the other master that has been silent for longest."""
+        boot_ms = self._clock.boot_ms()
+        return max((peer.silent_ms(boot_ms) for peer in self._peers.values()), default=0)
+
     def registered(self, *, done: bool) -> None:
         """This master's own key was written, or could not be.
 
@@ -182,7 +188,22 @@ class Roster:
 
     def order(self, partition: int) -> list[str]:
         """The live masters by how much they should lead a partition, the first one most."""
-        first = self.shares()[partition]
+        return self._order(partition, self.shares()[partition])
+
+    def successors(self, leaders: Mapping[int, str]) -> dict[int, str]:
+        """Who should lead each of these partitions next, were its leader gone; names all around.
+
+        A leader that has no live master beside it has no successor.
+        """
+        shares = self.shares()
+        found: dict[int, str] = {}
+        for partition, leader in leaders.items():
+            rivals = [n for n in self._order(partition, shares[partition]) if n != leader]
+            if rivals:
+                found[partition] = rivals[0]
+        return found
+
+    def _order(self, partition: int, first: str) -> list[str]:
         names = sorted(self._names(), key=lambda name: weight(partition, name), reverse=True)
         return sorted(names, key=lambda name: name != first)
 

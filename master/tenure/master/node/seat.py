@@ -31,13 +31,14 @@ from tenure.master.node.gate import CommitGate
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.keeper import Keeper
 from tenure.master.node.port import Clock, Peers, Rng
-from tenure.master.node.recovery import Recovered, recover
+from tenure.master.node.recovery import Replayed, recover
 from tenure.master.node.replay import Replay, ReplayFailed
 from tenure.master.node.roster import Roster
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.snapshot import Snapshotter
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
+from tenure.master.node.standby import Standbys
 from tenure.master.node.term import Term
 from tenure.master.node.trace import Trace
 from tenure.master.node.walls import Walls
@@ -49,6 +50,8 @@ _log = logging.getLogger(__name__)
 
 _RETRY_MS: Final = 300
 _VACANCY_MS: Final = 2_000
+#: A leader that was told nothing of its office looks by itself now and then.
+_OFFICE_LOOK_MS: Final = 30_000
 #: How long a master waits for each one that a partition prefers to it.
 _RANK_DELAY_MS: Final = 150
 _LEFT_POLL_MS: Final = 10
@@ -81,6 +84,7 @@ class Surroundings:
     space: SpaceWatch
     walls: Walls
     solitude: Solitude
+    standbys: Standbys
     hear_wishes: Callable[[], Awaitable[None]]
     peers: Peers
     sizes: LogSizes = LOG_SIZES
@@ -145,6 +149,7 @@ class Seat:
         status.detail = self._around.roster.halted.get(self.partition, "")
         term, keeper = self._term, self._keeper
         if term is None or keeper is None:
+            status.applied_seq = self._around.standbys.seqs().get(self.partition, 0)
             return status
         if keeper.frozen:
             status.role = _Role.PARTITION_ROLE_FROZEN
@@ -272,6 +277,8 @@ class Seat:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(keeper.run())
                 tasks.create_task(self._limit_hand_over())
+                if office.ttl_ms is not None:
+                    tasks.create_task(self._watch_office(office))
                 await self._reign(tasks, office, keeper, replay)
         except* _SteppedDown:
             _log.info("Handed over", extra=self._extra("step_down"))
@@ -295,12 +302,28 @@ class Seat:
             await self._halt(office, first_of(corrupt))
         finally:
             self._role = _Role.PARTITION_ROLE_FOLLOWER
+            around.standbys.release(self.partition)
             self._end_term(office)
             around.announce("follower", {"partition": self.partition, "term": number, "why": why})
             if replay.under_way:
                 # It has ended without having died: nobody shall count it.
                 await replay.end()
             await self._resign(office)
+
+    async def _watch_office(self, office: Office) -> None:
+        """Hears of it when the office is taken away, though its lease lives on and is renewed.
+
+        Whoever appends is told anyway. An idle leader would answer reads beside its successor.
+
+        Raises:
+            OfficeLost: It was.
+        """
+        while True:
+            try:
+                await self._election.vacancy(_OFFICE_LOOK_MS)
+                await office.verify()
+            except (StoreUnavailable, StoreFull):
+                await self._around.clock.sleep(_RETRY_MS)
 
     async def _limit_hand_over(self) -> None:
         """Ends the term without its TermClosed if the store does not take it in time.
@@ -322,9 +345,9 @@ class Seat:
         around = self._around
         config = around.config(self.partition)
         await replay.begin()
-        recovered = await recover(self._journal, config, replay)
+        standby = around.standbys.take
+        recovered = await recover(self._journal, config, replay, standby(self.partition))
         partition = recovered.partition
-        log_bytes = await self._journal.log_bytes()
         clock = TermClock(
             around.clock, stamp_ms=partition.stamp_ms, walls_ms=around.roster.walls_ms()
         )
@@ -353,7 +376,7 @@ class Seat:
             term=term,
             journal=self._journal,
             clock=around.clock,
-            log_bytes=log_bytes,
+            log_bytes=recovered.log_bytes(),
             log_bytes_max=around.space.log_bytes_max,
             sizes=around.sizes,
         )
@@ -368,7 +391,7 @@ class Seat:
         raise _SteppedDown
 
     def _make_term(
-        self, office: Office, keeper: Keeper, recovered: Recovered, clock: TermClock
+        self, office: Office, keeper: Keeper, recovered: Replayed, clock: TermClock
     ) -> Term:
         around = self._around
         gate = CommitGate(

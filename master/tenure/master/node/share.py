@@ -7,16 +7,22 @@ from hashlib import blake2b
 def share_out(partitions: int, names: Sequence[str]) -> list[str]:
     """Which master should lead each partition: rendezvous hashing with a bound on the load.
 
-    Each partition goes to the master that weighs most for it among those with room, so that nobody
-    leads more than one above the average, and few partitions move when masters come and go.
+    Each partition goes to the master that weighs most for it among those with room, so that few
+    move when masters come and go. The bound is the average: what is left over goes to as many
+    masters, one each, so nobody leads two more than another, and nobody nothing while others lead
+    two.
 
     Source: Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads" (2016).
     """
-    room = dict.fromkeys(names, -(-partitions // len(names)))
+    least, left_over = divmod(partitions, len(names))
+    counts = dict.fromkeys(names, 0)
     shares: list[str] = []
     for number in range(partitions):
-        best = max((name for name in room if room[name]), key=lambda name: weight(number, name))
-        room[best] -= 1
+        bound = least + (left_over > 0)
+        room = (name for name, count in counts.items() if count < bound)
+        best = max(room, key=lambda name: weight(number, name))
+        left_over -= counts[best] == least
+        counts[best] += 1
         shares.append(best)
     return shares
 

@@ -58,7 +58,8 @@ class Watch:
         self._unfollowed = 0
         #: Followers are to be told when they have come as far as this.
         self._marked_seq = 0
-        self._followers: set[asyncio.Event] = set()
+        #: In the order of their coming, in which they are told: so a simulated run is one run.
+        self._followers: dict[asyncio.Event, None] = {}
         self._error: TenureError | None = None
 
     def record(self, changes: list[JobChange]) -> None:
@@ -112,7 +113,7 @@ class Watch:
         seq = max(committed_seq, ring.after_seq) if after_seq is None else after_seq
         told_seq, passed = seq, 0
         wake = asyncio.Event()
-        self._followers.add(wake)
+        self._followers[wake] = None
         try:
             yield self._message([], min(seq, committed_seq))
             while True:
@@ -142,7 +143,7 @@ class Watch:
                     told_seq, passed = seq, 0
                 await wake.wait()
         finally:
-            self._followers.discard(wake)
+            self._followers.pop(wake, None)
             self._unfollowed = 0
 
     def _wake(self) -> None:

@@ -175,6 +175,13 @@ class SimEtcd:
             self.state.revoke(kv.lease)
             self._spread(first)
 
+    def remove(self, key: bytes) -> None:
+        """Deletes a key, as an operator may: the lease that it lives by goes on."""
+        first = len(self.state.history)
+        deletion = pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))
+        self.state.txn(pb.TxnRequest(success=[deletion]), self.state.revision)
+        self._spread(first)
+
     def get(self, key: bytes) -> pb.KeyValue | None:
         """A key, as committed."""
         return self.state.get(key, self.state.revision)

@@ -413,6 +413,32 @@ def _dump_lanes(state: State) -> list[object]:
     return [lanes, queues, skills, list(state.lanes.crowded)]
 
 
+def gates(state: State) -> list[object]:
+    """What holds jobs up, and whom their sticky keys are bound to; in the same order for all."""
+    queues = [
+        (
+            (queue.label, queue.is_open, queue.is_dry, _bucket(queue)),
+            (queue.running_of[:], queue.mean_run_ms, queue.pulse.rates(state.stamp_ms)),
+            sorted(
+                (key.key, sorted(key.jobs), _bucket(key))
+                for key in queue.limit_keys.values()
+                if key.jobs
+            ),
+        )
+        for queue in state.lanes.queues.values()
+    ]
+    lanes = [
+        (lane.queue.label, lane.name, lane.front, lane.is_open)
+        for lane in state.lanes.lanes()
+        if lane.ready
+    ]
+    bound = [
+        (sticky.queue.label, sticky.key, sticky.incarnation)
+        for sticky in state.lanes._bindings.bound()
+    ]
+    return [sorted(queues, key=lambda row: row[0][0]), sorted(lanes), sorted(bound)]
+
+
 def _bucket(limiter: Limiter) -> object:
     bucket = limiter.bucket
     return None if bucket is None else (bucket._level, bucket._at_ms, bucket.rate)

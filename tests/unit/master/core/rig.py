@@ -272,11 +272,16 @@ class Rig:
 
     # Death and recovery.
 
-    def replayed(self, *, keep: int | None = None) -> Partition:
-        """A partition that has read the journal's first ``keep`` events, all by default."""
+    def replaying(self, *, keep: int | None = None) -> Partition:
+        """A partition that has read the journal's first ``keep`` events, and is not open yet."""
         partition = Partition(self.config)
         for seq, event in enumerate(self.events()[:keep], 1):
             partition.replay(event, seq)
+        return partition
+
+    def replayed(self, *, keep: int | None = None) -> Partition:
+        """A partition that has read the journal's first ``keep`` events, all by default."""
+        partition = self.replaying(keep=keep)
         partition.finish_replay()
         return partition
 

@@ -1,12 +1,15 @@
 """Attempts: backoffs against their formulas, budgets, what is kept of attempts."""
 
+from itertools import islice
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core import command as commands
-from tenure.master.core.attempt import backoff_ms
-from tenure.master.core.record import JobFault, Policy, RetryPolicy
+from tenure.master.core.attempt import _cut, backoff_ms, draws, lost_fault, timeout_fault
+from tenure.master.core.record import Attempt, JobFault, Policy, RetryPolicy
+from tenure.protocol.fence import Lease, Token
 from tenure.protocol.vocabulary import (
     AttemptOutcome,
     Backoff,
@@ -272,6 +275,86 @@ def test_history_errors_are_cut() -> None:
     assert sum(len(f.message) + len(f.traceback) for f in faults) <= 64 * 1024
     assert faults[0].traceback == "[cut]"
     assert faults[-1].message == fault.message
+
+
+def attempt_of(fault: JobFault | None) -> Attempt:
+    """An ended attempt."""
+    return Attempt(
+        number=1,
+        worker="w",
+        lease=Lease(Token(1, 1), 1, 0),
+        granted_ms=1,
+        started_ms=2,
+        ended_ms=3,
+        outcome=AttemptOutcome.FAILED,
+        fault=fault,
+    )
+
+
+HALF = 32 * 1024
+
+
+@pytest.mark.parametrize(
+    ("errors", "kept"),
+    [
+        # What is exactly within the limit is left, and attempts without an error count for nothing.
+        ([None, ("m" * HALF, ""), ("m" * HALF, "")], [None, ("m" * HALF, ""), ("m" * HALF, "")]),
+        # Tracebacks go before messages, the oldest first, and no more of them than need be.
+        (
+            [None, ("m", "t" * HALF), ("m", "t" * HALF), ("m", "t" * HALF)],
+            [None, ("m", "[cut]"), ("m", "[cut]"), ("m", "t" * HALF)],
+        ),
+        ([("m" * 2 * HALF, "12345"), ("", "1")], [("[cut]", "12345"), ("", "1")]),
+        (
+            [("12345", "t"), None, ("m" * HALF, "t"), ("m" * HALF, "t" * 9)],
+            [("12345", "t"), None, ("[cut]", "t"), ("m" * HALF, "[cut]")],
+        ),
+        ([("m" * 3 * HALF, "t" * 9)], [("[cut]", "[cut]")]),
+    ],
+)
+def test_errors_are_cut_as_far_as_need_be(
+    errors: list[tuple[str, str] | None], kept: list[tuple[str, str] | None]
+) -> None:
+    """The oldest errors give way, by as much as keeps all of them within the limit."""
+    history = [attempt_of(None if error is None else JobFault("E", *error)) for error in errors]
+    found = [attempt.fault for attempt in _cut(history)]
+    assert [fault and (fault.message, fault.traceback) for fault in found] == kept
+
+
+def test_draws_never_end() -> None:
+    """Numbers come round again; a command without any gets the middle."""
+    assert list(islice(draws([0.1, 0.2]), 3)) == [0.1, 0.2, 0.1]
+    assert list(islice(draws([]), 2)) == [0.5, 0.5]
+
+
+def test_what_the_master_says_of_attempts() -> None:
+    """The master's own faults have types of their own, which clients can tell."""
+    assert timeout_fault("its timeout", 5) == JobFault("tenure.TimedOut", "its timeout of 5 ms")
+    assert lost_fault("w", 7) == JobFault(
+        "tenure.LeaseExpired", "worker w was not heard of for its lease of 7 ms"
+    )
+
+
+def test_backoff_counts_what_happened() -> None:
+    """Losses back off by the number of losses, failures by that of failures."""
+    rig = Rig()
+    rig.open_session(1)
+    job_id = rig.submit_one(with_retry(base_ms=1_000, max_lost=9))
+    outcomes = (AttemptOutcome.LOST, AttemptOutcome.LOST, AttemptOutcome.FAILED)
+    for outcome, delay_ms in zip(outcomes, (1_000, 2_000, 1_000), strict=True):
+        rig.report(rig.grant_one(), outcome)
+        record = rig.record(job_id)
+        assert (record.ready_ms - rig.now_ms, record.undelivered) == (delay_ms, 0)
+        rig.pass_time(delay_ms)
+
+
+def test_backoff_goes_by_the_faults_category() -> None:
+    """A job that failed by the system's fault waits by the system's base."""
+    rig = Rig()
+    rig.open_session(1)
+    job_id = rig.submit_one(with_retry(base_ms=1_000, system_base_ms=7_000))
+    rig.fail(rig.grant_one(), JobFault("E", "m", category=ErrorCategory.SYSTEM))
+    assert rig.record(job_id).ready_ms == rig.now_ms + 7_000
 
 
 def test_requeued_job_remembers_its_attempts() -> None:

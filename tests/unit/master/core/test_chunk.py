@@ -1,9 +1,12 @@
 """Events stay small enough for one batch, whatever has piled up for one decision."""
 
 import msgspec
+import pytest
 
 from tenure.master.core import command as commands
 from tenure.master.core import event as events
+from tenure.master.core.chunk import BYTES_MAX as CHUNK_BYTES_MAX
+from tenure.master.core.chunk import chunks
 from tenure.master.core.command import ReportRow, SubmitRow
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.effect import Decision
@@ -16,13 +19,31 @@ from tenure.protocol.ids import JobId, mint
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 
 NOW_MS = 1_700_000_000_000
+#: What each row takes beyond its size, and the size of rows of which two fill a portion.
+ROW_BYTES = 200
+HALF = CHUNK_BYTES_MAX // 2 - ROW_BYTES
 OLD, NEW = Token(1, 5), Token(1, 10)
 #: Of one batch, its header and one row at the limit of results included.
 BYTES_MAX = 448 * 1024
 
 
-def recovered(count: int, payload: bytes = b"") -> tuple[Partition, list[JobId]]:
-    """A partition whose journal shows that one worker holds all jobs."""
+@pytest.mark.parametrize(
+    ("sizes", "portions"),
+    [
+        ([], []),
+        ([HALF, HALF], [[HALF, HALF]]),
+        ([HALF, HALF, HALF], [[HALF, HALF], [HALF]]),
+        ([HALF, HALF + 1, HALF], [[HALF], [HALF + 1], [HALF]]),
+        ([3 * HALF, HALF, HALF, 0], [[3 * HALF], [HALF, HALF], [0]]),
+    ],
+)
+def test_portions_are_full_and_never_empty(sizes: list[int], portions: list[list[int]]) -> None:
+    """Rows come in order, as many together as fit; one that is too large comes alone."""
+    assert list(chunks(sizes, int)) == portions
+
+
+def replaying(count: int, payload: bytes = b"") -> tuple[Partition, list[JobId]]:
+    """A partition that has read in its journal that one worker holds all jobs."""
     partition = Partition(PartitionConfig(partition=0, partitions=1))
     ids = [mint(0, NOW_MS, n * 0x9E3779B97F4A7C15) for n in range(count)]
     setting = SubmittedSetting(Policy(name="job"), 5, NOW_MS, JobState.PENDING)
@@ -42,6 +63,12 @@ def recovered(count: int, payload: bytes = b"") -> tuple[Partition, list[JobId]]
         attempts=[1] * count,
     )
     partition.replay(granted, 2)
+    return partition, ids
+
+
+def recovered(count: int, payload: bytes = b"") -> tuple[Partition, list[JobId]]:
+    """A partition whose journal shows that one worker holds all jobs."""
+    partition, ids = replaying(count, payload)
     partition.finish_replay()
     return partition, ids
 

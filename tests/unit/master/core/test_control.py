@@ -102,6 +102,82 @@ def test_unknown_and_purged_jobs(rig: Rig, kind: type[commands.PurgeJobs]) -> No
     assert refusal.reason is Reason.NOT_FOUND
 
 
+VERBS = {
+    commands.CancelJobs: "cancel",
+    commands.RequeueJobs: "requeue",
+    commands.PurgeJobs: "purge",
+}
+
+
+@pytest.mark.parametrize("kind", VERBS)
+@pytest.mark.parametrize("purged", [False, True])
+def test_a_refusal_says_what_was_wanted_of_which_job(
+    rig: Rig, kind: type[commands.PurgeJobs], purged: bool
+) -> None:
+    """A job that is not there: the verdict names it, what was wanted, and nothing is journaled."""
+    job_id = dead(rig) if purged else rig.mint()
+    rig.do(commands.PurgeJobs(job_ids=[job_id]))
+    decision = rig.do(kind(job_ids=[job_id]))
+    assert not decision.events
+    assert isinstance(decision.reply, list)
+    (verdict,) = decision.reply
+    assert (verdict.job_id, verdict.state) == (job_id, None)
+    why = "it was purged" if purged else "no such job is known; check the id and the cluster"
+    assert verdict.refusal is not None
+    assert verdict.refusal.message.startswith(f"expected to {VERBS[kind]} job {job_id}, but {why}")
+    assert verdict.refusal.metadata == {"job_id": job_id}
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        (commands.CancelJobs, "it has ended"),
+        (commands.RequeueJobs, "only FAILED and CANCELLED jobs can be requeued"),
+        (commands.PurgeJobs, "only ended jobs can be purged; cancel it first"),
+    ],
+)
+def test_a_job_in_the_wrong_state_is_named_with_advice(
+    rig: Rig, kind: type[commands.PurgeJobs], advice: str
+) -> None:
+    """A job that cannot take the step: the verdict names it, its state, and what can be done."""
+    if kind is commands.CancelJobs:
+        job_id, state = dead(rig), "FAILED"
+    else:
+        job_id, state = rig.submit_one(), "PENDING"
+    decision = rig.do(kind(job_ids=[job_id]))
+    assert not decision.events
+    assert isinstance(decision.reply, list)
+    (verdict,) = decision.reply
+    assert (verdict.job_id, verdict.state) == (job_id, None)
+    assert verdict.refusal is not None
+    assert verdict.refusal.message == (
+        f"expected to {VERBS[kind]} job {job_id}, but it is {state}: {advice}"
+    )
+    assert verdict.refusal.metadata == {"job_id": job_id, "state": state}
+
+
+def test_cancel_of_a_job_whose_worker_has_no_stream(rig: Rig) -> None:
+    """Nobody can be asked now, so nobody is; the cancel stands, and the caller is told so."""
+    job_id = rig.submit_one()
+    rig.grant_one()
+    rig.do(commands.CloseSession(session_id=1))
+    decision = rig.do(commands.CancelJobs(job_ids=[job_id]))
+    assert decision.reply == [JobVerdict(job_id, JobState.RUNNING, None)]
+    assert not decision.effects
+    assert rig.record(job_id).cancel_requested
+
+
+def test_purge_of_several_kinds(rig: Rig) -> None:
+    """Jobs of several names and tenants are forgotten in one go, each in its own counts."""
+    policies = [Policy(name="job"), Policy(name="other"), Policy(name="job", tenant="t")]
+    ids = [rig.submit_one(policy) for policy in (*policies, *policies)]
+    rig.do(commands.CancelJobs(job_ids=ids))
+    rig.do(commands.PurgeJobs(job_ids=ids[:4]))
+    assert [r.job_id for r in rig.partition.scan().take(9, 99)] == [ids[5], ids[4]]
+    rig.do(commands.PurgeJobs(job_ids=ids[4:]))
+    assert rig.partition.counts() == {}
+
+
 def test_requeue_gives_a_fresh_run(rig: Rig) -> None:
     """A dead letter gets a new run with fresh budgets, its history kept."""
     job_id = dead(rig)
@@ -112,6 +188,8 @@ def test_requeue_gives_a_fresh_run(rig: Rig) -> None:
     assert (record.run, record.attempt, record.attempts_charged) == (1, 0, 0)
     assert (record.ready_ms, record.run_due_ms) == (rig.now_ms, rig.now_ms)
     assert (record.fault, record.failure_reason, record.outcome) == (None, None, None)
+    assert (record.granted_ms, record.started_ms, record.ended_ms) == (0, 0, 0)
+    assert record.cancel_requested is False
     assert [attempt.fault for attempt in record.history] == [JobFault("E", "m")]
     assert rig.grant_one().lease.run == 1
 

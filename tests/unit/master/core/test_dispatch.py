@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenure.master.core import command as commands
-from tenure.master.core.effect import SendAssignment
+from tenure.master.core.effect import Decision, SendAssignment
 from tenure.master.core.event import JobsGranted
 from tenure.master.core.fair import QUANTUM
 from tenure.master.core.ready import order_key
-from tenure.master.core.record import LabelSelector, Policy
+from tenure.master.core.record import JobRecord, LabelSelector, Policy
+from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tests.unit.master.core.rig import CONFIG, JOB, Rig, held, leases_of, of_type
@@ -361,3 +362,122 @@ def test_cancelled_jobs_in_the_middle_are_never_granted() -> None:
     kept = ids[::50]
     rig.do(commands.CancelJobs(job_ids=[j for i, j in enumerate(ids) if i % 50]))
     assert drain_order(rig, batch=7) == kept
+
+
+def test_who_cannot_be_granted_to_is_passed_over() -> None:
+    """Sessions without credit, unknown or draining ones take nothing from those after them."""
+    rig = Rig()
+    for session_id in (2, 3, 5):
+        rig.open_session(session_id)
+    rig.do(commands.DrainSession(session_id=3))
+    rig.submit(2)
+    decision = rig.dispatch((5, 1), (1, 1), (2, 0), (3, 1))
+    assert [e.session_id for e in of_type(decision.effects, SendAssignment)] == [5]
+    assert len(leases_of(decision.effects)) == 1
+
+
+def test_a_grant_says_who_got_it_and_is_the_newest_attempt() -> None:
+    """The event names the worker's process, name, stream and assignment; so does the record."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.open_session(7, "inc")
+    job_id = rig.submit_one()
+    row = rig.grant_one()
+    rig.start(row)
+    rig.now_ms += 5
+    rig.fail(row, draw=0.0)
+    rig.pass_time(5)
+    decision = rig.dispatch((7, 1))
+    (event,) = [e for e in decision.events if isinstance(e, JobsGranted)]
+    assert (event.incarnation, event.worker, event.session_id) == ("inc", "worker-inc", 7)
+    assert (event.assignment, event.attempts, event.now_ms) == (1, [2], rig.now_ms)
+    record = rig.record(job_id)
+    assert (record.incarnation, record.worker, record.attempt) == ("inc", "worker-inc", 2)
+    assert (record.granted_ms, record.started_ms, record.ended_ms) == (rig.now_ms, 0, 0)
+    assert (record.outcome, record.fault) == (None, None)
+    assert [attempt.number for attempt in record.history] == [1]
+
+
+def test_a_replayed_grant_passes_over_jobs_that_are_gone() -> None:
+    """Leases keep their seqs though a job before them was purged since the snapshot."""
+    rig = Rig()
+    job_id = rig.submit_one()
+    partition = rig.replaying()
+    granted = JobsGranted(
+        now_ms=rig.now_ms,
+        token=rig.token,
+        incarnation="w1",
+        worker="worker-1",
+        session_id=1,
+        assignment=1,
+        first_lease_seq=5,
+        job_ids=[rig.mint(), job_id],
+        attempts=[1, 1],
+    )
+    partition.replay(granted, partition.next_seq)
+    partition.finish_replay()
+    holding = partition.holding_of(job_id)
+    assert holding is not None
+    assert holding.record.lease == Lease(rig.token, 6, 0)
+
+
+def shares_of(decision: Decision, ids: list[JobId]) -> dict[int, list[int]]:
+    """Which jobs each session got, by their places."""
+    return {
+        effect.session_id: [ids.index(row.record.job_id) for row in effect.rows]
+        for effect in of_type(decision.effects, SendAssignment)
+    }
+
+
+@pytest.mark.parametrize("second", [("job",), ("job", "other")])
+def test_each_job_goes_to_the_emptiest(second: tuple[str, ...]) -> None:
+    """Fullness is what a worker holds by its slots, after each grant, whatever else it serves."""
+    rig = Rig()
+    rig.open_session(1, slots=10)
+    rig.open_session(2, slots=4, names=second)
+    rig.submit(6)
+    assert len(rig.grant(1, 5)) == 5
+    assert len(rig.grant(2, 1)) == 1
+    ids = rig.submit(6)
+    assert shares_of(rig.dispatch((1, 9), (2, 9)), ids) == {1: [1, 3, 4], 2: [0, 2, 5]}
+
+
+def test_a_worker_of_one_slot_is_full_with_one_job() -> None:
+    """A worker with a grant more than it can run is the last to get another."""
+    rig = Rig()
+    rig.open_session(1, slots=1)
+    rig.open_session(2, slots=10)
+    rig.submit(7)
+    rig.grant(1, 1)
+    rig.grant(2, 6)
+    ids = rig.submit(1)
+    assert shares_of(rig.dispatch((1, 1), (2, 1)), ids) == {2: [0]}
+
+
+def test_credit_of_one_kind_is_not_anothers() -> None:
+    """Workers of different skills are each given what they have credit for, across lanes."""
+    rig = Rig()
+    rig.open_session(1, names=("a", "b"))
+    rig.open_session(2, names=("c",))
+    ids = [rig.submit_one(Policy(name=name)) for name in ("a", "b", "a", "b", "c", "a")]
+    decision = rig.dispatch((1, 2), (2, 5))
+    assert shares_of(decision, ids) == {1: [0, 1], 2: [4]}
+    for effect in of_type(decision.effects, SendAssignment):
+        assert not effect.write_ahead
+        assert [row.deadline_ms for row in effect.rows] == [0] * len(effect.rows)
+
+
+def test_a_grant_that_the_snapshot_shows_is_not_made_twice() -> None:
+    """A replayed grant that the record has seen adds no attempt to its history."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.submit(1)
+    seq = rig.partition.next_seq
+    decision = rig.dispatch((1, 1))
+    (event,) = [e for e in decision.events if isinstance(e, JobsGranted)]
+    partition = rig.replaying()
+    partition.replay(event, seq)
+    partition.finish_replay()
+    record = partition.get(event.job_ids[0])
+    assert isinstance(record, JobRecord)
+    assert record.history == ()

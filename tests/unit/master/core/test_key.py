@@ -23,6 +23,23 @@ def test_newer_event_wins() -> None:
     assert keys.get(NAME, 50) == "new"
 
 
+def test_the_same_event_again_changes_nothing() -> None:
+    """A key that an event has written already is not written by it again."""
+    keys = Keys()
+    keys.put(NAME, KeyRecord(JobId("first"), 200, 9))
+    keys.put(NAME, KeyRecord(JobId("again"), 100, 9))
+    assert keys.get(NAME, 150) == "first"
+
+
+def test_standing() -> None:
+    """What stands is what a look-up finds: at its last millisecond, but not at its end."""
+    keys = Keys()
+    record = KeyRecord(JobId("a"), 100, 1)
+    keys.put(NAME, record)
+    assert keys.standing(99) == [(NAME, record)]
+    assert keys.standing(100) == []
+
+
 def test_sweep() -> None:
     """Only keys whose windows are over are forgotten, also those that were taken anew."""
     keys = Keys()

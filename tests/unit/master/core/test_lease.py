@@ -103,7 +103,7 @@ def test_lapsed_lease_is_not_revived(rig: Rig) -> None:
     decision = rig.renew(1, 1, held(row))
     (revoke,) = of_type(decision.effects, SendRevokes)
     assert revoke.rows == [tuple(row)]
-    assert not revoke.unless_started
+    assert (revoke.unless_started, revoke.reason) == (False, "lost")
     assert rig.state(job_id) is JobState.RETRYING
 
 
@@ -157,7 +157,9 @@ def test_lost_grant_is_found_by_the_heartbeat(rig: Rig) -> None:
     record = rig.record(job_id)
     assert (record.state, record.outcome) == (JobState.PENDING, AttemptOutcome.RELEASED)
     assert (record.losses_charged, record.undelivered) == (0, 1)
-    assert of_type(decision.effects, Announce)[0].event == "taken_back"
+    assert of_type(decision.effects, Announce) == [
+        Announce(event="taken_back", counts={"leases": 1})
+    ]
 
 
 def test_started_job_that_vanishes_is_lost(rig: Rig) -> None:
@@ -420,3 +422,44 @@ def test_idle_holders_are_forgotten(rig: Rig) -> None:
         rig.do(commands.CloseSession(session_id=session_id))
     assert [status.session_id for status in rig.partition.sessions()] == [1]
     assert list(rig.partition._state.holders) == ["w1"]
+
+
+def test_no_lease_is_judged_while_the_window_is_open(rig: Rig) -> None:
+    """However long the window, and whatever the clocks do, leases end after it at the earliest."""
+    silent, back = rig.submit(2)
+    rig.grant_one()
+    row = rig.grant_one()
+    rig.crash(window_ms=60_000)
+    rig.open_session(2, "w1", declare=[held(row)])
+    rig.do(commands.RestartLeases())
+    rig.do(commands.PushDeadlines(gap_ms=10))
+    rig.pass_time(50_000)
+    assert rig.state(silent) is rig.state(back) is JobState.RUNNING
+
+
+def test_who_does_not_come_back_is_named(rig: Rig) -> None:
+    """The fault of a lease that was lost over a failover names the worker, from the journal."""
+    job_id = rig.submit_one()
+    rig.start(rig.grant_one())
+    rig.do(commands.CloseTerm())
+    rig.crash(window_ms=0)
+    rig.pass_time(20_000)
+    fault = rig.record(job_id).fault
+    assert fault is not None
+    assert "worker worker-1 " in fault.message
+
+
+def test_who_is_not_heard_of_since_the_failover_has_no_heartbeat(rig: Rig) -> None:
+    """A stream that has just been opened was not heard of yet."""
+    rig.do(
+        commands.OpenSession(
+            session_id=7,
+            incarnation="w7",
+            worker="worker-7",
+            job_names=frozenset({"job"}),
+            queues=frozenset(),
+            slots=1,
+        )
+    )
+    status = rig.partition.sessions()[-1]
+    assert (status.session_id, status.heartbeat_ms, status.draining) == (7, 0, False)

@@ -24,7 +24,6 @@ from tenure.master.core.effect import (
     SendAssignment,
 )
 from tenure.master.core.event import DurableEvent, VolatileEvent
-from tenure.master.core.partition import Partition
 from tenure.master.core.query import Filter
 from tenure.master.core.record import JobFault, JobRecord, Policy
 from tenure.master.core.settings import AnySettings, SettingsKey
@@ -34,16 +33,15 @@ from tenure.master.core.transition import OPEN
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.vocabulary import AttemptOutcome, JobState, Verdict
-from tests.unit.master.core.almanac import Almanac
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.fairness import Round
+from tests.unit.master.core.heirs import Heirs
 from tests.unit.master.core.rig import START_MS, held, report_row
 from tests.unit.master.core.world import (
     BACK,
     CONFIG,
     INCARNATIONS,
     JOB_KEYS,
-    JOURNAL,
     LABELS,
     NAMES,
     OUTCOMES,
@@ -58,7 +56,7 @@ from tests.unit.master.core.world import (
 _DEAD = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
-class PartitionMachine(Almanac):
+class PartitionMachine(Heirs):
     """See the module."""
 
     def __init__(self) -> None:
@@ -361,8 +359,9 @@ class PartitionMachine(Almanac):
     @precondition(lambda self: self.committed < len(self.journal))
     @step()
     def commit(self) -> None:
-        """The store commits all that waits."""
+        """The store commits all that waits; a standby reads it."""
         self.commit_all()
+        self.follow()
 
     @precondition(lambda self: self.committed < len(self.journal))
     @step()
@@ -387,8 +386,7 @@ class PartitionMachine(Almanac):
             self.commit_all()
             self.dispatch(2, grants)
         del self.journal[self.committed + keep :]
-        self._succeed()
-        self.open_term(window_ms)
+        self._succeed(window_ms)
         for incarnation in back:
             self._connect(self.workers[incarnation], NAMES[2])
         if early:
@@ -401,19 +399,17 @@ class PartitionMachine(Almanac):
         """The master goes in order; its successor needs no window."""
         self.do(commands.CloseTerm())
         self.commit_all()
-        self._succeed()
-        self.open_term(0)
+        self._succeed(0)
         for incarnation in back:
             self._connect(self.workers[incarnation], NAMES[2])
 
-    def _succeed(self) -> None:
+    def _succeed(self, window_ms: int) -> None:
         self.calm = 0
         self.committed = len(self.journal)
         self.outbox, self.submits = [], []
         self.unsettled.clear()
         self.cursor = None
-        self.partition = self._replayed(self.journal)
-        audit(self.partition)
+        self.take_over(window_ms)
         for worker in self.workers.values():
             worker.session_id = 0
 
@@ -448,35 +444,11 @@ class PartitionMachine(Almanac):
             if part is None:
                 SEEN["snapshot compared"] += 1
                 self.cursor = None
-                self._compare(self._recovered())
+                self.compare(self.recovered())
                 return
             self.slices.append(msgspec.msgpack.decode(msgspec.msgpack.encode(part)))
 
     # What must hold.
-
-    def _replayed(self, journal: list[bytes]) -> Partition:
-        partition = Partition(CONFIG)
-        for seq, data in enumerate(journal, 1):
-            partition.replay(JOURNAL.decode(data)[0], seq)
-        partition.finish_replay()
-        return partition
-
-    def _recovered(self) -> Partition:
-        partition = Partition(CONFIG)
-        for part in self.slices:
-            partition.load_slice(part)
-        for seq, data in enumerate(self.journal, 1):
-            if seq > self.snapshot_from:
-                partition.replay(JOURNAL.decode(data)[0], seq)
-        partition.finish_replay()
-        return partition
-
-    def _compare(self, other: Partition) -> None:
-        audit(other)
-        assert other.state_hash() == self.partition.state_hash()
-        assert other.next_seq == self.partition.next_seq
-        assert other.counts() == self.partition.counts()
-        assert other.stats() == self.partition.stats()
 
     @invariant()
     def time_since_the_last_disturbance(self) -> None:
@@ -519,7 +491,7 @@ class PartitionMachine(Almanac):
 
     def teardown(self) -> None:
         """Replays give the same; and once all is well again every job comes to an end."""
-        self._compare(self._replayed(self.journal))
+        self.compare(self.replayed(self.journal))
         self.heal()
 
     def heal(self) -> None:

@@ -69,6 +69,33 @@ def test_slices_find_what_one_look_finds(rig: Rig) -> None:
             assert ordinals(rig.partition.scan(wanted), looks_max) == whole
 
 
+def test_a_slice_is_as_long_as_asked_for(rig: Rig) -> None:
+    """A slice ends at its limit, and who has seen all knows it, changes or not."""
+    scan = rig.partition.scan()
+    assert len(scan.take(2, 1_000)) == 2
+    assert len(scan.take(1, 1_000)) == 1
+    rig.submit(1)
+    assert len(scan.take(5, 8)) == 5
+    assert not scan.done
+    assert scan.take(100, 1) == []
+    assert scan.done
+
+
+def test_the_last_slice_knows_that_it_is(rig: Rig) -> None:
+    """Whatever has changed, a look that found the end is not followed by another."""
+    scan = rig.partition.scan()
+    scan.take(1, 1_000)
+    rig.submit(1)
+    assert len(scan.take(100, 8)) == 7
+    assert scan.done
+
+
+def test_backlog(rig: Rig) -> None:
+    """What a session could run; nothing for one that there is not."""
+    assert rig.partition.backlog_for(1) == rig.partition.stats().ready - 2
+    assert rig.partition.backlog_for(99) == 0
+
+
 def test_a_rare_state_costs_no_full_scan(rig: Rig) -> None:
     """The look ends with the last job that matches, if nothing changes meanwhile."""
     looked = []
@@ -136,6 +163,7 @@ def test_sessions(rig: Rig) -> None:
     (status,) = rig.partition.sessions()
     assert (status.incarnation, status.worker) == ("w1", "worker-1")
     assert (status.slots, status.leases, status.draining) == (10, 1, True)
+    assert status.job_names == {"job"}
     assert status.heartbeat_ms == rig.now_ms
 
 

@@ -1,13 +1,38 @@
 """What is derived, after a replay."""
 
+import pytest
+
+from tenure.master.core import command as commands
+from tenure.master.core import rebuild
 from tests.unit.master.core.audit import audit
-from tests.unit.master.core.test_chunk import recovered
+from tests.unit.master.core.rig import Rig
+from tests.unit.master.core.test_chunk import replaying
+
+
+def steps_of(rig: Rig) -> int:
+    """In how many steps a successor recovers."""
+    partition = rig.replaying()
+    steps = sum(1 for _ in partition.finish_replay_in_steps())
+    audit(partition)
+    return steps
 
 
 def test_a_large_backlog_is_rebuilt_in_steps() -> None:
     """A leader-to-be can renew its office while it recovers, however much waits."""
-    partition, _ = recovered(20_000)
+    partition, _ = replaying(20_000)
     steps = sum(1 for _ in partition.finish_replay_in_steps())
     assert steps >= 20_000 // 4_096
     assert partition.stats().running == 20_000
     audit(partition)
+
+
+def test_many_small_events_are_rebuilt_in_steps_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits, and what has ended, comes in portions, however few jobs each event wrote."""
+    monkeypatch.setattr(rebuild, "_STEP_ROWS", 8)
+    rig = Rig()
+    few = steps_of(rig)
+    groups = [rig.submit(2) for _ in range(8)]
+    assert steps_of(rig) == few + 2 + 2
+    for group in groups:
+        rig.do(commands.CancelJobs(job_ids=group))
+    assert steps_of(rig) == few + 2 + 2

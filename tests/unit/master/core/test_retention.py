@@ -7,9 +7,11 @@ import pytest
 from tenure.master.core import command as commands
 from tenure.master.core.config import Retention
 from tenure.master.core.event import JobsPurged
-from tenure.master.core.record import Policy
+from tenure.master.core.record import JobRecord, Policy
+from tenure.master.core.transition import TERMINAL
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome
+from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import CONFIG, JOB, Rig
 
 SMALL = Retention(completed_ms=10_000, completed_max=5, failed_ms=50_000, failed_max=3)
@@ -141,3 +143,54 @@ def test_age_after_recovery(rig: Rig) -> None:
     assert kept(rig) == ids + later
     rig.pass_time(1)
     assert kept(rig) == later
+
+
+def test_what_one_event_ended_is_kept_by_each_jobs_own_time(rig: Rig) -> None:
+    """After a recovery as before it, jobs with a result TTL and others part at their ends."""
+    (plain,) = rig.submit(1)
+    (own,) = rig.submit(1, Policy(name="job", result_ttl_ms=2_000))
+    rig.do(commands.CancelJobs(job_ids=[plain, own]))
+    rig.crash(window_ms=0)
+    rig.pass_time(2_000)
+    assert kept(rig) == [plain]
+    rig.pass_time(8_000)
+    assert kept(rig) == []
+
+
+def test_rows_max_cuts_what_one_event_ended(rig: Rig) -> None:
+    """The limit holds across events and shelves, also for jobs that a recovery put together."""
+    for count in (1, 3):
+        rig.do(commands.CancelJobs(job_ids=rig.submit(count)))
+    finish(rig, 3, AttemptOutcome.FAILED_PERMANENT)
+    rig.crash(window_ms=0)
+    rig.now_ms += 50_000
+    for left in (5, 3, 1, 0):
+        rig.fire(rows_max=2)
+        assert len(kept(rig)) == left
+
+
+def test_a_shelf_forgets_what_left_it_from_the_middle() -> None:
+    """Requeued jobs keep no garbage behind, and leave the order of the others as it was."""
+    rig = Rig()
+    long = Policy(name="job", result_ttl_ms=2 * rig.config.retention.completed_ms)
+    first, last = rig.submit(2), rig.submit(2)
+    first += rig.submit(1, long)
+    middle = rig.submit(1_095)
+    rig.do(commands.CancelJobs(job_ids=first + middle))
+    rig.now_ms += 1_000
+    rig.do(commands.CancelJobs(job_ids=last))
+    shelf = state_of(rig.partition).finished._done
+    rig.do(commands.RequeueJobs(job_ids=middle[:1_062]))
+    assert shelf._entries == 1_100
+    rig.do(commands.RequeueJobs(job_ids=middle[1_062:1_063]))
+    assert shelf._entries == 37
+    rig.do(commands.RequeueJobs(job_ids=middle[1_063:]))
+    rig.pass_time(rig.config.retention.completed_ms - 1_000)
+    assert [record.job_id for record in ended(rig)] == last + first[2:]
+    rig.pass_time(1_000)
+    assert [record.job_id for record in ended(rig)] == first[2:]
+
+
+def ended(rig: Rig) -> list[JobRecord]:
+    """The finished jobs, oldest submit first."""
+    return [r for r in state_of(rig.partition).jobs.values() if r.state in TERMINAL]

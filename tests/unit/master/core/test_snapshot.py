@@ -1,5 +1,7 @@
 """Snapshots taken while the partition goes on, loaded with the rest of the journal."""
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -8,9 +10,11 @@ from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobFault, Policy
 from tenure.master.core.snapshot import SnapshotCursor
+from tenure.master.core.state import State
+from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import AttemptOutcome
-from tests.unit.master.core.audit import audit
-from tests.unit.master.core.rig import Rig
+from tests.unit.master.core.audit import audit, state_of
+from tests.unit.master.core.rig import START_MS, Rig
 
 _JOURNAL = msgspec.msgpack.Decoder(list[DurableEvent])
 
@@ -122,6 +126,43 @@ def test_whole_life_between_the_slices() -> None:
     assert other.state_hash() == rig.partition.state_hash()
 
 
+def test_an_event_writes_those_that_are_still_there() -> None:
+    """A replayed event passes over jobs that the snapshot shows gone, not over those after them."""
+    rig = Rig()
+    rig.open_session(1)
+    ended, running = rig.submit(2), rig.submit(2)
+    rig.do(commands.CancelJobs(job_ids=ended))
+    rows = rig.grant(1, 2)
+    cursor = rig.partition.snapshot()
+    first_seq = rig.partition.next_seq
+    slices = [take(cursor, 1) for _ in range(2)]
+    rig.do(commands.PurgeJobs(job_ids=ended[::-1]))
+    slices.append(take(cursor, 1))
+    rig.do(commands.CancelJobs(job_ids=running[::-1]))
+    rig.report(rows[1], AttemptOutcome.CANCELLED)
+    rig.do(commands.PurgeJobs(job_ids=running[1:]))
+    while (data := take(cursor, 1)) is not None:
+        slices.append(data)
+    other = recovered(rig, [data for data in slices if data], first_seq)
+    assert list(state_of(other).jobs) == running[:1]
+    assert other.state_hash() == rig.partition.state_hash()
+
+
+def test_tombstones_in_the_snapshot_and_in_the_journal_are_one() -> None:
+    """Jobs that were purged while the snapshot was taken have one tombstone each, packed or not."""
+    rig = Rig()
+    ids = rig.submit(700)
+    rig.do(commands.CancelJobs(job_ids=ids))
+    cursor = rig.partition.snapshot()
+    first_seq = rig.partition.next_seq
+    slices = [take(cursor, 1_000) for _ in range(2)]
+    rig.do(commands.PurgeJobs(job_ids=ids))
+    while (data := take(cursor, 1_000)) is not None:
+        slices.append(data)
+    other = recovered(rig, [data for data in slices if data], first_seq)
+    assert other.state_hash() == rig.partition.state_hash()
+
+
 def test_slices_are_bounded() -> None:
     """A slice has about as many rows as it was asked for."""
     rig = Rig()
@@ -132,6 +173,23 @@ def test_slices_are_bounded() -> None:
         if part[0] == "jobs":
             sizes.append(len(part[2]))
     assert sizes == [10, 10, 5]
+
+
+@pytest.mark.parametrize(("rows_max", "slices"), [(0, 5), (1, 5), (2, 3), (5, 1)])
+def test_every_key_is_in_one_slice(rows_max: int, slices: int) -> None:
+    """Keys come in slices of as many as were asked for, at least one, and none is forgotten."""
+    rig = Rig()
+    for number in range(5):
+        rig.submit(1, Policy(name="job", key_window_ms=60_000), key=f"k{number}")
+    cursor = rig.partition.snapshot()
+    parts = []
+    while (part := cursor.next_slice(rows_max)) is not None:
+        parts.append(part)
+    assert [part[0] for part in parts].count("keys") == slices
+    other = Partition(rig.config)
+    for part in parts:
+        other.load_slice(part)
+    assert other.state_hash() == rig.partition.state_hash()
 
 
 def test_recovered_partition_goes_on() -> None:
@@ -169,6 +227,39 @@ def test_hash_tells_states_apart() -> None:
         step()
         assert rig.partition.state_hash() not in seen
         seen.add(rig.partition.state_hash())
+
+
+def _more_tombstones(state: State) -> None:
+    state.tombstones.bury(next(iter(state.jobs.values())), START_MS, replayed=False)
+
+
+def _other_key(state: State) -> None:
+    (name,) = state.keys._records
+    state.keys._records[name] = state.keys._records[name]._replace(until_ms=START_MS + 9_999)
+
+
+@pytest.mark.parametrize(
+    "differ",
+    [
+        lambda state: setattr(state, "next_seq", state.next_seq + 1),
+        lambda state: setattr(state, "next_ordinal", state.next_ordinal + 1),
+        lambda state: setattr(state, "stamp_ms", state.stamp_ms + 1),
+        lambda state: setattr(state, "token", Token(9, 9)),
+        lambda state: setattr(next(iter(state.jobs.values())), "payload", b"other"),
+        lambda state: state.jobs.popitem(),
+        lambda state: state.keys._records.clear(),
+        _other_key,
+        _more_tombstones,
+    ],
+)
+def test_hash_covers_all_that_is_persistent(differ: Callable[[State], object]) -> None:
+    """Two states whose counters, jobs, keys or tombstones differ have two hashes of 128 bits."""
+    rig = Rig()
+    rig.submit(2, Policy(name="job", key_window_ms=60_000), key="k")
+    before = rig.partition.state_hash()
+    assert len(before) == 16
+    differ(state_of(rig.partition))
+    assert rig.partition.state_hash() != before
 
 
 def test_unknown_slice_is_refused() -> None:

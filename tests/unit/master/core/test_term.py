@@ -4,12 +4,15 @@ import pytest
 
 from tenure.master.core import command as commands
 from tenure.master.core.command import LeaseRow
+from tenure.master.core.config import PartitionConfig
 from tenure.master.core.effect import Announce, SendCancels, SendRevokes
-from tenure.master.core.event import LeasesAdopted
+from tenure.master.core.event import LeasesAdopted, StandingHolder, StandingLease, TermClosed
 from tenure.master.core.record import Policy
+from tenure.master.core.term import LATELY_MS
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState, Verdict
+from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import CONFIG, Rig, held, of_type, report_row, verdicts_of
 
 WINDOW_MS = 3_000
@@ -400,7 +403,20 @@ def test_standing_leases_expire_like_others(rig: Rig) -> None:
 def test_token_must_rise(rig: Rig) -> None:
     """A term under a token that is not newer is refused."""
     command = commands.OpenTerm(token=rig.token, incarnation="m", window_ms=0)
-    assert rig.refused(command).reason is Reason.FENCED
+    refusal = rig.refused(command)
+    assert refusal.reason is Reason.FENCED
+    assert refusal.message.startswith("expected to open a term newer than 1.10, but the token is")
+    assert refusal.metadata == {"token": "1.10", "newest": "1.10"}
+
+
+def test_whoever_does_not_lead_sends_clients_on() -> None:
+    """After its term a master refuses what only a leader may decide, and says when to ask again."""
+    rig = Rig(PartitionConfig(partition=3, partitions=4))
+    rig.do(commands.CloseTerm())
+    refusal = rig.refused(commands.CancelJobs(job_ids=[]))
+    assert refusal.reason is Reason.NOT_LEADER
+    assert refusal.message.startswith("expected to change jobs of partition 3, but")
+    assert (refusal.metadata, refusal.retry_after_ms) == ({"partition": "3"}, 100)
 
 
 def test_lease_order_across_terms(rig: Rig) -> None:
@@ -439,3 +455,49 @@ def test_an_at_most_once_job_handed_back_in_the_window_is_not_run_again_if_it_ha
     rig.close_window()
     record = rig.record(job_id)
     assert (record.state, record.failure_reason) == (JobState.FAILED, FailureReason.LOST)
+
+
+def test_who_is_waited_for(rig: Rig) -> None:
+    """Whoever got something within the last minute of the journal, and nobody else."""
+    rig.open_session(2)
+    rig.submit(1)
+    rig.report(rig.grant_one())
+    rig.now_ms += 1
+    rig.submit(1)
+    rig.report(rig.grant_one(2), session_id=2)
+    rig.now_ms += LATELY_MS
+    rig.submit(1)
+    rig.crash()
+    assert state_of(rig.partition).known == ["w2"]
+
+
+def test_progress_after_a_hand_over_counts_from_the_start() -> None:
+    """A job whose progress the new leader has not heard of yet gets its time from its start."""
+    rig = Rig()
+    rig.open_session(1)
+    (job_id,) = rig.submit(1, Policy(name="job", heartbeat_timeout_ms=10_000))
+    rig.start(rig.grant_one())
+    rig.now_ms += 4_000
+    rig.do(commands.CloseTerm())
+    rig.crash(window_ms=0)
+    rig.pass_time(6_000 + CONFIG.timeout_grace_ms - 1)
+    assert rig.state(job_id) is JobState.RUNNING
+    rig.pass_time(1)
+    assert rig.record(job_id).outcome is AttemptOutcome.TIMED_OUT
+
+
+def test_a_closed_terms_lease_of_a_job_that_is_gone(rig: Rig) -> None:
+    """A replay over a snapshot passes over jobs that were purged since, not over those after."""
+    row = LeaseRow(rig.submit_one(), Lease(Token(1, 10), 1, 0))
+    rig.grant_one()
+    partition = rig.replaying()
+    gone = StandingLease(rig.mint(), Lease(Token(1, 10), 2, 0), 5)
+    stands = StandingLease(row.job_id, row.lease, 7)
+    closed = TermClosed(
+        now_ms=rig.now_ms, token=rig.token, holders=[StandingHolder("w1", "w", [gone, stands])]
+    )
+    partition.replay(closed, partition.next_seq)
+    partition.finish_replay()
+    holding = partition.holding_of(row.job_id)
+    assert holding is not None
+    assert holding.started_ms == 7

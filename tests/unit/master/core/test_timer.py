@@ -55,3 +55,17 @@ def test_thinning_keeps_the_earliest_entry_of_what_still_waits() -> None:
         timers.arm_at(waiting, 5 + index)
     assert len(timers) < 1_100
     assert min(due for due, thing in timers.things() if thing is waiting) == 5
+
+
+def test_entries_are_thinned_out_once_they_are_too_many() -> None:
+    """Twice as many entries as things are usual, and some more do not matter; then they go."""
+    things = 500
+    timers: Timers[Thing] = Timers(
+        lambda thing: thing.due_ms, lambda thing: thing.name, lambda: things
+    )
+    gone = Thing("gone", None)
+    for _ in range(2 * things + 1_024):
+        timers.arm_at(gone, 1)
+    assert len(timers) == 2 * things + 1_024
+    timers.arm_at(gone, 1)
+    assert len(timers) == 0

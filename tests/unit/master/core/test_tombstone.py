@@ -75,6 +75,59 @@ def test_packed_rows_are_found() -> None:
     assert sum(1 for _ in tombstones.standing(NOW_MS)) == len(ids)
 
 
+def test_ids_with_the_same_random_half_are_told_apart() -> None:
+    """Ids that differ only in their time lie side by side in a pack, and each is found."""
+    tombstones = Tombstones()
+    ids = [mint(0, NOW_MS, bits) for bits in range(505)]
+    ids += [mint(0, NOW_MS + later, 250) for later in range(1, 8)]
+    for number, job_id in enumerate(ids):
+        tombstones.bury(record_of(job_id, result=b"r" * number), NOW_MS, replayed=False)
+    (bucket,) = tombstones._buckets.values()
+    assert not bucket.latest
+    found = [tombstones.get(job_id, NOW_MS) for job_id in ids]
+    assert [t.job_id for t in found if t is not None] == ids
+
+
+def test_packs_of_one_bucket_are_merged_like_a_binary_counter() -> None:
+    """Each 512 rows make a pack, and a look-up has to search few of them."""
+    tombstones = Tombstones()
+    sizes = []
+    for bits in range(5 * 512):
+        tombstones.bury(record_of(mint(0, NOW_MS, bits)), NOW_MS, replayed=False)
+        if (bits + 1) % 512 == 0:
+            (bucket,) = tombstones._buckets.values()
+            assert not bucket.latest
+            sizes.append([len(run.keys) for run in bucket.runs])
+    assert sizes == [[512], [1_024], [1_024, 512], [2_048], [2_048, 512]]
+
+
+def test_the_oldest_of_many_buckets_is_packed() -> None:
+    """No more than 64 buckets hold rows that are not packed, and those are known."""
+    tombstones = Tombstones()
+    for number in range(66):
+        open_before = [b for b in tombstones._buckets.values() if b.latest]
+        assert len(open_before) == min(number, 64)
+        assert list(tombstones._unsealed.values()) == [None] * len(open_before)
+        tombstones.bury(record_of(mint(0, NOW_MS + 256 * number, 1)), NOW_MS, replayed=False)
+    opened = [prefix for prefix, bucket in tombstones._buckets.items() if bucket.latest]
+    assert list(tombstones._unsealed) == opened == tombstones.prefixes()[2:]
+    assert [len(tombstones.rows(prefix)) for prefix in tombstones.prefixes()] == [1] * 66
+
+
+def test_buckets_that_are_swept_leave_nothing_behind() -> None:
+    """Packed or not, a bucket that goes is forgotten everywhere."""
+    tombstones = Tombstones()
+    for bits in range(512):
+        tombstones.bury(record_of(mint(0, NOW_MS, bits)), NOW_MS, replayed=False)
+    tombstones.bury(record_of(mint(0, NOW_MS + 1_000, 1)), NOW_MS, replayed=False)
+    gone, opened = tombstones.prefixes()
+    assert list(tombstones._unsealed) == [opened]
+    tombstones.sweep(NOW_MS + 3_000 + RETRY_WINDOW_MS)
+    assert not tombstones.prefixes()
+    assert not tombstones._unsealed
+    assert tombstones.rows(gone) == []
+
+
 def test_stands_for_the_retry_window() -> None:
     """A tombstone stands until max(purge, id's time) + 5 min, and is then forgotten."""
     for id_ms, purged_ms in ((NOW_MS, NOW_MS + 70_000), (NOW_MS + 50_000, NOW_MS)):
@@ -84,6 +137,8 @@ def test_stands_for_the_retry_window() -> None:
         end_ms = max(id_ms, purged_ms) + RETRY_WINDOW_MS
         assert tombstones.get(job_id, end_ms - 1)
         assert tombstones.get(job_id, end_ms) is None
+        assert len(list(tombstones.standing(end_ms - 1))) == 1
+        assert not list(tombstones.standing(end_ms))
         tombstones.sweep(end_ms - 1)
         assert tombstones.prefixes()
         tombstones.sweep(end_ms + 256)

@@ -17,6 +17,7 @@ from tenure.master.core.record import Policy, RetryPolicy
 from tenure.master.journal.codec import decode_events, encode_event, encode_events, join_events
 from tenure.protocol.fence import Token
 from tenure.protocol.ids import JobId
+from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import JobState
 
 TOKEN = Token(1, 7)
@@ -61,5 +62,7 @@ def test_joined_events_are_one_array(count: int) -> None:
 )
 def test_other_bytes_are_refused(data: bytes) -> None:
     """What is no list of known events is an error that says so, never a wrong event."""
-    with pytest.raises(CorruptJournal, match="expected to decode a batch's events"):
+    with pytest.raises(CorruptJournal, match="expected to decode a batch's events") as caught:
         decode_events(data)
+    assert caught.value.reason is Reason.STORE_CORRUPT
+    assert caught.value.metadata == {"detail": str(caught.value.__cause__)}

@@ -20,6 +20,10 @@ async def _no_backup() -> AsyncIterator[bytes]:
     yield b""
 
 
+async def _look() -> None:
+    return None
+
+
 async def _no_hand_over(partition: int, successor: str) -> bool:
     return False
 
@@ -36,6 +40,7 @@ def cluster_api() -> ClusterApi:
         space=lambda: None,
         alarms=list,
         backup=_no_backup,
+        look=_look,
         hand_over=_no_hand_over,
     )
 

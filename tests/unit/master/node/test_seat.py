@@ -24,6 +24,7 @@ from tenure.master.node.roster import Roster
 from tenure.master.node.seat import Seat, Surroundings
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
+from tenure.master.node.standby import Standbys
 from tenure.master.node.trace import Trace
 from tenure.master.node.walls import Walls
 from tenure.protocol.errors import TenureError
@@ -35,7 +36,7 @@ from tests.unit.master.node.fakes import FakeOffice, settle
 
 
 class WonElection:
-    """Gives an office to whoever asks."""
+    """Gives an office to whoever asks, which is never vacant then."""
 
     def __init__(self) -> None:
         self.campaigns = 0
@@ -43,6 +44,9 @@ class WonElection:
     async def campaign(self) -> FakeOffice:
         self.campaigns += 1
         return FakeOffice()
+
+    async def vacancy(self, timeout_ms: int) -> None:
+        await asyncio.Event().wait()
 
 
 class UnmarkedJournal:
@@ -114,9 +118,6 @@ class LosingJournal(UnmarkedJournal):
     async def read(self, first: int) -> AsyncIterator[SealedBatch]:
         yield genesis(0, Token(1, 0), 1)
 
-    async def log_bytes(self) -> int:
-        return 0
-
     async def append(self, token: Token, batch: SealedBatch) -> None:
         raise CorruptJournal("expected batch 3, but it is gone", metadata={"batch": "3"})
 
@@ -141,6 +142,7 @@ def _seat(election: WonElection, journal: object, solitude: type[Solitude] = Sol
     me = Candidate(incarnation="i", name="m", address="127.0.0.1:1")
     roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
     hub = WorkerHub()
+    config = PartitionConfig(partition=0, partitions=1)
     around = Surroundings(
         roster=roster,
         hub=hub,
@@ -148,10 +150,16 @@ def _seat(election: WonElection, journal: object, solitude: type[Solitude] = Sol
         rng=random.Random(1),
         trace=Trace(None, clock),
         announce=lambda event, fields: None,
-        config=lambda partition: PartitionConfig(partition=partition, partitions=1),
+        config=lambda partition: config,
         space=SpaceWatch(None, clock, Alarms()),  # type: ignore[arg-type]
         walls=Walls(roster, clock, Alarms()),
         solitude=solitude(roster=roster, hub=hub, clock=clock, alone_ms=30_000),
+        standbys=Standbys(
+            roster,
+            clock,
+            reader=lambda partition: journal,  # type: ignore[arg-type, return-value]
+            config=lambda partition: config,
+        ),
         hear_wishes=_hear_nothing,
         peers=_NoPeers(),
     )

@@ -135,6 +135,26 @@ def test_followers_learn_that_the_term_ended() -> None:
     run_virtual(main)
 
 
+def test_followers_are_told_in_the_order_of_their_coming() -> None:
+    """Not in the order of their addresses: a simulated run would be another in each process."""
+    told: list[int] = []
+
+    async def take(watch: Watch, number: int) -> None:
+        await _take(watch, 1, None)
+        told.append(number)
+
+    async def main() -> None:
+        watch = _watch()
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(50):
+                tasks.create_task(take(watch, number))
+            await asyncio.sleep(0)
+            watch.record([_change(1)])
+
+    run_virtual(main)
+    assert told == [*range(50)]
+
+
 def test_a_position_is_never_in_the_middle_of_an_event() -> None:
     """Many changes of one event take several messages: who breaks off in between misses none."""
 

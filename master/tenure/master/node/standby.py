@@ -1,0 +1,259 @@
+"""Standbys: partitions that others lead, kept replayed, so that leading them takes no recovery.
+
+```
+ OFF ──preferred successor──► LOADING ──snapshot, then batches to the end──► FOLLOWING ⟲ polls
+  ▲                              │                                               │
+  ├──cut under its hands, damaged, any error: what it has is dropped─────────────┤
+  └──the office is won: the term goes on from what it has ◄──────────────────────┘
+```
+For each partition one master follows: the first, in the order in which masters campaign, that does
+not lead it. A standby only reads. It judges nothing: damage that it meets is the business of the
+next leader, who reads the same under the office. What it has is at any moment between two turns of
+the loop a whole beginning of the journal, so it can be taken over at any moment.
+
+An event whose replay kills the process would kill it again and again, and cost other partitions
+their leader each time. So a master's key says what it follows. One that starts while the key of its
+former self is still there has died while it followed that; from the second death in a row on it
+waits before it follows it again, for 1, 4, then 16 minutes, and nobody follows instead. Recoveries
+that die are counted on their own (``node.replay``).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from tenure.master.backend.errors import CorruptJournal, StoreUnavailable
+from tenure.master.core.config import PartitionConfig
+from tenure.master.election.port import Member
+from tenure.master.journal.port import Journal
+from tenure.master.node.port import Clock
+from tenure.master.node.recovery import Replayed
+from tenure.master.node.roster import Roster
+from tenure.protocol.cancellation import pass_cancellation
+
+_log = logging.getLogger(__name__)
+
+#: How often it is looked at who should follow what; and for how long it must have been so.
+_LOOK_MS: Final = 1_000
+_STEADY_MS: Final = 3_000
+#: Between two looks for new batches: at first, and at most when there are none.
+_POLL_MS: Final = 500
+_IDLE_MS: Final = 1_000
+_RETRY_MS: Final = 5_000
+_RETRY_MS_MAX: Final = 60_000
+#: While it catches up it leaves the loop to others, for so long after so many bytes.
+_REST_BYTES: Final = 256 * 1024
+_REST_MS: Final = 10
+#: Who has followed for so long has not died of what it follows.
+_SOUND_MS: Final = 60_000
+#: How long to wait after so many deaths in a row; after more as after the last.
+_WAITS_MS: Final = (0, 0, 60_000, 240_000, 960_000)
+
+
+class Standby:
+    """Follows one partition.
+
+    Args:
+        config: The partition's.
+        journal: An adapter that nobody else reads through.
+        clock: For its pauses.
+
+    Attributes:
+        replayed: What it has; None: nothing yet.
+    """
+
+    def __init__(self, config: PartitionConfig, journal: Journal, clock: Clock) -> None:
+        self.replayed: Replayed | None = None
+        self._config = config
+        self._journal = journal
+        self._clock = clock
+        self._retry_ms = _RETRY_MS
+        self._unrested = 0
+
+    async def run(self) -> None:
+        """Follows until cancelled; no error ends it."""
+        while True:
+            pass_cancellation()
+            try:
+                await self._follow()
+            except StoreUnavailable as error:
+                _log.info("Cannot follow: %s", error, extra=self._extra("standby_waits"))
+            except CorruptJournal as error:
+                # The leader's truncation looks like this, too.
+                _log.info("Following anew: %s", error, extra=self._extra("standby_anew"))
+            except Exception:  # noqa: BLE001  (whatever it is: no term of this process suffers)
+                _log.exception("Cannot follow", extra=self._extra("standby_failed"))
+            self.replayed = None
+            await self._clock.sleep(self._retry_ms)
+            self._retry_ms = min(2 * self._retry_ms, _RETRY_MS_MAX)
+
+    async def _follow(self) -> None:
+        journal = self._journal
+        if await journal.halted() is not None or await journal.replay_mark() is not None:
+            # What a recovery may have died of would end this process, and others it leads.
+            return
+        replayed = Replayed(self._config)
+        await replayed.load(journal, self._rest)
+        self.replayed = replayed
+        await self._read_on(replayed)
+        for _ in replayed.partition.finish_replay_in_steps():
+            await asyncio.sleep(0)
+        extra = {**self._extra("standby"), "seq": replayed.partition.next_seq - 1}
+        _log.info("Following, to lead at once if need be", extra=extra)
+        pause_ms = _POLL_MS
+        while True:
+            await self._clock.sleep(pause_ms)
+            pause_ms = _POLL_MS if await self._poll(replayed) else _IDLE_MS
+
+    async def _poll(self, replayed: Replayed) -> bool:
+        """Whether there was something new."""
+        try:
+            found = await self._read_on(replayed)
+        except StoreUnavailable:
+            # What it has stays a beginning of the journal; who takes it over proves that anyway.
+            return False
+        self._retry_ms = _RETRY_MS
+        if found:
+            replayed.partition.pass_time()
+        return found
+
+    async def _read_on(self, replayed: Replayed) -> bool:
+        found = False
+        async for sealed in self._journal.read(replayed.chain.number):
+            replayed.replay(sealed)
+            found = True
+            await self._rest(len(sealed.data))
+        return found
+
+    async def _rest(self, size: int) -> None:
+        self._unrested += size
+        if self._unrested < _REST_BYTES:
+            await asyncio.sleep(0)
+        else:
+            self._unrested = 0
+            await self._clock.sleep(_REST_MS)
+
+    def _extra(self, action: str) -> dict[str, object]:
+        return {"action": action, "partition": self._config.partition}
+
+
+class Standbys:
+    """All that one master follows.
+
+    Args:
+        roster: Who leads what, and who would be next.
+        clock: For its pauses.
+        reader: A journal's adapter for a standby alone, by partition.
+        config: A partition's.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        clock: Clock,
+        *,
+        reader: Callable[[int], Journal],
+        config: Callable[[int], PartitionConfig],
+    ) -> None:
+        self._roster = roster
+        self._clock = clock
+        self._reader = reader
+        self._config = config
+        self._running: dict[int, tuple[Standby, asyncio.Task[None]]] = {}
+        #: By partition: since when another is wanted than there is (boot clock).
+        self._since_ms: dict[int, int] = {}
+        #: Partitions whose office this master has.
+        self._taken: set[int] = set()
+        #: By partition: how many processes of this name have died in a row while they followed it,
+        #: and when that may be forgotten or tried again (boot clock).
+        self._deaths: dict[int, tuple[int, int]] = {}
+
+    async def run(self) -> None:
+        """Follows what this master should, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                pass_cancellation()
+                await self._clock.sleep(_LOOK_MS)
+                self._review(tasks)
+
+    def take(self, partition: int) -> Replayed | None:
+        """Ends following a partition, which this master leads now; what was replayed of it."""
+        self._taken.add(partition)
+        return self._end(partition)
+
+    def release(self, partition: int) -> None:
+        """This master leads it no more."""
+        self._taken.discard(partition)
+
+    def inherit(self, members: Iterable[Member]) -> None:
+        """Learns of what a process of this name has died, if it has and its key is still there."""
+        me, now_ms = self._roster.me, self._clock.boot_ms()
+        for member in members:
+            if member.candidate.name == me.name and member.candidate != me:
+                for number, deaths in member.following.items():
+                    wait_ms = _WAITS_MS[min(deaths + 1, len(_WAITS_MS) - 1)]
+                    self._deaths[number] = (deaths + 1, now_ms + wait_ms)
+
+    def deaths(self) -> dict[int, int]:
+        """By partition that is followed, or soon will be: how many have died of it, perhaps."""
+        return {
+            number: self._deaths.get(number, (0, 0))[0]
+            for number in (*self._running, *self._since_ms)
+        }
+
+    def seqs(self) -> dict[int, int]:
+        """By partition that is followed: the last event replayed."""
+        return {
+            number: standby.replayed.partition.next_seq - 1
+            for number, (standby, _) in self._running.items()
+            if standby.replayed is not None
+        }
+
+    def _review(self, tasks: asyncio.TaskGroup) -> None:
+        now_ms = self._clock.boot_ms()
+        for number, wanted in self._wanted().items():
+            if wanted is (number in self._running):
+                self._since_ms.pop(number, None)
+            elif now_ms - self._since_ms.setdefault(number, now_ms) < _STEADY_MS:
+                continue
+            elif wanted:
+                standby = Standby(self._config(number), self._reader(number), self._clock)
+                self._running[number] = (standby, tasks.create_task(standby.run()))
+            else:
+                self._end(number)
+
+    def _wanted(self) -> dict[int, bool]:
+        """Whether to follow a partition that another leads; nobody leads it: all is left as it is.
+
+        So a store that is full or away, or a vacancy, does not take away what will be needed.
+        """
+        roster = self._roster
+        leaders = {
+            number: leader.candidate.name
+            for number, leader in roster.leaders.items()
+            if leader.candidate != roster.me and number not in self._taken
+        }
+        return {
+            number: name == roster.me.name
+            and number not in roster.halted
+            and not self._shuns(number)
+            for number, name in roster.successors(leaders).items()
+        }
+
+    def _shuns(self, partition: int) -> bool:
+        """Whether it waits, because too many have died of a partition; forgets it in the end."""
+        deaths, until_ms = self._deaths.get(partition, (0, 0))
+        over_ms = self._clock.boot_ms() - until_ms
+        if deaths and over_ms >= _STEADY_MS + _SOUND_MS:
+            del self._deaths[partition]
+        return over_ms < 0
+
+    def _end(self, partition: int) -> Replayed | None:
+        self._since_ms.pop(partition, None)
+        standby, task = self._running.pop(partition, (None, None))
+        if standby is None or task is None:
+            return None
+        # It changes nothing any more: cancelled, it does not run on from where it waits.
+        task.cancel()
+        return standby.replayed

@@ -1,0 +1,224 @@
+"""What workers' messages come to: declarations, heartbeats, starts, returns."""
+
+import pytest
+
+from tenure.master.core import command as commands
+from tenure.master.core.command import LeaseRow
+from tenure.master.core.effect import (
+    Announce,
+    NotifySettled,
+    SendCancels,
+    SendHeartbeatAck,
+    SendRevokes,
+)
+from tenure.master.core.event import AttemptsEnded, EndedRow, TakeBacksAsked
+from tenure.master.core.record import Policy
+from tenure.protocol.fence import Lease, Token
+from tenure.protocol.vocabulary import AttemptOutcome, JobState
+from tests.unit.master.core.rig import CONFIG, Rig, held, of_type
+
+ONCE = Policy(name="job", at_most_once=True)
+#: Of a term long ago.
+FOREIGN = Lease(Token(1, 1), 1, 0)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    """A partition with one session."""
+    rig = Rig()
+    rig.open_session(1)
+    return rig
+
+
+def later(row: LeaseRow) -> LeaseRow:
+    """A newer lease of the same job, which the journal has lost."""
+    return LeaseRow(row.job_id, row.lease._replace(seq=row.lease.seq + 100))
+
+
+def ended(events: tuple[object, ...]) -> list[EndedRow]:
+    """What ended without a result."""
+    return [row for event in events if isinstance(event, AttemptsEnded) for row in event.rows]
+
+
+def test_adopted_leases_begin_when_their_jobs_did(rig: Rig) -> None:
+    """A job that runs was granted by its start at the latest; one that does not, now."""
+    rig.submit(2)
+    first, second = rig.grant(1, 2)
+    rig.crash(lose=1, window_ms=0)
+    rig.now_ms += 1_000
+    running, waiting = held(first, running_ms=500), held(second, started=False)
+    rig.open_session(2, "w1", declare=[running, waiting])
+    times = []
+    for row in (first, second):
+        holding = rig.partition.holding_of(row.job_id)
+        assert holding is not None
+        times.append((rig.record(row.job_id).granted_ms - rig.now_ms, holding.started_ms))
+    assert times == [(-500, rig.now_ms - 500), (0, 0)]
+
+
+def test_a_closed_lease_loses_nothing_to_a_later_one(rig: Rig) -> None:
+    """Who gave a job back is not told that somebody else has it now."""
+    rig.submit(1)
+    row = rig.grant_one()
+    rig.give_back(row)
+    decision = rig.open_session(2, "w2", declare=[held(later(row))])
+    assert rig.record(row.job_id).incarnation == "w2"
+    assert not of_type(decision.effects, SendRevokes)
+
+
+def test_the_loser_is_told_that_it_was_superseded(rig: Rig) -> None:
+    """Who still runs a job that another worker proves a later lease of hears why it must stop."""
+    rig.submit(1)
+    row = rig.grant_one()
+    decision = rig.open_session(2, "w2", declare=[held(later(row))])
+    (revoke,) = of_type(decision.effects, SendRevokes)
+    assert (revoke.session_id, revoke.rows, revoke.reason) == (1, [tuple(row)], "superseded")
+
+
+def test_a_grant_that_never_arrived_is_closed_under_its_lease(rig: Rig) -> None:
+    """The event names the lease that ended, and that the job had not started."""
+    rig.submit(1)
+    row = rig.grant_one()
+    (end,) = ended(rig.renew(1, 1).events)
+    assert (end.lease, end.started_ms) == (row.lease, 0)
+
+
+def test_what_a_declaration_came_to_is_told_once(rig: Rig) -> None:
+    """Upheld and adopted leases are counted together; none, and nothing is said."""
+    rig.submit(2)
+    first, second = rig.grant(1, 1)[0], rig.grant(1, 1)[0]
+    rig.crash(lose=1, window_ms=0)
+    decision = rig.open_session(2, "w1", declare=[held(first), held(second)])
+    assert of_type(decision.effects, Announce) == [Announce(event="adopted", counts={"leases": 2})]
+    decision = rig.open_session(3, "w1", declare=[held(first)])
+    assert Announce(event="adopted", counts={"leases": 1}) in decision.effects
+    assert not of_type(decision.effects, SendCancels)
+    assert not rig.open_session(4, "w4").effects
+
+
+def test_nobody_is_asked_on_a_stream_that_is_gone(rig: Rig) -> None:
+    """A worker that claimed a cancelled job and hung up is asked on its next stream."""
+    rig.submit(1)
+    row = rig.grant_one()
+    rig.do(commands.CancelJobs(job_ids=[row.job_id]))
+    rig.crash()
+    rig.open_session(2, "w1", declare=[held(row)])
+    rig.do(commands.CloseSession(session_id=2))
+    assert not of_type(rig.close_window().effects, SendCancels)
+    assert of_type(rig.open_session(3, "w1", declare=[held(row)]).effects, SendCancels)
+
+
+def test_streams_that_there_are_not_say_nothing(rig: Rig) -> None:
+    """Messages of unknown streams, and of all when the term is over, change nothing."""
+    row = LeaseRow(rig.submit_one(), FOREIGN)
+    rig.do(commands.CloseSession(session_id=99))
+    declare = commands.DeclareLeases(session_id=99, rows=[])
+    assert not rig.do(declare).events
+    rig.submit(1)
+    own = rig.grant_one()
+    rig.do(commands.CloseTerm())
+    assert not rig.do(commands.DeclareLeases(session_id=1, rows=[])).events
+    assert not rig.give_back(row, own).events
+
+
+def test_heartbeats_are_answered_by_number(rig: Rig) -> None:
+    """Each gets its own answer on its own stream, in the window as well."""
+    (ack,) = of_type(rig.renew(1, 0).effects, SendHeartbeatAck)
+    assert (ack.session_id, ack.number) == (1, 1)
+    rig.crash()
+    rig.open_session(2, "w1")
+    (ack,) = of_type(rig.renew(2, 0).effects, SendHeartbeatAck)
+    assert (ack.session_id, ack.number) == (2, 2)
+
+
+def test_a_heartbeat_adopts_for_its_worker(rig: Rig) -> None:
+    """A lease that the journal has lost is the worker's whose heartbeat lists it."""
+    rig.submit(1)
+    row = later(rig.grant_one())
+    rig.open_session(2)
+    rig.renew(2, 0, held(row))
+    record = rig.record(row.job_id)
+    assert (record.lease, record.incarnation, record.worker) == (row.lease, "w2", "worker-2")
+
+
+def test_returns_pass_over_what_is_not_the_workers(rig: Rig) -> None:
+    """A foreign lease among those that are handed back keeps none of them, and ends nothing."""
+    rig.submit(2)
+    first, second = rig.grant(1, 2)
+    rig.now_ms += 5
+    assert not rig.give_back(LeaseRow(first.job_id, FOREIGN)).events
+    rig.give_back(LeaseRow(first.job_id, FOREIGN), second)
+    assert rig.state(first.job_id) is JobState.RUNNING
+    record = rig.record(second.job_id)
+    assert (record.state, record.ended_ms) == (JobState.PENDING, rig.now_ms)
+
+
+def test_waiters_hear_of_a_return_that_ends_a_job(rig: Rig) -> None:
+    """An at_most_once job that had started and is handed back has ended, and that is told."""
+    rig.submit(1, ONCE)
+    row = rig.grant_one()
+    rig.start(row)
+    assert of_type(rig.give_back(row).effects, NotifySettled)
+
+
+def test_returns_in_the_window_go_by_the_claim_of_that_job(rig: Rig) -> None:
+    """What the worker declared of another job says nothing; what it declared of this one, when."""
+    rig.submit(3, ONCE)
+    running, waiting, known = rig.grant(1, 3)
+    began = rig.now_ms
+    rig.start(known)
+    rig.do(commands.CloseTerm())
+    rig.crash()
+    rig.now_ms += 2_000
+    claims = [held(running, running_ms=500), held(waiting, started=False), held(known)]
+    rig.open_session(2, "w1", declare=claims)
+    (end,) = ended(rig.give_back(waiting, session_id=2).events)
+    assert (end.state, end.started_ms) == (JobState.PENDING, 0)
+    (end,) = ended(rig.give_back(running, session_id=2).events)
+    assert (end.state, end.started_ms) == (JobState.FAILED, rig.now_ms - 500)
+    (end,) = ended(rig.give_back(known, session_id=2).events)
+    assert end.started_ms == began
+
+
+def test_starts_that_a_heartbeat_tells_are_timed(rig: Rig) -> None:
+    """A job whose start message got lost has its timeouts from what the heartbeat says."""
+    (by_time,) = rig.submit(1, Policy(name="job", timeout_ms=5_000))
+    (by_progress,) = rig.submit(1, Policy(name="job", heartbeat_timeout_ms=8_000))
+    first, second = rig.grant(1, 2)
+    foreign = LeaseRow(first.job_id, FOREIGN)
+    rig.renew(1, 1, held(foreign), held(first, running_ms=1_000), held(second, running_ms=1_000))
+    rig.pass_time(4_000 + CONFIG.timeout_grace_ms - 1)
+    assert rig.state(by_time) is JobState.RUNNING
+    rig.pass_time(1)
+    assert rig.record(by_time).outcome is AttemptOutcome.TIMED_OUT
+    rig.pass_time(3_999)
+    assert rig.state(by_progress) is JobState.RUNNING
+    rig.pass_time(1)
+    assert rig.record(by_progress).outcome is AttemptOutcome.TIMED_OUT
+
+
+def test_starts_pass_over_what_is_not_open(rig: Rig) -> None:
+    """Unknown jobs and foreign leases among the starts hide none of the others."""
+    rig.submit(2)
+    first, second = rig.grant(1, 2)
+    rig.start(LeaseRow(rig.mint(), FOREIGN), LeaseRow(first.job_id, FOREIGN), second)
+    holdings = [rig.partition.holding_of(row.job_id) for row in (first, second)]
+    assert [h.started_ms for h in holdings if h is not None] == [0, rig.now_ms]
+
+
+def test_take_backs_pass_over_jobs_that_are_gone(rig: Rig) -> None:
+    """What was asked back is marked, whatever else the event names."""
+    rig.submit(1)
+    row = rig.grant_one()
+    rig.partition.apply(TakeBacksAsked(rows=[LeaseRow(rig.mint(), FOREIGN), row]))
+    holding = rig.partition.holding_of(row.job_id)
+    assert holding is not None
+    assert holding.asked
+
+
+def test_a_gap_moves_the_windows_end(rig: Rig) -> None:
+    """Workers get their whole window, although the master slept in it."""
+    rig.crash(window_ms=3_000)
+    rig.do(commands.PushDeadlines(gap_ms=500))
+    assert not rig.partition.window_due(rig.now_ms + 3_499)
+    assert rig.partition.window_due(rig.now_ms + 3_500)
