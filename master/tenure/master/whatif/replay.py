@@ -6,7 +6,7 @@
         └─ Dispatch, until nothing more is granted ─► starts; ends of runs are known then
 ```
 Nothing of the scheduler is modelled: order, shares, limits and gates are decided by the core.
-Workers are: each has so many slots, starts what it is granted at once, and never fails.
+Workers are (``worker.py``): they take a little more than they can run at once, and never fail.
 
 The clock jumps from one multiple of the resolution to the next at which something happens, so that
 the core decides on all of that together, as the leader of a busy cluster does. When a job starts
@@ -15,7 +15,6 @@ inside such a step is known all the same: when it was due or when its slot becam
 
 import heapq
 import random
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -43,6 +42,7 @@ from tenure.master.core.partition import Partition
 from tenure.master.core.record import LabelSelector, Policy
 from tenure.master.core.settings import AnySettings, SettingsKey
 from tenure.master.whatif.trace import Arrival
+from tenure.master.whatif.worker import Worker
 from tenure.protocol.errors import Rejected
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId, mint_many
@@ -129,10 +129,10 @@ class Replay:
         self._next = 0
         self._ids: dict[JobId, int] = {}
         self._resolution_ms = resolution_ms
-        #: By session, since when each free slot is free.
-        self._free: dict[int, deque[int]] = {}
+        self._workers: dict[int, Worker] = {}
         #: (when, tie-break, session, job, lease): runs that end.
         self._ends: list[tuple[int, int, int, JobId, Lease]] = []
+        #: What runs, by job: where, and under which lease.
         self._running: dict[JobId, Lease] = {}
         self._draw = random.Random(_SEED)
         self._policies: dict[tuple[object, ...], SubmitSetting] = {}
@@ -159,7 +159,7 @@ class Replay:
                 )
             )
             self._step(DeclareLeases(session_id=number, rows=[]))
-            self._free[number] = deque([0] * fleet.slots)
+            self._workers[number] = Worker(number, fleet.slots)
 
     def run(self) -> None:
         """Plays it to its end: everything has run, or what is left never will."""
@@ -244,26 +244,24 @@ class Replay:
             if self._running.get(job_id) == lease:
                 row = self._end(session_id, job_id, end_ms, AttemptOutcome.COMPLETED)
                 ended.setdefault(session_id, []).append(row)
-        self._report(ended)
+        for session_id, rows in ended.items():
+            self._step(ReportAttempts(session_id=session_id, rows=rows, jitter=_JITTER))
+            self._begin(self._workers[session_id])
 
     def _end(
         self, session_id: int, job_id: JobId, end_ms: int, outcome: AttemptOutcome
     ) -> ReportRow:
         """Frees a job's slot; its worker's report."""
         lease = self._running.pop(job_id)
-        self._free[session_id].append(end_ms - _BEGIN_MS)
         fate = self.jobs[self._ids[job_id]][1]
         fate.ended_ms = end_ms - _BEGIN_MS
         run_ms = fate.ended_ms - (fate.started_ms or 0)
+        self._workers[session_id].ended(fate.ended_ms, run_ms)
         return ReportRow(job_id, lease, outcome, b"", "", None, run_ms)
 
-    def _report(self, ended: dict[int, list[ReportRow]]) -> None:
-        for session_id, rows in ended.items():
-            self._step(ReportAttempts(session_id=session_id, rows=rows, jitter=_JITTER))
-
     def _dispatch(self) -> bool:
-        """Gives what is ready to who is free; tells whether anything was given."""
-        credits = [(number, len(free)) for number, free in self._free.items() if free]
+        """Gives what is ready to who wants more; tells whether anything was given."""
+        credits = [(each.number, each.credit) for each in self._workers.values() if each.credit]
         if not credits or not self._partition.has_ready():
             return False
         decision = self._step(
@@ -275,25 +273,34 @@ class Replay:
         )
         sent = [effect for effect in decision.effects if isinstance(effect, SendAssignment)]
         for assignment in sent:
-            self._start(assignment)
+            self._take(assignment)
         return bool(sent)
 
-    def _start(self, sent: SendAssignment) -> None:
-        session_id = sent.session_id
-        free, leases = self._free[session_id], []
-        earliest_ms = self._now_ms - _BEGIN_MS - self._resolution_ms + 1
+    def _take(self, sent: SendAssignment) -> None:
+        """An assignment arrives."""
+        worker = self._workers[sent.session_id]
         for row in sent.rows:
-            record = row.record
-            lease = Lease(_TOKEN, row.lease_seq, record.run)
-            arrival, fate = self.jobs[self._ids[record.job_id]]
-            fate.started_ms = max(fate.due_ms, free.popleft(), earliest_ms)
-            end_ms = _BEGIN_MS + fate.started_ms + arrival.run_ms
-            heapq.heappush(self._ends, (end_ms, row.lease_seq, session_id, record.job_id, lease))
-            self._running[record.job_id] = lease
-            leases.append(LeaseRow(record.job_id, lease))
+            lease = Lease(_TOKEN, row.lease_seq, row.record.run)
+            worker.take(LeaseRow(row.record.job_id, lease))
         if sent.number % _ACCEPT_EVERY == 0:
-            self._step(AcceptAssignment(session_id=session_id, number=sent.number))
-        self._step(StartLeases(session_id=session_id, rows=leases))
+            self._step(AcceptAssignment(session_id=worker.number, number=sent.number))
+        self._begin(worker)
+
+    def _begin(self, worker: Worker) -> None:
+        """Starts what a worker holds and has slots for."""
+        begun = []
+        earliest_ms = self._now_ms - _BEGIN_MS - self._resolution_ms + 1
+        while (found := worker.next()) is not None:
+            row, free_ms = found
+            job_id, lease = row
+            arrival, fate = self.jobs[self._ids[job_id]]
+            fate.started_ms = max(fate.due_ms, free_ms, earliest_ms)
+            end_ms = _BEGIN_MS + fate.started_ms + arrival.run_ms
+            heapq.heappush(self._ends, (end_ms, lease.seq, worker.number, job_id, lease))
+            self._running[job_id] = lease
+            begun.append(row)
+        if begun:
+            self._step(StartLeases(session_id=worker.number, rows=begun))
 
     def _step(self, command: Command) -> Decision:
         """Decides and applies one command; jobs that are to be stopped stop at once."""
@@ -314,13 +321,16 @@ class Replay:
 
     def _stop(self, asked: SendCancels) -> None:
         session_id, now_ms, outcome = asked.session_id, self._now_ms, AttemptOutcome.CANCELLED
-        rows = [
-            self._end(session_id, job_id, now_ms, outcome)
-            for job_id, lease in asked.rows
-            if self._running.get(job_id) == lease
-        ]
+        worker = self._workers[session_id]
+        rows = []
+        for job_id, lease in asked.rows:
+            if self._running.get(job_id) == lease:
+                rows.append(self._end(session_id, job_id, now_ms, outcome))
+            elif worker.drop(LeaseRow(job_id, lease)):
+                rows.append(ReportRow(job_id, lease, outcome, b"", "", None, 0))
         if rows:
-            self._report({session_id: rows})
+            self._step(ReportAttempts(session_id=session_id, rows=rows, jitter=_JITTER))
+            self._begin(worker)
 
 
 def _partition() -> Partition:

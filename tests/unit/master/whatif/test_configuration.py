@@ -17,7 +17,9 @@ def test_every_table_is_read() -> None:
     """Names of fields as in the proto files or as in JSON; whatever is beside settings is left."""
     rate = {"count": 5, "per": "2s"}
     document = {
-        "queues": [{"name": "mail", "settings": {"concurrency": 2, "key_rate": rate}, "counts": []}],
+        "queues": [
+            {"name": "mail", "settings": {"concurrency": 2, "key_rate": rate}, "counts": []}
+        ],
         "tenants": [{"name": "acme", "settings": {"weight": 2.5}}],
         "jobTypes": [{"name": "send", "tenant": "acme", "settings": {"breaker": {"probes": 1}}}],
     }

@@ -41,21 +41,22 @@ def test_one_slot_runs_one_after_another() -> None:
     assert starts(replayed(arrivals)) == [0, 100, 200, 300]
 
 
-@pytest.mark.parametrize(("workers", "slots"), [(1, 3), (3, 1), (2, 5)])
+@pytest.mark.parametrize(("workers", "slots"), [(1, 2), (3, 1), (4, 2)])
 @pytest.mark.parametrize("resolution_ms", [1, 7, 50])
 def test_many_slots_are_a_queue_with_many_servers(
     workers: int, slots: int, resolution_ms: int
 ) -> None:
     """First come, first served by any number of slots: as Kiefer and Wolfowitz's recursion says.
 
-    With a coarser clock each start is late by less than the resolution a job in its way.
+    Runs are too long for workers to hold more jobs than they run. With a coarser clock a start is
+    off by less than the resolution for each job in its way.
     """
     draw = random.Random(5)
     at_ms, arrivals, free = 0, [], [0] * (workers * slots)
     expected = []
     for _ in range(300):
-        at_ms += draw.randrange(40)
-        run_ms = draw.randrange(1, 250)
+        at_ms += draw.randrange(500 // (workers * slots))
+        run_ms = draw.randrange(101, 400)
         arrivals.append(Arrival(at_ms=at_ms, run_ms=run_ms))
         free.sort()
         begin_ms = max(at_ms - arrivals[0].at_ms, free[0])
@@ -84,6 +85,13 @@ def test_a_higher_priority_goes_first_and_delays_count_from_when_they_end() -> N
     found = replayed(arrivals)
     assert starts(found) == [0, 300, 100, 200]
     assert found[3].due_ms == 153
+
+
+def test_workers_of_short_jobs_hold_some_more() -> None:
+    """As real ones do: 50 ms of work in advance, which others overtake no more."""
+    short = [Arrival(at_ms=0, run_ms=10) for _ in range(8)]
+    found = replayed([*short, Arrival(at_ms=15, run_ms=10, priority=0)])
+    assert starts(found) == [0, 10, 20, 30, 40, 50, 60, 80, 70]
 
 
 def test_limits_of_queues_hold() -> None:
