@@ -1,6 +1,7 @@
 """Traces through the real core on virtual time: what is predicted can be computed by hand."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_limits_of_queues_hold() -> None:
     assert starts(replayed(arrivals, room, queue=limited)) == [0, 0, 100, 100]
     rated = QueueSettings(rate=RateLimit(1, 1_000, 1))
     begun = [at_ms for at_ms in starts(replayed(arrivals, room, queue=rated)) if at_ms is not None]
-    gaps = [later - earlier for earlier, later in zip(begun, begun[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(begun)]
     assert gaps == [1_000] * 3
 
 
