@@ -20,6 +20,7 @@ from tenure.client.errors import (
     Unavailable,
     WaitTimeout,
 )
+from tenure.client.explain import Blocker, Explanation
 from tenure.client.flow import Chain, Chord, Group, chain, chord, group, result_of, results_of
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import AsyncJob, Flow, Job, JobDef, Retry, Step, job, named
@@ -43,6 +44,7 @@ from tenure.client.workflow import AsyncFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import (
     AttemptOutcome,
+BlockerKind,
     BreakerState,
     FailureReason,
     JobState,
@@ -71,6 +73,9 @@ __all__ = [
     "JobEvent",
     "JobHandle",
     "JobVerdict",
+    "Blocker",
+    "BlockerKind",
+    "Explanation",
     "Tls",
     "AttemptOutcome",
     "BreakerState",

@@ -17,6 +17,7 @@ from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
 from tenure.client.codec import encode_args
 from tenure.client.errors import BatchFailed, WaitTimeout, invalid
+from tenure.client.explain import Explanation, explain
 from tenure.client.filter import filter_text
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef
@@ -444,6 +445,18 @@ class AsyncClient:
             self._timeout_s,
         )
         return response.job
+
+    async def explain(self, job_id: str) -> Explanation:
+        """Why a job does not run: its place, all that blocks it, and an estimate.
+
+        Args:
+            job_id: The job.
+
+        Raises:
+            Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
+        """
+        home = await self._home(job_id)
+        return await explain(self._started().router, home, job_id, self._timeout_s)
 
     async def list(
         self,

@@ -32,6 +32,7 @@ from typing import (
 from tenure.client.change import JobVerdict
 from tenure.client.client import AsyncClient
 from tenure.client.cluster import ClusterView
+from tenure.client.explain import Explanation
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef
 from tenure.client.middleware import Middleware
@@ -88,6 +89,10 @@ class JobHandle(Generic[R_co]):
     def status(self) -> JobState:
         """The job's present state."""
         return self._portal.run(self.inner.status())
+
+    def explain(self) -> Explanation:
+        """Why the job does not run: its place, all that blocks it, and an estimate."""
+        return self._portal.run(self.inner.explain())
 
     def progress(self) -> float:
         """The last percentage that the running attempt reported; 0 if none runs. Best effort."""
@@ -195,10 +200,6 @@ class Client:
         """Job types, a tenant's jobs of one name: how they do, and how they are run."""
         return JobTypes(self, self._portal, self._client.job_types)
 
-    def submit(self, job: JobDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
-        """Submits one job; returns when it is durably accepted."""
-        return self.handle_of(self._portal.run(self._client.submit(job, *args, **kwargs)))
-
     @property
     def workflows(self) -> Workflows:
         """Workflows that were opened, here or elsewhere."""
@@ -219,6 +220,10 @@ class Client:
         """Starts a chain, a group or a chord as a workflow."""
         started = self._portal.run(self._client.start(flow, name=name))
         return StartedFlow(self, self._portal, started)
+
+    def submit(self, job: JobDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Submits one job; returns when it is durably accepted."""
+        return self.handle_of(self._portal.run(self._client.submit(job, *args, **kwargs)))
 
     def map(
         self, job: JobDef[Concatenate[T, ...], R], items: Iterable[T]
@@ -270,6 +275,10 @@ class Client:
     def describe(self, job_id: str, *, with_payload: bool = False) -> jobs_pb2.Job:
         """Everything that the cluster knows of a job: state, options, attempts, error."""
         return self._portal.run(self._client.describe(job_id, with_payload=with_payload))
+
+    def explain(self, job_id: str) -> Explanation:
+        """Why a job does not run: its place, all that blocks it, and an estimate."""
+        return self._portal.run(self._client.explain(job_id))
 
     def list(
         self,
