@@ -58,6 +58,7 @@ SLEEPS_IN_TESTS = frozenset(
         "tests/chaos/skewed.py",
         "tests/conformance/worker_app.py",
         "tests/histories/app.py",
+        "tests/integration/naps.py",
         # A user's own pause between tries: a client is not told when etcd has elected.
         "tests/conformance/etcd_site.py",
     }

@@ -9,6 +9,7 @@ import click
 
 from tenure.cli import exits, progress
 from tenure.cli.command import Group, Takes, command, option
+from tenure.cli.explain_view import show_explanation
 from tenure.cli.flags import JobId, JobIds, WaitTimeout, duration, ids
 from tenure.cli.invocation import Invocation
 from tenure.cli.job_view import COUNTS, JOBS, RESULTS, VERDICTS, show_event, show_job
@@ -17,7 +18,7 @@ from tenure.cli.waiting import result_of, wait_for_all
 from tenure.protocol.vocabulary import JobState
 
 if TYPE_CHECKING:
-    from tenure.client import AsyncClient, JobVerdict
+    from tenure.client import AsyncClient, Explanation, JobVerdict
     from tenure.v1 import jobs_pb2
 
 app = Group(
@@ -117,6 +118,24 @@ def get(cli: Invocation, job_id: JobId) -> int:
         return job, why
 
     return cli.answer(fetch, lambda found: show_job(*found, cli.form))
+
+
+@command(
+    "explain",
+    group=app,
+    takes=Takes.OUTPUT | Takes.WATCH,
+    examples=[
+        ("tenure jobs explain ID", "what keeps it, and for how long"),
+        ("tenure jobs explain ID --watch", "as it changes"),
+    ],
+)
+def explain(cli: Invocation, job_id: JobId) -> int:
+    """Says why a job does not run: its place, all that blocks it, an estimate."""
+
+    async def fetch(client: AsyncClient) -> Explanation:
+        return await client.explain(job_id)
+
+    return cli.answer(fetch, lambda found: show_explanation(found, cli.form))
 
 
 @command(

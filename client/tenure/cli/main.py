@@ -60,6 +60,11 @@ app = LazyGroup(
             "app",
             "Jobs by the calendar: cron with time zones.",
         ),
+        "whatif": (
+            "tenure.cli.whatif",
+            "whatif",
+            "Replays recorded jobs with other workers or settings.",
+        ),
         "cluster": ("tenure.cli.cluster", "app", "The cluster: masters, leaders, workers."),
         "config": ("tenure.cli.config", "app", "What is set, and by whom."),
         "completion": (

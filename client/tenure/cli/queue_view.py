@@ -61,7 +61,7 @@ def _queue_fields(queue: Queue) -> list[tuple[str, object]]:
         ("depth max", settings.depth_max or None),
         ("refuse late", _yes(settings.refuse_late)),
         ("jobs", _counts(queue.counts)),
-        ("oldest ready", None if oldest is None else _when(oldest)),
+        ("oldest ready", None if oldest is None else moment_text(oldest)),
         ("granted", f"{queue.granted_per_s:.1f}/s" if queue.granted_per_s else None),
         ("finished", f"{queue.finished_per_s:.1f}/s" if queue.finished_per_s else None),
         ("mean run", None if mean_run is None else f"{mean_run.total_seconds():.3f} s"),
@@ -84,7 +84,7 @@ def _job_type_fields(job_type: JobType) -> list[tuple[str, object]]:
         b = settings.breaker
         breaker = (
             f"opens at {b.failure_rate:.0%} of {b.volume_min} or more attempts in "
-            f"{_span(b.window)}, for {_span(b.open_for)}, then {b.probes} probes"
+            f"{span_text(b.window)}, for {span_text(b.open_for)}, then {b.probes} probes"
         )
     override = settings.breaker_override
     return [
@@ -94,7 +94,7 @@ def _job_type_fields(job_type: JobType) -> list[tuple[str, object]]:
         ("breaker", breaker),
         ("state", job_type.breaker_state.name.lower().replace("_", "-")),
         ("override", None if override == "none" else override),
-        ("open until", None if until is None else _when(until)),
+        ("open until", None if until is None else moment_text(until)),
         ("failing", f"{job_type.failure_rate:.0%}" if job_type.failure_rate else None),
         ("retry budget", f"{settings.retry_budget:.0%}" if settings.retry_budget else None),
         ("adaptive retry", _yes(settings.adaptive_retry)),
@@ -125,12 +125,13 @@ def _reserve(settings: QueueSettings) -> str | None:
 def _rate(rate: RateLimit | None) -> str | None:
     if rate is None:
         return None
-    span = _span(rate.per)
+    span = span_text(rate.per)
     text = f"{rate.count}/{span[1:] if span in _UNITS else span}"
     return text if rate.burst in (None, rate.count) else f"{text}, {rate.burst} at once"
 
 
-def _span(span: timedelta) -> str:
+def span_text(span: timedelta) -> str:
+    """A span in its largest unit that leaves no rest."""
     seconds = span.total_seconds()
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= length and seconds % length == 0:
@@ -138,7 +139,8 @@ def _span(span: timedelta) -> str:
     return f"{seconds:g}s"
 
 
-def _when(moment: datetime) -> str:
+def moment_text(moment: datetime) -> str:
+    """A time in UTC, to the millisecond."""
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
 
 

@@ -20,8 +20,10 @@ from tenure.client.errors import (
     Unavailable,
     WaitTimeout,
 )
+from tenure.client.explain import Blocker, Explanation
+from tenure.client.flow import Chain, Chord, Group, chain, chord, group, result_of, results_of
 from tenure.client.handle import AsyncJobHandle
-from tenure.client.job import AsyncJob, Job, JobDef, Retry, job, named
+from tenure.client.job import AsyncJob, Flow, Job, JobDef, Retry, Step, job, named
 from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
 from tenure.client.schedule import AsyncSchedules, Cron, cron
 from tenure.client.settings import (
@@ -36,9 +38,18 @@ from tenure.client.settings import (
 )
 from tenure.client.sync import Client, JobHandle
 from tenure.client.sync_schedules import Schedules
+from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
+from tenure.client.workflow import AsyncFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.tls import Tls
-from tenure.protocol.vocabulary import AttemptOutcome, BreakerState, FailureReason, JobState
+from tenure.protocol.vocabulary import (
+    AttemptOutcome,
+    BlockerKind,
+    BreakerState,
+    FailureReason,
+    JobState,
+    WorkflowState,
+)
 
 __all__ = [
     "AsyncClient",
@@ -62,11 +73,31 @@ __all__ = [
     "JobEvent",
     "JobHandle",
     "JobVerdict",
+    "Blocker",
+    "BlockerKind",
+    "Explanation",
     "Tls",
     "AttemptOutcome",
     "BreakerState",
     "FailureReason",
     "JobState",
+    "AsyncFlow",
+    "AsyncWorkflow",
+    "AsyncWorkflows",
+    "Chain",
+    "Chord",
+    "Flow",
+    "Group",
+    "StartedFlow",
+    "Step",
+    "Workflow",
+    "Workflows",
+    "WorkflowState",
+    "chain",
+    "chord",
+    "group",
+    "result_of",
+    "results_of",
     "AsyncJob",
     "Job",
     "JobDef",

@@ -17,12 +17,14 @@ from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
 from tenure.client.codec import encode_args
 from tenure.client.errors import BatchFailed, WaitTimeout, invalid
+from tenure.client.explain import Explanation, explain
 from tenure.client.filter import filter_text
 from tenure.client.handle import AsyncJobHandle
-from tenure.client.job import JobDef
+from tenure.client.job import Flow, JobDef
 from tenure.client.listing import count_all, newest_first
 from tenure.client.middleware import Call, Middleware, overriding, submit_through
 from tenure.client.options import check_boost
+from tenure.client.parent_result import parents_of
 from tenure.client.queues import AsyncJobTypes, AsyncQueues, AsyncTenants
 from tenure.client.router import Router
 from tenure.client.schedule import AsyncSchedules
@@ -33,9 +35,10 @@ from tenure.client.topology import Rng, Topology, fresh_rng, parse_addresses
 from tenure.client.transport import Transport
 from tenure.client.waiter import Waiter
 from tenure.client.watch import JobEvent, Watch, follow
+from tenure.client.workflow import AsyncFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected, Unavailable, error_of
-from tenure.protocol.ids import is_job_id
+from tenure.protocol.ids import is_job_id, mint
 from tenure.protocol.refusal import Reason
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import JobState
@@ -52,7 +55,7 @@ T = TypeVar("T")
 _SERVICE: Final = "/tenure.v1.JobService/"
 
 
-class _Core:
+class Core:
     """What a client has once it is in use, all of one event loop."""
 
     def __init__(
@@ -62,8 +65,14 @@ class _Core:
         self.transport = transport
         self.scope = TaskScope()
         self.router = Router(transport, Topology(addresses, rng))
+        self._rng = rng
         self.submitter = Submitter(self.router, self.scope, rng, timeout_s)
         self.waiter = Waiter(self.router, self.scope)
+
+    def mint(self, partition: int) -> str:
+        """A fresh id of a job or workflow; the topology must be known."""
+        now_ms = self.router.topology.cluster_ms(self.loop.time())
+        return mint(partition, now_ms, self._rng.getrandbits(62))
 
 
 class AsyncClient:
@@ -112,7 +121,7 @@ class AsyncClient:
         self._transport = transport or GrpcTransport(Credentials(token, tls))
         self._rng: Rng = rng or fresh_rng()
         self._layers = overriding(middleware, "on_submit")
-        self._core: _Core | None = None
+        self._core: Core | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -161,6 +170,41 @@ class AsyncClient:
     def schedules(self) -> AsyncSchedules:
         """Jobs by the calendar."""
         return AsyncSchedules(self, self._timeout_s)
+
+    @property
+    def workflows(self) -> AsyncWorkflows:
+        """Workflows that were opened, here or elsewhere."""
+        return AsyncWorkflows(self)
+
+    def workflow(
+        self,
+        name: str,
+        *,
+        tenant: str = limits.DEFAULT_TENANT,
+        seal_within: timedelta | None = None,
+    ) -> AsyncWorkflow:
+        """A new workflow: ``async with client.workflow("order") as w: w.add(…)``.
+
+        Args:
+            name: For people; the characters of names.
+            tenant: Whose it is.
+            seal_within: It is cancelled if it is not sealed so soon; None: one hour (at most 7
+                days).
+        """
+        return AsyncWorkflow(self, name, tenant=tenant, seal_within=seal_within)
+
+    async def start(self, flow: Flow[R], *, name: str = "flow") -> AsyncFlow[R]:
+        """Starts a chain, a group or a chord as a workflow.
+
+        Args:
+            flow: What ``chain``, ``group``, ``chord`` or ``job.bind`` has made.
+            name: The workflow's.
+
+        Raises:
+            BatchFailed: Some of its jobs were refused; nothing runs.
+        """
+        async with self.workflow(name) as workflow:
+            return workflow.put(flow)
 
     async def router(self) -> Router:
         """What calls the leaders, once the number of partitions is known."""
@@ -228,24 +272,31 @@ class AsyncClient:
         submitter = self._started().submitter
         keys = job.row_keys(((args, kwargs),))
         settings = job.settings
-        (row,) = await submitter.submit(job.wire, settings.key, (payload,), keys, settings.after)
+        parents = (*settings.after, *parents_of(args, kwargs))
+        (row,) = await submitter.submit(job.wire, settings.key, (payload,), keys, parents)
         if row.refusal is not None:
             raise error_of(row.refusal)
-        return AsyncJobHandle(self, row.job_id, job.name, job)
+        handle: AsyncJobHandle[R] = AsyncJobHandle(self, row.job_id, job.name, job)
+        if job.has_callbacks:
+            await self._send_callbacks(job, [handle])
+        return handle
 
     async def _send_many(
         self, job: JobDef[..., R], calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]]
     ) -> Sequence[AsyncJobHandle[R]]:
-        given = [*calls] if job.has_row_keys else calls
+        given = [*calls]
         payloads = [encode_args(job, args, kwargs) for args, kwargs in given]
         keys = job.row_keys(given) if job.has_row_keys else ()
         settings = job.settings
+        parents = [parents_of(args, kwargs) for args, kwargs in given]
         rows = await self._started().submitter.submit(
-            job.wire, settings.key, payloads, keys, settings.after
+            job.wire, settings.key, payloads, keys, settings.after, parents
         )
         handles: Sequence[AsyncJobHandle[R]] = [
             AsyncJobHandle(self, row.job_id, job.name, job) for row in rows if row.refusal is None
         ]
+        if job.has_callbacks:
+            await self._send_callbacks(job, handles)
         if len(handles) < len(rows):
             errors = {
                 index: error_of(row.refusal)
@@ -254,6 +305,15 @@ class AsyncClient:
             }
             raise BatchFailed(handles, errors)
         return handles
+
+    async def _send_callbacks(
+        self, job: JobDef[..., Any], handles: Sequence[AsyncJobHandle[Any]]
+    ) -> None:
+        """Submits what is to run when these jobs have ended; their keys name the jobs."""
+        for handle in handles:
+            for callback, call in job.callbacks(handle.id):
+                key = f"{handle.id}:{callback.settings.run_if}"
+                await self._send(callback.options(key=key), call.args, call.kwargs)
 
     # ---------------------------------------------------------------------------------- waiting
 
@@ -385,6 +445,18 @@ class AsyncClient:
             self._timeout_s,
         )
         return response.job
+
+    async def explain(self, job_id: str) -> Explanation:
+        """Why a job does not run: its place, all that blocks it, and an estimate.
+
+        Args:
+            job_id: The job.
+
+        Raises:
+            Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
+        """
+        home = await self._home(job_id)
+        return await explain(self._started().router, home, job_id, self._timeout_s)
 
     async def list(
         self,
@@ -519,7 +591,26 @@ class AsyncClient:
 
     # ---------------------------------------------------------------------------------- private
 
-    def _started(self) -> _Core:
+    @property
+    def timeout_s(self) -> float:
+        """Seconds that one operation may take."""
+        return self._timeout_s
+
+    @property
+    def layers(self) -> tuple[Middleware, ...]:
+        """What surrounds each submit."""
+        return self._layers
+
+    @property
+    def started_core(self) -> Core:
+        """What it has once it is in use; the topology need not be known."""
+        return self._started()
+
+    async def core(self) -> Core:
+        """The same, once the number of partitions is known."""
+        return await self._ready()
+
+    def _started(self) -> Core:
         core = self._core
         if core is None:
             core = self._core = self._start()
@@ -532,15 +623,15 @@ class AsyncClient:
             )
         return core
 
-    def _start(self) -> _Core:
+    def _start(self) -> Core:
         if self._closed:
             raise Unavailable(
                 "expected an open client, but it was closed; make a new one",
                 reason=Reason.UNREACHABLE,
             )
-        return _Core(self._addresses, self._transport, self._rng, self._timeout_s)
+        return Core(self._addresses, self._transport, self._rng, self._timeout_s)
 
-    async def _ready(self) -> _Core:
+    async def _ready(self) -> Core:
         core = self._started()
         if not core.router.topology.partitions:
             await core.router.ready(self._timeout_s)

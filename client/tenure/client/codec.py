@@ -15,6 +15,8 @@ import msgspec
 
 from tenure.client.content_type import JSON, MSGPACK, format_of
 from tenure.client.fidelity import TOO_DEEP, Flaw, first_unencodable, flaw_of
+from tenure.client.parent_result import NOWHERE, Filling, Results, slots_of, vacated
+from tenure.client.signature import Slot
 from tenure.protocol.errors import Rejected
 from tenure.protocol.limits import PAYLOAD_BYTES_DEFAULT
 from tenure.protocol.refusal import Reason
@@ -43,15 +45,21 @@ def encode_args(job: JobDef[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
     plan = signature.plans.get(content_type) or signature.plan(content_type)
     types = (*map(type, args),)
     sure = not kwargs and types in plan.sure_calls
+    call: tuple[Any, ...] = (args, kwargs)
     if not sure:
         signature.check(args, kwargs)
+        slots = slots_of(args, kwargs)
+        if slots:
+            args = tuple(map(vacated, args))
+            kwargs = {name: vacated(arg) for name, arg in kwargs.items()}
+            call = (args, kwargs, slots)
         sure = signature.stands_in or (not kwargs and plan.note_call(types))
     try:
-        payload = plan.format.pack((args, kwargs))
+        payload = plan.format.pack(call)
     except _UNENCODABLE as error:
         raise _unencodable_args(plan, job.name, args, kwargs, error) from None
     if not sure:
-        got_args, got_kwargs = _unpack_args(payload, plan, job)
+        got_args, got_kwargs = _unpack_args(payload, plan, job, NOWHERE)
         _compare(job.name, plan, args, kwargs, got_args, got_kwargs)
     if plan.format.seal is not None:
         payload = plan.format.seal(payload)
@@ -61,7 +69,7 @@ def encode_args(job: JobDef[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
 
 
 def decode_args(
-    payload: bytes, content_type: str, job: JobDef[..., Any]
+    payload: bytes, content_type: str, job: JobDef[..., Any], results: Results | None = None
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments that a payload holds, as the types that the function's annotations name.
 
@@ -69,9 +77,12 @@ def decode_args(
         payload: The bytes; empty means no arguments.
         content_type: How they are encoded; empty means MessagePack.
         job: The job whose function is to be called.
+        results: Where those of other jobs come from that arguments stand for.
 
     Raises:
-        Rejected: UNKNOWN_CODEC, or INVALID_ARGUMENT with the path of the wrong value.
+        Rejected: UNKNOWN_CODEC, or INVALID_ARGUMENT with the path of the wrong value; or a result
+            that an argument stands for is not there.
+        ResultsNeeded: There are such arguments, and no ``results``.
     """
     signature = job.signature
     plan = signature.plans.get(content_type) or signature.plan(content_type)
@@ -80,11 +91,11 @@ def decode_args(
         return [], {}
     if plan.format.unseal is not None:
         payload = plan.format.unseal(payload)
-    return _unpack_args(payload, plan, job)
+    return _unpack_args(payload, plan, job, results)
 
 
 def _unpack_args(
-    packed: bytes, plan: Plan, job: JobDef[..., Any]
+    packed: bytes, plan: Plan, job: JobDef[..., Any], results: Results | None
 ) -> tuple[list[Any], dict[str, Any]]:
     try:
         usual_args, raw_kwargs = plan.usual(packed)
@@ -92,29 +103,52 @@ def _unpack_args(
             return list(usual_args), {}
     except (msgspec.DecodeError, RecursionError):
         pass  # Taken apart below: the call is another one, or the error is to name its argument.
-    return _unpack_each(packed, plan, job)
+    return _unpack_each(packed, plan, job, results)
 
 
 def _unpack_each(
-    packed: bytes, plan: Plan, job: JobDef[..., Any]
+    packed: bytes, plan: Plan, job: JobDef[..., Any], results: Results | None
 ) -> tuple[list[Any], dict[str, Any]]:
     """Argument by argument."""
     path = ""
     try:
-        raw_args, raw_kwargs = plan.envelope(packed)
+        raw_args, raw_kwargs, slots = _open(packed, plan)
+        filling = Filling(job, slots, results)
         args: list[Any] = []
         for index, raw in enumerate(raw_args):
             path = _path_of(plan, index)
+            if index in filling:
+                args.append(filling.value(index))
+                continue
             known = index < len(plan.positional)
             args.append((plan.positional[index] if known else plan.more_positional)(raw))
         kwargs: dict[str, Any] = {}
         for path, raw in raw_kwargs.items():
-            kwargs[path] = (plan.named.get(path) or plan.more_named)(raw)
+            if path in filling:
+                kwargs[path] = filling.value(path)
+            else:
+                kwargs[path] = (plan.named.get(path) or plan.more_named)(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         flaw = _flaw_told(error)
         raise _refused_args(job.name, Flaw((path or "payload") + flaw.path, flaw.why)) from None
     job.signature.check(tuple(args), kwargs)
     return args, kwargs
+
+
+def _open(
+    packed: bytes, plan: Plan
+) -> tuple[list[msgspec.Raw], dict[str, msgspec.Raw], list[Slot]]:
+    """A call's parts, each still packed."""
+    try:
+        return (*plan.envelope(packed), [])
+    except msgspec.DecodeError:
+        try:
+            parts: tuple[list[msgspec.Raw], dict[str, msgspec.Raw], list[Slot]]
+            parts = plan.envelope_with_slots(packed)
+            return parts
+        except msgspec.DecodeError:
+            pass
+        raise
 
 
 def encode_result(value: Any, job: JobDef[..., Any], content_type: str = MSGPACK) -> bytes:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from tenure.client.client import AsyncClient
+    from tenure.client.explain import Explanation
     from tenure.client.job import JobDef
     from tenure.client.watch import JobEvent
 
@@ -67,6 +68,10 @@ class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False):
     async def status(self) -> JobState:
         """The job's present state."""
         return JobState((await self._client.describe(self.id)).state)
+
+    async def explain(self) -> Explanation:
+        """Why the job does not run: its place, all that blocks it, and an estimate."""
+        return await self._client.explain(self.id)
 
     async def progress(self) -> float:
         """The last percentage that the running attempt reported; 0 if none runs. Best effort."""

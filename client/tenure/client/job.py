@@ -23,6 +23,7 @@ from tenure.client.options import (
     check_name,
     row_key,
 )
+from tenure.client.parent_result import placeholder
 from tenure.client.signature import Signature
 from tenure.protocol.limits import DEFAULT_QUEUE
 from tenure.protocol.refusal import Reason
@@ -38,6 +39,10 @@ R_co = TypeVar("R_co", covariant=True)
 Executor = Literal["thread", "async", "process"]
 
 _UNCHANGED: Final[Any] = object()
+#: Settings that are no part of the options that jobs of a batch share.
+_ROW_SETTINGS: Final = frozenset(
+    {"key", "limit_key", "sticky_key", "after", "on_success", "on_failure"}
+)
 
 
 class HasId(Protocol):
@@ -106,6 +111,11 @@ class JobDef(Generic[P, R_co]):
         """Whether calls have a limit key or a sticky key."""
         return bool(self.settings.limit_key or self.settings.sticky_key)
 
+    @property
+    def has_callbacks(self) -> bool:
+        """Whether other jobs are submitted with each of its jobs."""
+        return self.settings.on_success is not None or self.settings.on_failure is not None
+
     def row_keys(
         self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]
     ) -> Sequence[tuple[str, str]]:
@@ -152,6 +162,8 @@ class JobDef(Generic[P, R_co]):
         after: Iterable[str | HasId] = _UNCHANGED,
         run_if: RunIfName = _UNCHANGED,
         on_parent_failure: ParentFailureName = _UNCHANGED,
+        on_success: JobDef[..., Any] | Step[Any] | None = _UNCHANGED,
+        on_failure: JobDef[..., Any] | Step[Any] | None = _UNCHANGED,
     ) -> Self:
         """The same job with other settings; what is not named stays.
 
@@ -184,6 +196,11 @@ class JobDef(Generic[P, R_co]):
                 is cancelled as not needed), or ``always``.
             on_parent_failure: What becomes of it if not all have succeeded: ``fail``, ``ignore``
                 that, or ``hold`` it until the failed one was requeued and has succeeded.
+            on_success: Submitted with it, to run when it has COMPLETED, else it is
+                FAILED/DEPENDENCY. ``job.bind(…)`` says with which arguments; a job as it is gets
+                the result as its only one.
+            on_failure: The same, to run when it is FAILED or CANCELLED, else it is CANCELLED as
+                not needed. A job as it is gets the id of the one that failed.
 
         Raises:
             Rejected: A value is out of range; ``field`` names it. UNKNOWN_CODEC.
@@ -213,6 +230,8 @@ class JobDef(Generic[P, R_co]):
             "after": after if after is _UNCHANGED else tuple(map(_id_of, after)),
             "run_if": run_if,
             "on_parent_failure": on_parent_failure,
+            "on_success": on_success,
+            "on_failure": on_failure,
         }
         changes: dict[str, Any] = {
             name: value for name, value in given.items() if value is not _UNCHANGED
@@ -224,13 +243,57 @@ class JobDef(Generic[P, R_co]):
             settings=dataclasses.replace(self.settings, **changes),
             signature=self.signature,
         )
-        if changes.keys() <= {"key", "limit_key", "sticky_key", "after"}:
+        if changes.keys() <= _ROW_SETTINGS:
             # They belong to the row, so a batch of keyed jobs shares one message.
             changed._wire = self.wire
         return changed
 
+    def callbacks(self, job_id: str) -> list[tuple[JobDef[..., Any], Step[Any]]]:
+        """The jobs to be submitted with one of this job: how they run, and with which arguments.
+
+        Args:
+            job_id: The one of this job.
+        """
+        found: list[tuple[JobDef[..., Any], Step[Any]]] = []
+        for name, callback, run_if in (
+            ("on_success", self.settings.on_success, "all_succeeded"),
+            ("on_failure", self.settings.on_failure, "any_failed"),
+        ):
+            if callback is None:
+                continue
+            if not isinstance(callback, Step):
+                given = placeholder(job_id) if name == "on_success" else job_id
+                callback = Step(callback, (given,), {})
+            job = callback.job.options(
+                after=[*callback.job.settings.after, job_id], run_if=cast("RunIfName", run_if)
+            )
+            found.append((job, callback))
+        return found
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Step[R_co]:
+        """A call of the job that is not submitted yet: a step of a workflow, or a callback."""
+        return Step(self, args, kwargs)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} on queue {self.queue}>"
+
+
+class Flow(Generic[R_co]):
+    """Something to start that comes to a result: a step, or a chain, group or chord of steps."""
+
+
+class Step(Flow[R_co]):
+    """A job and its arguments, not submitted yet. Made by ``JobDef.bind``."""
+
+    def __init__(
+        self, job: JobDef[..., R_co], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        self.job: Final = job
+        self.args: Final = args
+        self.kwargs: Final = dict(kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Step {self.job.name}>"
 
 
 def _id_of(job: str | HasId) -> str:

@@ -3,17 +3,22 @@
 Everything a user can get wrong is refused here, with the field's name.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tenure.client.errors import error_type_names, invalid
 from tenure.protocol import limits
 from tenure.protocol.ids import is_job_id
 from tenure.protocol.vocabulary import Backoff, Jitter, KeyConflict, ParentFailure, RunIf
 from tenure.v1 import common_pb2
+
+if TYPE_CHECKING:
+    from tenure.client.job import JobDef, Step
 
 BackoffName = Literal["exponential", "linear", "fixed", "fibonacci", "none"]
 JitterName = Literal["full", "equal", "none"]
@@ -131,6 +136,8 @@ class Options:
     after: tuple[str, ...] = ()
     run_if: RunIfName = "all_succeeded"
     on_parent_failure: ParentFailureName = "fail"
+    on_success: JobDef[..., Any] | Step[Any] | None = None
+    on_failure: JobDef[..., Any] | Step[Any] | None = None
 
     def __post_init__(self) -> None:
         check_name("queue", self.queue)

@@ -25,6 +25,8 @@ _CONTAINS: Final = frozenset.__contains__
 #: Functions without annotations may be called in many ways.
 _SURE_CALLS_MAX: Final = 256
 
+#: An argument by its place or its name, and whose results it stands for: one job's, or a list.
+Slot = tuple[int | str, str | list[str]]
 Unpacker = Callable[[bytes | msgspec.Raw], Any]
 
 
@@ -73,6 +75,33 @@ class Signature:
                 field="args",
             ) from None
 
+    def hint(self, where: int | str) -> Any:
+        """What the parameter that takes an argument is annotated with; Any if it is not."""
+        parameter = self._parameter(where)
+        return Any if parameter is None else self._types().get(parameter.name, Any)
+
+    def path(self, where: int | str) -> str:
+        """What an argument is called."""
+        parameter = self._parameter(where)
+        if isinstance(where, str):
+            return where
+        named = parameter is not None and parameter.kind in _POSITIONAL
+        return parameter.name if parameter is not None and named else f"args[{where}]"
+
+    def _parameter(self, where: int | str) -> inspect.Parameter | None:
+        parameters = self._signature.parameters
+        if isinstance(where, str):
+            found = parameters.get(where)
+            if found is not None and found.kind in _NAMED:
+                return found
+            kind: object = inspect.Parameter.VAR_KEYWORD
+        else:
+            positional = [p for p in parameters.values() if p.kind in _POSITIONAL]
+            if where < len(positional):
+                return positional[where]
+            kind = inspect.Parameter.VAR_POSITIONAL
+        return next((p for p in parameters.values() if p.kind is kind), None)
+
     def plan(self, content_type: str) -> Plan:
         """How values go through a format, worked out once.
 
@@ -107,6 +136,7 @@ class Plan:
     Attributes:
         format: The format.
         envelope: Takes a call apart: positional arguments and named ones, each still packed.
+        envelope_with_slots: The same of a call whose arguments stand for results of other jobs.
         usual: Unpacks a call with all positional arguments in one go.
         positional: An unpacker for each positional parameter; ``names`` are theirs.
         named: One for each parameter that may be named.
@@ -127,6 +157,9 @@ class Plan:
     ) -> None:
         self.format = format
         self.envelope = format.unpacker(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]])
+        self.envelope_with_slots = format.unpacker(
+            tuple[list[msgspec.Raw], dict[str, msgspec.Raw], list[Slot]]
+        )
         self.positional: list[Unpacker] = []
         self.named: dict[str, Unpacker] = {}
         self.names: list[str] = []

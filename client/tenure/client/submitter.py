@@ -7,8 +7,8 @@ may have seen it: the same id is the same job, so sending again is safe.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -18,7 +18,7 @@ from tenure.client.scope import TaskScope
 from tenure.client.topology import CLUSTER_TIME, Rng
 from tenure.protocol import limits
 from tenure.protocol.errors import TenureError, error_of, refusal_from_wire
-from tenure.protocol.ids import mint_many
+from tenure.protocol.ids import mint_many, partition_of
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.v1 import common_pb2, jobs_pb2
 
@@ -82,6 +82,8 @@ class Row(msgspec.Struct, eq=False):
         done: Its fate is known.
         unanswered: It was sent and the answer never came: a leader may have it.
         remints: How often it got a new id.
+        parents: Jobs that must have ended first, beside those of the call.
+        workflow_id: The workflow that it is a member of; or empty.
     """
 
     call: Call
@@ -93,6 +95,8 @@ class Row(msgspec.Struct, eq=False):
     done: bool = False
     unanswered: bool = False
     remints: int = 0
+    parents: Sequence[str] = ()
+    workflow_id: str = ""
 
     def accept(self, job_id: str) -> None:
         """A leader has the job, under this id."""
@@ -117,6 +121,28 @@ class Row(msgspec.Struct, eq=False):
     def abandoned(self) -> bool:
         """Nobody waits any more."""
         return self.done or self.call.answered.cancelled()
+
+
+class Member(NamedTuple):
+    """A job that has its id already.
+
+    Attributes:
+        job_id: Minted for its home.
+        options: Shared with others that have the same ones, by identity.
+        payload: The arguments.
+        parents: Jobs that must have ended first.
+        workflow_id: The workflow that it is a member of; or empty.
+        limit_key: As in ``Row``.
+        sticky_key: As in ``Row``.
+    """
+
+    job_id: str
+    options: common_pb2.JobOptions
+    payload: bytes
+    parents: Sequence[str]
+    workflow_id: str = ""
+    limit_key: str = ""
+    sticky_key: str = ""
 
 
 class _Flight:
@@ -212,6 +238,8 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
             size += payload_bytes + row_bytes
             if row.limit_key or row.sticky_key:
                 size += 3 * (len(row.limit_key) + len(row.sticky_key))
+            if row.parents or row.workflow_id:
+                size += PARENT_BYTES * (len(row.parents) + 1)
             if size > limits.BATCH_BYTES_MAX and rows:
                 break
             waiting.popleft()
@@ -254,6 +282,10 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
                 spec.sticky_key = row.sticky_key
             if parents:
                 spec.parents.extend(parents)
+            if row.parents:
+                spec.parents.extend(row.parents)
+            if row.workflow_id:
+                spec.workflow_id = row.workflow_id
 
     def receive(self, message: jobs_pb2.StreamSubmitsResponse) -> None:
         flight = self._flights.pop(message.number, None)
@@ -379,6 +411,7 @@ class Submitter:
         payloads: Sequence[bytes],
         row_keys: Sequence[tuple[str, str]] = (),
         parents: Sequence[str] = (),
+        row_parents: Sequence[Sequence[str]] = (),
     ) -> Sequence[Row]:
         """Returns when the fate of every row is known: each has a job's id or a refusal.
 
@@ -391,6 +424,7 @@ class Submitter:
             payloads: The arguments, one for each row.
             row_keys: Limit key and sticky key of each row; empty: none has any.
             parents: Jobs that must have ended before any of the rows may run.
+            row_parents: The same of each row; empty: none has any of its own.
         """
         if not payloads:
             return []
@@ -405,6 +439,8 @@ class Submitter:
             rows = [Row(call, payload, limit, sticky) for payload, (limit, sticky) in each]
         else:
             rows = [Row(call, payload) for payload in payloads]
+        for row, own in zip(rows, row_parents, strict=False):
+            row.parents = own
         lane = self._lane(topology.home(options.tenant, options.queue))
         lane.put(rows)
         try:
@@ -413,6 +449,60 @@ class Submitter:
             lane.withdraw(call)
             raise
         return rows
+
+    async def submit_members(self, members: Iterable[Member]) -> Sequence[Row]:
+        """Submits jobs that have their ids, and name each other as parents; parents come first.
+
+        The rest as ``submit``. A partition is asked for a parent elsewhere, so that must be there
+        before: what waits for one goes in a later wave.
+        """
+        deadline_s = self._loop.time() + self._timeout_s
+        waves: list[dict[int, list[Row]]] = []
+        wave_of: dict[str, int] = {}
+        rows: list[Row] = []
+        for member in members:
+            home = partition_of(member.job_id)
+            wave = 0
+            for parent in member.parents:
+                if parent in wave_of:
+                    wave = max(wave, wave_of[parent] + (partition_of(parent) != home))
+            wave_of[member.job_id] = wave
+            while len(waves) <= wave:
+                waves.append({})
+            neighbours = waves[wave].setdefault(home, [])
+            call = neighbours[-1].call if neighbours else None
+            if call is None or call.options is not member.options:
+                call = Call(member.options, "", deadline_s, self._loop.create_future(), 0)
+            row = Row(
+                call,
+                member.payload,
+                member.limit_key,
+                member.sticky_key,
+                member.job_id,
+                # Others name it by its id: it gets no other.
+                remints=REMINTS_MAX,
+                parents=member.parents,
+                workflow_id=member.workflow_id,
+            )
+            call.open_rows += 1
+            neighbours.append(row)
+            rows.append(row)
+        for lanes in waves:
+            await self._send_wave(lanes)
+        return rows
+
+    async def _send_wave(self, lanes: Mapping[int, Sequence[Row]]) -> None:
+        """Returns when the fate of all of these rows is known."""
+        calls = dict.fromkeys(row.call for rows in lanes.values() for row in rows)
+        try:
+            for home, rows in lanes.items():
+                await self._lane(home).put(rows)
+            for call in calls:
+                await call.answered
+        except asyncio.CancelledError:
+            for call in calls:
+                call.answered.cancel()
+            raise
 
     def _lane(self, partition: int) -> SubmitLane:
         lane = self._lanes.get(partition)

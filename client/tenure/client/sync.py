@@ -32,14 +32,17 @@ from typing import (
 from tenure.client.change import JobVerdict
 from tenure.client.client import AsyncClient
 from tenure.client.cluster import ClusterView
+from tenure.client.explain import Explanation
 from tenure.client.handle import AsyncJobHandle
-from tenure.client.job import JobDef
+from tenure.client.job import Flow, JobDef
 from tenure.client.middleware import Middleware
 from tenure.client.portal import Portal, ThreadPortal
 from tenure.client.sync_queues import JobTypes, Queues, Tenants
 from tenure.client.sync_schedules import Schedules
+from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
 from tenure.protocol.errors import TenureError
+from tenure.protocol.limits import DEFAULT_TENANT
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import JobState
 from tenure.v1 import cluster_pb2, jobs_pb2
@@ -86,6 +89,10 @@ class JobHandle(Generic[R_co]):
     def status(self) -> JobState:
         """The job's present state."""
         return self._portal.run(self.inner.status())
+
+    def explain(self) -> Explanation:
+        """Why the job does not run: its place, all that blocks it, and an estimate."""
+        return self._portal.run(self.inner.explain())
 
     def progress(self) -> float:
         """The last percentage that the running attempt reported; 0 if none runs. Best effort."""
@@ -193,9 +200,30 @@ class Client:
         """Job types, a tenant's jobs of one name: how they do, and how they are run."""
         return JobTypes(self, self._portal, self._client.job_types)
 
+    @property
+    def workflows(self) -> Workflows:
+        """Workflows that were opened, here or elsewhere."""
+        return Workflows(self, self._portal, self._client.workflows)
+
+    def workflow(
+        self,
+        name: str,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        seal_within: timedelta | None = None,
+    ) -> Workflow:
+        """A new workflow: ``with client.workflow("order") as w: w.add(…)``."""
+        inner = self._client.workflow(name, tenant=tenant, seal_within=seal_within)
+        return Workflow(self, self._portal, inner)
+
+    def start(self, flow: Flow[R], *, name: str = "flow") -> StartedFlow[R]:
+        """Starts a chain, a group or a chord as a workflow."""
+        started = self._portal.run(self._client.start(flow, name=name))
+        return StartedFlow(self, self._portal, started)
+
     def submit(self, job: JobDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Submits one job; returns when it is durably accepted."""
-        return self._handle(self._portal.run(self._client.submit(job, *args, **kwargs)))
+        return self.handle_of(self._portal.run(self._client.submit(job, *args, **kwargs)))
 
     def map(
         self, job: JobDef[Concatenate[T, ...], R], items: Iterable[T]
@@ -241,12 +269,16 @@ class Client:
     def get(self, job_id: str, job: JobDef[..., Any] | None = None) -> JobHandle[Any]:
         """A handle of a job that was submitted earlier, here or elsewhere."""
         if job is None:
-            return self._handle(self._portal.run(self._client.get(job_id)))
-        return self._handle(self._portal.run(self._client.get(job_id, job)))
+            return self.handle_of(self._portal.run(self._client.get(job_id)))
+        return self.handle_of(self._portal.run(self._client.get(job_id, job)))
 
     def describe(self, job_id: str, *, with_payload: bool = False) -> jobs_pb2.Job:
         """Everything that the cluster knows of a job: state, options, attempts, error."""
         return self._portal.run(self._client.describe(job_id, with_payload=with_payload))
+
+    def explain(self, job_id: str) -> Explanation:
+        """Why a job does not run: its place, all that blocks it, and an estimate."""
+        return self._portal.run(self._client.explain(job_id))
 
     def list(
         self,
@@ -318,7 +350,8 @@ class Client:
         """Gives jobs that wait another place. One verdict for each id, in order."""
         return self._portal.run(self._client.boost([*job_ids], priority=priority, delay=delay))
 
-    def _handle(self, handle: AsyncJobHandle[R]) -> JobHandle[R]:
+    def handle_of(self, handle: AsyncJobHandle[R]) -> JobHandle[R]:
+        """The plain handle of an async one of this client's."""
         return JobHandle(self, self._portal, handle)
 
     def _handles(self, handles: Iterable[AsyncJobHandle[R]]) -> Sequence[JobHandle[R]]:

@@ -12,6 +12,12 @@ NAME_PATTERN: Final = r"[A-Za-z0-9._/-]{1,128}"
 KEY_CHARS_MAX: Final = 256
 #: Jobs that one job waits for.
 PARENTS_MAX: Final = 1_000
+#: Workflows of one partition.
+WORKFLOWS_MAX: Final = 100_000
+SEAL_WITHIN_MS_DEFAULT: Final = 3_600_000
+SEAL_WITHIN_MS_MAX: Final = 7 * 86_400_000
+#: A workflow is forgotten so long after it was sealed or cancelled, if all its members have ended.
+WORKFLOW_KEPT_MS: Final = 7 * 86_400_000
 #: A job's options, serialized: labels, error types and all.
 OPTIONS_BYTES_MAX: Final = 16 * 1024
 

@@ -24,6 +24,16 @@ class JobState(IntEnum):
 TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 
 
+class WorkflowState(IntEnum):
+    """How a workflow does, from its own state and its members'."""
+
+    OPEN = 1  #: not sealed: no member runs
+    RUNNING = 2  #: a member has not ended
+    COMPLETED = 3  #: all have ended, none is FAILED
+    FAILED = 4  #: all have ended, one is FAILED
+    CANCELLED = 5  #: cancelled, or not sealed in time
+
+
 class AttemptOutcome(IntEnum):
     """How one attempt ended."""
 
@@ -113,6 +123,28 @@ class BreakerOverride(IntEnum):
     NONE = 1
     CLOSED = 2
     OPEN = 3
+
+
+class BlockerKind(IntEnum):
+    """What kind of thing keeps a job from running."""
+
+    NOT_DUE = 1
+    PARENTS = 2
+    TENANT_PAUSED = 3
+    QUEUE_PAUSED = 4
+    JOB_TYPE_PAUSED = 5
+    QUEUE_CONCURRENCY = 6
+    KEY_CONCURRENCY = 7
+    QUEUE_RATE = 8
+    KEY_RATE = 9
+    CIRCUIT_BREAKER = 10
+    NO_WORKER = 11
+    NO_LABELS = 12
+    STICKY_WORKER_BUSY = 13
+    NO_CREDIT = 14
+    RESERVED = 15
+    ORDER = 16
+    LEADER = 17
 
 
 class KeyConflict(IntEnum):

@@ -36,6 +36,7 @@ from tenure.testing.process import Process, current_process
 from tenure.testing.simetcd.cluster import SimEtcd
 from tenure.worker.attempt import JobTable
 from tenure.worker.config import WorkerConfig
+from tenure.worker.parents import LoopParents
 from tenure.worker.port import Executor
 from tenure.worker.runtime import WorkerNode, introduction
 
@@ -245,10 +246,20 @@ class SimWorker(SimNode):
 
         def make_executor(wake: Callable[[], None]) -> Executor:
             self.executor = LoopExecutor(
-                cluster.jobs, cluster.slots, clock=self.clock, spawn=process.spawn, wake=wake
+                cluster.jobs,
+                cluster.slots,
+                clock=self.clock,
+                spawn=process.spawn,
+                wake=wake,
+                parents=LoopParents(client),
             )
             return self.executor
 
+        client = AsyncClient(
+            ",".join(cluster.addresses),
+            transport=cluster.network.transport(self.name),
+            rng=Random(incarnation),
+        )
         transport = cluster.network.transport(self.name)
         self.node = WorkerNode(
             introduction(config, cluster.jobs, incarnation),
@@ -263,6 +274,7 @@ class SimWorker(SimNode):
         try:
             await self.node.run()
         finally:
+            await client.close()
             await transport.close()
 
 

@@ -4,12 +4,15 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
+from tenure.client.parent_result import Fetched, Results, ResultsNeeded
+from tenure.protocol.errors import TenureError
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.testing.loop import outside_loop
-from tenure.worker.attempt import JobTable, ThreadClock, context_of
+from tenure.worker.attempt import JobTable, RefusedCall, ThreadClock, context_of, prepare
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.middleware import coroutine_runner, function_runner
@@ -17,6 +20,9 @@ from tenure.worker.port import Fact, FactKind
 
 #: Has a value in the code of jobs, and in what that starts: the job's id.
 IN_JOB: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("in_job")
+
+#: What a MessagePack payload begins with in which no argument stands for a result.
+_NO_RESULTS: Final = b"\x92"
 
 
 class _Task(Protocol):
@@ -48,6 +54,7 @@ class LoopExecutor:
         clock: The worker's clock.
         spawn: Starts a task in the worker's process; None if that has ended.
         wake: Called when there are facts to take.
+        parents: Where the results of jobs come from that others have as arguments.
     """
 
     def __init__(
@@ -58,8 +65,10 @@ class LoopExecutor:
         clock: ThreadClock,
         spawn: Callable[[Coroutine[Any, Any, None], str], _Task | None],
         wake: Callable[[], None],
+        parents: Results | None = None,
     ) -> None:
         self._jobs = jobs
+        self._parents = parents
         self._run_function = function_runner(jobs)
         self._run_coroutine = coroutine_runner(jobs)
         self._free = slots
@@ -121,6 +130,7 @@ class LoopExecutor:
                 self._outbox.post(FactKind.UNSTARTED, job)
                 continue
             self._free -= 1
+            job.parents = self._parents
             self._outbox.post(FactKind.STARTED, job)
             task = self._spawn(self._work(job), f"job {job.job_id}")
             if task is not None:
@@ -139,7 +149,21 @@ class LoopExecutor:
         definition = self._jobs.get(job.terms.name)
         if definition is None or definition.executor != "async":
             clock = _StoppedClock(self._clock)
+            await self._fetch_first(job)
             # Real ones run in threads and processes, where each may have a loop of its own.
             with outside_loop():
                 return self._run_function(self._jobs, job, partial(context_of, job, clock))
         return await self._run_coroutine(self._jobs, job, partial(context_of, job, self._clock))
+
+    async def _fetch_first(self, job: HeldJob) -> None:
+        """Fetches the results that a plain function has as arguments: it cannot wait itself."""
+        results = job.parents
+        if results is None or job.payload.startswith(_NO_RESULTS):
+            return
+        # What else is wrong with the arguments is the attempt's own to meet.
+        with suppress(TenureError, RefusedCall):
+            try:
+                prepare(self._jobs, job)
+            except ResultsNeeded as needed:
+                found = await results.fetch_async(needed.job_ids)
+                job.parents = Fetched(needed.job_ids, found, results)

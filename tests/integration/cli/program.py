@@ -65,6 +65,27 @@ class Cluster(FakeCluster):
             await asyncio.Event().wait()
         await super().close()
 
+    def _ExplainJob(self, request: jobs_pb2.ExplainJobRequest) -> jobs_pb2.ExplainJobResponse:
+        response = jobs_pb2.ExplainJobResponse(
+            job_id=request.job_id,
+            state=common_pb2.JOB_STATE_PENDING,
+            ahead=1_233,
+            basis="1233 jobs before it, and 41.1 a second have begun while jobs waited",
+        )
+        response.estimated_wait.FromSeconds(30)
+        response.blockers.add(
+            kind=jobs_pb2.BLOCKER_KIND_QUEUE_CONCURRENCY,
+            text="queue mail runs 20 of at most 20 jobs",
+            freed_by="one of them ends",
+        )
+        rate = response.blockers.add(
+            kind=jobs_pb2.BLOCKER_KIND_QUEUE_RATE,
+            text="queue mail begins at most 100 jobs in 60000 ms",
+            freed_by="its next token",
+        )
+        rate.until.FromMilliseconds(EPOCH_MS + 600)
+        return response
+
     def _GetJob(self, request: jobs_pb2.GetJobRequest) -> jobs_pb2.GetJobResponse:
         response = super()._GetJob(request)
         job = self.jobs[request.job_id]

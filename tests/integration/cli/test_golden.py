@@ -28,6 +28,9 @@ SCREENS: dict[str, tuple[list[str], int, dict[str, str]]] = {
     "list-dumb": (["jobs", "list"], 140, {"TERM": "dumb"}),
     "list-limit": (["jobs", "list", "--limit", "1"], 140, {}),
     "get": (["jobs", "get", "DEAD"], 100, {}),
+    "help-jobs-explain": (["jobs", "explain", "--help"], 80, {}),
+    "explain": (["jobs", "explain", "RUNNING"], 100, {}),
+    "explain-narrow": (["jobs", "explain", "RUNNING"], 60, {}),
     "help-queues": (["queues", "--help"], 80, {}),
     "help-queues-set": (["queues", "set", "--help"], 80, {}),
     "queues": (["queues", "list"], 100, {}),
@@ -61,7 +64,7 @@ def screen(name: str) -> str:
     from tests.integration.cli import program
 
     arguments, columns, variables = SCREENS[name]
-    ids = {"DEAD": program.DEAD}
+    ids = {"DEAD": program.DEAD, "RUNNING": program.RUNNING}
     with Terminal(*(ids.get(a, a) for a in arguments), columns=columns, **variables) as terminal:
         text = terminal.rest().replace("\x1b", "^[")
         return f"$ tenure {' '.join(arguments)}\n{text}[exit {terminal.code()}]\n"

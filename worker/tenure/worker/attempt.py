@@ -11,6 +11,7 @@ from tenure.client.codec import decode_args, encode_result
 from tenure.client.context import JobContext, enter_job
 from tenure.client.errors import LeaseLost, Permanent, RetryLater, error_type_names
 from tenure.client.job import JobDef
+from tenure.client.parent_result import Fetched, Results, ResultsNeeded
 from tenure.protocol.errors import Rejected
 from tenure.protocol.limits import ERROR_MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX
 from tenure.protocol.refusal import Reason
@@ -54,7 +55,7 @@ def run_function(jobs: JobTable, job: HeldJob, context: Callable[[], JobContext]
         context: Makes what ``current_job()`` returns.
     """
     try:
-        definition, args, kwargs = prepare(jobs, job)
+        definition, args, kwargs = prepare(jobs, job, job.parents)
         enter_job(context)
         value = definition.fn(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
@@ -70,7 +71,7 @@ async def run_coroutine(
     A task that is cancelled here is a stopped job: the outcome is reported, the loop goes on.
     """
     try:
-        definition, args, kwargs = prepare(jobs, job)
+        definition, args, kwargs = await prepare_in_loop(jobs, job)
         enter_job(context)
         value = await definition.fn(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
@@ -78,10 +79,18 @@ async def run_coroutine(
     return returned(job, definition, value)
 
 
-def prepare(jobs: JobTable, job: HeldJob) -> tuple[JobDef[..., Any], list[Any], dict[str, Any]]:
+def prepare(
+    jobs: JobTable, job: HeldJob, results: Results | None = None
+) -> tuple[JobDef[..., Any], list[Any], dict[str, Any]]:
     """The function to call and its arguments.
 
+    Args:
+        jobs: The functions.
+        job: Which one.
+        results: Where those of parents come from; they are waited for here.
+
     Raises:
+        ResultsNeeded: Arguments stand for such results, and there are no ``results``.
         RefusedCall: The arguments do not fit; calling again cannot help.
         Rejected: UNKNOWN_JOB or UNKNOWN_CODEC: another worker may have it.
     """
@@ -93,12 +102,26 @@ def prepare(jobs: JobTable, job: HeldJob) -> tuple[JobDef[..., Any], list[Any], 
             metadata={"job": job.terms.name},
         )
     try:
-        args, kwargs = decode_args(job.payload, job.terms.content_type, definition)
+        args, kwargs = decode_args(job.payload, job.terms.content_type, definition, results)
     except Rejected as error:
         if error.reason is Reason.UNKNOWN_CODEC:
             raise
         raise RefusedCall from error
     return definition, args, kwargs
+
+
+async def prepare_in_loop(
+    jobs: JobTable, job: HeldJob
+) -> tuple[JobDef[..., Any], list[Any], dict[str, Any]]:
+    """As ``prepare``, where nothing may wait but by ``await``."""
+    try:
+        return prepare(jobs, job)
+    except ResultsNeeded as needed:
+        results = job.parents
+        if results is None:
+            raise
+        found = await results.fetch_async(needed.job_ids)
+        return prepare(jobs, job, Fetched(needed.job_ids, found, results))
 
 
 def context_of(

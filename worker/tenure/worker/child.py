@@ -5,18 +5,21 @@ signals and C libraries expect it; a second thread reads what the parent says me
 parent is gone, the child ends at once; when it is paused, the child knows its lease's deadline.
 """
 
+import asyncio
 import contextvars
 import os
 import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from queue import SimpleQueue
 from time import monotonic
 
-from tenure.protocol.errors import Rejected
+from tenure.protocol.errors import Rejected, error_of, refusal_from_wire
 from tenure.protocol.fence import parse_fence
 from tenure.protocol.ids import partition_of
+from tenure.v1 import common_pb2, jobs_pb2
 from tenure.worker import app
 from tenure.worker.attempt import JobTable, context_of
 from tenure.worker.clock import SystemClock
@@ -38,6 +41,7 @@ class Child:
         self._jobs = jobs
         self._run = function_runner(jobs)
         self._queue: SimpleQueue[HeldJob] = SimpleQueue()
+        self._answers: SimpleQueue[frame.Answer] = SimpleQueue()
         self._current: HeldJob | None = None
         self._progressed = 0.0
         self._clock = SystemClock()
@@ -67,6 +71,8 @@ class Child:
                     self._queue.put(self._current)
                 case frame.Stop(outcome=outcome) if self._current is not None:
                     self._current.stop = outcome
+                case frame.Answer():
+                    self._answers.put(said)
                 case frame.Lease() as lease if self._current is not None:
                     self._current.expires_ms = lease.expires_ms
                     self._current.revoked = lease.revoked
@@ -75,7 +81,20 @@ class Child:
 
     def _attempt(self, job: HeldJob) -> AttemptResult:
         context = context_of(job, self._clock, self._progress)
+        job.parents = self
         return self._run(self._jobs, job, lambda: context)
+
+    # Where the results of parents come from.
+
+    def fetch(self, job_ids: Sequence[str]) -> Sequence[jobs_pb2.JobResult]:
+        frame.send(self._sock, frame.Ask([*job_ids]))
+        answer = self._answers.get()
+        if answer.refusal:
+            raise error_of(refusal_from_wire(common_pb2.Refusal.FromString(answer.refusal)))
+        return [jobs_pb2.JobResult.FromString(row) for row in answer.results]
+
+    async def fetch_async(self, job_ids: Sequence[str]) -> Sequence[jobs_pb2.JobResult]:
+        return await asyncio.to_thread(self.fetch, job_ids)
 
     def _progress(self, pct: float) -> None:
         # The parent's heartbeats carry it: more often than this nobody would see.

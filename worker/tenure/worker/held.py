@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tenure.client.parent_result import Results
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 
@@ -98,6 +99,8 @@ class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
     started_ms: int | None = None
     ended_ms: int | None = None
     result: AttemptResult | None = None
+    #: Written by the executor: where the results of parents come from; None: nowhere.
+    parents: Results | None = None
     #: Written by the session: when the report was last sent; None while it waits.
     reported_ms: int | None = None
     _claim: threading.Lock = msgspec.field(default_factory=threading.Lock)

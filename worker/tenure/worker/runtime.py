@@ -22,6 +22,7 @@ from typing import Final, Protocol
 
 from tenure.client.addresses import Addresses
 from tenure.client.channel import GrpcTransport
+from tenure.client.client import AsyncClient
 from tenure.client.security import Credentials
 from tenure.client.transport import Transport
 from tenure.protocol import loop
@@ -35,6 +36,7 @@ from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.executor.pool import RELEASE_GRACE_MS, ExecutorPool
 from tenure.worker.link import MasterLink
+from tenure.worker.parents import ParentResults
 from tenure.worker.port import Clock, Executor, Rng
 from tenure.worker.session import Session
 
@@ -310,9 +312,12 @@ def introduction(config: WorkerConfig, jobs: JobTable, incarnation: str) -> work
 async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -> None:
     """Runs a worker in this loop until SIGTERM or SIGINT has drained it."""
     transport, clock = GrpcTransport(Credentials(config.token, config.tls)), SystemClock()
+    parents = ParentResults(
+        AsyncClient(",".join(config.masters), token=config.token, tls=config.tls)
+    )
 
     def make_executor(wake: Callable[[], None]) -> Executor:
-        return ExecutorPool(jobs, config.app, config.slots, clock, wake)
+        return ExecutorPool(jobs, config.app, config.slots, clock, wake, parents)
 
     node = WorkerNode(
         introduction(config, jobs, str(uuid.uuid4())),
@@ -330,6 +335,7 @@ async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -
         await _ask_to_be_let_in(transport, config.masters)
         await node.run()
     finally:
+        await asyncio.to_thread(parents.close)
         await transport.close()
 
 

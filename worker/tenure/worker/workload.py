@@ -2,17 +2,12 @@
 
 from typing import Final
 
+from tenure.protocol.prefetch import MEAN_WEIGHT, mean_after, prefetch
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.held import HeldJob
 
-#: How much work may wait here unstarted, so that slots need not wait for the network.
-PREFETCH_MS: Final = 50
-PREFETCH_JOBS_MAX: Final = 512
+#: How many bytes of payloads may wait here unstarted.
 PREFETCH_BYTES_MAX: Final = 8 * 1024 * 1024
-#: The clock's grain: shorter runs count as this.
-RUN_MS_MIN: Final = 0.5
-#: How much one more run moves the mean.
-MEAN_WEIGHT: Final = 0.05
 
 
 class Workload:
@@ -49,23 +44,19 @@ class Workload:
     @property
     def prefetch(self) -> int:
         """Jobs beyond the slots that are worth having here: none until run times are known."""
-        if self._mean_run_ms is None:
-            return 0
-        jobs = min(PREFETCH_JOBS_MAX, int(self.slots * PREFETCH_MS / self._mean_run_ms))
+        jobs = prefetch(self.slots, self._mean_run_ms)
         if self._mean_payload_bytes * jobs > PREFETCH_BYTES_MAX:
             jobs = int(PREFETCH_BYTES_MAX / self._mean_payload_bytes)
         return jobs
 
     def note_run(self, job: HeldJob) -> None:
         """Takes a finished run into the means."""
-        run_ms = max(RUN_MS_MIN, job.run_ms)
         size = len(job.payload)
         if self._mean_run_ms is None:
-            self._mean_run_ms = run_ms
             self._mean_payload_bytes = size
         else:
-            self._mean_run_ms += (run_ms - self._mean_run_ms) * MEAN_WEIGHT
             self._mean_payload_bytes += (size - self._mean_payload_bytes) * MEAN_WEIGHT
+        self._mean_run_ms = mean_after(self._mean_run_ms, job.run_ms)
 
     def watch(self, expires_ms: int) -> None:
         """Makes sure that leases are scanned at this time."""

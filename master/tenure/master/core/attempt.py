@@ -9,6 +9,7 @@ import msgspec
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.event import EndedRow
 from tenure.master.core.record import Attempt, JobFault, JobRecord, RetryPolicy
+from tenure.master.core.state import State
 from tenure.protocol.fence import Lease
 from tenure.protocol.vocabulary import (
     AttemptOutcome,
@@ -94,8 +95,22 @@ def _fibonacci(n: int) -> int:
     return a
 
 
+def stretch(state: State, record: JobRecord, now_ms: int) -> float:
+    """How many times as long a job's backoff is as its policy says, in bad times: 1 to 8.
+
+    With adaptive retry it is (1 + 3 f) × (1 + l): f of the recent attempts of its job type failed,
+    and l of the partition's slots are taken.
+    """
+    policy = record.policy
+    if not state.settings.job_type(policy.tenant, policy.name).adaptive_retry:
+        return 1.0
+    job_type = state.lanes.known_job_type(policy.tenant, policy.name)
+    failing = 0.0 if job_type is None else job_type.breaker.failure_rate(now_ms)
+    return (1 + 3 * failing) * (1 + state.load())
+
+
 def end_attempt(
-    config: PartitionConfig,
+    state: State,
     record: JobRecord,
     lease: Lease,
     outcome: AttemptOutcome,
@@ -110,7 +125,7 @@ def end_attempt(
     """What becomes of a RUNNING job whose attempt ended without a result.
 
     Args:
-        config: The partition's limits.
+        state: The partition.
         record: The job.
         lease: The lease that ends; the job's newest, or about to be adopted.
         outcome: How the attempt ended; not COMPLETED.
@@ -124,7 +139,7 @@ def end_attempt(
     attempts, losses, undelivered = record.attempts_charged, record.losses_charged, 0
     if outcome is AttemptOutcome.RELEASED:
         undelivered = record.undelivered + 1 if never_arrived else 0
-        reason = _after_release(config, record, undelivered, started_ms)
+        reason = _after_release(state.config, record, undelivered, started_ms)
     elif outcome is AttemptOutcome.LOST:
         losses += 1
         reason = _after_loss(record, losses)
@@ -132,20 +147,21 @@ def end_attempt(
         attempts += 1
         reason = _after_failure(record, attempts, outcome, fault)
     reason = final or reason
-    ready_ms, state = record.ready_ms, JobState.PENDING
+    ready_ms, after = record.ready_ms, JobState.PENDING
     if record.cancel_requested:
-        state, reason = JobState.CANCELLED, None
+        after, reason = JobState.CANCELLED, None
     elif reason is not None:
-        state = JobState.FAILED
+        after = JobState.FAILED
     elif outcome is not AttemptOutcome.RELEASED:
-        state = JobState.RETRYING
+        after = JobState.RETRYING
         failures = losses if outcome is AttemptOutcome.LOST else attempts
-        ready_ms = now_ms + _delay_ms(record.policy.retry, failures, fault, draw)
+        times = stretch(state, record, now_ms)
+        ready_ms = now_ms + _delay_ms(record.policy.retry, failures, fault, draw, times)
     return EndedRow(
         job_id=record.job_id,
         lease=lease,
         outcome=outcome,
-        state=state,
+        state=after,
         ready_ms=ready_ms,
         started_ms=started_ms,
         attempts_charged=attempts,
@@ -187,12 +203,15 @@ def _after_failure(
     return FailureReason.EXHAUSTED
 
 
-def _delay_ms(retry: RetryPolicy, failures: int, fault: JobFault | None, draw: float) -> int:
-    if fault is None:
-        return backoff_ms(retry, failures, ErrorCategory.TRANSIENT, draw)
-    if fault.retry_after_ms is not None:
+def _delay_ms(
+    retry: RetryPolicy, failures: int, fault: JobFault | None, draw: float, times: float
+) -> int:
+    """How long a retry waits: as the job asked, or its backoff, stretched up to its cap."""
+    if fault is not None and fault.retry_after_ms is not None:
         return fault.retry_after_ms
-    return backoff_ms(retry, failures, fault.category, draw)
+    category = ErrorCategory.TRANSIENT if fault is None else fault.category
+    delay_ms = backoff_ms(retry, failures, category, draw)
+    return max(min(int(delay_ms * times), retry.cap_ms), delay_ms)
 
 
 def remember_attempt(record: JobRecord) -> None:

@@ -161,6 +161,11 @@ class Dependencies:
             states[index] = state
         return bytes(states)
 
+    def open_parents(self, jobs: Mapping[JobId, JobRecord], record: JobRecord) -> list[JobId]:
+        """A child's parents that have not ended, as far as is known here."""
+        states = self.states_of(jobs, record)
+        return [p for p, s in zip(record.parents, states, strict=True) if s not in _ENDED]
+
     def state_of(self, jobs: Mapping[JobId, JobRecord], job_id: JobId) -> int:
         """What a job of this partition is to its children, as a code."""
         record = jobs.get(job_id)

@@ -20,23 +20,37 @@ _RUNNING: Final = JobState.RUNNING
 
 def decide_dispatch(state: State, command: Dispatch, now_ms: int) -> Decision:
     """Grants eligible jobs: fairly between queues, in exact order of their keys within each."""
-    if not state.serving or state.window_ends_ms is not None:
-        return Decision()
+    picking, takers = _pick(state, command, now_ms)
+    return _assignments(state, picking.turns, takers, now_ms)
+
+
+def would_grant(
+    state: State, command: Dispatch, now_ms: int, record: JobRecord, *, reserving: bool = True
+) -> bool:
+    """Whether ``decide_dispatch`` would grant a job; or would, if no slot were reserved."""
+    _, takers = _pick(state, command, now_ms, reserving=reserving)
+    return any(record is job for taker in takers for job in (*taker.first, *taker.again))
+
+
+def _pick(
+    state: State, command: Dispatch, now_ms: int, *, reserving: bool = True
+) -> tuple[Picking, list[Taker]]:
+    """What is taken, and by whom."""
     able: list[tuple[Session, int]] = []
-    accept_timeout_ms = state.config.accept_timeout_ms
-    for session_id, credit in sorted(command.credits):
-        session = state.sessions.get(session_id)
-        if session is None or credit <= 0:
-            continue
-        if session.may_be_granted(now_ms, accept_timeout_ms):
-            able.append((session, credit))
-    if not able:
-        return Decision()
-    reserves = Reserves(state.lanes.reserving, state.sessions.values(), able)
+    if state.serving and state.window_ends_ms is None:
+        accept_timeout_ms = state.config.accept_timeout_ms
+        for session_id, credit in sorted(command.credits):
+            session = state.sessions.get(session_id)
+            if session is None or credit <= 0:
+                continue
+            if session.may_be_granted(now_ms, accept_timeout_ms):
+                able.append((session, credit))
+    queues = state.lanes.reserving if reserving and able else ()
+    reserves = Reserves(queues, state.sessions.values(), able)
     takers = [Taker(session, credit, order) for order, (session, credit) in enumerate(able)]
     picking = Picking(takers, reserves, command.grants_max, command.committed_seq, now_ms)
     picking.run()
-    return _assignments(state, picking.turns, takers, now_ms)
+    return picking, takers
 
 
 def _assignments(state: State, turns: list[Turn], takers: list[Taker], now_ms: int) -> Decision:

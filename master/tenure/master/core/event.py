@@ -552,6 +552,8 @@ class TimersFired(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     refill_mark: tuple[int, int] | None = None
     #: So many crowded limit keys were looked at, the first ones.
     crowded: int = 0
+    #: (tenant, job name, time): up to when retries of a job type were put off for its budget.
+    put_off: tuple[tuple[str, str, int], ...] = ()
 
 
 class LeasesRestarted(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -4,13 +4,16 @@ A timer says only that a job or a holder wants to be looked at; here is what is 
 """
 
 from tenure.master.core.attempt import draws, end_attempt, lost_fault, timeout_fault
+from tenure.master.core.budget import Budgeting
 from tenure.master.core.chunk import chunks
 from tenure.master.core.command import FireTimers, LeaseRow
 from tenure.master.core.effect import Announce, Decision, Effect, SendRevokes
 from tenure.master.core.event import (
     AttemptsEnded,
+    BoostedRow,
     EndedRow,
     Event,
+    JobsBoosted,
     JobsExpired,
     JobsPurged,
     JobsReadied,
@@ -18,6 +21,7 @@ from tenure.master.core.event import (
     TimersFired,
 )
 from tenure.master.core.firing import decide_ticks
+from tenure.master.core.gate import JobType
 from tenure.master.core.limit import relieve
 from tenure.master.core.record import JobFault, JobRecord
 from tenure.master.core.report import ended_bytes, revokes, settling
@@ -86,6 +90,7 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
         held=tuple(ticked.held),
         refill_mark=refill_mark,
         crowded=relief.keys,
+        put_off=due.put_off(),
     )
     marks = (job_mark, holder_mark, ticked.mark, refill_mark)
     if parked or relief.keys or any(mark is not None for mark in marks):
@@ -104,6 +109,9 @@ class _Due:
         #: Jobs that were decided on.
         self.decided: set[JobId] = set()
         self._readied: list[JobId] = []
+        #: Retries that have to wait for their job types' budgets, and what is left of those.
+        self._put_off: list[BoostedRow] = []
+        self._budgets: dict[JobType, Budgeting] = {}
         self._expired: dict[FailureReason, list[JobId]] = {}
         self._ended: list[EndedRow] = []
         self._purged: list[JobId] = []
@@ -171,6 +179,8 @@ class _Due:
         events: list[Event] = []
         if self._readied:
             events.append(JobsReadied(now_ms=now_ms, job_ids=self._readied))
+        if self._put_off:
+            events.append(JobsBoosted(now_ms=now_ms, rows=self._put_off))
         for reason, job_ids in self._expired.items():
             events.append(JobsExpired(now_ms=now_ms, job_ids=job_ids, failure_reason=reason))
         for ended in chunks(self._ended, ended_bytes):
@@ -181,6 +191,13 @@ class _Due:
             rows = [row for asked in self._asked.values() for row in asked]
             events.append(TakeBacksAsked(rows=rows))
         return events
+
+    def put_off(self) -> tuple[tuple[str, str, int], ...]:
+        """By job type: up to when retries were put off."""
+        return tuple(
+            (job_type.tenant, job_type.name, budgeting.last_ms)
+            for job_type, budgeting in self._budgets.items()
+        )
 
     def effects(self) -> list[Effect]:
         """Whom to tell."""
@@ -217,10 +234,32 @@ class _Due:
         ):
             self._expired.setdefault(FailureReason.EXPIRED, []).append(record.job_id)
         elif record.state in _READIED and record.ready_ms <= now_ms:
-            self._readied.append(record.job_id)
+            self._ready(record)
         else:
             return
         self.decided.add(record.job_id)
+
+    def _ready(self, record: JobRecord) -> None:
+        """Lets a job become ready whose time has come, or puts a retry off that is one too many."""
+        place_ms = self._place_of_retry(record) if record.state is JobState.RETRYING else None
+        if place_ms is None:
+            self._readied.append(record.job_id)
+        else:
+            row = BoostedRow(
+                record.job_id, record.priority, place_ms, record.run_due_ms, record.state
+            )
+            self._put_off.append(row)
+
+    def _place_of_retry(self, record: JobRecord) -> int | None:
+        """When its job type's budget may let a retry become ready; None: now."""
+        policy = record.policy
+        job_type = self._state.lanes.known_job_type(policy.tenant, policy.name)
+        if job_type is None or job_type.budget is None:
+            return None
+        budgeting = self._budgets.get(job_type)
+        if budgeting is None:
+            budgeting = self._budgets[job_type] = job_type.budget.begin(self._now_ms)
+        return budgeting.place_ms()
 
     def _look_at_running(self, record: JobRecord) -> None:
         policy, now_ms = record.policy, self._now_ms
@@ -265,7 +304,7 @@ class _Due:
         lease = lease_of(record)
         self._ended.append(
             end_attempt(
-                self._state.config,
+                self._state,
                 record,
                 lease,
                 outcome,
@@ -317,8 +356,12 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
         due_ms = state.due_ms(record)
         if due_ms is not None:
             state.timers.arm_at(record, max(due_ms, now_ms + 1))
-    for limiter in state.lanes.refills.take(event.refill_mark):
-        state.lanes.refill(limiter, now_ms)
+    for gate in state.lanes.refills.take(event.refill_mark):
+        state.lanes.refill(gate, now_ms)
+    for tenant, name, last_ms in event.put_off:
+        budget = state.lanes.job_type(tenant, name).budget
+        if budget is not None:
+            budget.put_off(last_ms)
     state.lanes.relieved(event.crowded)
     for holder in state.holder_timers.take(event.holder_mark):
         if holder.check_ms <= now_ms:

@@ -8,12 +8,14 @@
 | ``LimitKey`` | the queue's concurrency per key, its rate per key | its lanes |
 
 A gate that changes tells what is under it, once; that takes itself out of the order, or comes back.
-A bucket that is dry opens its gate by a timer (``Lanes.refills``).
+A bucket that is dry and a breaker that is open let their gates open by a timer (``Lanes.refills``).
 """
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from tenure.master.core.breaker import FAILURES, Breaker
 from tenure.master.core.bucket import Bucket
+from tenure.master.core.budget import RetryBudget
 from tenure.master.core.pulse import Pulse
 from tenure.master.core.record import JobRecord
 from tenure.master.core.settings import (
@@ -24,7 +26,13 @@ from tenure.master.core.settings import (
 )
 from tenure.protocol.ids import JobId
 from tenure.protocol.limits import PRIORITY_MAX
-from tenure.protocol.vocabulary import FairBy, JobState, LimitStrategy
+from tenure.protocol.vocabulary import (
+    BreakerOverride,
+    BreakerState,
+    FairBy,
+    JobState,
+    LimitStrategy,
+)
 
 if TYPE_CHECKING:
     from tenure.master.core.ready import Lane, LaneName
@@ -65,6 +73,18 @@ class Gate:
             for held in self.under:
                 held.refresh()
 
+    @property
+    def label(self) -> str:
+        """What tells it from others."""
+        raise NotImplementedError
+
+    def next_ms(self) -> int | None:
+        """When time alone may open it; None: never, or it is open."""
+        return None
+
+    def wake(self, now_ms: int) -> None:
+        """That time has come."""
+
 
 class Limiter(Gate):
     """A gate with a number that may run at once, and a rate."""
@@ -98,11 +118,6 @@ class Limiter(Gate):
         self.is_dry = False
         return self.bucket is not None
 
-    @property
-    def label(self) -> str:
-        """What tells it from others."""
-        raise NotImplementedError
-
     def running(self) -> int:
         """How many run."""
         raise NotImplementedError
@@ -129,6 +144,10 @@ class Limiter(Gate):
     def next_ms(self) -> int | None:
         """When its bucket has a token again; None: it has one, or there is no bucket."""
         return self.bucket.next_ms() if self.bucket is not None and self.is_dry else None
+
+    def wake(self, now_ms: int) -> None:
+        self.is_dry = False
+        self.refresh()
 
 
 class Tenant(Gate):
@@ -170,6 +189,7 @@ class Queue(Limiter):
         "mean_run_ms",
         "name",
         "pulse",
+        "ready_of",
         "running_of",
         "settings",
         "tallies",
@@ -184,7 +204,8 @@ class Queue(Limiter):
     limit_keys: "dict[str, LimitKey]"
     #: When the buckets of its keys were empty.
     key_empty_ms: int
-    #: How many run of each priority.
+    #: How many are ready of each priority, and how many run.
+    ready_of: list[int]
     running_of: list[int]
     #: Of its jobs that ended lately, if it is counted in time; 0: not known.
     mean_run_ms: int
@@ -200,6 +221,7 @@ class Queue(Limiter):
         self.lanes = {}
         self.limit_keys = {}
         self.key_empty_ms = now_ms
+        self.ready_of = [0] * (PRIORITY_MAX + 1)
         self.running_of = [0] * (PRIORITY_MAX + 1)
         self.mean_run_ms = 0
         self.pulse = Pulse()
@@ -216,10 +238,12 @@ class Queue(Limiter):
     def refresh(self) -> None:
         self.turn(not self.settings.paused and self.has_room())
 
-    def begin_term(self) -> None:
+    def begin_term(self, now_ms: int) -> None:
         """How it did in former terms, who leads now has not seen."""
         self.mean_run_ms = 0
         self.pulse = Pulse()
+        if any(self.ready_of):
+            self.pulse.waiting(now_ms)
 
     @property
     def cost(self) -> float:
@@ -240,28 +264,91 @@ class Queue(Limiter):
 
 
 class JobType(Gate):
-    """A tenant's jobs of one name."""
+    """A tenant's jobs of one name, its breaker and its budget for retries."""
 
-    __slots__ = ("name", "probes", "settings", "tenant")
+    __slots__ = ("breaker", "budget", "name", "probes", "settings", "tenant")
 
     #: How many its breaker lets through; None: all.
     probes: int | None
+    breaker: Breaker
+    #: None: any number of retries.
+    budget: RetryBudget | None
 
     def __init__(self, tenant: str, name: str, settings: JobTypeSettings) -> None:
         super().__init__()
         self.tenant = tenant
         self.name = name
-        self.probes = None
-        self.configure(settings)
+        self._begin(settings)
+
+    def _begin(self, settings: JobTypeSettings) -> None:
+        self.settings = settings
+        self.budget = RetryBudget(settings.retry_budget) if settings.retry_budget else None
+        self._begin_breaker()
+
+    def _begin_breaker(self) -> None:
+        settings = self.settings
+        free = settings.breaker_override is BreakerOverride.NONE
+        self.breaker = Breaker(settings.breaker if free else None)
+        self._follow_breaker()
+
+    def begin_term(self) -> None:
+        """Nothing is known yet."""
+        self._begin(self.settings)
 
     def configure(self, settings: JobTypeSettings) -> None:
-        """Takes over new settings."""
-        self.settings = settings
+        """Takes over new settings; a breaker or a budget that is another one now begins anew."""
+        before, self.settings = self.settings, settings
+        if before.retry_budget != settings.retry_budget:
+            self.budget = RetryBudget(settings.retry_budget) if settings.retry_budget else None
+        if (before.breaker, before.breaker_override) != (
+            settings.breaker,
+            settings.breaker_override,
+        ):
+            self._begin_breaker()
         self.refresh()
 
-    def let_through(self, probes: int | None) -> None:
-        """What its breaker says: how many more may be granted; None: all."""
-        self.probes = probes
+    @property
+    def label(self) -> str:
+        # No queue has an empty name.
+        return f"{self.tenant}::{self.name}"
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """What its breaker does, or is made to do."""
+        if self.settings.breaker_override is BreakerOverride.OPEN:
+            return BreakerState.OPEN
+        return self.breaker.state
+
+    def granted(self, records: list[JobRecord], now_ms: int) -> None:
+        """Jobs of it were granted together."""
+        if self.budget is not None:
+            self.budget.granted(len(records), now_ms)
+        if self.probes is not None:
+            self.breaker.granted([record.job_id for record in records])
+            self._follow_breaker()
+
+    def succeeded(self, records: list[JobRecord], now_ms: int) -> None:
+        """Attempts of it have succeeded together."""
+        if self.probes is None:
+            self.breaker.count(len(records), now_ms)
+            return
+        for record in records:
+            self.breaker.succeeded(record.job_id, now_ms)
+        self._follow_breaker()
+
+    def ended(self, record: JobRecord, now_ms: int) -> bool:
+        """An attempt of it has ended without success; tells whether that has opened its breaker."""
+        was_open = self.breaker.state is BreakerState.OPEN
+        if record.outcome in FAILURES:
+            self.breaker.failed(record.job_id, now_ms)
+        else:
+            self.breaker.dropped(record.job_id)
+        self._follow_breaker()
+        return not was_open and self.breaker.state is BreakerState.OPEN
+
+    def _follow_breaker(self) -> None:
+        is_held = self.settings.breaker_override is BreakerOverride.OPEN
+        self.probes = 0 if is_held else self.breaker.room()
         self.refresh()
 
     def refresh(self) -> None:
@@ -271,6 +358,14 @@ class JobType(Gate):
     def room(self) -> int:
         """How many more may be granted now."""
         return MANY if self.probes is None else self.probes
+
+    def next_ms(self) -> int | None:
+        """When its breaker lets probes through."""
+        return self.breaker.next_ms()
+
+    def wake(self, now_ms: int) -> None:
+        self.breaker.wake(now_ms)
+        self._follow_breaker()
 
 
 class LimitKey(Limiter):

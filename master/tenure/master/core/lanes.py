@@ -3,33 +3,26 @@
 from collections.abc import Iterator
 from itertools import islice
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
-from tenure.master.core.gate import JobType, Limiter, LimitKey, Queue, Tally, Tenant
+from tenure.master.core.alike import Run, runs_of
+from tenure.master.core.gate import Gate, JobType, Limiter, LimitKey, Queue, Tally, Tenant
 from tenure.master.core.ready import Fronts, Lane, LaneName
 from tenure.master.core.record import JobRecord, Policy
-from tenure.master.core.settings import QueueSettings, Settings, SettingsKind
+from tenure.master.core.settings import JobTypeSettings, QueueSettings, Settings, SettingsKind
 from tenure.master.core.skill import Member, Skill
 from tenure.master.core.sticky import Bindings, StickyKey
 from tenure.master.core.timer import Timers
 from tenure.protocol.vocabulary import FairBy, JobState
 
+_COMPLETED: Final = JobState.COMPLETED
 _PENDING: Final = JobState.PENDING
+_RETRYING: Final = JobState.RETRYING
 _RUNNING: Final = JobState.RUNNING
 #: Empty lanes are dropped when there are this many more of them than were left the last time.
 _EMPTY_MAX: Final = 1_024
 #: Sticky keys that stay bound though no job of theirs may be known; each takes some 300 bytes.
 _BOUND_MAX: Final = 100_000
-
-
-class _Run(NamedTuple):
-    """Jobs in a row that are alike."""
-
-    policy: Policy
-    priority: int
-    limit_key: str
-    sticky_key: str
-    records: list[JobRecord]
 
 
 class Lanes:
@@ -64,8 +57,8 @@ class Lanes:
     crowded: dict[LimitKey, None]
     #: The time of the newest event.
     now_ms: int
-    #: Gates that wait for a token.
-    refills: Timers[Limiter]
+    #: Gates that wait for a token, or for the time at which their breaker lets probes through.
+    refills: Timers[Gate]
     #: Queues that have a reserve.
     reserving: dict[Queue, None]
     #: Queues that are counted in time.
@@ -92,7 +85,11 @@ class Lanes:
         self.queues = {}
         self.counts = [0] * (max(JobState) + 1)
         self.crowded = {}
-        self.refills = Timers(Limiter.next_ms, attrgetter("label"), lambda: len(self._empty))
+        self.refills = Timers(
+            lambda gate: gate.next_ms(),
+            attrgetter("label"),
+            lambda: len(self._empty) + len(self._job_types),
+        )
         self.reserving = {}
         self.timed = {}
 
@@ -213,6 +210,10 @@ class Lanes:
             found = self._job_types[tenant, name] = JobType(tenant, name, settings)
         return found
 
+    def known_job_type(self, tenant: str, name: str) -> JobType | None:
+        """A tenant's jobs of one name, if there were any in this term."""
+        return self._job_types.get((tenant, name))
+
     def lanes(self) -> Iterator[Lane]:
         """All lanes, empty ones too."""
         for queue in self.queues.values():
@@ -317,7 +318,7 @@ class Lanes:
         """A job was found running after a replay, and has been counted."""
         policy = record.policy
         queue = self.queue(policy.tenant, policy.queue)
-        for run in _runs([record]):
+        for run in runs_of([record]):
             self._count_running(queue, run, 1)
         if record.sticky_key:
             self._resume_binding(record)
@@ -331,11 +332,11 @@ class Lanes:
         priority_before: int | None = None,
     ) -> None:
         """Follows jobs that one event has moved between states; PENDING ones are not pushed yet."""
-        for run in _runs(records):
+        for run in runs_of(records):
             self._move(run, before, after, priority_before)
 
     def _move(
-        self, run: _Run, before: JobState, after: JobState, priority_before: int | None
+        self, run: Run, before: JobState, after: JobState, priority_before: int | None
     ) -> None:
         policy, jobs = run.policy, len(run.records)
         queue = self.queue(policy.tenant, policy.queue)
@@ -349,12 +350,28 @@ class Lanes:
             lane.leave(jobs)
             if not lane.ready:
                 self._empty[lane] = None
-        if before is _RUNNING and after is not _PENDING:
-            queue.pulse.ended(run.records)
+        if before is _RUNNING and after is not _RUNNING:
+            if after is not _PENDING:
+                queue.pulse.ended(run.records)
+            self._note_ended(policy, run.records, after)
+        elif before is _RETRYING and after is _PENDING:
+            budget = self.job_type(policy.tenant, policy.name).budget
+            if budget is not None:
+                budget.retried(jobs, self.now_ms)
         if before is _RUNNING or after is _RUNNING:
             self._count_running(queue, run, (after is _RUNNING) - (before is _RUNNING))
 
-    def _count_running(self, queue: Queue, run: _Run, by: int) -> None:
+    def _note_ended(self, policy: Policy, records: list[JobRecord], after: JobState) -> None:
+        """Attempts have ended: tells their job type."""
+        job_type = self.job_type(policy.tenant, policy.name)
+        if after is _COMPLETED:
+            job_type.succeeded(records, self.now_ms)
+            return
+        for record in records:
+            if job_type.ended(record, self.now_ms):
+                self.refills.arm(job_type)
+
+    def _count_running(self, queue: Queue, run: Run, by: int) -> None:
         queue.running_of[run.priority] += by * len(run.records)
         if queue.concurrency:
             queue.refresh()
@@ -383,6 +400,8 @@ class Lanes:
     def _push(self, key: int, seq: int, records: list[JobRecord]) -> None:
         lane = self.of(records[0])
         self._empty.pop(lane, None)
+        if not any(lane.queue.ready_of):
+            lane.queue.pulse.waiting(self.now_ms)
         lane.push(key, seq, records)
         if lane.key is not None and lane.key.cancels:
             self.crowded[lane.key] = None
@@ -394,11 +413,12 @@ class Lanes:
 
     def note_granted(self, records: list[JobRecord], incarnation: str, now_ms: int) -> None:
         """Jobs were granted: takes their tokens, binds their sticky keys."""
-        for run in _runs(records):
+        for run in runs_of(records):
             policy = run.policy
             queue = self.queue(policy.tenant, policy.queue)
             self._charge(queue, len(run.records), now_ms)
-            queue.pulse.granted(now_ms, len(run.records))
+            queue.pulse.granted(now_ms, len(run.records), sum(queue.ready_of))
+            self.job_type(policy.tenant, policy.name).granted(run.records, now_ms)
             if not run.limit_key and not run.sticky_key:
                 continue
             lane = self._lane(queue, policy, run.priority, run.limit_key, run.sticky_key)
@@ -443,16 +463,15 @@ class Lanes:
         limiter.refresh()
         self.refills.arm(limiter)
 
-    def refill(self, limiter: Limiter, now_ms: int) -> None:
-        """A limiter's time has come: it has a token, or its bucket is another one by now."""
-        due_ms = limiter.next_ms()
+    def refill(self, gate: Gate, now_ms: int) -> None:
+        """A gate's time has come, or it is another one by now."""
+        due_ms = gate.next_ms()
         if due_ms is None:
             return
         if due_ms > now_ms:
-            self.refills.arm(limiter)
-            return
-        limiter.is_dry = False
-        limiter.refresh()
+            self.refills.arm(gate)
+        else:
+            gate.wake(now_ms)
 
     def begin_term(self, now_ms: int) -> None:
         """All buckets are empty now; reserves are kept from now on, and no rate is known yet."""
@@ -461,8 +480,13 @@ class Lanes:
             if isinstance(entry.value, QueueSettings) and entry.value.reserved:
                 self.queue(*key)
         for queue in self.queues.values():
-            queue.begin_term()
+            queue.begin_term(now_ms)
             self._configure_limits(queue, now_ms, anew=True)
+        for key, entry in self._settings.entries(SettingsKind.JOB_TYPE):
+            if isinstance(entry.value, JobTypeSettings) and entry.value.retry_budget:
+                self.job_type(*key)
+        for job_type in self._job_types.values():
+            job_type.begin_term()
 
     # Settings.
 
@@ -505,8 +529,11 @@ class Lanes:
     def configure_job_type(self, tenant: str, name: str) -> None:
         """A job type has new settings."""
         found = self._job_types.get((tenant, name))
+        settings = self._settings.job_type(tenant, name)
         if found is not None:
-            found.configure(self._settings.job_type(tenant, name))
+            found.configure(settings)
+        elif settings.retry_budget:
+            self.job_type(tenant, name)
 
     def settle_run(self, skill: Skill, queue: Queue, run_ms: int, charged_ms: int) -> None:
         """A job of a queue that is counted in time has run: puts right what it was charged."""
@@ -574,24 +601,3 @@ def _tally(queue: Queue, name: str) -> list[int]:
         tally = Tally(queue.tenant.name, queue.name, name, [0] * len(queue.counts))
         queue.tallies[name] = tally
     return tally.counts
-
-
-def _runs(records: list[JobRecord]) -> Iterator[_Run]:
-    """Splits jobs into runs of those that are alike."""
-    first = records[0]
-    policy, priority = first.policy, first.priority
-    limit_key, sticky_key = first.limit_key, first.sticky_key
-    start = 0
-    for index, record in enumerate(records):
-        if (
-            record.policy is policy
-            and record.priority == priority
-            and record.limit_key == limit_key
-            and record.sticky_key == sticky_key
-        ):
-            continue
-        yield _Run(policy, priority, limit_key, sticky_key, records[start:index])
-        start = index
-        policy, priority = record.policy, record.priority
-        limit_key, sticky_key = record.limit_key, record.sticky_key
-    yield _Run(policy, priority, limit_key, sticky_key, records[start:] if start else records)

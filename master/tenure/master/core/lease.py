@@ -155,7 +155,7 @@ def _gone(state: State, holding: Holding, now_ms: int) -> EndedRow:
     # After an outage the worker may have run it, offered the result in vain, and forgotten it.
     unsure = state.window_ends_ms is not None and record.policy.at_most_once
     return end_attempt(
-        state.config,
+        state,
         record,
         lease_of(record),
         AttemptOutcome.LOST if started_ms else AttemptOutcome.RELEASED,
@@ -272,7 +272,7 @@ def decide_return(state: State, command: ReturnLeases, now_ms: int) -> Decision:
             continue
         holding = state.holding_of(record)
         ended[job_id] = end_attempt(
-            state.config,
+            state,
             record,
             lease,
             AttemptOutcome.RELEASED,

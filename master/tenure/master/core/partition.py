@@ -29,6 +29,7 @@ from tenure.master.core import command as commands
 from tenure.master.core import event as events
 from tenure.master.core.config import PartitionConfig, Retention
 from tenure.master.core.effect import Decision
+from tenure.master.core.explain import Explaining, Halt
 from tenure.master.core.outbox import Numbered
 from tenure.master.core.query import EVERY_JOB
 from tenure.master.core.rebuild import rebuild
@@ -374,6 +375,24 @@ class Partition:
     def queue_status(self, tenant: str, name: str, now_ms: int) -> query.QueueStatus:
         """How a queue does."""
         return query.queue_status(self._state, tenant, name, now_ms)
+
+    def job_type_status(self, tenant: str, name: str, now_ms: int) -> query.JobTypeStatus:
+        """How a job type does."""
+        return query.job_type_status(self._state, tenant, name, now_ms)
+
+    def explain(
+        self, job_id: JobId, credits: list[tuple[int, int]], now_ms: int, halt: Halt | None = None
+    ) -> Explaining | None:
+        """Why a job does not run, counted in slices; None: there is no such job.
+
+        Args:
+            job_id: The job.
+            credits: (session, credit) of all sessions that have some.
+            now_ms: The time.
+            halt: Why the node grants nothing now, if it does not.
+        """
+        record = self._state.jobs.get(job_id)
+        return None if record is None else Explaining(self._state, record, credits, now_ms, halt)
 
     @property
     def settings(self) -> Settings:

@@ -10,7 +10,7 @@ from tenure.master.core.record import JobRecord
 from tenure.master.core.settings import SettingsKey, SettingsKind
 from tenure.master.core.state import State
 from tenure.protocol.ids import JobId
-from tenure.protocol.vocabulary import JobState
+from tenure.protocol.vocabulary import BreakerOverride, BreakerState, JobState
 
 
 class Filter(NamedTuple):
@@ -140,10 +140,33 @@ def queue_status(state: State, tenant: str, name: str, now_ms: int) -> QueueStat
     if queue is None:
         return QueueStatus(0, 0.0, 0.0, 0)
     # Jobs of a lane have one priority, so its first one is its oldest.
-    heads = (lane.heap[0][3] for lane in queue.lanes.values() if lane.front is not None)
-    oldest_ms = min((head.records[head.next].ready_ms for head in heads), default=0)
+    heads = (lane.first() for lane in queue.lanes.values())
+    oldest_ms = min((head.ready_ms for head in heads if head is not None), default=0)
     granted_per_s, finished_per_s = queue.pulse.rates(now_ms)
     return QueueStatus(oldest_ms, granted_per_s, finished_per_s, queue.pulse.mean_run_ms(now_ms))
+
+
+class JobTypeStatus(NamedTuple):
+    """How a job type does."""
+
+    breaker: BreakerState
+    #: Until when its breaker stays open; 0: it is not, or nobody knows.
+    open_until_ms: int
+    #: Of its recent attempts.
+    failure_rate: float
+
+
+def job_type_status(state: State, tenant: str, name: str, now_ms: int) -> JobTypeStatus:
+    """How a job type does; one that nothing is known of has failed at nothing."""
+    job_type = state.lanes.known_job_type(tenant, name)
+    if job_type is None:
+        override = state.settings.job_type(tenant, name).breaker_override
+        is_open = override is BreakerOverride.OPEN
+        return JobTypeStatus(BreakerState.OPEN if is_open else BreakerState.CLOSED, 0, 0.0)
+    breaker = job_type.breaker
+    return JobTypeStatus(
+        job_type.breaker_state, breaker.open_until_ms, breaker.failure_rate(now_ms)
+    )
 
 
 def _key_of(kind: SettingsKind, tally: Tally) -> SettingsKey:

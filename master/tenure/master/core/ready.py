@@ -13,6 +13,7 @@ A queue's order is the merge of its lanes by the smallest key (``core.pick``).
 from collections import deque
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush, heapreplace
+from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tenure.master.core.gate import JobType, LimitKey, Queue
@@ -113,6 +114,7 @@ class Lane:
         """Adds PENDING jobs that one event wrote, with one key, in order of their ordinals."""
         self.entries += len(records)
         self.ready += len(records)
+        self.queue.ready_of[self.priority] += len(records)
         segment, ordinal = Segment(key, seq, records), records[0].ordinal
         last = self.row[-1] if self.row else None
         if last is None or (key, ordinal) > (last.at_ms, last.records[-1].ordinal):
@@ -124,6 +126,7 @@ class Lane:
     def leave(self, jobs: int) -> None:
         """So many of its jobs are not ready any more: their seq says which."""
         self.ready -= jobs
+        self.queue.ready_of[self.priority] -= jobs
         row, heap = self.row, self.heap
         while row and not row[0].skip_gone():
             self.entries -= len(row.popleft().records)
@@ -167,10 +170,20 @@ class Lane:
 
     def jobs(self) -> Iterator[JobRecord]:
         """Its ready jobs, in no special order."""
-        for segment in self.row:
+        for segment in self.segments():
             yield from segment.left()
-        for *_, segment in self.heap:
-            yield from segment.left()
+
+    def segments(self) -> list[Segment]:
+        """All that its ready jobs are in, in no special order."""
+        return [*self.row, *[segment for *_, segment in self.heap]]
+
+    def first(self) -> JobRecord | None:
+        """Its next job; None: nothing is ready."""
+        heads = [*islice(self.row, 1), *[segment for *_, segment in self.heap[:1]]]
+        if not heads:
+            return None
+        first = min(heads, key=lambda head: (head.at_ms, head.records[head.next].ordinal))
+        return first.records[first.next]
 
     def refresh(self) -> None:
         """One of its gates has opened or closed."""

@@ -210,7 +210,7 @@ class Judge:
 
     def _end(self, record: JobRecord, row: ReportRow, started_ms: int) -> None:
         ended = end_attempt(
-            self._state.config,
+            self._state,
             record,
             row.lease,
             row.outcome,

@@ -172,6 +172,12 @@ class State:
         holder = self.holders.get(record.incarnation)
         return None if holder is None else holder.leases.get(record.job_id)
 
+    def load(self) -> float:
+        """The share of its workers' slots that are taken; 0 if it has none."""
+        slots = sum([session.slots for session in self.sessions.values()])
+        leases = sum([len(holder.leases) for holder in self.holders.values()])
+        return min(leases / slots, 1.0) if slots else 0.0
+
     def is_open(self, job_id: str) -> bool:
         """Whether a job is there and has not ended."""
         record = self.jobs.get(JobId(job_id))

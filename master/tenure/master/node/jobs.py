@@ -21,6 +21,7 @@ from tenure.master.core.effect import JobVerdict, Reply, SubmitReply
 from tenure.master.core.query import Filter
 from tenure.master.core.record import JobRecord
 from tenure.master.core.state import fault_bytes
+from tenure.master.node.explain import explain
 from tenure.master.node.outbox import Outbox
 from tenure.master.node.pace import Pace
 from tenure.master.node.port import Rng
@@ -195,6 +196,13 @@ class JobApi:
         term = self._term_of(request.job_id)
         record = await _read(term, request.job_id)
         return jobs_pb2.GetJobResponse(job=job_of(record, with_payload=not request.without_payload))
+
+    async def explain_job(self, request: jobs_pb2.ExplainJobRequest) -> jobs_pb2.ExplainJobResponse:
+        """Why a job does not run."""
+        term, job_id = self._term_of(request.job_id), request.job_id
+        while (response := await explain(term, JobId(job_id))) is None:
+            await _read(term, job_id)
+        return response
 
     async def list_jobs(self, request: jobs_pb2.ListJobsRequest) -> jobs_pb2.ListJobsResponse:
         """A page of one partition's jobs, newest first."""

@@ -68,6 +68,7 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "RequeueJobs": Unary(jobs.requeue_jobs, jobs_pb2.RequeueJobsRequest),
             "PurgeJobs": Unary(jobs.purge_jobs, jobs_pb2.PurgeJobsRequest),
             "BoostJobs": Unary(jobs.boost_jobs, jobs_pb2.BoostJobsRequest),
+            "ExplainJob": Unary(jobs.explain_job, jobs_pb2.ExplainJobRequest),
         },
         "QueueService": {
             "GetQueue": Unary(settings.get_queue, queues_pb2.GetQueueRequest),

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from tenure.master.core.explain import Halt
+
 _LENGTH_MS: Final = 5_000
 #: At its start; the rate grows linearly from there.
 _GRANTS_PER_S: Final = 2_000
@@ -34,3 +36,13 @@ class Ramp:
         # The rate grows linearly, so what may have been granted in all grows with its square.
         allowed = _FIRST + _GRANTS_PER_S * since_ms * (1 + since_ms / _LENGTH_MS) / 1000
         return int(allowed) - self._granted
+
+    def halt(self, now_ms: int) -> Halt | None:
+        """Why nothing may be given now; None: something may."""
+        room = self.room(now_ms)
+        if room is None or room > 0:
+            return None
+        until_ms = self._from_ms + _LENGTH_MS
+        return Halt(
+            "the leader has just taken office, and grants step by step", "a moment", until_ms
+        )

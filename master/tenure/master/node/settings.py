@@ -199,13 +199,18 @@ def _tenant(term: Term, key: SettingsKey, counts: list[int]) -> queues_pb2.Tenan
 
 def _job_type(term: Term, key: SettingsKey, counts: list[int]) -> queues_pb2.JobType:
     tenant, name = key
-    return queues_pb2.JobType(
+    status = term.partition.job_type_status(tenant, name, term.clock.now_ms())
+    job_type = queues_pb2.JobType(
         tenant=tenant,
         name=name,
         partition=term.number,
         settings=job_type_to_wire(term.partition.settings.job_type(tenant, name)),
+        breaker_state=status.breaker,  # type: ignore[arg-type]
+        failure_rate=status.failure_rate,
         counts=counts_to_wire(counts),
     )
+    stamp(job_type.breaker_open_until, status.open_until_ms)
+    return job_type
 
 
 def _queue_key(tenant: str, name: str) -> tuple[str, str]:

@@ -46,6 +46,7 @@ from tenure.master.core.effect import (
     SubmitReply,
 )
 from tenure.master.core.event import DurableEvent
+from tenure.master.core.explain import Explaining
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobRecord
 from tenure.master.node import turning_away
@@ -63,6 +64,7 @@ from tenure.master.node.unsettled import Unsettled
 from tenure.master.node.watch import Watch
 from tenure.protocol.errors import TenureError, error_of
 from tenure.protocol.fence import Token
+from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason, Refusal
 
 _log = logging.getLogger(__name__)
@@ -240,6 +242,12 @@ class Term:
 
         self.post(command, answer, size=size)
         return await future
+
+    def explain(self, job_id: JobId) -> Explaining | None:
+        """Why a job does not run; None: there is no such job."""
+        now_ms = self.clock.now_ms()
+        halt = turning_away.STORE_FULL if self.gate.full else self._ramp.halt(now_ms)
+        return self.partition.explain(job_id, self._hub.credits(), now_ms, halt)
 
     def no_space(self, command: Command) -> TenureError:
         """The answer to a command while the store has no space.

@@ -1,5 +1,7 @@
 """What a term tells those that it does not answer."""
 
+from typing import Final
+
 from tenure.master.backend.errors import CorruptJournal
 from tenure.master.core.command import (
     BoostJobs,
@@ -10,11 +12,15 @@ from tenure.master.core.command import (
     SubmitJobs,
     UpdateSettings,
 )
+from tenure.master.core.explain import Halt
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobRecord
 from tenure.master.core.settings import SettingsKind
 from tenure.protocol.errors import TenureError, Unavailable
 from tenure.protocol.refusal import Reason
+
+#: What cannot be journaled is better not begun.
+STORE_FULL: Final = Halt("the store is full, so the leader grants nothing", "space in the store")
 
 
 def busy(partition: int) -> TenureError:

@@ -101,6 +101,10 @@ def _audit_gates(state: State) -> None:
         own = [r for r in running if (r.policy.tenant, r.policy.queue) == (tenant, name)]
         full = bool(queue.concurrency) and len(own) >= queue.concurrency
         assert queue.is_open is not (queue.settings.paused or full or queue.is_dry)
+        ready_of = Counter[int]()
+        for lane in queue.lanes.values():
+            ready_of[lane.priority] += lane.ready
+        assert queue.ready_of == [ready_of[p] for p in range(len(queue.ready_of))]
         running_of = Counter(r.priority for r in own)
         assert queue.running_of == [running_of[p] for p in range(len(queue.running_of))]
         assert (queue in lanes.reserving) is bool(queue.settings.reserved)
@@ -112,6 +116,10 @@ def _audit_gates(state: State) -> None:
             assert key.is_open is not (full or key.is_dry)
             assert not key.is_dry or key in waits
         assert not queue.is_dry or queue in waits
+    for job_type in lanes._job_types.values():
+        assert job_type.settings == state.settings.job_type(job_type.tenant, job_type.name)
+        assert job_type.is_open is not (job_type.settings.paused or job_type.probes == 0)
+        assert job_type.next_ms() is None or job_type in waits
     for lane in lanes.lanes():
         assert lane in lane.job_type.under
         assert lane.key is None or lane in lane.key.under
@@ -410,7 +418,11 @@ def _dump_lanes(state: State) -> list[object]:
         )
         for skill in state.lanes.skills()
     ]
-    return [lanes, queues, skills, list(state.lanes.crowded)]
+    types = [
+        (job_type.label, job_type.probes, job_type.breaker_state, job_type.next_ms())
+        for job_type in state.lanes._job_types.values()
+    ]
+    return [lanes, queues, skills, types, list(state.lanes.crowded)]
 
 
 def gates(state: State) -> list[object]:

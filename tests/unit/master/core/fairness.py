@@ -61,6 +61,12 @@ class Round:
         self._queue_rooms = {
             (tenant, name): self._queue_room(tenant, name) for tenant, name in state.lanes.queues
         }
+        #: Of job types whose breakers are half open.
+        self._probe_rooms = {
+            (job_type.tenant, job_type.name): job_type.probes
+            for job_type in state.lanes._job_types.values()
+            if job_type.probes is not None
+        }
         self._key_rooms = {
             (tenant, name, key): self._key_room(tenant, name, key)
             for (tenant, name), queue in state.lanes.queues.items()
@@ -72,7 +78,7 @@ class Round:
         return (
             settings.tenant(policy.tenant).paused
             or settings.queue(policy.tenant, policy.queue).paused
-            or settings.job_type(policy.tenant, policy.name).paused
+            or not self._state.lanes.job_type(policy.tenant, policy.name).is_open
         )
 
     def _key_of(self, record: JobRecord) -> int:
@@ -110,10 +116,13 @@ class Round:
         for _, record in picks:
             policy = record.policy
             self._queue_rooms[policy.tenant, policy.queue] -= 1
+            if (policy.tenant, policy.name) in self._probe_rooms:
+                self._probe_rooms[policy.tenant, policy.name] -= 1
             if record.limit_key:
                 self._key_rooms[policy.tenant, policy.queue, record.limit_key] -= 1
         assert min(self._queue_rooms.values(), default=0) >= 0
         assert min(self._key_rooms.values(), default=0) >= 0
+        assert min(self._probe_rooms.values(), default=0) >= 0
         for session_id, record in picks:
             session = self._state.sessions[session_id]
             assert self._serves(session, record)
@@ -142,7 +151,7 @@ class Round:
                     and self._serves(session, other)
                     and not self._state.lanes.reserving
                 ):
-                    assert not self._has_key_room(other)
+                    assert not self._has_lane_room(other)
 
     def _judge_use(self, taken: Counter[int], left: list[JobRecord]) -> None:
         """Nobody with credit was left idle while there was something to do."""
@@ -151,13 +160,15 @@ class Round:
             if taken[session_id] < credit:
                 for record in left:
                     queue = (record.policy.tenant, record.policy.queue)
-                    free = self._queue_rooms[queue] > 0 and self._has_key_room(record)
+                    free = self._queue_rooms[queue] > 0 and self._has_lane_room(record)
                     assert not (free and self._serves(session, record)), record
 
-    def _has_key_room(self, record: JobRecord) -> bool:
+    def _has_lane_room(self, record: JobRecord) -> bool:
+        policy = record.policy
+        if self._probe_rooms.get((policy.tenant, policy.name), 1) <= 0:
+            return False
         if not record.limit_key:
             return True
-        policy = record.policy
         return self._key_rooms[policy.tenant, policy.queue, record.limit_key] > 0
 
     def _serves(self, session: Session, record: JobRecord) -> bool:

@@ -3,8 +3,9 @@
 import pytest
 
 from tenure.master.core.command import BoostJobs
-from tenure.master.core.pulse import BUCKET_MS, BUCKETS, Pulse
+from tenure.master.core.pulse import BUCKET_MS, Pulse
 from tenure.master.core.query import QueueStatus
+from tenure.master.core.window import BUCKETS
 from tests.unit.master.core.rig import Rig
 
 
@@ -57,8 +58,22 @@ def test_rates_and_run_time() -> None:
 def test_old_buckets_are_forgotten() -> None:
     """What happened a minute ago counts no more, also when nothing has happened since."""
     pulse = Pulse()
-    pulse.granted(1_000_000, 600)
+    pulse.granted(1_000_000, 600, 0)
     assert pulse.rates(1_000_000)[0] == 600 * 1_000 / BUCKET_MS
     assert pulse.rates(1_000_000 + BUCKETS * BUCKET_MS)[0] == 0.0
-    pulse.granted(1_000_000 + BUCKETS * BUCKET_MS, 1)
+    pulse.granted(1_000_000 + BUCKETS * BUCKET_MS, 1, 0)
     assert 0 < pulse.rates(1_000_000 + BUCKETS * BUCKET_MS)[0] < 1
+
+
+def test_a_backlog_is_served_as_fast_as_it_was_while_jobs_waited() -> None:
+    """Hours without a job say nothing of how fast jobs are granted."""
+    pulse = Pulse()
+    assert pulse.service_rate(1_000) == 0.0
+    pulse.waiting(1_000)
+    pulse.granted(1_000, 1, 0)
+    pulse.waiting(30_000)
+    pulse.granted(30_500, 2, 3)
+    pulse.granted(31_000, 3, 0)
+    assert pulse.service_rate(40_000) == 6.0
+    pulse.waiting(40_000)
+    assert pulse.service_rate(42_000) == 2.0

@@ -30,6 +30,7 @@ from tenure.master.core.partition import Partition
 from tenure.master.core.record import LabelSelector, Policy, RetryPolicy
 from tenure.master.core.settings import (
     AnySettings,
+    BreakerSettings,
     JobTypeSettings,
     QueueSettings,
     RateLimit,
@@ -41,7 +42,13 @@ from tenure.master.core.transition import TABLE
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Refusal
-from tenure.protocol.vocabulary import AttemptOutcome, Backoff, FairBy, LimitStrategy
+from tenure.protocol.vocabulary import (
+    AttemptOutcome,
+    Backoff,
+    BreakerOverride,
+    FairBy,
+    LimitStrategy,
+)
 from tests.unit.master.core.audit import audit, dump, state_of
 from tests.unit.master.core.rig import START_MS
 
@@ -70,6 +77,7 @@ POLICIES += [
     Policy(name="a", retry=QUICK, prefers=(LabelSelector("region"),)),
 ]
 LABELS = [{}, {"gpu": "a100"}, {"gpu": "old", "region": "eu"}, {"region": "eu"}]
+BREAKER = BreakerSettings(volume_min=2, open_for_ms=3_000, probes=1)
 #: (limit key, sticky key)
 JOB_KEYS = [("", ""), ("", ""), ("l1", ""), ("l2", ""), ("", "s1"), ("l1", "s2")]
 #: Ways to run queues, tenants and job types.
@@ -85,13 +93,17 @@ SETTINGS: list[tuple[SettingsKey, AnySettings]] = [
             QueueSettings(key_concurrency=2, key_strategy=LimitStrategy.CANCEL_NEWEST),
             QueueSettings(key_concurrency=1, key_strategy=LimitStrategy.CANCEL_IN_PROGRESS),
             QueueSettings(rate=RateLimit(3, 2_000, 4), key_rate=RateLimit(1, 1_500, 2)),
-            QueueSettings(reserved=0.4, reserved_priority=1),
+            QueueSettings(reserved=0.4, reserved_priority=1, refuse_late=True),
         )
     ],
     (("other",), TenantSettings(paused=True)),
     (("other",), TenantSettings(weight=3.0)),
     (("default", "a"), JobTypeSettings(paused=True)),
     (("default", "a"), JobTypeSettings()),
+    (("default", "a"), JobTypeSettings(retry_budget=0.2, adaptive_retry=True)),
+    (("default", "b"), JobTypeSettings(breaker=BREAKER)),
+    (("default", "a"), JobTypeSettings(breaker=BREAKER, retry_budget=0.5)),
+    (("default", "a"), JobTypeSettings(breaker_override=BreakerOverride.OPEN)),
 ]
 INCARNATIONS = ("w1", "w2", "w3")
 NAMES = [frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})]

@@ -3,6 +3,8 @@
 ```
  child ──Ready──► parent ──Run──► child ──Progress…──► Ended ──► parent
                          ──Stop, Lease──►
+                         ◄──Ask── the results of its parents
+                         ──Answer──►
 ```
 """
 
@@ -48,6 +50,22 @@ class Lease(msgspec.Struct, frozen=True, array_like=True, tag="lease"):
     revoked: bool
 
 
+class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
+    """Final states of the jobs that were asked for, in order, as the contract has them.
+
+    Or, as a refusal of the contract, why they cannot be had.
+    """
+
+    results: list[bytes]
+    refusal: bytes = b""
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
+    """What did these jobs come to?"""
+
+    job_ids: list[str]
+
+
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     """The application is imported: jobs may come."""
 
@@ -71,8 +89,8 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
         return AttemptResult(self.outcome, self.result, fault)
 
 
-ToChild = Run | Stop | Lease
-ToParent = Ready | Progress | Ended
+ToChild = Run | Stop | Lease | Answer
+ToParent = Ready | Progress | Ended | Ask
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_to_child: Final = msgspec.msgpack.Decoder(ToChild).decode

@@ -20,6 +20,7 @@ from itertools import count
 from typing import Final
 
 from tenure.client.job import Executor as Kind
+from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.attempt import JobTable, ThreadClock, stopped
 from tenure.worker.executor import frame
@@ -58,6 +59,7 @@ class ExecutorPool:
         slots: int,
         clock: ThreadClock,
         wake: Callable[[], None],
+        parents: Results | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -67,8 +69,10 @@ class ExecutorPool:
             slots: How many jobs run at once.
             clock: Time.
             wake: Called from any thread when there are facts to take.
+            parents: Where the results of jobs come from that others have as arguments.
         """
         self._clock = clock
+        self._parents = parents
         self._jobs = jobs
         self._outbox = Outbox(wake)
         self._gate = SlotGate(slots, self._kind_of)
@@ -159,7 +163,7 @@ class ExecutorPool:
             self._processes.close()
 
     def _stage(self, kind: Kind) -> Stage:
-        return Stage(kind, self._jobs, self._gate, self._outbox, self._clock)
+        return Stage(kind, self._jobs, self._gate, self._outbox, self._clock, self._parents)
 
     def _kind_of(self, job: HeldJob) -> Kind:
         definition = self._jobs.get(job.terms.name)

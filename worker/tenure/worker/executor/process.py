@@ -17,6 +17,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Final
 
+from tenure.client.parent_result import Results
+from tenure.protocol.errors import TenureError, refusal_to_wire
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.attempt import stopped
 from tenure.worker.executor import frame
@@ -96,9 +98,13 @@ class Child:
                 match frame.receive_in_parent(self._sock):
                     case frame.Progress(pct=pct):
                         job.progress = pct
+                    case frame.Ask(job_ids=job_ids) if job.parents is not None:
+                        answer = _answer(job.parents, job_ids)
+                        with self._lock:
+                            frame.send(self._sock, answer)
                     case frame.Ended() as ended:
                         return ended.as_result()
-                    case frame.Ready():
+                    case _:
                         return None
         except frame.BrokenFrame:
             return None
@@ -131,6 +137,14 @@ class Child:
         self.kill()
         self._sock.close()
         return self._process.wait()
+
+
+def _answer(parents: Results, job_ids: list[str]) -> frame.Answer:
+    """What a child that asked for results is told."""
+    try:
+        return frame.Answer([row.SerializeToString() for row in parents.fetch(job_ids)])
+    except TenureError as error:
+        return frame.Answer([], refusal_to_wire(error.to_refusal()).SerializeToString())
 
 
 class ProcessExecutor:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from tenure.client.job import Executor as Kind
+from tenure.client.parent_result import Results
 from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.outbox import Outbox
@@ -18,9 +19,16 @@ class Stage:
     """Where jobs of one kind come from and go to. Thread-safe."""
 
     def __init__(
-        self, kind: Kind, jobs: JobTable, gate: SlotGate, outbox: Outbox, clock: ThreadClock
+        self,
+        kind: Kind,
+        jobs: JobTable,
+        gate: SlotGate,
+        outbox: Outbox,
+        clock: ThreadClock,
+        parents: Results | None,
     ) -> None:
         self.jobs = jobs
+        self.parents = parents
         self.clock = clock
         self._kind = kind
         self._gate = gate
@@ -34,6 +42,7 @@ class Stage:
             job.started_ms = None
             self._outbox.post(FactKind.UNSTARTED, job)
             return False
+        job.parents = self.parents
         self._outbox.post(_STARTED, job)
         return True
 

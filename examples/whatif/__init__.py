@@ -1,0 +1,1 @@
+"""A trace of a shop's busy half hour, and the settings that keep its mail quick."""

@@ -1,0 +1,70 @@
+"""Retry budgets: how much of what a job type is granted may be retries.
+
+In each window at most ``share`` of the grants, but always one, become retries again:
+
+    retries made ready  <=  max(1, share * grants)        (both in the last minute)
+
+A retry whose backoff is over and that would exceed it is put off, once: to the next of places in
+time that are as far apart as the budget lets retries through. Nothing looks at it in between.
+"""
+
+from math import ceil
+from typing import Final
+
+from tenure.master.core.window import Window
+
+WINDOW_MS: Final = 60_000
+
+
+class RetryBudget:
+    """What a job type's retries have used, and where those stand that were put off."""
+
+    __slots__ = ("_last_ms", "_share", "_window")
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        #: Grants, and retries made ready.
+        self._window = Window(WINDOW_MS, 2)
+        #: The last place that was given away.
+        self._last_ms = 0
+
+    def granted(self, jobs: int, now_ms: int) -> None:
+        """Jobs were granted, for the first time or again."""
+        self._window.bucket(now_ms)[1] += jobs
+
+    def retried(self, jobs: int, now_ms: int) -> None:
+        """Retries were made ready."""
+        self._window.bucket(now_ms)[2] += jobs
+
+    def put_off(self, last_ms: int) -> None:
+        """Retries were put off, the last one until then."""
+        self._last_ms = max(self._last_ms, last_ms)
+
+    def begin(self, now_ms: int) -> "Budgeting":
+        """What may become ready now."""
+        grants, retries = self._window.sums(now_ms)
+        allowed = max(int(self._share * grants), 1)
+        step_ms = ceil(WINDOW_MS / allowed)
+        return Budgeting(allowed - retries, max(self._last_ms, now_ms), step_ms)
+
+
+class Budgeting:
+    """One decision's use of a budget."""
+
+    __slots__ = ("_room", "_step_ms", "last_ms")
+
+    #: The last place in time that is given away.
+    last_ms: int
+
+    def __init__(self, room: int, last_ms: int, step_ms: int) -> None:
+        self._room = room
+        self.last_ms = last_ms
+        self._step_ms = step_ms
+
+    def place_ms(self) -> int | None:
+        """When one more retry may be looked at again; None: it may become ready now."""
+        if self._room > 0:
+            self._room -= 1
+            return None
+        self.last_ms += self._step_ms
+        return self.last_ms

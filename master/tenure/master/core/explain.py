@@ -1,0 +1,417 @@
+"""Why a job does not run: all that keeps it, how many come before it, and when it may begin.
+
+Reads only, and exact: gates are asked themselves, and whose turn it is says the dispatch itself,
+decided as it would be now. So a PENDING job that nothing is said against is granted by the next
+dispatch that has credit.
+"""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from tenure.master.core.command import Dispatch
+from tenure.master.core.dispatch import would_grant
+from tenure.master.core.gate import MANY, JobType, Limiter, Queue
+from tenure.master.core.ready import Lane, order_key
+from tenure.master.core.record import JobRecord
+from tenure.master.core.segment import Segment
+from tenure.master.core.session import Session
+from tenure.master.core.skill import satisfies
+from tenure.master.core.state import State
+from tenure.master.core.transition import QUEUED
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import BlockerKind, BreakerState, JobState
+
+#: What the node's dispatch grants in one turn: who is not among them has others before it.
+TURN: Final = 512
+#: The end of these depends on people, not on time or on jobs.
+_ENDLESS: Final = frozenset(
+    {
+        BlockerKind.PARENTS,
+        BlockerKind.TENANT_PAUSED,
+        BlockerKind.QUEUE_PAUSED,
+        BlockerKind.JOB_TYPE_PAUSED,
+        BlockerKind.NO_WORKER,
+        BlockerKind.NO_LABELS,
+    }
+)
+
+
+class Blocker(NamedTuple):
+    """One thing that keeps a job from running."""
+
+    kind: BlockerKind
+    #: What it is, with its figures.
+    text: str
+    #: What would free it.
+    freed_by: str
+    #: When it ends by itself; 0: nobody knows.
+    until_ms: int = 0
+
+
+class Halt(NamedTuple):
+    """Why nothing is granted now, whatever waits."""
+
+    text: str
+    freed_by: str
+    until_ms: int = 0
+
+
+class Explanation(NamedTuple):
+    """See the module."""
+
+    job_id: JobId
+    state: JobState
+    #: Jobs of its queue that would be granted before it.
+    ahead: int
+    #: What it waits for longest first; empty: it is its turn, or it does not wait.
+    blockers: list[Blocker]
+    #: None: nothing is known to go by.
+    estimate_ms: int | None
+    #: What the estimate was computed from.
+    basis: str
+    #: Parents of a BLOCKED job that have not ended.
+    open_parents: list[JobId]
+
+
+class Explaining:
+    """One explanation: jobs ahead are counted in slices, between which the state may change.
+
+    Args:
+        state: The partition's.
+        record: The job.
+        credits: (session, credit) of all sessions that have some.
+        now_ms: The time.
+        halt: Why the node grants nothing now, if it does not.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        record: JobRecord,
+        credits: list[tuple[int, int]],
+        now_ms: int,
+        halt: Halt | None,
+    ) -> None:
+        self._ahead = 0
+        self._segments: Iterator[Segment] = iter(())
+        self._place = (0, 0)
+        self._found = _explain(state, record, credits, now_ms, halt)
+        self.done = record.state is not JobState.PENDING
+        self._rate = 0.0
+        if not self.done:
+            key = order_key(record.priority, record.ready_ms, state.config.aging_step_ms)
+            self._place = (key, record.ordinal)
+            lane = state.lanes.of(record)
+            self._segments = iter(_segments_ahead(lane, key))
+            self._rate = lane.queue.pulse.service_rate(now_ms)
+        self._now_ms = now_ms
+
+    def take(self, looks_max: int) -> None:
+        """Looks at about so many jobs that may come before it."""
+        looks = 0
+        while looks < looks_max:
+            segment = next(self._segments, None)
+            if segment is None:
+                self.done = True
+                return
+            left = segment.left()
+            looks += 1 + len(left)
+            if segment.at_ms < self._place[0]:
+                self._ahead += len(left)
+            else:
+                self._ahead += sum(record.ordinal < self._place[1] for record in left)
+
+    def result(self) -> Explanation:
+        """What there is to say, once it is ``done``."""
+        found = self._found
+        estimate_ms, basis = found.estimate_ms, found.basis
+        if found.state is JobState.PENDING:
+            estimate_ms, basis = _estimate(found.blockers, self._ahead, self._rate, self._now_ms)
+        return found._replace(ahead=self._ahead, estimate_ms=estimate_ms, basis=basis)
+
+
+def _segments_ahead(lane: Lane, key: int) -> list[Segment]:
+    """Where jobs may be that would be granted before one with this key, as things stand."""
+    return [
+        segment
+        for other in lane.queue.lanes.values()
+        if other is lane or (other.is_open and other.places)
+        for segment in other.segments()
+        if segment.at_ms <= key
+    ]
+
+
+def _estimate(
+    blockers: list[Blocker], ahead: int, rate: float, now_ms: int
+) -> tuple[int | None, str]:
+    """When a ready job may begin, and what says so."""
+    if any(_is_endless(blocker) for blocker in blockers):
+        return None, "nobody knows when what keeps it ends"
+    if not blockers:
+        return 0, "it is its turn"
+    gates_ms = max([max(b.until_ms - now_ms, 0) for b in blockers], default=0)
+    gates = "what keeps it ends then" if gates_ms else ""
+    if not rate:
+        return (
+            (gates_ms, gates)
+            if gates_ms and not ahead
+            else (None, "no job of its queue has begun lately")
+        )
+    queue_ms = round((ahead + 1) * 1_000 / rate)
+    if gates_ms > queue_ms:
+        return gates_ms, gates
+    return queue_ms, f"{ahead} jobs before it, and {rate:.3g} a second have begun while jobs waited"
+
+
+def _is_endless(blocker: Blocker) -> bool:
+    return blocker.kind in _ENDLESS or (
+        blocker.kind is BlockerKind.CIRCUIT_BREAKER and "operator" in blocker.freed_by
+    )
+
+
+def _explain(
+    state: State,
+    record: JobRecord,
+    credits: list[tuple[int, int]],
+    now_ms: int,
+    halt: Halt | None,
+) -> Explanation:
+    """All but the count of jobs ahead, and what follows from it."""
+    found = Explanation(record.job_id, record.state, 0, [], None, "", [])
+    if record.state not in QUEUED:
+        return found
+    policy = record.policy
+    queue = state.lanes.queues[policy.tenant, policy.queue]
+    blockers = list(_pauses(state, record, queue))
+    serving = _serving(state, record)
+    blockers += _nobody(state, record, serving)
+    match record.state:
+        case JobState.PENDING:
+            blockers += _held_up(state, record, queue, serving, credits, now_ms, halt)
+            blockers = blockers or _others_first(state, record, credits, now_ms)
+        case JobState.BLOCKED:
+            parents = state.dependencies.open_parents(state.jobs, record)
+            blockers.append(_parents(record, parents))
+            found = found._replace(open_parents=parents)
+        case _:
+            blockers.append(_not_due(record))
+            known = not any(_is_endless(blocker) for blocker in blockers)
+            found = found._replace(
+                estimate_ms=max(record.ready_ms - now_ms, 0) if known else None,
+                basis="when it is due; who waits then is not known"
+                if known
+                else "nobody knows when what keeps it ends",
+            )
+    blockers.sort(key=lambda blocker: (not _is_endless(blocker), -blocker.until_ms))
+    return found._replace(blockers=blockers)
+
+
+# What keeps jobs for as long as somebody wants.
+
+
+def _pauses(state: State, record: JobRecord, queue: Queue) -> Iterator[Blocker]:
+    name, settings = record.policy.name, state.settings
+    if queue.tenant.settings.paused:
+        tenant = queue.tenant.name
+        yield Blocker(
+            BlockerKind.TENANT_PAUSED,
+            f"tenant {tenant} is paused",
+            f"tenure queues resume --tenant {tenant}",
+        )
+    if queue.settings.paused:
+        yield Blocker(
+            BlockerKind.QUEUE_PAUSED,
+            f"queue {queue.name} is paused",
+            f"tenure queues resume {queue.name}",
+        )
+    if settings.job_type(record.policy.tenant, name).paused:
+        yield Blocker(
+            BlockerKind.JOB_TYPE_PAUSED,
+            f"jobs of name {name} are paused",
+            f"tenure queues resume --job {name}",
+        )
+
+
+def _serving(state: State, record: JobRecord) -> list[Session]:
+    """The sessions that run its name and queue, whatever labels they have."""
+    policy = record.policy
+    return [
+        session
+        for session in state.sessions.values()
+        if session.holder.session is session
+        and not session.draining
+        and session.skill.serves(policy.queue, policy.name)
+    ]
+
+
+def _able(record: JobRecord, sessions: list[Session]) -> list[Session]:
+    """Those that have the labels that it requires."""
+    requires = record.policy.requires
+    return [s for s in sessions if all(satisfies(s.labels, selector) for selector in requires)]
+
+
+def _nobody(state: State, record: JobRecord, serving: list[Session]) -> Iterator[Blocker]:
+    policy = record.policy
+    if not serving:
+        yield Blocker(
+            BlockerKind.NO_WORKER,
+            f"none of {len(state.sessions)} workers runs jobs {policy.name} of queue "
+            f"{policy.queue}",
+            "a worker starts that serves it",
+        )
+    elif not _able(record, serving):
+        wanted = ", ".join(
+            selector.key + (f"={'|'.join(selector.values)}" if selector.values else "")
+            for selector in policy.requires
+        )
+        yield Blocker(
+            BlockerKind.NO_LABELS,
+            f"none of the {len(serving)} workers that serve it has the labels {wanted}",
+            "a worker starts that has them",
+        )
+
+
+# What keeps jobs that wait for a time or for others.
+
+
+def _not_due(record: JobRecord) -> Blocker:
+    what = "its backoff is over" if record.state is JobState.RETRYING else "its time has come"
+    text = (
+        f"attempt {record.attempt} has failed, and the next one is not due yet"
+        if record.state is JobState.RETRYING
+        else "it is not due yet"
+    )
+    return Blocker(BlockerKind.NOT_DUE, text, what, record.ready_ms)
+
+
+def _parents(record: JobRecord, parents: list[JobId]) -> Blocker:
+    total = len(record.parents)
+    if not parents:
+        return Blocker(
+            BlockerKind.PARENTS,
+            f"of its {total} parents one has not succeeded, and it is held for that",
+            "that one is requeued and succeeds",
+        )
+    return Blocker(
+        BlockerKind.PARENTS,
+        f"{len(parents)} of its {total} parents have not ended",
+        "they end",
+    )
+
+
+# What keeps a job that is due.
+
+
+def _held_up(
+    state: State,
+    record: JobRecord,
+    queue: Queue,
+    serving: list[Session],
+    credits: list[tuple[int, int]],
+    now_ms: int,
+    halt: Halt | None,
+) -> Iterator[Blocker]:
+    if state.window_ends_ms is not None:
+        yield Blocker(
+            BlockerKind.LEADER,
+            "the leader has just taken office, and workers tell it what they run",
+            "all have told, or the time for it is over",
+            state.window_ends_ms,
+        )
+    elif halt is not None:
+        yield Blocker(BlockerKind.LEADER, *halt)
+    lane = state.lanes.of(record)
+    yield from _breaker(lane.job_type)
+    what = f"queue {queue.name}"
+    yield from _limits(queue, what, BlockerKind.QUEUE_CONCURRENCY, BlockerKind.QUEUE_RATE)
+    if lane.key is not None:
+        what = f"limit key {lane.key.key} of {what}"
+        yield from _limits(lane.key, what, BlockerKind.KEY_CONCURRENCY, BlockerKind.KEY_RATE)
+    able = _able(record, serving)
+    if able:
+        yield from _credit(state, lane, able, dict(credits), now_ms)
+
+
+def _breaker(job_type: JobType) -> Iterator[Blocker]:
+    if job_type.probes != 0:
+        return
+    name, until_ms = job_type.name, job_type.next_ms() or 0
+    if job_type.breaker_state is BreakerState.HALF_OPEN:
+        text, freed_by = f"the breaker of {name} is half open, and its probes run", "they succeed"
+    elif until_ms:
+        text, freed_by = f"the breaker of {name} is open: too many have failed", "time"
+    else:
+        text = f"the breaker of {name} was opened by hand"
+        freed_by = f"an operator: tenure queues set --job {name} --breaker-override none"
+    yield Blocker(BlockerKind.CIRCUIT_BREAKER, text, freed_by, until_ms)
+
+
+def _limits(
+    limiter: Limiter, what: str, concurrency: BlockerKind, rate: BlockerKind
+) -> Iterator[Blocker]:
+    most, running = limiter.concurrency, limiter.running()
+    if most and running >= most:
+        yield Blocker(
+            concurrency, f"{what} runs {running} of at most {most} jobs", "one of them ends"
+        )
+    if limiter.is_dry and limiter.bucket is not None:
+        tokens = limiter.bucket.rate
+        yield Blocker(
+            rate,
+            f"{what} begins at most {tokens.count} jobs in {tokens.per_ms} ms",
+            "its next token",
+            limiter.next_ms() or 0,
+        )
+
+
+def _credit(
+    state: State, lane: Lane, able: list[Session], credit: dict[int, int], now_ms: int
+) -> Iterator[Blocker]:
+    """Whether some of those who can run a lane's jobs have a free slot."""
+    sticky, patience_ms = lane.sticky, state.config.accept_timeout_ms
+    own = [s for s in able if sticky is not None and s.incarnation == sticky.incarnation]
+    bound = sticky is not None and (bool(own) or bool(sticky.incarnation and not lane.places))
+    takers = own if bound else able
+    ready = [s for s in takers if s.may_be_granted(now_ms, patience_ms)]
+    if any(credit.get(session.session_id, 0) > 0 for session in ready):
+        return
+    if bound and sticky is not None:
+        worker = own[0].holder.worker if own else "away"
+        yield Blocker(
+            BlockerKind.STICKY_WORKER_BUSY,
+            f"sticky key {sticky.key} is bound to a worker ({worker}) that has no free slot",
+            "a job of that worker ends, or the worker is gone",
+        )
+        return
+    slots = sum(session.slots for session in able)
+    yield Blocker(
+        BlockerKind.NO_CREDIT,
+        f"the {slots} slots of {len(able)} workers that serve it are taken, or their workers "
+        "are silent",
+        "one of their jobs ends, or a worker starts",
+    )
+
+
+def _others_first(
+    state: State, record: JobRecord, credits: list[tuple[int, int]], now_ms: int
+) -> list[Blocker]:
+    """Asks the dispatch itself whether it is its turn."""
+    command = Dispatch(credits=credits, committed_seq=MANY, grants_max=TURN)
+    if would_grant(state, command, now_ms, record):
+        return []
+    if state.lanes.reserving and would_grant(state, command, now_ms, record, reserving=False):
+        return [
+            Blocker(
+                BlockerKind.RESERVED,
+                "the slots that are free are reserved for other queues",
+                "more slots become free",
+            )
+        ]
+    return [
+        Blocker(
+            BlockerKind.ORDER,
+            "others come before it: of its own queue by their order, of other queues by their "
+            "shares",
+            "they are granted",
+        )
+    ]

@@ -1,0 +1,1 @@
+"""What if: recorded jobs through the real core on virtual time, with other workers or settings."""
