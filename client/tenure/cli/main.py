@@ -63,7 +63,7 @@ app = LazyGroup(
         "whatif": (
             "tenure.cli.whatif",
             "whatif",
-            "Replays recorded jobs with other workers or settings.",
+            "Replays recorded jobs through the real scheduler, on a clock that jumps.",
         ),
         "cluster": ("tenure.cli.cluster", "app", "The cluster: masters, leaders, workers."),
         "config": ("tenure.cli.config", "app", "What is set, and by whom."),

@@ -32,6 +32,63 @@ _PLAIN_BARS: Final = "_.-:=+*#"
 _ENDED: Final = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
 
+Trace = Annotated[
+    str | None,
+    option(
+        "--trace",
+        metavar="FILE",
+        help="A job a line, JSON, as docs/how-to/what-if.md says.",
+        type=click.Path(exists=True, dir_okay=False),
+    ),
+]
+FromHistory = Annotated[
+    bool, switch("--from-history", help="Take the ended jobs that the cluster still knows.")
+]
+Filter = Annotated[
+    str, option("--filter", metavar="EXPR", help="With --from-history: only jobs that match.")
+]
+Workers = Annotated[
+    int,
+    option(
+        "--workers",
+        metavar="N",
+        help="How many workers there are.  [default: 1]",
+        type=click.IntRange(1, 10_000),
+    ),
+]
+Slots = Annotated[
+    int,
+    option(
+        "--slots",
+        metavar="M",
+        help="How many jobs each runs at once.  [default: 4]",
+        type=click.IntRange(1, 10_000),
+    ),
+]
+Labels = Annotated[
+    Sequence[str],
+    option("--label", metavar="K=V", help="A label of all workers; repeatable.", multiple=True),
+]
+QueueConfig = Annotated[
+    str | None,
+    option(
+        "--queue-config",
+        metavar="FILE",
+        help="Settings of queues, tenants and job types, TOML or JSON.",
+        type=click.Path(exists=True, dir_okay=False),
+    ),
+]
+Save = Annotated[
+    str | None,
+    option(
+        "--save",
+        metavar="FILE",
+        help="With --from-history: write what was taken as a trace.",
+        type=click.Path(dir_okay=False),
+    ),
+]
+
+
 @command(
     "whatif",
     takes=Takes.OUTPUT,
@@ -44,62 +101,14 @@ _ENDED: Final = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 )
 def whatif(
     cli: Invocation,
-    trace: Annotated[
-        str | None,
-        option(
-            "--trace",
-            metavar="FILE",
-            help="A job a line, JSON, as docs/how-to/what-if.md says.",
-            type=click.Path(exists=True, dir_okay=False),
-        ),
-    ] = None,
-    from_history: Annotated[
-        bool,
-        switch("--from-history", help="Take the ended jobs that the cluster still knows."),
-    ] = False,
-    filter_text: Annotated[
-        str, option("--filter", metavar="EXPR", help="With --from-history: only jobs that match.")
-    ] = "",
-    workers: Annotated[
-        int,
-        option(
-            "--workers",
-            metavar="N",
-            help="How many workers there are.  [default: 1]",
-            type=click.IntRange(1, 10_000),
-        ),
-    ] = 1,
-    slots: Annotated[
-        int,
-        option(
-            "--slots",
-            metavar="M",
-            help="How many jobs each runs at once.  [default: 4]",
-            type=click.IntRange(1, 10_000),
-        ),
-    ] = 4,
-    label: Annotated[
-        Sequence[str],
-        option("--label", metavar="K=V", help="A label of all workers; repeatable.", multiple=True),
-    ] = (),
-    queue_config: Annotated[
-        str | None,
-        option(
-            "--queue-config",
-            metavar="FILE",
-            help="Settings of queues, tenants and job types, TOML or JSON.",
-            type=click.Path(exists=True, dir_okay=False),
-        ),
-    ] = None,
-    save: Annotated[
-        str | None,
-        option(
-            "--save",
-            metavar="FILE",
-            help="With --from-history: write what was taken as a trace.",
-            type=click.Path(dir_okay=False),
-        ),
-    ] = None,
+    trace: Trace = None,
+    from_history: FromHistory = False,
+    filter_text: Filter = "",
+    workers: Workers = 1,
+    slots: Slots = 4,
+    label: Labels = (),
+    queue_config: QueueConfig = None,
+    save: Save = None,
 ) -> int:
     """Replays recorded jobs through the real scheduler, on a clock that jumps.
 
