@@ -32,7 +32,7 @@ async def step(name: str, hold_s: float, fails: bool) -> str:
     """Takes a while, notes when it began and ended, and fails if it is told to."""
     loop = asyncio.get_running_loop()
     RUNS.setdefault(name, []).append(("start", loop.time()))
-    await asyncio.sleep(hold_s)
+    await elapse(hold_s)
     RUNS[name].append(("end", loop.time()))
     if fails:
         raise ValueError(name)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 
 from google.protobuf.message import Message
 
-from tenure.client import fork
 from tenure.client.change import BOOST, CANCEL, PURGE, REQUEUE, Change, JobVerdict, change
 from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
 from tenure.client.codec import encode_args
+from tenure.client.connection import Connection, Core
 from tenure.client.errors import BatchFailed, WaitTimeout, invalid
 from tenure.client.explain import Explanation, explain
 from tenure.client.filter import filter_text
@@ -28,18 +28,14 @@ from tenure.client.parent_result import parents_of
 from tenure.client.queues import AsyncJobTypes, AsyncQueues, AsyncTenants
 from tenure.client.router import Router
 from tenure.client.schedule import AsyncSchedules
-from tenure.client.scope import TaskScope
 from tenure.client.security import Credentials
-from tenure.client.submitter import Submitter
-from tenure.client.topology import Rng, Topology, fresh_rng, parse_addresses
+from tenure.client.topology import Rng, fresh_rng, parse_addresses
 from tenure.client.transport import Transport
-from tenure.client.waiter import Waiter
 from tenure.client.watch import JobEvent, Watch, follow
 from tenure.client.workflow import AsyncFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol import limits
-from tenure.protocol.errors import Rejected, Unavailable, error_of
-from tenure.protocol.ids import is_job_id, mint
-from tenure.protocol.refusal import Reason
+from tenure.protocol.errors import error_of
+from tenure.protocol.ids import is_job_id
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import JobState
 from tenure.v1 import jobs_pb2
@@ -53,26 +49,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _SERVICE: Final = "/tenure.v1.JobService/"
-
-
-class Core:
-    """What a client has once it is in use, all of one event loop."""
-
-    def __init__(
-        self, addresses: Sequence[str], transport: Transport, rng: Rng, timeout_s: float
-    ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.transport = transport
-        self.scope = TaskScope()
-        self.router = Router(transport, Topology(addresses, rng))
-        self._rng = rng
-        self.submitter = Submitter(self.router, self.scope, rng, timeout_s)
-        self.waiter = Waiter(self.router, self.scope)
-
-    def mint(self, partition: int) -> str:
-        """A fresh id of a job or workflow; the topology must be known."""
-        now_ms = self.router.topology.cluster_ms(self.loop.time())
-        return mint(partition, now_ms, self._rng.getrandbits(62))
 
 
 class AsyncClient:
@@ -114,15 +90,13 @@ class AsyncClient:
                 (CREDENTIALS_UNUSABLE).
         """
         text = address or os.environ.get("TENURE_ADDRESS") or limits.DEFAULT_ADDRESS
-        self._addresses = parse_addresses(text)
+        addresses = parse_addresses(text)
         if timeout <= 0:
             raise invalid("timeout", f"more than 0 seconds, got {timeout}")
         self._timeout_s = timeout
-        self._transport = transport or GrpcTransport(Credentials(token, tls))
-        self._rng: Rng = rng or fresh_rng()
         self._layers = overriding(middleware, "on_submit")
-        self._core: Core | None = None
-        self._closed = False
+        transport = transport or GrpcTransport(Credentials(token, tls))
+        self._connection = Connection(addresses, transport, rng or fresh_rng(), timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -137,19 +111,12 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends all streams; who still waits gets Unavailable. Idempotent."""
-        self._closed = True
-        core, self._core = self._core, None
-        if core is not None:
-            core.router.close()
-            try:
-                await core.scope.close()
-            finally:
-                await core.transport.close()
+        await self._connection.close()
 
     @property
     def cluster(self) -> ClusterView:
         """The cluster itself: masters, leaders, workers."""
-        return ClusterView(self._started().router, self._timeout_s)
+        return ClusterView(self._connection.started().router, self._timeout_s)
 
     @property
     def queues(self) -> AsyncQueues:
@@ -208,7 +175,7 @@ class AsyncClient:
 
     async def router(self) -> Router:
         """What calls the leaders, once the number of partitions is known."""
-        return (await self._ready()).router
+        return (await self._connection.ready()).router
 
     # ------------------------------------------------------------------------------- submitting
 
@@ -269,7 +236,7 @@ class AsyncClient:
         self, job: JobDef[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> AsyncJobHandle[R]:
         payload = encode_args(job, args, kwargs)
-        submitter = self._started().submitter
+        submitter = self._connection.started().submitter
         keys = job.row_keys(((args, kwargs),))
         settings = job.settings
         parents = (*settings.after, *parents_of(args, kwargs))
@@ -289,7 +256,7 @@ class AsyncClient:
         keys = job.row_keys(given) if job.has_row_keys else ()
         settings = job.settings
         parents = [parents_of(args, kwargs) for args, kwargs in given]
-        rows = await self._started().submitter.submit(
+        rows = await self._connection.started().submitter.submit(
             job.wire, settings.key, payloads, keys, settings.after, parents
         )
         handles: Sequence[AsyncJobHandle[R]] = [
@@ -381,7 +348,7 @@ class AsyncClient:
         if not waiting:
             return
         deadline_s = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        waiter = (await self._ready()).waiter
+        waiter = (await self._connection.ready()).waiter
         wait = waiter.expect(waiting)
         try:
             while waiting:
@@ -401,9 +368,9 @@ class AsyncClient:
 
     async def wait_for_result(self, job_id: str) -> jobs_pb2.JobResult:
         """The final state of a job as the master sends it. Waits as long as it takes."""
-        core = self._started()
+        core = self._connection.started()
         if not core.router.topology.partitions:
-            core = await self._ready()
+            core = await self._connection.ready()
         return await core.waiter.result(job_id)
 
     # ---------------------------------------------------------------------------------- looking
@@ -437,7 +404,7 @@ class AsyncClient:
         Raises:
             Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
         """
-        response = await self._started().router.call(
+        response = await self._connection.started().router.call(
             await self._home(job_id),
             _SERVICE + "GetJob",
             jobs_pb2.GetJobRequest(job_id=job_id, without_payload=not with_payload),
@@ -456,7 +423,7 @@ class AsyncClient:
             Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
         """
         home = await self._home(job_id)
-        return await explain(self._started().router, home, job_id, self._timeout_s)
+        return await explain(self._connection.started().router, home, job_id, self._timeout_s)
 
     async def list(
         self,
@@ -517,7 +484,7 @@ class AsyncClient:
         Raises:
             Rejected: CURSOR_EXPIRED: it is too old; list the jobs, then watch without a cursor.
         """
-        core = await self._ready()
+        core = await self._connection.ready()
         watch = Watch(
             core.router,
             core.scope,
@@ -531,7 +498,7 @@ class AsyncClient:
     async def follow(self, job_id: str) -> AsyncIterator[JobEvent]:
         """One job's states as they change. See ``AsyncJobHandle.events``."""
         await self._home(job_id)
-        core = self._started()
+        core = self._connection.started()
         async with aclosing(follow(core.router, core.scope, job_id, self.describe)) as events:
             async for event in events:
                 yield event
@@ -604,43 +571,16 @@ class AsyncClient:
     @property
     def started_core(self) -> Core:
         """What it has once it is in use; the topology need not be known."""
-        return self._started()
+        return self._connection.started()
 
     async def core(self) -> Core:
         """The same, once the number of partitions is known."""
-        return await self._ready()
-
-    def _started(self) -> Core:
-        core = self._core
-        if core is None:
-            core = self._core = self._start()
-        elif core.loop is not asyncio.get_running_loop():
-            fork.claim()
-            raise Rejected(
-                "expected an AsyncClient to stay in the event loop that first used it, but this is "
-                "another one: make a client for each loop, or use Client, which any thread may use",
-                reason=Reason.INVALID_ARGUMENT,
-            )
-        return core
-
-    def _start(self) -> Core:
-        if self._closed:
-            raise Unavailable(
-                "expected an open client, but it was closed; make a new one",
-                reason=Reason.UNREACHABLE,
-            )
-        return Core(self._addresses, self._transport, self._rng, self._timeout_s)
-
-    async def _ready(self) -> Core:
-        core = self._started()
-        if not core.router.topology.partitions:
-            await core.router.ready(self._timeout_s)
-        return core
+        return await self._connection.ready()
 
     async def _home(self, job_id: str) -> int:
         if not is_job_id(job_id):
             raise invalid("job_id", f"a job's id as submit gave it (a UUIDv7), got {job_id!r}")
-        return (await self._ready()).router.topology.home_of_id(job_id)
+        return (await self._connection.ready()).router.topology.home_of_id(job_id)
 
     async def _change(
         self, kind: Change, job_ids: Iterable[str], request: Callable[[Sequence[str]], Message]

@@ -233,9 +233,9 @@ class JobDef(Generic[P, R_co]):
             "on_success": on_success,
             "on_failure": on_failure,
         }
-        changes: dict[str, Any] = {
-            name: value for name, value in given.items() if value is not _UNCHANGED
-        }
+        return self._changed({k: v for k, v in given.items() if v is not _UNCHANGED})
+
+    def _changed(self, changes: dict[str, Any]) -> Self:
         changed = type(self)(
             self.fn,
             name=self.name,

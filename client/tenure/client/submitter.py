@@ -493,15 +493,17 @@ class Submitter:
 
     async def _send_wave(self, lanes: Mapping[int, Sequence[Row]]) -> None:
         """Returns when the fate of all of these rows is known."""
-        calls = dict.fromkeys(row.call for rows in lanes.values() for row in rows)
+        calls: dict[Call, SubmitLane] = {}
+        for home, rows in lanes.items():
+            lane = self._lane(home)
+            calls.update((row.call, lane) for row in rows)
+            lane.put(rows)
         try:
-            for home, rows in lanes.items():
-                await self._lane(home).put(rows)
             for call in calls:
                 await call.answered
         except asyncio.CancelledError:
-            for call in calls:
-                call.answered.cancel()
+            for call, lane in calls.items():
+                lane.withdraw(call)
             raise
 
     def _lane(self, partition: int) -> SubmitLane:

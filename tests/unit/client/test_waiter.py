@@ -208,7 +208,7 @@ def test_leaving_as_completed_early_forgets_the_rest() -> None:
         completed = client.as_completed(handles)
         assert (await anext(completed)).id == handles[1].id
         await completed.aclose()
-        lane = (await client._ready()).waiter.lane(handles[0].id)
+        lane = (await client.core()).waiter.lane(handles[0].id)
         assert not lane.has_work()
 
     play(cluster, work)

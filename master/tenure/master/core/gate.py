@@ -232,6 +232,14 @@ class Queue(Limiter):
     def label(self) -> str:
         return f"{self.tenant.name}:{self.name}"
 
+    def tally(self, name: str) -> list[int]:
+        """Its jobs of one name, by state."""
+        tally = self.tallies.get(name)
+        if tally is None:
+            counts = [0] * len(self.counts)
+            tally = self.tallies[name] = Tally(self.tenant.name, self.name, name, counts)
+        return tally.counts
+
     def running(self) -> int:
         return self.counts[_RUNNING]
 

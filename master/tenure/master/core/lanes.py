@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Final
 
 from tenure.master.core.alike import Run, runs_of
-from tenure.master.core.gate import Gate, JobType, Limiter, LimitKey, Queue, Tally, Tenant
+from tenure.master.core.gate import Gate, JobType, Limiter, LimitKey, Queue, Tenant
 from tenure.master.core.ready import Fronts, Lane, LaneName
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.settings import JobTypeSettings, QueueSettings, Settings, SettingsKind
@@ -308,7 +308,7 @@ class Lanes:
             if record.policy is not policy:
                 policy = record.policy
                 queue = self.queue(policy.tenant, policy.queue)
-                counts, tally = queue.counts, _tally(queue, policy.name)
+                counts, tally = queue.counts, queue.tally(policy.name)
             state = record.state
             total[state] += by
             counts[state] += by
@@ -340,7 +340,7 @@ class Lanes:
     ) -> None:
         policy, jobs = run.policy, len(run.records)
         queue = self.queue(policy.tenant, policy.queue)
-        tally = _tally(queue, policy.name)
+        tally = queue.tally(policy.name)
         for counts in (self.counts, queue.counts, tally):
             counts[before] -= jobs
             counts[after] += jobs
@@ -593,11 +593,3 @@ class Lanes:
 
 def _is_bound(lane: Lane) -> bool:
     return lane.sticky is not None and bool(lane.sticky.incarnation)
-
-
-def _tally(queue: Queue, name: str) -> list[int]:
-    tally = queue.tallies.get(name)
-    if tally is None:
-        tally = Tally(queue.tenant.name, queue.name, name, [0] * len(queue.counts))
-        queue.tallies[name] = tally
-    return tally.counts

@@ -93,6 +93,9 @@ class Master:
         self.space = SpaceWatch(store, clock, self.alarms)
         self._walls = Walls(self.roster, clock, self.alarms)
         self.standbys = Standbys(self.roster, clock, reader=store.reader, config=self._config)
+        solitude = Solitude(
+            roster=self.roster, hub=self.hub, clock=clock, alone_ms=2 * _LEASE_TTL_MS
+        )
         around = Surroundings(
             roster=self.roster,
             hub=self.hub,
@@ -103,23 +106,13 @@ class Master:
             config=self._config,
             space=self.space,
             walls=self._walls,
-            solitude=Solitude(
-                roster=self.roster, hub=self.hub, clock=clock, alone_ms=2 * _LEASE_TTL_MS
-            ),
+            solitude=solitude,
             standbys=self.standbys,
             sizes=log_sizes,
             hear_wishes=self._hear_wishes,
             peers=peers,
         )
-        self._seats = [
-            Seat(
-                partition=partition,
-                election=store.election(partition),
-                journal=store.journal(partition),
-                around=around,
-            )
-            for partition in range(store.partitions)
-        ]
+        self._seats = [self._seat(partition, around) for partition in range(store.partitions)]
         self.jobs = JobApi(roster=self.roster, rng=rng)
         self.settings = SettingsApi(roster=self.roster)
         self.schedules = ScheduleApi(roster=self.roster, rng=rng)
@@ -132,6 +125,10 @@ class Master:
             well=self._well,
             hand_over=lambda number: self._seats[number].hand_over(),
         )
+
+    def _seat(self, partition: int, around: Surroundings) -> Seat:
+        election, journal = self._store.election(partition), self._store.journal(partition)
+        return Seat(partition=partition, election=election, journal=journal, around=around)
 
     def _cluster_api(self, store_name: str) -> ClusterApi:
         return ClusterApi(
