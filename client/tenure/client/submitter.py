@@ -456,7 +456,6 @@ class Submitter:
         The rest as ``submit``. A partition is asked for a parent elsewhere, so that must be there
         before: what waits for one goes in a later wave.
         """
-        deadline_s = self._loop.time() + self._timeout_s
         waves: list[dict[int, list[Row]]] = []
         wave_of: dict[str, int] = {}
         rows: list[Row] = []
@@ -472,7 +471,7 @@ class Submitter:
             neighbours = waves[wave].setdefault(home, [])
             call = neighbours[-1].call if neighbours else None
             if call is None or call.options is not member.options:
-                call = Call(member.options, "", deadline_s, self._loop.create_future(), 0)
+                call = Call(member.options, "", 0, self._loop.create_future(), 0)
             row = Row(
                 call,
                 member.payload,
@@ -494,9 +493,12 @@ class Submitter:
     async def _send_wave(self, lanes: Mapping[int, Sequence[Row]]) -> None:
         """Returns when the fate of all of these rows is known."""
         calls: dict[Call, SubmitLane] = {}
+        deadline_s = self._loop.time() + self._timeout_s
         for home, rows in lanes.items():
             lane = self._lane(home)
-            calls.update((row.call, lane) for row in rows)
+            for row in rows:
+                row.call.deadline_s = deadline_s
+                calls[row.call] = lane
             lane.put(rows)
         try:
             for call in calls:

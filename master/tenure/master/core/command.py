@@ -48,6 +48,8 @@ class SubmitRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sticky_key: str = ""
     #: Jobs that it waits for.
     parents: tuple[JobId, ...] = ()
+    #: The workflow that it is a member of, which is the first of its parents, too; "": none.
+    workflow_id: str = ""
 
 
 class Intake(Enum):
@@ -420,8 +422,45 @@ class PushDeadlines:
     gap_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenWorkflow:
+    """Begin a workflow. Reply: its record, as for all commands about workflows."""
+
+    workflow_id: JobId
+    name: str
+    tenant: str
+    seal_within_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealWorkflow:
+    """Let a workflow's members run; there are so many."""
+
+    workflow_id: JobId
+    members: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelWorkflow:
+    """Note that a workflow is cancelled; end the members of one that is not sealed."""
+
+    workflow_id: JobId
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryWorkflow:
+    """Take the cancel of a workflow back."""
+
+    workflow_id: JobId
+
+
 Command = (
-    SubmitJobs
+    OpenWorkflow
+    | SealWorkflow
+    | CancelWorkflow
+    | RetryWorkflow
+    | SubmitJobs
     | CancelJobs
     | RequeueJobs
     | PurgeJobs

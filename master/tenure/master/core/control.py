@@ -194,6 +194,8 @@ def _unindex(state: State, gone: list[JobRecord]) -> None:
     policy = None
     for record in gone:
         state.stored_bytes -= footprint(record)
+        if record.workflow_id:
+            state.workflows.leave(record)
         state.finished.leave(record, record.state)
         if record.policy is not policy:
             policy = record.policy

@@ -20,6 +20,7 @@ import msgspec
 
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.transition import TERMINAL
+from tenure.master.core.workflows import Workflows
 from tenure.protocol.ids import HOME_DIGITS, JobId, partition_of
 from tenure.protocol.refusal import Refusal
 from tenure.protocol.vocabulary import JobState, ParentFailure, RunIf
@@ -65,6 +66,14 @@ def fate_of(policy: Policy, states: bytes) -> Fate:
             return Fate.HOLD
 
 
+def fate_of_job(record: JobRecord, states: bytes) -> Fate:
+    """What becomes of a child whose parents have come to this."""
+    if record.workflow_id and states[0] != _COMPLETED:
+        # Its workflow was not sealed: no policy lets it run.
+        return Fate.SKIP
+    return fate_of(record.policy, states)
+
+
 class Foreign(msgspec.Struct, array_like=True, gc=False):
     """What a child's partition knows of its parents elsewhere."""
 
@@ -107,10 +116,12 @@ class Dependencies:
 
     Args:
         home: The digits of its number in its jobs' ids.
+        workflows: Those of the partition: each is a parent of its members.
     """
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, workflows: Workflows) -> None:
         self._home = home
+        self._workflows = workflows
         self.foreign: dict[JobId, Foreign] = {}
         self.registered: dict[JobId, dict[JobId, Registration]] = {}
         self.reset_derived()
@@ -170,7 +181,7 @@ class Dependencies:
         """What a job of this partition is to its children, as a code."""
         record = jobs.get(job_id)
         if record is None:
-            return GONE
+            return self._workflows.gate(job_id)
         return int(record.state) if record.state in TERMINAL else OPEN
 
     # What happens to jobs.
@@ -214,6 +225,10 @@ class Dependencies:
         if was and not ended:
             self._link(jobs, record)
         return self.leave(record) if ended and not was else []
+
+    def gate_moved(self, jobs: Mapping[JobId, JobRecord], workflow_id: JobId) -> None:
+        """A workflow was sealed or cancelled: its members wait for it no more."""
+        self._parent_moved(jobs, workflow_id, -1)
 
     def leave(self, record: JobRecord) -> list[JobId]:
         """A child has ended or was withdrawn; gives parents that nothing pins any more."""
@@ -294,6 +309,8 @@ class Dependencies:
         """Derives everything anew, in steps."""
         self.reset_derived()
         for index, record in enumerate(jobs.values(), 1):
+            if record.workflow_id:
+                self._workflows.join(record)
             if record.parents and record.state not in TERMINAL:
                 self._link(jobs, record)
             if index % 4_096 == 0:
@@ -360,7 +377,7 @@ class Dependencies:
         """Puts a child where its fate is decided, unless it is held or waits."""
         child = record.job_id
         waits = self.waiting.get(child) or child in self.unsettled
-        if waits or fate_of(record.policy, self.states_of(jobs, record)) is Fate.HOLD:
+        if waits or fate_of_job(record, self.states_of(jobs, record)) is Fate.HOLD:
             self.ripe.pop(child, None)
         else:
             self.ripe[child] = None

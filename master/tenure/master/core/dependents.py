@@ -25,7 +25,7 @@ from tenure.master.core.dependency import (
     Kind,
     Letter,
     Registration,
-    fate_of,
+    fate_of_job,
 )
 from tenure.master.core.effect import Decision, Deliver, Effect, NotifySettled
 from tenure.master.core.event import (
@@ -47,6 +47,8 @@ from tenure.protocol.vocabulary import TERMINAL, ErrorCategory, FailureReason, J
 
 #: Why a job was cancelled whose ``run_if`` says that it is there for failures only.
 NOT_NEEDED = "not needed"
+#: Why a member was cancelled whose workflow was.
+NOT_SEALED = "its workflow was cancelled before it was sealed"
 
 
 # Submits.
@@ -100,6 +102,21 @@ def unknown_parent(job_id: JobId, parent: JobId, index: int) -> Refusal:
     )
 
 
+def shut_gate(job_id: JobId, workflow_id: str, gate: int) -> Refusal | None:
+    """Refuses a new member of a workflow that is not open."""
+    if gate == OPEN:
+        return None
+    known = gate != GONE
+    what = "it takes no more members: it was sealed or cancelled" if known else "there is no such"
+    return Refusal(
+        reason=Reason.WORKFLOW_SEALED if known else Reason.NOT_FOUND,
+        message=f"expected to submit job {job_id} to workflow {workflow_id}, but {what}; open a "
+        "new one",
+        metadata={"job_id": job_id, "workflow_id": workflow_id},
+        field="workflow_id",
+    )
+
+
 def outbox_full(state: State, job_id: JobId, target: int) -> Refusal:
     """Refuses a job with a parent in a partition that has taken no messages for long."""
     return Refusal(
@@ -133,8 +150,12 @@ class ParentCheck:
         for index, name in enumerate(row.parents):
             parent = self.renamed.get(name, name)
             if self._dependencies.is_local(parent):
-                if parent not in state.jobs and parent not in fresh:
-                    return unknown_parent(row.job_id, parent, index)
+                if parent == row.workflow_id:
+                    refusal = shut_gate(row.job_id, parent, state.workflows.gate(parent))
+                    if refusal is not None:
+                        return refusal
+                elif parent not in state.jobs and parent not in fresh:
+                    return unknown_parent(row.job_id, parent, index - bool(row.workflow_id))
                 continue
             target = partition_of(parent)
             asked[target] = asked.get(target, 0) + 1
@@ -236,7 +257,7 @@ def _resolved(record: JobRecord, states: bytes, now_ms: int) -> ResolvedRow:
 
 
 def _state_by(record: JobRecord, states: bytes, now_ms: int) -> JobState:
-    match fate_of(record.policy, states):
+    match fate_of_job(record, states):
         case Fate.RUN:
             return JobState.SCHEDULED if record.ready_ms > now_ms else JobState.PENDING
         case Fate.SKIP:
@@ -289,9 +310,14 @@ def take_state(state: State, message: ParentState, now_ms: int) -> list[Event]:
     if foreign is None or foreign.run != message.run or message.parent not in foreign.states:
         return []
     unborn = message.child in state.dependencies.unsettled and not foreign.settled
-    if message.state == GONE and unborn:
+    record = state.jobs.get(message.child)
+    shut = record is not None and record.workflow_id == message.parent and message.state != OPEN
+    if unborn and (shut or message.state == GONE):
         gone = _with_descendants(state, message.child)
-        return [JobsWithdrawn(now_ms=now_ms, parent=message.parent, job_ids=gone)]
+        withdrawn = JobsWithdrawn(
+            now_ms=now_ms, parent=message.parent, job_ids=gone, state=message.state
+        )
+        return [withdrawn]
     if foreign.states[message.parent] == message.state:
         return []
     told = ParentTold(
@@ -327,7 +353,8 @@ def apply_resolved(state: State, event: DependentsResolved, seq: int) -> None:
             record.fault = _fault(record)
         elif row.state is JobState.CANCELLED:
             record.ended_ms = event.now_ms
-            record.cancel_reason = NOT_NEEDED
+            sealed = not record.workflow_id or row.parent_states[0] == JobState.COMPLETED
+            record.cancel_reason = NOT_NEEDED if sealed else NOT_SEALED
         else:
             record.freed = True
             record.ready_ms = record.run_due_ms = row.ready_ms
@@ -360,14 +387,21 @@ def apply_withdrawn(state: State, event: JobsWithdrawn, seq: int) -> None:
             state.lanes.count([record], -1)
             state.lanes.forget_if_empty(record.policy)
             state.stored_bytes -= footprint(record)
-            refusal = _withdrawal(record, gone)
+            refusal = _withdrawal(record, gone, event)
+            if record.workflow_id:
+                state.workflows.leave(record)
             state.unpinned(state.dependencies.withdraw(record, refusal))
 
 
-def _withdrawal(record: JobRecord, gone: Mapping[JobId, None]) -> Refusal:
+def _withdrawal(record: JobRecord, gone: Mapping[JobId, None], event: JobsWithdrawn) -> Refusal:
     """What the client is told of a job that was withdrawn with those before it."""
     index = next(i for i, parent in enumerate(record.parents) if parent in gone)
-    return unknown_parent(record.job_id, record.parents[index], index)
+    parent = record.parents[index]
+    if parent == record.workflow_id:
+        refusal = shut_gate(record.job_id, parent, event.state)
+        if refusal is not None:
+            return refusal
+    return unknown_parent(record.job_id, parent, index - bool(record.workflow_id))
 
 
 def apply_told(state: State, event: ParentTold, seq: int) -> None:

@@ -15,6 +15,7 @@ from tenure.master.core.event import Event
 from tenure.master.core.record import JobRecord
 from tenure.master.core.settings import AnySettings
 from tenure.master.core.timetable import ScheduleRecord
+from tenure.master.core.workflows import WorkflowRecord
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Refusal
@@ -153,7 +154,9 @@ class JobVerdict(NamedTuple):
     refusal: Refusal | None
 
 
-Reply = ScheduleRecord | SubmitReply | list[JobVerdict] | AnySettings | Taken | None
+Reply = (
+    WorkflowRecord | ScheduleRecord | SubmitReply | list[JobVerdict] | AnySettings | Taken | None
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from tenure.master.core.message import Message
 from tenure.master.core.record import JobFault, Policy
 from tenure.master.core.settings import AnySettings, SettingsKey
 from tenure.master.core.timetable import ScheduleCursor, ScheduleName, ScheduleSpec
+from tenure.master.core.workflows import WorkflowRecord
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
@@ -293,6 +294,8 @@ class JobsWithdrawn(
     now_ms: int
     parent: JobId
     job_ids: list[JobId]
+    #: What the parent is, a code of ``core.dependency``: of a workflow, that it is sealed.
+    state: int = 9
 
 
 class ChildRegistered(
@@ -414,6 +417,24 @@ class SchedulesTicked(
     rows: list[TickedRow]
 
 
+class WorkflowsWritten(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="workflows_written"
+):
+    """Workflows were opened, sealed, cancelled or taken up again, or are looked at later."""
+
+    now_ms: int
+    rows: list[WorkflowRecord]
+
+
+class WorkflowsForgotten(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="workflows_forgotten"
+):
+    """Workflows that ended long ago were forgotten."""
+
+    now_ms: int
+    workflow_ids: list[JobId]
+
+
 DurableEvent = (
     TermOpened
     | TermClosed
@@ -442,6 +463,8 @@ DurableEvent = (
     | OutboxAppended
     | OutboxTrimmed
     | InboxTaken
+    | WorkflowsWritten
+    | WorkflowsForgotten
 )
 
 

@@ -328,7 +328,8 @@ def _held_up(
         what = f"limit key {lane.key.key} of {what}"
         yield from _limits(lane.key, what, BlockerKind.KEY_CONCURRENCY, BlockerKind.KEY_RATE)
     able = _able(record, serving)
-    if able:
+    # In the window nobody's credit counts yet.
+    if able and state.window_ends_ms is None:
         yield from _credit(state, lane, able, dict(credits), now_ms)
 
 

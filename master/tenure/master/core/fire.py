@@ -28,6 +28,7 @@ from tenure.master.core.report import ended_bytes, revokes, settling
 from tenure.master.core.session import Holder, Holding, Session
 from tenure.master.core.state import State, has_started, lease_of
 from tenure.master.core.transition import TERMINAL, Move, sources
+from tenure.master.core.workflow import decide_due
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
@@ -45,6 +46,7 @@ def next_timer_ms(state: State) -> int | None:
             state.timers.next_ms(),
             state.holder_timers.next_ms(),
             state.timetable.timers.next_ms(),
+            state.workflows.timers.next_ms(),
             state.lanes.refills.next_ms(),
             state.stamp_ms if state.lanes.crowded else None,
             state.finished.next_ms(state.lanes.counts),
@@ -80,7 +82,8 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
     ticked = decide_ticks(state, command, now_ms, due.decided)
     _, refill_mark = state.lanes.refills.due(now_ms, command.rows_max)
     relief = relieve(state, command.rows_max, now_ms, due.decided)
-    events = [*due.events(), *ticked.decision.events, *relief.events]
+    flows = decide_due(state, command.rows_max, now_ms)
+    events = [*due.events(), *flows.events, *ticked.decision.events, *relief.events]
     fired = TimersFired(
         now_ms=now_ms,
         job_mark=job_mark,

@@ -24,6 +24,7 @@ from tenure.master.core import (
     schedule,
     submit,
     term,
+    workflow,
 )
 from tenure.master.core import command as commands
 from tenure.master.core import event as events
@@ -40,6 +41,7 @@ from tenure.master.core.snapshot import Slice, SnapshotCursor, load_slice, state
 from tenure.master.core.state import JobChange, State
 from tenure.master.core.timetable import ScheduleName, ScheduleRecord
 from tenure.master.core.tombstone import Tombstone
+from tenure.master.core.workflows import Workflows
 from tenure.protocol.fence import Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Refusal
@@ -75,6 +77,8 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.OutboxAppended: intake.apply_appended,
     events.OutboxTrimmed: intake.apply_trimmed,
     events.InboxTaken: intake.apply_taken,
+    events.WorkflowsWritten: workflow.apply_written,
+    events.WorkflowsForgotten: workflow.apply_forgotten,
 }
 
 #: What is not applied alike to the leader's own partition and to one that follows a journal.
@@ -94,6 +98,10 @@ _CHANGES: Final = frozenset(
         commands.TriggerSchedule,
         commands.DeleteSchedule,
         commands.TakeMessage,
+        commands.OpenWorkflow,
+        commands.SealWorkflow,
+        commands.CancelWorkflow,
+        commands.RetryWorkflow,
     }
 )
 
@@ -197,6 +205,14 @@ class Partition:
                 return schedule.decide_trigger(state, command, now_ms)
             case commands.DeleteSchedule():
                 return schedule.decide_delete(state, command, now_ms)
+            case commands.OpenWorkflow():
+                return workflow.decide_open(state, command, now_ms)
+            case commands.SealWorkflow():
+                return workflow.decide_seal(state, command, now_ms)
+            case commands.CancelWorkflow():
+                return workflow.decide_cancel(state, command, now_ms)
+            case commands.RetryWorkflow():
+                return workflow.decide_retry(state, command, now_ms)
             case commands.ResolveDependents():
                 return dependents.decide_resolve(state, command, now_ms)
             case commands.TakeMessage():
@@ -357,6 +373,11 @@ class Partition:
     ) -> dict[SettingsKey, list[int]]:
         """All queues, tenants or job types there are, and their jobs counted by state."""
         return query.census(self._state, kind, wanted)
+
+    @property
+    def workflows(self) -> Workflows:
+        """Its workflows, and its jobs that are members: the live object, only to look at."""
+        return self._state.workflows
 
     def schedule(self, tenant: str, name: str) -> ScheduleRecord | None:
         """A schedule; the record is the live one: do not keep it."""

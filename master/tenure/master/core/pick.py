@@ -375,7 +375,9 @@ class Picking:
         """As ``_turn`` when all that is free is kept for some queues: only those take."""
         for queue, unmet in self._reserves.unmet(group.skill):
             share = group.skill.known_share(queue)
-            if share is None or not (share.active or group.has_bound(share)):
+            if share is None or not queue.tenant.is_open:
+                continue
+            if not (share.active or group.has_bound(share)):
                 continue
             last_priority = queue.settings.reserved_priority
             if self._take(group, share, min(limit, unmet), last_priority):

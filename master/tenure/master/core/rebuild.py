@@ -33,6 +33,7 @@ def rebuild(state: State) -> Iterator[None]:
     yield from _rebuild_lanes(state, ready)
     yield from _rebuild_timetable(state)
     yield from state.dependencies.rebuild(state.jobs)
+    yield from state.workflows.rebuild_timers()
     finished.sort(key=lambda record: (record.ended_ms, record.seq, record.ordinal))
     yield
     ends = groupby(finished, key=lambda record: (record.state, record.ended_ms, record.seq))

@@ -166,3 +166,5 @@ class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=Tru
     parent_states: bytes = b""
     #: Whether its parents have let it run: then they are looked at no more.
     freed: bool = False
+    #: The workflow that it is a member of, which is the first of its parents, too; "": none.
+    workflow_id: str = ""

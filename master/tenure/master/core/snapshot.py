@@ -24,6 +24,7 @@ from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.settings import AnySettings, SettingsKind
 from tenure.master.core.state import State, footprint
 from tenure.master.core.timetable import ScheduleRecord
+from tenure.master.core.workflows import WorkflowRecord
 from tenure.protocol.fence import Token
 
 Slice: TypeAlias = list[Any]
@@ -62,6 +63,7 @@ class SnapshotCursor:
         for at in range(0, len(settings), self._rows_max):
             yield ["settings", settings[at : at + self._rows_max]]
         yield from self._walk_schedules()
+        yield from self._walk_workflows()
         yield from self._walk_dependencies()
         yield from self._walk_outbox()
         rows: list[bytes] = []
@@ -89,6 +91,12 @@ class SnapshotCursor:
                 rows, size = [], 0
         if rows:
             yield ["schedules", rows]
+
+    def _walk_workflows(self) -> Iterator[Slice]:
+        records = list(self._state.workflows.records.values())
+        for at in range(0, len(records), self._rows_max):
+            part = records[at : at + self._rows_max]
+            yield ["workflows", [list(msgspec.structs.astuple(record)) for record in part]]
 
     def _walk_dependencies(self) -> Iterator[Slice]:
         """What is known of jobs elsewhere: after the jobs here, which the events write first."""
@@ -177,6 +185,10 @@ def load_slice(state: State, part: Slice) -> None:
                 policy = state.intern(spec.policy)
                 schedule.spec = msgspec.structs.replace(spec, policy=policy)
                 state.timetable.records[schedule.key] = schedule
+        case "workflows":
+            for row in content[0]:
+                workflow = msgspec.convert(row, WorkflowRecord)
+                state.workflows.records[workflow.workflow_id] = workflow
         case "foreign":
             for child, entry in content[0]:
                 state.dependencies.foreign[child] = msgspec.convert(entry, Foreign)
@@ -216,6 +228,8 @@ def state_hash(state: State) -> bytes:
             digest.update(encode([key, *entry]))
     for _, schedule in sorted(state.timetable.records.items()):
         digest.update(encode(schedule))
+    for _, workflow in sorted(state.workflows.records.items()):
+        digest.update(encode(workflow))
     _add_dependencies(state, digest, encode)
     for row in sorted(state.tombstones.standing(state.stamp_ms)):
         digest.update(row)

@@ -26,6 +26,7 @@ from tenure.master.core.settings import Settings, SettingsKey, SettingsKind
 from tenure.master.core.timer import Timers
 from tenure.master.core.timetable import Timetable
 from tenure.master.core.tombstone import Tombstones
+from tenure.master.core.workflows import Workflows
 from tenure.protocol.fence import NO_TOKEN, Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import JobState
@@ -88,6 +89,7 @@ class State:
         "token",
         "tombstones",
         "window_ends_ms",
+        "workflows",
     )
 
     def __init__(self, config: PartitionConfig) -> None:
@@ -106,7 +108,8 @@ class State:
         self.outbox = Outbox()
         self.inbox = InboxMarks()
         #: What is persistent of them; the rest is derived.
-        self.dependencies = Dependencies(self.id_partition)
+        self.workflows = Workflows()
+        self.dependencies = Dependencies(self.id_partition, self.workflows)
         self.next_seq = 1
         self.next_ordinal = 1
         #: The highest time journaled.
@@ -145,6 +148,7 @@ class State:
         )
         self.reset_holder_timers()
         self.timetable.reset_derived()
+        self.workflows.reset_derived()
         #: Payloads, results and errors, all together.
         self.stored_bytes = 0
 

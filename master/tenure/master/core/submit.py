@@ -444,6 +444,7 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
             parents=row.parents,
             limit_key=row.limit_key,
             sticky_key=row.sticky_key,
+            workflow_id=row.workflow_id,
         )
         jobs[job_id] = record
         added.append(record)
@@ -465,6 +466,8 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
     if state.live:
         for record in blocked:
             state.dependencies.enter(jobs, record)
+            if record.workflow_id:
+                state.workflows.join(record)
 
 
 def _index(state: State, added: list[JobRecord], seq: int) -> None:

@@ -9,6 +9,8 @@ from contextlib import aclosing
 from typing import Final, cast
 from zlib import crc32
 
+from msgspec import structs
+
 from tenure.master.core.command import (
     BoostJobs,
     CancelJobs,
@@ -159,9 +161,8 @@ class JobApi:
             if len(sticky_key) > longest:
                 raise _key_too_long(f"jobs[{index}].sticky_key", sticky_key)
             parents = self._parents(job.parents, index) if job.parents else ()
-            rows.append(
-                SubmitRow(job_id, options, job.payload, key, limit_key, sticky_key, parents)
-            )
+            row = SubmitRow(job_id, options, job.payload, key, limit_key, sticky_key, parents)
+            rows.append(self._member(row, job.workflow_id, index) if job.workflow_id else row)
         command = SubmitJobs(
             settings=[setting.core for setting in settings],
             rows=rows,
@@ -181,6 +182,14 @@ class JobApi:
             if _partition_of(job_id, name) >= self._roster.partitions:
                 raise _elsewhere(name, job_id, self._roster.partitions)
         return tuple(map(JobId, job_ids))
+
+    def _member(self, row: SubmitRow, workflow_id: str, index: int) -> SubmitRow:
+        """A row of a workflow, which it waits for as for a parent."""
+        name = f"jobs[{index}].workflow_id"
+        if _partition_of(workflow_id, name) >= self._roster.partitions:
+            raise _elsewhere(name, workflow_id, self._roster.partitions)
+        parents = (JobId(workflow_id), *row.parents)
+        return structs.replace(row, parents=parents, workflow_id=workflow_id)
 
     def _mint(self, job_id: str, index: int, term: Term) -> JobId:
         """An id for a row without one; any other that is not the partition's is refused."""

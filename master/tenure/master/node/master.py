@@ -29,6 +29,7 @@ from tenure.master.node.trace import Trace
 from tenure.master.node.walls import Walls
 from tenure.master.node.wishes import Wishes
 from tenure.master.node.workers import WorkerApi
+from tenure.master.node.workflows import WorkflowApi
 from tenure.master.store import Store
 from tenure.v1 import backup_pb2, worker_pb2
 
@@ -116,6 +117,7 @@ class Master:
         self.jobs = JobApi(roster=self.roster, rng=rng)
         self.settings = SettingsApi(roster=self.roster)
         self.schedules = ScheduleApi(roster=self.roster, rng=rng)
+        self.workflows = WorkflowApi(roster=self.roster)
         self.partitions = PartitionApi(roster=self.roster)
         self.workers = WorkerApi(hub=self.hub, rng=rng, welcome=self._welcome)
         self.cluster = self._cluster_api(store_name)

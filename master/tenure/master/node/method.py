@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import Message
 
 from tenure.protocol.errors import TenureError, first_of
-from tenure.v1 import cluster_pb2, jobs_pb2, partition_pb2, queues_pb2, schedules_pb2, worker_pb2
+from tenure.v1 import (
+    cluster_pb2,
+    jobs_pb2,
+    partition_pb2,
+    queues_pb2,
+    schedules_pb2,
+    worker_pb2,
+    workflows_pb2,
+)
 
 if TYPE_CHECKING:
     from tenure.master.node.master import Master
@@ -53,7 +61,7 @@ Method = Unary | ServerStream | Bidi
 def services(master: Master) -> dict[str, dict[str, Method]]:
     """All methods, by service and name."""
     jobs, workers, cluster = master.jobs, master.workers, master.cluster
-    settings, schedules = master.settings, master.schedules
+    settings, schedules, flows = master.settings, master.schedules, master.workflows
     return {
         "JobService": {
             "SubmitJobs": Unary(jobs.submit_jobs, jobs_pb2.SubmitJobsRequest),
@@ -93,6 +101,20 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
                 schedules.trigger_schedule, schedules_pb2.TriggerScheduleRequest
             ),
             "DeleteSchedule": Unary(schedules.delete_schedule, schedules_pb2.DeleteScheduleRequest),
+        },
+        "WorkflowService": {
+            "OpenWorkflow": Unary(flows.open_workflow, workflows_pb2.OpenWorkflowRequest),
+            "SealWorkflow": Unary(flows.seal_workflow, workflows_pb2.SealWorkflowRequest),
+            "GetWorkflow": Unary(flows.get_workflow, workflows_pb2.GetWorkflowRequest),
+            "ListWorkflows": Unary(flows.list_workflows, workflows_pb2.ListWorkflowsRequest),
+            "ListWorkflowMembers": Unary(
+                flows.list_workflow_members, workflows_pb2.ListWorkflowMembersRequest
+            ),
+            "CountWorkflowMembers": Unary(
+                flows.count_workflow_members, workflows_pb2.CountWorkflowMembersRequest
+            ),
+            "CancelWorkflow": Unary(flows.cancel_workflow, workflows_pb2.CancelWorkflowRequest),
+            "RetryWorkflow": Unary(flows.retry_workflow, workflows_pb2.RetryWorkflowRequest),
         },
         "WorkerService": {"Session": Bidi(workers.session, worker_pb2.SessionRequest)},
         "ClusterService": {

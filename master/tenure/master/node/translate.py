@@ -307,6 +307,11 @@ def _cut(text: str, bytes_max: int) -> str:
     return data[: bytes_max - 6].decode(errors="ignore") + " [cut]"
 
 
+def parents_of(record: JobRecord) -> Sequence[str]:
+    """The jobs that one waits for; its workflow is none of them."""
+    return record.parents[1:] if record.workflow_id else record.parents
+
+
 def job_of(record: JobRecord, *, with_payload: bool) -> jobs_pb2.Job:
     """A record as its users see it."""
     job = jobs_pb2.Job(
@@ -320,7 +325,8 @@ def job_of(record: JobRecord, *, with_payload: bool) -> jobs_pb2.Job:
         cancel_requested=record.cancel_requested,
         cancel_reason=record.cancel_reason,
         partition=partition_of(record.job_id),
-        parents=record.parents,
+        parents=parents_of(record),
+        workflow_id=record.workflow_id,
         limit_key=record.limit_key,
         sticky_key=record.sticky_key,
     )

@@ -30,7 +30,15 @@ from tenure.master.rpc.security import SecurityFiles, ServerSecurity
 from tenure.master.rpc.status import abort
 from tenure.protocol.errors import Rejected, first_of
 from tenure.protocol.refusal import Reason
-from tenure.v1 import cluster_pb2, jobs_pb2, partition_pb2, queues_pb2, schedules_pb2, worker_pb2
+from tenure.v1 import (
+    cluster_pb2,
+    jobs_pb2,
+    partition_pb2,
+    queues_pb2,
+    schedules_pb2,
+    worker_pb2,
+    workflows_pb2,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +58,15 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", 16 * 1024 * 1024),
 )
-_SERVICES: Final = (cluster_pb2, jobs_pb2, partition_pb2, queues_pb2, schedules_pb2, worker_pb2)
+_SERVICES: Final = (
+    cluster_pb2,
+    jobs_pb2,
+    partition_pb2,
+    queues_pb2,
+    schedules_pb2,
+    worker_pb2,
+    workflows_pb2,
+)
 _GRACE_S: Final = 0.5
 
 

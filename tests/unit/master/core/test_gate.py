@@ -70,6 +70,18 @@ def test_a_pause_of_one_job_type_holds_up_nothing_else_of_its_queue() -> None:
     assert rig.state(held) is JobState.PENDING
 
 
+def test_a_paused_tenants_reserve_is_not_used() -> None:
+    """What is kept free for a queue is not for it either while its tenant is paused."""
+    rig = Rig()
+    rig.open_session(1, slots=2)
+    rig.configure(("t", "q"), QueueSettings(reserved=0.9))
+    rig.submit(1, JOB)
+    rig.configure(("t",), TenantSettings(paused=True))
+    assert not rig.grant(1, 1)
+    rig.configure(("t",), TenantSettings())
+    assert rig.grant(1, 1)
+
+
 @given(
     changes=st.lists(
         st.tuples(st.sampled_from(PAUSES), st.booleans(), st.integers(0, 3)), max_size=15

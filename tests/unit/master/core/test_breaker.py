@@ -1,0 +1,283 @@
+"""Circuit breakers: against an automaton that remembers everything, and what they hold up."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tenure.master.core.breaker import Breaker
+from tenure.master.core.command import LeaseRow
+from tenure.master.core.query import JobTypeStatus
+from tenure.master.core.record import JobFault, Policy, RetryPolicy
+from tenure.master.core.settings import BreakerSettings, JobTypeSettings
+from tenure.master.core.window import BUCKETS
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import (
+    AttemptOutcome,
+    Backoff,
+    BreakerOverride,
+    BreakerState,
+    JobState,
+)
+from tests.unit.master.core.rig import Rig
+
+EXAMPLES: Final = max(200, settings().max_examples)
+QUICK = Policy(name="job", retry=RetryPolicy(backoff=Backoff.NONE, max_attempts=99))
+KEY = ("default", "job")
+BREAKER = BreakerSettings(
+    failure_rate=0.5, volume_min=4, window_ms=60_000, open_for_ms=10_000, probes=2
+)
+
+
+@dataclass
+class Reference:
+    """The automaton in the plainest way: all that ever happened is kept, and counted anew."""
+
+    settings: BreakerSettings
+    state: BreakerState = BreakerState.CLOSED
+    #: (when, whether it failed), since it closed.
+    attempts: list[tuple[int, bool]] = field(default_factory=list)
+    opened_ms: int = 0
+    #: In this half-open time: who was granted, and how it ended; None: not yet.
+    probes: dict[str, bool | None] = field(default_factory=dict)
+
+    def room(self) -> int | None:
+        """What it lets through."""
+        if self.state is BreakerState.HALF_OPEN:
+            return self.settings.probes - len(self.probes)
+        return None if self.state is BreakerState.CLOSED else 0
+
+    def pass_to(self, now_ms: int) -> None:
+        """Time passes."""
+        if self.state is BreakerState.OPEN and now_ms >= self.opened_ms + self.settings.open_for_ms:
+            self.state, self.probes = BreakerState.HALF_OPEN, {}
+
+    def grant(self, job: str) -> None:
+        """A job is granted."""
+        if self.state is BreakerState.HALF_OPEN:
+            self.probes[job] = None
+
+    def end(self, job: str, failed: bool | None, now_ms: int) -> None:
+        """An attempt ends; None: it came to nothing."""
+        if failed is None:
+            self.probes.pop(job, None)
+            return
+        self.attempts.append((now_ms, failed))
+        if self.state is BreakerState.HALF_OPEN and job in self.probes:
+            self.probes[job] = failed
+            if failed:
+                self._open(now_ms)
+            elif list(self.probes.values()).count(False) == self.settings.probes:
+                self.state, self.attempts, self.probes = BreakerState.CLOSED, [], {}
+        elif self.state is BreakerState.CLOSED and failed:
+            recent = self.recent(now_ms)
+            if len(recent) >= self.settings.volume_min and (
+                sum(recent) >= self.settings.failure_rate * len(recent)
+            ):
+                self._open(now_ms)
+
+    def _open(self, now_ms: int) -> None:
+        self.state, self.opened_ms, self.probes = BreakerState.OPEN, now_ms, {}
+
+    def recent(self, now_ms: int) -> list[bool]:
+        """What the window knows."""
+        width = -(-self.settings.window_ms // BUCKETS)
+        oldest = now_ms // width - BUCKETS
+        return [failed for at_ms, failed in self.attempts if at_ms // width > oldest]
+
+
+@given(
+    tuned=st.builds(
+        BreakerSettings,
+        failure_rate=st.sampled_from([0.01, 0.5, 0.9, 1.0]),
+        window_ms=st.integers(1, 20_000),
+        volume_min=st.integers(1, 6),
+        open_for_ms=st.integers(1, 5_000),
+        probes=st.integers(1, 4),
+    ),
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("pass"), st.integers(0, 4_000)),
+            st.tuples(st.just("grant"), st.just(0)),
+            st.tuples(st.sampled_from(["succeed", "fail", "fail", "drop"]), st.integers(0, 9)),
+        ),
+        max_size=80,
+    ),
+)
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_breaker_is_the_reference_automaton(
+    tuned: BreakerSettings, steps: list[tuple[str, int]]
+) -> None:
+    """State, room, window and times are those of an automaton that keeps everything."""
+    breaker, reference = Breaker(tuned), Reference(tuned)
+    now_ms, granted = 1_000_000, 0
+    running: list[JobId] = []
+    for what, number in steps:
+        if what == "pass":
+            now_ms += number
+            breaker.wake(now_ms)
+            reference.pass_to(now_ms)
+        elif what == "grant":
+            if breaker.room() != 0:
+                granted += 1
+                running.append(JobId(f"job-{granted}"))
+                breaker.granted(running[-1:])
+                reference.grant(running[-1])
+        elif running:
+            job_id = running.pop(number % len(running))
+            if what == "succeed":
+                breaker.succeeded(job_id, now_ms)
+            elif what == "fail":
+                breaker.failed(job_id, now_ms)
+            else:
+                breaker.dropped(job_id)
+            reference.end(job_id, {"succeed": False, "fail": True}.get(what), now_ms)
+        recent = reference.recent(now_ms)
+        assert breaker.state is reference.state
+        assert breaker.room() == reference.room()
+        assert breaker.failure_rate(now_ms) == (sum(recent) / len(recent) if recent else 0.0)
+        until_ms = reference.opened_ms + tuned.open_for_ms
+        is_open = reference.state is BreakerState.OPEN
+        assert breaker.next_ms() == (until_ms if is_open else None)
+
+
+def take(rig: Rig, jobs: int) -> list[LeaseRow]:
+    """Grants up to so many; they arrive."""
+    rows = rig.grant(1, jobs)
+    rig.accept(1, 1_000)
+    return rows
+
+
+def failing(rig: Rig, jobs: int) -> None:
+    """So many attempts fail."""
+    for row in take(rig, jobs):
+        rig.fail(row, JobFault("app.Boom", "no"))
+
+
+def status(rig: Rig) -> JobTypeStatus:
+    """That of the job type."""
+    return rig.partition.job_type_status(*KEY, rig.now_ms)
+
+
+def test_an_open_breaker_parks_jobs_and_burns_no_attempt() -> None:
+    """Jobs of the type wait, untouched, and others of the queue go on; then probes decide."""
+    rig = Rig()
+    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    rig.open_session(1, names=("job", "other"), slots=50)
+    ids = rig.submit(6, QUICK)
+    failing(rig, 4)
+    rig.pass_time(0)
+    assert status(rig) == JobTypeStatus(BreakerState.OPEN, rig.now_ms + 10_000, 1.0)
+    other = rig.submit_one(Policy(name="other"))
+    assert [row.job_id for row in take(rig, 50)] == [other]
+    rig.pass_time(9_999)
+    assert not take(rig, 50)
+    assert sum(rig.record(job_id).attempts_charged for job_id in ids) == 4
+    rig.pass_time(1)
+    probes = take(rig, 50)
+    assert len(probes) == BREAKER.probes
+    assert status(rig).breaker is BreakerState.HALF_OPEN
+    for row in probes:
+        assert not take(rig, 50)
+        rig.report(row)
+    assert status(rig) == JobTypeStatus(BreakerState.CLOSED, 0, 0.0)
+    assert len(take(rig, 50)) == 4
+
+
+def test_a_probe_that_fails_opens_it_again() -> None:
+    """One failure is enough; what the other probe does is of no account any more."""
+    rig = Rig()
+    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    rig.open_session(1, slots=50)
+    rig.submit(8, QUICK)
+    failing(rig, 4)
+    rig.pass_time(10_000)
+    first, second = take(rig, 50)
+    rig.fail(first, JobFault("app.Boom", "no"))
+    assert status(rig).open_until_ms == rig.now_ms + 10_000
+    rig.report(second)
+    assert status(rig).breaker is BreakerState.OPEN
+    rig.renew(1, 1_000)
+    rig.pass_time(10_000)
+    assert len(take(rig, 50)) == BREAKER.probes
+
+
+def test_a_probe_that_is_handed_back_leaves_its_place() -> None:
+    """What says nothing of the job type neither closes nor opens it."""
+    rig = Rig()
+    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    rig.open_session(1, slots=50)
+    rig.submit(8, QUICK)
+    failing(rig, 4)
+    rig.pass_time(10_000)
+    for row in take(rig, 50):
+        rig.give_back(row)
+    assert len(take(rig, 50)) == BREAKER.probes
+    assert status(rig).breaker is BreakerState.HALF_OPEN
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counts"),
+    [
+        (AttemptOutcome.FAILED, True),
+        (AttemptOutcome.FAILED_PERMANENT, True),
+        (AttemptOutcome.TIMED_OUT, True),
+        (AttemptOutcome.LOST, True),
+        (AttemptOutcome.CANCELLED, False),
+        (AttemptOutcome.RELEASED, False),
+    ],
+)
+def test_what_counts_as_a_failure(outcome: AttemptOutcome, counts: bool) -> None:
+    """Errors, timeouts and lost workers do; what was cancelled or handed back does not."""
+    rig = Rig()
+    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    rig.open_session(1, slots=50)
+    rig.submit(4, QUICK)
+    for row in take(rig, 4):
+        rig.report(row, outcome)
+    assert status(rig).failure_rate == float(counts)
+    assert (status(rig).breaker is BreakerState.OPEN) is counts
+
+
+def test_an_operator_has_the_last_word() -> None:
+    """OPEN holds with or without a breaker, CLOSED whatever fails; afterwards it begins anew."""
+    rig = Rig()
+    rig.open_session(1, slots=50)
+    rig.submit(20, QUICK)
+    rig.configure(KEY, JobTypeSettings(breaker_override=BreakerOverride.OPEN))
+    assert status(rig) == JobTypeStatus(BreakerState.OPEN, 0, 0.0)
+    assert not take(rig, 50)
+    rig.pass_time(3_600_000)
+    rig.renew(1, 99)
+    assert not take(rig, 50)
+    closed = JobTypeSettings(breaker=BREAKER, breaker_override=BreakerOverride.CLOSED)
+    rig.configure(KEY, closed)
+    failing(rig, 10)
+    assert status(rig) == JobTypeStatus(BreakerState.CLOSED, 0, 1.0)
+    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    failing(rig, 3)
+    assert status(rig).breaker is BreakerState.CLOSED
+    failing(rig, 1)
+    assert status(rig).breaker is BreakerState.OPEN
+
+
+def test_a_failover_forgets_what_failed_but_not_what_was_said() -> None:
+    """The automaton is a term's own; the override is journaled."""
+    rig = Rig()
+    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    rig.open_session(1, slots=50)
+    rig.submit(8, QUICK)
+    failing(rig, 4)
+    rig.crash(window_ms=0)
+    rig.open_session(2, slots=50)
+    rig.pass_time(0)
+    assert status(rig).breaker is BreakerState.CLOSED
+    assert len(rig.grant(2, 2)) == 2
+    override = JobTypeSettings(breaker=BREAKER, breaker_override=BreakerOverride.OPEN)
+    rig.configure(KEY, override)
+    rig.crash(window_ms=0)
+    rig.open_session(3, slots=50)
+    assert not rig.grant(3, 50)
+    assert rig.partition.counts()[JobState.PENDING] > 0

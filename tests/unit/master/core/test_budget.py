@@ -1,0 +1,195 @@
+"""Retry budgets and adaptive retry: how much of what is granted may be retries, and when."""
+
+from typing import Final
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tenure.master.core.attempt import stretch
+from tenure.master.core.budget import WINDOW_MS, RetryBudget
+from tenure.master.core.event import JobsBoosted, JobsReadied
+from tenure.master.core.record import JobFault, Policy, RetryPolicy
+from tenure.master.core.settings import JobTypeSettings
+from tenure.master.core.window import BUCKETS
+from tenure.protocol.vocabulary import Backoff, Jitter, JobState
+from tests.unit.master.core.audit import state_of
+from tests.unit.master.core.rig import Rig
+
+EXAMPLES: Final = max(200, settings().max_examples)
+KEY = ("default", "job")
+ERROR = JobFault("app.Boom", "no")
+#: The window knows eleven twelfths of its span at least.
+KNOWN_MS: Final = WINDOW_MS - WINDOW_MS // BUCKETS
+
+
+def retrying(base_ms: int = 1_000, cap_ms: int = 3_600_000) -> Policy:
+    """Jobs that are tried again and again, so long after a failure."""
+    return Policy(
+        name="job",
+        retry=RetryPolicy(
+            backoff=Backoff.FIXED,
+            jitter=Jitter.NONE,
+            base_ms=base_ms,
+            cap_ms=cap_ms,
+            max_attempts=1_000,
+        ),
+    )
+
+
+@given(
+    share=st.sampled_from([0.05, 0.1, 0.25, 0.5, 0.9]),
+    steps=st.lists(
+        st.tuples(st.integers(0, 12), st.floats(0, 1), st.integers(0, 20_000)),
+        min_size=1,
+        max_size=25,
+    ),
+)
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_retries_keep_to_their_share(share: float, steps: list[tuple[int, float, int]]) -> None:
+    """In no window more retries become ready than the share of its grants, but always one."""
+    rig = Rig(audited=False)
+    rig.configure(KEY, JobTypeSettings(retry_budget=share))
+    rig.open_session(1, slots=1_000)
+    grants: list[int] = []
+    retries: list[int] = []
+    seen = 0
+    for jobs, failing, wait_ms in steps:
+        if jobs:
+            rig.submit(jobs, retrying())
+        rows = rig.grant(1, 1_000)
+        grants += [rig.now_ms] * len(rows)
+        failures = round(failing * len(rows))
+        for index, row in enumerate(rows):
+            if index < failures:
+                rig.fail(row, ERROR)
+            else:
+                rig.report(row)
+        rig.pass_time(wait_ms)
+        rig.renew(1, 999)
+        events = rig.events()
+        for event in events[seen:]:
+            if isinstance(event, JobsReadied):
+                retries += [event.now_ms] * len(event.job_ids)
+        seen = len(events)
+        _judge(share, grants, retries)
+
+
+def _judge(share: float, grants: list[int], retries: list[int]) -> None:
+    """Each retry, when it became ready, was within the share of the grants of its last minute."""
+    for index, at_ms in enumerate(retries):
+        since_ms = at_ms - KNOWN_MS
+        recent = sum(since_ms < retry_ms for retry_ms in retries[: index + 1])
+        most = sum(at_ms - WINDOW_MS <= grant_ms <= at_ms for grant_ms in grants)
+        assert recent <= max(1, int(share * most)), (recent, most)
+
+
+def test_a_storm_of_retries_is_put_off_once() -> None:
+    """A thousand retries at once: each is journaled once, in a row of places in time."""
+    rig = Rig(audited=False)
+    rig.configure(KEY, JobTypeSettings(retry_budget=0.1))
+    rig.open_session(1, slots=2_000)
+    rig.submit(1_000, retrying())
+    for row in rig.grant(1, 1_000):
+        rig.fail(row, ERROR)
+    rig.pass_time(1_000)
+    ready = rig.partition.counts()[JobState.PENDING]
+    assert ready == 100
+    put_off = [event for event in rig.events() if isinstance(event, JobsBoosted)]
+    rows = [row for event in put_off for row in event.rows]
+    assert len(rows) == 900
+    assert len({row.job_id for row in rows}) == 900
+    assert sorted(row.ready_ms for row in rows) == [
+        rig.now_ms + 600 * number for number in range(1, 901)
+    ]
+
+
+def test_a_lone_job_is_tried_again() -> None:
+    """One retry in a window may always be made."""
+    rig = Rig()
+    rig.configure(KEY, JobTypeSettings(retry_budget=0.01))
+    rig.open_session(1)
+    job_id = rig.submit_one(retrying())
+    for _ in range(3):
+        row = rig.grant_one()
+        rig.fail(row, ERROR)
+        rig.pass_time(WINDOW_MS + 1_000)
+        rig.renew(1, 99)
+        assert rig.state(job_id) is JobState.PENDING
+
+
+def test_budgets_hold_from_a_terms_first_retry_on() -> None:
+    """A successor knows of no grant yet: it lets one retry through, not all that fall due."""
+    rig = Rig(audited=False)
+    rig.configure(KEY, JobTypeSettings(retry_budget=0.5))
+    rig.open_session(1, slots=100)
+    rig.submit(50, retrying())
+    for row in rig.grant(1, 50):
+        rig.fail(row, ERROR)
+    rig.crash(window_ms=0)
+    rig.pass_time(1_000)
+    assert rig.partition.counts()[JobState.PENDING] == 1
+
+
+def test_places_are_as_far_apart_as_the_budget_says() -> None:
+    """What is put off stands behind what was put off before."""
+    budget = RetryBudget(0.5)
+    budget.granted(12, 1_000_000)
+    first = budget.begin(1_000_000)
+    assert [first.place_ms() for _ in range(8)] == [None] * 6 + [1_010_000, 1_020_000]
+    budget.retried(6, 1_000_000)
+    budget.put_off(first.last_ms)
+    assert budget.begin(1_000_001).place_ms() == 1_030_000
+    assert budget.begin(1_000_000 + 2 * WINDOW_MS).place_ms() is None
+
+
+@given(
+    failed=st.integers(0, 10),
+    succeeded=st.integers(0, 10),
+    running=st.integers(0, 20),
+    base_ms=st.integers(0, 60_000),
+    cap_ms=st.integers(60_000, 200_000),
+)
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_backoffs_are_stretched_by_failures_and_by_load(
+    failed: int, succeeded: int, running: int, base_ms: int, cap_ms: int
+) -> None:
+    """As the formula says: never shorter, never above the cap, and journaled as a time."""
+    rig = Rig(audited=False)
+    rig.configure(KEY, JobTypeSettings(adaptive_retry=True))
+    rig.open_session(1, slots=40)
+    policy = retrying(base_ms, cap_ms)
+    rig.submit(failed + succeeded, Policy(name="job", retry=RetryPolicy(max_attempts=1)))
+    for index, row in enumerate(rig.grant(1, 40)):
+        if index < failed:
+            rig.fail(row, ERROR)
+        else:
+            rig.report(row)
+    rig.submit(running + 1, policy)
+    rows = rig.grant(1, running + 1)
+    record = rig.record(rows[0].job_id)
+    ended = failed + succeeded
+    failing = failed / ended if ended else 0.0
+    times = (1 + 3 * failing) * (1 + (running + 1) / 40)
+    assert stretch(state_of(rig.partition), record, rig.now_ms) == times
+    assert 1.0 <= times <= 8.0
+    rig.fail(rows[0], ERROR)
+    delay_ms = record.ready_ms - rig.now_ms
+    assert delay_ms == max(min(int(base_ms * times), cap_ms), base_ms)
+    if delay_ms:
+        assert rig.state(rows[0].job_id) is JobState.RETRYING
+        rig.crash(window_ms=0)
+        assert rig.record(rows[0].job_id).ready_ms == record.ready_ms
+
+
+def test_what_the_job_asked_for_is_not_stretched() -> None:
+    """A retry-after is the job's own word; and without the setting nothing is stretched."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.submit(2, retrying(1_000))
+    plain = rig.grant_one()
+    rig.fail(plain, ERROR)
+    assert rig.record(plain.job_id).ready_ms == rig.now_ms + 1_000
+    rig.configure(KEY, JobTypeSettings(adaptive_retry=True))
+    asked = rig.grant_one()
+    rig.fail(asked, JobFault("app.Boom", "no", retry_after_ms=700))
+    assert rig.record(asked.job_id).ready_ms == rig.now_ms + 700

@@ -1,0 +1,455 @@
+"""Explanations: each kind of blocker is found and named alone, and what has none runs next."""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tenure.master.core.command import Dispatch, LeaseRow, ResolveDependents, SubmitRow
+from tenure.master.core.effect import SendAssignment
+from tenure.master.core.explain import TURN, Explanation, Halt
+from tenure.master.core.ready import order_key
+from tenure.master.core.record import JobRecord, LabelSelector, Policy, RetryPolicy
+from tenure.master.core.settings import (
+    AnySettings,
+    BreakerSettings,
+    JobTypeSettings,
+    QueueSettings,
+    RateLimit,
+    SettingsKey,
+    TenantSettings,
+)
+from tenure.master.core.state import lease_of
+from tenure.protocol.ids import JobId
+from tenure.protocol.vocabulary import (
+    AttemptOutcome,
+    Backoff,
+    BlockerKind,
+    BreakerOverride,
+    JobState,
+)
+from tests.unit.master.core.audit import state_of
+from tests.unit.master.core.rig import Rig, of_type
+
+EXAMPLES: Final = max(200, settings().max_examples)
+K = BlockerKind
+QUEUE = ("default", "default")
+TYPE = ("default", "job")
+GPU = LabelSelector("gpu", ("a100",))
+Credits = list[tuple[int, int]]
+
+
+def explain(
+    rig: Rig, job_id: JobId, credits: Credits, *, looks: int = 1_000, halt: Halt | None = None
+) -> Explanation:
+    """What is said of a job."""
+    explaining = rig.partition.explain(job_id, credits, rig.now_ms, halt)
+    assert explaining is not None
+    while not explaining.done:
+        explaining.take(looks)
+    return explaining.result()
+
+
+def kinds(found: Explanation) -> list[BlockerKind]:
+    """What keeps it."""
+    return [blocker.kind for blocker in found.blockers]
+
+
+class Scene(NamedTuple):
+    """A job that one thing keeps, who has credit, and how it is freed; then who has credit."""
+
+    job_id: JobId
+    credits: Credits
+    free: Callable[[], object]
+    credits_after: Credits
+
+
+def _setting(key: SettingsKey, held: AnySettings) -> Callable[[Rig], Scene]:
+    def scene(rig: Rig) -> Scene:
+        rig.open_session(1)
+        rig.configure(key, held)
+        job_id = rig.submit_one()
+        return Scene(job_id, [(1, 1)], lambda: rig.configure(key, type(held)()), [(1, 1)])
+
+    return scene
+
+
+def _full(held: QueueSettings) -> Callable[[Rig], Scene]:
+    def scene(rig: Rig) -> Scene:
+        rig.open_session(1)
+        rig.configure(QUEUE, held)
+        _, job_id = rig.submit(2, limit_key="k")
+        row = rig.grant_one()
+        return Scene(job_id, [(1, 1)], lambda: rig.report(row), [(1, 1)])
+
+    return scene
+
+
+def _dry(held: QueueSettings) -> Callable[[Rig], Scene]:
+    def scene(rig: Rig) -> Scene:
+        rig.open_session(1)
+        rig.configure(QUEUE, held)
+        job_id = rig.submit_one(limit_key="k")
+        return Scene(job_id, [(1, 1)], lambda: rig.pass_time(1_000), [(1, 1)])
+
+    return scene
+
+
+def _not_due(rig: Rig) -> Scene:
+    rig.open_session(1)
+    job_id = rig.submit_one(delay_ms=5_000)
+    return Scene(job_id, [(1, 1)], lambda: rig.pass_time(5_000), [(1, 1)])
+
+
+def _parents(rig: Rig) -> Scene:
+    rig.open_session(1)
+    parent = rig.submit_one()
+    child = rig.mint()
+    rig.submit_rows([SubmitRow(child, 0, b"", "", parents=(parent,))])
+    row = rig.grant_one()
+
+    def free() -> None:
+        rig.report(row)
+        rig.do(ResolveDependents(rows_max=9))
+
+    return Scene(child, [(1, 1)], free, [(1, 1)])
+
+
+def _breaker(rig: Rig) -> Scene:
+    rig.open_session(1)
+    tuned = BreakerSettings(volume_min=1, open_for_ms=1_000)
+    rig.configure(TYPE, JobTypeSettings(breaker=tuned))
+    quick = Policy(name="job", retry=RetryPolicy(backoff=Backoff.NONE))
+    job_id = rig.submit_one(quick)
+    rig.fail(rig.grant_one())
+    rig.pass_time(0)
+    return Scene(job_id, [(1, 1)], lambda: rig.pass_time(1_000), [(1, 1)])
+
+
+def _nobody(rig: Rig) -> Scene:
+    rig.open_session(1, names=("other",))
+    job_id = rig.submit_one()
+    return Scene(job_id, [(1, 1)], lambda: rig.open_session(2), [(1, 1), (2, 1)])
+
+
+def _no_labels(rig: Rig) -> Scene:
+    rig.open_session(1, labels={"gpu": "old"})
+    job_id = rig.submit_one(Policy(name="job", requires=(GPU,)))
+    return Scene(
+        job_id, [(1, 1)], lambda: rig.open_session(2, labels={"gpu": "a100"}), [(1, 1), (2, 1)]
+    )
+
+
+def _sticky(rig: Rig) -> Scene:
+    rig.open_session(1)
+    rig.open_session(2)
+    _, job_id = rig.submit(2, sticky_key="s")
+    rig.grant_one(1)
+    return Scene(job_id, [(2, 5)], lambda: None, [(1, 1)])
+
+
+def _no_credit(rig: Rig) -> Scene:
+    rig.open_session(1)
+    return Scene(rig.submit_one(), [], lambda: None, [(1, 1)])
+
+
+def _reserved(rig: Rig) -> Scene:
+    rig.open_session(1, slots=2)
+    key = ("default", "urgent")
+    rig.submit_one(Policy(name="job", queue="urgent"), delay_ms=1_000)
+    rig.configure(key, QueueSettings(reserved=0.5))
+    _, job_id = rig.submit(2)
+    assert len(rig.grant(1, 2)) == 1
+    return Scene(job_id, [(1, 1)], lambda: rig.configure(key, QueueSettings()), [(1, 1)])
+
+
+def _order(rig: Rig) -> Scene:
+    rig.open_session(1)
+    job_id = rig.submit_one()
+    first = rig.submit_one(priority=0)
+    assert rig.record(first).ordinal > rig.record(job_id).ordinal
+    return Scene(job_id, [(1, 1)], rig.grant_one, [(1, 1)])
+
+
+SCENES: dict[BlockerKind, Callable[[Rig], Scene]] = {
+    K.NOT_DUE: _not_due,
+    K.PARENTS: _parents,
+    K.TENANT_PAUSED: _setting(("default",), TenantSettings(paused=True)),
+    K.QUEUE_PAUSED: _setting(QUEUE, QueueSettings(paused=True)),
+    K.JOB_TYPE_PAUSED: _setting(TYPE, JobTypeSettings(paused=True)),
+    K.QUEUE_CONCURRENCY: _full(QueueSettings(concurrency=1)),
+    K.KEY_CONCURRENCY: _full(QueueSettings(key_concurrency=1)),
+    K.QUEUE_RATE: _dry(QueueSettings(rate=RateLimit(1, 1_000, 1))),
+    K.KEY_RATE: _dry(QueueSettings(key_rate=RateLimit(1, 1_000, 1))),
+    K.CIRCUIT_BREAKER: _breaker,
+    K.NO_WORKER: _nobody,
+    K.NO_LABELS: _no_labels,
+    K.STICKY_WORKER_BUSY: _sticky,
+    K.NO_CREDIT: _no_credit,
+    K.RESERVED: _reserved,
+    K.ORDER: _order,
+}
+
+
+def test_every_kind_of_blocker_has_a_scene() -> None:
+    """LEADER has tests of its own."""
+    assert {*SCENES, K.LEADER} == set(BlockerKind)
+
+
+@pytest.mark.parametrize("kind", SCENES)
+def test_a_job_that_one_thing_keeps(kind: BlockerKind) -> None:
+    """Exactly that is named; a dispatch does not grant it; once it is freed, the next one does."""
+    rig = Rig()
+    job_id, credits, free, credits_after = SCENES[kind](rig)
+    found = explain(rig, job_id, credits)
+    assert kinds(found) == [kind]
+    (blocker,) = found.blockers
+    assert blocker.text
+    assert blocker.freed_by
+    assert job_id not in granted(rig, credits)
+    free()
+    found = explain(rig, job_id, credits_after)
+    assert (kinds(found), found.estimate_ms) == ([], 0)
+    assert job_id in granted(rig, credits_after)
+
+
+def granted(rig: Rig, credits: Credits) -> set[JobId]:
+    """What a dispatch would grant; nothing is done."""
+    command = Dispatch(credits=credits, committed_seq=1 << 60, grants_max=TURN)
+    effects = rig.decide(command).effects
+    return {row.record.job_id for e in of_type(effects, SendAssignment) for row in e.rows}
+
+
+def test_what_ends_by_itself_says_when() -> None:
+    """Times: of a delay, of a token, of an open breaker."""
+    for kind, after_ms in ((K.NOT_DUE, 5_000), (K.QUEUE_RATE, 1_000), (K.CIRCUIT_BREAKER, 1_000)):
+        rig = Rig()
+        job_id, credits, _, _ = SCENES[kind](rig)
+        found = explain(rig, job_id, credits)
+        assert [b.until_ms - rig.now_ms for b in found.blockers] == [after_ms]
+        assert found.estimate_ms == after_ms
+        assert found.basis
+
+
+@pytest.mark.parametrize(
+    "kind", [K.PARENTS, K.TENANT_PAUSED, K.QUEUE_PAUSED, K.JOB_TYPE_PAUSED, K.NO_WORKER]
+)
+def test_what_nobody_knows_the_end_of_has_no_estimate(kind: BlockerKind) -> None:
+    """No number is better than a wrong one."""
+    rig = Rig()
+    job_id, credits, _, _ = SCENES[kind](rig)
+    assert explain(rig, job_id, credits).estimate_ms is None
+
+
+def test_a_leader_that_has_just_taken_office_grants_nothing() -> None:
+    """While the window is open, until it closes; the node may say so, too."""
+    rig = Rig(window_ms=3_000)
+    rig.open_session(1)
+    job_id = rig.submit_one()
+    (blocker,) = explain(rig, job_id, [(1, 1)]).blockers
+    assert (blocker.kind, blocker.until_ms) == (K.LEADER, rig.now_ms + 3_000)
+    rig.close_window()
+    assert kinds(explain(rig, job_id, [(1, 1)])) == []
+    halted = explain(rig, job_id, [(1, 1)], halt=Halt("the store is full", "space"))
+    assert [(b.kind, b.text) for b in halted.blockers] == [(K.LEADER, "the store is full")]
+
+
+def test_an_operators_breaker_and_half_open_probes_are_told_apart() -> None:
+    """By hand: nobody knows until when. Half open: until the probes have ended."""
+    rig = Rig()
+    rig.open_session(1)
+    tuned = BreakerSettings(volume_min=1, open_for_ms=1_000, probes=1)
+    rig.configure(TYPE, JobTypeSettings(breaker=tuned))
+    rig.submit(1, Policy(name="job", retry=RetryPolicy(backoff=Backoff.NONE)))
+    rig.fail(rig.grant_one())
+    job_id = rig.submit_one()
+    rig.pass_time(1_000)
+    rig.grant_one()
+    (blocker,) = explain(rig, job_id, [(1, 1)]).blockers
+    assert "half open" in blocker.text
+    rig.configure(TYPE, JobTypeSettings(breaker_override=BreakerOverride.OPEN))
+    found = explain(rig, job_id, [(1, 1)])
+    assert "by hand" in found.blockers[0].text
+    assert found.estimate_ms is None
+
+
+def test_a_held_child_says_that_a_parent_failed() -> None:
+    """Its parents have all ended, so none is open."""
+    rig = Rig()
+    job_id, *_ = _parents(rig)
+    found = explain(rig, job_id, [])
+    assert found.open_parents == list(rig.record(job_id).parents)
+    assert "1 of its 1 parents" in found.blockers[0].text
+
+
+def test_jobs_that_do_not_wait_are_not_explained() -> None:
+    """A job that runs or has ended is blocked by nothing; an unknown one is not there."""
+    rig = Rig()
+    rig.open_session(1)
+    job_id = rig.submit_one()
+    row = rig.grant_one()
+    assert explain(rig, job_id, []) == Explanation(job_id, JobState.RUNNING, 0, [], None, "", [])
+    rig.report(row)
+    assert kinds(explain(rig, job_id, [])) == []
+    assert rig.partition.explain(rig.mint(), [], rig.now_ms) is None
+
+
+def test_the_estimate_is_what_is_ahead_by_what_was_granted() -> None:
+    """Ten a second while jobs waited, and forty before it: four seconds and its own tenth."""
+    rig = Rig(audited=False)
+    rig.open_session(1, slots=1_000)
+    ids = rig.submit(91)
+    for _ in range(50):
+        rig.pass_time(100)
+        rig.grant_one()
+    rig.accept(1, 1_000)
+    found = explain(rig, ids[-1], [], looks=1)
+    assert (found.ahead, kinds(found)) == (40, [K.NO_CREDIT])
+    assert found.estimate_ms == 4_100
+    assert "40 jobs before it, and 10 a second" in found.basis
+
+
+SETTINGS: list[tuple[SettingsKey, AnySettings]] = [
+    (QUEUE, QueueSettings(concurrency=2)),
+    (QUEUE, QueueSettings(paused=True)),
+    (QUEUE, QueueSettings(key_concurrency=1, key_rate=RateLimit(1, 2_000, 2))),
+    (QUEUE, QueueSettings(rate=RateLimit(2, 1_500, 3))),
+    (QUEUE, QueueSettings(reserved=0.5, reserved_priority=2)),
+    (QUEUE, QueueSettings(weight=5.0)),
+    (("default", "other"), QueueSettings(reserved=0.3)),
+    (("default",), TenantSettings(paused=True)),
+    (("default",), TenantSettings()),
+    (TYPE, JobTypeSettings(paused=True)),
+    (TYPE, JobTypeSettings(breaker=BreakerSettings(volume_min=1, open_for_ms=900, probes=1))),
+    (TYPE, JobTypeSettings(breaker_override=BreakerOverride.OPEN)),
+    (TYPE, JobTypeSettings()),
+]
+POLICIES = [
+    Policy(name="job"),
+    Policy(name="job", queue="other"),
+    Policy(name="second", retry=RetryPolicy(backoff=Backoff.NONE)),
+    Policy(name="job", requires=(GPU,)),
+    Policy(name="second", queue="other", prefers=(GPU,)),
+]
+STEPS = st.one_of(
+    st.tuples(
+        st.just("submit"),
+        st.sampled_from(POLICIES),
+        st.integers(1, 4),
+        st.sampled_from([0, 5, 10]),
+        st.sampled_from([("", ""), ("a", ""), ("b", ""), ("", "s"), ("a", "t")]),
+        st.sampled_from([0, 0, 0, 2_000]),
+    ),
+    st.tuples(st.just("configure"), st.sampled_from(SETTINGS)),
+    st.tuples(
+        st.just("session"),
+        st.sampled_from([("job",), ("second",), ("job", "second")]),
+        st.sampled_from([(), ("default",), ("other",)]),
+        st.sampled_from([{}, {"gpu": "a100"}]),
+    ),
+    st.tuples(st.just("grant"), st.integers(0, 9), st.integers(1, 3)),
+    st.tuples(st.just("end"), st.integers(0, 9), st.sampled_from(AttemptOutcome)),
+    st.tuples(st.just("pass"), st.integers(1, 2_500)),
+)
+
+
+@given(
+    steps=st.lists(STEPS, min_size=5, max_size=30),
+    credit=st.lists(st.integers(0, 3), min_size=4, max_size=4),
+)
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_what_nothing_is_said_against_is_what_runs(
+    steps: list[tuple[object, ...]], credit: list[int]
+) -> None:
+    """In any state: the jobs without blockers are those that a dispatch grants, and no others."""
+    rig = Rig(audited=False)
+    world = _Play(rig)
+    for step in steps:
+        world.do(step)
+    credits = [(number, credit[number % 4]) for number in range(1, world.sessions + 1)]
+    state = state_of(rig.partition)
+    free, ahead = set(), {}
+    for job_id, record in list(state.jobs.items()):
+        found = explain(rig, job_id, credits)
+        if record.state is JobState.PENDING:
+            ahead[job_id] = found.ahead
+            if not found.blockers:
+                free.add(job_id)
+        elif record.state in (JobState.SCHEDULED, JobState.RETRYING):
+            assert K.NOT_DUE in kinds(found)
+        else:
+            assert not found.blockers
+    assert free == granted(rig, credits)
+    for job_id, count in ahead.items():
+        assert count == _ahead(rig, state.jobs[job_id])
+
+
+def _ahead(rig: Rig, record: JobRecord) -> int:
+    """Counted one by one: jobs of its queue that may run, or are of its own lane, before it."""
+    lanes, step_ms = state_of(rig.partition).lanes, rig.config.aging_step_ms
+    own = lanes.of(record)
+
+    def place(job: JobRecord) -> tuple[int, int]:
+        return order_key(job.priority, job.ready_ms, step_ms), job.ordinal
+
+    return sum(
+        place(job) < place(record)
+        for job in state_of(rig.partition).jobs.values()
+        if job.state is JobState.PENDING
+        for lane in [lanes.of(job)]
+        if lane.queue is own.queue and (lane is own or (lane.is_open and lane.places))
+    )
+
+
+class _Play:
+    """Steps that bring a partition into some state."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self.sessions = 0
+
+    def do(self, step: tuple[object, ...]) -> None:
+        """One step; what cannot be done is left out."""
+        rig = self._rig
+        match step:
+            case ("submit", Policy() as policy, int(count), int(priority), (limit, sticky), delay):
+                rig.submit(
+                    count,
+                    policy,
+                    priority=priority,
+                    limit_key=limit,
+                    sticky_key=sticky,
+                    delay_ms=delay,  # type: ignore[arg-type]
+                )
+            case ("configure", (key, value)):
+                rig.configure(key, value)
+            case ("session", names, queues, labels):
+                self.sessions += 1
+                rig.open_session(
+                    self.sessions,
+                    names=names,  # type: ignore[arg-type]
+                    queues=queues,  # type: ignore[arg-type]
+                    labels=labels,  # type: ignore[arg-type]
+                    slots=5,
+                )
+            case ("grant", int(which), int(count)) if self.sessions:
+                session_id = which % self.sessions + 1
+                rig.grant(session_id, count)
+                rig.accept(session_id, 1_000)
+            case ("end", int(which), AttemptOutcome() as outcome):
+                running = [
+                    holding.record
+                    for holder in state_of(rig.partition).holders.values()
+                    for holding in holder.leases.values()
+                ]
+                if running:
+                    self._end(running[which % len(running)], outcome)
+            case ("pass", int(ms)):
+                rig.pass_time(ms)
+            case _:
+                pass
+
+    def _end(self, record: JobRecord, outcome: AttemptOutcome) -> None:
+        self._rig.report(LeaseRow(record.job_id, lease_of(record)), outcome)
