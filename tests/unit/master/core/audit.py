@@ -15,6 +15,7 @@ from tenure.master.core.segment import Segment
 from tenure.master.core.skill import Skill
 from tenure.master.core.state import State, footprint
 from tenure.master.core.transition import TERMINAL
+from tenure.master.core.workflows import Workflows
 from tenure.protocol.vocabulary import JobState
 
 _ENCODE = msgspec.msgpack.Encoder().encode
@@ -306,10 +307,15 @@ def _audit_leases(state: State) -> None:
 def _audit_dependencies(state: State) -> None:
     """What is derived is what a replay would derive."""
     live = state.dependencies
-    again = Dependencies(state.id_partition)
+    workflows = Workflows()
+    workflows.records = state.workflows.records
+    again = Dependencies(state.id_partition, workflows)
     again.foreign, again.registered = live.foreign, live.registered
     for _ in again.rebuild(state.jobs):
         pass
+    assert state.workflows.members == workflows.members
+    due = {record.workflow_id for _, record in state.workflows.timers.things()}
+    assert due >= state.workflows.records.keys()
     assert live.children == again.children
     assert live.waiting == again.waiting
     assert live.ripe.keys() == again.ripe.keys()
@@ -322,7 +328,8 @@ def _audit_dependencies(state: State) -> None:
         record = state.jobs[child]
         assert record.state is JobState.BLOCKED
         for parent in record.parents:
-            assert not live.is_local(parent) or parent in state.jobs or record.run
+            known = parent in state.jobs or parent in state.workflows.records
+            assert not live.is_local(parent) or known or record.run
 
 
 def dump(state: State) -> list[object]:

@@ -45,6 +45,7 @@ class Kin(World):
         self.fates: dict[JobId, int] = {}
         #: Its children of jobs here, and their runs.
         self.wards: dict[tuple[JobId, JobId], int] = {}
+        self.workflows: list[JobId] = []
 
     @step(
         data=st.data(),
@@ -69,6 +70,55 @@ class Kin(World):
         self.ids.append(job_id)
         row = SubmitRow(job_id, 0, b"", "", parents=tuple(ids))
         self.send(SubmitSetting(policy, 5, 0, 0), [row])
+
+    @step(within_ms=st.sampled_from([1_000, 60_000]))
+    def open_workflow(self, within_ms: int) -> None:
+        """A client begins a workflow, or asks for that again."""
+        self.minted += 1
+        workflow_id = mint(CONFIG.partition, self.now_ms, self.minted * 0x9E3779B97F4A7C15)
+        self.workflows.append(workflow_id)
+        for _ in range(2):
+            self.do(
+                commands.OpenWorkflow(
+                    workflow_id=workflow_id, name="w", tenant="t", seal_within_ms=within_ms
+                )
+            )
+
+    @precondition(lambda self: self.workflows)
+    @step(
+        data=st.data(),
+        policy=st.sampled_from(KIN),
+        parents=st.integers(0, 2),
+        fate=st.sampled_from([None, None, OPEN, int(JobState.COMPLETED), GONE]),
+    )
+    def submit_member(
+        self, data: st.DataObject, policy: Policy, parents: int, fate: int | None
+    ) -> None:
+        """A client submits a member of a workflow, perhaps of one of the other partition."""
+        workflow_id = data.draw(st.sampled_from(self.workflows[-3:]))
+        if fate is not None:
+            self.minted += 1
+            workflow_id = mint(ELSEWHERE, self.now_ms, self.minted * 0x9E3779B97F4A7C15)
+            self.fates[workflow_id] = fate
+        here = list(state_of(self.partition).jobs)[-4:][:parents]
+        self.minted += 1
+        job_id = mint(CONFIG.partition, self.now_ms, self.minted * 0x9E3779B97F4A7C15)
+        self.ids.append(job_id)
+        row = SubmitRow(job_id, 0, b"", "", parents=(workflow_id, *here), workflow_id=workflow_id)
+        self.send(SubmitSetting(policy, 5, 0, 0), [row])
+
+    @precondition(lambda self: self.workflows)
+    @step(data=st.data(), verb=st.sampled_from(["seal", "seal", "cancel", "retry"]))
+    def change_workflow(self, data: st.DataObject, verb: str) -> None:
+        """A client seals, cancels or retries a workflow."""
+        workflow_id = data.draw(st.sampled_from(self.workflows[-3:]))
+        match verb:
+            case "seal":
+                self.do(commands.SealWorkflow(workflow_id=workflow_id, members=1))
+            case "cancel":
+                self.do(commands.CancelWorkflow(workflow_id=workflow_id, reason="enough"))
+            case _:
+                self.do(commands.RetryWorkflow(workflow_id=workflow_id))
 
     @step(rows_max=st.integers(1, 4))
     def resolve(self, rows_max: int) -> None:
