@@ -5,12 +5,13 @@ from typing import Final
 from tenure.master.core.attempt import remember_attempt
 from tenure.master.core.command import Dispatch
 from tenure.master.core.effect import Decision, Effect, GrantRow, SendAssignment
-from tenure.master.core.event import Event, JobsGranted, Turn, TurnsTaken
+from tenure.master.core.event import Event, JobsGranted
 from tenure.master.core.pick import Picking, Taker
 from tenure.master.core.record import JobRecord
 from tenure.master.core.reserve import Reserves
 from tenure.master.core.session import Holding, Session
 from tenure.master.core.state import State, footprint
+from tenure.master.core.volatile import Turn, TurnsTaken
 from tenure.protocol.fence import Lease
 from tenure.protocol.vocabulary import JobState
 

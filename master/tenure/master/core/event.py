@@ -1,23 +1,20 @@
-"""What happened: the events that ``apply`` takes, journaled ones first, then volatile ones.
+"""What happened and is journaled: the durable events that ``apply`` takes, and a replay.
 
 A durable event carries the new values of the fields that it writes (never "+1") and the time of
 its decision; its seq is its place in the journal. Rows are structs without keys (``array_like``);
 what all rows of a batch share is said once. The journal encodes durable events as they are, so a
-field is only ever added at the end of a struct, with a default.
-
-Volatile events change what a term knows about sessions and leases. They have no seq, are never
-journaled, and are gone after a failover: workers say it all again.
+field is only ever added at the end of a struct, with a default. The others are in
+``core.volatile``.
 """
-
-from typing import NamedTuple
 
 import msgspec
 
-from tenure.master.core.command import HeldRow, LeaseRow, ReportRow, SubmitRow
+from tenure.master.core.command import SubmitRow
 from tenure.master.core.message import Message
 from tenure.master.core.record import JobFault, Policy
 from tenure.master.core.settings import AnySettings, SettingsKey
-from tenure.master.core.timetable import ScheduleCursor, ScheduleName, ScheduleSpec
+from tenure.master.core.timetable import ScheduleCursor, ScheduleSpec
+from tenure.master.core.volatile import VolatileEvent
 from tenure.master.core.workflows import WorkflowRecord
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
@@ -465,147 +462,6 @@ DurableEvent = (
     | InboxTaken
     | WorkflowsWritten
     | WorkflowsForgotten
-)
-
-
-class SessionOpened(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A worker's stream was opened; it takes over what older streams of its incarnation held."""
-
-    now_ms: int
-    session_id: int
-    incarnation: str
-    worker: str
-    job_names: frozenset[str]
-    queues: frozenset[str]
-    slots: int
-    labels: tuple[tuple[str, str], ...]
-
-
-class SessionClosed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A stream ended; the leases stay with the incarnation."""
-
-    session_id: int
-
-
-class SessionDrained(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A session gets nothing more."""
-
-    session_id: int
-
-
-class LeasesDeclared(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A worker listed every lease it holds: grants may go to it, its leases are renewed."""
-
-    now_ms: int
-    session_id: int
-    rows: list[HeldRow]
-
-
-class LeasesRenewed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A heartbeat renewed all leases of a session and told how its jobs do."""
-
-    now_ms: int
-    session_id: int
-    last_assignment: int
-    rows: list[HeldRow]
-
-
-class AssignmentAccepted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Assignments up to this number have arrived."""
-
-    session_id: int
-    number: int
-
-
-class LeasesStarted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Jobs started under their leases."""
-
-    now_ms: int
-    rows: list[LeaseRow]
-
-
-class ReportsKept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Reports came while the window was open; they are judged at its end."""
-
-    session_id: int
-    rows: list[ReportRow]
-
-
-class TakeBacksAsked(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Unstarted leases were asked back; only the worker's answer or the deadline closes them."""
-
-    rows: list[LeaseRow]
-
-
-class WindowClosed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The claims were judged; leases that nobody claimed are withheld for one lease TTL."""
-
-    now_ms: int
-
-
-class Turn(NamedTuple):
-    """Jobs of a queue that were taken in a row by those with one skill."""
-
-    #: Any session with the skill.
-    session_id: int
-    tenant: str
-    queue: str
-    jobs: int
-
-
-class TurnsTaken(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Queues gave jobs, in this order: it counts for their shares."""
-
-    turns: list[Turn]
-
-
-class TimersFired(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """All timers up to these marks were looked at; each waits for its next time, if it has one."""
-
-    now_ms: int
-    #: (due, tie-break) of the last entry looked at; None: none was.
-    job_mark: tuple[int, int] | None
-    holder_mark: tuple[int, int] | None
-    #: Finished jobs whose time is over and that are kept for a child.
-    parked: list[JobId] = []
-    schedule_mark: tuple[int, int] | None = None
-    #: Schedules that could not submit their jobs; they are looked at again a little later.
-    held: tuple[ScheduleName, ...] = ()
-    #: Of gates that waited for a token.
-    refill_mark: tuple[int, int] | None = None
-    #: So many crowded limit keys were looked at, the first ones.
-    crowded: int = 0
-    #: (tenant, job name, time): up to when retries of a job type were put off for its budget.
-    put_off: tuple[tuple[str, str, int], ...] = ()
-
-
-class LeasesRestarted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Every lease's TTL starts anew."""
-
-    now_ms: int
-
-
-class DeadlinesPushed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Every lease deadline moved by a gap in which nothing could be heard."""
-
-    gap_ms: int
-
-
-VolatileEvent = (
-    SessionOpened
-    | SessionClosed
-    | SessionDrained
-    | LeasesDeclared
-    | LeasesRenewed
-    | AssignmentAccepted
-    | LeasesStarted
-    | ReportsKept
-    | TakeBacksAsked
-    | WindowClosed
-    | TurnsTaken
-    | TimersFired
-    | LeasesRestarted
-    | DeadlinesPushed
 )
 
 Event = DurableEvent | VolatileEvent

@@ -17,8 +17,6 @@ from tenure.master.core.event import (
     JobsExpired,
     JobsPurged,
     JobsReadied,
-    TakeBacksAsked,
-    TimersFired,
 )
 from tenure.master.core.firing import decide_ticks
 from tenure.master.core.gate import JobType
@@ -28,6 +26,7 @@ from tenure.master.core.report import ended_bytes, revokes, settling
 from tenure.master.core.session import Holder, Holding, Session
 from tenure.master.core.state import State, has_started, lease_of
 from tenure.master.core.transition import TERMINAL, Move, sources
+from tenure.master.core.volatile import TakeBacksAsked, TimersFired
 from tenure.master.core.workflow import decide_due
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId

@@ -34,14 +34,15 @@ from tenure.master.core.effect import (
     SendHeartbeatAck,
     SendRevokes,
 )
-from tenure.master.core.event import (
-    AdoptedRow,
+from tenure.master.core.event import AdoptedRow, AttemptsEnded, EndedRow, Event, LeasesAdopted
+from tenure.master.core.record import JobRecord
+from tenure.master.core.report import revokes, settling
+from tenure.master.core.session import Holder, Holding, Session
+from tenure.master.core.state import State, lease_of
+from tenure.master.core.transition import Move, sources
+from tenure.master.core.volatile import (
     AssignmentAccepted,
-    AttemptsEnded,
     DeadlinesPushed,
-    EndedRow,
-    Event,
-    LeasesAdopted,
     LeasesDeclared,
     LeasesRenewed,
     LeasesRestarted,
@@ -51,11 +52,6 @@ from tenure.master.core.event import (
     SessionOpened,
     TakeBacksAsked,
 )
-from tenure.master.core.record import JobRecord
-from tenure.master.core.report import revokes, settling
-from tenure.master.core.session import Holder, Holding, Session
-from tenure.master.core.state import State, lease_of
-from tenure.master.core.transition import Move, sources
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState

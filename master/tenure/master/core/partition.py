@@ -24,6 +24,7 @@ from tenure.master.core import (
     schedule,
     submit,
     term,
+    volatile,
     workflow,
 )
 from tenure.master.core import command as commands
@@ -106,20 +107,20 @@ _CHANGES: Final = frozenset(
 )
 
 _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
-    events.SessionOpened: lease.apply_session_opened,
-    events.SessionClosed: lease.apply_session_closed,
-    events.SessionDrained: lease.apply_session_drained,
-    events.LeasesDeclared: lease.apply_declared,
-    events.LeasesRenewed: lease.apply_renewed,
-    events.AssignmentAccepted: lease.apply_accepted,
-    events.LeasesStarted: lease.apply_started,
-    events.TakeBacksAsked: lease.apply_take_backs_asked,
-    events.LeasesRestarted: lease.apply_leases_restarted,
-    events.DeadlinesPushed: lease.apply_deadlines_pushed,
-    events.ReportsKept: term.apply_reports_kept,
-    events.WindowClosed: term.apply_window_closed,
-    events.TurnsTaken: dispatch.apply_turns_taken,
-    events.TimersFired: fire.apply_timers_fired,
+    volatile.SessionOpened: lease.apply_session_opened,
+    volatile.SessionClosed: lease.apply_session_closed,
+    volatile.SessionDrained: lease.apply_session_drained,
+    volatile.LeasesDeclared: lease.apply_declared,
+    volatile.LeasesRenewed: lease.apply_renewed,
+    volatile.AssignmentAccepted: lease.apply_accepted,
+    volatile.LeasesStarted: lease.apply_started,
+    volatile.TakeBacksAsked: lease.apply_take_backs_asked,
+    volatile.LeasesRestarted: lease.apply_leases_restarted,
+    volatile.DeadlinesPushed: lease.apply_deadlines_pushed,
+    volatile.ReportsKept: term.apply_reports_kept,
+    volatile.WindowClosed: term.apply_window_closed,
+    volatile.TurnsTaken: dispatch.apply_turns_taken,
+    volatile.TimersFired: fire.apply_timers_fired,
 }
 
 
@@ -171,7 +172,9 @@ class Partition:
                 return lease.decide_start(command, now_ms)
             case commands.AcceptAssignment():
                 return _volatile(
-                    events.AssignmentAccepted(session_id=command.session_id, number=command.number)
+                    volatile.AssignmentAccepted(
+                        session_id=command.session_id, number=command.number
+                    )
                 )
             case commands.RenewLeases():
                 return lease.decide_renew(state, command, now_ms)
@@ -184,9 +187,9 @@ class Partition:
             case commands.OpenSession():
                 return lease.decide_open_session(command, now_ms)
             case commands.CloseSession():
-                return _volatile(events.SessionClosed(session_id=command.session_id))
+                return _volatile(volatile.SessionClosed(session_id=command.session_id))
             case commands.DrainSession():
-                return _volatile(events.SessionDrained(session_id=command.session_id))
+                return _volatile(volatile.SessionDrained(session_id=command.session_id))
             case commands.CancelJobs():
                 return control.decide_cancel(state, command, now_ms)
             case commands.RequeueJobs():
@@ -226,9 +229,9 @@ class Partition:
             case commands.CloseWindow():
                 return term.decide_close_window(state, command, now_ms)
             case commands.RestartLeases():
-                return _volatile(events.LeasesRestarted(now_ms=now_ms))
+                return _volatile(volatile.LeasesRestarted(now_ms=now_ms))
             case commands.PushDeadlines():
-                return _volatile(events.DeadlinesPushed(gap_ms=command.gap_ms))
+                return _volatile(volatile.DeadlinesPushed(gap_ms=command.gap_ms))
             case _:
                 assert_never(command)
 
@@ -466,5 +469,5 @@ class Partition:
         state.tombstones.sweep(state.stamp_ms)
 
 
-def _volatile(event: events.VolatileEvent) -> Decision:
+def _volatile(event: volatile.VolatileEvent) -> Decision:
     return Decision(events=(event,))

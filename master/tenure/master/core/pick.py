@@ -15,7 +15,6 @@ from itertools import count
 from math import ceil
 from typing import Final
 
-from tenure.master.core.event import Turn
 from tenure.master.core.fair import QUANTUM, LevelWalk
 from tenure.master.core.gate import MANY, Gate, Limiter, Queue
 from tenure.master.core.ready import CLASS, Fronts, Lane
@@ -25,6 +24,7 @@ from tenure.master.core.segment import Segment
 from tenure.master.core.session import Session
 from tenure.master.core.skill import QueueShare, Skill, TenantShare
 from tenure.master.core.sticky import StickyKey
+from tenure.master.core.volatile import Turn
 
 #: Where a segment that was looked at is.
 _HEAP: Final = -1

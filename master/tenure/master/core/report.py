@@ -38,12 +38,12 @@ from tenure.master.core.event import (
     Event,
     JobsCompleted,
     LeasesAdopted,
-    ReportsKept,
 )
 from tenure.master.core.record import JobFault, JobRecord
 from tenure.master.core.session import Holding
 from tenure.master.core.state import State, fault_bytes, footprint
 from tenure.master.core.transition import TERMINAL, Move, sources
+from tenure.master.core.volatile import ReportsKept
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import (

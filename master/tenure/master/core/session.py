@@ -10,11 +10,11 @@ from collections import deque
 import msgspec
 
 from tenure.master.core.command import HeldRow
-from tenure.master.core.event import SessionOpened
 from tenure.master.core.gate import Queue
 from tenure.master.core.ready import Fronts
 from tenure.master.core.record import JobRecord
 from tenure.master.core.skill import Skill
+from tenure.master.core.volatile import SessionOpened
 from tenure.protocol.ids import JobId
 
 

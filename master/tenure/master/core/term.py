@@ -12,20 +12,13 @@ from typing import Final
 from tenure.master.core.chunk import chunks
 from tenure.master.core.command import CloseWindow, HeldRow, OpenTerm, ReportRow
 from tenure.master.core.effect import Announce, Decision, Effect, SendVerdicts
-from tenure.master.core.event import (
-    Event,
-    ReportsKept,
-    StandingHolder,
-    StandingLease,
-    TermClosed,
-    TermOpened,
-    WindowClosed,
-)
+from tenure.master.core.event import Event, StandingHolder, StandingLease, TermClosed, TermOpened
 from tenure.master.core.lease import absorb, cancels_of, compare, effects_of, events_of
 from tenure.master.core.report import Judge, revokes
 from tenure.master.core.session import Holder, Holding
 from tenure.master.core.state import KeptReport, State, lease_of
 from tenure.master.core.transition import OPEN
+from tenure.master.core.volatile import ReportsKept, WindowClosed
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason, Refusal

@@ -23,13 +23,14 @@ from tenure.master.core.effect import (
     Decision,
     SendAssignment,
 )
-from tenure.master.core.event import DurableEvent, VolatileEvent
+from tenure.master.core.event import DurableEvent
 from tenure.master.core.query import Filter
 from tenure.master.core.record import JobFault, JobRecord, Policy
 from tenure.master.core.settings import AnySettings, SettingsKey
 from tenure.master.core.state import State
 from tenure.master.core.tombstone import Tombstone
 from tenure.master.core.transition import OPEN
+from tenure.master.core.volatile import VolatileEvent
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.vocabulary import AttemptOutcome, JobState, Verdict

@@ -11,8 +11,9 @@ from tenure.master.core.effect import (
     SendHeartbeatAck,
     SendRevokes,
 )
-from tenure.master.core.event import AttemptsEnded, EndedRow, TakeBacksAsked
+from tenure.master.core.event import AttemptsEnded, EndedRow
 from tenure.master.core.record import Policy
+from tenure.master.core.volatile import TakeBacksAsked
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tests.unit.master.core.rig import CONFIG, Rig, held, of_type
