@@ -74,6 +74,8 @@ def _details(job: jobs_pb2.Job, waits_for: str | None) -> list[tuple[str, object
         ("sticky key", job.sticky_key),
         ("requires", ", ".join(map(_selector, options.requires))),
         ("prefers", ", ".join(map(_selector, options.prefers))),
+        ("after", "\n".join(job.parents)),
+        ("workflow", job.workflow_id),
         ("labels", ", ".join(f"{name}={value}" for name, value in options.labels.items())),
         ("submitted", when(job.submitted_at)),
         ("ready", when(job.ready_at)),

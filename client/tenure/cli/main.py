@@ -60,6 +60,11 @@ app = LazyGroup(
             "app",
             "Jobs by the calendar: cron with time zones.",
         ),
+        "workflows": (
+            "tenure.cli.workflows",
+            "app",
+            "Workflows: jobs that wait for each other, as a whole.",
+        ),
         "whatif": (
             "tenure.cli.whatif",
             "whatif",

@@ -52,6 +52,24 @@ StickyKey = Annotated[
     str | None,
     option("--sticky-key", metavar="KEY", help="Go where others with this key go."),
 ]
+After = Annotated[
+    Sequence[str],
+    option(
+        "--after",
+        metavar="ID",
+        help="A job that must have ended first; may be given several times.",
+        multiple=True,
+    ),
+]
+RunIf = Annotated[
+    str | None,
+    option(
+        "--run-if",
+        metavar="WHAT",
+        help="With --after: all_succeeded, any_failed, always.  [default: all_succeeded]",
+        type=click.Choice(["all_succeeded", "any_failed", "always"]),
+    ),
+]
 Tenant = Annotated[str | None, option("--tenant", metavar="TENANT", help="On whose behalf.")]
 Prefers = Annotated[
     Sequence[str],
@@ -93,6 +111,7 @@ _SHOWN_MAX: Final = 80
         ("tenure submit app.jobs.resize s3://a.png 320 --wait", "run it, print its result"),
         ("tenure submit app.jobs.notify 42 hi --delay 1h --key welcome-42", "later, and once"),
         ("tenure submit app.jobs.report --json report.json", "arguments from a file"),
+        ("tenure submit app.jobs.tidy --after ID --run-if always", "when another one has ended"),
     ],
     ignore_unknown_options=True,
 )
@@ -122,6 +141,8 @@ def submit(
     tenant: Tenant = None,
     require: Requires = (),
     prefer: Prefers = (),
+    after: After = (),
+    run_if: RunIf = None,
     wait: Annotated[bool, switch("--wait", help="Wait, and print the result.")] = False,
     wait_timeout: WaitTimeout = None,
 ) -> int:
@@ -143,6 +164,8 @@ def submit(
         "sticky_key": sticky_key,
         "requires": _selectors(require),
         "prefers": _selectors(prefer),
+        "after": list(after) or None,
+        "run_if": run_if,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     definition = named(job, **given)
@@ -190,6 +213,7 @@ def _show_request(
                 key=job.settings.key,
                 limit_key=limit_key,
                 sticky_key=sticky_key,
+                parents=job.settings.after,
             )
         ],
     )
