@@ -190,8 +190,9 @@ def _explain(
             blockers += _held_up(state, record, queue, serving, credits, now_ms, halt)
             blockers = blockers or _others_first(state, record, credits, now_ms)
         case JobState.BLOCKED:
-            parents = state.dependencies.open_parents(state.jobs, record)
-            blockers.append(_parents(record, parents))
+            waits_for = state.dependencies.open_parents(state.jobs, record)
+            blockers += _parents(record, waits_for)
+            parents = [parent for parent in waits_for if parent != record.workflow_id]
             found = found._replace(open_parents=parents)
         case _:
             blockers.append(_not_due(record))
@@ -284,19 +285,27 @@ def _not_due(record: JobRecord) -> Blocker:
     return Blocker(BlockerKind.NOT_DUE, text, what, record.ready_ms)
 
 
-def _parents(record: JobRecord, parents: list[JobId]) -> Blocker:
-    total = len(record.parents)
-    if not parents:
-        return Blocker(
+def _parents(record: JobRecord, waits_for: list[JobId]) -> Iterator[Blocker]:
+    """``waits_for``: its parents that have not ended, and its workflow if that is not sealed."""
+    total = len(record.parents) - bool(record.workflow_id)
+    is_sealed = record.workflow_id not in waits_for
+    parents = len(waits_for) - (not is_sealed)
+    if not is_sealed:
+        yield Blocker(
+            BlockerKind.PARENTS,
+            f"its workflow {record.workflow_id} has not been sealed",
+            "it is sealed",
+        )
+    if parents:
+        yield Blocker(
+            BlockerKind.PARENTS, f"{parents} of its {total} parents have not ended", "they end"
+        )
+    elif is_sealed:
+        yield Blocker(
             BlockerKind.PARENTS,
             f"of its {total} parents one has not succeeded, and it is held for that",
             "that one is requeued and succeeds",
         )
-    return Blocker(
-        BlockerKind.PARENTS,
-        f"{len(parents)} of its {total} parents have not ended",
-        "they end",
-    )
 
 
 # What keeps a job that is due.

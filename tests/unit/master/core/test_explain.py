@@ -29,6 +29,7 @@ from tenure.protocol.vocabulary import (
     BlockerKind,
     BreakerOverride,
     JobState,
+    ParentFailure,
 )
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import Rig, of_type
@@ -275,13 +276,23 @@ def test_an_operators_breaker_and_half_open_probes_are_told_apart() -> None:
     assert found.estimate_ms is None
 
 
-def test_a_held_child_says_that_a_parent_failed() -> None:
-    """Its parents have all ended, so none is open."""
+def test_a_childs_open_parents_are_named_and_a_held_one_says_why() -> None:
+    """Those that have not ended; if all have and one failed, that it is held for that."""
     rig = Rig()
-    job_id, *_ = _parents(rig)
-    found = explain(rig, job_id, [])
-    assert found.open_parents == list(rig.record(job_id).parents)
-    assert "1 of its 1 parents" in found.blockers[0].text
+    rig.open_session(1)
+    parents = tuple(rig.submit(2))
+    child = rig.mint()
+    hold = Policy(name="job", on_parent_failure=ParentFailure.HOLD)
+    rig.submit_rows([SubmitRow(child, 0, b"", "", parents=parents)], hold)
+    rig.report(rig.grant_one())
+    found = explain(rig, child, [])
+    assert found.open_parents == [parents[1]]
+    assert found.blockers[0].text == "1 of its 2 parents have not ended"
+    rig.report(rig.grant_one(), AttemptOutcome.FAILED_PERMANENT)
+    rig.do(ResolveDependents(rows_max=9))
+    found = explain(rig, child, [])
+    assert (found.state, found.open_parents) == (JobState.BLOCKED, [])
+    assert "held" in found.blockers[0].text
 
 
 def test_jobs_that_do_not_wait_are_not_explained() -> None:
