@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from tenure.client import (
     AsyncClient,
     BatchFailed,
+    JobDef,
     JobFailed,
     Reason,
     Rejected,
@@ -73,7 +75,7 @@ async def note(text: str) -> str:
     return text
 
 
-JOBS = [double, add_up, tell, fragile, note]
+JOBS: list[JobDef[..., Any]] = [double, add_up, tell, fragile, note]
 
 
 def in_cluster(test: object, seed: int = 5) -> None:

@@ -66,7 +66,7 @@ class _Store(Results):
 
     def __init__(self, content_type: str) -> None:
         self.asked: list[list[str]] = []
-        self.found = {
+        self.found: dict[str, jobs_pb2.JobResult] = {
             each: jobs_pb2.JobResult(
                 job_id=each,
                 state=int(JobState.COMPLETED),  # type: ignore[arg-type]

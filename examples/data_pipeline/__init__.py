@@ -1,0 +1,1 @@
+"""A data pipeline: ingest, validate, transform, features, analytics, report; an error branch."""
