@@ -44,7 +44,7 @@ def queue_of(partition: int) -> str:
 async def double(number: int) -> int:
     """A small step."""
     RAN.append(f"double {number}")
-    await asyncio.sleep(0.1)
+    await elapse(0.1)
     return 2 * number
 
 
@@ -202,9 +202,9 @@ def test_a_workflow_survives_its_leaders(seed: int) -> None:
 
         workflow = await client.workflow("long").open()
         doubled = workflow.map(double, range(30))
-        flushing = asyncio.create_task(workflow.flush())
-        await kill(0)
-        await flushing
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(workflow.flush())
+            await kill(0)
         total = workflow.add(add_up, results_of(doubled))
         text = workflow.add(tell, result_of(total))
         await workflow.flush()

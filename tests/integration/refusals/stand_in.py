@@ -24,6 +24,7 @@ from tenure.master.node.roster import Roster
 from tenure.master.node.schedules import ScheduleApi
 from tenure.master.node.settings import SettingsApi
 from tenure.master.node.workers import WorkerApi
+from tenure.master.node.workflows import WorkflowApi
 from tenure.master.rpc.server import RpcServer
 from tenure.protocol.errors import error_of
 from tenure.protocol.fence import Token
@@ -68,6 +69,7 @@ class StandIn:
     settings: SettingsApi
     schedules: ScheduleApi
     partitions: PartitionApi
+    workflows: WorkflowApi
     workers: WorkerApi
     cluster: ClusterApi
     health: Health
@@ -106,6 +108,7 @@ class StandIn:
         self.settings = SettingsApi(roster=roster)
         self.schedules = ScheduleApi(roster=roster, rng=random.Random(1))
         self.partitions = PartitionApi(roster=roster)
+        self.workflows = WorkflowApi(roster=roster)
         self.workers = WorkerApi(hub=hub, rng=random.Random(1), welcome=worker_pb2.Welcome)
         self.cluster = ClusterApi(
             roster=roster,
@@ -116,6 +119,7 @@ class StandIn:
             space=lambda: None,
             alarms=list,
             backup=self._no_backup,
+            look=self._no_look,
             hand_over=self._no_hand_over,
         )
         server = RpcServer("127.0.0.1", int(self.address.rpartition(":")[2]))
@@ -128,6 +132,9 @@ class StandIn:
     async def _no_backup(self) -> AsyncIterator[bytes]:
         """There is nothing in it."""
         yield b""
+
+    async def _no_look(self) -> None:
+        """There are no others."""
 
     async def _no_hand_over(self, partition: int, successor: str) -> bool:
         """It leads nothing."""

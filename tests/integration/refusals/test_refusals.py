@@ -59,6 +59,8 @@ ELSEWHERE: Final = {
     Reason.TOO_MANY_WATCHES: ("integration/test_health.py", "TOO_MANY_WATCHES"),
     Reason.UNKNOWN_PARENT: ("unit/master/core/test_dependency.py", "UNKNOWN_PARENT"),
     Reason.PARENT_CYCLE: ("unit/master/core/test_dependency.py", "PARENT_CYCLE"),
+    Reason.WORKFLOW_SEALED: ("simulation/test_workflows.py", "WORKFLOW_SEALED"),
+    Reason.WOULD_EXPIRE: ("unit/master/core/test_submit.py", "WOULD_EXPIRE"),
     Reason.OUTBOX_FULL: ("unit/master/core/test_dependency.py", "OUTBOX_FULL"),
     Reason.OUT_OF_ORDER: ("unit/master/core/test_outbox.py", "OUT_OF_ORDER"),
     Reason.TOO_MANY_BACKUPS: ("unit/master/node/test_cluster.py", "TOO_MANY_BACKUPS"),

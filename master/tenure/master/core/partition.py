@@ -200,22 +200,20 @@ class Partition:
                 return boost.decide_boost(state, command, now_ms)
             case commands.UpdateSettings():
                 return configure.decide_update(state, command, now_ms)
-            case commands.PutSchedule():
-                return schedule.decide_put(state, command, now_ms)
-            case commands.PauseSchedule():
-                return schedule.decide_pause(state, command, now_ms)
-            case commands.TriggerSchedule():
-                return schedule.decide_trigger(state, command, now_ms)
-            case commands.DeleteSchedule():
-                return schedule.decide_delete(state, command, now_ms)
-            case commands.OpenWorkflow():
-                return workflow.decide_open(state, command, now_ms)
-            case commands.SealWorkflow():
-                return workflow.decide_seal(state, command, now_ms)
-            case commands.CancelWorkflow():
-                return workflow.decide_cancel(state, command, now_ms)
-            case commands.RetryWorkflow():
-                return workflow.decide_retry(state, command, now_ms)
+            case (
+                commands.PutSchedule()
+                | commands.PauseSchedule()
+                | commands.TriggerSchedule()
+                | commands.DeleteSchedule()
+            ):
+                return schedule.decide(state, command, now_ms)
+            case (
+                commands.OpenWorkflow()
+                | commands.SealWorkflow()
+                | commands.CancelWorkflow()
+                | commands.RetryWorkflow()
+            ):
+                return workflow.decide(state, command, now_ms)
             case commands.ResolveDependents():
                 return dependents.decide_resolve(state, command, now_ms)
             case commands.TakeMessage():

@@ -36,6 +36,23 @@ from tenure.protocol.limits import SCHEDULES_MAX
 from tenure.protocol.refusal import Reason, Refusal
 
 
+def decide(
+    state: State,
+    command: PutSchedule | PauseSchedule | TriggerSchedule | DeleteSchedule,
+    now_ms: int,
+) -> Decision | Refusal:
+    """What people want of a schedule."""
+    match command:
+        case PutSchedule():
+            return decide_put(state, command, now_ms)
+        case PauseSchedule():
+            return decide_pause(state, command, now_ms)
+        case TriggerSchedule():
+            return decide_trigger(state, command, now_ms)
+        case DeleteSchedule():
+            return decide_delete(state, command, now_ms)
+
+
 def decide_put(state: State, command: PutSchedule, now_ms: int) -> Decision | Refusal:
     """Makes a schedule or changes it; ticks that were not decided on fire by the new spec."""
     spec, known = command.spec, state.timetable.records.get((command.tenant, command.name))

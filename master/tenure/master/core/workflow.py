@@ -26,6 +26,23 @@ from tenure.protocol.refusal import Reason, Refusal
 NOT_SEALED = "its workflow was not sealed in time"
 
 
+def decide(
+    state: State,
+    command: OpenWorkflow | SealWorkflow | CancelWorkflow | RetryWorkflow,
+    now_ms: int,
+) -> Decision | Refusal:
+    """What people want of a workflow."""
+    match command:
+        case OpenWorkflow():
+            return decide_open(state, command, now_ms)
+        case SealWorkflow():
+            return decide_seal(state, command, now_ms)
+        case CancelWorkflow():
+            return decide_cancel(state, command, now_ms)
+        case RetryWorkflow():
+            return decide_retry(state, command, now_ms)
+
+
 def decide_open(state: State, command: OpenWorkflow, now_ms: int) -> Decision | Refusal:
     """Begins a workflow, unless it is there already."""
     records = state.workflows.records
