@@ -8,6 +8,10 @@
 ```
 """
 
+# Flows of any type are taken apart here.
+# pyright: reportUnknownArgumentType=none, reportUnknownMemberType=none
+# pyright: reportUnknownVariableType=none
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -67,10 +71,10 @@ class Chain(Flow[R_co]):
         self.then: Final = then
 
 
-class Group(Flow[list[R_co]]):
+class Group(Flow[list[R]]):
     """Jobs side by side; made by ``group``."""
 
-    def __init__(self, members: Iterable[Flow[R_co]]) -> None:
+    def __init__(self, members: Iterable[Flow[R]]) -> None:
         self.members: Final = [*members]
         if not self.members:
             raise invalid("group", "one member at least, got none")

@@ -117,6 +117,39 @@ def test_keys_and_boosts(say: Say) -> None:
     say(f"jobs boost {second}", code=exits.USAGE)
 
 
+def test_a_breaker_is_shown_and_held_open(say: Say) -> None:
+    """What an operator says is shown as the breaker's state."""
+    shown = say("queues set --job app.flaky --breaker 0.25 --breaker-volume 8 --adaptive-retry yes")
+    assert "breaker:        opens at 25% of 8 or more attempts in 1m" in shown
+    assert "state:          closed\n" in shown
+    shown = say("queues set --job app.flaky --breaker-override open")
+    assert "state:          open\n" in shown
+    assert "override:       open\n" in shown
+    job = say("submit app.flaky --queue flaky").strip()
+    assert "CIRCUIT_BREAKER: the breaker of app.flaky was opened by hand" in say(
+        f"jobs explain {job}"
+    )
+    say("queues set --job app.flaky --breaker-override none")
+    assert "CIRCUIT_BREAKER" not in say(f"jobs explain {job}")
+
+
+def test_a_job_is_explained(say: Say) -> None:
+    """All that keeps it, how many come before it, and what nobody knows; also as the API's JSON."""
+    say("queues set paused --concurrency 5")
+    first, job = (say("submit app.late --queue paused").strip() for _ in range(2))
+    say("queues pause paused")
+    found = json.loads(say(f"jobs explain {job} -o json"))
+    kinds = [blocker["kind"] for blocker in found["blockers"]]
+    assert kinds == ["BLOCKER_KIND_QUEUE_PAUSED", "BLOCKER_KIND_NO_WORKER"]
+    assert found["state"] == "JOB_STATE_PENDING"
+    assert "estimatedWait" not in found
+    assert "ahead:" not in say(f"jobs explain {first}")
+    child = say("submit app.late --queue paused --delay 1h").strip()
+    shown = say(f"jobs explain {child}")
+    assert "NOT_DUE: it is not due yet" in shown
+    assert "wait:       unknown" in shown
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [

@@ -38,6 +38,14 @@ def _gone(facts: Facts) -> list[Row]:
         ),
         _row(
             facts,
+            *("explanation of an unknown job", Reason.NOT_FOUND, 3),
+            says=(STRANGER, *UNKNOWN),
+            wire=Call("ExplainJob", jobs_pb2.ExplainJobRequest(job_id=STRANGER)),
+            sdk=lambda client: client.explain(STRANGER),
+            cli=("jobs", "explain", STRANGER),
+        ),
+        _row(
+            facts,
             *("cancel of an unknown job", Reason.NOT_FOUND, 3),
             says=(STRANGER, *UNKNOWN),
             wire=Call("CancelJobs", jobs_pb2.CancelJobsRequest(job_ids=[STRANGER])),

@@ -15,13 +15,17 @@ from typing import Any, ParamSpec, TypeVar, assert_type
 
 from tenure.client import (
     AsyncClient,
+    AsyncFlow,
     AsyncJob,
     AsyncJobHandle,
     AttemptOutcome,
     Call,
+    Chain,
+    Chord,
     Client,
     Execution,
     Finish,
+    Group,
     Job,
     JobDef,
     JobEvent,
@@ -30,11 +34,18 @@ from tenure.client import (
     Middleware,
     RemoteError,
     Retry,
+    StartedFlow,
+    Step,
     Submission,
+    chain,
+    chord,
     current_job,
+    group,
     job,
     named,
     register_codec,
+    result_of,
+    results_of,
 )
 
 P = ParamSpec("P")
@@ -227,3 +238,62 @@ def the_running_job() -> None:
     assert_type(me.fence, str)
     assert_type(me.cancelled, bool)
     assert_type(me.deadline, datetime | None)
+
+
+@job
+def total(numbers: list[float]) -> int:
+    """Takes all results of a group."""
+    return len(numbers)
+
+
+@job
+def streamed(numbers: Iterator[float], scale: int = 1) -> bytes:
+    """Takes them one by one."""
+    return b""
+
+
+@job
+def told(number: float) -> str:
+    """Takes one result."""
+    return ""
+
+
+def flows(client: Client) -> None:
+    """Results go from step to step with their types."""
+    assert_type(plain.bind(1, y="b"), Step[float])
+    assert_type(chain(plain.bind(1), told), Chain[str])
+    assert_type(chain(plain.bind(1), told, tuned), Chain[str])
+    parts = group([plain.bind(n) for n in range(3)])
+    assert_type(parts, Group[float])
+    assert_type(chord(parts, total), Chord[int])
+    assert_type(chord([plain.bind(1)], streamed), Chord[bytes])
+    assert_type(client.start(chain(plain.bind(1), told)).result(), str)
+    assert_type(client.start(parts).result(), list[float])
+    with client.workflow("w") as workflow:
+        first = workflow.add(plain, 1)
+        assert_type(first, JobHandle[float])
+        assert_type(result_of(first), float)
+        assert_type(results_of([first]), list[float])
+        assert_type(workflow.add(told, result_of(first)), JobHandle[str])
+        assert_type(workflow.map(plain, [1, 2]), list[JobHandle[float]])
+        assert_type(workflow.put(chain(plain.bind(1), told)), StartedFlow[str])
+    assert_type(client.submit(told, result_of(first)), JobHandle[str])
+    client.submit(plain.options(on_success=told, on_failure=tuned.bind("a")), 1)
+
+
+async def async_flows(client: AsyncClient) -> None:
+    """The same with the async client."""
+    started = await client.start(chain(bare_async.bind(1), streamed_bytes))
+    assert_type(started, AsyncFlow[int])
+    assert_type(await started.result(), int)
+    async with client.workflow("w") as workflow:
+        first = workflow.add(plain, 1)
+        assert_type(first, AsyncJobHandle[float])
+        assert_type(result_of(first), float)
+        assert_type(workflow.add(told, result_of(first)), AsyncJobHandle[str])
+
+
+@job
+def streamed_bytes(data: bytes) -> int:
+    """Takes one result."""
+    return 0

@@ -10,7 +10,10 @@ from tenure.client import (
     Job,
     JobHandle,
     Retry,
+    chord,
+    group,
     job,
+    result_of,
 )
 
 
@@ -83,3 +86,20 @@ async def async_client(client: AsyncClient, of_int: AsyncJobHandle[int]) -> None
     number: int = of_int.result()  # type: ignore[assignment]
     mixed: JobHandle[int] = of_int  # type: ignore[assignment]
     _ = (handle, number, mixed)
+
+
+@job
+def number() -> int:
+    """Gives a number."""
+    return 1
+
+
+def flows(client: Client) -> None:
+    """A result of another type than the next step's argument."""
+    first = client.submit(number)
+    client.submit(resize, result_of(first))  # type: ignore[arg-type]
+    resize.bind(3)  # type: ignore[arg-type]
+    chord([number.bind()], resize)  # type: ignore[arg-type]
+    group([number])  # type: ignore[arg-type]
+    with client.workflow("w") as workflow:
+        workflow.add(notify, result_of(first))  # type: ignore[call-arg]

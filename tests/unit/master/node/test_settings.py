@@ -136,6 +136,17 @@ def test_tenants_and_job_types_are_set_up() -> None:
         assert (breaker.failure_rate, breaker.volume_min, breaker.probes) == (0.5, 20, 3)
         assert (breaker.window.seconds, breaker.open_for.seconds) == (60, 30)
         assert job_type.settings.breaker_override == queues_pb2.BREAKER_OVERRIDE_NONE
+        assert job_type.breaker_state == queues_pb2.BREAKER_STATE_CLOSED
+        held = queues_pb2.JobTypeSettings(breaker_override=queues_pb2.BREAKER_OVERRIDE_OPEN)
+        mask = FieldMask(paths=["breaker_override"])
+        job_type = (
+            await api.update_job_type(
+                queues_pb2.UpdateJobTypeRequest(name="send", settings=held, update_mask=mask)
+            )
+        ).job_type
+        assert job_type.settings.breaker.volume_min == 20
+        assert job_type.breaker_state == queues_pb2.BREAKER_STATE_OPEN
+        assert not job_type.HasField("breaker_open_until")
 
     with_api(test)
 
