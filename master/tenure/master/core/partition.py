@@ -170,12 +170,6 @@ class Partition:
                 return report.decide_report(state, command, now_ms)
             case commands.StartLeases():
                 return lease.decide_start(command, now_ms)
-            case commands.AcceptAssignment():
-                return _volatile(
-                    volatile.AssignmentAccepted(
-                        session_id=command.session_id, number=command.number
-                    )
-                )
             case commands.RenewLeases():
                 return lease.decide_renew(state, command, now_ms)
             case commands.FireTimers():
@@ -186,10 +180,6 @@ class Partition:
                 return lease.decide_declare(state, command, now_ms)
             case commands.OpenSession():
                 return lease.decide_open_session(command, now_ms)
-            case commands.CloseSession():
-                return _volatile(volatile.SessionClosed(session_id=command.session_id))
-            case commands.DrainSession():
-                return _volatile(volatile.SessionDrained(session_id=command.session_id))
             case commands.CancelJobs():
                 return control.decide_cancel(state, command, now_ms)
             case commands.RequeueJobs():
@@ -226,10 +216,14 @@ class Partition:
                 return term.decide_close_term(state, now_ms)
             case commands.CloseWindow():
                 return term.decide_close_window(state, command, now_ms)
-            case commands.RestartLeases():
-                return _volatile(volatile.LeasesRestarted(now_ms=now_ms))
-            case commands.PushDeadlines():
-                return _volatile(volatile.DeadlinesPushed(gap_ms=command.gap_ms))
+            case (
+                commands.AcceptAssignment()
+                | commands.CloseSession()
+                | commands.DrainSession()
+                | commands.RestartLeases()
+                | commands.PushDeadlines()
+            ):
+                return Decision(events=(_noted(command, now_ms),))
             case _:
                 assert_never(command)
 
@@ -467,5 +461,23 @@ class Partition:
         state.tombstones.sweep(state.stamp_ms)
 
 
-def _volatile(event: volatile.VolatileEvent) -> Decision:
-    return Decision(events=(event,))
+def _noted(
+    command: commands.AcceptAssignment
+    | commands.CloseSession
+    | commands.DrainSession
+    | commands.RestartLeases
+    | commands.PushDeadlines,
+    now_ms: int,
+) -> volatile.VolatileEvent:
+    """What comes of commands that are only taken note of."""
+    match command:
+        case commands.AcceptAssignment(session_id=session_id, number=number):
+            return volatile.AssignmentAccepted(session_id=session_id, number=number)
+        case commands.CloseSession(session_id=session_id):
+            return volatile.SessionClosed(session_id=session_id)
+        case commands.DrainSession(session_id=session_id):
+            return volatile.SessionDrained(session_id=session_id)
+        case commands.RestartLeases():
+            return volatile.LeasesRestarted(now_ms=now_ms)
+        case commands.PushDeadlines(gap_ms=gap_ms):
+            return volatile.DeadlinesPushed(gap_ms=gap_ms)
