@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 
 from google.protobuf.message import Message
 
+from tenure.client.batches import AsyncBatches
 from tenure.client.change import BOOST, CANCEL, PURGE, REQUEUE, Change, JobVerdict, change
 from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
@@ -132,6 +133,11 @@ class AsyncClient:
     def job_types(self) -> AsyncJobTypes:
         """Job types, a tenant's jobs of one name: how they do, and how they are run."""
         return AsyncJobTypes(self, self._timeout_s)
+
+    @property
+    def batches(self) -> AsyncBatches:
+        """One thing done to all jobs that match a filter."""
+        return AsyncBatches(self, self._timeout_s)
 
     @property
     def schedules(self) -> AsyncSchedules:

@@ -37,6 +37,7 @@ from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef
 from tenure.client.middleware import Middleware
 from tenure.client.portal import Portal, ThreadPortal
+from tenure.client.sync_batches import Batches
 from tenure.client.sync_queues import JobTypes, Queues, Tenants
 from tenure.client.sync_schedules import Schedules
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
@@ -184,6 +185,11 @@ class Client:
     def queues(self) -> Queues:
         """Queues: how they do, and how they are run."""
         return Queues(self, self._portal, self._client.queues)
+
+    @property
+    def batches(self) -> Batches:
+        """One thing done to all jobs that match a filter."""
+        return Batches(self, self._portal, self._client.batches)
 
     @property
     def schedules(self) -> Schedules:
