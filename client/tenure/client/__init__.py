@@ -42,7 +42,7 @@ from tenure.client.sync_batches import Batches
 from tenure.client.sync_schedules import Schedules
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
-from tenure.client.workflow import AsyncFlow, AsyncWorkflow, AsyncWorkflows
+from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import (
     AttemptOutcome,
@@ -91,7 +91,7 @@ __all__ = [
     "BreakerState",
     "FailureReason",
     "JobState",
-    "AsyncFlow",
+    "AsyncStartedFlow",
     "AsyncWorkflow",
     "AsyncWorkflows",
     "Chain",
