@@ -19,7 +19,16 @@ from grpc_tools import protoc
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 REFERENCE: Final = REPOSITORY / "docs" / "api.md"
 #: In this order; the journal's records are no API.
-FILES: Final = ("jobs", "workflows", "schedules", "queues", "worker", "cluster", "common")
+FILES: Final = (
+    "jobs",
+    "workflows",
+    "schedules",
+    "batches",
+    "queues",
+    "worker",
+    "cluster",
+    "common",
+)
 PACKAGE: Final = ".tenure.v1."
 HEAD: Final = """\
 # The API

@@ -32,6 +32,7 @@ PAGES = (
     "docs/how-to/delay.md",
     "docs/how-to/schedules.md",
     "docs/how-to/queues.md",
+    "docs/how-to/workflows.md",
 )
 #: Pages that other tests follow, because they need more than one reader and one shell.
 FOLLOWED_BY = {

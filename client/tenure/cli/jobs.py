@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import click
 
-from tenure.cli import exits, progress
-from tenure.cli.command import Group, Takes, command, option
+from tenure.cli import batches, exits, progress
+from tenure.cli.command import Group, Takes, argument, command, option
 from tenure.cli.explain_view import show_explanation
 from tenure.cli.flags import JobId, JobIds, WaitTimeout, duration, ids
 from tenure.cli.invocation import Invocation
@@ -28,7 +28,7 @@ app = Group(
     examples=[
         ("tenure jobs list --state failed", "the newest failures"),
         ("tenure jobs get ID", "everything about one job, with its attempts"),
-        ("tenure jobs list --state failed -o name | tenure jobs requeue -", "run them all again"),
+        ("tenure jobs requeue --filter 'state = FAILED'", "run them all again"),
     ],
 )
 
@@ -60,6 +60,16 @@ Filter = Annotated[
         metavar="EXPR",
         help="Only jobs that match, such as 'attempts > 1 AND labels.region = eu'.",
     ),
+]
+
+
+SomeIds = Annotated[
+    Sequence[str],
+    argument(metavar="[ID…]", help="Jobs' ids; - reads them from stdin.", nargs=-1),
+]
+AllOf = Annotated[
+    str,
+    option("--filter", metavar="EXPR", help="All jobs that match instead: counted first, asked."),
 ]
 
 
@@ -170,33 +180,40 @@ def wait(cli: Invocation, job_ids: JobIds, wait_timeout: WaitTimeout = None) -> 
 @command(
     "cancel",
     group=app,
-    takes=Takes.OUTPUT | Takes.DRY_RUN,
+    takes=Takes.OUTPUT | Takes.DRY_RUN | Takes.CONFIRM,
     examples=[
         ("tenure jobs cancel ID --reason 'wrong file'", "stop one job"),
-        ("tenure jobs list --queue media -o name | tenure jobs cancel -", "stop many"),
+        ("tenure jobs cancel --filter 'queue = media' --dry-run", "how many that would be"),
     ],
 )
 def cancel(
     cli: Invocation,
-    job_ids: JobIds,
+    job_ids: SomeIds = (),
+    filter_text: AllOf = "",
     reason: Annotated[str, option("--reason", metavar="TEXT", help="For the record.")] = "",
 ) -> int:
     """Asks jobs to stop. Waiting ones are cancelled at once, running ones at a checkpoint."""
-    return _change(cli, ids(job_ids), lambda client, some: client.cancel(some, reason=reason))
+    found = batches.wanted(job_ids, filter_text)
+    if not found:
+        return batches.create(cli, "cancel", filter_text, reason=reason)
+    return _change(cli, found, lambda client, some: client.cancel(some, reason=reason))
 
 
 @command(
     "requeue",
     group=app,
-    takes=Takes.OUTPUT | Takes.DRY_RUN,
+    takes=Takes.OUTPUT | Takes.DRY_RUN | Takes.CONFIRM,
     examples=[
         ("tenure jobs requeue ID", "run one job again"),
-        ("tenure jobs list --state failed -o name | tenure jobs requeue -", "and many"),
+        ("tenure jobs requeue --filter 'state = FAILED AND queue = mail'", "all of these"),
     ],
 )
-def requeue(cli: Invocation, job_ids: JobIds) -> int:
+def requeue(cli: Invocation, job_ids: SomeIds = (), filter_text: AllOf = "") -> int:
     """Runs failed or cancelled jobs again, with a fresh budget."""
-    return _change(cli, ids(job_ids), lambda client, some: client.requeue(some))
+    found = batches.wanted(job_ids, filter_text)
+    if not found:
+        return batches.create(cli, "requeue", filter_text)
+    return _change(cli, found, lambda client, some: client.requeue(some))
 
 
 @command(
@@ -205,12 +222,14 @@ def requeue(cli: Invocation, job_ids: JobIds) -> int:
     takes=Takes.OUTPUT | Takes.DRY_RUN | Takes.CONFIRM,
     examples=[
         ("tenure jobs purge ID", "asks first"),
-        ("tenure jobs list --state cancelled -o name | tenure jobs purge - --yes", "many"),
+        ("tenure jobs purge --filter 'state = CANCELLED' --yes", "all of these"),
     ],
 )
-def purge(cli: Invocation, job_ids: JobIds) -> int:
+def purge(cli: Invocation, job_ids: SomeIds = (), filter_text: AllOf = "") -> int:
     """Forgets jobs that have ended, with their results."""
-    wanted = ids(job_ids)
+    wanted = batches.wanted(job_ids, filter_text)
+    if not wanted:
+        return batches.create(cli, "purge", filter_text)
     if not cli.dry_run:
         count = "1 job" if len(wanted) == 1 else f"{len(wanted)} jobs"
         cli.confirm(f"Forget {count} for ever?", "what is purged cannot be brought back")
@@ -220,16 +239,17 @@ def purge(cli: Invocation, job_ids: JobIds) -> int:
 @command(
     "boost",
     group=app,
-    takes=Takes.OUTPUT | Takes.DRY_RUN,
+    takes=Takes.OUTPUT | Takes.DRY_RUN | Takes.CONFIRM,
     examples=[
         ("tenure jobs boost ID --priority 0", "before all others of its queue"),
         ("tenure jobs boost ID --delay 0s", "at once, whatever it waits for"),
-        ("tenure jobs list --state pending -o name | tenure jobs boost - --delay 1h", "later"),
+        ("tenure jobs boost --filter 'queue = media' --delay 1h", "all of these later"),
     ],
 )
 def boost(
     cli: Invocation,
-    job_ids: JobIds,
+    job_ids: SomeIds = (),
+    filter_text: AllOf = "",
     priority: Annotated[
         int | None,
         option("--priority", metavar="N", help="0 (critical) to 10 (low).", type=int),
@@ -242,9 +262,12 @@ def boost(
     if priority is None and delay is None:
         raise click.BadParameter("expected --priority or --delay, or both")
     span = None if delay is None else duration(delay)
+    found = batches.wanted(job_ids, filter_text)
+    if not found:
+        return batches.create(cli, "boost", filter_text, priority=priority, delay=span)
     return _change(
         cli,
-        ids(job_ids),
+        found,
         lambda client, some: client.boost(some, priority=priority, delay=span),
     )
 

@@ -65,6 +65,11 @@ app = LazyGroup(
             "app",
             "Workflows: jobs that wait for each other, as a whole.",
         ),
+        "batches": (
+            "tenure.cli.batches",
+            "app",
+            "What is done to all jobs that match a filter: cancel, requeue, purge, boost.",
+        ),
         "whatif": (
             "tenure.cli.whatif",
             "whatif",

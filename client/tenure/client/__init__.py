@@ -1,5 +1,6 @@
 """The SDK: define jobs, submit them, wait for their results."""
 
+from tenure.client.batches import AsyncBatches, Batch, BatchKindName
 from tenure.client.change import JobVerdict
 from tenure.client.client import AsyncClient
 from tenure.client.content_type import Codec, register_codec
@@ -37,13 +38,16 @@ from tenure.client.settings import (
     TenantSettings,
 )
 from tenure.client.sync import Client, JobHandle
+from tenure.client.sync_batches import Batches
 from tenure.client.sync_schedules import Schedules
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
-from tenure.client.workflow import AsyncFlow, AsyncWorkflow, AsyncWorkflows
+from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import (
     AttemptOutcome,
+    BatchKind,
+    BatchState,
     BlockerKind,
     BreakerState,
     FailureReason,
@@ -70,6 +74,12 @@ __all__ = [
     "RateLimit",
     "Tenant",
     "TenantSettings",
+    "AsyncBatches",
+    "Batch",
+    "BatchKind",
+    "BatchKindName",
+    "BatchState",
+    "Batches",
     "JobEvent",
     "JobHandle",
     "JobVerdict",
@@ -81,7 +91,7 @@ __all__ = [
     "BreakerState",
     "FailureReason",
     "JobState",
-    "AsyncFlow",
+    "AsyncStartedFlow",
     "AsyncWorkflow",
     "AsyncWorkflows",
     "Chain",

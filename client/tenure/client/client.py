@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 
 from google.protobuf.message import Message
 
+from tenure.client.batches import AsyncBatches
 from tenure.client.change import BOOST, CANCEL, PURGE, REQUEUE, Change, JobVerdict, change
 from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
@@ -32,7 +33,7 @@ from tenure.client.security import Credentials
 from tenure.client.topology import Rng, fresh_rng, parse_addresses
 from tenure.client.transport import Transport
 from tenure.client.watch import JobEvent, Watch, follow
-from tenure.client.workflow import AsyncFlow, AsyncWorkflow, AsyncWorkflows
+from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol import limits
 from tenure.protocol.errors import error_of
 from tenure.protocol.ids import is_job_id
@@ -134,6 +135,11 @@ class AsyncClient:
         return AsyncJobTypes(self, self._timeout_s)
 
     @property
+    def batches(self) -> AsyncBatches:
+        """One thing done to all jobs that match a filter."""
+        return AsyncBatches(self, self._timeout_s)
+
+    @property
     def schedules(self) -> AsyncSchedules:
         """Jobs by the calendar."""
         return AsyncSchedules(self, self._timeout_s)
@@ -150,7 +156,7 @@ class AsyncClient:
         tenant: str = limits.DEFAULT_TENANT,
         seal_within: timedelta | None = None,
     ) -> AsyncWorkflow:
-        """A new workflow: ``async with client.workflow("order") as w: w.add(…)``.
+        """A new workflow; a ``with`` block opens it, and seals it in the end.
 
         Args:
             name: For people; the characters of names.
@@ -160,7 +166,7 @@ class AsyncClient:
         """
         return AsyncWorkflow(self, name, tenant=tenant, seal_within=seal_within)
 
-    async def start(self, flow: Flow[R], *, name: str = "flow") -> AsyncFlow[R]:
+    async def start(self, flow: Flow[R], *, name: str = "flow") -> AsyncStartedFlow[R]:
         """Starts a chain, a group or a chord as a workflow.
 
         Args:

@@ -37,6 +37,7 @@ from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef
 from tenure.client.middleware import Middleware
 from tenure.client.portal import Portal, ThreadPortal
+from tenure.client.sync_batches import Batches
 from tenure.client.sync_queues import JobTypes, Queues, Tenants
 from tenure.client.sync_schedules import Schedules
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
@@ -186,6 +187,11 @@ class Client:
         return Queues(self, self._portal, self._client.queues)
 
     @property
+    def batches(self) -> Batches:
+        """One thing done to all jobs that match a filter."""
+        return Batches(self, self._portal, self._client.batches)
+
+    @property
     def schedules(self) -> Schedules:
         """Jobs by the calendar."""
         return Schedules(self, self._portal, self._client.schedules)
@@ -212,7 +218,7 @@ class Client:
         tenant: str = DEFAULT_TENANT,
         seal_within: timedelta | None = None,
     ) -> Workflow:
-        """A new workflow: ``with client.workflow("order") as w: w.add(…)``."""
+        """A new workflow; a ``with`` block opens it, and seals it in the end."""
         inner = self._client.workflow(name, tenant=tenant, seal_within=seal_within)
         return Workflow(self, self._portal, inner)
 
@@ -223,7 +229,7 @@ class Client:
 
     def submit(self, job: JobDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Submits one job; returns when it is durably accepted."""
-        return self.handle_of(self._portal.run(self._client.submit(job, *args, **kwargs)))
+        return self._handle(self._portal.run(self._client.submit(job, *args, **kwargs)))
 
     def map(
         self, job: JobDef[Concatenate[T, ...], R], items: Iterable[T]
@@ -269,8 +275,8 @@ class Client:
     def get(self, job_id: str, job: JobDef[..., Any] | None = None) -> JobHandle[Any]:
         """A handle of a job that was submitted earlier, here or elsewhere."""
         if job is None:
-            return self.handle_of(self._portal.run(self._client.get(job_id)))
-        return self.handle_of(self._portal.run(self._client.get(job_id, job)))
+            return self._handle(self._portal.run(self._client.get(job_id)))
+        return self._handle(self._portal.run(self._client.get(job_id, job)))
 
     def describe(self, job_id: str, *, with_payload: bool = False) -> jobs_pb2.Job:
         """Everything that the cluster knows of a job: state, options, attempts, error."""
@@ -350,8 +356,7 @@ class Client:
         """Gives jobs that wait another place. One verdict for each id, in order."""
         return self._portal.run(self._client.boost([*job_ids], priority=priority, delay=delay))
 
-    def handle_of(self, handle: AsyncJobHandle[R]) -> JobHandle[R]:
-        """The plain handle of an async one of this client's."""
+    def _handle(self, handle: AsyncJobHandle[R]) -> JobHandle[R]:
         return JobHandle(self, self._portal, handle)
 
     def _handles(self, handles: Iterable[AsyncJobHandle[R]]) -> Sequence[JobHandle[R]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, S
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef
 from tenure.client.portal import Portal
-from tenure.client.workflow import AsyncFlow, AsyncWorkflow, AsyncWorkflows
+from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.vocabulary import JobState, WorkflowState
 from tenure.v1 import workflows_pb2
 
@@ -56,7 +56,7 @@ class Workflow:
 
     def add(self, job: JobDef[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Adds a job. It is submitted by ``flush`` or ``seal``, within five minutes."""
-        return self._client.handle_of(self._portal.run(self._add(job, args, kwargs)))
+        return _plain(self._client, self._portal, self._portal.run(self._add(job, args, kwargs)))
 
     def map(self, job: JobDef[Concatenate[T, ...], R], items: Iterable[T]) -> list[JobHandle[R]]:
         """Adds one job for each item, its first argument."""
@@ -65,12 +65,12 @@ class Workflow:
             return self.inner.map(job, given)
 
         given = [*items]
-        return [self._client.handle_of(handle) for handle in self._portal.run(adding())]
+        return [_plain(self._client, self._portal, handle) for handle in self._portal.run(adding())]
 
     def put(self, flow: Flow[R]) -> StartedFlow[R]:
         """Adds all jobs of a step, chain, group or chord."""
 
-        async def putting() -> AsyncFlow[R]:
+        async def putting() -> AsyncStartedFlow[R]:
             return self.inner.put(flow)
 
         return StartedFlow(self._client, self._portal, self._portal.run(putting()))
@@ -121,19 +121,19 @@ class Workflow:
 
 
 class StartedFlow(Generic[R_co]):
-    """A flow that was started. See ``AsyncFlow``.
+    """A flow that was started. See ``AsyncStartedFlow``.
 
     Attributes:
         workflow: What its jobs are members of.
         handles: Of the jobs whose results are its result.
     """
 
-    def __init__(self, client: Client, portal: Portal, inner: AsyncFlow[R_co]) -> None:
+    def __init__(self, client: Client, portal: Portal, inner: AsyncStartedFlow[R_co]) -> None:
         """Used by ``Client``."""
         self._portal = portal
         self.inner: Final = inner
         self.workflow: Final = Workflow(client, portal, inner.workflow)
-        self.handles: Final = [client.handle_of(handle) for handle in inner.handles]
+        self.handles: Final = [_plain(client, portal, handle) for handle in inner.handles]
 
     def result(self, timeout: float | None = None) -> R_co:
         """Waits for what it comes to: the last job's result, or a group's list of them."""
@@ -159,6 +159,13 @@ class Workflows:
     ) -> Iterator[tuple[workflows_pb2.Workflow, dict[JobState, int]]]:
         """Workflows and their members counted by state, newest first in each partition."""
         yield from self._portal.run(_all(self._inner.list(tenant=tenant)))
+
+
+def _plain(client: Client, portal: Portal, handle: AsyncJobHandle[R]) -> JobHandle[R]:
+    """The plain handle of an async one."""
+    from tenure.client.sync import JobHandle
+
+    return JobHandle(client, portal, handle)
 
 
 async def _all(items: AsyncIterator[T]) -> list[T]:

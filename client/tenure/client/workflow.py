@@ -72,7 +72,6 @@ class AsyncWorkflow:
     it is cancelled.
 
     Attributes:
-        id: The workflow's id; empty before it is opened. ``client.workflows.get(id)`` finds it.
         name: For people.
         tenant: Whose it is.
     """
@@ -94,9 +93,14 @@ class AsyncWorkflow:
         self._client = client
         self._seal_within = seal_within
         self._added: list[_Added] = []
-        self.id = id
+        self._id = id
         self.name: Final = name
         self.tenant: Final = tenant
+
+    @property
+    def id(self) -> str:
+        """The workflow's id; empty before it is opened."""
+        return self._id
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -117,7 +121,7 @@ class AsyncWorkflow:
     async def open(self) -> Self:
         """Begins the workflow: from now on it may get members. Once is enough."""
         core = await self._client.core()
-        self.id = core.mint(core.router.topology.home(self.tenant, self.name))
+        self._id = core.mint(core.router.topology.home(self.tenant, self.name))
         request = workflows_pb2.OpenWorkflowRequest(
             workflow_id=self.id,
             name=self.name,
@@ -163,9 +167,9 @@ class AsyncWorkflow:
         whole: JobDef[..., R] = job
         return [self.add(whole, item) for item in items]
 
-    def put(self, flow: Flow[R]) -> AsyncFlow[R]:
+    def put(self, flow: Flow[R]) -> AsyncStartedFlow[R]:
         """Adds all jobs of a step, chain, group or chord."""
-        return AsyncFlow(self, lay(flow, self))
+        return AsyncStartedFlow(self, lay(flow, self))
 
     async def flush(self) -> None:
         """Submits what was added; it waits for the seal.
@@ -245,7 +249,7 @@ class AsyncWorkflow:
         return state_of(await self.describe(), counts)
 
     async def members(self) -> AsyncIterator[workflows_pb2.WorkflowMember]:
-        """Its graph: each member with its state and its parents; pages are fetched as needed."""
+        """Its graph: each member with its state and its parents."""
         router = await self._client.router()
         for partition in range(router.topology.partitions):
             request = workflows_pb2.ListWorkflowMembersRequest(
@@ -333,7 +337,7 @@ class AsyncWorkflow:
         return f"<{type(self).__name__} {self.name} {self.id}>"
 
 
-class AsyncFlow(Generic[R_co]):
+class AsyncStartedFlow(Generic[R_co]):
     """A flow that was started.
 
     Attributes:

@@ -171,6 +171,24 @@ class ParentFailure(IntEnum):
     HOLD = 3
 
 
+class BatchKind(IntEnum):
+    """What a batch does to jobs."""
+
+    CANCEL = 1
+    REQUEUE = 2
+    PURGE = 3
+    BOOST = 4
+
+
+class BatchState(IntEnum):
+    """How a batch is."""
+
+    #: Jobs may be left: the leader goes on, or somebody cancels it.
+    RUNNING = 1
+    DONE = 2
+    CANCELLED = 3
+
+
 class Misfire(IntEnum):
     """What becomes of a schedule's ticks that were missed."""
 

@@ -28,6 +28,8 @@ from tenure.client.schedule import AsyncSchedules
 from tenure.client.sync import Cluster
 from tenure.client.sync_queues import JobTypes, Queues, Tenants
 from tenure.client.sync_schedules import Schedules
+from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
+from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.fence import NO_TOKEN, Lease
 from tenure.protocol.vocabulary import JobState
 from tests.chaos.process import until
@@ -302,7 +304,7 @@ def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, 
     def plain(annotation: object) -> str:
         """A type without what makes it that of an async client."""
         return re.sub(
-            r"Async(?=Client|Job|Iterator|Queues|Schedules|Tenants)|ClusterView|^Cluster$",
+            r"Async(?=Client|Job|Iterator|Queues|Schedules|StartedFlow|Tenants|Workflow)|ClusterView|^Cluster$",
             "",
             str(annotation),
         )
@@ -329,6 +331,9 @@ def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, 
         (Cluster, ClusterView),
         (Queues, AsyncQueues),
         (Schedules, AsyncSchedules),
+        (StartedFlow, AsyncStartedFlow),
+        (Workflow, AsyncWorkflow),
+        (Workflows, AsyncWorkflows),
         (Tenants, AsyncTenants),
         (JobTypes, AsyncJobTypes),
     ],

@@ -15,9 +15,9 @@ from typing import Any, ParamSpec, TypeVar, assert_type
 
 from tenure.client import (
     AsyncClient,
-    AsyncFlow,
     AsyncJob,
     AsyncJobHandle,
+    AsyncStartedFlow,
     AttemptOutcome,
     Call,
     Chain,
@@ -284,7 +284,7 @@ def flows(client: Client) -> None:
 async def async_flows(client: AsyncClient) -> None:
     """The same with the async client."""
     started = await client.start(chain(bare_async.bind(1), streamed_bytes))
-    assert_type(started, AsyncFlow[int])
+    assert_type(started, AsyncStartedFlow[int])
     assert_type(await started.result(), int)
     async with client.workflow("w") as workflow:
         first = workflow.add(plain, 1)

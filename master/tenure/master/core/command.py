@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tenure.master.core.bulk import BatchSpec, Slices
 from tenure.master.core.message import Message
 from tenure.master.core.record import JobFault, Policy
 from tenure.master.core.settings import AnySettings, SettingsKey
@@ -455,6 +456,43 @@ class RetryWorkflow:
     workflow_id: JobId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateBatch:
+    """Begin to do something to all jobs that match. Reply: ``BatchRecord``.
+
+    Attributes:
+        matched: How many jobs match now.
+    """
+
+    batch_id: str
+    spec: BatchSpec
+    matched: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvanceBatch:
+    """Do a batch's next jobs. Reply: ``BatchRecord``, or None: it is not under way.
+
+    Attributes:
+        scan: Finds them from the batch's cursor on; whoever cannot be sure that its last slice was
+            taken makes a new one.
+        rows_max: Do so many at most.
+        looks_max: Look at so many at most.
+    """
+
+    batch_id: str
+    scan: Slices
+    rows_max: int
+    looks_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelBatch:
+    """Stop a batch where it is. Reply: ``BatchRecord``."""
+
+    batch_id: str
+
+
 Command = (
     OpenWorkflow
     | SealWorkflow
@@ -487,6 +525,9 @@ Command = (
     | ResolveDependents
     | TakeMessage
     | TrimOutbox
+    | CreateBatch
+    | AdvanceBatch
+    | CancelBatch
     | RestartLeases
     | PushDeadlines
 )

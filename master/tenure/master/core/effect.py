@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tenure.master.core.bulk import BatchRecord
 from tenure.master.core.event import Event
 from tenure.master.core.record import JobRecord
 from tenure.master.core.settings import AnySettings
@@ -155,7 +156,14 @@ class JobVerdict(NamedTuple):
 
 
 Reply = (
-    WorkflowRecord | ScheduleRecord | SubmitReply | list[JobVerdict] | AnySettings | Taken | None
+    BatchRecord
+    | WorkflowRecord
+    | ScheduleRecord
+    | SubmitReply
+    | list[JobVerdict]
+    | AnySettings
+    | Taken
+    | None
 )
 
 

@@ -9,6 +9,7 @@ field is only ever added at the end of a struct, with a default. The others are 
 
 import msgspec
 
+from tenure.master.core.bulk import BatchAdvanced, BatchCreated
 from tenure.master.core.command import SubmitRow
 from tenure.master.core.message import Message
 from tenure.master.core.record import JobFault, Policy
@@ -462,6 +463,8 @@ DurableEvent = (
     | InboxTaken
     | WorkflowsWritten
     | WorkflowsForgotten
+    | BatchCreated
+    | BatchAdvanced
 )
 
 Event = DurableEvent | VolatileEvent

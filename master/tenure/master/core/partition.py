@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, assert_never
 
 from tenure.master.core import (
+    batch,
     boost,
     configure,
     control,
@@ -29,6 +30,7 @@ from tenure.master.core import (
 )
 from tenure.master.core import command as commands
 from tenure.master.core import event as events
+from tenure.master.core.bulk import BatchAdvanced, BatchCreated, BatchRecord
 from tenure.master.core.config import PartitionConfig, Retention
 from tenure.master.core.effect import Decision
 from tenure.master.core.explain import Explaining, Halt
@@ -78,6 +80,8 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.OutboxAppended: intake.apply_appended,
     events.OutboxTrimmed: intake.apply_trimmed,
     events.InboxTaken: intake.apply_taken,
+    BatchCreated: batch.apply_created,
+    BatchAdvanced: batch.apply_advanced,
     events.WorkflowsWritten: workflow.apply_written,
     events.WorkflowsForgotten: workflow.apply_forgotten,
 }
@@ -99,6 +103,9 @@ _CHANGES: Final = frozenset(
         commands.TriggerSchedule,
         commands.DeleteSchedule,
         commands.TakeMessage,
+        commands.CreateBatch,
+        commands.AdvanceBatch,
+        commands.CancelBatch,
         commands.OpenWorkflow,
         commands.SealWorkflow,
         commands.CancelWorkflow,
@@ -210,6 +217,8 @@ class Partition:
                 return intake.decide_take(state, command, now_ms)
             case commands.TrimOutbox():
                 return intake.decide_trim(state, command, now_ms)
+            case commands.CreateBatch() | commands.AdvanceBatch() | commands.CancelBatch():
+                return batch.decide_batch(state, command, now_ms)
             case commands.OpenTerm():
                 return term.decide_open_term(state, command, now_ms)
             case commands.CloseTerm():
@@ -387,6 +396,14 @@ class Partition:
             count: At most so many.
         """
         return self._state.timetable.page(tenant, after, count)
+
+    def batch(self, batch_id: str) -> BatchRecord | None:
+        """A batch; the record is the live one: do not keep it."""
+        return self._state.batches.get(batch_id)
+
+    def batches(self) -> list[BatchRecord]:
+        """All batches that are remembered, newest first; live records."""
+        return sorted(self._state.batches.values(), key=lambda each: each.batch_id, reverse=True)
 
     def queue_status(self, tenant: str, name: str, now_ms: int) -> query.QueueStatus:
         """How a queue does."""

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from tenure.master.core.bulk import BatchRecord
 from tenure.master.core.chunk import BYTES_MAX
 from tenure.master.core.dependency import Foreign, Registration
 from tenure.master.core.key import KeyRecord
@@ -62,6 +63,9 @@ class SnapshotCursor:
         ]
         for at in range(0, len(settings), self._rows_max):
             yield ["settings", settings[at : at + self._rows_max]]
+        batches = list(state.batches.values())
+        if batches:
+            yield ["batches", [list(msgspec.structs.astuple(batch)) for batch in batches]]
         yield from self._walk_schedules()
         yield from self._walk_workflows()
         yield from self._walk_dependencies()
@@ -189,6 +193,10 @@ def load_slice(state: State, part: Slice) -> None:
             for row in content[0]:
                 workflow = msgspec.convert(row, WorkflowRecord)
                 state.workflows.records[workflow.workflow_id] = workflow
+        case "batches":
+            for row in content[0]:
+                batch = msgspec.convert(row, BatchRecord)
+                state.batches[batch.batch_id] = batch
         case "foreign":
             for child, entry in content[0]:
                 state.dependencies.foreign[child] = msgspec.convert(entry, Foreign)
@@ -230,6 +238,8 @@ def state_hash(state: State) -> bytes:
         digest.update(encode(schedule))
     for _, workflow in sorted(state.workflows.records.items()):
         digest.update(encode(workflow))
+    for _, batch in sorted(state.batches.items()):
+        digest.update(encode(batch))
     _add_dependencies(state, digest, encode)
     for row in sorted(state.tombstones.standing(state.stamp_ms)):
         digest.update(row)

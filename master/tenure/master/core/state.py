@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
 from tenure.master.core import transition
+from tenure.master.core.bulk import BatchRecord
 from tenure.master.core.command import ReportRow
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.dependency import Dependencies
@@ -60,6 +61,7 @@ class State:
     """The state of one partition."""
 
     __slots__ = (
+        "batches",
         "changes",
         "config",
         "dependencies",
@@ -110,6 +112,7 @@ class State:
         #: What is persistent of them; the rest is derived.
         self.workflows = Workflows()
         self.dependencies = Dependencies(self.id_partition, self.workflows)
+        self.batches: dict[str, BatchRecord] = {}
         self.next_seq = 1
         self.next_ordinal = 1
         #: The highest time journaled.

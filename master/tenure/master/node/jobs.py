@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, cast
 from zlib import crc32
@@ -239,12 +239,7 @@ class JobApi:
         """How many jobs of one partition are in each state."""
         wanted = select_jobs(request.filter)
         term = self._roster.term(request.partition)
-        if wanted.also is None:
-            counts = term.partition.counts(wanted)
-        else:
-            counts = Counter()
-            async for record in _scan(term, wanted, None, sys.maxsize):
-                counts[record.state] += 1
+        counts = await counted(term, wanted)
         response = jobs_pb2.CountJobsResponse()
         for state in JobState:
             if counts.get(state):
@@ -447,6 +442,16 @@ def _await(term: Term, job_ids: Sequence[JobId], sink: _Stream) -> list[JobId]:
             waiting.append(job_id)
     term.waiters.add(waiting, sink)
     return unknown
+
+
+async def counted(term: Term, wanted: Filter) -> Mapping[JobState, int]:
+    """How many jobs of a partition match, by state; what the caller shows has to be readable."""
+    if wanted.also is None:
+        return term.partition.counts(wanted)
+    counts: Counter[JobState] = Counter()
+    async for record in _scan(term, wanted, None, sys.maxsize):
+        counts[record.state] += 1
+    return counts
 
 
 async def _scan(

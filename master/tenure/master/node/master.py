@@ -11,6 +11,7 @@ from tenure.master.election.port import Candidate, Member
 from tenure.master.journal.backup import export
 from tenure.master.node.alarms import Alarms
 from tenure.master.node.balance import Balancer
+from tenure.master.node.batches import BatchApi
 from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
@@ -116,6 +117,7 @@ class Master:
         self._seats = [self._seat(partition, around) for partition in range(store.partitions)]
         self.jobs = JobApi(roster=self.roster, rng=rng)
         self.settings = SettingsApi(roster=self.roster)
+        self.batches = BatchApi(roster=self.roster)
         self.schedules = ScheduleApi(roster=self.roster, rng=rng)
         self.workflows = WorkflowApi(roster=self.roster)
         self.partitions = PartitionApi(roster=self.roster)

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from tenure.protocol.errors import TenureError, first_of
 from tenure.v1 import (
+    batches_pb2,
     cluster_pb2,
     jobs_pb2,
     partition_pb2,
@@ -21,7 +22,9 @@ from tenure.v1 import (
 )
 
 if TYPE_CHECKING:
+    from tenure.master.node.batches import BatchApi
     from tenure.master.node.master import Master
+    from tenure.master.node.partitions import PartitionApi
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +119,7 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "CancelWorkflow": Unary(flows.cancel_workflow, workflows_pb2.CancelWorkflowRequest),
             "RetryWorkflow": Unary(flows.retry_workflow, workflows_pb2.RetryWorkflowRequest),
         },
+        "BatchService": _batch_methods(master.batches),
         "WorkerService": {"Session": Bidi(workers.session, worker_pb2.SessionRequest)},
         "ClusterService": {
             "GetTopology": Unary(cluster.get_topology, cluster_pb2.GetTopologyRequest),
@@ -124,9 +128,20 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "TransferLeader": Unary(cluster.transfer_leader, cluster_pb2.TransferLeaderRequest),
             "Backup": ServerStream(cluster.backup, cluster_pb2.BackupRequest),
         },
-        "PartitionService": {
-            "Deliver": Unary(master.partitions.deliver, partition_pb2.DeliverRequest),
-        },
+        "PartitionService": _partition_methods(master.partitions),
+    }
+
+
+def _partition_methods(partitions: PartitionApi) -> dict[str, Method]:
+    return {"Deliver": Unary(partitions.deliver, partition_pb2.DeliverRequest)}
+
+
+def _batch_methods(batches: BatchApi) -> dict[str, Method]:
+    return {
+        "CreateBatch": Unary(batches.create_batch, batches_pb2.CreateBatchRequest),
+        "GetBatch": Unary(batches.get_batch, batches_pb2.GetBatchRequest),
+        "ListBatches": Unary(batches.list_batches, batches_pb2.ListBatchesRequest),
+        "CancelBatch": Unary(batches.cancel_batch, batches_pb2.CancelBatchRequest),
     }
 
 

@@ -25,6 +25,7 @@ from tenure.master.backend.errors import (
 from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Election, Office
 from tenure.master.journal.port import HaltRecord, Journal
+from tenure.master.node.batch_runner import BatchRunner
 from tenure.master.node.clock import TermClock
 from tenure.master.node.courier import Courier
 from tenure.master.node.gate import CommitGate
@@ -371,6 +372,7 @@ class Seat:
             rng=around.rng,
         )
         tasks.create_task(courier.run())
+        tasks.create_task(BatchRunner(term=term, clock=around.clock).run())
         owner = tasks.create_task(term.own())
         snapshotter = Snapshotter(
             term=term,

@@ -150,6 +150,7 @@ class Term:
         self._ended: TenureError | None = None
         #: Submits of jobs whose parents elsewhere are being asked about.
         self._unsettled = Unsettled()
+        self.batch_made = asyncio.Event()
         #: Told when messages for other partitions may leave.
         self.deliver: Callable[[Deliver], None] = lambda effect: None
         self._wake = asyncio.Event()

@@ -31,6 +31,7 @@ from tenure.master.rpc.status import abort
 from tenure.protocol.errors import Rejected, first_of
 from tenure.protocol.refusal import Reason
 from tenure.v1 import (
+    batches_pb2,
     cluster_pb2,
     jobs_pb2,
     partition_pb2,
@@ -59,6 +60,7 @@ _OPTIONS: Final = (
     ("grpc.max_send_message_length", 16 * 1024 * 1024),
 )
 _SERVICES: Final = (
+    batches_pb2,
     cluster_pb2,
     jobs_pb2,
     partition_pb2,

@@ -1,0 +1,192 @@
+"""Batches: each matching job once, slice by slice, whatever happens between two slices."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenure.master.core.batch import KEPT_MAX, RUNNING_MAX
+from tenure.master.core.bulk import BatchAdvanced, BatchRecord, BatchSpec
+from tenure.master.core.command import AdvanceBatch, CancelBatch, CancelJobs, CreateBatch
+from tenure.master.core.effect import Decision
+from tenure.master.core.query import Filter
+from tenure.protocol.ids import JobId
+from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import BatchKind, BatchState, JobState
+from tests.unit.master.core.rig import Rig
+
+CANCEL = BatchSpec(kind=BatchKind.CANCEL, filter="state = PENDING", reason="why")
+PENDING = Filter(states=frozenset({JobState.PENDING}))
+
+
+def made(rig: Rig, batch_id: str = "b", spec: BatchSpec = CANCEL, matched: int = 0) -> BatchRecord:
+    """Makes a batch; what is told of it."""
+    reply = rig.do(CreateBatch(batch_id=batch_id, spec=spec, matched=matched)).reply
+    assert isinstance(reply, BatchRecord)
+    return reply
+
+
+def slices(rig: Rig, wanted: Filter = PENDING, *, rows: int = 2, batch_id: str = "b") -> Decision:
+    """One slice, as a leader that has just come to office takes it."""
+    record = rig.partition.batch(batch_id)
+    assert record is not None
+    scan = rig.partition.scan(wanted, before_ordinal=record.cursor)
+    return rig.do(AdvanceBatch(batch_id=batch_id, scan=scan, rows_max=rows, looks_max=3))
+
+
+def finish(
+    rig: Rig, wanted: Filter = PENDING, *, rows: int = 2, batch_id: str = "b"
+) -> BatchRecord:
+    """All slices of one scan."""
+    record = rig.partition.batch(batch_id)
+    assert record is not None
+    scan = rig.partition.scan(wanted, before_ordinal=record.cursor)
+    command = AdvanceBatch(batch_id=batch_id, scan=scan, rows_max=rows, looks_max=3)
+    while record.state is BatchState.RUNNING:
+        rig.do(command)
+    return record
+
+
+def states(rig: Rig, job_ids: list[JobId]) -> list[JobState]:
+    """Jobs' states."""
+    return [rig.record(job_id).state for job_id in job_ids]
+
+
+def test_each_job_that_matched_is_done_once() -> None:
+    """In slices, newest first; jobs that are submitted after it was made are left alone."""
+    rig = Rig()
+    before = rig.submit(7)
+    made(rig, matched=7)
+    after = rig.submit(2)
+    record = finish(rig)
+    assert (record.state, record.changed, record.refused, record.matched) == (
+        BatchState.DONE,
+        7,
+        0,
+        7,
+    )
+    assert set(states(rig, before)) == {JobState.CANCELLED}
+    assert set(states(rig, after)) == {JobState.PENDING}
+    assert rig.record(before[0]).cancel_reason == "why"
+
+
+def test_effects_and_cursor_are_of_one_decision() -> None:
+    """What a slice does and how far it has come stand or fall together."""
+    rig = Rig()
+    rig.submit(3)
+    made(rig)
+    events = slices(rig).events
+    assert [type(event).__name__ for event in events] == ["JobsCancelled", "BatchAdvanced"]
+    (advanced,) = [event for event in events if isinstance(event, BatchAdvanced)]
+    assert (advanced.changed, advanced.state) == (2, BatchState.RUNNING)
+
+
+@given(st.lists(st.integers(1, 3), max_size=4), st.integers(1, 12))
+def test_a_successor_goes_on_where_the_batch_was(cuts: list[int], jobs: int) -> None:
+    """After any slice the state is replayed; nothing is done twice and nothing is left out."""
+    rig = Rig()
+    job_ids = rig.submit(jobs)
+    made(rig, spec=BatchSpec(kind=BatchKind.BOOST, filter="x", priority=1))
+    done: list[JobId] = []
+    for rows in [*cuts, *[3] * 12]:
+        decision = slices(rig, rows=rows)
+        for event in decision.events:
+            done += [row.job_id for row in getattr(event, "rows", [])]
+        rig.crash(window_ms=0)
+    record = rig.partition.batch("b")
+    assert record is not None
+    assert record.state is BatchState.DONE
+    assert record.changed == jobs
+    assert sorted(done) == sorted(job_ids)
+
+
+def test_what_cannot_be_done_is_counted() -> None:
+    """As the call for single jobs refuses it; the others go on."""
+    rig = Rig()
+    first, _, third = rig.submit(3)
+    rig.do(CancelJobs(job_ids=[first, third]))
+    made(rig, spec=BatchSpec(kind=BatchKind.REQUEUE, filter="x"))
+    record = finish(rig, Filter())
+    assert (record.changed, record.refused) == (2, 1)
+
+
+def test_purged_jobs_are_gone() -> None:
+    """A purge by filter, with a scan that the purge itself changes."""
+    rig = Rig()
+    job_ids = rig.submit(9)
+    rig.do(CancelJobs(job_ids=job_ids[2:]))
+    made(rig, spec=BatchSpec(kind=BatchKind.PURGE, filter="x"))
+    record = finish(rig, Filter(states=frozenset({JobState.CANCELLED})))
+    assert (record.changed, record.refused) == (7, 0)
+    assert rig.partition.stats().jobs == 2
+
+
+def test_nothing_that_matches_ends_it_at_once() -> None:
+    """One slice, no job."""
+    rig = Rig()
+    made(rig)
+    assert finish(rig).ended_ms == rig.now_ms
+
+
+def test_slices_without_a_match_are_not_journaled() -> None:
+    """A rare match in a large partition costs the journal nothing while it is looked for."""
+    rig = Rig()
+    rig.submit(10)
+    made(rig)
+    nothing = Filter(also=lambda record: False)
+    decision = slices(rig, nothing)
+    assert decision.events == ()
+    assert isinstance(decision.reply, BatchRecord)
+    assert decision.reply.state is BatchState.RUNNING
+
+
+def test_a_cancelled_batch_stays_where_it_is() -> None:
+    """What it has done stays done; later slices do nothing, and cancelling is idempotent."""
+    rig = Rig()
+    job_ids = rig.submit(4)
+    made(rig)
+    slices(rig)
+    rig.do(CancelBatch(batch_id="b"))
+    again = rig.do(CancelBatch(batch_id="b"))
+    assert again.events == ()
+    late = slices(rig)
+    assert (late.events, late.reply) == ((), None)
+    assert states(rig, job_ids).count(JobState.CANCELLED) == 2
+    record = rig.partition.batch("b")
+    assert record is not None
+    assert (record.state, record.changed) == (BatchState.CANCELLED, 2)
+
+
+def test_making_it_again_answers_the_same() -> None:
+    """A client that did not hear the answer asks again: there is one batch."""
+    rig = Rig()
+    first = made(rig, matched=3)
+    decision = rig.do(CreateBatch(batch_id="b", spec=CANCEL, matched=9))
+    assert decision.events == ()
+    assert msgspec.structs.asdict(made(rig)) == msgspec.structs.asdict(first)
+
+
+def test_refusals() -> None:
+    """An unknown batch, and too many at once."""
+    rig = Rig()
+    assert rig.refused(CancelBatch(batch_id="?")).reason is Reason.NOT_FOUND
+    for number in range(RUNNING_MAX):
+        made(rig, f"b{number}")
+    refusal = rig.refused(CreateBatch(batch_id="more", spec=CANCEL, matched=0))
+    assert refusal.reason is Reason.WRONG_STATE
+
+
+@pytest.mark.parametrize("more", [1, 5])
+def test_the_oldest_that_ended_are_forgotten(more: int) -> None:
+    """So many are remembered, those under way among them; a replay forgets the same."""
+    rig = Rig(audited=False)
+    made(rig, "running")
+    for number in range(KEPT_MAX - 1 + more):
+        made(rig, f"b{number:03}")
+        finish(rig, batch_id=f"b{number:03}")
+    kept = {record.batch_id for record in rig.partition.batches()}
+    assert len(kept) == KEPT_MAX
+    assert "running" in kept
+    assert f"b{more - 1:03}" not in kept
+    before = rig.partition.state_hash()
+    assert rig.replayed().state_hash() == before
