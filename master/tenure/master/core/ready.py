@@ -52,7 +52,7 @@ class Lane:
     #: Who runs its jobs.
     skills: "list[Skill]"
 
-    def __init__(self, tenant: str, queue: str, name: str) -> None:
+    def __init__(self, tenant: str, queue: str, name: str, skills: "list[Skill]") -> None:
         self.tenant = tenant
         self.queue = queue
         self.name = name
@@ -60,7 +60,7 @@ class Lane:
         self.heap = []
         self.entries = 0
         self.front = None
-        self.skills = []
+        self.skills = skills
 
     def push(self, key: int, seq: int, records: list[JobRecord]) -> None:
         """Adds PENDING jobs that one event wrote, with one key, in order of their ordinals."""
@@ -102,7 +102,7 @@ class Skill:
     credit can serve, and at no others.
     """
 
-    __slots__ = ("_serial", "active", "fronts", "job_names", "queues", "sessions")
+    __slots__ = ("_ties", "active", "fronts", "job_names", "queues", "sessions")
 
     #: The lanes with something ready, in the order in which they became so.
     active: dict[tuple[str, str, str], Lane]
@@ -113,7 +113,7 @@ class Skill:
     sessions: int
 
     def __init__(self, job_names: frozenset[str], queues: frozenset[str]) -> None:
-        self._serial = 0
+        self._ties = count()
         self.job_names = job_names
         self.queues = queues
         self.active = {}
@@ -133,18 +133,16 @@ class Skill:
         name = (lane.tenant, lane.queue, lane.name)
         active, fronts = self.active, self.fronts
         if lane.front is None:
-            active.pop(name, None)
+            del active[name]
         else:
             active[name] = lane
-            self._serial += 1
-            heappush(fronts, (*lane.front, self._serial, lane))
+            heappush(fronts, (*lane.front, next(self._ties), lane))
         while fronts and fronts[0][:3] != fronts[0][4].front:
             heappop(fronts)
         if len(fronts) > 2 * len(active) + _GONE_MAX:
-            current = [(lane.front, lane) for lane in active.values()]
-            fronts[:] = [(*at, index, lane) for index, (at, lane) in enumerate(current) if at]
+            ties = self._ties
+            fronts[:] = [(*at.front, next(ties), at) for at in active.values() if at.front]
             heapify(fronts)
-            self._serial = len(fronts)
 
 
 class Lanes:
@@ -192,8 +190,8 @@ class Lanes:
         names = self.queues.setdefault((policy.tenant, policy.queue), {})
         lane = names.get(policy.name)
         if lane is None:
-            lane = names[policy.name] = Lane(policy.tenant, policy.queue, policy.name)
-            lane.skills = [s for s in self._skills.values() if s.serves(lane.queue, lane.name)]
+            able = [s for s in self._skills.values() if s.serves(policy.queue, policy.name)]
+            lane = names[policy.name] = Lane(policy.tenant, policy.queue, policy.name, able)
         return lane
 
     def tally(self, records: list[JobRecord], before: JobState, after: JobState) -> list[Lane]:

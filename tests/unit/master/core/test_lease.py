@@ -190,7 +190,8 @@ def test_max_undelivered_is_poison() -> None:
     record = rig.record(job_id)
     assert (record.state, record.failure_reason) == (JobState.FAILED, FailureReason.POISON)
     assert record.losses_charged == 0
-    assert "poisoned" in [a.event for a in of_type(decision.effects, Announce)]
+    told = {announce.event: announce.counts for announce in of_type(decision.effects, Announce)}
+    assert told["poisoned"] == {"jobs": 1}
 
 
 def test_requeue_forgets_lost_grants() -> None:
