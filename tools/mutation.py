@@ -60,6 +60,7 @@ _TESTS: Final = {
         "tests/conformance/test_etcd_journal.py",
     ),
     "journal/sqlite": (
+        f"{_UNIT}/journal/test_sqlite.py",
         f"{_UNIT}/test_store.py",
         "tests/conformance/test_journal.py",
         "tests/conformance/test_sqlite_store.py",
