@@ -33,7 +33,7 @@ from tenure.master.core.transition import OPEN
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.vocabulary import AttemptOutcome, JobState, Verdict
-from tests.unit.master.core.audit import audit, state_of
+from tests.unit.master.core.audit import audit, holdings, state_of
 from tests.unit.master.core.rig import START_MS, held, report_row
 from tests.unit.master.core.world import (
     BACK,
@@ -77,7 +77,7 @@ class PartitionMachine(World):
     def __init__(self) -> None:
         super().__init__()
         #: What another master makes of the journal meanwhile.
-        self.standby = self._replayed([])
+        self.standby = self._replayed(0)
         self.open_term(0)
         for incarnation in INCARNATIONS:
             self._connect(self.workers[incarnation], NAMES[2])
@@ -377,9 +377,10 @@ class PartitionMachine(World):
     @precondition(lambda self: self.committed < len(self.journal))
     @step()
     def commit(self) -> None:
-        """The store commits all that waits; a standby reads it."""
+        """The store commits all that waits; a standby reads on."""
         self.commit_all()
-        self._follow()
+        self._read(self.standby, self.standby.next_seq, self.committed)
+        self.standby.pass_time()
 
     @precondition(lambda self: self.committed < len(self.journal))
     @step()
@@ -430,9 +431,8 @@ class PartitionMachine(World):
         self.cursor = None
         self.partition = self._take_over()
         audit(self.partition)
-        cold = self._replayed(self.journal)
-        self._compare(cold)
-        assert _held(self.partition) == _held(cold)
+        self._compare(cold := self._replayed(len(self.journal)))
+        assert holdings(self.partition) == holdings(cold)
         for worker in self.workers.values():
             worker.session_id = 0
 
@@ -473,24 +473,20 @@ class PartitionMachine(World):
 
     # What must hold.
 
-    def _replayed(self, journal: list[bytes]) -> Partition:
+    def _read(self, partition: Partition, first: int, last: int) -> None:
+        for seq in range(first, last + 1):
+            partition.replay(JOURNAL.decode(self.journal[seq - 1])[0], seq)
+
+    def _replayed(self, last: int) -> Partition:
         partition = Partition(CONFIG)
-        for seq, data in enumerate(journal, 1):
-            partition.replay(JOURNAL.decode(data)[0], seq)
+        self._read(partition, 1, last)
         partition.finish_replay()
         return partition
 
-    def _follow(self) -> None:
-        """A standby reads on to what has committed; once it has caught up it keeps all derived."""
-        for seq in range(self.standby.next_seq, self.committed + 1):
-            self.standby.replay(JOURNAL.decode(self.journal[seq - 1])[0], seq)
-        self.standby.pass_time()
-
     def _take_over(self) -> Partition:
         """What the standby makes of the whole journal; a new one follows the next leader."""
-        standby, self.standby = self.standby, self._replayed(self.journal[: self.committed // 2])
-        for seq in range(standby.next_seq, len(self.journal) + 1):
-            standby.replay(JOURNAL.decode(self.journal[seq - 1])[0], seq)
+        standby, self.standby = self.standby, self._replayed(self.committed // 2)
+        self._read(standby, standby.next_seq, len(self.journal))
         standby.finish_replay()
         return standby
 
@@ -498,9 +494,7 @@ class PartitionMachine(World):
         partition = Partition(CONFIG)
         for part in self.slices:
             partition.load_slice(part)
-        for seq, data in enumerate(self.journal, 1):
-            if seq > self.snapshot_from:
-                partition.replay(JOURNAL.decode(data)[0], seq)
+        self._read(partition, self.snapshot_from + 1, len(self.journal))
         partition.finish_replay()
         return partition
 
@@ -552,7 +546,7 @@ class PartitionMachine(World):
 
     def teardown(self) -> None:
         """Replays give the same; and once all is well again every job comes to an end."""
-        self._compare(self._replayed(self.journal))
+        self._compare(self._replayed(len(self.journal)))
         self.heal()
 
     def heal(self) -> None:
@@ -581,13 +575,6 @@ class PartitionMachine(World):
         left = [r for r in state_of(self.partition).jobs.values() if r.state in OPEN]
         assert not left
         audit(self.partition)
-
-
-def _held(partition: Partition) -> tuple[object, ...]:
-    """Who holds what as a term begins, and whom its window waits for."""
-    state = state_of(partition)
-    holders = {name: [*map(str, holder.leases)] for name, holder in state.holders.items()}
-    return holders, state.known, state.holder_timers.things()
 
 
 @pytest.mark.timeout(300)
