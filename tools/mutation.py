@@ -56,6 +56,7 @@ _TESTS: Final = {
     "journal": (f"{_UNIT}/journal",),
     "journal/backup": (f"{_UNIT}/journal", "tests/conformance/test_backup.py"),
     "journal/etcd": (
+        f"{_UNIT}/journal/test_etcd.py",
         "tests/conformance/test_journal.py",
         "tests/conformance/test_etcd_journal.py",
     ),

@@ -1,9 +1,12 @@
 """What is due: delays, timeouts, deadlines; no timer for jobs that need none."""
 
+import msgspec
 import pytest
 
 from tenure.master.core import command as commands
-from tenure.master.core.effect import NotifySettled, SendRevokes
+from tenure.master.core.effect import Announce, Decision, NotifySettled, SendRevokes
+from tenure.master.core.event import DurableEvent
+from tenure.master.core.partition import Partition
 from tenure.master.core.record import Policy, RetryPolicy
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
 from tests.unit.master.core.audit import state_of
@@ -184,3 +187,150 @@ def test_timer_and_expiry_of_one_job_at_once(rig: Rig) -> None:
     record = rig.record(job_id)
     assert (record.state, record.failure_reason) == (JobState.FAILED, FailureReason.TIMED_OUT)
     assert (record.attempts_charged, record.losses_charged) == (1, 0)
+
+
+def test_what_timed_out_is_told_to_people(rig: Rig) -> None:
+    """Each limit by its name and its length."""
+    policies = [
+        (Policy(name="job", timeout_ms=2_000), "did not end within its timeout of 2000 ms"),
+        (Policy(name="job", heartbeat_timeout_ms=3_000), "reported no progress of 3000 ms"),
+        (Policy(name="job", deadline_ms=4_000), "did not end before its deadline of 4000 ms"),
+    ]
+    ids = [rig.submit_one(policy) for policy, _ in policies]
+    rig.start(*rig.grant(1, 3))
+    beat(rig, 10_000)
+    for job_id, (_, says) in zip(ids, policies, strict=True):
+        fault = rig.record(job_id).fault
+        assert fault is not None
+        assert fault.type == "tenure.TimedOut"
+        assert says in fault.message
+
+
+def test_several_limits_of_one_job(rig: Rig) -> None:
+    """The one that is over first ends it, at its very time."""
+    policy = Policy(name="job", timeout_ms=9_000, heartbeat_timeout_ms=5_000, deadline_ms=60_000)
+    job_id = rig.submit_one(policy)
+    row = rig.grant_one()
+    rig.start(row)
+    rig.pass_time(4_000)
+    rig.renew(1, 1, held(row, progress=0.5))
+    rig.pass_time(4_000 + GRACE_MS)
+    rig.renew(1, 1, held(row, progress=0.6))
+    rig.pass_time(999)
+    assert rig.state(job_id) is JobState.RUNNING
+    rig.pass_time(1)
+    assert rig.record(job_id).outcome is AttemptOutcome.TIMED_OUT
+
+
+def test_how_many_leases_expired_is_announced_once(rig: Rig) -> None:
+    """Those of all workers that fell silent at one time."""
+    rig.open_session(2)
+    rig.submit(3)
+    rig.dispatch((1, 2), (2, 1))
+    rig.now_ms += CONFIG.lease_ttl_ms + CONFIG.lease_margin_ms
+    told = of_type(rig.fire().effects, Announce)
+    assert [(announce.event, announce.counts) for announce in told] == [("expired", {"leases": 3})]
+
+
+def test_a_grant_that_is_not_answered_is_told_and_counted(rig: Rig) -> None:
+    """Its worker is asked first; at its deadline it hears that it is too late, and so do we."""
+    (job_id,) = rig.submit(1)
+    row = rig.grant_one()
+    effects = []
+    for _ in range(4):
+        effects += rig.pass_time(4_500)
+        rig.renew(1, 0)
+    asked, revoked = of_type(effects, SendRevokes)
+    assert (asked.session_id, asked.reason, asked.unless_started) == (1, "take_back", True)
+    assert (revoked.session_id, revoked.reason, revoked.unless_started) == (
+        1,
+        "never_arrived",
+        False,
+    )
+    assert revoked.rows == [tuple(row)]
+    told = of_type(effects, Announce)
+    assert [(a.event, a.counts) for a in told] == [("taken_back", {"leases": 1})]
+    assert rig.record(job_id).outcome is AttemptOutcome.RELEASED
+
+
+def test_a_job_that_expires_while_it_is_due_is_decided_on_once(rig: Rig) -> None:
+    """Its deadline, its schedule timeout and its delay end together: the deadline wins."""
+    policy = Policy(name="job", deadline_ms=1_000, schedule_timeout_ms=1_000)
+    job_id = rig.submit_one(policy)
+    later = rig.submit_one(Policy(name="job", schedule_timeout_ms=1_000))
+    rig.now_ms += 1_000
+    decision = rig.fire()
+    assert [type(event).__name__ for event in decision.events] == [
+        "JobsExpired",
+        "JobsExpired",
+        "TimersFired",
+    ]
+    assert rig.record(job_id).failure_reason is FailureReason.TIMED_OUT
+    assert rig.record(later).failure_reason is FailureReason.EXPIRED
+    assert rig.record(later).ended_ms == rig.now_ms
+
+
+def test_a_timer_is_never_due_before_now(rig: Rig) -> None:
+    """What should have been done long ago is due by the journal's time."""
+    rig.submit_one(delay_ms=10)
+    rig.now_ms += 5_000
+    rig.submit_one()
+    assert rig.partition.next_timer_ms() == rig.now_ms
+
+
+def test_a_closed_term_fires_nothing(rig: Rig) -> None:
+    """Nor does one whose window is open: workers may still come with what is missing."""
+    rig.submit_one(delay_ms=10)
+    rig.crash(window_ms=3_000)
+    rig.now_ms += 20
+    assert rig.partition.next_timer_ms() is None
+    assert rig.partition.next_job_timer_ms() == rig.now_ms - 10
+    assert rig.fire() == Decision()
+    rig.close_window()
+    rig.do(commands.CloseTerm())
+    assert rig.partition.next_timer_ms() is None
+    assert rig.fire() == Decision()
+
+
+def _follow(rig: Rig, standby: Partition, first: int) -> None:
+    """The standby reads the journal from its n-th event on."""
+    events = msgspec.msgpack.Decoder(list[DurableEvent])
+    for seq, data in enumerate(rig.journal[first:], first + 1):
+        standby.replay(events.decode(data)[0], seq)
+    standby.pass_time()
+
+
+def test_a_standby_keeps_no_timers_that_are_over(rig: Rig) -> None:
+    """But those of jobs that still wait, though their time is over: it may have to do them."""
+    rig.submit(50, delay_ms=1_000)
+    standby, read = rig.replayed(), len(rig.journal)
+    begin_ms = rig.now_ms
+    rig.pass_time(1_000)
+    waiting = rig.submit_one(delay_ms=5)
+    rig.now_ms += 5
+    rig.submit_one()
+    _follow(rig, standby, read)
+    timers = state_of(standby).timers
+    assert [(due, record.job_id) for due, record in timers.things()] == [
+        (begin_ms + 1_005, waiting)
+    ]
+    assert standby.next_job_timer_ms() == begin_ms + 1_005
+    rig.pass_time(0)
+    _follow(rig, standby, read)
+    assert len(timers) == 0
+    assert standby.next_job_timer_ms() is None
+
+
+def test_a_standby_that_leads_looks_at_who_holds_what(rig: Rig) -> None:
+    """Holders are found anew, with their leases; timeouts count from what the journal says."""
+    job_id = rig.submit_one(Policy(name="job", deadline_ms=60_000))
+    standby, read = rig.replayed(), len(rig.journal)
+    rig.grant_one()
+    _follow(rig, standby, read)
+    standby.finish_replay()
+    rig.partition = standby
+    rig.open_term()
+    assert rig.state(job_id) is JobState.RUNNING
+    assert rig.partition.next_job_timer_ms() == rig.now_ms + 60_000
+    rig.pass_time(CONFIG.lease_ttl_ms + CONFIG.lease_margin_ms)
+    assert rig.record(job_id).outcome is AttemptOutcome.LOST
