@@ -35,8 +35,10 @@ def test_silent_worker_loses_its_leases_once(rig: Rig) -> None:
         assert record.outcome is AttemptOutcome.LOST
         assert record.fault is not None
         assert "worker-1" in record.fault.message
+        assert f"its lease of {CONFIG.lease_ttl_ms} ms" in record.fault.message
     (revokes,) = of_type(effects, SendRevokes)
     assert [job_id for job_id, _ in revokes.rows] == ids
+    assert revokes.reason == "expired"
     (announce,) = of_type(effects, Announce)
     assert (announce.event, announce.counts) == ("expired", {"leases": 3})
 
