@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from tenure.master.core import command as commands
+from tenure.master.core.command import LeaseRow
 from tenure.master.core.event import JobsReadied
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import Attempt, JobFault, JobRecord, Policy
@@ -100,6 +101,10 @@ def test_watches_are_told_of_new_states_only() -> None:
     rig.do(commands.CancelJobs(job_ids=[job_id]))
     assert rig.record(job_id).cancel_requested
     assert rig.partition.drain_changes() == []
+    rig.open_session(2)
+    newer = LeaseRow(job_id, lease_of(rig.record(job_id))._replace(seq=9))
+    rig.report(newer, session_id=2)
+    assert [change.state for change in rig.partition.drain_changes()] == [JobState.COMPLETED]
     rig.now_ms += 7
     other = rig.submit_one()
     (change,) = rig.partition.drain_changes()
