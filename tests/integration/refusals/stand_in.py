@@ -107,6 +107,7 @@ class StandIn:
             space=lambda: None,
             alarms=list,
             backup=self._no_backup,
+            look=self._no_look,
             hand_over=self._no_hand_over,
         )
         server = RpcServer("127.0.0.1", int(self.address.rpartition(":")[2]))
@@ -119,6 +120,9 @@ class StandIn:
     async def _no_backup(self) -> AsyncIterator[bytes]:
         """There is nothing in it."""
         yield b""
+
+    async def _no_look(self) -> None:
+        """Nobody else says anything here."""
 
     async def _no_hand_over(self, partition: int, successor: str) -> bool:
         """It leads nothing."""
