@@ -68,7 +68,11 @@ class Process(Program):
     def cpu_seconds(self) -> float:
         """User and system time so far, of this process and its children."""
         total = 0.0
-        for process in (self._usage, *self._usage.children(recursive=True)):
+        family = [self._usage]
+        # A child may end while they are counted.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family += self._usage.children(recursive=True)
+        for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 total += times.user + times.system

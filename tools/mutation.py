@@ -56,10 +56,12 @@ _TESTS: Final = {
     "journal": (f"{_UNIT}/journal",),
     "journal/backup": (f"{_UNIT}/journal", "tests/conformance/test_backup.py"),
     "journal/etcd": (
+        f"{_UNIT}/journal/test_etcd.py",
         "tests/conformance/test_journal.py",
         "tests/conformance/test_etcd_journal.py",
     ),
     "journal/sqlite": (
+        f"{_UNIT}/journal/test_sqlite.py",
         f"{_UNIT}/test_store.py",
         "tests/conformance/test_journal.py",
         "tests/conformance/test_sqlite_store.py",
@@ -337,10 +339,8 @@ class Trial:
         def fate(function: str, code: CodeType) -> object:
             places = callers.get(function, [])
             seconds = sum(baseline.seconds[place] for place in places)
-            return in_child(
-                partial(self._first_to_fail, functions[function], code, places, items),
-                cpu_seconds=max(_CPU_SECONDS_MIN, int(_SLOWER * seconds)),
-            )
+            run = partial(self._first_to_fail, functions[function], code, places, items, baseline)
+            return in_child(run, cpu_seconds=max(_CPU_SECONDS_MIN, int(_SLOWER * seconds)))
 
         most = max(functions, key=lambda function: len(callers.get(function, [])))
         if (failed := fate(most, functions[most].__code__)) is not None:
@@ -359,21 +359,28 @@ class Trial:
         self, name: str, baseline: Baseline, items: list[pytest.Item], places: list[int]
     ) -> list[int]:
         """The module's own tests first, then the quick ones of others; their slow ones never."""
-        own = f"test_{name.rpartition('/')[2]}.py"
+        named = {Path(test).name for test in _TESTS.get(name, ())}
+        own = {f"test_{name.rpartition('/')[2]}.py"} | named
         seconds = baseline.seconds
-        first = [place for place in places if items[place].path.name == own]
+        first = [place for place in places if items[place].path.name in own]
         others = [
             place for place in places if place not in first and seconds[place] <= _CPU_SECONDS_MAX
         ]
         return sorted(first, key=seconds.__getitem__) + sorted(others, key=seconds.__getitem__)
 
     def _first_to_fail(
-        self, function: FunctionType, code: CodeType, callers: list[int], items: list[pytest.Item]
+        self,
+        function: FunctionType,
+        code: CodeType,
+        callers: list[int],
+        items: list[pytest.Item],
+        baseline: Baseline,
     ) -> int | None:
         """The place of the first test that fails with the code; None: it is not noticed."""
         function.__code__ = code
         for index, place in enumerate(callers):
             last = index + 1 == len(callers)
+            _allow(max(_CPU_SECONDS_MIN, int(_SLOWER * baseline.seconds[place])))
             self._run(items[place], None if last else items[callers[index + 1]])
             if self._failed:
                 return place
@@ -416,6 +423,14 @@ def _confine(cpu_seconds: int | None) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         room = pages * resource.getpagesize() + _MORE_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (room, room))
+
+
+def _allow(cpu_seconds: int) -> None:
+    """Ends this child if its next test takes longer, and not only if all of them do."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (min(most, int(time.process_time()) + 1 + cpu_seconds), most)
+    )
 
 
 def explanations(names: Iterable[str]) -> dict[tuple[str, str, str, str], str]:

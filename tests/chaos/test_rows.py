@@ -378,7 +378,7 @@ def test_row_38_grants_are_lost_on_their_way(here: Site) -> None:
         for k in (0, 60, 111, 200, 333, 500, 1_000, 2_000):
             rule = here.arena.links.make("worker-*", "*", way="down", cut_after=k, reset=True)
             assert here.arena.links.wait_cut(rule, 10)
-        # Whether a cut strikes a grant is chance. What is held back and then reset is surely lost.
+        # A cut strikes a grant by chance. What is held back and then reset is lost for certain.
         with here.arena.links.spoiled("worker-*", "master-*", way="down", hold=True):
             here.arena.pause(0.5)
             here.arena.links.reset("worker-*", "master-*")

@@ -134,7 +134,7 @@ class StandIn:
         yield b""
 
     async def _no_look(self) -> None:
-        """There are no others."""
+        """Nobody else says anything here."""
 
     async def _no_hand_over(self, partition: int, successor: str) -> bool:
         """It leads nothing."""

@@ -24,6 +24,19 @@ _REQUEUABLE = sources(Move.REQUEUE)
 _PURGEABLE = sources(Move.PURGE)
 
 
+def decide(
+    state: State, command: CancelJobs | RequeueJobs | PurgeJobs, now_ms: int
+) -> Decision | Refusal:
+    """What people want of jobs."""
+    match command:
+        case CancelJobs():
+            return decide_cancel(state, command, now_ms)
+        case RequeueJobs():
+            return decide_requeue(state, command, now_ms)
+        case PurgeJobs():
+            return decide_purge(state, command, now_ms)
+
+
 def decide_cancel(state: State, command: CancelJobs, now_ms: int) -> Decision:
     """Cancels queued jobs and asks running ones to stop."""
     verdicts: list[JobVerdict] = []

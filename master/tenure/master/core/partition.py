@@ -187,12 +187,8 @@ class Partition:
                 return lease.decide_declare(state, command, now_ms)
             case commands.OpenSession():
                 return lease.decide_open_session(command, now_ms)
-            case commands.CancelJobs():
-                return control.decide_cancel(state, command, now_ms)
-            case commands.RequeueJobs():
-                return control.decide_requeue(state, command, now_ms)
-            case commands.PurgeJobs():
-                return control.decide_purge(state, command, now_ms)
+            case commands.CancelJobs() | commands.RequeueJobs() | commands.PurgeJobs():
+                return control.decide(state, command, now_ms)
             case commands.BoostJobs():
                 return boost.decide_boost(state, command, now_ms)
             case commands.UpdateSettings():
@@ -219,12 +215,8 @@ class Partition:
                 return intake.decide_trim(state, command, now_ms)
             case commands.CreateBatch() | commands.AdvanceBatch() | commands.CancelBatch():
                 return batch.decide_batch(state, command, now_ms)
-            case commands.OpenTerm():
-                return term.decide_open_term(state, command, now_ms)
-            case commands.CloseTerm():
-                return term.decide_close_term(state, now_ms)
-            case commands.CloseWindow():
-                return term.decide_close_window(state, command, now_ms)
+            case commands.OpenTerm() | commands.CloseTerm() | commands.CloseWindow():
+                return term.decide(state, command, now_ms)
             case (
                 commands.AcceptAssignment()
                 | commands.CloseSession()

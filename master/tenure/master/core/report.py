@@ -57,7 +57,6 @@ from tenure.protocol.vocabulary import (
 _COMPLETED: Final = AttemptOutcome.COMPLETED
 _RUNNING: Final = JobState.RUNNING
 _DONE: Final = JobState.COMPLETED
-_ADOPTABLE: Final = sources(Move.ADOPT)
 _COMPLETABLE: Final = sources(Move.COMPLETE)
 #: Closures that the master judged or asked for: the worker's own word is still to come.
 _CLOSED_BY_MASTER: Final = frozenset(
@@ -96,7 +95,7 @@ def rule(record: JobRecord, row: ReportRow) -> Ruling:
     if record.state in TERMINAL:
         return Ruling.REPEAT if lease == newest and _same(record, row) else Ruling.DUPLICATE
     if newest is None or lease > newest:
-        return Ruling.ADOPT if record.state in _ADOPTABLE else Ruling.IGNORED
+        return Ruling.ADOPT  # Whatever has not ended can be adopted.
     if lease < newest:
         return Ruling.SUPERSEDED
     if record.state is _RUNNING:

@@ -313,7 +313,7 @@ class _Batch:
 
 
 def _id_text(time_ms: int) -> str:
-    digits = f"{max(time_ms, 0):012x}"
+    digits = f"{time_ms:012x}"  # A time before 1970 begins with a dash: before all digits.
     return f"{digits[:8]}-{digits[8:]}"
 
 

@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Final
 
 from tenure.master.core.chunk import chunks
-from tenure.master.core.command import CloseWindow, HeldRow, OpenTerm, ReportRow
+from tenure.master.core.command import CloseTerm, CloseWindow, HeldRow, OpenTerm, ReportRow
 from tenure.master.core.effect import Announce, Decision, Effect, SendVerdicts
 from tenure.master.core.event import Event, StandingHolder, StandingLease, TermClosed, TermOpened
 from tenure.master.core.lease import absorb, cancels_of, compare, effects_of, events_of
@@ -26,6 +26,19 @@ from tenure.protocol.vocabulary import JobState, Verdict
 
 #: Who was granted something so shortly before the journal's end may hold leases that it lacks.
 LATELY_MS: Final = 60_000
+
+
+def decide(
+    state: State, command: OpenTerm | CloseTerm | CloseWindow, now_ms: int
+) -> Decision | Refusal:
+    """What a command about the term comes to."""
+    match command:
+        case OpenTerm():
+            return decide_open_term(state, command, now_ms)
+        case CloseTerm():
+            return decide_close_term(state, now_ms)
+        case CloseWindow():
+            return decide_close_window(state, command, now_ms)
 
 
 def decide_open_term(state: State, command: OpenTerm, now_ms: int) -> Decision | Refusal:

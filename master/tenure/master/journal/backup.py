@@ -230,6 +230,7 @@ class BackupFile:
         """Yields each valid record and its partition, in order; call ``verify`` before."""
         with self._opened() as file:
             reader = _Reader(file)
+            reader.has_magic()
             for partition, (first, last) in enumerate(contents.spans):
                 while reader.records < last:
                     record = reader.next()
@@ -326,16 +327,12 @@ class _Reader:
         self.records = 0
         #: What the records before the last one that was read come to.
         self.before = backup_pb2.BackupTotals()
-        self._skip_magic = True
 
     def has_magic(self) -> bool:
-        self._skip_magic = False
         return self._read(len(_MAGIC)) == _MAGIC
 
     def next(self) -> Record | None:
         """The next record; None at the end of the file."""
-        if self._skip_magic:
-            self.has_magic()
         before = backup_pb2.BackupTotals(
             records=self.records, bytes=self._bytes, hash=self._hash.digest()
         )
@@ -343,10 +340,11 @@ class _Reader:
         if not prefix:
             return None
         size = int.from_bytes(prefix, "little")
-        if len(prefix) < 4 or size > _RECORD_BYTES_MAX:
+        if size > _RECORD_BYTES_MAX:
             raise _damaged(f"record {self.records} has no length")
         data, crc = self._read(size), self._read(4)
-        if len(data) < size or crc != crc32c(data).to_bytes(4, "little"):
+        # Where the file ends early, no checksum is left.
+        if crc != crc32c(data).to_bytes(4, "little"):
             raise _damaged(f"the checksum of record {self.records} is wrong, or it is cut off")
         record = Record()
         try:

@@ -332,6 +332,13 @@ def _audit_dependencies(state: State) -> None:
             assert not live.is_local(parent) or known or record.run
 
 
+def holdings(partition: Partition) -> tuple[object, ...]:
+    """Who holds what as a term begins, and whom its window waits for."""
+    state = state_of(partition)
+    holders = {name: [*map(str, holder.leases)] for name, holder in state.holders.items()}
+    return holders, state.known, state.holder_timers.things()
+
+
 def dump(state: State) -> list[object]:
     """All that a state holds, derived and volatile things too, as plain values to compare."""
     shelves = [

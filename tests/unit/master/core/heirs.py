@@ -7,12 +7,12 @@ a term alike.
 from tenure.master.core import command as commands
 from tenure.master.core.effect import Decision
 from tenure.master.core.partition import Partition
-from tests.unit.master.core.almanac import Almanac
-from tests.unit.master.core.audit import audit, gates, state_of
+from tests.unit.master.core.audit import audit, gates, holdings, state_of
+from tests.unit.master.core.batches import Batches
 from tests.unit.master.core.world import CONFIG, JOURNAL
 
 
-class Heirs(Almanac):
+class Heirs(Batches):
     """Replays, and what must come of them."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Heirs(Almanac):
         audit(standby)
         cold = self.replayed(self.journal)
         self.compare(cold)
-        assert _held(standby) == _held(cold)
+        assert holdings(standby) == holdings(cold)
         self.open_term(window_ms)
         cold.apply(JOURNAL.decode(self.journal[-1])[0])
         audit(cold)
@@ -77,10 +77,3 @@ class Heirs(Almanac):
         assert other.next_seq == self.partition.next_seq
         assert other.counts() == self.partition.counts()
         assert other.stats() == self.partition.stats()
-
-
-def _held(partition: Partition) -> tuple[object, ...]:
-    """Who holds what as a term begins, and whom its window waits for."""
-    state = state_of(partition)
-    holders = {name: [*map(str, holder.leases)] for name, holder in state.holders.items()}
-    return holders, state.known, state.holder_timers.things()

@@ -16,6 +16,7 @@ from tenure.master.core.record import JobRecord, LabelSelector, Policy
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
+from tests.unit.master.core.audit import audit
 from tests.unit.master.core.rig import CONFIG, JOB, Rig, held, leases_of, of_type
 
 STEP = CONFIG.aging_step_ms
@@ -50,6 +51,17 @@ def test_grants_come_in_exact_key_order(jobs: list[tuple[int, int]], step: int, 
     listed = rig.partition.scan().take(100, 1_000)
     expected = sorted(listed, key=lambda r: (order_key(r.priority, r.ready_ms, step), r.ordinal))
     assert drain_order(rig, batch=batch) == [record.job_id for record in expected]
+
+
+def test_a_silent_worker_is_looked_at_by_its_deadline() -> None:
+    """A grant that comes shortly before the end of its holder's patience waits no longer for it."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.now_ms += CONFIG.lease_ttl_ms + CONFIG.lease_margin_ms - 100
+    rig.submit(1)
+    rig.grant_one()
+    assert rig.partition.next_timer_ms() == rig.now_ms + 100
+    audit(rig.partition)
 
 
 @given(

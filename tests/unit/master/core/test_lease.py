@@ -35,8 +35,10 @@ def test_silent_worker_loses_its_leases_once(rig: Rig) -> None:
         assert record.outcome is AttemptOutcome.LOST
         assert record.fault is not None
         assert "worker-1" in record.fault.message
+        assert f"its lease of {CONFIG.lease_ttl_ms} ms" in record.fault.message
     (revokes,) = of_type(effects, SendRevokes)
     assert [job_id for job_id, _ in revokes.rows] == ids
+    assert revokes.reason == "expired"
     (announce,) = of_type(effects, Announce)
     assert (announce.event, announce.counts) == ("expired", {"leases": 3})
 
@@ -190,7 +192,8 @@ def test_max_undelivered_is_poison() -> None:
     record = rig.record(job_id)
     assert (record.state, record.failure_reason) == (JobState.FAILED, FailureReason.POISON)
     assert record.losses_charged == 0
-    assert "poisoned" in [a.event for a in of_type(decision.effects, Announce)]
+    told = {announce.event: announce.counts for announce in of_type(decision.effects, Announce)}
+    assert told["poisoned"] == {"jobs": 1}
 
 
 def test_requeue_forgets_lost_grants() -> None:

@@ -360,7 +360,7 @@ class PartitionMachine(Heirs):
     @precondition(lambda self: self.committed < len(self.journal))
     @step()
     def commit(self) -> None:
-        """The store commits all that waits; a standby reads it."""
+        """The store commits all that waits; a standby reads on."""
         self.commit_all()
         self.follow()
 

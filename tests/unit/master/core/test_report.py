@@ -1,13 +1,22 @@
 """The late-report table of the design, one test for each row."""
 
+import msgspec
 import pytest
 
 from tenure.master.core import command as commands
 from tenure.master.core.command import LeaseRow
-from tenure.master.core.effect import NotifySettled, SendRevokes
-from tenure.master.core.record import JobFault, Policy, RetryPolicy
+from tenure.master.core.effect import NotifySettled, SendRevokes, SendVerdicts
+from tenure.master.core.event import CompletedRow, JobsCompleted, LeasesAdopted
+from tenure.master.core.record import JobFault, JobRecord, Policy, RetryPolicy
 from tenure.protocol.fence import Lease, Token
-from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState, Verdict
+from tenure.protocol.vocabulary import (
+    AttemptOutcome,
+    ErrorCategory,
+    FailureReason,
+    JobState,
+    Verdict,
+)
+from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import CONFIG, Rig, held, of_type, report_row, verdicts_of
 
 FAULT = JobFault("app.Error", "it broke")
@@ -271,6 +280,7 @@ def test_higher_lease_wins_over_the_one_held(rig: Rig) -> None:
     assert verdicts_of(decision.effects)[0][2] is Verdict.ACCEPTED
     (revoke,) = of_type(decision.effects, SendRevokes)
     assert (revoke.session_id, revoke.rows, revoke.unless_started) == (1, [tuple(low)], False)
+    assert revoke.reason == "superseded"
     assert rig.record(job_id).lease == high.lease
     assert rig.report(low) is Verdict.DUPLICATE
 
@@ -320,9 +330,20 @@ def test_too_large_result_fails_for_good(rig: Rig) -> None:
     assert rig.report(row, result=huge) is Verdict.ACCEPTED
     record = rig.record(job_id)
     assert (record.state, record.result) == (JobState.FAILED, b"")
+    assert record.outcome is AttemptOutcome.FAILED_PERMANENT
     assert record.failure_reason is FailureReason.PERMANENT
     assert record.fault is not None
+    assert record.fault.type == "tenure.ResultTooLarge"
+    assert record.fault.category is ErrorCategory.PERMANENT
     assert str(CONFIG.payload_bytes_max) in record.fault.message
+    assert rig.report(row, result=huge) is Verdict.ACCEPTED  # A replayed ack.
+
+
+def test_a_result_of_just_the_limit_is_kept(rig: Rig) -> None:
+    """The limit is inclusive."""
+    job_id = rig.submit_one()
+    assert rig.report(rig.grant_one(), result=b"x" * CONFIG.payload_bytes_max) is Verdict.ACCEPTED
+    assert len(rig.record(job_id).result) == CONFIG.payload_bytes_max
 
 
 def test_report_decides_whoever_sends_it(rig: Rig) -> None:
@@ -344,3 +365,145 @@ def test_waiters_are_told_of_ended_jobs_only(rig: Rig) -> None:
     (notify,) = of_type(decision.effects, NotifySettled)
     assert [record.job_id for record in notify.records] == [done, dead]
     assert rig.state(retried) is JobState.RETRYING
+
+
+def _report(
+    rig: Rig, row: LeaseRow, *, run_ms: int, session_id: int = 1
+) -> commands.ReportAttempts:
+    """The report of a success that took this long."""
+    took = msgspec.structs.replace(report_row(row), run_ms=run_ms)
+    return commands.ReportAttempts(session_id=session_id, rows=[took], jitter=[0.5])
+
+
+@pytest.mark.parametrize(("run_ms", "started_ago_ms"), [(60, 60), (500, 100)])
+def test_a_job_that_never_said_it_had_started_started_when_its_report_says(
+    rig: Rig, run_ms: int, started_ago_ms: int
+) -> None:
+    """As long ago as it ran, but not before it was granted."""
+    job_id = rig.submit_one()
+    row = rig.grant_one()
+    rig.now_ms += 100
+    rig.do(_report(rig, row, run_ms=run_ms))
+    assert rig.record(job_id).started_ms == rig.now_ms - started_ago_ms
+
+
+def test_a_start_that_the_former_leader_knew_stands(rig: Rig) -> None:
+    """A late success after a loss started when the lost attempt did."""
+    job_id = rig.submit_one()
+    row = rig.grant_one()
+    rig.now_ms += 100
+    rig.start(row)
+    started_ms = rig.now_ms
+    expire(rig)
+    rig.do(_report(rig, row, run_ms=7))
+    assert rig.record(job_id).started_ms == started_ms
+
+
+@pytest.mark.parametrize("session_id", [2, 99])
+def test_a_lost_grant_is_written_with_all_that_its_report_says(rig: Rig, session_id: int) -> None:
+    """Whose it is by its stream, nobody's if that is gone; and since when it ran."""
+    job_id = rig.submit_one()
+    lost = rig.grant_one()
+    rig.crash(lose=1, window_ms=0)
+    rig.open_session(2, "inc")
+    rig.now_ms += 1_000
+    decision = rig.do(_report(rig, lost, run_ms=300, session_id=session_id))
+    (verdicts,) = of_type(decision.effects, SendVerdicts)
+    assert verdicts.session_id == session_id
+    who = ("inc", "worker-inc") if session_id == 2 else ("", "")
+    (adopted,) = of_type(decision.events, LeasesAdopted)
+    assert (adopted.incarnation, adopted.worker) == who
+    started_ms = rig.now_ms - 300
+    assert [(row.granted_ms, row.started_ms) for row in adopted.rows] == [(started_ms, started_ms)]
+    record = rig.record(job_id)
+    assert (record.incarnation, record.worker, record.started_ms) == (*who, started_ms)
+
+
+def test_nobody_is_told_of_a_lease_that_had_ended_before(rig: Rig) -> None:
+    """Only a job that runs has a holder who loses against a newer lease."""
+    job_id = rig.submit_one()
+    row = rig.grant_one()
+    rig.give_back(row)
+    newer = LeaseRow(job_id, row.lease._replace(seq=row.lease.seq + 5))
+    rig.open_session(2)
+    decision = rig.do(commands.ReportAttempts(session_id=2, rows=[report_row(newer)], jitter=[0.5]))
+    assert verdicts_of(decision.effects)[0][2] is Verdict.ACCEPTED
+    assert not of_type(decision.effects, SendRevokes)
+
+
+def _lost_second_attempt(rig: Rig, policy: Policy) -> LeaseRow:
+    """A job failed once, and its next grant died with its leader."""
+    rig.submit_one(policy)
+    first = rig.grant_one()
+    rig.start(first)
+    rig.now_ms += 10
+    rig.fail(first, draw=0.0)
+    rig.pass_time(10)
+    lost = rig.grant_one()
+    rig.crash(lose=1, window_ms=0)
+    return lost
+
+
+def test_an_adopted_attempt_is_a_new_one(rig: Rig) -> None:
+    """What the last attempt came to is history, as it is after a grant."""
+    lost = _lost_second_attempt(rig, Policy(name="job"))
+    rig.open_session(2, "w1", declare=[held(lost, running_ms=3)])
+    record = rig.record(lost.job_id)
+    assert (record.state, record.attempt, record.lease) == (JobState.RUNNING, 2, lost.lease)
+    assert (record.incarnation, record.worker) == ("w1", "worker-w1")
+    assert (record.granted_ms, record.started_ms, record.ended_ms) == (rig.now_ms - 3, 0, 0)
+    assert record.outcome is None
+    assert [attempt.number for attempt in record.history] == [1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "limit_ms"),
+    [
+        (Policy(name="job", timeout_ms=5_000), 5_000),
+        (Policy(name="job", heartbeat_timeout_ms=4_000), 4_000),
+    ],
+)
+def test_an_adopted_attempt_times_out_by_its_start(rig: Rig, policy: Policy, limit_ms: int) -> None:
+    """Its worker said how long it had run: that counts, not when it was adopted."""
+    lost = _lost_second_attempt(rig, policy)
+    rig.open_session(2, "w1", declare=[held(lost, running_ms=1_000)])
+    rig.pass_time(limit_ms + CONFIG.timeout_grace_ms - 1_001)
+    assert rig.state(lost.job_id) is JobState.RUNNING
+    rig.pass_time(1)
+    assert rig.record(lost.job_id).outcome is AttemptOutcome.TIMED_OUT
+
+
+def test_an_adopted_attempt_is_missed_at_once(rig: Rig) -> None:
+    """It was never in flight on this stream: a heartbeat without it says that it is gone."""
+    lost = _lost_second_attempt(rig, Policy(name="job"))
+    rig.open_session(2, "w1", declare=[])
+    rig.renew(2, 0, held(lost))
+    assert rig.state(lost.job_id) is JobState.RUNNING
+    rig.renew(2, 0)
+    assert rig.state(lost.job_id) is not JobState.RUNNING
+
+
+def test_a_worker_without_stream_and_lease_is_forgotten(rig: Rig) -> None:
+    """Its last result ends what is known of it; with a stream it stays."""
+    rig.submit(2)
+    rows = rig.grant(1, 2)
+    rig.report(rows[0])
+    assert "w1" in state_of(rig.partition).holders
+    rig.do(commands.CloseSession(session_id=1))
+    rig.report(rows[1])
+    assert not state_of(rig.partition).holders
+
+
+def test_a_replayed_result_passes_over_jobs_that_are_gone() -> None:
+    """What a snapshot lacks was purged since: the others of the event are completed."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.submit(1)
+    row = rig.grant_one()
+    partition = rig.replaying()
+    gone = CompletedRow(rig.mint(), row.lease, 1, b"", "")
+    done = CompletedRow(row.job_id, row.lease, 1, b"late", "")
+    partition.replay(JobsCompleted(now_ms=2, rows=[gone, done]), partition.next_seq)
+    record = partition.get(row.job_id)
+    assert isinstance(record, JobRecord)
+    assert (record.state, record.result) == (JobState.COMPLETED, b"late")

@@ -8,11 +8,12 @@ from tenure.master.core import command as commands
 from tenure.master.core.command import SubmitRow, SubmitSetting
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.effect import SubmitReply
-from tenure.master.core.record import Policy
+from tenure.master.core.event import JobsSubmitted, SubmittedSetting
+from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.settings import QueueSettings
 from tenure.protocol.ids import home_partition, mint
 from tenure.protocol.limits import DAY_MS, ID_AHEAD_MS_MAX, RETRY_WINDOW_MS
-from tenure.protocol.refusal import Reason
+from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tests.unit.master.core.rig import CONFIG, JOB, Rig
 
@@ -408,3 +409,154 @@ def test_nothing_known_refuses_nobody() -> None:
         rig.renew(1, 1_000)
         rig.pass_time(5_000)
     rig.submit(500, patient)
+
+
+FAR = Policy(name="job", tenant="acme", queue="mail")
+
+
+def told(refusal: Refusal) -> tuple[dict[str, str], str, int]:
+    """What a refusal says to programs."""
+    return refusal.metadata, refusal.field, refusal.retry_after_ms
+
+
+def refusal_of(rig: Rig, row: SubmitRow, policy: Policy = JOB) -> Refusal:
+    """Why a row is refused."""
+    ((_, refusal),) = rig.submit_rows([row], policy).refusals
+    return refusal
+
+
+def test_a_conflict_names_the_id() -> None:
+    """To programs by metadata and field, to people with what to do."""
+    rig = Rig()
+    job_id = rig.mint()
+    rig.submit_rows([SubmitRow(job_id, 0, b"p", "")])
+    refusal = refusal_of(rig, SubmitRow(job_id, 0, b"q", ""))
+    assert told(refusal) == ({"job_id": job_id}, "job_id", None)
+    assert f"job {job_id}, but another job has this id: mint a new id" in refusal.message
+
+
+def test_an_id_of_another_partition_names_both() -> None:
+    """Partitions of ids are hexadecimal, all three digits of them."""
+    home = home_partition("default", "default", 0x200)
+    rig = Rig(PartitionConfig(partition=home, partitions=0x200))
+    foreign = mint(0x1FE, rig.now_ms, 7)
+    assert home != 0x1FE
+    refusal = refusal_of(rig, SubmitRow(foreign, 0, b"", ""))
+    assert refusal.reason is Reason.WRONG_PARTITION
+    assert told(refusal) == ({"job_id": foreign, "partition": str(home)}, "job_id", None)
+    assert f"job {foreign} to its home" in refusal.message
+    assert f"its id names partition {0x1FE}, this is {home}" in refusal.message
+
+
+@pytest.mark.parametrize("partitions", [2, 0x200])
+def test_a_queue_of_another_partition_names_its_home(partitions: int) -> None:
+    """By tenant and queue; at home it is taken."""
+    home = home_partition(FAR.tenant, FAR.queue, partitions)
+    away = Rig(PartitionConfig(partition=(home + 1) % partitions, partitions=partitions))
+    refusal = refusal_of(away, SubmitRow(away.mint(), 0, b"", ""), FAR)
+    assert refusal.reason is Reason.WRONG_PARTITION
+    metadata = {"queue": "mail", "tenant": "acme", "partition": str(home)}
+    assert told(refusal) == (metadata, "options.queue", None)
+    here = away.config.partition
+    assert f"queue mail in its home partition {home}, but this is partition {here}" in (
+        refusal.message
+    )
+    assert Rig(PartitionConfig(partition=home, partitions=partitions)).submit(1, FAR)
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "says"),
+    [
+        (RETRY_WINDOW_MS + 1, f"is {RETRY_WINDOW_MS + 1} ms old and unknown ids are accepted"),
+        (-ID_AHEAD_MS_MAX - 1, f"is {ID_AHEAD_MS_MAX + 1} ms ahead of the cluster's clock"),
+    ],
+)
+def test_an_id_out_of_time_tells_the_time(age_ms: int, says: str) -> None:
+    """So a client can tell whose clock is wrong."""
+    rig = Rig()
+    job_id = rig.mint(rig.now_ms - age_ms)
+    refusal = refusal_of(rig, SubmitRow(job_id, 0, b"", ""))
+    assert told(refusal) == ({"job_id": job_id, "now_ms": str(rig.now_ms)}, "job_id", None)
+    assert f"job {job_id}, but its id {says}" in refusal.message
+
+
+def test_a_payload_too_large_tells_both_sizes() -> None:
+    """That of the payload, and the limit."""
+    rig = Rig(replace(CONFIG, payload_bytes_max=10))
+    row = SubmitRow(rig.mint(), 0, b"x" * 11, "")
+    refusal = refusal_of(rig, row)
+    metadata = {"job_id": row.job_id, "bytes": "11", "limit": "10"}
+    assert told(refusal) == (metadata, "payload", None)
+    assert f"job {row.job_id}, but its payload has 11 bytes (at most 10)" in refusal.message
+
+
+def test_a_full_queue_says_which_and_when_to_come_back() -> None:
+    """With its tenant, and how many jobs may wait in it."""
+    rig = Rig(replace(CONFIG, queue_depth_max=0))
+    refusal = refusal_of(rig, SubmitRow(rig.mint(), 0, b"", ""), FAR)
+    metadata = {"queue": "mail", "tenant": "acme", "limit": "0"}
+    assert told(refusal) == (metadata, "", CONFIG.retry_after_ms)
+    assert "to queue mail, but queue mail holds 0 waiting jobs: try again later" in refusal.message
+
+
+def test_a_full_partition_says_how_full_and_when_to_come_back() -> None:
+    """The bytes it keeps, and those that it may keep by now."""
+    rig = Rig(replace(CONFIG, bytes_max=100))
+    rig.submit(1, payload=b"x" * 60)
+    refusal = refusal_of(rig, SubmitRow(rig.mint(), 0, b"x" * 41, ""), FAR)
+    assert refusal.reason is Reason.MEMORY_FULL
+    metadata = {"queue": "mail", "tenant": "acme", "limit": "100"}
+    assert told(refusal) == (metadata, "", CONFIG.retry_after_ms)
+    assert "to queue mail, but the partition keeps 60 bytes of at most 100" in refusal.message
+    assert "try again later" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("intake", "what"),
+    [
+        (commands.Intake.NO_BULK, "no jobs of priority 6 until"),
+        (commands.Intake.CLOSED, "no new jobs until"),
+    ],
+)
+def test_a_store_that_is_nearly_full_says_what_it_takes(intake: commands.Intake, what: str) -> None:
+    """Programs hear it by the name of the intake."""
+    rig = Rig()
+    command = commands.SubmitJobs(
+        settings=[SubmitSetting(FAR, 6, 0, 0)],
+        rows=[SubmitRow(rig.mint(), 0, b"", "")],
+        intake=intake,
+    )
+    ((_, refusal),) = rig.do(command).reply.refusals
+    metadata = {"queue": "mail", "tenant": "acme", "intake": intake.value}
+    assert told(refusal) == (metadata, "", 5_000)
+    assert "to queue mail, but the store is so full that it takes" in refusal.message
+    assert what in refusal.message
+
+
+def test_rows_of_one_batch_share_the_room() -> None:
+    """Each takes from what those before it have left; one that is refused takes nothing."""
+    rig = Rig(replace(CONFIG, bytes_max=100))
+    rows = [SubmitRow(rig.mint(), 0, b"x" * size, "") for size in (40, 50, 20, 10, 1)]
+    refusals = rig.submit_rows(rows).refusals
+    assert [(index, refusal.reason) for index, refusal in refusals] == [
+        (2, Reason.MEMORY_FULL),
+        (4, Reason.MEMORY_FULL),
+    ]
+
+
+def test_a_replayed_submit_adds_what_the_snapshot_lacks() -> None:
+    """A fuzzy snapshot has some jobs of an event; the others get their own places behind them."""
+    rig = Rig()
+    known = rig.submit_one()
+    partition = rig.replaying()
+    setting = SubmittedSetting(JOB, 5, rig.now_ms, JobState.PENDING)
+    rows = [SubmitRow(known, 0, b"again", ""), SubmitRow(rig.mint(), 0, b"new", "")]
+    again = JobsSubmitted(now_ms=rig.now_ms, first_ordinal=1, settings=[setting], rows=rows)
+    partition.replay(again, partition.next_seq)
+    partition.finish_replay()
+    records = [partition.get(row.job_id) for row in rows]
+    assert all(isinstance(record, JobRecord) for record in records)
+    assert [(record.ordinal, record.payload) for record in records] == [
+        (1, b"payload"),
+        (2, b"new"),
+    ]
