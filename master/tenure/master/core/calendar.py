@@ -105,15 +105,19 @@ class Calendar:
         local = moment.astimezone(self._zone)
         wall, offset = _wall_of(local), _offset(local)
         while (found := self._next(wall)) is not None:
+            candidate = (found - offset).replace(tzinfo=UTC)
             if found - wall > 2 * _DAY:
-                # On no day that was passed over does it fire, or it would in each of its hours.
+                candidate = moment + _DAY
+            unchanged = _offset(candidate.astimezone(self._zone)) == offset
+            if unchanged and found - wall > 2 * _DAY:
+                # On no day that was passed over does it fire, or it would in each of its hours; and
+                # no change leads back to the last one on which it did.
                 start = found.replace(hour=0, minute=0, second=0) - _DAY
                 moment = start.replace(tzinfo=self._zone).astimezone(UTC)
                 local = moment.astimezone(self._zone)
                 wall, offset = _wall_of(local), _offset(local)
                 continue
-            candidate = (found - offset).replace(tzinfo=UTC)
-            if _offset(candidate.astimezone(self._zone)) == offset:
+            if unchanged:
                 return candidate
             moment = self._change(moment, candidate)
             local = moment.astimezone(self._zone)

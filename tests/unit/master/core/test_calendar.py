@@ -221,6 +221,7 @@ CRONS: Final = st.tuples(
 @example(cron="30 2 * * *", zone="Europe/Berlin", edge=0, near_s=-7_200, anywhere_s=None)
 @example(cron="0,30 2,3 * * *", zone="Europe/Berlin", edge=0, near_s=-7_200, anywhere_s=None)
 @example(cron="0 0 * * *", zone="America/Santiago", edge=1, near_s=-7_200, anywhere_s=None)
+@example(cron="* * */4 * *", zone="America/Santiago", edge=0, near_s=-1, anywhere_s=None)
 @example(cron="20 * 6 9 *", zone="America/Santiago", edge=0, near_s=-9_000_000, anywhere_s=None)
 def test_ticks_are_those_of_the_oracle(
     cron: str, zone: str, edge: int, near_s: int, anywhere_s: int | None
