@@ -14,7 +14,9 @@ from typing import NamedTuple
 class Submitted(NamedTuple):
     """A job was accepted. ``content`` is the ``hash_of`` what was submitted; times are the term's.
 
-    ``pending`` is whether it was due at once; ``key`` is empty if it has none.
+    ``pending`` is whether it was due at once; ``key`` is empty if it has none. ``apart`` is whether
+    something may hold it up, or send it elsewhere, while others of its queue go: a limit key, a
+    sticky key, labels, a pause or a breaker of its job type, slots that its queue reserves.
     """
 
     seq: int
@@ -31,6 +33,7 @@ class Submitted(NamedTuple):
     pending: bool = True
     key: str = ""
     key_window_ms: int = 0
+    apart: bool = False
 
 
 class Readied(NamedTuple):

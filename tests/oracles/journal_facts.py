@@ -37,6 +37,7 @@ IN_FLIGHT_MAX: Final = 4
 _MAYBE_CUT_BYTES: Final = 96 * 1024
 
 _PENDING = 3
+_NO_OVERRIDE = 1
 _STATES = {6: "COMPLETED", 7: "FAILED", 8: "CANCELLED"}
 #: The fault of an attempt whose worker was not heard of for its lease.
 _EXPIRED = "tenure.LeaseExpired"
@@ -50,7 +51,7 @@ def journal_facts(batches: Iterable[bytes]) -> list[Fact]:
         batch = JournalBatch.FromString(data)
         for seq, event in enumerate(_decode(batch.events), batch.first_seq):
             reader.read(seq, event)
-    return reader.facts
+    return reader.told()
 
 
 class Extents:
@@ -120,6 +121,9 @@ class _Reader:
         self._runs: dict[str, int] = {}
         self._open: set[str] = set()
         self._charged: dict[str, tuple[int, int]] = {}
+        #: (tenant, queue) with reserved slots, and (tenant, job name) that were held up at times.
+        self._reserving: set[tuple[str, str]] = set()
+        self._held_types: set[tuple[str, str]] = set()
         self._readers: dict[str, Callable[[int, list[Any]], None]] = {
             "term_opened": self._term_opened,
             "jobs_submitted": self._submitted,
@@ -136,6 +140,7 @@ class _Reader:
             "jobs_boosted": self._boosted,
             "dependents_resolved": self._resolved,
             "jobs_withdrawn": self._withdrawn,
+            "settings_changed": self._settings_changed,
         }
 
     def read(self, seq: int, event: list[Any]) -> None:
@@ -144,15 +149,36 @@ class _Reader:
         if reader is not None:
             reader(seq, event)
 
+    def told(self) -> list[Fact]:
+        """All facts; what is set for queues and job types says of their jobs that they go apart."""
+        if not self._reserving and not self._held_types:
+            return self.facts
+        return [self._set_apart(f) if isinstance(f, Submitted) else f for f in self.facts]
+
+    def _set_apart(self, job: Submitted) -> Submitted:
+        reserving = (job.tenant, job.queue) in self._reserving
+        held = (job.tenant, job.name) in self._held_types
+        return job._replace(apart=job.apart or reserving or held)
+
+    def _settings_changed(self, seq: int, event: list[Any]) -> None:
+        key, settings = event[2], event[3]
+        if settings[0] == "queue" and settings[9]:
+            self._reserving.add((key[0], key[1]))
+            return
+        # Whether it is paused, its breaker, and what people make of that.
+        if settings[0] == "job_type" and (*settings[1:4],) != (False, None, _NO_OVERRIDE):
+            self._held_types.add((key[0], key[1]))
+
     def _term_opened(self, seq: int, event: list[Any]) -> None:
         at_ms, (epoch, revision), incarnation = event[1:4]
         self.facts.append(TermBegan(seq, f"{epoch:08x}{revision:016x}", incarnation, at_ms))
 
     def _submitted(self, seq: int, event: list[Any]) -> None:
         at_ms, settings = event[1], event[3]
-        for job, setting, payload, key, *_ in event[4]:
+        for job, setting, payload, key, *more in event[4]:
             policy, priority, ready_ms, state = settings[setting]
             name, queue, tenant, retry = policy[:4]
+            apart = any(more[:2]) or any(policy[14:16])
             self.facts.append(
                 Submitted(
                     seq,
@@ -169,6 +195,7 @@ class _Reader:
                     state == _PENDING,
                     key,
                     policy[12],
+                    apart,
                 )
             )
 

@@ -6,6 +6,8 @@ cannot be known:
 
 - A job is eligible once the event that made it ready has committed; ``Extents.committed`` tells
   what surely had.
+- Jobs are held up together with their queue, or with nothing: those that something else may hold
+  up or send elsewhere (``Submitted.apart``) neither are passed over nor pass over others.
 - A session takes only what its worker serves. A worker serves, by (queue, job name), at least what
   it was ever given.
 - Grants of one decision share their time: a job that leaves with one of them was not passed over.
@@ -141,7 +143,7 @@ class _Sweep:
         for fact in together:
             self._waiting.pop(fact.job, None)
             job = self._jobs.get(fact.job)
-            if job is not None:
+            if job is not None and not job.apart:
                 key = order_key(job.priority, self._ready_ms[fact.job], self._step_ms)
                 place = (fact.holder, job.tenant, job.queue)
                 last[place] = max((key, fact.job), last.get(place, (key, fact.job)))
@@ -154,7 +156,7 @@ class _Sweep:
 
     def _wait(self, job: str, seq: int) -> None:
         submitted = self._jobs.get(job)
-        if submitted is None:
+        if submitted is None or submitted.apart:
             return
         ready_ms = self._ready_ms[job]
         key = order_key(submitted.priority, ready_ms, self._step_ms)

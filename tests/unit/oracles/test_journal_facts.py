@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pytest
 
 from tenure.client.codec import encode_args
 from tenure.client.job import job
 from tenure.master.core import event
 from tenure.master.core.command import SubmitRow
-from tenure.master.core.record import Policy, RetryPolicy
+from tenure.master.core.record import LabelSelector, Policy, RetryPolicy
+from tenure.master.core.settings import (
+    AnySettings,
+    BreakerSettings,
+    JobTypeSettings,
+    QueueSettings,
+    RateLimit,
+)
 from tenure.master.journal.codec import encode_events
 from tenure.master.journal.frame import Chain
 from tenure.protocol.fence import Lease, Token
@@ -210,3 +218,35 @@ def test_extents_find_batches() -> None:
     assert found.number(0) == -1
     # Batch 6 was decided after 5 was sealed, when 1 had committed; 7 may be what 6 left behind.
     assert [found.committed(index) for index in (5, 6, 7)] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "row", "setting"),
+    [
+        (Policy(name="echo"), ("limit", ""), None),
+        (Policy(name="echo"), ("", "sticky"), None),
+        (Policy(name="echo", requires=(LabelSelector("gpu"),)), (), None),
+        (Policy(name="echo", prefers=(LabelSelector("gpu"),)), (), None),
+        (Policy(name="echo"), (), QueueSettings(reserved=0.5)),
+        (Policy(name="echo"), (), JobTypeSettings(paused=True)),
+        (Policy(name="echo"), (), JobTypeSettings(breaker=BreakerSettings())),
+    ],
+)
+def test_jobs_that_may_be_held_up_alone_go_apart(
+    policy: Policy, row: tuple[str, ...], setting: AnySettings | None
+) -> None:
+    """By what they have, and by what is ever set for their queue or job type; no others do."""
+
+    def apart(policy: Policy, row: tuple[str, ...], setting: AnySettings | None) -> bool:
+        given = event.SubmittedSetting(policy, 5, 0, JobState.PENDING)
+        rows = [SubmitRow(A, 0, encode_args(echo, ("a",), {}), "", *row)]
+        key = (policy.tenant, "default" if isinstance(setting, QueueSettings) else "echo")
+        changed = event.SettingsChanged(now_ms=1, key=key, settings=setting or JobTypeSettings())
+        submits = event.JobsSubmitted(now_ms=0, first_ordinal=0, settings=[given], rows=rows)
+        (fact,) = journal_facts(sealed([submits], [changed]))
+        assert isinstance(fact, Submitted)
+        return fact.apart
+
+    assert apart(policy, row, setting)
+    for other in (None, QueueSettings(rate=RateLimit(1, 1, 1)), JobTypeSettings(retry_budget=0.5)):
+        assert not apart(Policy(name="echo"), (), other)

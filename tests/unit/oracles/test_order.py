@@ -96,6 +96,14 @@ def test_only_what_the_worker_serves_counts() -> None:
     assert "high" in passed_over(*served)
 
 
+def test_jobs_that_go_apart_are_no_measure() -> None:
+    """What a limit key, a sticky key or a label holds up or sends elsewhere, the queue does not."""
+    low, high = job(1, "low", priority=9), job(2, "high", priority=1)
+    apart = high._replace(apart=True)
+    assert passed_over(low, apart, grant(20, "low")) == []
+    assert passed_over(low._replace(apart=True), high, grant(20, "low")) == []
+
+
 def test_waiting_begins_with_what_makes_ready() -> None:
     """A delay that is over, a release, a requeue."""
     low = job(1, "low", priority=9)
