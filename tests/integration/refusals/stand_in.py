@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final, Self, cast
 
 from tenure.master.election.port import Candidate, Leader, Member
+from tenure.master.node.batches import BatchApi
 from tenure.master.node.clock import SystemClock
 from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.health import Health
@@ -70,6 +71,7 @@ class StandIn:
     schedules: ScheduleApi
     partitions: PartitionApi
     workflows: WorkflowApi
+    batches: BatchApi
     workers: WorkerApi
     cluster: ClusterApi
     health: Health
@@ -109,6 +111,7 @@ class StandIn:
         self.schedules = ScheduleApi(roster=roster, rng=random.Random(1))
         self.partitions = PartitionApi(roster=roster)
         self.workflows = WorkflowApi(roster=roster)
+        self.batches = BatchApi(roster=roster)
         self.workers = WorkerApi(hub=hub, rng=random.Random(1), welcome=worker_pb2.Welcome)
         self.cluster = ClusterApi(
             roster=roster,
