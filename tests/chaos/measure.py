@@ -338,19 +338,22 @@ def false_failovers(
     """Offices that were lost though nothing was done that may cost one."""
     excuses = {"claimed", "anybody", *(("anybody on old etcd",) if old_etcd else ())}
     return [
-        f"{event.process} at {event.at_ms / 1000:.3f}: {event.fields}"
-        for event in offices_lost(events)
-        if not excuses & causes_of(event, strikes)
+        named(event) for event in offices_lost(events) if not excuses & causes_of(event, strikes)
     ]
 
 
 def revoked_by_etcd(events: Sequence[Event], strikes: Sequence[Strike]) -> list[str]:
     """Offices whose loss nothing explains but a fault that costs them on an old etcd only."""
     return [
-        f"{event.process} at {event.at_ms / 1000:.3f}: {event.fields}"
+        named(event)
         for event in offices_lost(events)
         if causes_of(event, strikes) == {"anybody on old etcd"}
     ]
+
+
+def named(event: Event) -> str:
+    """Who said what, and when, for the report."""
+    return f"{event.process} at {event.at_ms / 1000:.3f}: {event.fields}"
 
 
 def offices_lost(events: Iterable[Event]) -> Iterable[Event]:
