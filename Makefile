@@ -55,8 +55,9 @@ record-contract: ## keep the protos of this release for `buf breaking` (see CONT
 	mkdir -p $$folder && cp protos/tenure/v1/*.proto $$folder
 
 .PHONY: reference
-reference: $(INSTALLED) ## write what the documents say of commands and settings, from the code
+reference: $(INSTALLED) ## write what the documents say of commands, settings and capabilities
 	$(BIN)/python -m tools.generate_reference
+	$(BIN)/python -m tools.generate_capabilities
 
 .PHONY: golden
 golden: $(INSTALLED) ## write anew what commands look like at a terminal (look at the difference)
