@@ -45,6 +45,7 @@ from tests.oracles.submits import (
     check_failed_cancels,
     check_submits,
     present_jobs,
+    scheduled_contents,
 )
 from tests.oracles.tenants import check_tenants
 from tests.oracles.tokens import check_tokens
@@ -131,7 +132,7 @@ def hear(evidence: Evidence) -> Verdict:
     for log in evidence.logs:
         case.read(log)
     present = present_jobs(facts)
-    tally = check_submits(rows, present)
+    tally = check_submits(rows, present, scheduled_contents(facts))
     doubled = check_results(rows, facts)
     terms = sum(isinstance(fact, TermBegan) for fact in facts)
     failovers = evidence.failovers

@@ -11,15 +11,22 @@ its operation, by ``f`` (only what the recorder knows; the checkers use what the
 ======== ================ ========================================================================
 f        recorded by      fields, beside job
 ======== ================ ========================================================================
-submit   client           invoke: hash (of the content), and what was asked for: key, delay_ms,
-                          priority, queue, tenant. ok: the same, and the job that was answered.
-                          fail: refused, for certain. info: the outcome is unknown
+submit   client           invoke: hash (of the content), and what was asked for: key, conflict,
+                          delay_ms, priority, queue, tenant, parents, workflow. ok: the same, and
+                          the job that was answered. fail: refused, for certain; if because of its
+                          key, the job that has it. info: the outcome is unknown
 result   client, waiting  ok: state (terminal), hash of the result if COMPLETED. fail: the answer
                           was an error that says that there is none. info: the wait was given up
 cancel   client           ok: state, as answered (RUNNING: it was asked to stop). fail: refused;
                           state as the refusal names it, ``NONE`` if there is no such job
 requeue  client           ok. fail: as for cancel
 purge    client           ok. fail: as for cancel
+schedule client           invoke: schedule and tenant, and hash of the content of its jobs: each
+                          schedule has contents of its own. ok: it was made or changed so. fail:
+                          refused, for certain
+trigger  client           invoke: schedule and tenant. ok: the same, and the job. fail: refused,
+                          for certain
+seal     client           invoke: workflow. ok: it is sealed. fail: refused, for certain
 get      client           ok: state, and hash of the payload's content if it was read. fail: state
                           ``NONE`` if the answer was that there is no such job
 list     client           ok: seen, (job, state) of all that was listed; tenant and queue, if the
@@ -50,6 +57,9 @@ RESULT = "result"
 CANCEL = "cancel"
 REQUEUE = "requeue"
 PURGE = "purge"
+SCHEDULE = "schedule"
+TRIGGER = "trigger"
+SEAL = "seal"
 GET = "get"
 LIST = "list"
 START = "start"
@@ -57,7 +67,7 @@ END = "end"
 QUIT = "quit"
 
 #: Operations that clients begin and end.
-CALLS = frozenset({SUBMIT, RESULT, CANCEL, REQUEUE, PURGE, GET, LIST})
+CALLS = frozenset({SUBMIT, RESULT, CANCEL, REQUEUE, PURGE, SCHEDULE, TRIGGER, SEAL, GET, LIST})
 #: The ``state`` of an answer that says that there is no such job.
 NONE = "NONE"
 
@@ -84,10 +94,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         state: The job's state as read.
         detail: The error, for people.
         key: The key that was submitted with.
+        conflict: What was asked for should the key be taken: ``RETURN`` (or empty), ``REJECT`` or
+            ``REPLACE``.
         tenant: Whose job was submitted, or whose jobs were listed.
         queue: Where it was submitted, or what was listed.
         priority: That was asked for; -1: none was.
         delay_ms: That was asked for.
+        parents: What the job was to wait for; without its workflow.
+        workflow: Which one the job was to be a member of, or which is sealed.
+        schedule: Its name.
         seen: What was listed: (job, state).
     """
 
@@ -106,10 +121,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: str = ""
     detail: str = ""
     key: str = ""
+    conflict: str = ""
     tenant: str = ""
     queue: str = ""
     priority: int = -1
     delay_ms: float = 0
+    parents: tuple[str, ...] = ()
+    workflow: str = ""
+    schedule: str = ""
     seen: tuple[tuple[str, str], ...] = ()
 
 
@@ -124,10 +143,14 @@ class Fields(TypedDict, total=False):
     state: str
     detail: str
     key: str
+    conflict: str
     tenant: str
     queue: str
     priority: int
     delay_ms: float
+    parents: tuple[str, ...]
+    workflow: str
+    schedule: str
     seen: tuple[tuple[str, str], ...]
 
 

@@ -31,14 +31,37 @@ from tests.oracles.facts import (
     Withdrawn,
 )
 from tests.oracles.history import hash_of
+from tests.oracles.journal_rules import OUTCOMES, READERS, content_of, outcomes_of
 
 #: How many batches a master has on their way at most.
 IN_FLIGHT_MAX: Final = 4
 _MAYBE_CUT_BYTES: Final = 96 * 1024
 
 _PENDING = 3
+_COMPLETED = 1
 _NO_OVERRIDE = 1
 _STATES = {6: "COMPLETED", 7: "FAILED", 8: "CANCELLED"}
+_CONFLICTS = {1: "RETURN", 2: "REJECT", 3: "REPLACE"}
+_RUN_IFS = {1: "ALL_SUCCEEDED", 2: "ANY_FAILED", 3: "ALWAYS"}
+_PARENT_FAILURES = {1: "FAIL", 2: "IGNORE", 3: "HOLD"}
+_REASONS = {
+    1: "EXHAUSTED",
+    2: "PERMANENT",
+    3: "TIMED_OUT",
+    4: "EXPIRED",
+    5: "POISON",
+    6: "LOST",
+    7: "DEPENDENCY",
+}
+_ENDS = {
+    1: "COMPLETED",
+    2: "FAILED",
+    3: "FAILED_PERMANENT",
+    4: "TIMED_OUT",
+    5: "LOST",
+    6: "RELEASED",
+    7: "CANCELLED",
+}
 #: The fault of an attempt whose worker was not heard of for its lease.
 _EXPIRED = "tenure.LeaseExpired"
 _decode = msgspec.msgpack.Decoder().decode
@@ -103,16 +126,20 @@ class Extents:
         return self._committed[index]
 
 
-def content_of(payload: bytes) -> str:
-    """The ``hash_of`` a call's first argument: jobs of a run are told apart by it."""
-    args, _ = _decode(payload)
-    return hash_of(args[0]) if args else ""
-
-
 def fence(lease: list[Any]) -> str:
     """The fence text of ``[[epoch, revision], seq, run]``."""
     (epoch, revision), seq, run = lease
     return f"{epoch:08x}{revision:016x}{seq:016x}{run:08x}"
+
+
+#: How a submit's row ends, and the rules of a policy, where an older release wrote none.
+_KEYS: Final = ("", "", (), "")
+_RULES: Final = (1, (), (), 1, 1)
+
+
+def _padded(row: list[Any], defaults: Sequence[Any]) -> list[Any]:
+    """A row that may be of a release which had fewer fields."""
+    return [*row, *defaults[len(row) :]]
 
 
 class _Reader:
@@ -121,6 +148,8 @@ class _Reader:
         self._runs: dict[str, int] = {}
         self._open: set[str] = set()
         self._charged: dict[str, tuple[int, int]] = {}
+        #: Why running jobs were asked to stop.
+        self._asked: dict[str, str] = {}
         #: (tenant, queue) with reserved slots, and (tenant, job name) that were held up at times.
         self._reserving: set[tuple[str, str]] = set()
         self._held_types: set[tuple[str, str]] = set()
@@ -145,9 +174,12 @@ class _Reader:
 
     def read(self, seq: int, event: list[Any]) -> None:
         """Take one event; those that concern no checker are passed over."""
-        reader = self._readers.get(event[0])
+        name = event[0]
+        reader = self._readers.get(name)
         if reader is not None:
             reader(seq, event)
+        if name in READERS:
+            self.facts += READERS[name](seq, event)
 
     def told(self) -> list[Fact]:
         """All facts; what is set for queues and job types says of their jobs that they go apart."""
@@ -178,7 +210,9 @@ class _Reader:
         for job, setting, payload, key, *more in event[4]:
             policy, priority, ready_ms, state = settings[setting]
             name, queue, tenant, retry = policy[:4]
-            apart = any(more[:2]) or any(policy[14:16])
+            limit_key, sticky_key, parents, workflow = _padded(more, _KEYS)
+            conflict, requires, prefers, *rules = _padded(policy[13:18], _RULES)
+            apart = bool(limit_key or sticky_key or requires or prefers)
             self.facts.append(
                 Submitted(
                     seq,
@@ -196,6 +230,12 @@ class _Reader:
                     key,
                     policy[12],
                     apart,
+                    _CONFLICTS[conflict],
+                    limit_key,
+                    tuple(parents),
+                    workflow,
+                    _RUN_IFS[rules[0]],
+                    _PARENT_FAILURES[rules[1]],
                 )
             )
 
@@ -219,9 +259,9 @@ class _Reader:
     def _completed(self, seq: int, event: list[Any]) -> None:
         for job, lease, _started, result, _content_type in event[2]:
             text = fence(lease)
-            self._close(seq, job, text, "")
+            self._close(seq, job, text, "", _COMPLETED, event[1])
             content = hash_of(_decode(result)) if result else ""
-            self._settle(seq, job, text, "COMPLETED", content)
+            self._settle(seq, event[1], job, "COMPLETED", lease=text, content=content)
 
     def _ended(self, seq: int, event: list[Any]) -> None:
         for row in event[2]:
@@ -235,53 +275,82 @@ class _Reader:
                 charged = "loss"
             self._charged[job] = (attempts, losses)
             expired = row[9] is not None and row[9][0] == _EXPIRED
-            self._close(seq, job, lease, charged, expired=expired, at_ms=event[1])
+            self._close(seq, job, lease, charged, row[2], event[1], expired=expired)
             if state in _STATES:
-                self._settle(seq, job, lease, _STATES[state], "")
+                said = self._asked.get(job, "")
+                reason = said if row[10] is None else _REASONS[row[10]]
+                self._settle(seq, event[1], job, _STATES[state], reason, lease=lease)
             else:
                 self.facts.append(Waits(seq, job, row[4], state == _PENDING))
 
     def _cancel_asked(self, seq: int, event: list[Any]) -> None:
-        self.facts += [CancelAsked(seq, job) for job in event[2]]
+        self._asked.update(dict.fromkeys(event[2], event[3]))
+        self.facts += [CancelAsked(seq, job, event[3]) for job in event[2]]
 
     def _cancelled(self, seq: int, event: list[Any]) -> None:
         for job in event[2]:
-            self._settle(seq, job, "", "CANCELLED", "")
+            self._settle(seq, event[1], job, "CANCELLED", event[3])
 
     def _expired(self, seq: int, event: list[Any]) -> None:
         for job in event[2]:
-            self._settle(seq, job, "", "FAILED", "")
+            self._settle(seq, event[1], job, "FAILED", _REASONS[event[3]])
 
     def _requeued(self, seq: int, event: list[Any]) -> None:
-        for job, run, *state in event[2]:
+        for job, run, *more in event[2]:
+            state = more[:1]
             self._runs[job] = run
             self._charged.pop(job, None)
             self.facts.append(Requeued(seq, job, run, event[1], state in ([], [_PENDING])))
 
     def _resolved(self, seq: int, event: list[Any]) -> None:
-        for job, state, ready_ms, _ in event[2]:
+        at_ms = event[1]
+        for job, state, ready_ms, codes in event[2]:
+            outcomes = outcomes_of(codes)
             if state in _STATES:
-                self._settle(seq, job, "", _STATES[state], "")
+                reason = "DEPENDENCY" if _STATES[state] == "FAILED" else ""
+                self._settle(seq, at_ms, job, _STATES[state], reason, outcomes=outcomes)
             else:
-                self.facts.append(Freed(seq, job, ready_ms, state == _PENDING, event[1]))
+                self.facts.append(Freed(seq, job, ready_ms, state == _PENDING, at_ms, outcomes))
 
     def _withdrawn(self, seq: int, event: list[Any]) -> None:
-        self.facts += [Withdrawn(seq, job) for job in event[3]]
+        parent, jobs, state = event[2:5]
+        self.facts += [Withdrawn(seq, job, parent, OUTCOMES[state]) for job in jobs]
 
     def _purged(self, seq: int, event: list[Any]) -> None:
         self.facts += [Purged(seq, job) for job in event[2]]
 
     def _boosted(self, seq: int, event: list[Any]) -> None:
-        for job, priority, ready_ms, _run_due_ms, state in event[2]:
+        for job, priority, ready_ms, _run_due_ms, state, *_ in event[2]:
             self.facts.append(Boosted(seq, job, priority, ready_ms, state == _PENDING))
 
     def _close(
-        self, seq: int, job: str, lease: str, charged: str, *, expired: bool = False, at_ms: int = 0
+        self,
+        seq: int,
+        job: str,
+        lease: str,
+        charged: str,
+        outcome: int,
+        at_ms: int,
+        *,
+        expired: bool = False,
     ) -> None:
         # A result that saves the work of a lease closed before closes nothing.
         if lease in self._open:
             self._open.remove(lease)
-            self.facts.append(Closed(seq, job, lease, charged, expired, at_ms))
+            self.facts.append(Closed(seq, job, lease, charged, expired, at_ms, _ENDS[outcome]))
 
-    def _settle(self, seq: int, job: str, lease: str, state: str, content: str) -> None:
-        self.facts.append(Settled(seq, job, self._runs.get(job, 0), lease, state, content))
+    def _settle(
+        self,
+        seq: int,
+        at_ms: int,
+        job: str,
+        state: str,
+        reason: str = "",
+        *,
+        lease: str = "",
+        content: str = "",
+        outcomes: tuple[str, ...] = (),
+    ) -> None:
+        run = self._runs.get(job, 0)
+        self._asked.pop(job, None)
+        self.facts.append(Settled(seq, job, run, lease, state, content, reason, at_ms, outcomes))

@@ -25,11 +25,12 @@ from tests.oracles.facts import (
     Fact,
     Freed,
     Granted,
+    JobFact,
     Readied,
     Requeued,
     Submitted,
-    TermBegan,
     Waits,
+    is_about_job,
 )
 from tests.oracles.journal_facts import Extents
 from tests.oracles.verdict import Violation
@@ -59,7 +60,7 @@ def check_order(facts: Sequence[Fact], extents: Extents, *, aging_step_ms: int) 
             together = []
         if isinstance(fact, Granted):
             together.append(fact)
-        elif not isinstance(fact, TermBegan):
+        elif is_about_job(fact):
             sweep.see(fact)
     if together:
         sweep.grant(together)
@@ -106,7 +107,7 @@ class _Sweep:
         #: (tenant, queue) → name → heap of those that must not be passed over.
         self._queues: dict[tuple[str, str], dict[str, list[_Entry]]] = {}
 
-    def see(self, fact: Fact) -> None:
+    def see(self, fact: JobFact) -> None:
         """Anything but a grant."""
         match fact:
             case Submitted():
@@ -132,8 +133,6 @@ class _Sweep:
                 self._ready_ms[fact.job] = fact.at_ms
                 if fact.pending:
                     self._wait(fact.job, fact.seq)
-            case TermBegan():
-                pass
             case _:
                 self._waiting.pop(fact.job, None)
 

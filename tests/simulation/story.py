@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tenure.testing.clock import WALL_ORIGIN_MS
 from tenure.v1.journal_pb2 import JournalBatch
 from tests.oracles.evidence import PartitionLog
-from tests.oracles.facts import TermBegan
+from tests.oracles.facts import is_about_job
 from tests.oracles.history import Row
 from tests.oracles.journal_facts import journal_facts
 from tests.simulation.swarm import Outcome
@@ -82,7 +82,7 @@ def _rows(outcome: Outcome, job: str) -> Iterator[Line]:
 def _facts(log: PartitionLog, job: str) -> Iterator[Line]:
     stamps = _stamps(log)
     for fact in journal_facts(log.all_batches()):
-        if not isinstance(fact, TermBegan) and fact.job == job:
+        if is_about_job(fact) and fact.job == job:
             fields = fact._asdict().items()
             told = [
                 f"{name}={value}" for name, value in fields if name not in _KEYS and value != ""
