@@ -53,8 +53,14 @@ _decode = msgspec.msgpack.Decoder().decode
 
 
 def content_of(payload: bytes) -> str:
-    """The ``hash_of`` a call's first argument: jobs of a run are told apart by it."""
-    args, _ = _decode(payload)
+    """The ``hash_of`` a call's first argument: jobs of a run are told apart by it.
+
+    Where results of other jobs are to stand in its place: of their ids.
+    """
+    args, _, *stand_ins = _decode(payload)
+    for place, jobs in stand_ins[0] if stand_ins else ():
+        if place == 0:
+            return hash_of(jobs)
     return hash_of(args[0]) if args else ""
 
 
