@@ -77,17 +77,23 @@ def clauses(found: Sequence[Section]) -> Iterator[Clause]:
 def tests_in(path: Path) -> dict[str, bool]:
     """The tests of a module, read and not imported: is it one that `make test` leaves out?
 
-    A test is a function, or the class that Hypothesis makes of a state machine.
+    A test is a function, a method (``TestStops::test_cancel``), or the class that Hypothesis makes of
+    a state machine.
     """
-    found = {}
-    for node in ast.parse(path.read_text("utf-8")).body:
+    return dict(_tests(ast.parse(path.read_text("utf-8")).body))
+
+
+def _tests(body: Sequence[ast.stmt]) -> Iterator[tuple[str, bool]]:
+    for node in body:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() if node.name.startswith("test_"):
                 marks = [ast.unparse(decorator) for decorator in node.decorator_list]
-                found[node.name] = "pytest.mark.nightly" in marks
+                yield node.name, "pytest.mark.nightly" in marks
+            case ast.ClassDef() if node.name.startswith("Test"):
+                for name, is_nightly in _tests(node.body):
+                    yield f"{node.name}::{name}", is_nightly
             case ast.Assign(targets=[ast.Name(id=name)]) if name.startswith("Test"):
-                found[name] = False
-    return found
+                yield name, False
 
 
 def page(found: Sequence[Section]) -> str:

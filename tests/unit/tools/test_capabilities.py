@@ -81,3 +81,11 @@ def test_what_only_a_night_runs_is_found(tmp_path: Path) -> None:
     assert is_only_nightly(Clause(says="", tests=()), tmp_path)
     assert not is_only_nightly(Clause(says="", tests=(long, quick)), tmp_path)
     assert not is_only_nightly(Clause(says="", tests=(machine,)), tmp_path)
+
+
+def test_methods_are_tests_too(tmp_path: Path) -> None:
+    """As pytest names them, with their class."""
+    module = tmp_path / "test_x.py"
+    module.write_text("class TestA:\n  def test_one(self): ...\n  def helper(self): ...\n")
+
+    assert tests_in(module) == {"TestA::test_one": False}
