@@ -77,8 +77,8 @@ def clauses(found: Sequence[Section]) -> Iterator[Clause]:
 def tests_in(path: Path) -> dict[str, bool]:
     """The tests of a module, read and not imported: is it one that `make test` leaves out?
 
-    A test is a function, a method (``TestStops::test_cancel``), or the class that Hypothesis makes of
-    a state machine.
+    A test is a function, a method (``TestStops::test_cancel``), or the class that Hypothesis makes
+    of a state machine.
     """
     return dict(_tests(ast.parse(path.read_text("utf-8")).body))
 
