@@ -20,6 +20,7 @@ from tenure.client import Client, TenureError
 from tenure.master.node.share import share_out
 from tests.chaos.arena import Arena, Busy, office_key
 from tests.chaos.audit import in_flight
+from tests.chaos.cluster import START_TIMEOUT_S
 from tests.chaos.process import Expired, Process, until
 
 Inject = Callable[[Arena, random.Random], None]
@@ -148,8 +149,7 @@ def masters_restarted(arena: Arena, rng: random.Random) -> None:
             master.terminate()
             if master.wait_exit(20) != 0:
                 raise Expired(f"{master.name} failed at its end:\n{master.log_tail(40)}")
-            again = arena.cluster.start_master(master.name)
-            arena.cluster.wait_said(again, "serving")
+            until_serving(arena, master.name)
             # Its workers come back to it; without them it would be a leader of nobody.
             arena.pause(2)
 
@@ -341,10 +341,10 @@ def steal(arena: Arena, rng: random.Random, seconds: float) -> int:
 
 
 def rob(arena: Arena, partition: int, *, revoke: bool) -> bool:
-    """Deletes an office's key, or ends the lease that it lives by; False: there was none.
+    """Deletes an office's key, or ends the lease that it lives by.
 
-    Raises:
-        Busy: no member of etcd answers.
+    Returns:
+        Whether it did: not if there was none, or no member of etcd answers.
     """
     key = {"key": office_key(partition)}
     for member in arena.etcd.members:
@@ -355,7 +355,28 @@ def rob(arena: Arena, partition: int, *, revoke: bool) -> bool:
             for office in held:
                 member.post("/v3/lease/revoke", {"ID": office["lease"]})
             return bool(held)
-    raise Busy("no member of etcd answers")
+    return False
+
+
+def until_serving(arena: Arena, name: str) -> None:
+    """Starts a master, and once more whenever it ends because etcd is away.
+
+    Raises:
+        Expired: it ends for another reason, or serves nothing in time.
+    """
+    ended_s = time.monotonic() + START_TIMEOUT_S
+    master = start_and_wait(arena, name)
+    while master.found_no_store and time.monotonic() < ended_s:
+        master = start_and_wait(arena, name)
+    if not master.events("serving"):
+        raise Expired(f"{name} serves nothing:\n{master.log_tail(40)}")
+
+
+def start_and_wait(arena: Arena, name: str) -> Process:
+    """Starts a master; returns when it serves, or has ended, or takes too long."""
+    master = arena.cluster.start_master(name)
+    until(lambda: master.crashed or bool(master.events("serving")), START_TIMEOUT_S)
+    return master
 
 
 def kill_amid_batch(arena: Arena, leader: Process) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tenure.cli.exits import UNAVAILABLE
 from tenure.testing.program import Program
 from tests.oracles.history import boottime_ms
 
@@ -127,6 +128,11 @@ class Process(Program):
     def crashed(self) -> bool:
         """Whether it ended in error and nobody had told it to."""
         return not self._told_to_end and self.process.poll() not in (None, 0)
+
+    @property
+    def found_no_store(self) -> bool:
+        """Whether it is a master that ended at its start, as etcd was away: to be started again."""
+        return self.process.poll() == UNAVAILABLE and not self.events("serving")
 
     def events(self, name: str = "") -> list[Event]:
         """What this very process has said, all of it or one kind."""

@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from tenure.cli.exits import UNAVAILABLE
 from tenure.testing.etcd import EtcdNotReady
 from tests.chaos import faults_below  # noqa: F401 - declares its faults
 from tests.chaos.arena import Arena, Busy
 from tests.chaos.faults import Fault
-from tests.chaos.process import Event, Expired, Process
+from tests.chaos.process import Event, Expired
 from tests.chaos.strace import NotAttached
 from tests.chaos.tail import RunningNow
 from tests.oracles.evidence import FaultWindow, Sample
@@ -174,7 +173,7 @@ def settle(arena: Arena, log: Log, names: Sequence[str]) -> None:
     """Wait until every client reads results again (L1), and see who ended by itself."""
     cluster = arena.cluster
     for name, process in list(cluster.processes.items()):
-        if process.crashed and not found_no_store(process):
+        if process.crashed and not process.found_no_store:
             text = f"ended with {process.process.returncode} amid {names}: {process.log_tail(5)}"
             log.violations.append(Violation("L1", process.log.name, text))
             _log.error("%s %s", name, text)
@@ -197,11 +196,6 @@ def settle(arena: Arena, log: Log, names: Sequence[str]) -> None:
             log.violations.append(Violation("L1", name, text))
             _log.error("%s %s\n%s", name, text, cluster.story())
     log.settled_ms.append(boottime_ms() - healed_ms)
-
-
-def found_no_store(process: Process) -> bool:
-    """Whether it is a master that ended at its start because etcd was away: to be started again."""
-    return process.process.returncode == UNAVAILABLE and not process.events("serving")
 
 
 def sample(arena: Arena) -> list[Sample]:
