@@ -17,28 +17,34 @@ from math import inf
 from tenure.master.core.config import PartitionConfig
 from tests.oracles.beginnings import check_beginnings
 from tests.oracles.commits import CommitTimes, check_commits, told_after
+from tests.oracles.crowding import check_crowding
 from tests.oracles.delays import (
     check_delays,
     check_early_starts,
     check_late_ready,
     check_term_time,
 )
+from tests.oracles.dependencies import check_dependencies
 from tests.oracles.evidence import Evidence, FaultWindow, PartitionLog, Said, Sample
 from tests.oracles.executions import check_executions, duplicate_executions
 from tests.oracles.facts import Fact, JobFact, TermBegan, lives_of
+from tests.oracles.gates import check_gates
 from tests.oracles.history import RESULT, START, Row
 from tests.oracles.journal import BatchWritten, check_chain, check_journal
 from tests.oracles.journal_facts import Extents, journal_facts
 from tests.oracles.keys import check_keys
 from tests.oracles.leases import check_leases
 from tests.oracles.lifecycle import check_lives, check_times
+from tests.oracles.limits import check_limits
 from tests.oracles.liveness import check_drained, check_latency, check_leaders
 from tests.oracles.overlaps import Overlap, check_overlaps, overlaps
+from tests.oracles.post import check_post
 from tests.oracles.queue_order import check_order
 from tests.oracles.registers import check_registers
 from tests.oracles.replay import check_replay
 from tests.oracles.resources import check_resources
 from tests.oracles.results import accepted_twice, check_echo, check_results
+from tests.oracles.schedules import check_schedules
 from tests.oracles.submits import (
     Present,
     Tally,
@@ -147,6 +153,7 @@ def hear(evidence: Evidence) -> Verdict:
     violations += check_executions(rows, facts, failovers=failovers)
     violations += check_keys(rows, facts)
     violations += check_tenants(rows, facts)
+    violations += case.judge_plans()
     violations += case.judge_tokens()
     violations += case.judge_jobs(found)
     violations += case.judge_liveness(present)
@@ -183,6 +190,9 @@ class _Case:
         violations += check_delays(lives)
         violations += check_term_time(facts)
         violations += check_order(facts, extents, aging_step_ms=evidence.aging_step_ms)
+        violations += check_limits(facts)
+        violations += check_crowding(facts)
+        violations += check_gates(facts)
         committed_ms = _committed_ms(log, facts, extents)
         times = CommitTimes(extents, committed_ms)
         violations += check_commits(evidence.rows, lives, times)
@@ -207,6 +217,16 @@ class _Case:
         """Who held which office."""
         changes = [change for log in self.evidence.logs for change in log.changes or ()]
         return check_tokens(self._by_partition, changes, self.evidence.announcements)
+
+    def judge_plans(self) -> list[Violation]:
+        """What schedules and parents bring about, in all partitions together."""
+        evidence, facts = self.evidence, self._by_partition
+        rows, drained = evidence.rows, evidence.drained
+        return [
+            *check_schedules(facts, rows, partitions=evidence.partitions, drained=drained),
+            *check_dependencies(facts, rows, drained=drained),
+            *check_post(facts, drained=drained),
+        ]
 
     def judge_jobs(self, found: Sequence[Overlap]) -> list[Violation]:
         """What jobs and clients saw, in real time."""

@@ -7,7 +7,7 @@ order in which leases were given out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, TypeGuard, get_args
 
 
@@ -439,6 +439,11 @@ def lives_of(facts: Iterable[Fact]) -> dict[str, list[JobFact]]:
         if is_about_job(fact):
             lives.setdefault(fact.job, []).append(fact)
     return lives
+
+
+def last_ms(facts: Sequence[Fact]) -> int:
+    """The last time that a partition's facts tell of; 0: they tell of none."""
+    return next((at_ms for fact in reversed(facts) if (at_ms := getattr(fact, "at_ms", 0))), 0)
 
 
 #: How many digits of a fence text are its token, and how many at the end its run.

@@ -72,7 +72,7 @@ def _jobs_differ(
     partition: Partition, present: Sequence[Present], facts: Iterable[Fact]
 ) -> list[Violation]:
     """Where the replayed jobs are not those of the oracles' own reading."""
-    results = {fact.job: fact.content for fact in facts if isinstance(fact, Settled)}
+    ends = {fact.job: fact for fact in facts if isinstance(fact, Settled)}
     violations = []
     kept = [job for job in present if not job.purged]
     for job in kept:
@@ -82,8 +82,13 @@ def _jobs_differ(
             continue
         state = record.state.name if job.state else ""
         result = hash_of(msgspec.msgpack.decode(record.result)) if record.result else ""
-        if (state, result) != (job.state, results.get(job.job, "")):
+        end = ends.get(job.job)
+        if (state, result) != (job.state, end.content if end else ""):
             violations.append(Violation("S9", job.job, f"replayed as {record.state.name}"))
+        reason = record.failure_reason.name if record.failure_reason else ""
+        if end and job.state == "FAILED" and reason != end.reason:
+            why = f"replayed as FAILED, {reason}, not {end.reason}"
+            violations.append(Violation("S9", job.job, why))
     if partition.stats().jobs != len(kept):
         found = partition.stats().jobs
         violations.append(Violation("S9", "jobs", f"{found} after the replay, not {len(kept)}"))

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from tests.oracles.evidence import Said
-from tests.oracles.facts import Fact, Submitted, TermBegan
-from tests.oracles.history import GET, LIST, START, SUBMIT, Row
+from tests.oracles.facts import (
+    Closed,
+    Fact,
+    Granted,
+    Readied,
+    Settled,
+    Submitted,
+    TermBegan,
+    Withdrawn,
+)
+from tests.oracles.history import GET, LIST, START, SUBMIT, Kind, Row
 from tests.oracles.journal import OfficeTaken
 from tests.oracles.keys import check_keys
 from tests.oracles.tenants import check_tenants
@@ -74,6 +83,46 @@ def test_a_key_with_two_jobs_is_found() -> None:
     assert [found.invariant for found in doubled] == ["S16"]
     jobs = [keyed(1, "A", 0), keyed(2, "X", 0, key="x")]
     assert [found.invariant for found in check_keys([answered("X")], jobs)] == ["S16"]
+
+
+def test_a_key_is_taken_from_a_job_that_waits() -> None:
+    """Who replaces takes it from one that does not run, which is cancelled by the next event."""
+    first, second = keyed(1, "A", 0), keyed(4, "B", 50)._replace(conflict="REPLACE")
+    lease = f"{TERM_1}{1:024x}"
+    runs, waits = Granted(2, "A", lease, 1), Closed(3, "A", lease, "")
+    gone = Settled(5, "A", 0, "", "CANCELLED", "", "replaced by a newer job with its key")
+    later = Readied(6, "B")
+    ended = Settled(3, "A", 0, lease, "COMPLETED", "a")
+
+    def wrong(*facts: Fact) -> bool:
+        found = check_keys([], facts)
+        assert {violation.invariant for violation in found} <= {"S16"}
+        return bool(found)
+
+    assert not wrong(first, second, gone, later)
+    assert not wrong(first, runs, waits, second, gone, later)
+    assert not wrong(first, runs, waits, ended, second, later)
+    assert wrong(first, runs, second, gone, later)
+    assert wrong(first, second, later)
+    assert wrong(first, second, gone._replace(reason="enough"), later)
+    assert wrong(first, second._replace(conflict="REJECT"), gone, later)
+    assert not wrong(first, Withdrawn(2, "A"), second._replace(conflict="REJECT"), later)
+
+
+def test_answers_to_taken_keys_are_what_was_asked_for() -> None:
+    """Who is to be rejected gets its own job or none, and is told who has the key."""
+    jobs = [keyed(1, "A", 0), keyed(2, "X", 0, key="x")]
+
+    def wrong(kind: Kind, job: str, content: str) -> bool:
+        told = at(1, kind, SUBMIT, 1, job=job, key="k", conflict="REJECT", content=content)
+        return bool(check_keys([told], jobs))
+
+    assert not wrong("ok", "A", "A")
+    assert wrong("ok", "A", "other")
+    assert not wrong("fail", "A", "other")
+    assert not wrong("fail", "", "other")
+    assert wrong("fail", "X", "other")
+    assert wrong("fail", "?", "other")
 
 
 # ---- S19 ----------------------------------------------------------------------------------------
