@@ -1,0 +1,96 @@
+"""All lanes of a partition: those that are empty are dropped, and nothing is lost with them."""
+
+from dataclasses import replace
+
+import pytest
+
+from tenure.master.core import command as commands
+from tenure.master.core.command import SubmitRow
+from tenure.master.core.record import Policy
+from tenure.master.core.settings import QueueSettings, RateLimit
+from tests.unit.master.core.audit import audit, state_of
+from tests.unit.master.core.rig import CONFIG, Rig
+
+#: Leases that outlive every pause of these tests.
+LASTING = replace(CONFIG, lease_ttl_ms=1 << 40)
+#: Empty lanes, beyond as many as were left the last time, before they are dropped.
+EMPTY_MAX = 1_024
+DAY_MS = 86_400_000
+JOB = Policy(name="job", queue="q")
+
+
+def come_and_go(rig: Rig, keys: int) -> None:
+    """So many keys are used once."""
+    for index in range(keys):
+        ids = rig.submit(1, JOB, limit_key=f"k{index}")
+        rig.do(commands.CancelJobs(job_ids=ids))
+
+
+def test_empty_lanes_are_dropped_when_there_are_many() -> None:
+    """And not before: a lane that will be used again is not made anew each time."""
+    rig = Rig(audited=False)
+    rig.configure(("default", "q"), QueueSettings(key_concurrency=1))
+    come_and_go(rig, EMPTY_MAX)
+    lanes = state_of(rig.partition).lanes
+    queue = lanes.queues["default", "q"]
+    assert len(queue.lanes) == len(queue.limit_keys) == EMPTY_MAX
+    rig.submit(1, JOB, limit_key="one more")
+    assert list(queue.limit_keys) == ["one more"]
+    assert len(queue.lanes) == 1
+    audit(rig.partition)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [QueueSettings(key_concurrency=1), QueueSettings(key_rate=RateLimit(1, DAY_MS, 1))],
+    ids=["concurrency", "rate"],
+)
+def test_a_key_that_remembers_something_outlives_its_lane(limits: QueueSettings) -> None:
+    """What runs under it and what tokens it has used count on, however many come and go."""
+    rig = Rig(LASTING, audited=False)
+    rig.open_session(1, slots=100)
+    rig.configure(("default", "q"), limits)
+    rig.pass_time(DAY_MS)
+    rig.submit(1, JOB, limit_key="kept")
+    (kept,) = rig.grant(1, 10)
+    come_and_go(rig, EMPTY_MAX + 10)
+    queue = state_of(rig.partition).lanes.queues["default", "q"]
+    assert len(queue.limit_keys) < EMPTY_MAX
+    rig.submit(1, JOB, limit_key="kept")
+    assert rig.grant(1, 10) == []
+    rig.accept(1, 1)
+    rig.report(kept)
+    assert len(rig.grant(1, 10)) == (limits.key_rate is None)
+    audit(rig.partition)
+
+
+def test_a_sticky_key_stays_bound_though_it_has_no_lane() -> None:
+    """Its next job goes where the others went, after many lanes have come and gone."""
+    rig = Rig(audited=False)
+    rig.open_session(1)
+    rig.open_session(2)
+    rig.submit(1, JOB, sticky_key="s")
+    (row,) = rig.grant(2, 1)
+    rig.accept(2, 1)
+    rig.report(row, session_id=2)
+    come_and_go(rig, EMPTY_MAX + 10)
+    queue = state_of(rig.partition).lanes.queues["default", "q"]
+    assert len(queue.lanes) < EMPTY_MAX
+    rig.submit(1, JOB, sticky_key="s")
+    assert rig.grant(1, 10) == []
+    assert len(rig.grant(2, 10)) == 1
+    audit(rig.partition)
+
+
+def test_one_event_makes_jobs_of_several_lanes_ready() -> None:
+    """They differ by their keys only, and each goes to its own lane, in order."""
+    rig = Rig()
+    rig.open_session(1)
+    rows = [
+        SubmitRow(rig.mint(), 0, b"", "", limit_key, sticky_key)
+        for limit_key, sticky_key in [("", ""), ("a", ""), ("", "a"), ("a", ""), ("a", "a")]
+    ]
+    rig.submit_rows(rows, JOB)
+    lanes = sorted(lane.ready for lane in state_of(rig.partition).lanes.lanes())
+    assert lanes == [1, 1, 1, 2]
+    assert [row.job_id for row in rig.grant(1, 10)] == [row.job_id for row in rows]
