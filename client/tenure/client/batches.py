@@ -73,10 +73,10 @@ class AsyncBatches:
         priority: int | None = None,
         delay: timedelta | None = None,
     ) -> Batch:
-        """Counts what matches and begins; returns at once. Jobs submitted later are left alone.
+        """Counts what matches and begins; returns at once.
 
         It goes on in the masters when this process ends, and through failovers, and does no job
-        twice.
+        twice. Jobs submitted later are left alone.
 
         Args:
             kind: ``cancel``, ``requeue``, ``purge`` or ``boost``.

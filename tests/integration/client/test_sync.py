@@ -21,11 +21,13 @@ from tenure.client import (
     WaitTimeout,
     job,
 )
+from tenure.client.batches import AsyncBatches
 from tenure.client.cluster import ClusterView
 from tenure.client.context import JobContext, activate
 from tenure.client.queues import AsyncJobTypes, AsyncQueues, AsyncTenants
 from tenure.client.schedule import AsyncSchedules
 from tenure.client.sync import Cluster
+from tenure.client.sync_batches import Batches
 from tenure.client.sync_queues import JobTypes, Queues, Tenants
 from tenure.client.sync_schedules import Schedules
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
@@ -304,7 +306,8 @@ def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, 
     def plain(annotation: object) -> str:
         """A type without what makes it that of an async client."""
         return re.sub(
-            r"Async(?=Client|Job|Iterator|Queues|Schedules|StartedFlow|Tenants|Workflow)|ClusterView|^Cluster$",
+            r"Async(?=Batches|Client|Job|Iterator|Queues|Schedules|StartedFlow|Tenants|Workflow)"
+            r"|ClusterView|^Cluster$",
             "",
             str(annotation),
         )
@@ -323,12 +326,20 @@ def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, 
     return found
 
 
+#: What other modules of the client call.
+PLUMBING = {
+    *("completions", "follow", "wait_for_result", "outcome", "known", "take"),
+    *("core", "layers", "router", "started_core", "timeout_s"),
+}
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
         (Client, AsyncClient),
         (JobHandle, AsyncJobHandle),
         (Cluster, ClusterView),
+        (Batches, AsyncBatches),
         (Queues, AsyncQueues),
         (Schedules, AsyncSchedules),
         (StartedFlow, AsyncStartedFlow),
@@ -344,5 +355,4 @@ def test_both_clients_have_the_same_surface(ours: type, theirs: type) -> None:
     """
     plain, plumbed = surface(ours), surface(theirs)
     assert {name: plumbed.get(name) for name in plain} == plain
-    plumbing = {"completions", "follow", "wait_for_result", "outcome", "known", "router", "take"}
-    assert plumbed.keys() - plain.keys() <= plumbing
+    assert plumbed.keys() - plain.keys() <= PLUMBING
