@@ -65,10 +65,14 @@ _VARIES: Final = (
 )
 #: What a shell says of a process of its own that was killed; terminals show it differently.
 _KILLED: Final = re.compile(r"^bash: line \d+: +\d+ Killed .*\n", re.M)
-#: What a command that waits for a leader says on the way if that takes long: a matter of how busy
-#: the machine is. It has to end with success and to print all that is shown, nevertheless.
-_STILL_LOOKING: Final = re.compile(
-    r"^partition \d+ has not been served for \d+ s; still looking for its leader: .*\n", re.M
+#: What a command that waits for a master, a leader or a worker says on the way if that takes long:
+#: a matter of how busy the machine is. It has to end with success and to print all that is shown,
+#: nevertheless.
+_STILL_WAITING: Final = re.compile(
+    r"^(?:partition \d+ has not been served for \d+ s; still looking for its leader: .*"
+    r"|no master has answered yet; still trying .*"
+    r"|still waiting: no worker is connected)\n",
+    re.M,
 )
 _ANYTHING: Final = "…"
 
@@ -285,7 +289,7 @@ class Reader:
         """A text with the addresses of the page."""
         for there, here in self._there.items():
             text = re.sub(rf"{re.escape(here)}\b", there, text)
-        return _STILL_LOOKING.sub("", _KILLED.sub("", text))
+        return _STILL_WAITING.sub("", _KILLED.sub("", text))
 
     def _logs(self) -> str:
         """The ends of the logs in the folder."""

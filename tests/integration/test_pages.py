@@ -33,10 +33,12 @@ PAGES = (
     "docs/how-to/schedules.md",
     "docs/how-to/queues.md",
     "docs/how-to/workflows.md",
+    "docs/how-to/batches.md",
 )
 #: Pages that other tests follow, because they need more than one reader and one shell.
 FOLLOWED_BY = {
     "docs/grpcurl.md": "tests/integration/test_grpcurl.py",
+    "docs/how-to/what-if.md": "tests/integration/test_whatif.py",
     "docs/middleware.md": "tests/integration/test_code_pages.py",
     "docs/payloads.md": "tests/integration/test_code_pages.py",
     "docs/security.md": "tests/integration/test_security.py",
@@ -165,9 +167,16 @@ def test_a_command_that_fails_is_found(command: str, tmp_path: Path) -> None:
         reader.take(Step(command, "a" if command.startswith("echo") else ""))
 
 
-def test_a_command_may_say_that_it_waits(tmp_path: Path) -> None:
-    """A hint that depends on how long a leader takes is not compared; what is beside it is."""
-    hint = "partition 0 has not been served for 5 s; still looking for its leader: nobody leads it"
+@pytest.mark.parametrize(
+    "hint",
+    [
+        "partition 0 has not been served for 5 s; still looking for its leader: nobody leads it",
+        "no master has answered yet; still trying 127.0.0.1:7400",
+        "still waiting: no worker is connected",
+    ],
+)
+def test_a_command_may_say_that_it_waits(hint: str, tmp_path: Path) -> None:
+    """A hint that depends on how long others take is not compared; what is beside it is."""
     with Reader(tmp_path) as reader:
         reader.take(Step(f"echo a; echo '{hint}' >&2; echo b", "a\nb"))
         with pytest.raises(AssertionError, match="but it printed"):

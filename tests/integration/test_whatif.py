@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from tenure.client import Client
+from tests.chaos.cluster import REPOSITORY
 from tests.integration.commands import run
 from tests.integration.naps import nap
+from tests.integration.page import Reader
 from tests.integration.test_dev import Dev
 
+PAGE = "docs/how-to/what-if.md"
 SLOTS = 4
 JOBS = 80
 ROUNDS = 3
@@ -97,3 +100,16 @@ def test_predicted_waits_are_those_of_a_real_node(node: str, tmp_path: Path) -> 
     assert len(common) >= len(CLASSES)
     middle = {key: median(each[key] for each in rounds) for key in common}
     assert max(middle.values()) <= ERROR_MAX, middle
+
+
+def test_its_page(node: str, tmp_path: Path) -> None:
+    """Who has the examples, and a cluster that has done something, sees what the page shows."""
+    with Client(node) as client:
+        handles = client.map(nap.options(queue="mail"), [0.01] * 20)
+        assert client.wait_all(handles, timeout=20)
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    with Reader(folder, PAGE) as reader:
+        reader.run(f"export TENURE_ADDRESS={node}")
+        reader.follow()
