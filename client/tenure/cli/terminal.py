@@ -17,12 +17,17 @@ _COLOURS: Final = {
 }
 #: What moves cursors, changes titles or worse; ends of lines and tabs do not.
 _CONTROLS: Final = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
-_SHOWN: Final = {code: f"\\x{code:02x}" for code in _CONTROLS}
+#: Halves of characters, as of a word that was not UTF-8: nothing can be written that holds one.
+_HALVES: Final = range(0xD800, 0xE000)
+_SHOWN: Final = {
+    **{code: f"\\x{code:02x}" for code in _CONTROLS},
+    **{code: f"\\u{code:04x}" for code in _HALVES},
+}
 _IN_JSON: Final = {code: f"\\u{code:04x}" for code in _CONTROLS}
 
 
 def harmless(text: str) -> str:
-    """A text with its control characters spelled out: it may come from anybody's job."""
+    """A text with control characters and halves of others spelled out: it may be anybody's."""
     return text if text.isprintable() else text.replace("\r\n", "\n").translate(_SHOWN)
 
 

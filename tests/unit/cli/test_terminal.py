@@ -66,3 +66,9 @@ def test_json_keeps_every_character(capsys: pytest.CaptureFixture[str]) -> None:
 def test_controls_are_told_by_their_codes() -> None:
     """What it was can be seen."""
     assert harmless(EVIL) == SPELLED
+
+
+def test_halves_of_characters_are_spelled_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """A word that was not UTF-8 can be named on any stream, also where none may be written."""
+    exits.say("expected a name, got '\udc9fa\ud800'")
+    assert capsys.readouterr().err == "expected a name, got '\\udc9fa\\ud800'\n"
