@@ -318,6 +318,28 @@ async def test_a_snapshot_is_there_once_published(bench: Bench) -> None:
     await store.close()
 
 
+async def test_a_manifest_is_read_without_its_slices(bench: Bench) -> None:
+    """It is the published snapshot's, and whoever has read it may publish the next one."""
+    store = await bench.open()
+    office, journal = await won(store), store.journal(0)
+    assert await journal.snapshot_manifest() is None
+    await journal.write_slice(office.token, "first", 0, b"slice")
+    assert await journal.snapshot_manifest() is None
+    await journal.publish_snapshot(office.token, "first", b"of\0first")
+    assert await journal.snapshot_manifest() == b"of\0first"
+    taken = await bench.takeover(store)
+    journal, token = taken.store.journal(0), taken.office.token
+    reader = taken.store.reader(0)
+    assert await reader.snapshot_manifest() == b"of\0first"
+    with pytest.raises(OfficeLost, match="was published since"):
+        await journal.publish_snapshot(token, "second", b"of second")
+    assert await journal.snapshot_manifest() == b"of\0first"
+    await journal.publish_snapshot(token, "second", b"of second")
+    assert await reader.snapshot_manifest() == b"of second"
+    await taken.store.close()
+    await store.close()
+
+
 async def test_a_newer_snapshot_takes_the_place(bench: Bench) -> None:
     """Publishing the next one replaces the last; one that was begun and left does not matter."""
     store = await bench.open()
