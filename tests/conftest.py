@@ -8,8 +8,10 @@ from hypothesis import HealthCheck, settings
 from tests import recorder
 
 # Both cores may be busy with real clusters, so hypothesis must not judge by the clock.
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("nightly", settings.get_profile("default"), max_examples=5_000)
+settings.register_profile(
+    "default", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("nightly", settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("TENURE_HYPOTHESIS_PROFILE", "default"))
 
 

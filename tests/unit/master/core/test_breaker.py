@@ -1,10 +1,9 @@
 """Circuit breakers: against an automaton that remembers everything, and what they hold up."""
 
 from dataclasses import dataclass, field
-from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.breaker import Breaker
@@ -23,7 +22,6 @@ from tenure.protocol.vocabulary import (
 )
 from tests.unit.master.core.rig import Rig
 
-EXAMPLES: Final = max(200, settings().max_examples)
 QUICK = Policy(name="job", retry=RetryPolicy(backoff=Backoff.NONE, max_attempts=99))
 KEY = ("default", "job")
 BREAKER = BreakerSettings(
@@ -106,7 +104,6 @@ class Reference:
         max_size=80,
     ),
 )
-@settings(max_examples=EXAMPLES, deadline=None)
 def test_breaker_is_the_reference_automaton(
     tuned: BreakerSettings, steps: list[tuple[str, int]]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.attempt import stretch
@@ -15,7 +15,6 @@ from tenure.protocol.vocabulary import Backoff, Jitter, JobState
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import Rig
 
-EXAMPLES: Final = max(200, settings().max_examples)
 KEY = ("default", "job")
 ERROR = JobFault("app.Boom", "no")
 #: The window knows eleven twelfths of its span at least.
@@ -44,7 +43,6 @@ def retrying(base_ms: int = 1_000, cap_ms: int = 3_600_000) -> Policy:
         max_size=25,
     ),
 )
-@settings(max_examples=EXAMPLES, deadline=None)
 def test_retries_keep_to_their_share(share: float, steps: list[tuple[int, float, int]]) -> None:
     """In no window more retries become ready than the share of its grants, but always one."""
     rig = Rig(audited=False)
@@ -149,7 +147,6 @@ def test_places_are_as_far_apart_as_the_budget_says() -> None:
     base_ms=st.integers(0, 60_000),
     cap_ms=st.integers(60_000, 200_000),
 )
-@settings(max_examples=EXAMPLES, deadline=None)
 def test_backoffs_are_stretched_by_failures_and_by_load(
     failed: int, succeeded: int, running: int, base_ms: int, cap_ms: int
 ) -> None:

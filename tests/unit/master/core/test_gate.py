@@ -4,7 +4,7 @@ import sys
 from types import FrameType
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.command import CancelJobs
@@ -87,7 +87,6 @@ def test_a_paused_tenants_reserve_is_not_used() -> None:
         st.tuples(st.sampled_from(PAUSES), st.booleans(), st.integers(0, 3)), max_size=15
     )
 )
-@settings(max_examples=100, deadline=None)
 def test_pauses_add_up(changes: list[tuple[tuple[SettingsKey, AnySettings], bool, int]]) -> None:
     """A job is held up as long as anything that it is of is paused."""
     rig = Rig()

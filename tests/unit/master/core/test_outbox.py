@@ -4,7 +4,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core import command as commands
@@ -131,7 +131,6 @@ def test_numbers_of_a_restored_cluster_are_new() -> None:
     assert outbox.next_number(1, Token(2, 1)) > first + 2**39
 
 
-@settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 12))
 def test_exactly_once_in_order_through_anything(seed: int, count: int) -> None:
     """Lost, repeated, held up, either side dead at any moment: each job once, in order."""

@@ -1,9 +1,8 @@
 """Who gets what: labels, sticky keys, and slots that are kept free for urgent jobs."""
 
 from collections import Counter
-from typing import Final
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.command import CloseSession, DrainSession
@@ -13,7 +12,6 @@ from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import Rig
 
-EXAMPLES: Final = max(200, settings().max_examples)
 EU = LabelSelector("region", ("eu", "us"))
 GPU = LabelSelector("gpu")
 
@@ -220,7 +218,6 @@ URGENT = Policy(name="job", queue="urgent")
         max_size=25,
     ),
 )
-@settings(max_examples=EXAMPLES, deadline=None)
 def test_others_never_take_what_is_reserved(
     share: float, slots: int, steps: list[tuple[str, int]]
 ) -> None:

@@ -3,7 +3,7 @@
 import random
 import tracemalloc
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.record import JobRecord, Policy
@@ -41,7 +41,6 @@ def record_of(job_id: JobId, *, lease: Lease | None = None, result: bytes = b"")
     ),
     leases=st.data(),
 )
-@settings(max_examples=60, deadline=None)
 def test_what_was_buried_is_found(ids: list[tuple[int, int]], leases: st.DataObject) -> None:
     """Every tombstone is found with all that it says, packed or not; nothing else is."""
     tombstones = Tombstones()
