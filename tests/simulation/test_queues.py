@@ -7,6 +7,7 @@ import pytest
 
 from tenure.client import (
     AsyncClient,
+    BatchKind,
     BreakerSettings,
     JobState,
     JobTypeSettings,
@@ -117,6 +118,8 @@ def test_a_queue_is_purged() -> None:
         kept = await client.submit(later.options(queue="other"), 1)
         assert await client.queues.purge("sums") == 21
         assert await client.count(queue="sums") == {}
+        batches = [(batch.kind, batch.changed) for batch in await client.batches.list()]
+        assert batches == [(BatchKind.PURGE, 21), (BatchKind.CANCEL, 20)]
         assert await kept.status() is JobState.SCHEDULED
 
     play(work, workers=1)

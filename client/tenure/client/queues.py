@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from tenure.client.filter import filter_text
 from tenure.client.options import check_name
 from tenure.client.settings import (
     JobType,
@@ -33,6 +34,7 @@ from tenure.protocol.vocabulary import TERMINAL, BreakerState, JobState
 from tenure.v1 import queues_pb2
 
 if TYPE_CHECKING:
+    from tenure.client.batches import BatchKindName
     from tenure.client.client import AsyncClient
     from tenure.client.router import Router
 
@@ -43,8 +45,6 @@ _QUEUES: Final = "/tenure.v1.QueueService/"
 _TENANTS: Final = "/tenure.v1.TenantService/"
 _JOB_TYPES: Final = "/tenure.v1.JobTypeService/"
 _PAGE: Final = 1_000
-#: Ids that go into one call.
-_BATCH: Final = 1_000
 #: How far a breaker is from letting everything through.
 _SEVERITY: Final = (BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN)
 
@@ -142,7 +142,8 @@ class AsyncQueues:
     async def purge(self, name: str, *, tenant: str = DEFAULT_TENANT) -> int:
         """Empties a queue: cancels what waits, then forgets what has ended. There is no undo.
 
-        What runs goes on, but a job that begins meanwhile is asked to stop.
+        Two batches, one after the other: ``client.batches`` shows them, and each goes on by itself
+        if this is given up. What runs goes on, but a job that begins meanwhile is asked to stop.
 
         Args:
             name: Its name.
@@ -152,33 +153,23 @@ class AsyncQueues:
             How many jobs were forgotten.
         """
         check_name("name", name)
+        check_name("tenant", tenant)
         waiting = [state for state in JobState if state not in {*TERMINAL, JobState.RUNNING}]
-        async for ids in self._batches(name, tenant, waiting):
-            await self._client.cancel(ids, reason="its queue was purged")
-        forgotten = 0
-        async for ids in self._batches(name, tenant, [*TERMINAL]):
-            verdicts = await self._client.purge(ids)
-            forgotten += sum(verdict.error is None for verdict in verdicts)
-        return forgotten
+        jobs = filter_text("", waiting, name, "", tenant)
+        await self._do_all("cancel", jobs, "its queue was purged")
+        return await self._do_all("purge", filter_text("", sorted(TERMINAL), name, "", tenant))
+
+    async def _do_all(self, kind: BatchKindName, jobs: str, reason: str = "") -> int:
+        """Does one thing to all jobs that match; to how many it was done."""
+        batches = self._client.batches
+        batch = await batches.create(kind, jobs, reason=reason)
+        return (await batches.wait(batch.id)).changed
 
     async def _home(self, name: str, tenant: str) -> tuple[Router, int]:
         check_name("name", name)
         check_name("tenant", tenant)
         router = await self._client.router()
         return router, router.topology.home(tenant, name)
-
-    async def _batches(
-        self, queue: str, tenant: str, states: Sequence[JobState]
-    ) -> AsyncIterator[Sequence[str]]:
-        """Ids of a queue's jobs in these states."""
-        ids: list[str] = []
-        async for job in self._client.list(queue=queue, tenant=tenant, states=states):
-            ids.append(job.job_id)
-            if len(ids) == _BATCH:
-                yield ids
-                ids = []
-        if ids:
-            yield ids
 
 
 class AsyncTenants:
