@@ -178,7 +178,8 @@ class JobDef(Generic[P, R_co]):
             timeout: Each attempt's own limit (at most 7 days).
             schedule_timeout: Fail the job if no attempt has started within this time.
             deadline: Limit of the whole job, retries included.
-            heartbeat_timeout: Time out an attempt that reports no progress for this long.
+            heartbeat_timeout: Time out an attempt that reports no progress for this long, and for
+                the 6.5 s that word of it may take.
             retry: When to try again.
             labels: Names and values to find jobs by.
             at_most_once: Never run it a second time, not even after a crash.

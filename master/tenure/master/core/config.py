@@ -36,6 +36,8 @@ class PartitionConfig:
         accept_timeout_ms: An assignment not accepted by then is asked back.
         take_back_ms: A grant not started by then is asked back while others idle.
         timeout_grace_ms: How much longer than its worker the master waits for a timed-out attempt.
+        progress_grace_ms: How much later the master may hear of a job's progress: its worker tells
+            it with the next heartbeat.
         max_undelivered: Grants in a row that may get lost before the job counts as poison.
         retention: What becomes of finished jobs.
         queue_depth_max: Jobs that may wait in one queue.
@@ -52,6 +54,7 @@ class PartitionConfig:
     accept_timeout_ms: int = 5_000
     take_back_ms: int = 1_000
     timeout_grace_ms: int = 1_000
+    progress_grace_ms: int = 6_500
     max_undelivered: int = 10
     retention: Retention = field(default_factory=Retention)
     queue_depth_max: int = 1_000_000

@@ -275,12 +275,13 @@ class _Due:
             return
         if not holding.started_ms:
             return
-        grace_ms = self._state.config.timeout_grace_ms
-        progress_ms = policy.heartbeat_timeout_ms
-        if policy.timeout_ms and holding.started_ms + policy.timeout_ms + grace_ms <= now_ms:
-            fault = timeout_fault("the attempt did not end within its timeout", policy.timeout_ms)
-        elif progress_ms and holding.progress_ms + progress_ms + grace_ms <= now_ms:
-            fault = timeout_fault("the attempt reported no progress", progress_ms)
+        config = self._state.config
+        limit_ms, silence_ms = policy.timeout_ms, policy.heartbeat_timeout_ms
+        if limit_ms and holding.started_ms + limit_ms + config.timeout_grace_ms <= now_ms:
+            fault = timeout_fault("the attempt did not end within its timeout", limit_ms)
+        elif silence_ms and holding.progress_ms + silence_ms + config.progress_grace_ms <= now_ms:
+            what = "the attempt reported no progress within its heartbeat timeout"
+            fault = timeout_fault(what, silence_ms)
         else:
             return
         self._end(holding, AttemptOutcome.TIMED_OUT, fault, "timeout")

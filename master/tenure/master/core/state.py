@@ -210,11 +210,12 @@ class State:
         if state is JobState.RUNNING:
             holding = self.holding_of(record)
             if holding is not None and holding.started_ms:
-                grace = self.config.timeout_grace_ms
+                config = self.config
                 if policy.timeout_ms:
-                    due.append(holding.started_ms + policy.timeout_ms + grace)
+                    due.append(holding.started_ms + policy.timeout_ms + config.timeout_grace_ms)
                 if policy.heartbeat_timeout_ms:
-                    due.append(holding.progress_ms + policy.heartbeat_timeout_ms + grace)
+                    limit_ms = policy.heartbeat_timeout_ms + config.progress_grace_ms
+                    due.append(holding.progress_ms + limit_ms)
         else:
             if state is JobState.SCHEDULED or state is JobState.RETRYING:
                 due.append(record.ready_ms)

@@ -163,7 +163,9 @@ def test_heartbeat_timeout(rig: Rig) -> None:
     rig.pass_time(7_000)
     rig.renew(1, 1, held(row, progress=0.3))
     assert rig.state(job_id) is JobState.RUNNING
-    rig.pass_time(1_000 + GRACE_MS)
+    rig.pass_time(1_000 + CONFIG.progress_grace_ms - 1)
+    assert rig.state(job_id) is JobState.RUNNING
+    rig.pass_time(1)
     assert rig.record(job_id).outcome is AttemptOutcome.TIMED_OUT
 
 
@@ -198,12 +200,16 @@ def test_what_timed_out_is_told_to_people(rig: Rig) -> None:
     """Each limit by its name and its length."""
     policies = [
         (Policy(name="job", timeout_ms=2_000), "did not end within its timeout of 2000 ms"),
-        (Policy(name="job", heartbeat_timeout_ms=3_000), "reported no progress of 3000 ms"),
+        (
+            Policy(name="job", heartbeat_timeout_ms=3_000),
+            "reported no progress within its heartbeat timeout of 3000 ms",
+        ),
         (Policy(name="job", deadline_ms=4_000), "did not end before its deadline of 4000 ms"),
     ]
     ids = [rig.submit_one(policy) for policy, _ in policies]
-    rig.start(*rig.grant(1, 3))
-    beat(rig, 10_000)
+    rows = rig.grant(1, 3)
+    rig.start(*rows)
+    beat(rig, 10_000, *map(held, rows))
     for job_id, (_, says) in zip(ids, policies, strict=True):
         fault = rig.record(job_id).fault
         assert fault is not None
@@ -414,8 +420,8 @@ def test_a_job_that_waits_for_its_backoff_is_not_readied_before(rig: Rig) -> Non
 @pytest.mark.parametrize(
     ("policy", "at_ms"),
     [
-        (Policy(name="job", timeout_ms=5_000, heartbeat_timeout_ms=4_900), 5_000),
-        (Policy(name="job", heartbeat_timeout_ms=5_000), 5_100),
+        (Policy(name="job", timeout_ms=5_000, heartbeat_timeout_ms=4_900), 5_000 + GRACE_MS),
+        (Policy(name="job", heartbeat_timeout_ms=5_000), 5_100 + CONFIG.progress_grace_ms),
     ],
 )
 def test_a_look_that_comes_early_ends_nothing(rig: Rig, policy: Policy, at_ms: int) -> None:
@@ -425,7 +431,7 @@ def test_a_look_that_comes_early_ends_nothing(rig: Rig, policy: Policy, at_ms: i
     rig.start(row)
     rig.pass_time(100)
     rig.renew(1, 1, held(row, running_ms=100, progress=0.1))
-    rig.pass_time(at_ms + GRACE_MS - 101)
+    rig.pass_time(at_ms - 101)
     assert rig.state(job_id) is JobState.RUNNING
     rig.pass_time(1)
     assert rig.record(job_id).outcome is AttemptOutcome.TIMED_OUT

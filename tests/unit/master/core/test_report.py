@@ -82,6 +82,16 @@ def test_running_with_cancel_requested(rig: Rig, outcome: AttemptOutcome, state:
     assert rig.record(job_id).outcome is outcome
 
 
+def test_a_success_after_the_cancel_was_reported_is_a_duplicate(rig: Rig) -> None:
+    """Whichever was acknowledged first stands: here the cancel."""
+    job_id = rig.submit_one()
+    row = rig.grant_one()
+    rig.do(commands.CancelJobs(job_ids=[job_id]))
+    assert rig.report(row, AttemptOutcome.CANCELLED) is Verdict.ACCEPTED
+    assert rig.report(row, result=b"late") is Verdict.DUPLICATE
+    assert (rig.state(job_id), rig.record(job_id).result) == (JobState.CANCELLED, b"")
+
+
 def test_expiry_with_cancel_requested(rig: Rig) -> None:
     """An expiry after a cancel was asked for → CANCELLED, no retry."""
     job_id = rig.submit_one()
@@ -459,15 +469,15 @@ def test_an_adopted_attempt_is_a_new_one(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("policy", "limit_ms"),
     [
-        (Policy(name="job", timeout_ms=5_000), 5_000),
-        (Policy(name="job", heartbeat_timeout_ms=4_000), 4_000),
+        (Policy(name="job", timeout_ms=5_000), 5_000 + CONFIG.timeout_grace_ms),
+        (Policy(name="job", heartbeat_timeout_ms=4_000), 4_000 + CONFIG.progress_grace_ms),
     ],
 )
 def test_an_adopted_attempt_times_out_by_its_start(rig: Rig, policy: Policy, limit_ms: int) -> None:
     """Its worker said how long it had run: that counts, not when it was adopted."""
     lost = _lost_second_attempt(rig, policy)
     rig.open_session(2, "w1", declare=[held(lost, running_ms=1_000)])
-    rig.pass_time(limit_ms + CONFIG.timeout_grace_ms - 1_001)
+    rig.pass_time(limit_ms - 1_001)
     assert rig.state(lost.job_id) is JobState.RUNNING
     rig.pass_time(1)
     assert rig.record(lost.job_id).outcome is AttemptOutcome.TIMED_OUT

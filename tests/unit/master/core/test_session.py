@@ -192,7 +192,7 @@ def test_starts_that_a_heartbeat_tells_are_timed(rig: Rig) -> None:
     assert rig.state(by_time) is JobState.RUNNING
     rig.pass_time(1)
     assert rig.record(by_time).outcome is AttemptOutcome.TIMED_OUT
-    rig.pass_time(3_999)
+    rig.pass_time(4_000 - CONFIG.timeout_grace_ms + CONFIG.progress_grace_ms - 1)
     assert rig.state(by_progress) is JobState.RUNNING
     rig.pass_time(1)
     assert rig.record(by_progress).outcome is AttemptOutcome.TIMED_OUT

@@ -480,7 +480,7 @@ def test_progress_after_a_hand_over_counts_from_the_start() -> None:
     rig.now_ms += 4_000
     rig.do(commands.CloseTerm())
     rig.crash(window_ms=0)
-    rig.pass_time(6_000 + CONFIG.timeout_grace_ms - 1)
+    rig.pass_time(6_000 + CONFIG.progress_grace_ms - 1)
     assert rig.state(job_id) is JobState.RUNNING
     rig.pass_time(1)
     assert rig.record(job_id).outcome is AttemptOutcome.TIMED_OUT
