@@ -74,7 +74,7 @@ def clauses(found: Sequence[Section]) -> Iterator[Clause]:
 
 
 @cache
-def tests_in(path: Path) -> dict[str, bool]:
+def known_tests(path: Path) -> dict[str, bool]:
     """The tests of a module, read and not imported: is it one that `make test` leaves out?
 
     A test is a function, a method (``TestStops::test_cancel``), or the class that Hypothesis makes

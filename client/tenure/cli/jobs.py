@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
 
@@ -14,6 +14,7 @@ from tenure.cli.flags import JobId, JobIds, WaitTimeout, duration, ids
 from tenure.cli.invocation import Invocation
 from tenure.cli.job_view import COUNTS, JOBS, RESULTS, VERDICTS, show_event, show_job
 from tenure.cli.output import Format
+from tenure.cli.submit import given_arguments
 from tenure.cli.waiting import result_of, wait_for_all
 from tenure.protocol.vocabulary import JobState
 
@@ -205,15 +206,45 @@ def cancel(
     takes=Takes.OUTPUT | Takes.DRY_RUN | Takes.CONFIRM,
     examples=[
         ("tenure jobs requeue ID", "run one job again"),
+        ("tenure jobs requeue ID --json args.json", "with other arguments than it had"),
         ("tenure jobs requeue --filter 'state = FAILED AND queue = mail'", "all of these"),
     ],
 )
-def requeue(cli: Invocation, job_ids: SomeIds = (), filter_text: AllOf = "") -> int:
+def requeue(
+    cli: Invocation,
+    job_ids: SomeIds = (),
+    filter_text: AllOf = "",
+    json_file: Annotated[
+        str | None,
+        option(
+            "--json",
+            metavar="FILE|-",
+            help="Arguments for one job instead of its own: a JSON array by position, or a JSON "
+            "object by name.",
+        ),
+    ] = None,
+) -> int:
     """Runs failed or cancelled jobs again, with a fresh budget."""
     found = batches.wanted(job_ids, filter_text)
+    if json_file is not None:
+        if len(found) != 1:
+            raise click.BadParameter("expected one ID with --json")
+        args, kwargs = given_arguments((), json_file)
+        return _change(cli, found, lambda client, some: _edited(client, some[0], args, kwargs))
     if not found:
         return batches.create(cli, "requeue", filter_text)
     return _change(cli, found, lambda client, some: client.requeue(some))
+
+
+async def _edited(
+    client: AsyncClient, job_id: str, args: list[Any], kwargs: dict[str, Any]
+) -> Sequence[JobVerdict]:
+    """Runs one job again with other arguments."""
+    from tenure.client import named
+    from tenure.client.change import requeue_with
+
+    handle = await client.get(job_id)
+    return [await requeue_with(client, job_id, named(handle.name).bind(*args, **kwargs))]
 
 
 @command(

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from google.protobuf.message import Message
 
+from tenure.client.codec import encode_args
+from tenure.client.errors import invalid
 from tenure.client.router import Router
 from tenure.protocol import limits
 from tenure.protocol.errors import TenureError, error_of, refusal_from_wire
 from tenure.protocol.vocabulary import JobState
 from tenure.v1 import jobs_pb2
+
+if TYPE_CHECKING:
+    from tenure.client.client import AsyncClient
+    from tenure.client.job import Step
 
 _Verdicts = (
     jobs_pb2.CancelJobsResponse
@@ -92,6 +98,35 @@ async def change(
             for row in response.verdicts:
                 verdicts[row.job_id] = _verdict(row)
     return [verdicts[job_id] for job_id in ids]
+
+
+async def requeue_with(client: AsyncClient, job_id: str, step: Step[Any]) -> JobVerdict:
+    """Gives a FAILED or CANCELLED job a new run with other arguments, encoded as its own are.
+
+    Args:
+        client: Of the job's cluster.
+        job_id: The job.
+        step: The same job with the arguments that it is to run with.
+
+    Raises:
+        Rejected: NOT_FOUND; it is another job than the step's, or its function does not take the
+            arguments; UNKNOWN_CODEC.
+    """
+    found = await client.describe(job_id)
+    options = found.options
+    if step.job.name != options.name:
+        raise invalid("step", f"of job {options.name}, as {job_id} says, got {step.job.name}")
+    payload = encode_args(step.job.options(codec=options.content_type), step.args, step.kwargs)
+    if step.job.signature.stands_in:
+        await client.started_core.published.check(options.name, step.args, step.kwargs)
+    (verdict,) = await change(
+        await client.router(),
+        REQUEUE,
+        [(job_id, found.partition)],
+        lambda ids: jobs_pb2.RequeueJobsRequest(job_ids=ids, payload=payload),
+        client.timeout_s,
+    )
+    return verdict
 
 
 def _verdict(row: jobs_pb2.JobVerdict) -> JobVerdict:

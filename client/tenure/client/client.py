@@ -241,12 +241,13 @@ class AsyncClient:
     async def _send(
         self, job: JobDef[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> AsyncJobHandle[R]:
+        core = self._connection.started()
         payload = encode_args(job, args, kwargs)
-        submitter = self._connection.started().submitter
+        if job.signature.stands_in:
+            await core.published.check(job.name, args, kwargs)
         keys = job.row_keys(((args, kwargs),))
-        settings = job.settings
-        parents = (*settings.after, *parents_of(args, kwargs))
-        (row,) = await submitter.submit(job.wire, settings.key, (payload,), keys, parents)
+        parents = (*job.settings.after, *parents_of(args, kwargs))
+        (row,) = await core.submitter.submit(job.wire, job.settings.key, (payload,), keys, parents)
         if row.refusal is not None:
             raise error_of(row.refusal)
         handle: AsyncJobHandle[R] = AsyncJobHandle(self, row.job_id, job.name, job)
@@ -257,12 +258,14 @@ class AsyncClient:
     async def _send_many(
         self, job: JobDef[..., R], calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]]
     ) -> Sequence[AsyncJobHandle[R]]:
-        given = [*calls]
+        given, core = [*calls], self._connection.started()
         payloads = [encode_args(job, args, kwargs) for args, kwargs in given]
+        for args, kwargs in given if job.signature.stands_in else ():
+            await core.published.check(job.name, args, kwargs)
         keys = job.row_keys(given) if job.has_row_keys else ()
         settings = job.settings
         parents = [parents_of(args, kwargs) for args, kwargs in given]
-        rows = await self._connection.started().submitter.submit(
+        rows = await core.submitter.submit(
             job.wire, settings.key, payloads, keys, settings.after, parents
         )
         handles: Sequence[AsyncJobHandle[R]] = [

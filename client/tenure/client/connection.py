@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from tenure.client import fork
+from tenure.client.argument_schema import Published
 from tenure.client.router import Router
 from tenure.client.scope import TaskScope
 from tenure.client.submitter import Submitter
@@ -30,6 +31,7 @@ class Core:
         self._rng = rng
         self.submitter = Submitter(self.router, self.scope, rng, timeout_s)
         self.waiter = Waiter(self.router, self.scope)
+        self.published = Published(self.router)
 
     def mint(self, partition: int) -> str:
         """A fresh id of a job or workflow; the topology must be known."""

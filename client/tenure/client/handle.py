@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from tenure.client.change import requeue_with
 from tenure.client.codec import decode_result
 from tenure.client.errors import JobCancelled, JobFailed, RemoteError, WaitTimeout
 from tenure.protocol.errors import error_of, refusal_from_wire
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from tenure.client.client import AsyncClient
     from tenure.client.explain import Explanation
-    from tenure.client.job import JobDef
+    from tenure.client.job import JobDef, Step
     from tenure.client.watch import JobEvent
 
 R_co = TypeVar("R_co", covariant=True)
@@ -99,13 +100,20 @@ class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False):
         (verdict,) = await self._client.cancel([self.id], reason=reason)
         return verdict.state_or_raise()
 
-    async def requeue(self) -> JobState:
+    async def requeue(self, step: Step[Any] | None = None) -> JobState:
         """Runs a FAILED or CANCELLED job again, with a fresh budget.
 
+        Args:
+            step: The same job with other arguments, ``resize.bind("b")``, which it has from then
+                on; None: with its own.
+
         Raises:
-            Rejected: WRONG_STATE if it is neither.
+            Rejected: WRONG_STATE if it is neither; or the job does not take the arguments.
         """
-        (verdict,) = await self._client.requeue([self.id])
+        if step is None:
+            (verdict,) = await self._client.requeue([self.id])
+        else:
+            verdict = await requeue_with(self._client, self.id, step)
         self._result = None
         return verdict.state_or_raise()
 

@@ -75,6 +75,15 @@ class Signature:
                 field="args",
             ) from None
 
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The function's parameters, in order."""
+        return self._signature.parameters
+
+    def hint_of(self, parameter: str) -> Any:
+        """What a parameter is annotated with; Any if it is not."""
+        return self._types().get(parameter, Any)
+
     def hint(self, where: int | str) -> Any:
         """What the parameter that takes an argument is annotated with; Any if it is not."""
         parameter = self._parameter(where)

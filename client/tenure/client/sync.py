@@ -34,7 +34,7 @@ from tenure.client.client import AsyncClient
 from tenure.client.cluster import ClusterView
 from tenure.client.explain import Explanation
 from tenure.client.handle import AsyncJobHandle
-from tenure.client.job import Flow, JobDef
+from tenure.client.job import Flow, JobDef, Step
 from tenure.client.middleware import Middleware
 from tenure.client.portal import Portal, ThreadPortal
 from tenure.client.sync_batches import Batches
@@ -107,9 +107,9 @@ class JobHandle(Generic[R_co]):
         """Asks the job to stop, and returns its state after that."""
         return self._portal.run(self.inner.cancel(reason))
 
-    def requeue(self) -> JobState:
-        """Runs a FAILED or CANCELLED job again, with a fresh budget."""
-        return self._portal.run(self.inner.requeue())
+    def requeue(self, step: Step[Any] | None = None) -> JobState:
+        """Runs a FAILED or CANCELLED job again, with a fresh budget, and a step's arguments."""
+        return self._portal.run(self.inner.requeue(step))
 
     def boost(self, *, priority: int | None = None, delay: timedelta | None = None) -> JobState:
         """Gives the job another place while it waits, and returns its state after that."""

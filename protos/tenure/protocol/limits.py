@@ -20,6 +20,8 @@ SEAL_WITHIN_MS_MAX: Final = 7 * 86_400_000
 WORKFLOW_KEPT_MS: Final = 7 * 86_400_000
 #: A job's options, serialized: labels, error types and all.
 OPTIONS_BYTES_MAX: Final = 16 * 1024
+#: What a worker publishes of a job's arguments.
+ARGUMENT_SCHEMA_BYTES_MAX: Final = 16 * 1024
 
 PRIORITY_MIN: Final = 0
 PRIORITY_MAX: Final = 10

@@ -352,10 +352,12 @@ class CancelJobsResponse(_message.Message):
     def __init__(self, verdicts: _Optional[_Iterable[_Union[JobVerdict, _Mapping]]] = ...) -> None: ...
 
 class RequeueJobsRequest(_message.Message):
-    __slots__ = ("job_ids",)
+    __slots__ = ("job_ids", "payload")
     JOB_IDS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     job_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, job_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    payload: bytes
+    def __init__(self, job_ids: _Optional[_Iterable[str]] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class RequeueJobsResponse(_message.Message):
     __slots__ = ("verdicts",)

@@ -170,7 +170,8 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RequeueJobs(self, request, context):
-        """Gives FAILED or CANCELLED jobs a new run with a fresh budget.
+        """Gives FAILED or CANCELLED jobs a new run with a fresh budget, one of them with other arguments
+        if need be.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -310,3 +310,15 @@ class UpdateJobTypeResponse(_message.Message):
     JOB_TYPE_FIELD_NUMBER: _ClassVar[int]
     job_type: JobType
     def __init__(self, job_type: _Optional[_Union[JobType, _Mapping]] = ...) -> None: ...
+
+class GetArgumentSchemaRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetArgumentSchemaResponse(_message.Message):
+    __slots__ = ("schema",)
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    schema: str
+    def __init__(self, schema: _Optional[str] = ...) -> None: ...

@@ -329,6 +329,11 @@ class JobTypeServiceStub(object):
                 request_serializer=tenure_dot_v1_dot_queues__pb2.UpdateJobTypeRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_queues__pb2.UpdateJobTypeResponse.FromString,
                 _registered_method=True)
+        self.GetArgumentSchema = channel.unary_unary(
+                '/tenure.v1.JobTypeService/GetArgumentSchema',
+                request_serializer=tenure_dot_v1_dot_queues__pb2.GetArgumentSchemaRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_queues__pb2.GetArgumentSchemaResponse.FromString,
+                _registered_method=True)
 
 
 class JobTypeServiceServicer(object):
@@ -347,6 +352,13 @@ class JobTypeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetArgumentSchema(self, request, context):
+        """What the workers that are connected say a job takes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobTypeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -359,6 +371,11 @@ def add_JobTypeServiceServicer_to_server(servicer, server):
                     servicer.UpdateJobType,
                     request_deserializer=tenure_dot_v1_dot_queues__pb2.UpdateJobTypeRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_queues__pb2.UpdateJobTypeResponse.SerializeToString,
+            ),
+            'GetArgumentSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArgumentSchema,
+                    request_deserializer=tenure_dot_v1_dot_queues__pb2.GetArgumentSchemaRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_queues__pb2.GetArgumentSchemaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -416,6 +433,33 @@ class JobTypeService(object):
             '/tenure.v1.JobTypeService/UpdateJobType',
             tenure_dot_v1_dot_queues__pb2.UpdateJobTypeRequest.SerializeToString,
             tenure_dot_v1_dot_queues__pb2.UpdateJobTypeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArgumentSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobTypeService/GetArgumentSchema',
+            tenure_dot_v1_dot_queues__pb2.GetArgumentSchemaRequest.SerializeToString,
+            tenure_dot_v1_dot_queues__pb2.GetArgumentSchemaResponse.FromString,
             options,
             channel_credentials,
             insecure,

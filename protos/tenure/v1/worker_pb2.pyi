@@ -39,8 +39,15 @@ class SessionRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., credit: _Optional[_Union[CreditLimit, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[PartitionUpdate, _Mapping]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("incarnation", "name", "job_names", "queues", "slots", "labels", "build_id", "protocol")
+    __slots__ = ("incarnation", "name", "job_names", "queues", "slots", "labels", "build_id", "protocol", "argument_schemas")
     class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class ArgumentSchemasEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +62,7 @@ class Hello(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     BUILD_ID_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENT_SCHEMAS_FIELD_NUMBER: _ClassVar[int]
     incarnation: str
     name: str
     job_names: _containers.RepeatedScalarFieldContainer[str]
@@ -63,7 +71,8 @@ class Hello(_message.Message):
     labels: _containers.ScalarMap[str, str]
     build_id: str
     protocol: int
-    def __init__(self, incarnation: _Optional[str] = ..., name: _Optional[str] = ..., job_names: _Optional[_Iterable[str]] = ..., queues: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., build_id: _Optional[str] = ..., protocol: _Optional[int] = ...) -> None: ...
+    argument_schemas: _containers.ScalarMap[str, str]
+    def __init__(self, incarnation: _Optional[str] = ..., name: _Optional[str] = ..., job_names: _Optional[_Iterable[str]] = ..., queues: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., build_id: _Optional[str] = ..., protocol: _Optional[int] = ..., argument_schemas: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class CreditLimit(_message.Message):
     __slots__ = ("number", "limit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 from tenure.client import AsyncClient, Client, Job, Permanent, job
 
@@ -40,6 +41,12 @@ def in_thread(address: str, count: int) -> list[int]:
 def in_process(address: str, count: int) -> list[int]:
     """The same in a child process."""
     return [handle.result() for handle in plain(address).map(square, range(count))]
+
+
+@job(name="family.add_up", executor="process")
+def add_up(first: int, squares: Iterable[int]) -> int:
+    """Results of other jobs as arguments, in a child process: one, and one after the other."""
+    return first + sum(squares)
 
 
 @job(name="family.in_loop")

@@ -6,11 +6,12 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tenure.client import Client, JobFailed, job
+from tenure.client import Client, JobFailed, job, result_of, results_of
 from tests.chaos.cluster import REPOSITORY
 from tests.integration.client import family
 from tests.integration.client.test_sync import Served, served
@@ -99,6 +100,14 @@ def test_a_coroutine_job_submits_and_waits(parents: Client) -> None:
     # Fewer than the worker's slots: parents that filled them all would wait for children for ever.
     handles = [parents.submit(family.in_loop, address_of(parents), 3) for _ in range(5)]
     assert [handle.result(timeout=30) for handle in handles] == [[0, 1, 4]] * 5
+
+
+def test_results_of_other_jobs_reach_a_child_process(parents: Client) -> None:
+    """One as a value and many by an iterator: the child asks for them, through its worker."""
+    squares = parents.map(family.square, range(50))
+    first = parents.submit(family.square.options(delay=timedelta(seconds=1)), 100)
+    handle = parents.submit(family.add_up, result_of(first), results_of(squares))
+    assert handle.result(timeout=30) == 10_000 + sum(number * number for number in range(50))
 
 
 def test_a_failure_of_a_child_is_readable_in_its_parent(parents: Client) -> None:

@@ -226,6 +226,22 @@ def test_changes_show_states_and_refusals_apart(
     assert DONE not in cluster.jobs
 
 
+def test_a_job_is_requeued_with_other_arguments(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Of a file, for one job; they are encoded as those that it had."""
+    file = tmp_path / "args.json"
+    file.write_text('[7, "x"]')
+    assert main.run(["jobs", "requeue", DEAD, "--json", str(file), "-o", "name"]) == exits.OK
+    assert capsys.readouterr().out.split() == [DEAD]
+    assert cluster.jobs[DEAD].payload == encode_args(named("app.add"), (7, "x"), {})
+    assert main.run(["jobs", "requeue", DEAD, DONE, "--json", str(file)]) == exits.USAGE
+    assert "expected one ID with --json" in capsys.readouterr().err
+    file.write_text("7")
+    assert main.run(["jobs", "requeue", DEAD, "--json", str(file)]) == exits.USAGE
+    assert main.run(["jobs", "requeue", UNKNOWN, "--json", str(file)]) == exits.USAGE
+
+
 def test_purge_asks_first(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
     """Without --yes and without a terminal nothing is purged."""
     assert main.run(["jobs", "purge", DONE]) == exits.USAGE

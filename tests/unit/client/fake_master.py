@@ -24,7 +24,7 @@ from tenure.protocol.ids import JobId, home_partition, mint, partition_of
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import FailureReason, JobState
 from tenure.testing.clock import SimClock
-from tenure.v1 import cluster_pb2, jobs_pb2, schedules_pb2
+from tenure.v1 import cluster_pb2, jobs_pb2, queues_pb2, schedules_pb2
 
 #: The cluster's clock at the loop's time 0.
 EPOCH_MS = 1_760_000_000_000
@@ -68,6 +68,8 @@ class FakeCluster:
         self.halted: set[int] = set()
         self.jobs: dict[str, jobs_pb2.Job] = {}
         self.schedules: dict[str, schedules_pb2.Schedule] = {}
+        #: What workers say that jobs take, by their names.
+        self.schemas: dict[str, str] = {}
         self.keys: dict[tuple[str, str], str] = {}
         self.requests: list[tuple[str, jobs_pb2.SubmitJobsRequest]] = []
         self.on_submit: Callable[[jobs_pb2.SubmitJobsRequest], Refusal | None] = lambda _: None
@@ -143,6 +145,8 @@ class FakeCluster:
         name = method.rpartition("/")[2]
         if method.startswith("/tenure.v1.ClusterService/"):
             return getattr(self, f"_{name}")(address)
+        if name == "GetArgumentSchema":
+            return queues_pb2.GetArgumentSchemaResponse(schema=self.schemas.get(request.name, ""))
         if method.startswith("/tenure.v1.ScheduleService/"):
             return self._schedule_call(name, request)
         partition = getattr(request, "partition", None)
@@ -269,6 +273,8 @@ class FakeCluster:
         )
 
     def _RequeueJobs(self, request: jobs_pb2.RequeueJobsRequest) -> jobs_pb2.RequeueJobsResponse:
+        if request.HasField("payload"):
+            self.jobs[request.job_ids[0]].payload = request.payload
         return jobs_pb2.RequeueJobsResponse(
             verdicts=[self._verdict(i, JobState.PENDING) for i in request.job_ids]
         )

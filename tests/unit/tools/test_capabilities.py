@@ -12,9 +12,9 @@ from tools.generate_capabilities import (
     REPOSITORY,
     Clause,
     clauses,
+    known_tests,
     page,
     sections,
-    tests_in,
 )
 
 CLAUSES = list(clauses(sections()))
@@ -26,7 +26,7 @@ def missing(clause: Clause, repository: Path = REPOSITORY) -> list[str]:
     for test in clause.tests:
         path, _, name = test.partition("::")
         module = repository / path
-        if not module.is_file() or name not in tests_in(module):
+        if not module.is_file() or name not in known_tests(module):
             gone.append(test)
     return gone
 
@@ -34,7 +34,7 @@ def missing(clause: Clause, repository: Path = REPOSITORY) -> list[str]:
 def is_only_nightly(clause: Clause, repository: Path = REPOSITORY) -> bool:
     """Whether `make test` runs no test of a clause."""
     named = [test.partition("::") for test in clause.tests]
-    return all(tests_in(repository / path)[name] for path, _, name in named)
+    return all(known_tests(repository / path)[name] for path, _, name in named)
 
 
 def test_every_named_test_exists() -> None:
@@ -48,10 +48,11 @@ def test_no_clause_is_without_a_test() -> None:
 
 
 def test_nothing_is_said_twice() -> None:
-    """A clause stands once, names a test once, and is one sentence's part: no full stop."""
-    said = Counter(clause.says for clause in CLAUSES)
+    """A clause stands once in its row, names a test once, and ends in no full stop."""
+    rows = [row for section in sections() for row in section.rows]
+    said = Counter((row.capability, clause.says) for row in rows for clause in row.clauses)
 
-    assert [says for says, times in said.items() if times > 1 or says.endswith(".")] == []
+    assert [says for says, times in said.items() if times > 1 or says[1].endswith(".")] == []
     assert [c.says for c in CLAUSES if len(set(c.tests)) < len(c.tests)] == []
 
 
@@ -88,4 +89,4 @@ def test_methods_are_tests_too(tmp_path: Path) -> None:
     module = tmp_path / "test_x.py"
     module.write_text("class TestA:\n  def test_one(self): ...\n  def helper(self): ...\n")
 
-    assert tests_in(module) == {"TestA::test_one": False}
+    assert known_tests(module) == {"TestA::test_one": False}

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from tenure.client.addresses import Addresses
+from tenure.client.argument_schema import schema_of
 from tenure.client.channel import GrpcTransport
 from tenure.client.client import AsyncClient
 from tenure.client.security import Credentials
@@ -306,6 +307,7 @@ def introduction(config: WorkerConfig, jobs: JobTable, incarnation: str) -> work
         labels=config.labels,
         build_id=config.build_id,
         protocol=PROTOCOL_REVISION,
+        argument_schemas={name: schema_of(jobs[name].signature) for name in sorted(jobs)},
     )
 
 

@@ -90,9 +90,14 @@ class CancelJobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequeueJobs:
-    """Give FAILED or CANCELLED jobs a new run. Reply: list of ``JobVerdict``."""
+    """Give FAILED or CANCELLED jobs a new run. Reply: list of ``JobVerdict``.
+
+    Attributes:
+        payload: What all of them run with from now on; None: each with its own.
+    """
 
     job_ids: list[JobId]
+    payload: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

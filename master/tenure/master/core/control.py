@@ -87,13 +87,41 @@ def decide_requeue(state: State, command: RequeueJobs, now_ms: int) -> Decision:
             # What its parents let run once they let run again.
             blocked = bool(record.parents) and not record.freed
             to = JobState.BLOCKED if blocked else JobState.PENDING
-            rows.append(RequeuedRow(job_id, record.run + 1, to))
-            verdicts.append(JobVerdict(job_id, to, None))
+            refusal = _refused_payload(state, command, record)
+            if refusal is None:
+                rows.append(RequeuedRow(job_id, record.run + 1, to, command.payload))
+            verdicts.append(JobVerdict(job_id, None if refusal else to, refusal))
         else:
             advice = "only FAILED and CANCELLED jobs can be requeued"
             verdicts.append(JobVerdict(job_id, None, wrong_state(record, "requeue", advice)))
     events = (JobsRequeued(now_ms=now_ms, rows=rows),) if rows else ()
     return Decision(events=events, reply=verdicts)
+
+
+def _refused_payload(state: State, command: RequeueJobs, record: JobRecord) -> Refusal | None:
+    """Refuses to keep other arguments for a job than it has, for want of room."""
+    payload, job_id = command.payload, record.job_id
+    if payload is None:
+        return None
+    size, limit = len(payload), state.config.payload_bytes_max
+    if size > limit:
+        return Refusal(
+            reason=Reason.PAYLOAD_TOO_LARGE,
+            message=f"expected to requeue job {job_id} with another payload, but it has {size} "
+            f"bytes (at most {limit}): store it elsewhere and give a reference",
+            metadata={"job_id": job_id, "bytes": str(size), "limit": str(limit)},
+            field="payload",
+        )
+    bytes_max, grows = state.config.bytes_max, size - len(record.payload)
+    if grows <= 0 or state.stored_bytes + grows <= bytes_max:
+        return None
+    return Refusal(
+        reason=Reason.MEMORY_FULL,
+        message=f"expected to requeue job {job_id} with another payload, but the partition keeps "
+        f"{state.stored_bytes} bytes of at most {bytes_max}: try again later",
+        metadata={"job_id": job_id, "limit": str(bytes_max)},
+        retry_after_ms=state.config.retry_after_ms,
+    )
 
 
 def decide_purge(state: State, command: PurgeJobs, now_ms: int) -> Decision:
@@ -176,6 +204,8 @@ def apply_requeued(state: State, event: JobsRequeued, seq: int) -> None:
         record.outcome = record.failure_reason = record.fault = None
         record.cancel_requested = False
         record.cancel_reason = ""
+        if row.payload is not None:
+            record.payload = row.payload
         if row.state is JobState.BLOCKED:
             dependents.apply_blocked(state, record, seq, settled=True)
 

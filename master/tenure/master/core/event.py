@@ -211,6 +211,8 @@ class RequeuedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     run: int
     #: BLOCKED if its parents are to be looked at (again).
     state: JobState = JobState.PENDING
+    #: What it runs with from now on; None: as before.
+    payload: bytes | None = None
 
 
 class JobsRequeued(

@@ -160,8 +160,10 @@ class _Batch:
             fresh = self.fresh[row.job_id]
             policy, payload, key = self._settings[fresh.setting].policy, fresh.payload, fresh.key
         asked = self._settings[row.setting].policy
+        # A job that was requeued may have got other arguments, and is the same job all the same.
+        requeued = record is not None and record.run > 0
         if (
-            payload == row.payload
+            (payload == row.payload or requeued)
             and key == row.key
             and policy.name == asked.name
             and policy.queue == asked.queue

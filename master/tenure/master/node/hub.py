@@ -56,6 +56,15 @@ class WorkerHub:
         """All streams."""
         return list(self._links.values())
 
+    def argument_schema(self, job_name: str) -> str:
+        """What a job takes as all workers say that run it; "": one does not, or another thing."""
+        said = {
+            link.hello.argument_schemas.get(job_name, "")
+            for link in self._links.values()
+            if job_name in link.hello.job_names
+        }
+        return said.pop() if len(said) == 1 else ""
+
     # Credit.
 
     def take_credit(self, link: WorkerLink, limit: worker_pb2.CreditLimit) -> None:

@@ -331,7 +331,11 @@ class JobApi:
     ) -> jobs_pb2.RequeueJobsResponse:
         """Gives FAILED or CANCELLED jobs a new run."""
         term, ids = self._batch(request.job_ids)
-        reply = await term.ask(RequeueJobs(job_ids=ids))
+        payload = request.payload if request.HasField("payload") else None
+        if payload is not None and len(ids) > 1:
+            raise invalid("payload", f"there are {len(ids)} jobs; give it with one at a time")
+        command = RequeueJobs(job_ids=ids, payload=payload)
+        reply = await term.ask(command, size=len(payload or b""))
         return jobs_pb2.RequeueJobsResponse(verdicts=_verdicts(reply))
 
     async def purge_jobs(self, request: jobs_pb2.PurgeJobsRequest) -> jobs_pb2.PurgeJobsResponse:

@@ -116,7 +116,7 @@ class Master:
         )
         self._seats = [self._seat(partition, around) for partition in range(store.partitions)]
         self.jobs = JobApi(roster=self.roster, rng=rng)
-        self.settings = SettingsApi(roster=self.roster)
+        self.settings = SettingsApi(roster=self.roster, argument_schema=self.hub.argument_schema)
         self.batches = BatchApi(roster=self.roster)
         self.schedules = ScheduleApi(roster=self.roster, rng=rng)
         self.workflows = WorkflowApi(roster=self.roster)

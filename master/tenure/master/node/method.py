@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tenure.master.node.batches import BatchApi
     from tenure.master.node.master import Master
     from tenure.master.node.partitions import PartitionApi
+    from tenure.master.node.settings import SettingsApi
 
 _log = logging.getLogger(__name__)
 
@@ -90,10 +91,7 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "ListTenants": Unary(settings.list_tenants, queues_pb2.ListTenantsRequest),
             "UpdateTenant": Unary(settings.update_tenant, queues_pb2.UpdateTenantRequest),
         },
-        "JobTypeService": {
-            "ListJobTypes": Unary(settings.list_job_types, queues_pb2.ListJobTypesRequest),
-            "UpdateJobType": Unary(settings.update_job_type, queues_pb2.UpdateJobTypeRequest),
-        },
+        "JobTypeService": _job_type_methods(settings),
         "ScheduleService": {
             "PutSchedule": Unary(schedules.put_schedule, schedules_pb2.PutScheduleRequest),
             "GetSchedule": Unary(schedules.get_schedule, schedules_pb2.GetScheduleRequest),
@@ -134,6 +132,16 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
 
 def _partition_methods(partitions: PartitionApi) -> dict[str, Method]:
     return {"Deliver": Unary(partitions.deliver, partition_pb2.DeliverRequest)}
+
+
+def _job_type_methods(settings: SettingsApi) -> dict[str, Method]:
+    return {
+        "ListJobTypes": Unary(settings.list_job_types, queues_pb2.ListJobTypesRequest),
+        "UpdateJobType": Unary(settings.update_job_type, queues_pb2.UpdateJobTypeRequest),
+        "GetArgumentSchema": Unary(
+            settings.get_argument_schema, queues_pb2.GetArgumentSchemaRequest
+        ),
+    }
 
 
 def _batch_methods(batches: BatchApi) -> dict[str, Method]:

@@ -48,10 +48,14 @@ class SettingsApi:
 
     Args:
         roster: Finds the term of a partition, or says who leads it.
+        argument_schema: What connected workers say that a job takes, by its name.
     """
 
-    def __init__(self, *, roster: Roster) -> None:
+    def __init__(
+        self, *, roster: Roster, argument_schema: Callable[[str], str] = lambda _: ""
+    ) -> None:
         self._roster = roster
+        self._argument_schema = argument_schema
 
     # Queues.
 
@@ -125,6 +129,13 @@ class SettingsApi:
         wanted = Filter(tenant=_tenant_asked(request.tenant))
         found, token = await self._list(request, SettingsKind.JOB_TYPE, wanted, _job_type)
         return queues_pb2.ListJobTypesResponse(job_types=found, next_page_token=token)
+
+    async def get_argument_schema(
+        self, request: queues_pb2.GetArgumentSchemaRequest
+    ) -> queues_pb2.GetArgumentSchemaResponse:
+        """What connected workers say that a job takes: any master knows, as all are connected."""
+        name = checked_name(request.name, "name")
+        return queues_pb2.GetArgumentSchemaResponse(schema=self._argument_schema(name))
 
     async def update_job_type(
         self, request: queues_pb2.UpdateJobTypeRequest

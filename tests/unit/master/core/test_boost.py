@@ -91,6 +91,18 @@ def test_deadlines_follow_a_run_that_has_not_begun(rig: Rig) -> None:
     assert rig.record(job_id).state is JobState.FAILED
 
 
+def test_a_boost_outlives_its_leader(rig: Rig) -> None:
+    """Its priority and its time are journaled, and its place is the same after a replay."""
+    first, second, later = rig.submit(3)
+    boost(rig, second, priority=1)
+    boost(rig, later, delay_ms=20_000)
+    at_ms = rig.now_ms
+    rig.crash(window_ms=0)
+    rig.open_session(2)
+    assert (rig.record(second).priority, rig.record(later).ready_ms) == (1, at_ms + 20_000)
+    assert [lease.job_id for lease in rig.grant(2, credit=3)] == [second, first]
+
+
 def test_watches_are_told(rig: Rig) -> None:
     """Of a new state, and of a new place without one."""
     jobs = rig.submit(2)

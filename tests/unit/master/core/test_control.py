@@ -1,16 +1,19 @@
 """Cancel, requeue and purge: the dead letter queue."""
 
+from dataclasses import replace
+
 import pytest
 
 from tenure.master.core import command as commands
-from tenure.master.core.effect import JobVerdict, NotifySettled
+from tenure.master.core.command import SubmitRow
+from tenure.master.core.effect import JobVerdict, NotifySettled, SendAssignment
 from tenure.master.core.record import JobFault, Policy, RetryPolicy
 from tenure.master.core.tombstone import Tombstone
 from tenure.protocol.ids import JobId
 from tenure.protocol.limits import RETRY_WINDOW_MS
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
-from tests.unit.master.core.rig import Rig, of_type
+from tests.unit.master.core.rig import CONFIG, Rig, of_type
 
 
 @pytest.fixture
@@ -192,6 +195,46 @@ def test_requeue_gives_a_fresh_run(rig: Rig) -> None:
     assert record.cancel_requested is False
     assert [attempt.fault for attempt in record.history] == [JobFault("E", "m")]
     assert rig.grant_one().lease.run == 1
+
+
+def test_requeue_with_another_payload(rig: Rig) -> None:
+    """A dead letter is edited: it has the new payload from then on, in a replay, too."""
+    job_id, other = dead(rig), dead(rig)
+    stored = rig.partition.stats().payload_bytes
+    rig.do(commands.RequeueJobs(job_ids=[job_id], payload=b"mended payload"))
+    rig.do(commands.RequeueJobs(job_ids=[other]))
+    assert rig.partition.stats().payload_bytes == stored + len(b"mended payload") - len(b"payload")
+    granted = of_type(rig.dispatch((1, 1)).effects, SendAssignment)
+    assert granted[0].rows[0].record.payload == b"mended payload"
+    rig.crash()
+    record = rig.record(job_id)
+    assert (record.payload, record.run, len(record.history)) == (b"mended payload", 1, 1)
+    assert rig.record(other).payload == b"payload"
+
+
+def test_a_submit_that_is_sent_again_after_an_edit_is_the_same_job(rig: Rig) -> None:
+    """Its sender cannot know of the edit; the edit stands."""
+    row = SubmitRow(rig.mint(), 0, b"payload", "")
+    rig.submit_rows([row])
+    rig.report(rig.grant_one(), AttemptOutcome.FAILED_PERMANENT)
+    rig.do(commands.RequeueJobs(job_ids=[row.job_id], payload=b"mended"))
+    assert rig.submit_rows([row]).existing == [0]
+    assert rig.record(row.job_id).payload == b"mended"
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"), [(b"x" * 101, "PAYLOAD_TOO_LARGE"), (b"x" * 100, "MEMORY_FULL")]
+)
+def test_another_payload_needs_room(payload: bytes, reason: str) -> None:
+    """As that of a submit; the job stays as it was."""
+    rig = Rig(replace(CONFIG, payload_bytes_max=100, bytes_max=50))
+    rig.open_session(1)
+    job_id = dead(rig)
+    refusal = verdict_of(rig, commands.RequeueJobs(job_ids=[job_id], payload=payload)).refusal
+    assert refusal is not None
+    assert refusal.reason == reason
+    assert (rig.state(job_id), rig.record(job_id).payload) == (JobState.FAILED, b"payload")
+    assert verdict_of(rig, commands.RequeueJobs(job_ids=[job_id], payload=b"x")).refusal is None
 
 
 def test_requeue_cancelled(rig: Rig) -> None:

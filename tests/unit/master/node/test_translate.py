@@ -27,7 +27,11 @@ def test_unset_options_take_the_documented_defaults() -> None:
     assert setting.priority == 5
     assert (setting.delay_ms, setting.at_ms) == (0, 0)
     assert setting.policy == Policy(name="app.f")
-    assert setting.policy.retry == RetryPolicy()
+    retry = setting.policy.retry
+    assert retry == RetryPolicy()
+    assert (retry.backoff, retry.base_ms, retry.factor) == (Backoff.EXPONENTIAL, 1_000, 2.0)
+    assert (retry.cap_ms, retry.jitter) == (60_000, Jitter.FULL)
+    assert (retry.max_attempts, retry.max_lost) == (4, 3)
 
 
 def test_priority_zero_is_not_unset() -> None:

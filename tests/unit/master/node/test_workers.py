@@ -5,6 +5,8 @@ import math
 import pytest
 
 from tenure.master.core.record import JobRecord, Policy
+from tenure.master.node.hub import WorkerHub
+from tenure.master.node.link import WorkerLink
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
@@ -65,3 +67,29 @@ def test_progress_is_a_percentage(told: float, kept: float) -> None:
             assert holding.progress == kept
 
     run_virtual(main)
+
+
+def test_what_a_job_takes_is_what_all_its_workers_say() -> None:
+    """Nothing of a job that nobody runs, that one is silent about, or that two tell differently,
+    as two releases do in a rolling upgrade.
+    """
+    hub = WorkerHub()
+
+    def connect(name: str, schema: str | None, *jobs: str) -> WorkerLink:
+        said = {} if schema is None else dict.fromkeys(jobs, schema)
+        hello = worker_pb2.Hello(incarnation=name, job_names=jobs, argument_schemas=said)
+        return hub.connect(hello)
+
+    assert hub.argument_schema("order") == ""
+    first = connect("w1", "old", "order", "pay")
+    second = connect("w2", "old", "order")
+    connect("w3", "of another job", "ship")
+    assert hub.argument_schema("order") == "old"
+    newer = connect("w4", "new", "order")
+    assert (hub.argument_schema("order"), hub.argument_schema("pay")) == ("", "old")
+    hub.disconnect(first)
+    hub.disconnect(second)
+    assert (hub.argument_schema("order"), hub.argument_schema("pay")) == ("new", "")
+    connect("w5", None, "order")
+    assert hub.argument_schema("order") == ""
+    hub.disconnect(newer)
