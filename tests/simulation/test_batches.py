@@ -16,6 +16,7 @@ from tenure.client import (
 )
 from tenure.testing.cluster import SimCluster, simulated_cluster
 from tenure.testing.process import run_processes
+from tenure.v1 import batches_pb2
 
 PARTITIONS = 2
 QUEUES = ("a", "b", "c", "d")
@@ -118,6 +119,33 @@ def test_a_batch_is_stopped() -> None:
         assert counts.get(JobState.CANCELLED, 0) == stopped.changed
         assert counts[JobState.SCHEDULED] > 0
         assert await client.batches.cancel(made.id) == stopped
+
+    play(work)
+
+
+def test_lists_come_in_pages() -> None:
+    """Newest first, from one partition; a token of another one's list is refused."""
+
+    async def work(cluster: SimCluster, client: AsyncClient) -> None:
+        made = [await client.batches.create("cancel", "name = noop") for _ in range(5)]
+        leader = await cluster.elected(0)
+        assert leader.node is not None
+        api, found = leader.node.batches, list[str]()
+        request = batches_pb2.ListBatchesRequest(partition=0, page_size=2)
+        for size in (2, 2, 1):
+            page = await api.list_batches(request)
+            assert len(page.batches) == size
+            found += [batch.batch_id for batch in page.batches]
+            token, request.page_token = request.page_token, page.next_page_token
+        assert not page.next_page_token
+        assert found == [batch.id for batch in reversed(made)]
+        assert [batch.id for batch in await client.batches.list()] == found
+        other = await cluster.elected(1)
+        assert other.node is not None
+        request.partition, request.page_token = 1, token
+        with pytest.raises(Rejected) as caught:
+            await other.node.batches.list_batches(request)
+        assert caught.value.field == "page_token"
 
     play(work)
 

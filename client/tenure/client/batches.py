@@ -159,15 +159,20 @@ class AsyncBatches:
         router = await self._client.router()
         found: dict[str, list[batches_pb2.Batch]] = {}
         for partition in range(router.topology.partitions):
-            response = await router.call(
-                partition,
-                _SERVICE + "ListBatches",
-                batches_pb2.ListBatchesRequest(partition=partition),
-                batches_pb2.ListBatchesResponse,
-                self._timeout_s,
-            )
-            for part in response.batches:
-                found.setdefault(part.batch_id, []).append(part)
+            request = batches_pb2.ListBatchesRequest(partition=partition)
+            while True:
+                page = await router.call(
+                    partition,
+                    _SERVICE + "ListBatches",
+                    request,
+                    batches_pb2.ListBatchesResponse,
+                    self._timeout_s,
+                )
+                for part in page.batches:
+                    found.setdefault(part.batch_id, []).append(part)
+                if not page.next_page_token:
+                    break
+                request.page_token = page.next_page_token
         return [_whole(found[batch_id]) for batch_id in sorted(found, reverse=True)]
 
     async def cancel(self, batch_id: str) -> Batch:

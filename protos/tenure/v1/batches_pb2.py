@@ -27,17 +27,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tenure.v1 import jobs_pb2 as tenure_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tenure/v1/batches.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tenure/v1/jobs.proto\"\x97\x02\n\x05\x42\x61tch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.tenure.v1.BatchKind\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12$\n\x05state\x18\x05 \x01(\x0e\x32\x15.tenure.v1.BatchState\x12\x0f\n\x07matched\x18\x06 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x07 \x01(\x04\x12\x0f\n\x07refused\x18\x08 \x01(\x04\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdc\x01\n\x12\x43reateBatchRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.tenure.v1.BatchKind\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x15\n\x08priority\x18\x07 \x01(\rH\x00\x88\x01\x01\x12(\n\x05\x64\x65lay\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_priority\"]\n\x13\x43reateBatchResponse\x12\x1f\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x10.tenure.v1.Batch\x12%\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x15.tenure.v1.StateCount\"6\n\x0fGetBatchRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\"3\n\x10GetBatchResponse\x12\x1f\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x10.tenure.v1.Batch\"\'\n\x12ListBatchesRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\"8\n\x13ListBatchesResponse\x12!\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x10.tenure.v1.Batch\"9\n\x12\x43\x61ncelBatchRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\"6\n\x13\x43\x61ncelBatchResponse\x12\x1f\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x10.tenure.v1.Batch*\x82\x01\n\tBatchKind\x12\x1a\n\x16\x42\x41TCH_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42\x41TCH_KIND_CANCEL\x10\x01\x12\x16\n\x12\x42\x41TCH_KIND_REQUEUE\x10\x02\x12\x14\n\x10\x42\x41TCH_KIND_PURGE\x10\x03\x12\x14\n\x10\x42\x41TCH_KIND_BOOST\x10\x04*s\n\nBatchState\x12\x1b\n\x17\x42\x41TCH_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41TCH_STATE_RUNNING\x10\x01\x12\x14\n\x10\x42\x41TCH_STATE_DONE\x10\x02\x12\x19\n\x15\x42\x41TCH_STATE_CANCELLED\x10\x03\x32\xbd\x02\n\x0c\x42\x61tchService\x12L\n\x0b\x43reateBatch\x12\x1d.tenure.v1.CreateBatchRequest\x1a\x1e.tenure.v1.CreateBatchResponse\x12\x43\n\x08GetBatch\x12\x1a.tenure.v1.GetBatchRequest\x1a\x1b.tenure.v1.GetBatchResponse\x12L\n\x0bListBatches\x12\x1d.tenure.v1.ListBatchesRequest\x1a\x1e.tenure.v1.ListBatchesResponse\x12L\n\x0b\x43\x61ncelBatch\x12\x1d.tenure.v1.CancelBatchRequest\x1a\x1e.tenure.v1.CancelBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tenure/v1/batches.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tenure/v1/jobs.proto\"\x97\x02\n\x05\x42\x61tch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.tenure.v1.BatchKind\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12$\n\x05state\x18\x05 \x01(\x0e\x32\x15.tenure.v1.BatchState\x12\x0f\n\x07matched\x18\x06 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x07 \x01(\x04\x12\x0f\n\x07refused\x18\x08 \x01(\x04\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdc\x01\n\x12\x43reateBatchRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.tenure.v1.BatchKind\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x15\n\x08priority\x18\x07 \x01(\rH\x00\x88\x01\x01\x12(\n\x05\x64\x65lay\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_priority\"]\n\x13\x43reateBatchResponse\x12\x1f\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x10.tenure.v1.Batch\x12%\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x15.tenure.v1.StateCount\"6\n\x0fGetBatchRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\"3\n\x10GetBatchResponse\x12\x1f\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x10.tenure.v1.Batch\"N\n\x12ListBatchesRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Q\n\x13ListBatchesResponse\x12!\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x10.tenure.v1.Batch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x12\x43\x61ncelBatchRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\"6\n\x13\x43\x61ncelBatchResponse\x12\x1f\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x10.tenure.v1.Batch*\x82\x01\n\tBatchKind\x12\x1a\n\x16\x42\x41TCH_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42\x41TCH_KIND_CANCEL\x10\x01\x12\x16\n\x12\x42\x41TCH_KIND_REQUEUE\x10\x02\x12\x14\n\x10\x42\x41TCH_KIND_PURGE\x10\x03\x12\x14\n\x10\x42\x41TCH_KIND_BOOST\x10\x04*s\n\nBatchState\x12\x1b\n\x17\x42\x41TCH_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41TCH_STATE_RUNNING\x10\x01\x12\x14\n\x10\x42\x41TCH_STATE_DONE\x10\x02\x12\x19\n\x15\x42\x41TCH_STATE_CANCELLED\x10\x03\x32\xbd\x02\n\x0c\x42\x61tchService\x12L\n\x0b\x43reateBatch\x12\x1d.tenure.v1.CreateBatchRequest\x1a\x1e.tenure.v1.CreateBatchResponse\x12\x43\n\x08GetBatch\x12\x1a.tenure.v1.GetBatchRequest\x1a\x1b.tenure.v1.GetBatchResponse\x12L\n\x0bListBatches\x12\x1d.tenure.v1.ListBatchesRequest\x1a\x1e.tenure.v1.ListBatchesResponse\x12L\n\x0b\x43\x61ncelBatch\x12\x1d.tenure.v1.CancelBatchRequest\x1a\x1e.tenure.v1.CancelBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tenure.v1.batches_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BATCHKIND']._serialized_start=1049
-  _globals['_BATCHKIND']._serialized_end=1179
-  _globals['_BATCHSTATE']._serialized_start=1181
-  _globals['_BATCHSTATE']._serialized_end=1296
+  _globals['_BATCHKIND']._serialized_start=1113
+  _globals['_BATCHKIND']._serialized_end=1243
+  _globals['_BATCHSTATE']._serialized_start=1245
+  _globals['_BATCHSTATE']._serialized_end=1360
   _globals['_BATCH']._serialized_start=126
   _globals['_BATCH']._serialized_end=405
   _globals['_CREATEBATCHREQUEST']._serialized_start=408
@@ -49,13 +49,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETBATCHRESPONSE']._serialized_start=781
   _globals['_GETBATCHRESPONSE']._serialized_end=832
   _globals['_LISTBATCHESREQUEST']._serialized_start=834
-  _globals['_LISTBATCHESREQUEST']._serialized_end=873
-  _globals['_LISTBATCHESRESPONSE']._serialized_start=875
-  _globals['_LISTBATCHESRESPONSE']._serialized_end=931
-  _globals['_CANCELBATCHREQUEST']._serialized_start=933
-  _globals['_CANCELBATCHREQUEST']._serialized_end=990
-  _globals['_CANCELBATCHRESPONSE']._serialized_start=992
-  _globals['_CANCELBATCHRESPONSE']._serialized_end=1046
-  _globals['_BATCHSERVICE']._serialized_start=1299
-  _globals['_BATCHSERVICE']._serialized_end=1616
+  _globals['_LISTBATCHESREQUEST']._serialized_end=912
+  _globals['_LISTBATCHESRESPONSE']._serialized_start=914
+  _globals['_LISTBATCHESRESPONSE']._serialized_end=995
+  _globals['_CANCELBATCHREQUEST']._serialized_start=997
+  _globals['_CANCELBATCHREQUEST']._serialized_end=1054
+  _globals['_CANCELBATCHRESPONSE']._serialized_start=1056
+  _globals['_CANCELBATCHRESPONSE']._serialized_end=1110
+  _globals['_BATCHSERVICE']._serialized_start=1363
+  _globals['_BATCHSERVICE']._serialized_end=1680
 # @@protoc_insertion_point(module_scope)

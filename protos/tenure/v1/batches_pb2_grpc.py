@@ -77,7 +77,8 @@ class BatchServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListBatches(self, request, context):
-        """The batches that one partition remembers, newest first: those under way and some that have ended.
+        """The batches that one partition remembers, newest first, in pages: those under way and some that
+        have ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,6 +7,7 @@ from tenure.master.core.bulk import BatchRecord, BatchSpec
 from tenure.master.core.command import CancelBatch, CreateBatch
 from tenure.master.core.effect import Reply
 from tenure.master.node.jobs import counted
+from tenure.master.node.paging import page_size, page_token, place_of
 from tenure.master.node.roster import Roster
 from tenure.master.node.selection import select_jobs
 from tenure.master.node.term import Term
@@ -77,11 +78,20 @@ class BatchApi:
     async def list_batches(
         self, request: batches_pb2.ListBatchesRequest
     ) -> batches_pb2.ListBatchesResponse:
-        """All batches that a partition remembers, newest first."""
+        """A page of the batches that a partition remembers, newest first."""
+        size = page_size(request.page_size)
+        listed = f"batches/{request.partition}"
+        (before,) = place_of(request.page_token, listed) or ("",)
         term = self._roster.term(request.partition)
-        found = [batch_to_wire(record, term.number) for record in term.partition.batches()]
+        records = term.partition.batches()
+        found = [each for each in records if not before or each.batch_id < before]
+        response = batches_pb2.ListBatchesResponse(
+            batches=[batch_to_wire(record, term.number) for record in found[:size]]
+        )
+        if len(found) > size:
+            response.next_page_token = page_token(listed, found[size - 1].batch_id)
         await term.readable(term.partition.next_seq - 1)
-        return batches_pb2.ListBatchesResponse(batches=found)
+        return response
 
     async def cancel_batch(
         self, request: batches_pb2.CancelBatchRequest

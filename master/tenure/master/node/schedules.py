@@ -1,8 +1,5 @@
 """ScheduleService: jobs by the calendar, answered by the term of the schedule's home partition."""
 
-import contextlib
-from zlib import crc32
-
 from tenure.master.core.command import (
     DeleteSchedule,
     PauseSchedule,
@@ -12,6 +9,7 @@ from tenure.master.core.command import (
 from tenure.master.core.effect import Reply, SubmitReply
 from tenure.master.core.schedule import unknown
 from tenure.master.core.timetable import ScheduleName, ScheduleRecord
+from tenure.master.node.paging import page_size, page_token, place_of
 from tenure.master.node.port import Rng
 from tenure.master.node.roster import Roster
 from tenure.master.node.schedule_wire import schedule_to_wire, spec_from_wire
@@ -76,17 +74,16 @@ class ScheduleApi:
         self, request: schedules_pb2.ListSchedulesRequest
     ) -> schedules_pb2.ListSchedulesResponse:
         """A page of one partition's schedules, in order of tenant and name."""
-        if request.page_size < 0:
-            raise invalid("page_size", f"{request.page_size} is negative")
-        size = min(request.page_size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
-        after = _after(request)
+        size = page_size(request.page_size)
+        listed = f"{request.partition}/{request.tenant}"
+        tenant, name = place_of(request.page_token, listed, parts=2) or ("", "")
         term = self._roster.term(request.partition)
-        found = term.partition.schedules(request.tenant, after, size + 1)
+        found = term.partition.schedules(request.tenant, (tenant, name), size + 1)
         response = schedules_pb2.ListSchedulesResponse()
         room = limits.BATCH_BYTES_MAX
         for index, record in enumerate(found):
             if index == size or room <= 0:
-                response.next_page_token = _page_token(found[index - 1].key, request)
+                response.next_page_token = page_token(listed, *found[index - 1].key)
                 break
             schedule = schedule_to_wire(record, term.number)
             schedule.spec.ClearField("payload")
@@ -152,20 +149,3 @@ def _told(term: Term, reply: Reply) -> schedules_pb2.Schedule:
 def _key(tenant: str, name: str) -> ScheduleName:
     """The checked names of a tenant and of a schedule of it."""
     return checked_name(tenant or limits.DEFAULT_TENANT, "tenant"), checked_name(name, "name")
-
-
-def _page_token(key: ScheduleName, request: schedules_pb2.ListSchedulesRequest) -> str:
-    """The last name of a page, and of which list: a token is of no use for another one."""
-    listed = f"{request.partition}/{request.tenant}"
-    return f"{key[0]}:{key[1]}:{crc32(listed.encode()):08x}"
-
-
-def _after(request: schedules_pb2.ListSchedulesRequest) -> ScheduleName:
-    """The last name of the page before."""
-    if not request.page_token:
-        return _FIRST
-    with contextlib.suppress(ValueError):
-        tenant, name, _ = request.page_token.split(":")
-        if request.page_token == _page_token((tenant, name), request):
-            return tenant, name
-    raise invalid("page_token", "it is not one that a list of this partition and tenant answered")

@@ -1,11 +1,8 @@
 """QueueService, TenantService and JobTypeService: how queues, tenants and job types are run."""
 
-import base64
-import contextlib
 from collections.abc import Callable
 from heapq import nsmallest
 from typing import TypeVar
-from zlib import crc32
 
 from tenure.master.core.command import UpdateSettings
 from tenure.master.core.query import Filter
@@ -17,6 +14,7 @@ from tenure.master.core.settings import (
     SettingsKind,
     TenantSettings,
 )
+from tenure.master.node.paging import page_size, page_token, place_of
 from tenure.master.node.roster import Roster
 from tenure.master.node.settings_wire import (
     counts_to_wire,
@@ -29,7 +27,7 @@ from tenure.master.node.settings_wire import (
     tenant_to_wire,
 )
 from tenure.master.node.term import Term
-from tenure.master.node.translate import checked_name, invalid, stamp
+from tenure.master.node.translate import checked_name, stamp
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
 from tenure.protocol.ids import home_partition
@@ -158,14 +156,14 @@ class SettingsApi:
         show: Callable[[Term, SettingsKey, list[int]], T],
     ) -> tuple[list[T], str]:
         """A page, and the token of the next one."""
-        if request.page_size < 0:
-            raise invalid("page_size", f"{request.page_size} is negative")
-        size = min(request.page_size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
-        after = _after(request, wanted)
+        size = page_size(request.page_size)
+        listed = f"{type(request).__name__}/{request.partition}/{wanted.tenant}"
+        parts = 1 if kind is SettingsKind.TENANT else 2
+        after = place_of(request.page_token, listed, parts)
         term = self._roster.term(request.partition)
         census = term.partition.census(kind, wanted)
         keys = nsmallest(size + 1, (key for key in census if key > after))
-        token = _page_token(keys[size - 1], request, wanted) if len(keys) > size else ""
+        token = page_token(listed, *keys[size - 1]) if len(keys) > size else ""
         page = [show(term, key, census[key]) for key in keys[:size]]
         await term.readable(term.partition.next_seq - 1)
         return page, token
@@ -231,22 +229,3 @@ def _queue_key(tenant: str, name: str) -> tuple[str, str]:
 
 def _tenant_asked(tenant: str) -> str:
     return checked_name(tenant, "tenant") if tenant else ""
-
-
-def _page_token(key: SettingsKey, request: _Listing, wanted: Filter) -> str:
-    """The last name of a page, and of which list: a token is of no use for another one."""
-    listed = f"{type(request).__name__}/{request.partition}/{wanted.tenant}"
-    text = ":".join((*key, f"{crc32(listed.encode()):08x}"))
-    return base64.urlsafe_b64encode(text.encode()).decode()
-
-
-def _after(request: _Listing, wanted: Filter) -> SettingsKey:
-    """The last name of the page before; empty, thus before all others: there is none."""
-    token = request.page_token
-    if not token:
-        return ()
-    with contextlib.suppress(ValueError):
-        key = tuple(base64.urlsafe_b64decode(token.encode()).decode().split(":")[:-1])
-        if token == _page_token(key, request, wanted):
-            return key
-    raise invalid("page_token", "it is not one that a list of this partition and tenant answered")

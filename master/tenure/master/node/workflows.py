@@ -1,8 +1,6 @@
 """WorkflowService: each workflow answered by its home's term, its members by their own terms'."""
 
-import contextlib
 from typing import Final
-from zlib import crc32
 
 from tenure.master.core.command import (
     CancelWorkflow,
@@ -14,6 +12,7 @@ from tenure.master.core.command import (
 from tenure.master.core.record import JobRecord
 from tenure.master.core.workflow import unknown
 from tenure.master.core.workflows import WorkflowRecord
+from tenure.master.node.paging import number_of, page_size, page_token, place_of
 from tenure.master.node.roster import Roster
 from tenure.master.node.term import Term
 from tenure.master.node.translate import (
@@ -108,16 +107,16 @@ class WorkflowApi:
         self, request: workflows_pb2.ListWorkflowsRequest
     ) -> workflows_pb2.ListWorkflowsResponse:
         """A page of one partition's workflows, newest first."""
-        size = _page_size(request.page_size)
+        size = page_size(request.page_size)
         listed = f"{request.partition}/{request.tenant}"
-        before = _from_token(request.page_token, listed)
+        (before,) = place_of(request.page_token, listed) or ("",)
         term = self._roster.term(request.partition)
         found = term.partition.workflows.page(request.tenant, before, size + 1)
         response = workflows_pb2.ListWorkflowsResponse(
             workflows=[_to_wire(record) for record in found[:size]]
         )
         if len(found) > size:
-            response.next_page_token = _token(found[size - 1].workflow_id, listed)
+            response.next_page_token = page_token(listed, found[size - 1].workflow_id)
         await term.readable(term.partition.next_seq - 1)
         return response
 
@@ -126,16 +125,16 @@ class WorkflowApi:
     ) -> workflows_pb2.ListWorkflowMembersResponse:
         """A page of a workflow's members that live in one partition, in their order."""
         workflow_id = _checked_id(request.workflow_id)
-        size = _page_size(request.page_size)
+        size = page_size(request.page_size)
         listed = f"{request.partition}/{workflow_id}"
-        start = int(_from_token(request.page_token, listed) or "0", 16)
+        start = number_of(request.page_token, listed) or 0
         term = self._roster.term(request.partition)
         found = term.partition.workflows.members_from(workflow_id, start, size + 1)
         response = workflows_pb2.ListWorkflowMembersResponse()
         room = limits.BATCH_BYTES_MAX
         for index, job_id in enumerate(found):
             if index == size or room <= 0:
-                response.next_page_token = _token(f"{start + index:x}", listed)
+                response.next_page_token = page_token(listed, str(start + index))
                 break
             record = term.partition.get(job_id)
             if isinstance(record, JobRecord):
@@ -211,25 +210,3 @@ def _checked_id(workflow_id: str) -> JobId:
     if not is_job_id(workflow_id):
         raise invalid("workflow_id", f"{workflow_id[:60]!r} is no lower-case UUIDv7")
     return JobId(workflow_id)
-
-
-def _page_size(asked: int) -> int:
-    if asked < 0:
-        raise invalid("page_size", f"{asked} is negative")
-    return min(asked or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
-
-
-def _token(place: str, listed: str) -> str:
-    """Where the next page begins, and of which list: a token is of no use for another one."""
-    return f"{place}.{crc32(listed.encode()):08x}"
-
-
-def _from_token(token: str, listed: str) -> str:
-    if not token:
-        return ""
-    with contextlib.suppress(ValueError):
-        place = token.partition(".")[0]
-        int(place.replace("-", ""), 16)
-        if token == _token(place, listed):
-            return place
-    raise invalid("page_token", "it is not one that a list of this kind answered")
