@@ -46,7 +46,7 @@ class Builder:
         self._cluster = cluster
         self._rng = Random(seed)
         self._transport = cluster.network.transport("builder")
-        self._queues = [
+        self.queues = [
             next(
                 name
                 for name in (f"q{n}" for n in range(1_000))
@@ -83,7 +83,7 @@ class Builder:
         leader = await self._cluster.elected(partition)
         assert leader.node is not None
         job_id = mint(partition, leader.node.roster.now_ms(), self._rng.getrandbits(62))
-        options = common_pb2.JobOptions(name="step", queue=self._queues[partition])
+        options = common_pb2.JobOptions(name="step", queue=self.queues[partition])
         options.retry.max_attempts = 1
         options.run_if = run_if  # type: ignore[assignment]
         options.on_parent_failure = on_failure  # type: ignore[assignment]
@@ -198,6 +198,45 @@ def test_an_unknown_parent_is_refused_after_its_partition_was_asked() -> None:
                 await builder.submit(0, "orphan", nobody)
             assert refused.value.reason is Reason.UNKNOWN_PARENT
             assert refused.value.field == "parents[0]"
+
+    run_processes(main)
+
+
+def test_a_silent_parents_partition_holds_up_only_its_children() -> None:
+    """Jobs that are submitted together with one are acknowledged at once; it is when all is well.
+
+    It runs once, however often its submit was sent again meanwhile.
+    """
+    RUNS.clear()
+
+    async def main() -> None:
+        async with simulated_cluster(seed=5, jobs=[step], partitions=PARTITIONS) as cluster:
+            builder = Builder(cluster, 5)
+            client, loop = cluster.client(), asyncio.get_running_loop()
+            # Until masters have shared the partitions out.
+            await elapse(30)
+            parent = await builder.submit(1, "parent", hold_s=0)
+            here, away = await cluster.elected(0), await cluster.elected(1)
+            assert here is not away
+            cluster.network.cut(here.host, away.host)
+            near = step.options(queue=builder.queues[0])
+            began_s = loop.time()
+            async with asyncio.TaskGroup() as group:
+                child = group.create_task(
+                    client.submit(near.options(after=[parent]), "child", 0.0, False)
+                )
+                mates = [
+                    group.create_task(client.submit(near, f"mate {n}", 0.0, False))
+                    for n in range(20)
+                ]
+                for mate in mates:
+                    await mate
+                assert loop.time() - began_s < 1
+                assert not child.done()
+                await elapse(7)
+                cluster.network.heal(here.host, away.host)
+            await child.result().result()
+            assert len(RUNS["child"]) == 2
 
     run_processes(main)
 

@@ -145,14 +145,18 @@ class Member(NamedTuple):
     sticky_key: str = ""
 
 
-class _Flight:
+class _Flight(NamedTuple):
     """One request on its way."""
 
-    __slots__ = ("rows", "sent_s")
+    rows: list[Row]
+    sent_s: float
 
-    def __init__(self, rows: list[Row], sent_s: float) -> None:
-        self.rows = rows
-        self.sent_s = sent_s
+
+class _Late(NamedTuple):
+    """Rows of a request that are not acknowledged yet, and the ids of their jobs, by index."""
+
+    rows: dict[int, tuple[Row, str]]
+    sent_s: float
 
 
 class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
@@ -173,6 +177,8 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         #: Rows withdrawn since those that wait were last looked through.
         self._withdrawn = 0
         self._flights: dict[int, _Flight] = {}
+        #: What was answered in part: it holds up nothing that comes after it.
+        self._late: dict[int, _Late] = {}
         self._number = 0
 
     def put(self, rows: Sequence[Row]) -> None:
@@ -197,7 +203,7 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
             self._waiting_bytes = _payload_bytes(self._waiting)
 
     def has_work(self) -> bool:
-        return bool(self._waiting or self._flights)
+        return bool(self._waiting or self._flights or self._late)
 
     def take(self) -> jobs_pb2.StreamSubmitsRequest | None:
         if not self._waiting or len(self._flights) >= IN_FLIGHT_MAX:
@@ -211,7 +217,7 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         if not rows:
             return None
         self._number += 1
-        message = jobs_pb2.StreamSubmitsRequest(number=self._number)
+        message = jobs_pb2.StreamSubmitsRequest(number=self._number, in_parts=True)
         self._fill(message.request, rows)
         self._flights[self._number] = _Flight(rows, self._loop.time())
         return message
@@ -288,21 +294,30 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
                 spec.workflow_id = row.workflow_id
 
     def receive(self, message: jobs_pb2.StreamSubmitsResponse) -> None:
+        outcome = message.WhichOneof("outcome")
+        if outcome == "late":
+            self._told_late(message.number, message.late.jobs)
+            return
         flight = self._flights.pop(message.number, None)
         if flight is None:
             return
-        if message.WhichOneof("outcome") == "refusal":
+        if outcome == "refusal":
             self._refused(flight.rows, refusal_from_wire(message.refusal))
             return
         response = message.response
-        if not response.errors:
+        if not response.errors and not response.late:
             for row, job_id in zip(flight.rows, response.job_ids, strict=True):
                 row.accept(job_id)
             return
+        late = {index: (flight.rows[index], response.job_ids[index]) for index in response.late}
+        if late:
+            self._late[message.number] = _Late(late, flight.sent_s)
         refused = {error.index: error.refusal for error in response.errors}
         again: list[Row] = []
         moved: Refusal | None = None
         for index, row in enumerate(flight.rows):
+            if index in late:
+                continue
             if index not in refused:
                 row.accept(response.job_ids[index])
                 continue
@@ -318,6 +333,28 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         self._put_back(again)
         if moved is not None:
             raise error_of(moved)
+
+    def _told_late(self, number: int, jobs: Iterable[jobs_pb2.LateJob]) -> None:
+        """Some rows of a request that was answered in part are accepted or refused now."""
+        late = self._late.get(number)
+        if late is None:
+            return
+        again: list[Row] = []
+        for job in jobs:
+            row, job_id = late.rows.pop(job.index)
+            if not job.HasField("refusal"):
+                row.accept(job_id)
+                continue
+            refusal = refusal_from_wire(job.refusal)
+            if refusal.reason in RESEND:
+                # The leader is well: it is a parent's partition that is silent.
+                row.unanswered |= refusal.reason is Reason.OUTCOME_UNKNOWN
+                again.append(row)
+            else:
+                row.refuse(refusal)
+        if not late.rows:
+            del self._late[number]
+        self._put_back(again)
 
     def _refused(self, rows: list[Row], refusal: Refusal) -> None:
         """A whole request was refused."""
@@ -351,7 +388,9 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         return True
 
     def broken(self) -> None:
-        rows = [row for flight in self._flights.values() for row in flight.rows]
+        rows = [row for late in self._late.values() for row, _ in late.rows.values()]
+        rows += [row for flight in self._flights.values() for row in flight.rows]
+        self._late.clear()
         self._flights.clear()
         for row in rows:
             row.unanswered = True
@@ -384,6 +423,11 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
                 for row in flight.rows:
                     if row.call.deadline_s <= now_s:
                         row.refuse(_unknown(row))
+        for late in self._late.values():
+            stalled |= late.sent_s + ACK_TIMEOUT_S <= now_s
+            for row, _ in late.rows.values():
+                if row.call.deadline_s <= now_s:
+                    row.refuse(_unknown(row))
         return stalled
 
 

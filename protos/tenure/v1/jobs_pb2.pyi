@@ -32,6 +32,7 @@ class BlockerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BLOCKER_KIND_RESERVED: _ClassVar[BlockerKind]
     BLOCKER_KIND_ORDER: _ClassVar[BlockerKind]
     BLOCKER_KIND_LEADER: _ClassVar[BlockerKind]
+    BLOCKER_KIND_RETRY_BUDGET: _ClassVar[BlockerKind]
 BLOCKER_KIND_UNSPECIFIED: BlockerKind
 BLOCKER_KIND_NOT_DUE: BlockerKind
 BLOCKER_KIND_PARENTS: BlockerKind
@@ -50,6 +51,7 @@ BLOCKER_KIND_NO_CREDIT: BlockerKind
 BLOCKER_KIND_RESERVED: BlockerKind
 BLOCKER_KIND_ORDER: BlockerKind
 BLOCKER_KIND_LEADER: BlockerKind
+BLOCKER_KIND_RETRY_BUDGET: BlockerKind
 
 class JobSpec(_message.Message):
     __slots__ = ("job_id", "options", "payload", "key", "limit_key", "sticky_key", "parents", "workflow_id")
@@ -82,14 +84,16 @@ class SubmitJobsRequest(_message.Message):
     def __init__(self, options: _Optional[_Iterable[_Union[_common_pb2.JobOptions, _Mapping]]] = ..., jobs: _Optional[_Iterable[_Union[JobSpec, _Mapping]]] = ..., all_or_nothing: bool = ...) -> None: ...
 
 class SubmitJobsResponse(_message.Message):
-    __slots__ = ("job_ids", "existing", "errors")
+    __slots__ = ("job_ids", "existing", "errors", "late")
     JOB_IDS_FIELD_NUMBER: _ClassVar[int]
     EXISTING_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     job_ids: _containers.RepeatedScalarFieldContainer[str]
     existing: _containers.RepeatedScalarFieldContainer[int]
     errors: _containers.RepeatedCompositeFieldContainer[SubmitError]
-    def __init__(self, job_ids: _Optional[_Iterable[str]] = ..., existing: _Optional[_Iterable[int]] = ..., errors: _Optional[_Iterable[_Union[SubmitError, _Mapping]]] = ...) -> None: ...
+    late: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, job_ids: _Optional[_Iterable[str]] = ..., existing: _Optional[_Iterable[int]] = ..., errors: _Optional[_Iterable[_Union[SubmitError, _Mapping]]] = ..., late: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SubmitError(_message.Message):
     __slots__ = ("index", "refusal")
@@ -100,22 +104,40 @@ class SubmitError(_message.Message):
     def __init__(self, index: _Optional[int] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ...) -> None: ...
 
 class StreamSubmitsRequest(_message.Message):
-    __slots__ = ("number", "request")
+    __slots__ = ("number", "request", "in_parts")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    IN_PARTS_FIELD_NUMBER: _ClassVar[int]
     number: int
     request: SubmitJobsRequest
-    def __init__(self, number: _Optional[int] = ..., request: _Optional[_Union[SubmitJobsRequest, _Mapping]] = ...) -> None: ...
+    in_parts: bool
+    def __init__(self, number: _Optional[int] = ..., request: _Optional[_Union[SubmitJobsRequest, _Mapping]] = ..., in_parts: bool = ...) -> None: ...
 
 class StreamSubmitsResponse(_message.Message):
-    __slots__ = ("number", "response", "refusal")
+    __slots__ = ("number", "response", "refusal", "late")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     number: int
     response: SubmitJobsResponse
     refusal: _common_pb2.Refusal
-    def __init__(self, number: _Optional[int] = ..., response: _Optional[_Union[SubmitJobsResponse, _Mapping]] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ...) -> None: ...
+    late: LateJobs
+    def __init__(self, number: _Optional[int] = ..., response: _Optional[_Union[SubmitJobsResponse, _Mapping]] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ..., late: _Optional[_Union[LateJobs, _Mapping]] = ...) -> None: ...
+
+class LateJobs(_message.Message):
+    __slots__ = ("jobs",)
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[LateJob]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[LateJob, _Mapping]]] = ...) -> None: ...
+
+class LateJob(_message.Message):
+    __slots__ = ("index", "refusal")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    refusal: _common_pb2.Refusal
+    def __init__(self, index: _Optional[int] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ...) -> None: ...
 
 class Attempt(_message.Message):
     __slots__ = ("number", "worker", "fence", "granted_at", "started_at", "ended_at", "outcome", "error", "run")

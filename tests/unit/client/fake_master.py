@@ -52,6 +52,7 @@ class FakeCluster:
         lose_answers: So many answers to submits are lost; their streams break.
         workers: Those that every master is connected to.
         refuse_rows: Called with each new row; may return why it is refused.
+        is_late: Called with each row; whether it is acknowledged later, by ``tell_late``.
     """
 
     def __init__(self, partitions: int = 1, masters: tuple[str, ...] = ("a:1",)) -> None:
@@ -70,10 +71,15 @@ class FakeCluster:
         self.schedules: dict[str, schedules_pb2.Schedule] = {}
         #: What workers say that jobs take, by their names.
         self.schemas: dict[str, str] = {}
+        #: By address: how far a master has replayed what it leads, or follows.
+        self.applied_seqs: dict[str, int] = {}
         self.keys: dict[tuple[str, str], str] = {}
         self.requests: list[tuple[str, jobs_pb2.SubmitJobsRequest]] = []
         self.on_submit: Callable[[jobs_pb2.SubmitJobsRequest], Refusal | None] = lambda _: None
         self.refuse_rows: Callable[[jobs_pb2.JobSpec], Refusal | None] = lambda _: None
+        self.is_late: Callable[[jobs_pb2.JobSpec], bool] = lambda _: False
+        #: By job: the stream, the number and the index that it came with.
+        self._late: dict[str, tuple[FakeStream, int, int]] = {}
         self.lose_answers = 0
         self.silent = False
         self.streams: list[FakeStream] = []
@@ -122,6 +128,15 @@ class FakeCluster:
         job.failure_reason = FailureReason.EXHAUSTED
         job.attempts_charged = 4
         self._ended(job)
+
+    def tell_late(self, job_id: str, refusal: Refusal | None = None) -> None:
+        """A job that was late is accepted, or refused."""
+        stream, number, index = self._late.pop(job_id)
+        answer = jobs_pb2.StreamSubmitsResponse(number=number)
+        job = answer.late.jobs.add(index=index)
+        if refusal is not None:
+            job.refusal.CopyFrom(refusal_to_wire(refusal))
+        stream.deliver(answer)
 
     def not_leader(self, partition: int) -> Unavailable:
         """What a follower answers."""
@@ -204,6 +219,7 @@ class FakeCluster:
                 else cluster_pb2.PARTITION_ROLE_FOLLOWER
             )
             status = response.partitions.add(partition=partition, role=role)
+            status.applied_seq = self.applied_seqs.get(address, 0)
             if leader == address:
                 status.jobs = len(self.jobs)
                 status.token.epoch, status.token.revision = 1, self.terms[partition]
@@ -319,6 +335,9 @@ class FakeCluster:
             return
         for index, spec in enumerate(request.jobs):
             self._accept(answer.response, index, spec, request.options[spec.options])
+            if message.in_parts and self.is_late(spec):
+                answer.response.late.append(index)
+                self._late[spec.job_id] = (stream, message.number, index)
         if self.lose_answers:
             self.lose_answers -= 1
             stream.end(unreachable(stream.address))

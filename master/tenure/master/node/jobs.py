@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, cast
-from zlib import crc32
 
 from msgspec import structs
 
@@ -19,16 +18,18 @@ from tenure.master.core.command import (
     SubmitJobs,
     SubmitRow,
 )
-from tenure.master.core.effect import JobVerdict, Reply, SubmitReply
+from tenure.master.core.effect import JobVerdict, Reply
 from tenure.master.core.query import Filter
 from tenure.master.core.record import JobRecord
 from tenure.master.core.state import fault_bytes
 from tenure.master.node.explain import explain
 from tenure.master.node.outbox import Outbox
 from tenure.master.node.pace import Pace
+from tenure.master.node.paging import number_of, page_size, page_token
 from tenure.master.node.port import Rng
 from tenure.master.node.roster import Roster
 from tenure.master.node.selection import select_changes, select_jobs
+from tenure.master.node.submitted import numbered, submitted
 from tenure.master.node.term import Term
 from tenure.master.node.translate import (
     SettingCache,
@@ -78,7 +79,7 @@ class JobApi:
         if not request.jobs:
             return jobs_pb2.SubmitJobsResponse()
         term, command, size = self._submit(request)
-        return _submitted(await term.ask(command, size=size))
+        return submitted(await term.ask(command, size=size))
 
     async def stream_submits(
         self,
@@ -102,22 +103,14 @@ class JobApi:
         request: jobs_pb2.StreamSubmitsRequest,
         outbox: Outbox[jobs_pb2.StreamSubmitsResponse],
     ) -> None:
-        number = request.number
-
-        def answer(reply: Reply | TenureError) -> None:
-            response = jobs_pb2.StreamSubmitsResponse(number=number)
-            if isinstance(reply, TenureError):
-                response.refusal.CopyFrom(refusal_to_wire(reply.to_refusal()))
-            else:
-                response.response.CopyFrom(_submitted(reply))
-            outbox.put(response)
-
+        answers = numbered(request.number, outbox)
         try:
             term, command, size = self._submit(request.request)
         except TenureError as error:
-            answer(error)
+            answers.first(error)
         else:
-            term.post(command, answer, size=size)
+            in_parts = request.in_parts and not command.all_or_nothing
+            term.post(command, answers if in_parts else answers.first, size=size)
 
     def _submit(self, request: jobs_pb2.SubmitJobsRequest) -> tuple[Term, SubmitJobs, int]:
         jobs = request.jobs
@@ -215,17 +208,16 @@ class JobApi:
 
     async def list_jobs(self, request: jobs_pb2.ListJobsRequest) -> jobs_pb2.ListJobsResponse:
         """A page of one partition's jobs, newest first."""
-        if request.page_size < 0:
-            raise invalid("page_size", f"{request.page_size} is negative")
-        size = min(request.page_size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
+        size = page_size(request.page_size)
         wanted = select_jobs(request.filter)
-        before = _ordinal(request)
+        listed = f"{request.partition}/{request.filter}"
+        before = number_of(request.page_token, listed)
         term = self._roster.term(request.partition)
         response = jobs_pb2.ListJobsResponse()
         seq, room = 0, _PAGE_BYTES
         async for record in _scan(term, wanted, before, size + 1):
             if len(response.jobs) == size or room <= 0:
-                response.next_page_token = _page_token(before or 0, request)
+                response.next_page_token = page_token(listed, str(before or 0))
                 break
             job = job_of(record, with_payload=False)
             room -= job.ByteSize()
@@ -504,15 +496,6 @@ def _missing(job_id: str, *, expired: bool) -> TenureError:
     )
 
 
-def _submitted(reply: Reply) -> jobs_pb2.SubmitJobsResponse:
-    if not isinstance(reply, SubmitReply):
-        raise TypeError(f"expected the reply to a submit, got {type(reply).__name__}")
-    response = jobs_pb2.SubmitJobsResponse(job_ids=reply.job_ids, existing=reply.existing)
-    for index, refusal in reply.refusals:
-        response.errors.add(index=index, refusal=refusal_to_wire(refusal))
-    return response
-
-
 def _verdicts(reply: Reply) -> list[jobs_pb2.JobVerdict]:
     if not isinstance(reply, list):
         raise TypeError(f"expected verdicts, got {type(reply).__name__}")
@@ -526,22 +509,6 @@ def _verdict(row: JobVerdict) -> jobs_pb2.JobVerdict:
     if row.refusal is not None:
         wire.refusal.CopyFrom(refusal_to_wire(row.refusal))
     return wire
-
-
-def _page_token(ordinal: int, request: jobs_pb2.ListJobsRequest) -> str:
-    """Where the next page begins, and of which list: a token is of no use for another one."""
-    return f"{ordinal:x}.{crc32(f'{request.partition}/{request.filter}'.encode()):08x}"
-
-
-def _ordinal(request: jobs_pb2.ListJobsRequest) -> int | None:
-    token = request.page_token
-    if not token:
-        return None
-    with contextlib.suppress(ValueError):
-        ordinal = int(token.partition(".")[0], 16)
-        if token == _page_token(ordinal, request):
-            return ordinal
-    raise invalid("page_token", "it is not one that a list of this partition and filter answered")
 
 
 def _partition_of(job_id: str, field: str) -> int:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final, cast
 
 from tenure.master.core.command import (
@@ -60,7 +61,7 @@ from tenure.master.node.keeper import Keeper
 from tenure.master.node.port import Rng
 from tenure.master.node.ramp import Ramp
 from tenure.master.node.turning_away import busy, frozen, stale_token
-from tenure.master.node.unsettled import Unsettled
+from tenure.master.node.unsettled import InParts, Unsettled
 from tenure.master.node.watch import Watch
 from tenure.protocol.errors import TenureError, error_of
 from tenure.protocol.fence import Token
@@ -72,7 +73,7 @@ _log = logging.getLogger(__name__)
 _COMMANDS_A_TURN: Final = 64
 #: A turn of that many rows takes some tens of milliseconds, in which nothing else is heard.
 _ROWS_A_TURN: Final = 4_096
-_TIMER_ROWS: Final = 512
+TIMER_ROWS: Final = 256
 _DEPENDENT_ROWS: Final = 512
 _GRANTS_A_TURN: Final = 512
 _WINDOW_MS: Final = 2_500
@@ -143,8 +144,7 @@ class Term:
         self._answer_number = 0
         #: Grants decided on that wait for their commit, by session.
         self._held_grants: dict[int, int] = {}
-        #: Who waits to read what has not committed yet.
-        #: In the order in which they came: reads are answered so.
+        #: Who waits to read what has not committed yet, in the order in which they are answered.
         self._readers: dict[asyncio.Future[None], None] = {}
         #: What callers are told once the term has ended.
         self._ended: TenureError | None = None
@@ -161,7 +161,8 @@ class Term:
         self._ramp = Ramp()
         self._first_grant = False
         gate.on_commit = self._wake.set
-        gate.on_full = self._on_full
+        # Nobody waits for an operator to free space: what was applied has an unknown outcome.
+        gate.on_full = partial(self._answer_unknown, "its store has no space left")
         keeper.kept = self
 
     # What the keeper asks (see ``keeper.Kept``).
@@ -353,12 +354,9 @@ class Term:
         self._held_grants.clear()
         self._turn_away(error)
 
-    def _on_full(self) -> None:
-        """Nobody waits for an operator to free space: what was applied has an unknown outcome."""
-        self._answer_unknown("its store has no space left")
-
     def _answer_unknown(self, why: str) -> None:
         unknown = self._unknown(why)
+        self._unsettled.abandon(unknown)
         answers = list(self._applied_answers.values())
         self._applied_answers.clear()
         for answer in answers:
@@ -397,8 +395,8 @@ class Term:
             return
         if self._timer_due(now_ms):
             command = FireTimers(
-                rows_max=_TIMER_ROWS,
-                jitter=self._draw(_TIMER_ROWS),
+                rows_max=TIMER_ROWS,
+                jitter=self._draw(TIMER_ROWS),
                 intake=self._intake(),
                 bytes_max=self._bytes_max(),
             )
@@ -491,8 +489,10 @@ class Term:
         def release(reply: Reply | TenureError = reply) -> None:
             if self._applied_answers.pop(number, None) is not None:
                 answer(reply)
+                if isinstance(answer, InParts) and isinstance(reply, SubmitReply):
+                    self._unsettled.add_late(reply, answer.late, now_ms)
 
-        if isinstance(reply, SubmitReply) and reply.unsettled:
+        if isinstance(reply, SubmitReply) and reply.unsettled and not isinstance(answer, InParts):
             self._unsettled.add(reply, release, now_ms)
         else:
             self.gate.hold(self.partition.next_seq - 1, release)
@@ -533,7 +533,7 @@ class Term:
             now_ms >= self._window_until_ms or partition.window_due(now_ms)
         ):
             self._ramp.start(now_ms)
-            self._do(CloseWindow(jitter=self._draw(_TIMER_ROWS)), ignore, now_ms)
+            self._do(CloseWindow(jitter=self._draw(TIMER_ROWS)), ignore, now_ms)
 
     def _resolve_dependents(self, now_ms: int) -> None:
         if self._unsettled:

@@ -1,4 +1,6 @@
-"""Submits that wait for what other partitions say: answered once, whole, and not for ever."""
+"""Submits that wait for what other partitions say: answered once, and not for ever."""
+
+from collections.abc import Sequence
 
 from tenure.master.core.effect import SubmitReply
 from tenure.master.node.turning_away import unknown_outcome
@@ -7,11 +9,22 @@ from tenure.protocol.errors import TenureError
 from tenure.protocol.refusal import Reason, Refusal
 
 WHY = Refusal(reason=Reason.UNKNOWN_PARENT, message="no such parent", field="parents[0]")
+SILENT = unknown_outcome(0, "a parent's partition is silent")
 
 
 def reply(*unsettled: int) -> SubmitReply:
     """What is known of three rows."""
     return SubmitReply(job_ids=["a", "b", "c"], existing=[1], refusals=[], unsettled=unsettled)
+
+
+class Parts:
+    """Who is told of rows, one by one."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[list[int], Reason | None]] = []
+
+    def __call__(self, rows: Sequence[int], refusal: Refusal | None) -> None:
+        self.told.append((list(rows), refusal and refusal.reason))
 
 
 def test_an_answer_waits_for_all_rows() -> None:
@@ -29,6 +42,19 @@ def test_an_answer_waits_for_all_rows() -> None:
     ]
 
 
+def test_an_answer_in_parts_waits_for_no_other_row() -> None:
+    """Each row is told when its own job is settled; an answer with none left waits for nothing."""
+    parts, unsettled = Parts(), Unsettled()
+    unsettled.add_late(reply(), parts, 0)
+    assert not unsettled
+    unsettled.add_late(reply(0, 1), parts, 0)
+    unsettled.settle("b", WHY)
+    assert parts.told == [([1], Reason.UNKNOWN_PARENT)]
+    unsettled.settle("a", None)
+    unsettled.settle("a", None)
+    assert parts.told[1:] == [([0], None)]
+
+
 def test_a_submit_sent_again_is_answered_as_well() -> None:
     """Whoever waits for the job hears of it."""
     told: list[str] = []
@@ -42,15 +68,30 @@ def test_a_submit_sent_again_is_answered_as_well() -> None:
 def test_nobody_waits_for_ever() -> None:
     """After 5 s the outcome is unknown: it is sent again; what comes then is told to nobody."""
     told: list[SubmitReply | TenureError] = []
-    unsettled = Unsettled()
-    error = unknown_outcome(0, "a parent's partition is silent")
+    parts, unsettled = Parts(), Unsettled()
     unsettled.add(reply(0), told.append, 1_000)
     unsettled.add(reply(2), told.append, 3_000)
-    assert unsettled.expire(5_999, error) == 6_000
-    assert unsettled.expire(6_000, error) == 8_000
-    assert told == [error]
+    unsettled.add_late(reply(0, 1), parts, 3_000)
+    assert unsettled.expire(5_999, SILENT) == 6_000
+    assert unsettled.expire(6_000, SILENT) == 8_000
+    assert told == [SILENT]
     unsettled.settle("a", None)
     unsettled.settle("c", None)
     assert len(told) == 2
-    assert unsettled.expire(8_000, error) is None
+    assert unsettled.expire(8_000, SILENT) is None
+    assert parts.told == [([0], None), ([1], Reason.OUTCOME_UNKNOWN)]
     assert not unsettled
+
+
+def test_the_end_of_a_term_leaves_nobody_waiting() -> None:
+    """Whole answers and parts end at once, each once."""
+    told: list[SubmitReply | TenureError] = []
+    parts, unsettled = Parts(), Unsettled()
+    unsettled.add(reply(0, 2), told.append, 0)
+    unsettled.add_late(reply(0, 1), parts, 0)
+    unsettled.abandon(SILENT)
+    assert (told, parts.told) == ([SILENT], [([0, 1], Reason.OUTCOME_UNKNOWN)])
+    unsettled.settle("a", None)
+    assert not unsettled
+    assert unsettled.expire(99_000, SILENT) is None
+    assert (len(told), len(parts.told)) == (1, 1)
