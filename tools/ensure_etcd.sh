@@ -17,7 +17,8 @@ if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
     echo "setup: installing etcd-server with apt" >&2
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    apt-get install -y -qq etcd-server >/dev/null
+    # With etcdctl, by which a runbook is followed; where there is none, a test has a stand-in.
+    apt-get install -y -qq etcd-server etcd-client >/dev/null
     command -v etcd >/dev/null && exit 0
 fi
 cat >&2 <<'TEXT'

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from tenure.client import AsyncJob, AsyncJobHandle
 from tenure.client.client import AsyncClient
-from tenure.testing.cluster import SimCluster
+from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.process import run_processes
 from tests.oracles.court import Evidence, PartitionLog, judge, require
 from tests.oracles.verdict import Violation
 from tests.simulation.ledger import Desk, Ledger, read_result
@@ -60,6 +64,32 @@ class Run:
         """
         violations = [Violation("handler", "", repr(error)) for error in cluster.network.failures]
         require([*violations, *judge(evidence(self.ledger, cluster))])
+
+
+def play(
+    work: Callable[[Run, SimCluster], Awaitable[None]],
+    *,
+    limit_s: float | None = 86_400.0,
+    **options: Any,
+) -> None:
+    """Plays a scenario on a simulated cluster, and holds it to the invariants.
+
+    Args:
+        work: What happens.
+        limit_s: How much virtual time it may take.
+        **options: Of ``simulated_cluster``.
+
+    Raises:
+        InvariantBroken: With the first violations.
+    """
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(jobs=[run.echo], **options) as cluster:
+            await work(run, cluster)
+            run.judge(cluster)
+
+    run_processes(main, limit_s=limit_s)
 
 
 def evidence(ledger: Ledger, cluster: SimCluster) -> Evidence:

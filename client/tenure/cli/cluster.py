@@ -134,6 +134,7 @@ def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse], *, headers: b
 
     rows: list[Sequence[object]] = []
     workers: dict[str, cluster_pb2.WorkerStatus] = {}
+    led = {p.partition: p.applied_seq for m in masters for p in m.partitions if p.token.revision}
     for master in masters:
         for partition in master.partitions:
             token = partition.token
@@ -144,6 +145,7 @@ def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse], *, headers: b
                     partition.partition,
                     cluster_pb2.PartitionRole.Name(partition.role).removeprefix("PARTITION_ROLE_"),
                     f"{token.epoch}.{token.revision}" if token.revision else "-",
+                    _behind(partition, led.get(partition.partition, 0)),
                     partition.jobs,
                     partition.ready,
                     partition.running,
@@ -163,6 +165,7 @@ def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse], *, headers: b
             "PARTITION",
             "ROLE",
             "TERM",
+            "STANDBY",
             "JOBS",
             "READY",
             "RUNNING",
@@ -189,6 +192,13 @@ def _show_tables(masters: Sequence[cluster_pb2.GetStatusResponse], *, headers: b
         ],
         headers=headers,
     )
+
+
+def _behind(partition: cluster_pb2.PartitionStatus, applied_seq: int) -> str:
+    """How many events a standby has yet to replay, as far as its leader had come."""
+    if partition.token.revision or not partition.applied_seq:
+        return "-"
+    return f"{max(0, applied_seq - partition.applied_seq):,} behind"
 
 
 def _show_store(masters: Sequence[cluster_pb2.GetStatusResponse]) -> None:

@@ -200,6 +200,7 @@ class EtcdStore:
                 "boot_ms": member.boot_ms,
                 "heard_ms": dict(member.heard_ms),
                 "following": {str(p): deaths for p, deaths in member.following.items()},
+                "caught_up": list(member.caught_up),
             }
         )
         try:
@@ -421,6 +422,7 @@ def _member(kv: pb.KeyValue) -> Member:
         boot_ms=fields.get("boot_ms"),
         heard_ms=fields.get("heard_ms", {}),
         following={int(p): deaths for p, deaths in fields.get("following", {}).items()},
+        caught_up=fields.get("caught_up", ()),
     )
 
 

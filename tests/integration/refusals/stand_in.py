@@ -124,6 +124,7 @@ class StandIn:
             backup=self._no_backup,
             look=self._no_look,
             hand_over=self._no_hand_over,
+            answers=self._answers,
         )
         server = RpcServer("127.0.0.1", int(self.address.rpartition(":")[2]))
         await server.bind()
@@ -141,6 +142,10 @@ class StandIn:
 
     async def _no_hand_over(self, partition: int, successor: str) -> bool:
         """It leads nothing."""
+        return False
+
+    async def _answers(self, name: str) -> bool:
+        """There is nobody else."""
         return False
 
     def _elsewhere(self, clock: SystemClock) -> Roster:

@@ -269,14 +269,26 @@ def test_count_and_cluster(cluster: FakeCluster, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "m:1\n"
     assert main.run(["cluster", "status"]) == exits.OK
     assert capsys.readouterr().out == (
-        "MASTER  ADDRESS  PARTITION  ROLE     TERM  JOBS  READY  RUNNING  BYTES  DETAIL\n"
-        "m:1     m:1      0          SERVING  1.1   3     0      0        -\n"
+        "MASTER  ADDRESS  PARTITION  ROLE     TERM  STANDBY  JOBS  READY  RUNNING  BYTES  DETAIL\n"
+        "m:1     m:1      0          SERVING  1.1   -        3     0      0        -\n"
         "\n"
         "WORKER    SLOTS  LEASES  HEARTBEAT  DRAINING  JOBS\n"
         "worker-1  10     1       0.0 s ago  no        app.add\n"
     )
     assert main.run(["cluster", "status", "-o", "json"]) == exits.OK
     assert json.loads(capsys.readouterr().out)[0]["clusterId"] == "c"
+
+
+def test_a_standby_is_shown_with_how_far_behind_it_is(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what its leader and it have replayed; others that follow have nothing to show."""
+    cluster.masters = ("m:1", "n:1", "o:1")
+    cluster.applied_seqs = {"m:1": 1_250, "n:1": 16}
+    assert main.run(["cluster", "status", "--no-headers"]) == exits.OK
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()[:3]]
+    standby = [[cell.strip() for cell in row if cell.strip()][5] for row in rows]
+    assert standby == ["-", "1,234 behind", "-"]
 
 
 def test_a_cluster_without_workers_says_so(

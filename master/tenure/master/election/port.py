@@ -7,7 +7,7 @@ wedged event loop stops the keepalives, and judges ``Office.answered_at_ms`` its
 a keepalive counts only if the loop turned and no batch is stuck).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -58,6 +58,7 @@ class Member:
         heard_ms: By incarnation: what other masters' boot clocks showed then, at least.
         following: The partitions that it follows, or is about to, and how many processes of this
             name in a row have died while they followed them.
+        caught_up: Those of them that it has replayed: it could lead them at once.
     """
 
     candidate: Candidate
@@ -68,6 +69,7 @@ class Member:
     boot_ms: int | None = None
     heard_ms: Mapping[str, int] = field(default_factory=dict)
     following: Mapping[int, int] = field(default_factory=dict)
+    caught_up: Sequence[int] = ()
 
 
 class Office(Protocol):

@@ -28,6 +28,8 @@ _LEADERS_CALM_MS: Final = 2_000
 #: A master's key outlives it by up to 10 s, and its offices by up to 6: who takes those must not
 #: hand them to the dead. All renew their keys within 3 s, and read the others' as often.
 _SILENT_MS_MAX: Final = 5_000
+#: Who should lead a partition gets it when it has replayed it; or then, if that takes longer.
+_UNREADY_MS_MAX: Final = 30_000
 #: A partition that did not stay where it was handed is tried again later and later.
 _AGAIN_MS: Final = 5_000
 _AGAIN_MS_MAX: Final = 300_000
@@ -105,8 +107,16 @@ class Balancer:
                 return None
             if leader != wanted[number]:
                 mine = leader == roster.me.name and number in roster.terms
-                return number if mine and self._try(number, now_ms) else None
+                ready = mine and self._is_ready(number, now_ms)
+                return number if ready and self._try(number, now_ms) else None
         return None
+
+    def _is_ready(self, number: int, now_ms: int) -> bool:
+        """Whether the partition's next leader could lead it at once, or had time to get there."""
+        if self._roster.is_ready(self._shares[1][number], number):
+            return True
+        since_ms = max(self._shares_since_ms, self._leaders_since_ms)
+        return now_ms - since_ms >= _UNREADY_MS_MAX
 
     def _try(self, number: int, now_ms: int) -> bool:
         trial = self._trials.setdefault(number, _Trial(0, _AGAIN_MS))

@@ -1,8 +1,8 @@
 """ClusterService: who leads what, and how this master is. Waits for no commit."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import token_to_wire
@@ -36,6 +36,7 @@ class ClusterApi:
         backup: Begins a backup; gives its file piece by piece.
         look: Reads who the masters are.
         hand_over: Hands a partition over to the master of a name; False: not now.
+        answers: Whether the master of a name answers now.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ClusterApi:
         backup: Callable[[], AsyncIterator[bytes]],
         look: Callable[[], Awaitable[None]],
         hand_over: Callable[[int, str], Awaitable[bool]],
+        answers: Callable[[str], Coroutine[Any, Any, bool]],
     ) -> None:
         self._roster = roster
         self._hub = hub
@@ -62,6 +64,7 @@ class ClusterApi:
         self._backup = backup
         self._look = look
         self._hand_over = hand_over
+        self._answers = answers
         self._backing_up = False
 
     async def get_topology(
@@ -172,10 +175,12 @@ class ClusterApi:
         if ended or wanted == roster.me.name:
             response.master = roster.me.name
             return response
-        # One that has just begun may be named, and one that has just ended must not be.
+        # One that has just begun may be named, and one that has just ended must not be, though its
+        # key outlives it by some seconds if it was killed.
         await self._look()
+        others = [name for name in roster.heirs(partition) if name != roster.me.name]
+        others = await self._answering(others)
         roster.term(partition)
-        others = [name for name in roster.order(partition) if name != roster.me.name]
         if not others or (wanted and wanted not in others):
             known = ", ".join([roster.me.name, *others])
             raise Rejected(
@@ -195,6 +200,12 @@ class ClusterApi:
                 retry_after_ms=5_000,
             )
         return response
+
+    async def _answering(self, names: list[str]) -> list[str]:
+        """Those that answer, in their order."""
+        async with asyncio.TaskGroup() as tasks:
+            asked = {name: tasks.create_task(self._answers(name)) for name in names}
+        return [name for name, answer in asked.items() if answer.result()]
 
     def _workers(self) -> list[cluster_pb2.WorkerStatus]:
         workers = {}

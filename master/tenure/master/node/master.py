@@ -32,13 +32,17 @@ from tenure.master.node.wishes import Wishes
 from tenure.master.node.workers import WorkerApi
 from tenure.master.node.workflows import WorkflowApi
 from tenure.master.store import Store
-from tenure.v1 import backup_pb2, worker_pb2
+from tenure.protocol.errors import TenureError
+from tenure.v1 import backup_pb2, cluster_pb2, worker_pb2
 
 _log = logging.getLogger(__name__)
 
 _REGISTER_MS: Final = 2_000
 #: How long a campaign waits for the latest wishes of operators.
 _WISHES_S: Final = 0.5
+#: Who takes longer to answer had better lead nothing more.
+_ANSWER_S: Final = 1.0
+_LIST_MEMBERS: Final = "/tenure.v1.ClusterService/ListMembers"
 _LOOK_MS: Final = 500
 _LEASE_TTL_MS: Final = 15_000
 _HEARTBEAT_MS: Final = 5_000
@@ -82,6 +86,7 @@ class Master:
         self._memory_bytes_max = memory_bytes_max
         self._clock = clock
         self._rng = rng
+        self._peers = peers
         self._version = version
         self._me = me
         self.hub = WorkerHub()
@@ -146,7 +151,22 @@ class Master:
             backup=self._backup,
             look=self._hear_wishes,
             hand_over=self._hand_over,
+            answers=self._answers,
         )
+
+    async def _answers(self, name: str) -> bool:
+        """Whether the master of a name answers now."""
+        request, kind = cluster_pb2.ListMembersRequest(), cluster_pb2.ListMembersResponse
+        for member in self.roster.members:
+            if member.candidate.name == name:
+                address = member.candidate.address
+                try:
+                    await self._peers.unary(address, _LIST_MEMBERS, request, kind, _ANSWER_S)
+                except TenureError as error:
+                    _log.info("%s does not answer: %s", name, error, extra={"action": "answers"})
+                else:
+                    return True
+        return False
 
     async def _hear_wishes(self) -> None:
         """Reads what the masters say now, if the store answers soon."""
@@ -257,6 +277,7 @@ class Master:
                     workers=len(self.hub.links()),
                     nominations=self._wishes.made,
                     following=self.standbys.deaths(),
+                    caught_up=self.standbys.caught_up(),
                 )
             )
             self.roster.registered(done=True)

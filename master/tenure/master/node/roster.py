@@ -183,8 +183,24 @@ class Roster:
         return found
 
     def rank(self, partition: int) -> int:
-        """This master's place among those who may lead a partition, 0 being the preferred."""
-        return self.order(partition).index(self.me.name)
+        """This master's place among those who may lead a vacant partition; 0 goes first."""
+        return self.heirs(partition).index(self.me.name)
+
+    def heirs(self, partition: int) -> list[str]:
+        """The live masters, in the order in which they may lead a vacant partition.
+
+        As in ``order``, but whoever could lead it at once goes before others that would have to
+        recover first. An operator's word counts for more.
+        """
+        wish, right = self.nominations().get(partition), self._right()
+        wished = "" if wish is None else wish.name
+        ready = {name for name in right if self.is_ready(name, partition)}
+        names = self.order(partition)
+        return sorted(names, key=lambda name: (name != wished, name not in ready))
+
+    def is_ready(self, name: str, partition: int) -> bool:
+        """Whether a master has replayed a partition that it does not lead, as it has said."""
+        return any(m.candidate.name == name and partition in m.caught_up for m in self.members)
 
     def order(self, partition: int) -> list[str]:
         """The live masters by how much they should lead a partition, the first one most."""
@@ -209,16 +225,19 @@ class Roster:
 
     def shares(self) -> list[str]:
         """Which live master should lead each partition: a fair share each, but for nominations."""
-        # While workers ask others only, a master that none reaches should lead nothing.
-        reached = [m.candidate.name for m in self.members if m.workers] or self._names()
-        astray = self._astray()
-        right = [name for name in reached if name not in astray] or reached
-        shares = share_out(self.partitions, sorted(set(right)))
+        shares = share_out(self.partitions, sorted(set(self._right())))
         names = set(self._names())
         for number, wish in self.nominations().items():
             if wish.name in names and number < self.partitions:
                 shares[number] = wish.name
         return shares
+
+    def _right(self) -> list[str]:
+        """Masters that should lead something."""
+        # While workers ask others only, a master that none reaches should lead nothing.
+        reached = [m.candidate.name for m in self.members if m.workers] or self._names()
+        astray = self._astray()
+        return [name for name in reached if name not in astray] or reached
 
     def _astray(self) -> set[str]:
         """Masters whose wall clocks are far from what most have; of two, none."""

@@ -61,10 +61,12 @@ class Standby:
 
     Attributes:
         replayed: What it has; None: nothing yet.
+        caught_up: Whether that is all that there was when it looked last.
     """
 
     def __init__(self, config: PartitionConfig, journal: Journal, clock: Clock) -> None:
         self.replayed: Replayed | None = None
+        self.caught_up = False
         self._config = config
         self._journal = journal
         self._clock = clock
@@ -84,7 +86,7 @@ class Standby:
                 _log.info("Following anew: %s", error, extra=self._extra("standby_anew"))
             except Exception:  # noqa: BLE001  (whatever it is: no term of this process suffers)
                 _log.exception("Cannot follow", extra=self._extra("standby_failed"))
-            self.replayed = None
+            self.replayed, self.caught_up = None, False
             await self._clock.sleep(self._retry_ms)
             self._retry_ms = min(2 * self._retry_ms, _RETRY_MS_MAX)
 
@@ -101,6 +103,7 @@ class Standby:
             await asyncio.sleep(0)
         extra = {**self._extra("standby"), "seq": replayed.partition.next_seq - 1}
         _log.info("Following, to lead at once if need be", extra=extra)
+        self.caught_up = True
         pause_ms = _POLL_MS
         while True:
             await self._clock.sleep(pause_ms)
@@ -209,6 +212,10 @@ class Standbys:
             for number, (standby, _) in self._running.items()
             if standby.replayed is not None
         }
+
+    def caught_up(self) -> list[int]:
+        """Partitions that this master could lead at once."""
+        return [number for number, (standby, _) in self._running.items() if standby.caught_up]
 
     def _review(self, tasks: asyncio.TaskGroup) -> None:
         now_ms = self._clock.boot_ms()

@@ -28,6 +28,8 @@ class Desk:
         self.handed: list[tuple[int, int]] = []
         self.now_ms = 0
         self.wishes: dict[int, Nomination] = {}
+        #: By name: what a master has replayed; others have all.
+        self.replayed: dict[str, list[int]] = {}
         self.balancer = Balancer(
             self.roster, self.machine, well=lambda: self.well, hand_over=self._hand_over
         )
@@ -46,6 +48,7 @@ class Desk:
                     wall_ms=0,
                     workers=int(name in workers),
                     nominations=self.wishes,
+                    caught_up=self.replayed.get(name, range(PARTITIONS)),
                 )
                 for name in names
             ]
@@ -185,3 +188,22 @@ def test_an_operators_wish_outweighs_the_balance() -> None:
     desk.members("a", "b")
     assert desk.roster.nominations()[3].name == "gone"
     assert desk.roster.shares()[3] in ("a", "b")
+
+
+def test_a_partition_waits_for_its_next_leader() -> None:
+    """Until that has replayed it; one that never does gets it in the end."""
+    desk = Desk("a")
+    desk.replayed["b"] = []
+    desk.members("a", "b")
+    desk.leaders(*"aaaaaa")
+    first = desk.roster.shares().index("b")
+    assert desk.watch(20) == []
+    desk.replayed["b"] = [first]
+    desk.members("a", "b")
+    assert desk.watch(1) == [first]
+    other = Desk("a")
+    other.replayed["b"] = []
+    other.members("a", "b")
+    other.leaders(*"aaaaaa")
+    assert other.watch(29) == []
+    assert other.watch(3) == [first]

@@ -28,6 +28,10 @@ async def _no_hand_over(partition: int, successor: str) -> bool:
     return False
 
 
+async def _answers(name: str) -> bool:
+    return True
+
+
 def cluster_api() -> ClusterApi:
     """Of a master that leads nothing, in a cluster of two partitions."""
     me = Candidate(incarnation="i", name="m", address="m:1")
@@ -42,6 +46,7 @@ def cluster_api() -> ClusterApi:
         backup=_no_backup,
         look=_look,
         hand_over=_no_hand_over,
+        answers=_answers,
     )
 
 

@@ -1,6 +1,6 @@
-"""The roster: what it knows of the other masters' clocks."""
+"""The roster: what it knows of the other masters' clocks, and who may lead next."""
 
-from tenure.master.election.port import Candidate, Member
+from tenure.master.election.port import Candidate, Member, Nomination
 from tenure.master.node.roster import Roster
 from tests.unit.master.node.test_clock import Machine
 
@@ -10,9 +10,9 @@ def candidate(name: str) -> Candidate:
     return Candidate(incarnation=f"{name}-1", name=name, address=f"{name}:1")
 
 
-def member(name: str, wall_ms: int) -> Member:
+def member(name: str, wall_ms: int, **more: object) -> Member:
     """What a master has written of itself."""
-    return Member(candidate=candidate(name), version="1", wall_ms=wall_ms)
+    return Member(candidate=candidate(name), version="1", wall_ms=wall_ms, **more)  # type: ignore[arg-type]
 
 
 def roster(machine: Machine) -> Roster:
@@ -70,3 +70,27 @@ def test_who_has_gone_is_forgotten() -> None:
     found.meet([member("a", 0), member("b", 0)])
     found.meet([member("a", 0)])
     assert found.walls_ms() == [machine.wall]
+
+
+def test_who_has_it_replayed_may_lead_first() -> None:
+    """All come to the same order, and an operator's word counts for more."""
+    found = roster(Machine())
+    found.meet([member(name, 0) for name in "abc"])
+    first, second, third = found.order(0)
+    assert found.heirs(0) == [first, second, third]
+    ready = [member(first, 0), member(second, 0), member(third, 0, caught_up=[0])]
+    found.meet(ready)
+    assert found.heirs(0) == [third, first, second]
+    assert found.rank(0) == found.heirs(0).index("a")
+    found.meet([*ready[1:], member(first, 0, nominations={0: Nomination(second, 5)})])
+    assert found.heirs(0) == [second, third, first]
+
+
+def test_who_no_worker_reaches_is_no_heir_for_having_it_replayed() -> None:
+    """It would have to hand it over again."""
+    found = roster(Machine())
+    found.meet([member("a", 0, workers=1), member("b", 0, workers=1)])
+    reached = found.heirs(0)
+    found.meet([*found.members, member("c", 0, caught_up=[0])])
+    assert [name for name in found.heirs(0) if name != "c"] == reached
+    assert found.heirs(0)[0] != "c"
