@@ -52,7 +52,7 @@ def main() -> int:
         return 0
     directory = Path(tempfile.mkdtemp(prefix="tenure-chaos-"))
     _log.info("seed %d, logs and histories in %s", flags.seed, directory)
-    with Arena(directory, seed=flags.seed, office_ttl_s=flags.office_ttl_s) as arena:
+    with Arena(directory, seed=flags.seed, office_ttl_s=flags.office_ttl_s, plans=True) as arena:
         faults = [f for f in chosen(flags.faults) if f.needs not in arena.missing]
         began_ms = boottime_ms()
         arena.start(flags.open, flags.hold_s)

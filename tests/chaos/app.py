@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from tenure.client import Retry, current_job, job
-from tests.oracles.history import END, START, Recorder, hash_of
+from tests.oracles.history import END, QUIT, START, Recorder, hash_of
 
 #: Retries come at once and losses are no poison: a run has many of both.
 _PATIENT = Retry(max_attempts=4, max_lost=10, backoff="none")
@@ -37,6 +37,21 @@ async def echo(text: str, hold_s: float = 0.0) -> str:
     """Returns its argument after a while, without holding up others."""
     _started()
     await asyncio.sleep(hold_s)
+    return _ended(text)
+
+
+@job(name="flaky", retry=_PATIENT)
+async def flaky(text: str, hold_s: float, failures: int) -> str:
+    """As ``echo``, once it has failed so often."""
+    _started()
+    try:
+        await asyncio.sleep(hold_s)
+        if current_job().attempt <= failures:
+            raise RuntimeError("as it was told to")
+    except BaseException:
+        me = current_job()
+        _recorder().observe(QUIT, job=me.id, lease=me.fence, attempt=me.attempt)
+        raise
     return _ended(text)
 
 

@@ -27,6 +27,8 @@ from tests.oracles.etcd_watch import StoreWatch
 from tests.oracles.history import boottime_ms
 
 PREFIX = "/chaos"
+#: The client of ``planner``.
+PLANNER = "planner"
 #: Half an hour's log and data, several times over.
 _TMPFS_MIB = 2_048
 
@@ -44,12 +46,12 @@ class Kill:
     log: str
 
 
-def queues_of(partitions: int) -> list[str]:
+def queues_of(partitions: int, kind: str = "chaos") -> list[str]:
     """For each partition a queue whose home it is."""
     found: dict[int, str] = {}
     number = 0
     while len(found) < partitions:
-        queue = f"chaos-{number}"
+        queue = f"{kind}-{number}"
         found.setdefault(home_partition(DEFAULT_TENANT, queue, partitions), queue)
         number += 1
     return [found[partition] for partition in range(partitions)]
@@ -70,6 +72,7 @@ class Arena:
         slots: Of each worker.
         seed: Of all that is drawn.
         office_ttl_s: To try another TTL of the masters' offices than theirs.
+        plans: Whether one more client has schedules, workflows, limits and the like.
 
     Attributes:
         kills: Every kill -9, in order.
@@ -87,12 +90,15 @@ class Arena:
         slots: int = 700,
         seed: int,
         office_ttl_s: int = OFFICE_TTL_S,
+        plans: bool = False,
     ) -> None:
         self.directory = directory
         self.partitions = partitions
         self.queues = queues_of(partitions)
+        self.planned_queues = queues_of(partitions, "plan") if plans else []
         self.worker_names = [f"worker-{number}" for number in range(1, workers + 1)]
         self.client_names = [f"client-{number}" for number in range(1, partitions + 1)]
+        self.client_names += [PLANNER] if plans else []
         self.slots = slots
         self.office_ttl_s = office_ttl_s
         self.rng = random.Random(seed)
@@ -146,20 +152,26 @@ class Arena:
             self.cluster.wait_leader(partition=partition)
         for name in self.worker_names:
             self.start_worker(name)
-        for name, queue in zip(self.client_names, self.queues, strict=True):
-            share = open_jobs // len(self.queues)
+        share = open_jobs // len(self.queues)
+        for name, queue in zip(self.client_names, self.queues, strict=False):
             self._load_flags[name] = (
                 *("--queue", queue, "--open", str(share), "--hold-s", str(hold_s)),
                 *("--padding", "200", "--say-every", str(say_every)),
             )
+        for name in self.client_names:
             self.start_client(name)
 
     def start_worker(self, name: str) -> Process:
         """Start a worker, or start it again under its name."""
-        return self.cluster.start_worker(name, slots=self.slots, queues=",".join(self.queues))
+        queues = ",".join([*self.queues, *self.planned_queues])
+        return self.cluster.start_worker(name, slots=self.slots, queues=queues)
 
     def start_client(self, name: str) -> Process:
         """Start a client, or another process under its name: it takes up a load of its own."""
+        if name == PLANNER:
+            seed = str(self.rng.randrange(2**32))
+            queues = ",".join(self.planned_queues)
+            return self.cluster.start_planner(name, "--queues", queues, "--seed", seed)
         return self.cluster.start_load(name, *self._load_flags[name])
 
     @property

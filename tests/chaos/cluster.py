@@ -105,7 +105,9 @@ class Cluster:
         command = ["master", "--store", self._store_of(place), "--listen", listen, "--name", name]
         command += ["--partitions", str(self.partitions), *flags]
         if self._links is not None:
-            self._addresses[name] = f"127.0.0.1:{self._door(name, listen)}"
+            # One that other masters can dial as well, from where they are.
+            door_host = place.outside if place else "127.0.0.1"
+            self._addresses[name] = f"{door_host}:{self._door(name, listen)}"
             command += ["--advertise", self._addresses[name]]
         if place is not None:
             wrapper = [*place.wrapper, *wrapper]
@@ -147,11 +149,13 @@ class Cluster:
         slots: int = 8,
         queues: str = "default",
         app: str = "tests.chaos.app",
+        flags: Sequence[str] = (),
     ) -> Process:
         """Start one worker; it may register a moment later."""
         command = [
             *("worker", app, "--master", self.addresses, "--name", name),
             *("--slots", str(slots), "--queues", queues),
+            *flags,
         ]
         return self._start(name, self._tenure(*command), {})
 
@@ -167,6 +171,11 @@ class Cluster:
     def start_load(self, name: str, *flags: str) -> Process:
         """Start one loaded client (see ``load``)."""
         command = [sys.executable, "-m", "tests.chaos.load", "--address", self.addresses]
+        return self._start(name, [*command, "--name", name, *flags], {})
+
+    def start_planner(self, name: str, *flags: str) -> Process:
+        """Start a client that plans (see ``planner``)."""
+        command = [sys.executable, "-m", "tests.chaos.planner", "--address", self.addresses]
         return self._start(name, [*command, "--name", name, *flags], {})
 
     def _start(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Process:

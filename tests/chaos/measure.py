@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from tenure.master.backend.etcd.client import VERSION_FLOOR
 from tenure.protocol.ids import partition_of
@@ -22,8 +23,17 @@ from tests.chaos.process import Event
 from tests.chaos.rounds import Log, Strike
 from tests.oracles.court import Verdict, hear
 from tests.oracles.evidence import Evidence, PartitionLog, Said
-from tests.oracles.facts import Adopted, Granted, token_of
-from tests.oracles.history import END, START, SUBMIT, Row, read_history
+from tests.oracles.facts import Adopted, Fact, Granted, Submitted, token_of
+from tests.oracles.history import (
+    END,
+    SCHEDULE,
+    SEAL,
+    START,
+    SUBMIT,
+    TRIGGER,
+    Row,
+    read_history,
+)
 
 #: From here on no former leader of etcd revokes what its successor has renewed, as one that stood
 #: still or waited for its disk did before (etcd issue 15247). The first is the newest 3.4's.
@@ -88,6 +98,8 @@ class Measured:
         false_failovers: Offices that were lost though nothing was done that may cost one.
         revoked_by_etcd: Offices that a fault may have cost only because this etcd is old.
         hand_overs: Offices given up in order while nothing else was wrong.
+        planned: How often schedules were put, ticked and were triggered, workflows were sealed, and
+            jobs with parents were taken.
         stall_ms: By partition: the longest time without a start.
     """
 
@@ -96,6 +108,7 @@ class Measured:
     false_failovers: list[str]
     revoked_by_etcd: list[str]
     hand_overs: list[HandOver]
+    planned: Mapping[str, int]
     stall_ms: dict[int, float]
 
     def unexplained(self) -> list[tuple[str, str]]:
@@ -149,14 +162,15 @@ def measure(arena: Arena, log: Log) -> Measured:
     failovers = failovers_of(arena.kills, sent, events, first, log.strikes)
     journaled = {f.lease for f in verdict.facts if isinstance(f, Granted | Adopted)}
     count_running(failovers, executions)
-    old = is_old(arena.etcd_version)
+    lost = lost_offices(events, log.strikes, old_etcd=is_old(arena.etcd_version))
     name_restarted(failovers, executions, journaled, log.strikes)
     return Measured(
         verdict=verdict,
         failovers=failovers,
-        false_failovers=false_failovers(events, log.strikes, old_etcd=old),
-        revoked_by_etcd=revoked_by_etcd(events, log.strikes) if old else [],
+        false_failovers=lost.for_nothing,
+        revoked_by_etcd=lost.by_etcd,
         hand_overs=hand_overs_of(events, first, log.strikes),
+        planned=planned_of(rows, verdict.facts),
         stall_ms=longest_stalls(rows, arena.partitions),
     )
 
@@ -332,35 +346,32 @@ def is_old(version: str) -> bool:
     return number < floor and not (newest_minor <= number < (*newest_minor[:1], 5, 0))
 
 
-def false_failovers(
-    events: Sequence[Event], strikes: Sequence[Strike], *, old_etcd: bool = False
-) -> list[str]:
-    """Offices that were lost though nothing was done that may cost one."""
-    excuses = {"claimed", "anybody", *(("anybody on old etcd",) if old_etcd else ())}
-    return [
-        named(event) for event in offices_lost(events) if not excuses & causes_of(event, strikes)
-    ]
+class LostOffices(NamedTuple):
+    """Offices that masters lost and should not have.
+
+    Attributes:
+        for_nothing: Nothing was done that may cost one.
+        by_etcd: Nothing but what costs one on an etcd as old as this.
+    """
+
+    for_nothing: list[str]
+    by_etcd: list[str]
 
 
-def revoked_by_etcd(events: Sequence[Event], strikes: Sequence[Strike]) -> list[str]:
-    """Offices whose loss nothing explains but a fault that costs them on an old etcd only."""
-    return [
-        named(event)
-        for event in offices_lost(events)
-        if causes_of(event, strikes) == {"anybody on old etcd"}
-    ]
-
-
-def named(event: Event) -> str:
-    """Who said what, and when, for the report."""
-    return f"{event.process} at {event.at_ms / 1000:.3f}: {event.fields}"
-
-
-def offices_lost(events: Iterable[Event]) -> Iterable[Event]:
-    """The lines of masters that follow and did not want to."""
+def lost_offices(
+    events: Iterable[Event], strikes: Sequence[Strike], *, old_etcd: bool = False
+) -> LostOffices:
+    """Sorts the lines of masters that follow and did not want to, by what explains them."""
+    found = LostOffices([], [])
     for event in events:
-        if event.name == "follower" and event.fields.get("why") != "handed over":
-            yield event
+        if event.name != "follower" or event.fields.get("why") == "handed over":
+            continue
+        causes = causes_of(event, strikes)
+        if not causes & {"claimed", "anybody"}:
+            explained = old_etcd and "anybody on old etcd" in causes
+            line = f"{event.process} at {event.at_ms / 1000:.3f}: {event.fields}"
+            (found.by_etcd if explained else found.for_nothing).append(line)
+    return found
 
 
 def causes_of(event: Event, strikes: Sequence[Strike]) -> set[str]:
@@ -399,6 +410,19 @@ def hand_overs_of(
                         )
                     break
     return found
+
+
+def planned_of(rows: Sequence[Row], facts: Iterable[Fact]) -> dict[str, int]:
+    """What there was besides single jobs."""
+    took = [row for row in rows if row.type == "ok"]
+    ticking = {row.hash for row in took if row.f == SCHEDULE}
+    return {
+        "schedules": sum(row.f == SCHEDULE for row in took),
+        "ticks": sum(isinstance(fact, Submitted) and fact.content in ticking for fact in facts),
+        "triggers": sum(row.f == TRIGGER for row in took),
+        "workflows": sum(row.f == SEAL for row in took),
+        "children": sum(row.f == SUBMIT and bool(row.parents) for row in took),
+    }
 
 
 def longest_stalls(rows: Iterable[Row], partitions: int) -> dict[int, float]:

@@ -20,6 +20,7 @@ from typing import Self
 
 #: Beside what machines and containers use by themselves.
 _NETWORK = "10.213"
+_ALL = f"{_NETWORK}.0.0/16"
 
 
 @cache
@@ -42,7 +43,8 @@ class Namespace:
 
     Attributes:
         inside: Its address.
-        outside: This side's address, as it sees it.
+        outside: This side's address, as it sees it. Those of other namespaces are reached through
+            it, too, and all of them from here.
     """
 
     def __init__(self, label: str, number: int) -> None:
@@ -69,6 +71,7 @@ class Namespace:
             self._inside("addr", "add", f"{self.inside}/30", "dev", self._far)
             self._inside("link", "set", self._far, "up")
             self._inside("link", "set", "lo", "up")
+            self._inside("route", "add", _ALL, "via", self.outside)
         except BaseException:
             self.close()
             raise
@@ -100,6 +103,7 @@ class Namespace:
     def lose_sent(self) -> None:
         """What it sends is lost; what is sent to it arrives."""
         self._inside("route", "add", "blackhole", f"{self.outside}/32")
+        self._inside("route", "replace", "blackhole", _ALL)
 
     def lose_received(self) -> None:
         """What is sent to it is lost; what it sends arrives."""
@@ -121,6 +125,8 @@ class Namespace:
         self._inside("link", "set", self._far, "up")
         for undo in (
             lambda: self._inside("route", "del", "blackhole", f"{self.outside}/32"),
+            # A link that was down has lost its routes.
+            lambda: self._inside("route", "replace", _ALL, "via", self.outside),
             lambda: _ip("route", "del", "blackhole", f"{self.inside}/32"),
             lambda: _run("tc", "qdisc", "del", "dev", self._cable, "root"),
         ):

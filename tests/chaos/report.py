@@ -70,8 +70,16 @@ def bars(plan: Plan, log: Log, measured: Measured, kills: Sequence[Kill]) -> lis
             Bar(f"acked ≥ {200_000 * share:.0f}", str(verdict.acked), verdict.acked >= 2e5 * share),
             Bar(f"failovers with ≥ 300 jobs ≥ {20 * share:.0f}", str(met), met >= 20 * share),
             Bar(f"kills ≥ {50 * share:.0f}", str(len(kills)), len(kills) >= 50 * share),
+            *_planned_bars(measured.planned, share),
         ]
     return found
+
+
+def _planned_bars(planned: Mapping[str, int], share: float) -> Iterable[Bar]:
+    """How much there has to be besides single jobs."""
+    for what, least in (("ticks", 1_000), ("workflows", 300), ("children", 1_500)):
+        found = planned[what]
+        yield Bar(f"{what} ≥ {least * share:.0f}", str(found), found >= least * share)
 
 
 def write(
@@ -128,6 +136,7 @@ def collect(
         "etcd": plan.etcd_version,
         "revoked_by_etcd": measured.revoked_by_etcd,
         "hand_overs": [asdict(one) for one in measured.hand_overs],
+        "planned": dict(measured.planned),
         "failovers": [asdict(failover) for failover in measured.failovers],
         "new_leader_ms": quantiles([f.new_leader_ms for f in alone]),
         "first_grant_ms": quantiles([f.first_grant_ms for f in alone]),
@@ -198,6 +207,8 @@ def _operations(facts: Mapping[str, Any]) -> Iterable[str]:
         f" {facts['executions']} executions, {facts['started_again']} jobs started again,"
         f" {facts['terms']} terms. Lost {facts['lost']}, accepted twice {facts['accepted_twice']}."
     )
+    planned = ", ".join(f"{count} {what}" for what, count in facts["planned"].items())
+    yield f"Among them, and beside them: {planned}."
     yield ""
     by_etcd = (
         f"Offices lost amid faults that cost one only on an etcd as old as {facts['etcd']}: its"

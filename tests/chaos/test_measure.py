@@ -14,12 +14,11 @@ from tests.chaos.measure import (
     Failover,
     FirstStart,
     failovers_of,
-    false_failovers,
     hand_overs_of,
     is_old,
+    lost_offices,
     name_restarted,
     quantiles,
-    revoked_by_etcd,
 )
 from tests.chaos.process import Event
 from tests.chaos.rounds import Strike, draw
@@ -87,17 +86,17 @@ def test_an_office_lost_for_no_reason_is_a_false_failover(
 ) -> None:
     """Only what may cost this master its office excuses it."""
     events = [event(2_000, "master-1", "follower", 10, "office lost")]
-    assert len(false_failovers(events, strikes)) == count
+    assert len(lost_offices(events, strikes).for_nothing) == count
 
 
 def test_an_office_that_an_old_etcd_revoked_is_told_apart() -> None:
     """A fault that should cost none excuses a loss only where etcd is known to revoke wrongly."""
     events = [event(2_000, "master-1", "follower", 10, "office lost")]
     strikes = [strike("etcd-leader-paused", 0, 1_000)]
-    assert len(false_failovers(events, strikes)) == 1
-    assert false_failovers(events, strikes, old_etcd=True) == []
-    assert len(revoked_by_etcd(events, strikes)) == 1
-    assert revoked_by_etcd(events, [*strikes, strike("etcd-paused", 0, 1_000)]) == []
+    assert [len(each) for each in lost_offices(events, strikes)] == [1, 0]
+    assert [len(each) for each in lost_offices(events, strikes, old_etcd=True)] == [0, 1]
+    both = [*strikes, strike("etcd-paused", 0, 1_000)]
+    assert lost_offices(events, both, old_etcd=True) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_a_hand_over_is_no_false_failover_and_is_timed() -> None:
         event(1_000, "master-1", "follower", 10, "handed over"),
         event(1_200, "master-2", "leader", 20),
     ]
-    assert false_failovers(events, []) == []
+    assert lost_offices(events, []) == ([], [])
     (found,) = hand_overs_of(events, {NEXT_TOKEN: FirstStart(1_500.0, 0.0)}, [])
     assert (found.by, found.to, found.first_grant_ms) == ("master-1.0.log", "master-2.0.log", 500.0)
 

@@ -61,6 +61,8 @@ SLEEPS_IN_TESTS = frozenset(
         "tests/integration/naps.py",
         # A user's own pause between tries: a client is not told when etcd has elected.
         "tests/conformance/etcd_site.py",
+        # The same, of users of a cluster that is struck.
+        "tests/chaos/planner.py",
     }
 )
 
