@@ -145,6 +145,7 @@ class BlockerKind(IntEnum):
     RESERVED = 15
     ORDER = 16
     LEADER = 17
+    RETRY_BUDGET = 18
 
 
 class KeyConflict(IntEnum):

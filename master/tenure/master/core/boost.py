@@ -46,7 +46,8 @@ def _boosted(record: JobRecord, command: BoostJobs, now_ms: int) -> BoostedRow |
             run_due_ms = ready_ms
     if (priority, ready_ms, job_state) == (record.priority, record.ready_ms, record.state):
         return None
-    return BoostedRow(record.job_id, priority, ready_ms, run_due_ms, job_state)
+    over_budget = record.over_budget and ready_ms == record.ready_ms
+    return BoostedRow(record.job_id, priority, ready_ms, run_due_ms, job_state, over_budget)
 
 
 def apply_boosted(state: State, event: JobsBoosted, seq: int) -> None:
@@ -59,4 +60,5 @@ def apply_boosted(state: State, event: JobsBoosted, seq: int) -> None:
         record.ready_ms = row.ready_ms
         record.run_due_ms = row.run_due_ms
         record.state = row.state
+        record.over_budget = row.over_budget
     state.note(stayed)

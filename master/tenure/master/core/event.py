@@ -241,6 +241,8 @@ class BoostedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ready_ms: int
     run_due_ms: int
     state: JobState
+    #: A retry that is put off, because its job type's budget for them is used up.
+    over_budget: bool = False
 
 
 class JobsBoosted(

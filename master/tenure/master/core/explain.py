@@ -6,9 +6,11 @@ dispatch that has credit.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 from tenure.master.core.command import Dispatch
+from tenure.master.core.dependency import Fate, fate_of_job
 from tenure.master.core.dispatch import would_grant
 from tenure.master.core.gate import MANY, JobType, Limiter, Queue
 from tenure.master.core.ready import Lane, order_key
@@ -19,10 +21,13 @@ from tenure.master.core.skill import satisfies
 from tenure.master.core.state import State
 from tenure.master.core.transition import QUEUED
 from tenure.protocol.ids import JobId
+from tenure.protocol.limits import DEFAULT_TENANT
 from tenure.protocol.vocabulary import BlockerKind, BreakerState, JobState
 
 #: What the node's dispatch grants in one turn: who is not among them has others before it.
 TURN: Final = 512
+#: So many queues with reserves are named.
+_NAMED_MOST: Final = 5
 #: The end of these depends on people, not on time or on jobs.
 _ENDLESS: Final = frozenset(
     {
@@ -152,11 +157,9 @@ def _estimate(
     gates_ms = max([max(b.until_ms - now_ms, 0) for b in blockers], default=0)
     gates = "what keeps it ends then" if gates_ms else ""
     if not rate:
-        return (
-            (gates_ms, gates)
-            if gates_ms and not ahead
-            else (None, "no job of its queue has begun lately")
-        )
+        if gates_ms and all(blocker.until_ms for blocker in blockers):
+            return gates_ms, f"{gates}, and {ahead} jobs come before it" if ahead else gates
+        return None, "how fast jobs of its queue begin is not known yet"
     queue_ms = round((ahead + 1) * 1_000 / rate)
     if gates_ms > queue_ms:
         return gates_ms, gates
@@ -191,11 +194,11 @@ def _explain(
             blockers = blockers or _others_first(state, record, credits, now_ms)
         case JobState.BLOCKED:
             waits_for = state.dependencies.open_parents(state.jobs, record)
-            blockers += _parents(record, waits_for)
+            blockers += _parents(state, record, waits_for)
             parents = [parent for parent in waits_for if parent != record.workflow_id]
             found = found._replace(open_parents=parents)
         case _:
-            blockers.append(_not_due(record))
+            blockers.append(_not_due(state, record))
             known = not any(_is_endless(blocker) for blocker in blockers)
             found = found._replace(
                 estimate_ms=max(record.ready_ms - now_ms, 0) if known else None,
@@ -212,6 +215,7 @@ def _explain(
 
 def _pauses(state: State, record: JobRecord, queue: Queue) -> Iterator[Blocker]:
     name, settings = record.policy.name, state.settings
+    whose = _whose(queue.tenant.name)
     if queue.tenant.settings.paused:
         tenant = queue.tenant.name
         yield Blocker(
@@ -223,14 +227,19 @@ def _pauses(state: State, record: JobRecord, queue: Queue) -> Iterator[Blocker]:
         yield Blocker(
             BlockerKind.QUEUE_PAUSED,
             f"queue {queue.name} is paused",
-            f"tenure queues resume {queue.name}",
+            f"tenure queues resume {queue.name}{whose}",
         )
     if settings.job_type(record.policy.tenant, name).paused:
         yield Blocker(
             BlockerKind.JOB_TYPE_PAUSED,
             f"jobs of name {name} are paused",
-            f"tenure queues resume --job {name}",
+            f"tenure queues resume --job {name}{whose}",
         )
+
+
+def _whose(tenant: str) -> str:
+    """What a command that is about something of a tenant has to say."""
+    return "" if tenant == DEFAULT_TENANT else f" --tenant {tenant}"
 
 
 def _serving(state: State, record: JobRecord) -> list[Session]:
@@ -275,7 +284,18 @@ def _nobody(state: State, record: JobRecord, serving: list[Session]) -> Iterator
 # What keeps jobs that wait for a time or for others.
 
 
-def _not_due(record: JobRecord) -> Blocker:
+def _not_due(state: State, record: JobRecord) -> Blocker:
+    if record.state is JobState.RETRYING and record.over_budget:
+        policy = record.policy
+        share = state.settings.job_type(policy.tenant, policy.name).retry_budget
+        of_what = f" of {share:.3g} of its grants" if share else ""
+        return Blocker(
+            BlockerKind.RETRY_BUDGET,
+            f"attempt {record.attempt} has failed and its backoff is over, but the retries of "
+            f"{policy.name} had used up their budget{of_what}",
+            "its place among them has come",
+            record.ready_ms,
+        )
     what = "its backoff is over" if record.state is JobState.RETRYING else "its time has come"
     text = (
         f"attempt {record.attempt} has failed, and the next one is not due yet"
@@ -285,7 +305,7 @@ def _not_due(record: JobRecord) -> Blocker:
     return Blocker(BlockerKind.NOT_DUE, text, what, record.ready_ms)
 
 
-def _parents(record: JobRecord, waits_for: list[JobId]) -> Iterator[Blocker]:
+def _parents(state: State, record: JobRecord, waits_for: list[JobId]) -> Iterator[Blocker]:
     """``waits_for``: its parents that have not ended, and its workflow if that is not sealed."""
     total = len(record.parents) - bool(record.workflow_id)
     is_sealed = record.workflow_id not in waits_for
@@ -300,11 +320,19 @@ def _parents(record: JobRecord, waits_for: list[JobId]) -> Iterator[Blocker]:
         yield Blocker(
             BlockerKind.PARENTS, f"{parents} of its {total} parents have not ended", "they end"
         )
-    elif is_sealed:
+    if waits_for:
+        return
+    if fate_of_job(record, state.dependencies.states_of(state.jobs, record)) is Fate.HOLD:
         yield Blocker(
             BlockerKind.PARENTS,
             f"of its {total} parents one has not succeeded, and it is held for that",
             "that one is requeued and succeeds",
+        )
+    else:
+        yield Blocker(
+            BlockerKind.PARENTS,
+            "its parents have ended a moment ago",
+            "the leader decides what becomes of it",
         )
 
 
@@ -349,10 +377,12 @@ def _breaker(job_type: JobType) -> Iterator[Blocker]:
     if job_type.breaker_state is BreakerState.HALF_OPEN:
         text, freed_by = f"the breaker of {name} is half open, and its probes run", "they succeed"
     elif until_ms:
-        text, freed_by = f"the breaker of {name} is open: too many have failed", "time"
+        text = f"the breaker of {name} is open: too many have failed"
+        freed_by = "it lets probes through"
     else:
         text = f"the breaker of {name} was opened by hand"
-        freed_by = f"an operator: tenure queues set --job {name} --breaker-override none"
+        which = f"--job {name}{_whose(job_type.tenant)}"
+        freed_by = f"an operator: tenure queues set {which} --breaker-override none"
     yield Blocker(BlockerKind.CIRCUIT_BREAKER, text, freed_by, until_ms)
 
 
@@ -368,7 +398,7 @@ def _limits(
         tokens = limiter.bucket.rate
         yield Blocker(
             rate,
-            f"{what} begins at most {tokens.count} jobs in {tokens.per_ms} ms",
+            f"{what} begins at most {tokens.count} jobs in {tokens.per_ms / 1_000:g} s",
             "its next token",
             limiter.next_ms() or 0,
         )
@@ -396,8 +426,8 @@ def _credit(
     slots = sum(session.slots for session in able)
     yield Blocker(
         BlockerKind.NO_CREDIT,
-        f"the {slots} slots of {len(able)} workers that serve it are taken, or their workers "
-        "are silent",
+        f"all slots of those who serve it are taken, or they are silent (workers: {len(able)}, "
+        f"slots: {slots})",
         "one of their jobs ends, or a worker starts",
     )
 
@@ -410,10 +440,11 @@ def _others_first(
     if would_grant(state, command, now_ms, record):
         return []
     if state.lanes.reserving and would_grant(state, command, now_ms, record, reserving=False):
+        whose = ", ".join(queue.name for queue in islice(state.lanes.reserving, _NAMED_MOST))
         return [
             Blocker(
                 BlockerKind.RESERVED,
-                "the slots that are free are reserved for other queues",
+                f"the slots that are free are reserved for others ({whose})",
                 "more slots become free",
             )
         ]

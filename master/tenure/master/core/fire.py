@@ -248,7 +248,12 @@ class _Due:
             self._readied.append(record.job_id)
         else:
             row = BoostedRow(
-                record.job_id, record.priority, place_ms, record.run_due_ms, record.state
+                record.job_id,
+                record.priority,
+                place_ms,
+                record.run_due_ms,
+                record.state,
+                over_budget=True,
             )
             self._put_off.append(row)
 

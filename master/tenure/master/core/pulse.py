@@ -12,6 +12,9 @@ from tenure.protocol.vocabulary import AttemptOutcome
 _SPAN_MS: Final = 60_000
 BUCKET_MS: Final = _SPAN_MS // BUCKETS
 #: Places in a bucket.
+#: From less nothing follows: a few grants that came at once would promise thousands a second.
+_SERVED_MIN: Final = 5
+_SERVED_MS_MIN: Final = 1_000
 _GRANTED, _ENDED, _RUNS, _RUN_MS, _SERVED, _SERVED_MS = range(1, 7)
 
 
@@ -63,11 +66,13 @@ class Pulse:
         return granted * 1_000 / known_ms, ended * 1_000 / known_ms
 
     def service_rate(self, now_ms: int) -> float:
-        """Grants a second while jobs waited: what comes of a backlog; 0: nothing is known."""
+        """Grants a second while jobs waited: what comes of a backlog; 0: too little is known."""
         *_, served, served_ms = self._window.sums(now_ms)
         if self._waits_from_ms:
             served_ms += max(now_ms - self._waits_from_ms, 0)
-        return served * 1_000 / max(served_ms, 1)
+        if served < _SERVED_MIN or served_ms < _SERVED_MS_MIN:
+            return 0.0
+        return served * 1_000 / served_ms
 
     def mean_run_ms(self, now_ms: int) -> int:
         """How long an attempt ran; 0: nothing is known."""

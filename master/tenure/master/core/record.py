@@ -168,3 +168,5 @@ class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=Tru
     freed: bool = False
     #: The workflow that it is a member of, which is the first of its parents, too; "": none.
     workflow_id: str = ""
+    #: While it is RETRYING: its backoff is over, and its job type's budget put it off.
+    over_budget: bool = False

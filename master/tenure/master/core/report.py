@@ -353,6 +353,7 @@ def apply_ended(state: State, event: AttemptsEnded, seq: int) -> None:
             state.release(record)
         record.state = row.state
         record.ready_ms = row.ready_ms
+        record.over_budget = False
         record.started_ms = row.started_ms
         record.ended_ms = event.now_ms
         record.outcome = row.outcome

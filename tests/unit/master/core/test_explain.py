@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tenure.master.core.command import Dispatch, LeaseRow, ResolveDependents, SubmitRow
+from tenure.master.core.command import BoostJobs, Dispatch, LeaseRow, ResolveDependents, SubmitRow
 from tenure.master.core.effect import SendAssignment
 from tenure.master.core.explain import TURN, Explanation, Halt
 from tenure.master.core.ready import order_key
@@ -129,6 +129,23 @@ def _breaker(rig: Rig) -> Scene:
     return Scene(job_id, [(1, 1)], lambda: rig.pass_time(1_000), [(1, 1)])
 
 
+def _retry_budget(rig: Rig) -> Scene:
+    rig.open_session(1, slots=2)
+    rig.configure(TYPE, JobTypeSettings(retry_budget=0.5))
+    quick = Policy(name="job", retry=RetryPolicy(backoff=Backoff.NONE))
+    job_ids = rig.submit(2, quick)
+    for row in rig.grant(1, 2):
+        rig.fail(row)
+    rig.pass_time(0)
+    (job_id,) = (job_id for job_id in job_ids if rig.state(job_id) is JobState.RETRYING)
+
+    def free() -> None:
+        rig.pass_time(60_000)
+        rig.renew(1, 99)
+
+    return Scene(job_id, [(1, 2)], free, [(1, 2)])
+
+
 def _nobody(rig: Rig) -> Scene:
     rig.open_session(1, names=("other",))
     job_id = rig.submit_one()
@@ -185,6 +202,7 @@ SCENES: dict[BlockerKind, Callable[[Rig], Scene]] = {
     K.QUEUE_RATE: _dry(QueueSettings(rate=RateLimit(1, 1_000, 1))),
     K.KEY_RATE: _dry(QueueSettings(key_rate=RateLimit(1, 1_000, 1))),
     K.CIRCUIT_BREAKER: _breaker,
+    K.RETRY_BUDGET: _retry_budget,
     K.NO_WORKER: _nobody,
     K.NO_LABELS: _no_labels,
     K.STICKY_WORKER_BUSY: _sticky,
@@ -224,8 +242,13 @@ def granted(rig: Rig, credits: Credits) -> set[JobId]:
 
 
 def test_what_ends_by_itself_says_when() -> None:
-    """Times: of a delay, of a token, of an open breaker."""
-    for kind, after_ms in ((K.NOT_DUE, 5_000), (K.QUEUE_RATE, 1_000), (K.CIRCUIT_BREAKER, 1_000)):
+    """Times: of a delay, of a token, of an open breaker, of a place in the retry budget."""
+    for kind, after_ms in (
+        (K.NOT_DUE, 5_000),
+        (K.QUEUE_RATE, 1_000),
+        (K.CIRCUIT_BREAKER, 1_000),
+        (K.RETRY_BUDGET, 60_000),
+    ):
         rig = Rig()
         job_id, credits, _, _ = SCENES[kind](rig)
         found = explain(rig, job_id, credits)
@@ -276,6 +299,19 @@ def test_an_operators_breaker_and_half_open_probes_are_told_apart() -> None:
     assert found.estimate_ms is None
 
 
+def test_a_retry_over_budget_says_so_until_it_is_due_for_another_reason() -> None:
+    """A boost to another time, a crash and a change of the budget each leave the truth standing."""
+    rig = Rig()
+    job_id, _, _, _ = _retry_budget(rig)
+    assert "budget of 0.5 of its grants" in explain(rig, job_id, []).blockers[0].text
+    rig.do(BoostJobs(job_ids=[job_id], priority=3))
+    rig.configure(TYPE, JobTypeSettings())
+    rig.crash(window_ms=0)
+    assert explain(rig, job_id, []).blockers[-1].text.endswith("had used up their budget")
+    rig.do(BoostJobs(job_ids=[job_id], delay_ms=5_000))
+    assert explain(rig, job_id, []).blockers[-1].kind is K.NOT_DUE
+
+
 def test_a_childs_open_parents_are_named_and_a_held_one_says_why() -> None:
     """Those that have not ended; if all have and one failed, that it is held for that."""
     rig = Rig()
@@ -289,10 +325,25 @@ def test_a_childs_open_parents_are_named_and_a_held_one_says_why() -> None:
     assert found.open_parents == [parents[1]]
     assert found.blockers[0].text == "1 of its 2 parents have not ended"
     rig.report(rig.grant_one(), AttemptOutcome.FAILED_PERMANENT)
+    assert "held" in explain(rig, child, []).blockers[0].text
     rig.do(ResolveDependents(rows_max=9))
     found = explain(rig, child, [])
     assert (found.state, found.open_parents) == (JobState.BLOCKED, [])
     assert "held" in found.blockers[0].text
+
+
+def test_a_child_that_is_about_to_be_decided_on_is_not_called_held() -> None:
+    """Its parents have ended, and the next decision is about it."""
+    rig = Rig()
+    rig.open_session(1)
+    parent = rig.submit_one()
+    child = rig.mint()
+    rig.submit_rows([SubmitRow(child, 0, b"", "", parents=(parent,))])
+    rig.report(rig.grant_one())
+    (blocker,) = explain(rig, child, []).blockers
+    assert (blocker.kind, blocker.text) == (K.PARENTS, "its parents have ended a moment ago")
+    rig.do(ResolveDependents(rows_max=9))
+    assert kinds(explain(rig, child, [(1, 1)])) == []
 
 
 def test_jobs_that_do_not_wait_are_not_explained() -> None:
@@ -335,6 +386,7 @@ SETTINGS: list[tuple[SettingsKey, AnySettings]] = [
     (TYPE, JobTypeSettings(paused=True)),
     (TYPE, JobTypeSettings(breaker=BreakerSettings(volume_min=1, open_for_ms=900, probes=1))),
     (TYPE, JobTypeSettings(breaker_override=BreakerOverride.OPEN)),
+    (TYPE, JobTypeSettings(retry_budget=0.2)),
     (TYPE, JobTypeSettings()),
 ]
 POLICIES = [
@@ -389,7 +441,7 @@ def test_what_nothing_is_said_against_is_what_runs(
             if not found.blockers:
                 free.add(job_id)
         elif record.state in (JobState.SCHEDULED, JobState.RETRYING):
-            assert K.NOT_DUE in kinds(found)
+            assert {K.NOT_DUE, K.RETRY_BUDGET} & {*kinds(found)}
         else:
             assert not found.blockers
     assert free == granted(rig, credits)

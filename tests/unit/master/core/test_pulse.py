@@ -77,3 +77,17 @@ def test_a_backlog_is_served_as_fast_as_it_was_while_jobs_waited() -> None:
     assert pulse.service_rate(40_000) == 6.0
     pulse.waiting(40_000)
     assert pulse.service_rate(42_000) == 2.0
+
+
+def test_nothing_follows_from_a_few_grants() -> None:
+    """Neither four in a second nor many in a moment say how it goes on; five in a second do."""
+    pulse = Pulse()
+    pulse.waiting(1_000)
+    pulse.granted(1_001, 4, True)
+    assert pulse.service_rate(2_000) == 0.0
+    pulse.granted(2_000, 1, True)
+    assert pulse.service_rate(2_000) == 5.0
+    many = Pulse()
+    many.waiting(1_000)
+    many.granted(1_002, 50, True)
+    assert many.service_rate(1_010) == 0.0
