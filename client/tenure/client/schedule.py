@@ -249,17 +249,21 @@ class AsyncSchedules:
     ) -> AsyncJobHandle[Any]:
         """Submits the schedule's job now, whatever calendar, pause and overlap policy say.
 
-        A call with an unknown outcome (OUTCOME_UNKNOWN) may have submitted it.
+        However often the call is sent, it submits one job. If its outcome stays unknown
+        (OUTCOME_UNKNOWN) it may have done so.
         """
         schedule = await self.get(name, tenant=tenant, upcoming=1)
+        options = schedule.spec.options
+        core = await self._client.core()
+        home = core.router.topology.home(options.tenant or tenant, options.queue)
         response = await self._call(
             "TriggerSchedule",
             tenant,
             name,
-            schedules_pb2.TriggerScheduleRequest(tenant=tenant, name=name),
+            schedules_pb2.TriggerScheduleRequest(tenant=tenant, name=name, job_id=core.mint(home)),
             schedules_pb2.TriggerScheduleResponse,
         )
-        return AsyncJobHandle(self._client, response.job_id, schedule.spec.options.name, None)
+        return AsyncJobHandle(self._client, response.job_id, options.name, None)
 
     async def delete(self, name: str, *, tenant: str = limits.DEFAULT_TENANT) -> None:
         """Forgets the schedule. Its jobs go on.

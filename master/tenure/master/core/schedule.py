@@ -32,6 +32,7 @@ from tenure.master.core.timetable import (
     ScheduleRecord,
     ScheduleSpec,
 )
+from tenure.protocol.ids import JobId, partition_of
 from tenure.protocol.limits import SCHEDULES_MAX
 from tenure.protocol.refusal import Reason, Refusal
 
@@ -120,22 +121,28 @@ def decide_delete(state: State, command: DeleteSchedule, now_ms: int) -> Decisio
 
 
 def decide_trigger(state: State, command: TriggerSchedule, now_ms: int) -> Decision | Refusal:
-    """Submits a schedule's job now, beside its ticks."""
+    """Submits a schedule's job now, beside its ticks; once, however often it is asked to."""
     record = state.timetable.records.get((command.tenant, command.name))
     if record is None:
         return unknown(command.tenant, command.name, "trigger")
-    target = target_of(state, record.spec)
+    target, job_id = target_of(state, record.spec), command.job_id
+    if partition_of(job_id) != target:
+        return _misplaced(record, job_id, target)
     if target != state.config.partition:
         post = Post(state)
         if not post.has_room(target) or not is_admitted(command.intake, record.spec):
             return _no_room(state, record, target)
-        post.submit(record.spec, command.job_id, now_ms)
+        # Sent again, it is sent again: the queue's partition knows the job by its id.
+        post.submit(record.spec, job_id, now_ms)
         events, effects = post.sent(now_ms)
-        reply = SubmitReply(job_ids=[command.job_id], existing=[], refusals=[])
+        reply = SubmitReply(job_ids=[job_id], existing=[], refusals=[])
         return Decision(events=tuple(events), effects=tuple(effects), reply=reply)
+    if job_id in state.jobs:
+        # Sent again, perhaps since the schedule was changed.
+        return Decision(reply=SubmitReply(job_ids=[job_id], existing=[0], refusals=[]))
     submit = SubmitJobs(
         settings=[setting_of(record.spec)],
-        rows=[row_of(command.job_id, 0, record.spec)],
+        rows=[row_of(job_id, 0, record.spec)],
         all_or_nothing=True,
         intake=command.intake,
         bytes_max=command.bytes_max,
@@ -229,6 +236,17 @@ def _no_room(state: State, record: ScheduleRecord, target: int) -> Refusal:
         f"{target}, and there is no room for more messages to it: try again later",
         metadata={"schedule": record.name, "partition": str(target)},
         retry_after_ms=state.config.retry_after_ms,
+    )
+
+
+def _misplaced(record: ScheduleRecord, job_id: JobId, target: int) -> Refusal:
+    return Refusal(
+        reason=Reason.WRONG_PARTITION,
+        message=f"expected to trigger schedule {record.name} with a job of partition {target}, the "
+        f"home of queue {record.spec.policy.queue}, but id {job_id} names partition "
+        f"{partition_of(job_id)}: mint another one",
+        metadata={"schedule": record.name, "job_id": job_id, "partition": str(target)},
+        field="job_id",
     )
 
 

@@ -17,7 +17,7 @@ from tenure.master.node.term import Term
 from tenure.master.node.translate import checked_name, invalid
 from tenure.protocol import limits
 from tenure.protocol.errors import error_of
-from tenure.protocol.ids import home_partition, mint
+from tenure.protocol.ids import JobId, home_partition, is_job_id, mint
 from tenure.v1 import schedules_pb2
 
 #: Before all names.
@@ -110,13 +110,16 @@ class ScheduleApi:
         self, request: schedules_pb2.TriggerScheduleRequest
     ) -> schedules_pb2.TriggerScheduleResponse:
         """Submits a schedule's job now; returns when that is durable."""
+        if request.job_id and not is_job_id(request.job_id):
+            raise invalid("job_id", f"{request.job_id!r} is not a UUIDv7 in canonical form")
         tenant, name = _key(request.tenant, request.name)
         term = self._term(tenant, name)
         record = term.partition.schedule(tenant, name)
         # What is not there is refused by the core, in its turn.
         queue = limits.DEFAULT_QUEUE if record is None else record.spec.policy.queue
         home = home_partition(tenant, queue, self._roster.partitions)
-        job_id = mint(home, term.clock.now_ms(), self._rng.getrandbits(62))
+        minted = mint(home, term.clock.now_ms(), self._rng.getrandbits(62))
+        job_id = JobId(request.job_id) if request.job_id else minted
         reply = await term.ask(TriggerSchedule(tenant=tenant, name=name, job_id=job_id))
         if not isinstance(reply, SubmitReply):
             raise TypeError(f"expected the reply to a submit, got {type(reply).__name__}")

@@ -149,6 +149,19 @@ def test_an_outbox_without_room_holds_a_tick() -> None:
     assert schedule(pair.home).cursor.fired == 1
 
 
+def test_a_trigger_that_is_sent_again_submits_nothing_new_elsewhere() -> None:
+    """The queue's partition has the job already; an id of another partition is refused."""
+    pair = Pair()
+    put(pair.home, changed(policy=Policy(name="job", queue=pair.queue)), paused=True)
+    trigger = TriggerSchedule(tenant="default", name="s", job_id=pair.away.mint())
+    for _ in range(3):
+        pair.home.do(trigger)
+        pair.carry()
+    assert [job.job_id for job in jobs(pair.away)] == [trigger.job_id]
+    astray = TriggerSchedule(tenant="default", name="s", job_id=pair.home.mint())
+    assert pair.home.refused(astray).reason is Reason.WRONG_PARTITION
+
+
 def test_a_restored_cluster_waits_for_no_lost_job() -> None:
     """After a restore nobody may tell of a job elsewhere, so the next tick does not wait for it."""
     pair = Pair()

@@ -13,6 +13,7 @@ from tenure.master.core.command import (
     FireTimers,
     Intake,
     PauseSchedule,
+    PurgeJobs,
     PutSchedule,
     SubmitRow,
     TriggerSchedule,
@@ -284,6 +285,26 @@ def test_trigger_is_beside_the_ticks() -> None:
     assert schedule(rig).cursor == before
     closed = TriggerSchedule(tenant="default", name="s", job_id=rig.mint(), intake=Intake.CLOSED)
     assert rig.refused(closed).reason is Reason.STORE_FULL
+
+
+def test_a_trigger_that_is_sent_again_submits_nothing_new() -> None:
+    """Whatever became of the job, and of the schedule since; another trigger is another job."""
+    rig = Rig()
+    put(rig, paused=True)
+    trigger = TriggerSchedule(tenant="default", name="s", job_id=rig.mint())
+    for again in range(4):
+        decision = rig.do(trigger)
+        assert isinstance(decision.reply, SubmitReply)
+        assert decision.reply.job_ids == [trigger.job_id]
+        assert bool(decision.events) is (again == 0)
+        if again == 1:
+            put(rig, changed(payload=b"other"), paused=True)
+        elif again == 2:
+            end(rig, trigger.job_id)
+            rig.do(PurgeJobs(job_ids=[trigger.job_id]))
+    assert not jobs(rig)
+    rig.do(TriggerSchedule(tenant="default", name="s", job_id=rig.mint()))
+    assert len(jobs(rig)) == 1
 
 
 def test_a_change_is_in_force_from_the_next_tick() -> None:

@@ -1,0 +1,36 @@
+"""Schedules of the shipped master and client, over links that do what links do."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenure.client import cron
+from tenure.testing.cluster import simulated_cluster
+from tenure.testing.process import elapse, run_processes
+from tests.simulation.ledger import Ledger
+from tests.simulation.load import Works
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_row_35_a_trigger_arrives_twice(partitions: int) -> None:
+    """Each trigger is one job, wherever its queue lives, though each call comes twice."""
+
+    async def main() -> None:
+        echo = Works(Ledger()).echo
+        async with simulated_cluster(seed=5, jobs=[echo], partitions=partitions) as cluster:
+            client = cluster.client()
+            for number in range(4):
+                queue = echo.options(queue=f"queue-{number}")
+                await client.schedules.put(f"s{number}", cron("@yearly"), queue, f"text {number}")
+            for address in cluster.addresses:
+                cluster.network.link("c1", address).repeat = 1.0
+            handles = [await client.schedules.trigger(f"s{number}") for number in range(4)]
+            for number, handle in enumerate(handles):
+                assert await handle.result() == f"text {number}"
+            # The second of two calls comes up to ten seconds later.
+            await elapse(15)
+            listed = [found.job_id async for found in client.list(name=echo.name)]
+            assert sorted(listed) == sorted(handle.id for handle in handles)
+
+    run_processes(main)
