@@ -67,6 +67,11 @@ _CLOCK_DELAY_MS: Final = 1_000
 _LOOK_MS: Final = 1_000
 #: A master that is told to end waits so long for a store that is full or away.
 _HAND_OVER_MS: Final = 5_000
+#: It leads on for at most so long, until another has the partition replayed: 10 s. With fewer jobs
+#: than these a recovery from nothing is as quick.
+_HEIR_LOOK_MS: Final = 100
+_HEIR_LOOKS: Final = 100
+_COLD_JOBS_MAX: Final = 2_000
 
 _Role = cluster_pb2.PartitionRole
 
@@ -122,9 +127,11 @@ class Seat:
         self._keeper: Keeper | None = None
 
     def stop(self) -> None:
-        """Hands over and campaigns no more; ``run`` returns when that is done. Idempotent."""
+        """Hands over and campaigns no more; ``run`` returns when that is done. Idempotent.
+
+        A large partition is led until another master could lead it at once, or for 10 s.
+        """
         self._stopping.set()
-        self._leaving.set()
 
     def hand_over(self) -> bool:
         """Ends the term in order, if one is led here; the next one is won by who is quicker.
@@ -269,8 +276,7 @@ class Seat:
         around = self._around
         keeper = Keeper(office, around.clock, sent_ms=sent_ms)
         self._role = _Role.PARTITION_ROLE_RECOVERING
-        if not self._stopping.is_set():
-            self._leaving.clear()
+        self._leaving.clear()
         number = str(office.token)
         replay = Replay(self._journal, office.token, self.partition)
         why = "handed over"
@@ -278,6 +284,7 @@ class Seat:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(keeper.run())
                 tasks.create_task(self._limit_hand_over())
+                tasks.create_task(self._leave_when_stopped())
                 if office.ttl_ms is not None:
                     tasks.create_task(self._watch_office(office))
                 await self._reign(tasks, office, keeper, replay)
@@ -325,6 +332,26 @@ class Seat:
                 await office.verify()
             except (StoreUnavailable, StoreFull):
                 await self._around.clock.sleep(_RETRY_MS)
+
+    async def _leave_when_stopped(self) -> None:
+        """Ends the term for good, as soon as nobody is left without service for it."""
+        await self._stopping.wait()
+        for _ in range(_HEIR_LOOKS):
+            if not self._awaits_heir():
+                break
+            await self._around.clock.sleep(_HEIR_LOOK_MS)
+        self._leaving.set()
+
+    def _awaits_heir(self) -> bool:
+        """Whether others live, but none of them could lead at once what is served here."""
+        term, keeper = self._term, self._keeper
+        if term is None or keeper is None or keeper.frozen or term.gate.full:
+            return False
+        if term.partition.stats().jobs <= _COLD_JOBS_MAX:
+            return False
+        roster = self._around.roster
+        others = [name for name in roster.heirs(self.partition) if name != roster.me.name]
+        return bool(others) and not any(roster.is_ready(n, self.partition) for n in others)
 
     async def _limit_hand_over(self) -> None:
         """Ends the term without its TermClosed if the store does not take it in time.

@@ -15,7 +15,7 @@ from tenure.master.backend.errors import (
     StoreUnavailable,
 )
 from tenure.master.core.config import PartitionConfig
-from tenure.master.election.port import Candidate
+from tenure.master.election.port import Candidate, Member
 from tenure.master.journal.frame import genesis
 from tenure.master.journal.port import HaltRecord, ReplayMark, SealedBatch
 from tenure.master.node.alarms import Alarms
@@ -222,6 +222,62 @@ def test_row_26_a_leader_that_cannot_hand_over_now_does_so_later() -> None:
         assert seat._leaving.is_set()
 
     run_virtual(main)
+
+
+def _leading_seat(jobs: int) -> Seat:
+    seat = _seat(WonElection(), UnmarkedJournal())
+    gate = SimpleNamespace(full=False)
+    partition = SimpleNamespace(stats=lambda: SimpleNamespace(jobs=jobs))
+    seat._term = SimpleNamespace(gate=gate, partition=partition)  # type: ignore[assignment]
+    seat._keeper = SimpleNamespace(frozen=False)  # type: ignore[assignment]
+    return seat
+
+
+def _meet_another(seat: Seat, *caught_up: int) -> None:
+    another = Candidate(incarnation="j", name="n", address="127.0.0.1:2")
+    seat._around.roster.meet(
+        [Member(candidate=another, version="1", wall_ms=0, caught_up=caught_up)]
+    )
+
+
+def _leaves_after_ms(seat: Seat, *, ready_ms: int | None, alone: bool = False) -> int:
+    """How long a seat that is stopped leads on; another is ready after so long."""
+
+    async def main() -> int:
+        clock = SimClock()
+        if not alone:
+            _meet_another(seat, *([0] if ready_ms == 0 else []))
+        async with asyncio.TaskGroup() as tasks:
+            leaving = tasks.create_task(seat._leave_when_stopped())
+            await clock.sleep(60_000)
+            assert not leaving.done()
+            seat.stop()
+            since_ms = clock.boot_ms()
+            if ready_ms:
+                await clock.sleep(ready_ms)
+                _meet_another(seat, 0)
+            await seat._leaving.wait()
+            return clock.boot_ms() - since_ms
+
+    return run_virtual(main, limit_s=120)
+
+
+def test_a_master_that_is_stopped_leads_on_until_another_could_lead_at_once() -> None:
+    """A large partition is served until its next leader has it replayed, or for ten seconds."""
+    assert 4_000 <= _leaves_after_ms(_leading_seat(jobs=100_000), ready_ms=4_000) <= 4_200
+    assert 10_000 <= _leaves_after_ms(_leading_seat(jobs=100_000), ready_ms=None) <= 10_100
+
+
+@pytest.mark.parametrize("why", ["ready", "alone", "small", "frozen", "full"])
+def test_a_master_that_is_stopped_waits_for_nothing_that_helps_nobody(why: str) -> None:
+    """It goes at once: another is ready, or none is there, or recovers soon, or it cannot serve."""
+    seat = _leading_seat(jobs=100 if why == "small" else 100_000)
+    assert seat._term is not None
+    assert seat._keeper is not None
+    seat._keeper.frozen = why == "frozen"
+    seat._term.gate.full = why == "full"
+    ready_ms = 0 if why == "ready" else None
+    assert _leaves_after_ms(seat, ready_ms=ready_ms, alone=why == "alone") == 0
 
 
 @pytest.mark.parametrize("refusal", [StoreFull("full"), StoreUnavailable("away")])
