@@ -12,24 +12,40 @@ import argparse
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import uvloop
 
 from benchmarks.jobs import noop
 from benchmarks.payload import checksum, payload
 from benchmarks.pipe.client import WARM_UP_JOBS, say
-from tenure.client import AsyncClient, AttemptOutcome, JobState
+from tenure.client import AsyncClient, AsyncJobHandle, AttemptOutcome, JobState
+
+#: Submits jobs with these payloads, and returns their handles in order.
+Submit = Callable[[AsyncClient, Sequence[bytes]], Awaitable[Sequence[AsyncJobHandle[Any]]]]
 
 #: Jobs of one `submit_many`, and how many such calls are under way: a window like the pipe's.
 _CHUNK_JOBS = 1_000
 _CHUNKS = 8
 
 
-class Run:
-    """What was acknowledged, and what went wrong with it."""
+async def submit_plain(client: AsyncClient, data: Sequence[bytes]) -> Sequence[AsyncJobHandle[Any]]:
+    """In one call, with nothing but defaults."""
+    return await client.map(noop, data)
 
-    def __init__(self, client: AsyncClient) -> None:
+
+class Run:
+    """What was acknowledged, and what went wrong with it.
+
+    Args:
+        client: Submits and waits.
+        submit: How.
+    """
+
+    def __init__(self, client: AsyncClient, submit: Submit = submit_plain) -> None:
         self._client = client
+        self._submit = submit
         self._next = 0
         self._last = 0
         #: The id of each accepted submit, in no order.
@@ -48,7 +64,7 @@ class Run:
         while (first := self._next) < self._last:
             self._next = min(first + _CHUNK_JOBS, self._last)
             data = [payload(number) for number in range(first, self._next)]
-            handles = await client.map(noop, data)
+            handles = await self._submit(client, data)
             ids = [handle.id for handle in handles]
             expected = dict(zip(ids, map(checksum, data), strict=True))
             self.acked += ids
@@ -59,10 +75,10 @@ class Run:
             if expected:
                 self.violations.append(f"S1: {len(expected)} jobs of a chunk have no result")
 
-    async def check(self) -> None:
+    async def check(self, name: str = noop.name) -> None:
         """Reads every job back: each acknowledged one is there once, completed once."""
         seen: Counter[str] = Counter()
-        async for job in self._client.list(name=noop.name):
+        async for job in self._client.list(name=name):
             seen[job.job_id] += 1
             completed = sum(
                 int(attempt.outcome) == AttemptOutcome.COMPLETED for attempt in job.attempts

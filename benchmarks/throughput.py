@@ -6,15 +6,17 @@ system time of those processes while the measured jobs ran; etcd's own is not co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.process import Process, ProcessGroup, workplace
 from benchmarks.store import StoreKind, fresh_store
 from benchmarks.table import Line, at_least, at_most
 
-_SLOTS: Final = 512
-_END_S: Final = 300.0
+#: Of the worker.
+SLOTS: Final = 512
+#: A run that takes longer has failed.
+END_S: Final = 300.0
 _PIPE_CPU_US: Final = 45.0
 _TENURE_CPU_US: Final = 60.0
 _RATIO: Final = 0.3
@@ -88,7 +90,7 @@ def measure_pipe(kind: StoreKind, jobs: int) -> Throughput:
         worker.expect("registered")
         client = group.start("pipe-client", "benchmarks.pipe.client", *_client(address, jobs))
         # The client checks every result itself and fails on a wrong one.
-        return _sample(client, master, worker)
+        return sample(client, master, worker)
 
 
 def measure_tenure(kind: StoreKind, jobs: int) -> Throughput:
@@ -98,27 +100,22 @@ def measure_tenure(kind: StoreKind, jobs: int) -> Throughput:
         address = master.expect("serving")["address"]
         master.expect("leader")
         worker = group.tenure(
-            "worker", "worker", "benchmarks.jobs", "--master", address, "--slots", str(_SLOTS)
+            "worker", "worker", "benchmarks.jobs", "--master", address, "--slots", str(SLOTS)
         )
         worker.expect("registered")
         client = group.start("client", "benchmarks.client", *_client(address, jobs))
-        sample = _sample(client, master, worker)
-        checked = client.expect("checked", timeout_s=_END_S)
+        found = sample(client, master, worker)
+        checked = client.expect("checked", timeout_s=END_S)
         more = checked["count"] - len(checked["violations"])
         violations = checked["violations"] + ([f"and {more} more"] if more else [])
-        return Throughput(
-            jobs_per_s=sample.jobs_per_s,
-            client_us=sample.client_us,
-            master_us=sample.master_us,
-            worker_us=sample.worker_us,
-            violations=tuple(violations),
-        )
+        return replace(found, violations=tuple(violations))
 
 
-def _sample(client: Process, master: Process, worker: Process) -> Throughput:
-    client.expect("begin", timeout_s=_END_S)
+def sample(client: Process, master: Process, worker: Process, **fields: str) -> Throughput:
+    """Measures from the client's next `begin` to its `end`, both with these fields."""
+    client.expect("begin", timeout_s=END_S, **fields)
     before = [process.cpu_seconds() for process in (client, master, worker)]
-    end = client.expect("end", timeout_s=_END_S)
+    end = client.expect("end", timeout_s=END_S, **fields)
     after = [process.cpu_seconds() for process in (client, master, worker)]
     used = [(late - early) / end["jobs"] * 1e6 for early, late in zip(before, after, strict=True)]
     return Throughput(

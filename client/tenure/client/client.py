@@ -266,7 +266,7 @@ class AsyncClient:
         settings = job.settings
         parents = [parents_of(args, kwargs) for args, kwargs in given]
         rows = await core.submitter.submit(
-            job.wire, settings.key, payloads, keys, settings.after, parents
+            job.wire, settings.key, payloads, keys, settings.after, parents if any(parents) else ()
         )
         handles: Sequence[AsyncJobHandle[R]] = [
             AsyncJobHandle(self, row.job_id, job.name, job) for row in rows if row.refusal is None

@@ -21,7 +21,7 @@ from tenure.client.options import (
     RunIfName,
     Selectors,
     check_name,
-    row_key,
+    row_keys,
 )
 from tenure.client.parent_result import placeholder
 from tenure.client.signature import Signature
@@ -126,14 +126,10 @@ class JobDef(Generic[P, R_co]):
         """
         if not self.has_row_keys:
             return ()
-        limit, sticky = self.settings.limit_key, self.settings.sticky_key
-        return [
-            (
-                row_key("limit_key", limit, args, kwargs),
-                row_key("sticky_key", sticky, args, kwargs),
-            )
-            for args, kwargs in calls
-        ]
+        given = [*calls]
+        limits = row_keys("limit_key", self.settings.limit_key, given)
+        stickies = row_keys("sticky_key", self.settings.sticky_key, given)
+        return [*zip(limits, stickies, strict=True)]
 
     def options(
         self,

@@ -222,16 +222,19 @@ class Options:
         return wire
 
 
-def row_key(name: str, key: RowKey, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """A limit key or a sticky key of one call.
+def row_keys(
+    name: str, key: RowKey, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]
+) -> Sequence[str]:
+    """The limit key or the sticky key of each call.
 
     Raises:
-        Rejected: What was made of the arguments is no key.
+        Rejected: What was made of a call's arguments is no key.
     """
     if not callable(key):
-        return key
-    made = key(*args, **kwargs)
-    _check_key(name, made)
+        return [key] * len(calls)
+    made = [key(*args, **kwargs) for args, kwargs in calls]
+    for each in made:
+        _check_key(name, each)
     return made
 
 

@@ -110,11 +110,18 @@ def run(config: MasterConfig) -> int:
             "expected to run with safety checks, but Python was started with -O; start without it",
             reason=Reason.INVALID_ARGUMENT,
         )
-    # Records are out of the collector's sight (``core.record``); what is left makes few cycles.
+    calm_collector()
+    return loop.run(serve(config))
+
+
+def calm_collector() -> None:
+    """Lets the garbage collector look at little, and seldom.
+
+    Records are out of its sight (``core.record``); what is left makes few cycles.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
-    return loop.run(serve(config))
 
 
 async def serve(config: MasterConfig) -> int:

@@ -12,7 +12,7 @@ from tenure.master.core.event import (
     JobsRequeued,
     RequeuedRow,
 )
-from tenure.master.core.record import JobRecord
+from tenure.master.core.record import NO_TIES, JobRecord
 from tenure.master.core.state import State, footprint, lease_of
 from tenure.master.core.transition import QUEUED, Move, sources
 from tenure.protocol.fence import Lease
@@ -234,13 +234,13 @@ def _unindex(state: State, gone: list[JobRecord]) -> None:
     """Keeps up what was derived from jobs that are no more."""
     lanes = state.lanes
     lanes.count(gone, -1)
+    state.stored_bytes -= sum([footprint(record) for record in gone])
     policy = None
     for record in gone:
-        state.stored_bytes -= footprint(record)
-        if record.workflow_id:
+        if record.ties is not NO_TIES and record.workflow_id:
             state.workflows.leave(record)
-        state.finished.leave(record, record.state)
         if record.policy is not policy:
             policy = record.policy
             lanes.forget_if_empty(policy)
+    state.finished.forget(gone)
     state.finished.settle(lanes.counts)

@@ -346,7 +346,7 @@ def apply_resolved(state: State, event: DependentsResolved, seq: int) -> None:
     """Lets children run, or ends them."""
     for record, row in state.written_rows(((row.job_id, row) for row in event.rows), seq):
         record.state = row.state
-        record.parent_states = row.parent_states
+        record.ties = structs.replace(record.ties, parent_states=row.parent_states)
         if row.state is JobState.FAILED:
             record.ended_ms = event.now_ms
             record.failure_reason = FailureReason.DEPENDENCY
@@ -356,7 +356,7 @@ def apply_resolved(state: State, event: DependentsResolved, seq: int) -> None:
             sealed = not record.workflow_id or row.parent_states[0] == JobState.COMPLETED
             record.cancel_reason = NOT_NEEDED if sealed else NOT_SEALED
         else:
-            record.freed = True
+            record.ties = structs.replace(record.ties, freed=True)
             record.ready_ms = record.run_due_ms = row.ready_ms
 
 

@@ -25,6 +25,7 @@ from tenure.master.core.record import JobFault, JobRecord
 from tenure.master.core.report import ended_bytes, revokes, settling
 from tenure.master.core.session import Holder, Holding, Session
 from tenure.master.core.state import State, has_started, lease_of
+from tenure.master.core.timer import Mark
 from tenure.master.core.transition import TERMINAL, Move, sources
 from tenure.master.core.volatile import TakeBacksAsked, TimersFired
 from tenure.master.core.workflow import decide_due
@@ -39,20 +40,19 @@ def next_timer_ms(state: State) -> int | None:
     """When ``decide_fire`` has something to do, at the earliest now; None: nothing waits for it."""
     if not state.serving or state.window_ends_ms is not None:
         return None
-    times = [
-        time
-        for time in (
-            state.timers.next_ms(),
-            state.holder_timers.next_ms(),
-            state.timetable.timers.next_ms(),
-            state.workflows.timers.next_ms(),
-            state.lanes.refills.next_ms(),
-            state.stamp_ms if state.lanes.crowded else None,
-            state.finished.next_ms(state.lanes.counts),
-        )
-        if time is not None
-    ]
-    return max(min(times), state.stamp_ms) if times else None
+    if state.lanes.crowded:
+        return state.stamp_ms
+    next_ms = state.finished.next_ms(state.lanes.counts)
+    for due_ms in (
+        state.timers.next_ms(),
+        state.holder_timers.next_ms(),
+        state.timetable.timers.next_ms(),
+        state.workflows.timers.next_ms(),
+        state.lanes.refills.next_ms(),
+    ):
+        if due_ms is not None and (next_ms is None or due_ms < next_ms):
+            next_ms = due_ms
+    return None if next_ms is None else max(next_ms, state.stamp_ms)
 
 
 def next_job_timer_ms(state: State) -> int | None:
@@ -68,13 +68,10 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
     records, job_mark = state.timers.due(now_ms, command.rows_max)
     for record in records:
         due.look_at_job(record)
-    holders, holder_mark = state.holder_timers.due(now_ms, command.rows_max)
-    # A holder that was armed twice comes twice.
-    for holder in {holder.incarnation: holder for holder in holders}.values():
-        due.look_at_holder(holder)
-    parked = []
+    holder_mark = due.look_at_holders(command.rows_max)
+    parked, pinning = [], state.dependencies.active
     for record in state.finished.due(state.lanes.counts, now_ms, command.rows_max):
-        if state.dependencies.pins(record.job_id):
+        if pinning and state.dependencies.pins(record.job_id):
             parked.append(record.job_id)
         else:
             due.purge(record)
@@ -139,7 +136,22 @@ class _Due:
         elif record.state is not JobState.BLOCKED:
             self._look_at_queued(record)
 
-    def look_at_holder(self, holder: Holder) -> None:
+    def look_at_holders(self, leases_max: int) -> Mark | None:
+        """Looks at holders that are due, at about so many of their leases; the last one's mark."""
+        looked_at: dict[str, Holder] = {}
+        leases, last = 0, None
+        for holder, mark in self._state.holder_timers.walk(self._now_ms):
+            if leases >= leases_max:
+                break
+            last = mark
+            # A holder that was armed twice comes twice.
+            if looked_at.setdefault(holder.incarnation, holder) is holder:
+                leases += 1 + len(holder.leases)
+        for holder in looked_at.values():
+            self._look_at_holder(holder)
+        return last
+
+    def _look_at_holder(self, holder: Holder) -> None:
         """Ends what a holder has lost, and asks back what it does not use."""
         now_ms, config = self._now_ms, self._state.config
         if self._state.holders.get(holder.incarnation) is not holder or holder.check_ms > now_ms:
@@ -399,9 +411,17 @@ def skip_fired(state: State) -> None:
 
 
 def apply_readied(state: State, event: JobsReadied, seq: int) -> None:
-    """Makes jobs PENDING whose delay or backoff is over."""
-    for record in state.written(event.job_ids, seq):
-        record.state = JobState.PENDING
+    """Makes jobs PENDING whose delay or backoff is over: there may be many at one time."""
+    jobs = state.jobs
+    readied: dict[JobState, list[JobRecord]] = {}
+    for job_id in event.job_ids:
+        record = jobs.get(job_id)
+        if record is not None and record.seq < seq:
+            readied.setdefault(record.state, []).append(record)
+            record.seq = seq
+            record.state = JobState.PENDING
+    for before, records in readied.items():
+        state.readied(records, before)
 
 
 def apply_expired(state: State, event: JobsExpired, seq: int) -> None:

@@ -1,20 +1,21 @@
 """All lanes of a partition: how many jobs there are of what, and what is ready for whom."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Final
 
 from tenure.master.core.alike import Run, runs_of
 from tenure.master.core.gate import Gate, JobType, Limiter, LimitKey, Queue, Tenant
 from tenure.master.core.ready import Fronts, Lane, LaneName
-from tenure.master.core.record import JobRecord, Policy
+from tenure.master.core.record import NO_TIES, JobRecord, Policy
 from tenure.master.core.settings import JobTypeSettings, QueueSettings, Settings, SettingsKind
 from tenure.master.core.skill import Member, Skill
 from tenure.master.core.sticky import Bindings, StickyKey
 from tenure.master.core.timer import Timers
 from tenure.protocol.vocabulary import FairBy, JobState
 
+_KIND: Final = attrgetter("policy", "state")
 _COMPLETED: Final = JobState.COMPLETED
 _PENDING: Final = JobState.PENDING
 _RETRYING: Final = JobState.RETRYING
@@ -109,7 +110,7 @@ class Lanes:
             skill = self._skills[name] = Skill(member.job_names, member.queues, labels)
             self._serving = {}
             for lane in self.lanes():
-                if not _is_bound(lane) and skill.serves_lane(lane):
+                if not lane.is_bound and skill.serves_lane(lane):
                     lane.hang([*lane.places, skill.share_of(lane.queue).fronts])
         skill.members[member.session_id] = member
         member.skill = skill
@@ -302,24 +303,18 @@ class Lanes:
 
     def count(self, records: list[JobRecord], by: int) -> None:
         """Counts jobs in (by 1) or out (by -1)."""
-        policy: Policy | None = None
-        counts = tally = total = self.counts
-        for record in records:
-            if record.policy is not policy:
-                policy = record.policy
-                queue = self.queue(policy.tenant, policy.queue)
-                counts, tally = queue.counts, queue.tally(policy.name)
-            state = record.state
-            total[state] += by
-            counts[state] += by
-            tally[state] += by
+        for (policy, state), run in groupby(records, key=_KIND):
+            queue = self.queue(policy.tenant, policy.queue)
+            jobs = by * len(list(run))
+            for counts in (self.counts, queue.counts, queue.tally(policy.name)):
+                counts[state] += jobs
 
     def resume(self, record: JobRecord) -> None:
         """A job was found running after a replay, and has been counted."""
         policy = record.policy
         queue = self.queue(policy.tenant, policy.queue)
         for run in runs_of([record]):
-            self._count_running(queue, run, 1)
+            self._count_running(queue, run, 1, self._lane_of(queue, run))
         if record.sticky_key:
             self._resume_binding(record)
 
@@ -333,33 +328,58 @@ class Lanes:
     ) -> None:
         """Follows jobs that one event has moved between states; PENDING ones are not pushed yet."""
         for run in runs_of(records):
-            self._move(run, before, after, priority_before)
+            policy = run.policy
+            queue = self.queue(policy.tenant, policy.queue)
+            self._recount(queue, run, before, after)
+            lane = None
+            if before is _PENDING or run.limit_key:
+                lane = self._lane_of(queue, run, priority_before)
+            if before is _RUNNING and after is not _RUNNING:
+                if after is not _PENDING:
+                    queue.pulse.ended(run.records)
+                self._note_ended(policy, run.records, after)
+            elif before is _RETRYING and after is _PENDING:
+                budget = self.job_type(policy.tenant, policy.name).budget
+                if budget is not None:
+                    budget.retried(len(run.records), self.now_ms)
+            if before is _RUNNING or after is _RUNNING:
+                self._count_running(queue, run, (after is _RUNNING) - (before is _RUNNING), lane)
+            if before is _PENDING and lane is not None:
+                self._leave(lane, len(run.records))
 
-    def _move(
-        self, run: Run, before: JobState, after: JobState, priority_before: int | None
-    ) -> None:
-        policy, jobs = run.policy, len(run.records)
-        queue = self.queue(policy.tenant, policy.queue)
-        tally = queue.tally(policy.name)
-        for counts in (self.counts, queue.counts, tally):
+    def _recount(self, queue: Queue, run: Run, before: JobState, after: JobState) -> None:
+        jobs = len(run.records)
+        for counts in (self.counts, queue.counts, queue.tally(run.policy.name)):
             counts[before] -= jobs
             counts[after] += jobs
-        if before is _PENDING:
-            priority = run.priority if priority_before is None else priority_before
-            lane = self._lane(queue, policy, priority, run.limit_key, run.sticky_key)
-            lane.leave(jobs)
-            if not lane.ready:
-                self._empty[lane] = None
-        if before is _RUNNING and after is not _RUNNING:
-            if after is not _PENDING:
-                queue.pulse.ended(run.records)
-            self._note_ended(policy, run.records, after)
-        elif before is _RETRYING and after is _PENDING:
-            budget = self.job_type(policy.tenant, policy.name).budget
-            if budget is not None:
-                budget.retried(jobs, self.now_ms)
-        if before is _RUNNING or after is _RUNNING:
-            self._count_running(queue, run, (after is _RUNNING) - (before is _RUNNING))
+
+    def _lane_of(self, queue: Queue, run: Run, priority: int | None = None) -> Lane:
+        """The lane of a run; that of another priority, if it had another one."""
+        own = run.priority if priority is None else priority
+        return self._lane(queue, run.policy, own, run.limit_key, run.sticky_key)
+
+    def _leave(self, lane: Lane, jobs: int) -> None:
+        lane.leave(jobs)
+        if not lane.ready:
+            self._empty[lane] = None
+
+    def granted(self, records: list[JobRecord], incarnation: str, now_ms: int) -> None:
+        """Follows ready jobs that one event has granted: they take tokens and bind sticky keys."""
+        for run in runs_of(records):
+            policy, jobs = run.policy, len(run.records)
+            queue = self.queue(policy.tenant, policy.queue)
+            lane = self._lane_of(queue, run)
+            self._recount(queue, run, _PENDING, _RUNNING)
+            # First the gates: a lane that is closed by them needs no new front now.
+            self._count_running(queue, run, 1, lane)
+            self._charge(queue, jobs, now_ms)
+            if lane.key is not None:
+                self._charge(lane.key, jobs, now_ms)
+            lane.job_type.granted(run.records, now_ms)
+            self._leave(lane, jobs)
+            queue.pulse.granted(now_ms, jobs, any(queue.ready_of))
+            if lane.sticky is not None:
+                self.bind(lane.sticky, incarnation)
 
     def _note_ended(self, policy: Policy, records: list[JobRecord], after: JobState) -> None:
         """Attempts have ended: tells their job type."""
@@ -371,27 +391,27 @@ class Lanes:
             if job_type.ended(record, self.now_ms):
                 self.refills.arm(job_type)
 
-    def _count_running(self, queue: Queue, run: Run, by: int) -> None:
+    def _count_running(self, queue: Queue, run: Run, by: int, lane: Lane | None) -> None:
+        """More or fewer of a queue's jobs run; ``lane`` is theirs, if they have a limit key."""
         queue.running_of[run.priority] += by * len(run.records)
         if queue.concurrency:
             queue.refresh()
-        if run.limit_key:
-            lane = self._lane(queue, run.policy, run.priority, run.limit_key, run.sticky_key)
-            key = lane.key
-            if key is not None:
-                for record in run.records:
-                    if by > 0:
-                        key.jobs[record.job_id] = record
-                    elif by < 0:
-                        key.jobs.pop(record.job_id, None)
-                key.refresh()
+        key = None if lane is None else lane.key
+        if key is not None:
+            for record in run.records:
+                if by > 0:
+                    key.jobs[record.job_id] = record
+                elif by < 0:
+                    key.jobs.pop(record.job_id, None)
+            key.refresh()
 
     def push(self, key: int, seq: int, records: list[JobRecord]) -> None:
         """Makes jobs ready that differ by no more than their keys; see ``Lane.push``."""
-        if any(record.limit_key or record.sticky_key for record in records):
+        if any(record.ties is not NO_TIES for record in records):
             parts: dict[tuple[str, str], list[JobRecord]] = {}
             for record in records:
-                parts.setdefault((record.limit_key, record.sticky_key), []).append(record)
+                ties = record.ties
+                parts.setdefault((ties.limit_key, ties.sticky_key), []).append(record)
             for part in parts.values():
                 self._push(key, seq, part)
         else:
@@ -410,22 +430,6 @@ class Lanes:
         """So many crowded keys were looked at, the first ones."""
         for key in list(islice(self.crowded, keys)):
             del self.crowded[key]
-
-    def note_granted(self, records: list[JobRecord], incarnation: str, now_ms: int) -> None:
-        """Jobs were granted: takes their tokens, binds their sticky keys."""
-        for run in runs_of(records):
-            policy = run.policy
-            queue = self.queue(policy.tenant, policy.queue)
-            self._charge(queue, len(run.records), now_ms)
-            queue.pulse.granted(now_ms, len(run.records), sum(queue.ready_of))
-            self.job_type(policy.tenant, policy.name).granted(run.records, now_ms)
-            if not run.limit_key and not run.sticky_key:
-                continue
-            lane = self._lane(queue, policy, run.priority, run.limit_key, run.sticky_key)
-            if lane.key is not None:
-                self._charge(lane.key, len(run.records), now_ms)
-            if lane.sticky is not None:
-                self.bind(lane.sticky, incarnation)
 
     def bind(self, sticky: StickyKey, incarnation: str) -> None:
         """A job of a sticky key has gone to a worker."""
@@ -589,7 +593,3 @@ class Lanes:
         if lane.sticky is not None:
             lane.sticky.lanes.pop(lane, None)
             self._bindings.forget_if_idle(lane.sticky)
-
-
-def _is_bound(lane: Lane) -> bool:
-    return lane.sticky is not None and bool(lane.sticky.incarnation)

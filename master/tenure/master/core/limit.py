@@ -7,7 +7,8 @@ asked to stop, and the newest wait for their places. Keys that may be crowded st
 """
 
 from collections.abc import Container
-from itertools import islice
+from heapq import nlargest, nsmallest
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -26,22 +27,30 @@ _ORDINAL: Final = attrgetter("ordinal")
 
 
 class Relief(NamedTuple):
-    """What is done about crowded keys, and at how many of them was looked."""
+    """What is done about crowded keys, and how many, the first ones, are done with."""
 
     events: list[Event]
     effects: list[Effect]
     keys: int
 
 
-def relieve(state: State, keys_max: int, now_ms: int, decided: Container[JobId]) -> Relief:
-    """Cancels what is too much of the first crowded keys, but for what was decided on."""
+def relieve(state: State, jobs_max: int, now_ms: int, decided: Container[JobId]) -> Relief:
+    """Cancels what is too much of the first crowded keys, but for what was decided on.
+
+    So many jobs at most: a key may have had a long backlog when it was limited.
+    """
     cancelled: list[JobRecord] = []
     stopped: list[JobRecord] = []
-    keys = list(islice(state.lanes.crowded, keys_max))
-    for key in keys:
-        waiting, running = surplus(key)
+    keys, left = 0, jobs_max
+    for key in islice(state.lanes.crowded, jobs_max):
+        waiting, running = surplus(key, left)
         cancelled += [record for record in waiting if record.job_id not in decided]
         stopped += [record for record in running if record.job_id not in decided]
+        left -= len(waiting) + len(running)
+        if left <= 0:
+            # It may have more: it is looked at again.
+            break
+        keys += 1
     events: list[Event] = []
     effects: list[Effect] = []
     if cancelled:
@@ -52,22 +61,25 @@ def relieve(state: State, keys_max: int, now_ms: int, decided: Container[JobId])
         ids = [record.job_id for record in stopped]
         events.append(CancelsRequested(now_ms=now_ms, job_ids=ids, reason=REASON))
         effects += _asks(state, stopped)
-    return Relief(events, effects, len(keys))
+    return Relief(events, effects, keys)
 
 
-def surplus(key: LimitKey) -> tuple[list[JobRecord], list[JobRecord]]:
-    """The jobs of a key that are too many: those that wait and those that run."""
+def surplus(key: LimitKey, most: int) -> tuple[list[JobRecord], list[JobRecord]]:
+    """The jobs of a key that are too many, ``most`` of them: those that wait and those that run."""
     if not key.cancels:
         return [], []
-    waiting = [job for lane in key.under if isinstance(lane, Lane) for job in lane.jobs()]
-    waiting.sort(key=_ORDINAL)
+    lanes = [lane for lane in key.under if isinstance(lane, Lane)]
+    ready = sum([lane.ready for lane in lanes])
+    jobs = chain.from_iterable([lane.jobs() for lane in lanes])
     if key.queue.settings.key_strategy is LimitStrategy.CANCEL_NEWEST:
         room = max(key.concurrency - len(key.jobs), 0)
-        return waiting[room:], []
+        newest = nlargest(min(ready - room, most), jobs, key=_ORDINAL)
+        return newest[::-1], []
     running = [job for job in key.jobs.values() if not job.cancel_requested]
     # The newest stay: those that wait came after those that run.
-    too_many = max(len(running) + len(waiting) - key.concurrency, 0)
-    return waiting[: max(too_many - len(running), 0)], running[:too_many]
+    too_many = max(len(running) + ready - key.concurrency, 0)
+    waiting = nsmallest(min(too_many - len(running), most), jobs, key=_ORDINAL)
+    return waiting, running[: min(too_many, most - len(waiting))]
 
 
 def _asks(state: State, stopped: list[JobRecord]) -> list[Effect]:

@@ -36,39 +36,50 @@ _ANY_PRIORITY: Final = 1 << 30
 class Taker:
     """A session with credit, and what it takes in this decision."""
 
-    __slots__ = ("again", "credit", "first", "group", "load", "order", "session", "step")
+    __slots__ = ("again", "credit", "first", "group", "held", "load", "order", "session", "step")
 
     group: "Group"
+    #: How many leases it has, with what it takes, and how full it is: the emptiest takes first.
+    held: int
+    load: float
 
     def __init__(self, session: Session, credit: int, order: int) -> None:
         self.session = session
         self.credit = credit
         self.order = order
-        #: How full it is; the emptiest takes first.
         self.step = 1 / max(session.slots, 1)
-        self.load = len(session.holder.leases) * self.step
+        self.held = len(session.holder.leases)
+        self.load = self.held * self.step
         #: First grants, and grants that must be written ahead.
         self.first: list[JobRecord] = []
         self.again: list[JobRecord] = []
 
-    def take(self, record: JobRecord, *, ahead: bool) -> None:
-        """Takes a job; ``ahead``: whatever it is, its grant must be written ahead."""
-        self.credit -= 1
-        self.load += self.step
-        if ahead or record.lease is not None or record.policy.at_most_once:
-            self.again.append(record)
-        else:
-            self.first.append(record)
+    def take(self, records: list[JobRecord], *, ahead: bool) -> None:
+        """Takes jobs; ``ahead``: whatever they are, their grants must be written ahead."""
+        jobs = len(records)
+        self.credit -= jobs
+        self.held += jobs
+        self.load = self.held * self.step
+        if ahead:
+            self.again += records
+            return
+        for record in records:
+            if record.lease is not None or record.policy.at_most_once:
+                self.again.append(record)
+            else:
+                self.first.append(record)
 
 
 class Group:
     """Takers with the same skill, emptiest first, and where they are in what it serves."""
 
-    __slots__ = ("_bound", "_heap", "_lanes", "_queues", "credit", "skill", "tenants")
+    __slots__ = ("_bound", "_heap", "_lanes", "_queues", "credit", "skill", "sole", "tenants")
 
     def __init__(self, skill: Skill) -> None:
         self.skill = skill
         self.credit = 0
+        #: The only taker, if there are no others.
+        self.sole: Taker | None = None
         self.tenants: LevelWalk[TenantShare] = LevelWalk(skill.level)
         self._queues: dict[TenantShare, LevelWalk[QueueShare]] = {}
         self._lanes: dict[QueueShare, _QueueWalk] = {}
@@ -79,6 +90,7 @@ class Group:
     def add(self, taker: Taker) -> None:
         """Adds a taker; ``arrange`` afterwards."""
         taker.group = self
+        self.sole = None if self._heap else taker
         self._heap.append((taker.load, taker.order, taker))
         self.credit += taker.credit
 
@@ -454,14 +466,24 @@ class Picking:
             if taker is None:
                 taker = self._fittest(lane, group, (key_ms, records[0].ordinal))
                 self._bound[lane.sticky] = taker
+        if taker is None and not lane.prefers:
+            taker = group.sole
+        if taker is not None:
+            self._hand_over(lane, records, taker, ahead=ahead)
+            return
         for record in records:
-            chosen = taker or self._fittest(lane, group, (key_ms, record.ordinal))
-            chosen.take(record, ahead=ahead)
-            owner = chosen.group
-            owner.credit -= 1
-            self._taken[owner] = self._taken.get(owner, 0) + 1
-            if self._reserves:
-                self._reserves.take(owner.skill, queue, lane.priority, 1)
+            fittest = self._fittest(lane, group, (key_ms, record.ordinal))
+            self._hand_over(lane, [record], fittest, ahead=ahead)
+
+    def _hand_over(
+        self, lane: Lane, records: list[JobRecord], taker: Taker, *, ahead: bool
+    ) -> None:
+        jobs, owner = len(records), taker.group
+        taker.take(records, ahead=ahead)
+        owner.credit -= jobs
+        self._taken[owner] = self._taken.get(owner, 0) + jobs
+        if self._reserves:
+            self._reserves.take(owner.skill, lane.queue, lane.priority, jobs)
 
     def _fittest(self, lane: Lane, group: Group, place: tuple[int, int]) -> Taker:
         """The emptiest taker of those that fulfil most of a lane's wishes, for a job of it."""

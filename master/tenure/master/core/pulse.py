@@ -9,12 +9,13 @@ from tenure.master.core.record import JobRecord
 from tenure.master.core.window import BUCKETS, Window
 from tenure.protocol.vocabulary import AttemptOutcome
 
+_LOST: Final = AttemptOutcome.LOST
 _SPAN_MS: Final = 60_000
 BUCKET_MS: Final = _SPAN_MS // BUCKETS
-#: Places in a bucket.
 #: From less nothing follows: a few grants that came at once would promise thousands a second.
 _SERVED_MIN: Final = 5
 _SERVED_MS_MIN: Final = 1_000
+#: Places in a bucket.
 _GRANTED, _ENDED, _RUNS, _RUN_MS, _SERVED, _SERVED_MS = range(1, 7)
 
 
@@ -35,8 +36,8 @@ class Pulse:
         """A job has become ready, and none was."""
         self._waits_from_ms = now_ms
 
-    def granted(self, now_ms: int, jobs: int, left: int) -> None:
-        """So many jobs were granted, and so many are still ready."""
+    def granted(self, now_ms: int, jobs: int, left: bool) -> None:
+        """So many jobs were granted, and some are still ready, or none is."""
         self._since_ms = self._since_ms or now_ms
         bucket = self._window.bucket(now_ms)
         bucket[_GRANTED] += jobs
@@ -50,11 +51,14 @@ class Pulse:
         self._since_ms = self._since_ms or ended_ms
         bucket = self._window.bucket(ended_ms)
         bucket[_ENDED] += len(records)
-        for record in records:
-            # When a lost one ended, nobody knows.
-            if record.started_ms and record.outcome is not AttemptOutcome.LOST:
-                bucket[_RUNS] += 1
-                bucket[_RUN_MS] += max(record.ended_ms - record.started_ms, 0)
+        # When a lost one ended, nobody knows.
+        run_ms = [
+            max(record.ended_ms - record.started_ms, 0)
+            for record in records
+            if record.started_ms and record.outcome is not _LOST
+        ]
+        bucket[_RUNS] += len(run_ms)
+        bucket[_RUN_MS] += sum(run_ms)
 
     def rates(self, now_ms: int) -> tuple[float, float]:
         """Grants and endings a second."""

@@ -185,6 +185,11 @@ class Lane:
         first = min(heads, key=lambda head: (head.at_ms, head.records[head.next].ordinal))
         return first.records[first.next]
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether its jobs go to one worker only."""
+        return self.sticky is not None and bool(self.sticky.incarnation)
+
     def refresh(self) -> None:
         """One of its gates has opened or closed."""
         is_open = self.job_type.is_open and (self.key is None or self.key.is_open)

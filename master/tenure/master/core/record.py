@@ -4,6 +4,8 @@ They are msgspec Structs: the journal and the snapshots encode them as they are,
 keeps a million of them out of the garbage collector's sight (none can be part of a cycle).
 """
 
+from typing import Final
+
 import msgspec
 
 from tenure.protocol.fence import Lease
@@ -107,6 +109,27 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tr
     fault: JobFault | None = None
 
 
+class Ties(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """What ties a job to others. Most have none, and many the same: a record keeps it apart."""
+
+    #: Jobs of its queue with the same one share the queue's limits per key; "": none.
+    limit_key: str = ""
+    #: Jobs of its queue with the same one go to one worker; "": none.
+    sticky_key: str = ""
+    #: Jobs that it waits for, or has waited for.
+    parents: tuple[JobId, ...] = ()
+    #: What they had come to when that was last decided upon, a byte each (``core.dependency``).
+    parent_states: bytes = b""
+    #: Whether its parents have let it run: then they are looked at no more.
+    freed: bool = False
+    #: The workflow that it is a member of, which is the first of its parents, too; "": none.
+    workflow_id: str = ""
+
+
+#: One object for all: ``is`` tells.
+NO_TIES: Final = Ties()
+
+
 class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=True):
     """All that is persistent about one job.
 
@@ -156,17 +179,31 @@ class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=Tru
     history: tuple[Attempt, ...] = ()
     #: When this run first became due: its schedule timeout and deadline count from here.
     run_due_ms: int = 0
-    #: Jobs of its queue with the same one share the queue's limits per key; "": none.
-    limit_key: str = ""
-    #: Jobs of its queue with the same one go to one worker; "": none.
-    sticky_key: str = ""
-    #: Jobs that it waits for, or has waited for.
-    parents: tuple[JobId, ...] = ()
-    #: What they had come to when that was last decided upon, a byte each (``core.dependency``).
-    parent_states: bytes = b""
-    #: Whether its parents have let it run: then they are looked at no more.
-    freed: bool = False
-    #: The workflow that it is a member of, which is the first of its parents, too; "": none.
-    workflow_id: str = ""
+    ties: Ties = NO_TIES
     #: While it is RETRYING: its backoff is over, and its job type's budget put it off.
     over_budget: bool = False
+
+    @property
+    def limit_key(self) -> str:
+        """See ``Ties``, as for all of these."""
+        return self.ties.limit_key
+
+    @property
+    def sticky_key(self) -> str:
+        return self.ties.sticky_key
+
+    @property
+    def parents(self) -> tuple[JobId, ...]:
+        return self.ties.parents
+
+    @property
+    def parent_states(self) -> bytes:
+        return self.ties.parent_states
+
+    @property
+    def freed(self) -> bool:
+        return self.ties.freed
+
+    @property
+    def workflow_id(self) -> str:
+        return self.ties.workflow_id

@@ -145,17 +145,22 @@ class SnapshotCursor:
         while at < len(job_ids):
             end = at + self._rows_max
             policies: dict[Policy, int] = {}
+            policy, place = None, 0
             rows = []
             size = 0
             while at < min(end, len(job_ids)) and size < BYTES_MAX:
                 record = jobs.get(job_ids[at])
                 at += 1
                 if record is not None:
-                    if record.policy not in policies:
-                        policies[record.policy] = len(policies)
-                        size += len(msgspec.msgpack.encode(record.policy))
+                    if record.policy is not policy:
+                        # Telling equal ones takes long.
+                        policy = record.policy
+                        if policy not in policies:
+                            policies[policy] = len(policies)
+                            size += len(msgspec.msgpack.encode(policy))
+                        place = policies[policy]
                     row = list(msgspec.structs.astuple(record))
-                    row[_POLICY] = policies[record.policy]
+                    row[_POLICY] = place
                     rows.append(row)
                     size += footprint(record)
             if rows:
@@ -175,6 +180,7 @@ def load_slice(state: State, part: Slice) -> None:
                 values = list(row)
                 values[_POLICY] = policies[values[_POLICY]]
                 record = msgspec.convert(values, JobRecord)
+                record.ties = state.intern_ties(record.ties)
                 state.jobs[record.job_id] = record
         case "keys":
             for tenant, queue, key, *record in content[0]:

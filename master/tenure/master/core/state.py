@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
 from tenure.master.core import transition
+from tenure.master.core.alike import pieces
 from tenure.master.core.bulk import BatchRecord
 from tenure.master.core.command import ReportRow
 from tenure.master.core.config import PartitionConfig
@@ -20,7 +21,7 @@ from tenure.master.core.key import Keys
 from tenure.master.core.lanes import Lanes
 from tenure.master.core.outbox import InboxMarks, Outbox
 from tenure.master.core.ready import order_key
-from tenure.master.core.record import JobFault, JobRecord, Policy
+from tenure.master.core.record import NO_TIES, JobFault, JobRecord, Policy, Ties
 from tenure.master.core.retention import Finished
 from tenure.master.core.session import Holder, Holding, Session
 from tenure.master.core.settings import Settings, SettingsKey, SettingsKind
@@ -34,8 +35,10 @@ from tenure.protocol.vocabulary import JobState
 
 #: What an event says of one job.
 Row = TypeVar("Row")
+T = TypeVar("T")
 
-_POLICIES_MAX: Final = 4_096
+#: Policies, and ties.
+_KNOWN_MAX: Final = 4_096
 
 
 class JobChange(NamedTuple):
@@ -74,6 +77,7 @@ class State:
         "kept",
         "keys",
         "known",
+        "known_ties",
         "lanes",
         "lease_seq",
         "live",
@@ -123,8 +127,9 @@ class State:
         # Derived.
         #: Whether derived things are kept up: not before the replay is over.
         self.live = False
-        #: Equal policies are one object, as far as this remembers.
+        #: Equal ones are one object, as far as this remembers.
         self.policies: dict[Policy, Policy] = {}
+        self.known_ties: dict[Ties, Ties] = {}
         self.reset_derived()
 
         # Volatile.
@@ -165,12 +170,13 @@ class State:
 
     def intern(self, policy: Policy) -> Policy:
         """The one object for equal policies."""
-        known = self.policies.get(policy)
-        if known is None:
-            if len(self.policies) >= _POLICIES_MAX:
-                self.policies.clear()
-            known = self.policies[policy] = policy
-        return known
+        return _one(self.policies, policy)
+
+    def intern_ties(self, ties: Ties) -> Ties:
+        """The one object for equal ties; those with parents are a job's own."""
+        if ties.parents:
+            return ties
+        return NO_TIES if ties == NO_TIES else _one(self.known_ties, ties)
 
     def holding_of(self, record: JobRecord) -> Holding | None:
         """What is known of a running job's lease in this term."""
@@ -273,6 +279,19 @@ class State:
             self.dependents_moved(record, before)
         self._place(record)
 
+    def readied(self, records: list[JobRecord], before: JobState) -> None:
+        """As ``moved``, of jobs that waited for a time and that one event has made PENDING."""
+        if self.live:
+            self.lanes.move(records, before, JobState.PENDING)
+            for part in pieces(records):
+                first = part[0]
+                key = order_key(first.priority, first.ready_ms, self.config.aging_step_ms)
+                self.lanes.push(key, first.seq, part)
+                if first.policy.deadline_ms or first.policy.schedule_timeout_ms:
+                    for record in part:
+                        self.timers.arm(record)
+        self.note(records)
+
     def _place(self, record: JobRecord) -> None:
         """Puts a job where its state says it waits."""
         state = record.state
@@ -364,6 +383,16 @@ class State:
             self.changes.append(
                 JobChange(record.job_id, record.state, record.policy, self.stamp_ms, record.seq)
             )
+
+
+def _one(known: dict[T, T], value: T) -> T:
+    """The one object for equal values; what was known is forgotten when it is too much."""
+    found = known.get(value)
+    if found is None:
+        if len(known) >= _KNOWN_MAX:
+            known.clear()
+        found = known[value] = value
+    return found
 
 
 def lease_of(record: JobRecord) -> Lease:

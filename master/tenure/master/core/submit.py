@@ -13,7 +13,7 @@ from tenure.master.core.effect import Decision, NotifySettled, SubmitReply
 from tenure.master.core.event import JobsCancelled, JobsSubmitted, SubmittedSetting
 from tenure.master.core.key import KeyName, KeyRecord
 from tenure.master.core.ready import order_key
-from tenure.master.core.record import JobRecord, Policy
+from tenure.master.core.record import JobRecord, Policy, Ties
 from tenure.master.core.state import State
 from tenure.master.core.transition import QUEUED
 from tenure.protocol.ids import JobId, home_partition, time_ms_of
@@ -229,10 +229,11 @@ class _Batch:
             return self._full(Reason.QUEUE_FULL, setting)
         if size > self._bytes_left:
             return self._full(Reason.MEMORY_FULL, setting)
-        refusal = self._parents.refusal(row, self.fresh) if row.parents else None
-        lateness = self._lateness[setting]
-        if lateness is not None and not row.parents:
-            refusal = self._late(setting, lateness)
+        if row.parents:
+            refusal = self._parents.refusal(row, self.fresh)
+        else:
+            lateness = self._lateness[setting]
+            refusal = None if lateness is None else self._late(setting, lateness)
         if refusal is not None:
             return refusal
         room[0] -= 1
@@ -443,16 +444,14 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
             submitted_ms=now_ms,
             ready_ms=ready_ms,
             run_due_ms=ready_ms,
-            parents=row.parents,
-            limit_key=row.limit_key,
-            sticky_key=row.sticky_key,
-            workflow_id=row.workflow_id,
         )
+        if row.limit_key or row.sticky_key or row.parents:
+            record.ties = state.intern_ties(_ties_of(row))
+            if row.parents:
+                apply_blocked(state, record, seq, settled=False)
+                blocked.append(record)
         jobs[job_id] = record
         added.append(record)
-        if row.parents:
-            apply_blocked(state, record, seq, settled=False)
-            blocked.append(record)
         if key:
             name = (policy.tenant, policy.queue, key)
             names[name] = KeyRecord(job_id, now_ms + policy.key_window_ms, seq)
@@ -470,6 +469,15 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
             state.dependencies.enter(jobs, record)
             if record.workflow_id:
                 state.workflows.join(record)
+
+
+def _ties_of(row: SubmitRow) -> Ties:
+    return Ties(
+        limit_key=row.limit_key,
+        sticky_key=row.sticky_key,
+        parents=row.parents,
+        workflow_id=row.workflow_id,
+    )
 
 
 def _index(state: State, added: list[JobRecord], seq: int) -> None:

@@ -5,11 +5,14 @@ never cancelled: looked at too early, the thing names its next time. There is on
 each thing's next time; no-op jobs have none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
+#: (due, tie-break) of an entry: all entries are in the order of their marks.
+Mark: TypeAlias = tuple[int, int]
 
 #: Entries are thinned out when there are this many more of them than twice the things.
 _SLACK = 1_024
@@ -59,25 +62,30 @@ class Timers(Generic[T]):
         """When ``due`` has something to give."""
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now_ms: int, limit: int) -> tuple[list[T], tuple[int, int] | None]:
-        """What is due, earliest first, and the mark of the last of it; changes nothing.
+    def walk(self, now_ms: int) -> Iterator[tuple[T, Mark]]:
+        """What is due, earliest first, each with its mark; changes nothing, and nothing may.
 
         Walks the heap best first: an entry is looked at only when its parent was due.
         """
         heap = self._heap
-        found: list[T] = []
-        mark = None
         frontier = [(heap[0][0], heap[0][1], 0)] if heap else []
-        while frontier and frontier[0][0] <= now_ms and len(found) < limit:
+        while frontier and frontier[0][0] <= now_ms:
             due, serial, node = heappop(frontier)
-            found.append(heap[node][2])
-            mark = (due, serial)
+            yield heap[node][2], (due, serial)
             for child in (2 * node + 1, 2 * node + 2):
                 if child < len(heap):
                     heappush(frontier, (heap[child][0], heap[child][1], child))
-        return found, mark
 
-    def take(self, mark: tuple[int, int] | None) -> list[T]:
+    def due(self, now_ms: int, limit: int) -> tuple[list[T], Mark | None]:
+        """What is due, earliest first, at most so much, and the mark of the last of it."""
+        found: list[T] = []
+        last = None
+        for thing, mark in islice(self.walk(now_ms), limit):
+            found.append(thing)
+            last = mark
+        return found, last
+
+    def take(self, mark: Mark | None) -> list[T]:
         """Takes out all up to the mark. Whoever takes arms again what still waits."""
         heap, taken = self._heap, []
         while mark is not None and heap and heap[0][:2] <= mark:

@@ -1,7 +1,7 @@
 """Effects to workers and waiters, as parts of the envelopes that are filling up."""
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Protocol
 
 from tenure.master.core.effect import (
     SendAssignment,
@@ -13,13 +13,12 @@ from tenure.master.core.effect import (
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import lease_ref
+from tenure.master.node.memo import Memo
 from tenure.master.node.translate import options_of
 from tenure.protocol.errors import TenureError
 from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import TERMINAL
 from tenure.v1 import common_pb2
-
-_POLICIES_KEPT: Final = 1_000
 
 
 class ResultSink(Protocol):
@@ -79,7 +78,9 @@ class Delivery:
         self._partition = partition
         self._token = token
         self._hub = hub
-        self._options: dict[tuple[Policy, int], common_pb2.JobOptions] = {}
+        #: By the policy's identity, as telling equal ones takes long, and the priority; with the
+        #: policy, so that no other one gets its identity.
+        self._options: Memo[tuple[int, int], tuple[Policy, common_pb2.JobOptions]] = Memo()
         self.waiters = Waiters()
 
     def assignment(self, effect: SendAssignment) -> None:
@@ -115,13 +116,13 @@ class Delivery:
         link.settle(len(effect.rows))
 
     def _options_of(self, record: JobRecord) -> common_pb2.JobOptions:
-        kind = (record.policy, record.priority)
-        options = self._options.get(kind)
-        if options is None:
-            if len(self._options) >= _POLICIES_KEPT:
-                self._options.clear()
-            options = self._options[kind] = options_of(record.policy)
-            options.priority = record.priority
+        kind = (id(record.policy), record.priority)
+        known = self._options.get(kind)
+        if known is not None:
+            return known[1]
+        options = options_of(record.policy)
+        options.priority = record.priority
+        self._options.put(kind, (record.policy, options), 2 * options.ByteSize())
         return options
 
     def verdicts(self, effect: SendVerdicts) -> None:

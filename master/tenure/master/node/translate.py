@@ -20,6 +20,7 @@ from tenure.master.core.record import (
     Policy,
     RetryPolicy,
 )
+from tenure.master.node.memo import Memo
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
 from tenure.protocol.ids import home_partition, partition_of
@@ -39,7 +40,6 @@ from tenure.v1 import common_pb2, jobs_pb2
 E = TypeVar("E", bound=IntEnum)
 
 _NAME: Final = re.compile(limits.NAME_PATTERN)
-_SETTINGS_KEPT: Final = 1_000
 _CATEGORIES: Final = {category.value: category for category in ErrorCategory}
 #: The end of the year 9999, the last moment that a Timestamp can show.
 _AT_MS_MAX: Final = 253_402_300_799_999
@@ -71,18 +71,16 @@ class SettingCache:
 
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
-        self._known: dict[bytes, Setting] = {}
+        self._known: Memo[bytes, Setting] = Memo()
 
     def get(self, options: common_pb2.JobOptions, path: str) -> Setting:
         """The setting that options mean. Raises Rejected with the field's path."""
         key = options.SerializeToString(deterministic=True)
         known = self._known.get(key)
         if known is None:
-            if len(self._known) >= _SETTINGS_KEPT:
-                self._known.clear()
             core = setting_of(options, path)
             home = home_partition(core.policy.tenant, core.policy.queue, self._partitions)
-            known = self._known[key] = Setting(core, home)
+            known = self._known.put(key, Setting(core, home), 2 * len(key))
         return known
 
 

@@ -261,8 +261,11 @@ class Replay:
 
     def _dispatch(self) -> bool:
         """Gives what is ready to who wants more; tells whether anything was given."""
-        credits = [(each.number, each.credit) for each in self._workers.values() if each.credit]
-        if not credits or not self._partition.has_ready():
+        if not self._partition.has_ready():
+            return False
+        workers = self._workers.values()
+        credits = [(each.number, credit) for each in workers if (credit := each.credit)]
+        if not credits:
             return False
         decision = self._step(
             Dispatch(

@@ -58,10 +58,10 @@ def test_rates_and_run_time() -> None:
 def test_old_buckets_are_forgotten() -> None:
     """What happened a minute ago counts no more, also when nothing has happened since."""
     pulse = Pulse()
-    pulse.granted(1_000_000, 600, 0)
+    pulse.granted(1_000_000, 600, False)
     assert pulse.rates(1_000_000)[0] == 600 * 1_000 / BUCKET_MS
     assert pulse.rates(1_000_000 + BUCKETS * BUCKET_MS)[0] == 0.0
-    pulse.granted(1_000_000 + BUCKETS * BUCKET_MS, 1, 0)
+    pulse.granted(1_000_000 + BUCKETS * BUCKET_MS, 1, False)
     assert 0 < pulse.rates(1_000_000 + BUCKETS * BUCKET_MS)[0] < 1
 
 
@@ -70,10 +70,10 @@ def test_a_backlog_is_served_as_fast_as_it_was_while_jobs_waited() -> None:
     pulse = Pulse()
     assert pulse.service_rate(1_000) == 0.0
     pulse.waiting(1_000)
-    pulse.granted(1_000, 1, 0)
+    pulse.granted(1_000, 1, False)
     pulse.waiting(30_000)
-    pulse.granted(30_500, 2, 3)
-    pulse.granted(31_000, 3, 0)
+    pulse.granted(30_500, 2, True)
+    pulse.granted(31_000, 3, False)
     assert pulse.service_rate(40_000) == 6.0
     pulse.waiting(40_000)
     assert pulse.service_rate(42_000) == 2.0

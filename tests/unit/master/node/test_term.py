@@ -6,15 +6,25 @@ import random
 import pytest
 
 from tenure.master.backend.errors import CorruptJournal, StoreFull
-from tenure.master.core.command import CancelJobs, Command, PurgeJobs, RequeueJobs
+from tenure.master.core.command import (
+    CancelJobs,
+    Command,
+    PurgeJobs,
+    RequeueJobs,
+    SubmitJobs,
+    SubmitRow,
+    SubmitSetting,
+)
+from tenure.master.core.event import Event, JobsReadied
 from tenure.master.node.jobs import JobApi
+from tenure.master.node.term import TIMER_ROWS
 from tenure.protocol.errors import TenureError, Unavailable
 from tenure.protocol.refusal import Reason
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tenure.v1 import common_pb2, jobs_pb2, worker_pb2
 from tests.unit.master.node.fakes import settle
-from tests.unit.master.node.term_rig import ONCE, granted, leading, numbers, outcome
+from tests.unit.master.node.term_rig import JOB, ONCE, granted, leading, numbers, outcome
 
 PENDING = common_pb2.JOB_STATE_PENDING
 CANCELLED = common_pb2.JOB_STATE_CANCELLED
@@ -373,5 +383,40 @@ def test_a_change_held_by_a_full_store_is_not_refused(
             error = await outcome(rig.term.ask(change(job_ids=[other])))
             assert isinstance(error, TenureError)
             assert error.reason is Reason.STORE_FULL
+
+    run_virtual(main)
+
+
+def test_a_crowd_of_delayed_jobs_leaves_others_their_turns() -> None:
+    """However many are due at once: after some of them everything else on the loop goes on."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            setting = SubmitSetting(JOB, 5, 1_000, 0)
+            for _ in range(4):
+                rows = [SubmitRow(rig.mint(), 0, b"", "") for _ in range(500)]
+                rig.term.post(SubmitJobs(settings=[setting], rows=rows))
+            await rig.commit()
+            loop, apply = asyncio.get_running_loop(), rig.partition.apply
+            turns, sizes, seen = 0, list[int](), list[int]()
+
+            def turn() -> None:
+                nonlocal turns
+                turns += 1
+                if sum(sizes) < 2_000:
+                    loop.call_soon(turn)
+
+            def watched(event: Event) -> None:
+                if isinstance(event, JobsReadied):
+                    sizes.append(len(event.job_ids))
+                    seen.append(turns)
+                    loop.call_soon(turn)
+                apply(event)
+
+            rig.partition.apply = watched  # type: ignore[method-assign]
+            await SimClock().sleep(1_001)
+            assert sum(sizes) == 2_000
+            assert max(sizes) == TIMER_ROWS
+            assert len(set(seen)) == len(seen)
 
     run_virtual(main)

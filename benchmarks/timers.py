@@ -1,0 +1,231 @@
+"""Crowds of timers that are due at once: for how long they hold the master's loop in one go.
+
+Delayed jobs in a real master, whose loop is watched from inside. What cannot be had there in short
+(ticks of schedules after a downtime) and what few have (gates of keys that open together) in the
+core alone: each of its decisions, with what it writes, is a part of one turn of that loop.
+
+    python -m benchmarks.timers
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Final
+
+import uvloop
+
+from benchmarks.jobs import noop
+from benchmarks.payload import payload
+from benchmarks.process import Process, ProcessGroup, workplace
+from benchmarks.store import fresh_store
+from benchmarks.table import Line, at_most, print_lines
+from tenure.client import AsyncClient
+from tenure.master.core.command import (
+    Command,
+    DeclareLeases,
+    Dispatch,
+    FireTimers,
+    OpenSession,
+    OpenTerm,
+    PutSchedule,
+    SubmitJobs,
+    SubmitRow,
+    SubmitSetting,
+    UpdateSettings,
+)
+from tenure.master.core.config import PartitionConfig
+from tenure.master.core.effect import Decision
+from tenure.master.core.partition import Partition
+from tenure.master.core.record import Policy
+from tenure.master.core.settings import QueueSettings, RateLimit
+from tenure.master.core.timetable import ScheduleSpec
+from tenure.master.node.term import TIMER_ROWS
+from tenure.protocol.fence import Token
+from tenure.protocol.ids import mint
+from tenure.protocol.vocabulary import JobState, Misfire, Overlap
+
+_JOBS: Final = 100_000
+_CHUNK: Final = 5_000
+_SCHEDULES: Final = 500
+_TICKS: Final = 20
+_KEYS: Final = 1_000
+_MINUTE_MS: Final = 60_000
+_HELD_MS: Final = 10.0
+#: So far ahead all are due: submitting them takes a part of it.
+_AHEAD_S: Final = 15.0
+_END_S: Final = 60.0
+_POLICY: Final = Policy(name="noop")
+
+
+def measure() -> list[Line]:
+    """The lines of `make bench`."""
+    held_ms, cpu_ms, seconds = _delayed_jobs()
+    ticks_ms = _ticks_after_downtime()
+    gates_ms = _gates_that_open()
+    jobs = f"{_JOBS:,} jobs due at once"
+    return [
+        at_most(f"{jobs}: the loop held", held_ms, _HELD_MS, "ms"),
+        Line(what="of that the loop's own CPU", value=f"{cpu_ms:.1f} ms"),
+        Line(what=f"{jobs}: all ready after", value=f"{seconds:.2f} s"),
+        at_most(f"{_SCHEDULES * _TICKS:,} ticks missed: a decision", ticks_ms, _HELD_MS, "ms"),
+        at_most(f"{_KEYS:,} keys' buckets: a decision", gates_ms, _HELD_MS, "ms"),
+    ]
+
+
+# In a real master.
+
+
+def _delayed_jobs() -> tuple[float, float, float]:
+    """The longest the loop was held, its CPU of that, and how long it took in all."""
+    with (
+        workplace() as folder,
+        fresh_store("sqlite", folder) as store,
+        ProcessGroup(folder) as group,
+    ):
+        master = group.start("master", "benchmarks.watched_master", "--store", store)
+        address = master.expect("serving")["address"]
+        due = datetime.now(UTC) + timedelta(seconds=_AHEAD_S)
+        uvloop.run(_queue(address, due))
+        left_s = (due - datetime.now(UTC)).total_seconds()
+        if left_s < 0:
+            raise RuntimeError(f"expected {_JOBS} submits in {_AHEAD_S} s; this machine is slower")
+        time.sleep(left_s - 0.1)
+        # What it was held for until now came of the submits.
+        _held(master)
+        took_s = uvloop.run(_all_ready(address, due))
+        held = _held(master)
+        return held["held_ms"], held["cpu_ms"], took_s
+
+
+def _held(master: Process) -> dict[str, float]:
+    """What the master's loop was held for at most since the last time."""
+    os.kill(master.pid, signal.SIGUSR1)
+    return master.expect("held")
+
+
+async def _queue(address: str, due: datetime) -> None:
+    async with AsyncClient(address, timeout=60) as client:
+        later = noop.options(at=due)
+        for first in range(0, _JOBS, _CHUNK):
+            await client.map(later, [payload(number) for number in range(first, first + _CHUNK)])
+
+
+async def _all_ready(address: str, due: datetime) -> float:
+    """Waits until none waits for its time any more; seconds since that time."""
+    async with AsyncClient(address) as client:
+        while True:
+            counts = await client.count()
+            since_s = (datetime.now(UTC) - due).total_seconds()
+            if counts.get(JobState.PENDING, 0) == _JOBS:
+                return since_s
+            if since_s > _END_S:
+                raise RuntimeError(f"expected {_JOBS} jobs to be ready, but there are {counts}")
+
+
+# In the core alone.
+
+
+class _Core:
+    """A partition with an open term, and the longest that one of its steps has taken."""
+
+    def __init__(self) -> None:
+        self.partition = Partition(PartitionConfig(partition=0, partitions=1))
+        self.partition.finish_replay()
+        self.now_ms = 1_700_000_040_000
+        self.longest_ms = 0.0
+        self._draw = Random(7)
+        self.do(OpenTerm(token=Token(1, 1), incarnation="m", window_ms=0))
+
+    def do(self, command: Command) -> Decision:
+        """Decides and applies."""
+        began = time.perf_counter()
+        decision = self.partition.decide(command, self.now_ms)
+        if not isinstance(decision, Decision):
+            raise TypeError(decision.message)
+        for event in decision.events:
+            self.partition.apply(event)
+        self.longest_ms = max(self.longest_ms, (time.perf_counter() - began) * 1_000)
+        return decision
+
+    def fire(self) -> float:
+        """Does all that is due, as the owner loop would; the longest step in milliseconds."""
+        self.longest_ms = 0.0
+        jitter = [self._draw.random() for _ in range(TIMER_ROWS)]
+        # A schedule that has more ticks is looked at again a millisecond later.
+        while (due_ms := self.partition.next_timer_ms()) and due_ms <= self.now_ms + 1:
+            self.now_ms = max(self.now_ms, due_ms)
+            self.do(FireTimers(rows_max=TIMER_ROWS, jitter=jitter))
+        return self.longest_ms
+
+    def submit(self, limit_keys: list[str]) -> None:
+        """One job for each key."""
+        rows = [
+            SubmitRow(mint(0, self.now_ms, self._draw.getrandbits(62)), 0, b"", "", key)
+            for key in limit_keys
+        ]
+        self.do(SubmitJobs(settings=[SubmitSetting(_POLICY, 5, 0, 0)], rows=rows))
+
+
+def _ticks_after_downtime() -> float:
+    """Schedules that fire all that they missed."""
+    core = _Core()
+    for number in range(_SCHEDULES):
+        spec = ScheduleSpec(
+            cron="* * * * *",
+            time_zone="Europe/Berlin",
+            policy=_POLICY,
+            misfire=Misfire.FIRE_ALL,
+            overlap=Overlap.ALLOW,
+        )
+        core.do(PutSchedule(tenant="default", name=f"s{number}", spec=spec))
+    core.now_ms += _TICKS * _MINUTE_MS
+    longest_ms = core.fire()
+    fired = core.partition.counts().get(JobState.PENDING, 0)
+    if fired != _SCHEDULES * _TICKS:
+        raise RuntimeError(f"expected {_SCHEDULES * _TICKS} ticks to fire, but {fired} did")
+    return longest_ms
+
+
+def _gates_that_open() -> float:
+    """Keys whose buckets all have a token again at the same time."""
+    core = _Core()
+    rate = RateLimit(1, _MINUTE_MS, 1)
+    core.do(UpdateSettings(key=("default", "default"), settings=QueueSettings(key_rate=rate)))
+    core.do(
+        OpenSession(
+            session_id=1,
+            incarnation="w",
+            worker="w",
+            job_names=frozenset({_POLICY.name}),
+            queues=frozenset(),
+            slots=2 * _KEYS,
+        )
+    )
+    core.now_ms += _MINUTE_MS
+    for _ in range(2):
+        core.submit([f"k{number}" for number in range(_KEYS)])
+    core.fire()
+    core.do(DeclareLeases(session_id=1, rows=[]))
+    for _ in range(2):
+        core.do(
+            Dispatch(
+                credits=[(1, 2 * _KEYS)],
+                committed_seq=core.partition.next_seq - 1,
+                grants_max=_KEYS,
+            )
+        )
+    if core.partition.has_ready():
+        raise RuntimeError("expected every key to have used up its token")
+    core.now_ms += _MINUTE_MS
+    longest_ms = core.fire()
+    if core.partition.backlog_for(1) != _KEYS:
+        raise RuntimeError("expected every key to have a token again")
+    return longest_ms
+
+
+if __name__ == "__main__":
+    print_lines("Timers that are due at once", measure())
