@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tenure.client import AsyncJob, Job, job
+from tenure.client import AsyncJob, Client, Job, job
 
 
 @job(name="double")
@@ -17,6 +17,13 @@ def double(number: int) -> int:
 def size(text: str) -> int:
     """How long the text is."""
     return len(text)
+
+
+@job(name="count_jobs")
+def count_jobs() -> int:
+    """How many jobs there are in the cluster that runs this one, which is a client of it."""
+    with Client() as client:
+        return sum(client.count().values())
 
 
 @job(name="modules_here")

@@ -18,7 +18,7 @@ import pytest
 
 from tenure.client import AsyncClient, Client
 from tests.chaos.cluster import REPOSITORY, tenure
-from tests.integration.app import double
+from tests.integration.app import count_jobs, double
 from tests.integration.commands import run
 
 TIMEOUT_S = 40.0
@@ -95,6 +95,13 @@ def test_a_job_runs_and_a_signal_ends_all(dev: Dev, tmp_path: Path, number: int)
     assert dev.process.wait(TIMEOUT_S) == 0
     assert psutil.wait_procs(children, timeout=TIMEOUT_S)[1] == []
     assert (tmp_path / "data" / "tenure.db").exists()
+
+
+def test_its_jobs_are_clients_of_it(dev: Dev) -> None:
+    """A job that asks a cluster, and names none, asks the one that runs it."""
+    address = dev.wait_said("serving")["address"]
+    with Client(address) as client:
+        assert client.submit(count_jobs).result(timeout=30) == 1
 
 
 def test_a_job_that_no_worker_runs_is_told(dev: Dev) -> None:

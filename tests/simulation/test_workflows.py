@@ -12,6 +12,7 @@ import pytest
 from tenure.client import (
     AsyncClient,
     BatchFailed,
+    BlockerKind,
     JobDef,
     JobFailed,
     Reason,
@@ -203,6 +204,54 @@ def test_a_workflow_survives_its_leaders(seed: int) -> None:
         workflow = await client.workflow("long").open()
         doubled = workflow.map(double, range(30))
         async with asyncio.TaskGroup() as tasks:
+def test_a_workflow_says_how_far_it_is() -> None:
+    """What runs, what waits for no other member, and why the first of these do not run: while it
+    is open, while it runs, while something keeps it, and in the end.
+    """
+
+    async def test(cluster: SimCluster, client: AsyncClient) -> None:
+        workflow = await client.workflow("order").open()
+        later = workflow.add(note.options(delay=timedelta(seconds=30)), "later")
+        broken = workflow.add(fragile, "x")
+        doubled = workflow.add(double, 1)
+        held = workflow.add(tell.options(after=[broken], on_parent_failure="hold"), 1)
+        last = workflow.add(note.options(after=[later, doubled, held]), "last")
+        await workflow.flush()
+        found = await workflow.explain()
+        assert (found.state, found.running) == (WorkflowState.OPEN, [])
+        assert {each.job_id for each in found.next} == {later.id, broken.id, doubled.id}
+        for explanation in found.explanations:
+            (blocker,) = explanation.blockers
+            assert (blocker.kind, blocker.freed_by) == (BlockerKind.PARENTS, "it is sealed")
+        BROKEN.add("x")
+        await client.queues.set(double.settings.queue, paused=True)
+        await workflow.seal()
+        await elapse(5)
+        found = await workflow.explain()
+        assert found.state is WorkflowState.RUNNING
+        assert found.counts[JobState.FAILED] == 1
+        kept = {each.job_id: [b.kind for b in each.blockers] for each in found.explanations}
+        assert kept == {
+            later.id: [BlockerKind.NOT_DUE],
+            doubled.id: [BlockerKind.QUEUE_PAUSED],
+            held.id: [BlockerKind.PARENTS],
+        }
+        found = await workflow.explain(first=1)
+        assert [each.job_id for each in found.explanations] == [found.next[0].job_id]
+        assert len(found.next) == 3
+        BROKEN.clear()
+        await client.queues.set(double.settings.queue, paused=False)
+        await workflow.retry()
+        assert await last.result(60) == "last"
+        found = await workflow.explain()
+        assert (found.state, found.next) == (WorkflowState.COMPLETED, [])
+        assert found.counts == {JobState.COMPLETED: 5}
+        with pytest.raises(Rejected, match="from 1 to 100"):
+            await workflow.explain(first=0)
+
+    in_cluster(test)
+
+
             tasks.create_task(workflow.flush())
             await kill(0)
         total = workflow.add(add_up, results_of(doubled))

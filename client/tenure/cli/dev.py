@@ -135,7 +135,7 @@ class _Tree:
             "-m",
             "tenure.cli",
             *arguments,
-            env=_children_environment(os.environ),
+            env=_children_environment(os.environ, self._address),
             stdout=PIPE,
             start_new_session=True,
             preexec_fn=_end_with_parent,
@@ -208,14 +208,16 @@ async def _next_line(stdout: asyncio.StreamReader) -> bytes:
         return end.partial
 
 
-def _children_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def _children_environment(environ: Mapping[str, str], address: str) -> dict[str, str]:
     """Ours without settings: all of them come to the children as flags.
 
-    What is meant for a cluster elsewhere (addresses, certificates, a store) is not meant for this.
+    What is meant for a cluster elsewhere (addresses, certificates, a store) is not meant for this;
+    jobs that are clients, too, are clients of this one.
     """
     ours = {"TENURE_TOKEN", *(setting.variable for setting in SETTINGS)}
     kept = {name: value for name, value in environ.items() if name not in ours}
-    return {**kept, CONFIG_VARIABLE: os.devnull}
+    ours_now = {"TENURE_ADDRESS": address} if address else {}
+    return {**kept, **ours_now, CONFIG_VARIABLE: os.devnull}
 
 
 def _signal(child: Process, number: signal.Signals) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tenure.cli.output import Format, message_data, print_fields, print_json, print_json_line
-from tenure.cli.queue_view import moment_text, span_text
+from tenure.cli.queue_view import moment_text, rough_text
 
 if TYPE_CHECKING:
     from tenure.client import Blocker, Explanation
@@ -15,9 +15,9 @@ def show_explanation(found: Explanation, form: Format) -> None:
     """Why a job does not run."""
     match form:
         case Format.JSON:
-            print_json(_data(found))
+            print_json(explanation_data(found))
         case Format.JSONL:
-            print_json_line(_data(found))
+            print_json_line(explanation_data(found))
         case Format.NAME:
             print(found.job_id)
         case Format.TABLE:
@@ -26,7 +26,7 @@ def show_explanation(found: Explanation, form: Format) -> None:
 
 def _fields(found: Explanation) -> list[tuple[str, object]]:
     wait = found.estimated_wait
-    estimate = "unknown" if wait is None else f"about {span_text(wait)}"
+    estimate = "unknown" if wait is None else f"about {rough_text(wait)}"
     return [
         ("id", found.job_id),
         ("state", found.state.name),
@@ -37,13 +37,18 @@ def _fields(found: Explanation) -> list[tuple[str, object]]:
     ]
 
 
+def kind_text(blocker: Blocker) -> str:
+    """What kind of thing it is."""
+    return "UNKNOWN" if blocker.kind is None else blocker.kind.name
+
+
 def _blocker(blocker: Blocker) -> str:
-    kind = "UNKNOWN" if blocker.kind is None else blocker.kind.name
     until = "" if blocker.until is None else f" ({moment_text(blocker.until)})"
-    return f"{kind}: {blocker.text}\n  until: {blocker.freed_by}{until}"
+    return f"{kind_text(blocker)}: {blocker.text}\n  until: {blocker.freed_by}{until}"
 
 
-def _data(found: Explanation) -> dict[str, Any]:
+def explanation_data(found: Explanation) -> dict[str, Any]:
+    """As JSON values."""
     from tenure.v1 import jobs_pb2
 
     wire = jobs_pb2.ExplainJobResponse(

@@ -139,6 +139,15 @@ def span_text(span: timedelta) -> str:
     return f"{seconds:g}s"
 
 
+def rough_text(span: timedelta) -> str:
+    """A span that is an estimate anyway: three figures."""
+    seconds = span.total_seconds()
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g}{unit}"
+    return f"{seconds:.3g}s"
+
+
 def moment_text(moment: datetime) -> str:
     """A time in UTC, to the millisecond."""
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"

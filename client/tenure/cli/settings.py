@@ -361,7 +361,7 @@ SETTINGS: Final = (
         table="worker",
         key="labels",
         kind=Kind.PAIRS,
-        help="For people; the flag may be given several times.",
+        help="What it has, for jobs that ask for it; the flag may be given several times.",
         roles=_WORKER,
         unset="none",
         metavar="K=V",

@@ -9,9 +9,11 @@ import click
 
 from tenure.cli import exits
 from tenure.cli.command import Group, Takes, argument, command, option
+from tenure.cli.explain_view import explanation_data, kind_text
 from tenure.cli.invocation import Invocation
 from tenure.cli.job_view import when
 from tenure.cli.output import (
+    Format,
     View,
     message_data,
     print_fields,
@@ -22,7 +24,7 @@ from tenure.cli.output import (
 from tenure.protocol.vocabulary import JobState, WorkflowState
 
 if TYPE_CHECKING:
-    from tenure.client import AsyncClient
+    from tenure.client import AsyncClient, Explanation, Frontier
     from tenure.v1 import workflows_pb2
 
 app = Group(
@@ -32,6 +34,7 @@ app = Group(
     examples=[
         ("tenure workflows list", "what there is, and how it does"),
         ("tenure workflows get ID -o mermaid", "its graph with states, as a picture's text"),
+        ("tenure workflows explain ID", "how far it is, and what keeps it"),
         ("tenure workflows retry ID", "run again what failed, and what waited for it"),
     ],
 )
@@ -50,11 +53,6 @@ class _Seen(NamedTuple):
         from tenure.client.workflow import state_of
 
         return state_of(self.workflow, self.counts)
-
-    @property
-    def told(self) -> str:
-        """The counts in words."""
-        return ", ".join(f"{n} {state.name}" for state, n in sorted(self.counts.items()))
 
     def data(self) -> dict[str, object]:
         """As JSON values."""
@@ -119,19 +117,50 @@ def get(
     ] = "table",
 ) -> int:
     """Shows a workflow and its graph."""
+    from tenure.client.frontier import counts_of
 
     async def fetch(
         client: AsyncClient,
     ) -> tuple[_Seen, Sequence[workflows_pb2.WorkflowMember]]:
         workflow = await client.workflows.get(workflow_id)
         members = [member async for member in workflow.members()]
-        counts: dict[JobState, int] = {}
-        for member in members:
-            state = JobState(member.state)
-            counts[state] = counts.get(state, 0) + 1
-        return _Seen(await workflow.describe(), counts), members
+        return _Seen(await workflow.describe(), counts_of(members)), members
 
     return cli.answer(fetch, lambda found: _show(*found, output))
+
+
+@command(
+    "explain",
+    group=app,
+    takes=Takes.OUTPUT | Takes.WATCH,
+    examples=[
+        ("tenure workflows explain ID", "what runs, what is next, and what keeps that"),
+        ("tenure workflows explain ID -o name | xargs -n 1 tenure jobs explain", "in full"),
+    ],
+)
+def explain(
+    cli: Invocation,
+    workflow_id: WorkflowId,
+    first: Annotated[
+        int,
+        option(
+            "--first",
+            metavar="N",
+            help="Of how many to say what keeps them.  [default: 10]",
+            type=click.IntRange(1, 100),
+        ),
+    ] = 10,
+) -> int:
+    """Says how far a workflow is: which of its jobs run, and what keeps those that are next."""
+
+    async def fetch(client: AsyncClient) -> Frontier:
+        workflow = await client.workflows.get(workflow_id)
+        found = await workflow.explain(first=first)
+        if len(found.next) > first:
+            cli.say(f"{len(found.next) - first} more are next: --first")
+        return found
+
+    return cli.answer(fetch, lambda found: _show_frontier(found, cli.form))
 
 
 @command(
@@ -181,7 +210,7 @@ def _row(seen: _Seen) -> Sequence[object]:
         workflow.name,
         workflow.tenant,
         seen.state.name,
-        seen.told,
+        _told(seen.counts),
         when(workflow.created_at),
     )
 
@@ -217,6 +246,56 @@ def _show(seen: _Seen, members: Sequence[workflows_pb2.WorkflowMember], output: 
             print_table(("JOB", "NAME", "STATE", "PARENTS"), rows, headers=True)
 
 
+def _show_frontier(found: Frontier, form: Format) -> None:
+    match form:
+        case Format.JSON:
+            print_json(_frontier_data(found))
+        case Format.JSONL:
+            for explanation in found.explanations:
+                print_json_line(explanation_data(explanation))
+        case Format.NAME:
+            for explanation in found.explanations:
+                print(explanation.job_id)
+        case Format.TABLE:
+            print_fields(
+                [
+                    ("id", found.workflow_id),
+                    ("state", found.state.name),
+                    ("members", _told(found.counts)),
+                    ("next", f"{len(found.next)} wait for no other member" if found.next else ""),
+                ]
+            )
+            names = {each.job_id: each.name for each in found.next}
+            rows = [(each.job_id, each.name, "RUNNING", "") for each in found.running]
+            rows += [
+                (each.job_id, names[each.job_id], each.state.name, _kept_by(each))
+                for each in found.explanations
+            ]
+            if rows:
+                print()
+                print_table(("JOB", "NAME", "STATE", "BLOCKED BY"), rows, headers=True)
+
+
+def _kept_by(explanation: Explanation) -> str:
+    return "; ".join(f"{kind_text(each)}: {each.text}" for each in explanation.blockers)
+
+
+def _frontier_data(found: Frontier) -> dict[str, object]:
+    return {
+        "workflowId": found.workflow_id,
+        "state": found.state.name,
+        "counts": {state.name: number for state, number in sorted(found.counts.items())},
+        "running": [message_data(each) for each in found.running],
+        "next": [message_data(each) for each in found.next],
+        "explanations": [explanation_data(each) for each in found.explanations],
+    }
+
+
+def _told(counts: Mapping[JobState, int]) -> str:
+    """Counts in words."""
+    return ", ".join(f"{n} {state.name}" for state, n in sorted(counts.items()))
+
+
 def _details(seen: _Seen) -> list[tuple[str, object]]:
     workflow = seen.workflow
     return [
@@ -224,7 +303,7 @@ def _details(seen: _Seen) -> list[tuple[str, object]]:
         ("name", workflow.name),
         ("tenant", workflow.tenant),
         ("state", seen.state.name),
-        ("members", seen.told),
+        ("members", _told(seen.counts)),
         ("created", when(workflow.created_at)),
         ("sealed", when(workflow.sealed_at)),
         ("seal by", "" if workflow.HasField("sealed_at") else when(workflow.seal_by)),

@@ -23,6 +23,7 @@ from tenure.client.errors import (
 )
 from tenure.client.explain import Blocker, Explanation
 from tenure.client.flow import Chain, Chord, Group, chain, chord, group, result_of, results_of
+from tenure.client.frontier import Frontier
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import AsyncJob, Flow, Job, JobDef, Retry, Step, job, named
 from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
@@ -97,6 +98,7 @@ __all__ = [
     "Chain",
     "Chord",
     "Flow",
+    "Frontier",
     "Group",
     "StartedFlow",
     "Step",

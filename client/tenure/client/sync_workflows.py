@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
+from tenure.client.frontier import Frontier
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef
 from tenure.client.portal import Portal
@@ -98,6 +99,10 @@ class Workflow:
     def members(self) -> Iterator[workflows_pb2.WorkflowMember]:
         """Its graph: each member with its state and its parents."""
         yield from self._portal.run(_all(self.inner.members()))
+
+    def explain(self, *, first: int = 10) -> Frontier:
+        """How far it is: what runs, what is next, and what keeps the first of that."""
+        return self._portal.run(self.inner.explain(first=first))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until all members have ended. False: they have not in ``timeout`` seconds."""

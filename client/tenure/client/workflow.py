@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, S
 from google.protobuf.message import Message
 
 from tenure.client.codec import encode_args
-from tenure.client.errors import BatchFailed, invalid
+from tenure.client.errors import BatchFailed, Reason, Rejected, invalid
+from tenure.client.explain import Explanation
 from tenure.client.flow import lay
+from tenure.client.frontier import Frontier, counts_of, next_of
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef
 from tenure.client.middleware import Call, submit_through
@@ -43,7 +45,9 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
 _SERVICE: Final = "/tenure.v1.WorkflowService/"
+_EXPLAINED_MOST: Final = 100
 _RETRIED: Final = (JobState.FAILED, JobState.CANCELLED)
+_GONE: Final = (Reason.NOT_FOUND, Reason.RESULT_EXPIRED)
 _SEAL_MOST: Final = timedelta(milliseconds=limits.SEAL_WITHIN_MS_MAX)
 
 
@@ -267,6 +271,33 @@ class AsyncWorkflow:
                 if not page.next_page_token:
                     break
                 request.page_token = page.next_page_token
+
+    async def explain(self, *, first: int = 10) -> Frontier:
+        """How far it is: what runs, what is next, and what keeps the first of that.
+
+        Args:
+            first: Of so many members at most their leaders are asked what keeps them (1 to 100).
+        """
+        if not 1 <= first <= _EXPLAINED_MOST:
+            raise invalid("first", f"a number from 1 to {_EXPLAINED_MOST}, got {first}")
+        members = [member async for member in self.members()]
+        counts, ahead = counts_of(members), next_of(members)
+        explanations: list[Explanation] = []
+        for member in ahead[:first]:
+            try:
+                explanations.append(await self._client.explain(member.job_id))
+            except Rejected as error:
+                # It has ended since, and was forgotten at once.
+                if error.reason not in _GONE:
+                    raise
+        return Frontier(
+            workflow_id=self.id,
+            state=state_of(await self.describe(), counts),
+            counts=counts,
+            running=[each for each in members if JobState(each.state) is JobState.RUNNING],
+            next=ahead,
+            explanations=explanations,
+        )
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Waits until all members have ended. False: they have not in ``timeout`` seconds."""
