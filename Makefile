@@ -60,8 +60,8 @@ reference: $(INSTALLED) ## write what the documents say of commands, settings an
 	$(BIN)/python -m tools.generate_capabilities
 
 .PHONY: golden
-golden: $(INSTALLED) ## write anew what commands look like at a terminal (look at the difference)
-	RENEW_GOLDEN=1 $(PYTEST) -q tests/integration/cli/test_golden.py
+golden: $(INSTALLED) ## write anew what commands print, here and in the README (look at the difference)
+	RENEW_GOLDEN=1 $(PYTEST) -q tests/integration/cli/test_golden.py tests/integration/test_explain.py
 
 .PHONY: fmt
 fmt: $(INSTALLED) ## format the code and mend what ruff can mend

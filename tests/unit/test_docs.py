@@ -34,6 +34,9 @@ PATH = re.compile(r"`(\.?[\w-]+(?:/[\w.-]+)+/?|[\w-]+\.(?:py|md|proto)|[\w-]+/)`
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 ANCHOR = re.compile(r"\]\(([^)#:]*)#([^)]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
+#: In backticks: a test, alone or behind its module.
+TEST = re.compile(r"`(?:[\w/]+\.py::)?(test_\w+)`")
+DEFINED = re.compile(r"(?:def |^)([tT]est\w+)(?=\(| = )", re.M)
 MAKE = re.compile(r"(?:`|^|\$ )make\s+([a-z][a-z-]*)", re.M)
 #: Written by what the text tells to run, or the reader's own.
 MADE = {"out/report.html", "out/simulate.json", "app/jobs.py", "main.py"}
@@ -88,6 +91,21 @@ def test_every_anchor_is_a_heading(name: str) -> None:
 def anchor_of(heading: str) -> str:
     """What a heading is linked by, as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_test_that_is_named_exists(name: str) -> None:
+    """What a document says proves something is there."""
+    assert sorted(set(TEST.findall(text_of(name))) - names_of_tests()) == []
+
+
+@cache
+def names_of_tests() -> frozenset[str]:
+    """The names of all test functions and modules."""
+    found = set()
+    for path in (REPOSITORY / "tests").rglob("test_*.py"):
+        found |= {path.stem, *DEFINED.findall(path.read_text("utf-8"))}
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -1,0 +1,1 @@
+"""A report by the calendar: what became of the last day's jobs, queue by queue."""
