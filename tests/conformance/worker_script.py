@@ -20,7 +20,7 @@ from tenure.v1 import common_pb2, worker_pb2
 
 #: Short, so that what is sent again comes soon; the worker's deadline is a second before its end.
 LEASE_TTL_S = 3
-HEARTBEAT_MS = 200
+HEARTBEAT_MS = 100
 #: Long enough for a slow machine; nothing here should need a tenth of it.
 PATIENCE_S = 20.0
 PARTITION = 3

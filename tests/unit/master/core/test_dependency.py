@@ -541,10 +541,10 @@ def test_random_graphs_end_as_the_model_says(seed: int, partitions: int) -> None
 
 
 def _granted(rig: Rig, credit: int) -> list[LeaseRow]:
-    """What a new worker gets."""
-    session_id = len(rig.journal) * 1_000 + len(state_of(rig.partition).sessions)
-    rig.open_session(session_id)
-    return rig.grant(session_id, credit)
+    """What its worker gets, a new one after each crash."""
+    if 1 not in state_of(rig.partition).sessions:
+        rig.open_session(1, f"w{len(rig.journal)}", slots=1_000)
+    return rig.grant(1, credit)
 
 
 def _disturb(town: Town, rng: Random) -> None:
