@@ -169,8 +169,9 @@ async def serve(config: MasterConfig) -> int:
     try:
         demand_quota(config.store_quota_bytes, store.partitions)
         await server.start(master)
-        announce("serving", {"address": address, "name": name, "cluster": store.cluster_id})
+        # Whoever hears that it serves may stop it at once.
         _stop_on_signals(master)
+        announce("serving", {"address": address, "name": name, "cluster": store.cluster_id})
         return await _run(master)
     finally:
         master.hub.close_all()

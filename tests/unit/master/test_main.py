@@ -1,6 +1,9 @@
-"""How a master's process ends when its store does."""
+"""How a master's process ends: when it is told to, and when its store does."""
 
 import asyncio
+import os
+import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -66,3 +69,27 @@ def test_a_quota_that_is_too_small_ends_the_start(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(Rejected, match="store quota of at least"):
             asyncio.run(main.serve(there))
+
+
+def test_a_master_that_says_that_it_serves_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM in that moment ends it in order: whoever manages it need not wait for more."""
+    deaths: list[int] = []
+
+    def stop(event: str, fields: Mapping[str, object]) -> None:
+        if event == "serving":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def serve() -> int:
+        async with asyncio.timeout(20):
+            url = f"sqlite://{tmp_path / 'jobs.db'}"
+            return await main.serve(main.MasterConfig(store=url, listen="127.0.0.1:0"))
+
+    monkeypatch.setattr(main, "announce", stop)
+    former = signal.signal(signal.SIGTERM, lambda number, _: deaths.append(number))
+    try:
+        assert asyncio.run(serve()) == main.EXIT_OK
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert deaths == []
