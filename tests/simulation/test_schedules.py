@@ -34,3 +34,31 @@ def test_row_35_a_trigger_arrives_twice(partitions: int) -> None:
             assert sorted(listed) == sorted(handle.id for handle in handles)
 
     run_processes(main)
+
+
+def test_who_triggers_may_ask_for_the_job_at_once() -> None:
+    """A trigger is answered when the job is there, however far its partition is from that of the
+    schedule; if that partition has no leader, it waits for one.
+    """
+
+    async def main() -> None:
+        echo = Works(Ledger()).echo
+        async with simulated_cluster(seed=6, jobs=[echo], masters=3, partitions=3) as cluster:
+            client = cluster.client()
+            for number in range(6):
+                queue = echo.options(queue=f"queue-{number}")
+                await client.schedules.put(f"s{number}", cron("@yearly"), queue, f"text {number}")
+            for one in cluster.addresses:
+                for other in cluster.addresses:
+                    cluster.network.link(one, other).delay_ms = (500.0, 600.0)
+            for number in range(6):
+                handle = await client.schedules.trigger(f"s{number}")
+                assert await handle.result() == f"text {number}"
+            leader = cluster.leader(1)
+            assert leader is not None
+            leader.kill()
+            for number in range(6):
+                handle = await client.schedules.trigger(f"s{number}")
+                assert await handle.result() == f"text {number}"
+
+    run_processes(main)

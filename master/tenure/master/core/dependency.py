@@ -138,7 +138,8 @@ class Dependencies:
         self.unsettled: dict[JobId, None] = {}
         #: By target: what is to be said there, in order.
         self.unsent: dict[int, dict[Letter, None]] = {}
-        #: Children that were settled, or withdrawn and why, since the last drain.
+        #: Children that were settled, or withdrawn and why, since the last drain; and jobs that
+        #: have arrived in another partition.
         self.answers: list[tuple[JobId, Refusal | None]] = []
 
     @property

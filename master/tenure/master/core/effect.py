@@ -130,8 +130,9 @@ class SubmitReply:
         job_ids: One a row: its id, or the id that its key already names; "" if refused.
         existing: Indexes of rows that existed before.
         refusals: (index, why) of refused rows.
-        unsettled: Rows of which it is not known yet whether all their parents exist: the submit is
-            answered when it is (``Partition.drain_answers``).
+        unsettled: Rows of which it is not known yet whether all their parents exist, or that are
+            on their way to another partition: the submit is answered when it is known, or when
+            they are there (``Partition.drain_answers``).
     """
 
     job_ids: list[str]

@@ -4,6 +4,7 @@ A decision is the effect of one message, then its ``InboxTaken``: they ride in o
 never stands without its effect, nor an effect without its mark.
 """
 
+from itertools import takewhile
 from typing import assert_never
 
 from tenure.master.core import dependents, errand
@@ -26,6 +27,7 @@ from tenure.master.core.message import (
     ReleaseParent,
     SubmitFrom,
 )
+from tenure.master.core.outbox import MESSAGES_MAX
 from tenure.master.core.state import State
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import JobState
@@ -129,5 +131,11 @@ def apply_appended(state: State, event: OutboxAppended, seq: int) -> None:
 
 
 def apply_trimmed(state: State, event: OutboxTrimmed, seq: int) -> None:
-    """Takes messages out of the outbox."""
+    """Takes messages out of the outbox; whoever waits for a job that one brought is answered."""
+    if state.live:
+        waiting = state.outbox.waiting(event.target, 0, MESSAGES_MAX)
+        taken = takewhile(lambda row: row.number <= event.upto, waiting)
+        state.dependencies.answers += [
+            (row.message.job_id, None) for row in taken if isinstance(row.message, SubmitFrom)
+        ]
     state.outbox.trim(event.target, event.upto)

@@ -307,7 +307,8 @@ class Partition:
         return dependents.is_due(self._state)
 
     def drain_answers(self) -> list[tuple[JobId, Refusal | None]]:
-        """Jobs of unsettled submits since the last call: their parents exist, or why they do not.
+        """Jobs of unsettled submits since the last call: their parents exist, or why they do not;
+        those of another partition have arrived there.
 
         The latter are withdrawn: there are no such jobs any more.
         """

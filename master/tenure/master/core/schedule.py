@@ -135,7 +135,8 @@ def decide_trigger(state: State, command: TriggerSchedule, now_ms: int) -> Decis
         # Sent again, it is sent again: the queue's partition knows the job by its id.
         post.submit(record.spec, job_id, now_ms)
         events, effects = post.sent(now_ms)
-        reply = SubmitReply(job_ids=[job_id], existing=[], refusals=[])
+        # Who is told of a job may ask for it at once: it has to be there.
+        reply = SubmitReply(job_ids=[job_id], existing=[], refusals=[], unsettled=(0,))
         return Decision(events=tuple(events), effects=tuple(effects), reply=reply)
     if job_id in state.jobs:
         # Sent again, perhaps since the schedule was changed.
