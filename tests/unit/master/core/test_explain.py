@@ -1,10 +1,10 @@
 """Explanations: each kind of blocker is found and named alone, and what has none runs next."""
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.command import BoostJobs, Dispatch, LeaseRow, ResolveDependents, SubmitRow
@@ -34,7 +34,6 @@ from tenure.protocol.vocabulary import (
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import Rig, of_type
 
-EXAMPLES: Final = max(200, settings().max_examples)
 K = BlockerKind
 QUEUE = ("default", "default")
 TYPE = ("default", "job")
@@ -422,7 +421,6 @@ STEPS = st.one_of(
     steps=st.lists(STEPS, min_size=5, max_size=30),
     credit=st.lists(st.integers(0, 3), min_size=4, max_size=4),
 )
-@settings(max_examples=EXAMPLES, deadline=None)
 def test_what_nothing_is_said_against_is_what_runs(
     steps: list[tuple[object, ...]], credit: list[int]
 ) -> None:

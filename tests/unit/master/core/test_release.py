@@ -1,9 +1,8 @@
 """What children leave behind in their parents' partitions, however they end: nothing."""
 
 from random import Random
-from typing import Final
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core import command as commands
@@ -14,8 +13,6 @@ from tenure.protocol.vocabulary import TERMINAL, JobState, ParentFailure, RunIf
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import Rig
 from tests.unit.master.core.town import Town
-
-EXAMPLES: Final = max(200, settings().max_examples)
 
 
 def check_nothing_is_left(town: Town) -> None:
@@ -86,7 +83,6 @@ def test_a_parent_is_purged_in_its_time_when_nobody_waits_any_more() -> None:
     assert parent not in state_of(there.partition).jobs
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(seed=st.integers(0, 2**32), partitions=st.sampled_from([2, 3]))
 def test_nothing_is_left_behind(seed: int, partitions: int) -> None:
     """After all jobs of any graph have ended, in any way, on roads that lose and repeat."""

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core import command as commands
@@ -19,7 +19,6 @@ from tests.unit.master.core.planner import EVERY_MS, changed, end, pause, put, s
 from tests.unit.master.core.rig import START_MS, Rig
 from tests.unit.master.core.town import Town
 
-EXAMPLES: Final = max(200, settings().max_examples)
 PENDING: Final = Filter(states=frozenset({JobState.PENDING}))
 
 
@@ -240,7 +239,6 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(steps=st.lists(STEPS, max_size=25))
 def test_a_standby_has_all_that_its_leader_had(steps: list[tuple[str, int]]) -> None:
     """S9, S13: with schedules, messages on their way, workflows and batches under way.
