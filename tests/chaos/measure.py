@@ -26,6 +26,7 @@ from tests.oracles.evidence import Evidence, PartitionLog, Said
 from tests.oracles.facts import Adopted, Fact, Granted, Submitted, token_of
 from tests.oracles.history import (
     END,
+    QUIT,
     SCHEDULE,
     SEAL,
     START,
@@ -197,7 +198,7 @@ def executions_of(rows: Iterable[Row]) -> list[Execution]:
     for row in rows:
         if row.f == START:
             began.setdefault(row.lease, row)
-        elif row.f == END:
+        elif row.f in (END, QUIT):
             ended[row.lease] = row.boottime
     return [
         Execution(row.job, lease, row.process, row.boottime, ended.get(lease, float("inf")))

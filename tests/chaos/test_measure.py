@@ -13,6 +13,7 @@ from tests.chaos.measure import (
     Execution,
     Failover,
     FirstStart,
+    executions_of,
     failovers_of,
     hand_overs_of,
     is_old,
@@ -22,6 +23,7 @@ from tests.chaos.measure import (
 )
 from tests.chaos.process import Event
 from tests.chaos.rounds import Strike, draw
+from tests.oracles.history import QUIT, START, Row
 
 JOB = "01a202f4-a52f-7000-81d6-ee73a3b7d735"
 NEXT_TOKEN = "00000001" + f"{20:016x}"
@@ -154,6 +156,28 @@ def test_a_job_started_again_while_its_worker_lived_is_named(
     home = Execution(JOB.replace("7000", "7001"), "c", "worker-1", 500.0, 2_000.0)
     name_restarted([found], [*executions, home], journaled, strikes)
     assert found.restarted == named
+
+
+def test_a_failure_ends_an_execution() -> None:
+    """A job that fails and is tried again was not started again while it ran."""
+    rows = [
+        Row(
+            wall=0,
+            boottime=at_ms,
+            process="worker-1",
+            incarnation="i",
+            type="ok",
+            f=f,
+            call=0,
+            job=JOB,
+            lease=lease,
+        )
+        for at_ms, f, lease in ((1.0, START, "a"), (2.0, QUIT, "a"), (5.0, START, "b"))
+    ]
+    assert executions_of(rows) == [
+        Execution(JOB, "a", "worker-1", 1.0, 2.0),
+        Execution(JOB, "b", "worker-1", 5.0, float("inf")),
+    ]
 
 
 def test_quantiles() -> None:

@@ -171,8 +171,8 @@ def test_a_follower_that_knows_nothing_misleads_nobody() -> None:
         leader.kill()
         await cluster.until(lambda: cluster.leader() not in (None, leader), LEADER_S)
         async with asyncio.timeout(5):
-            for client in [cluster.client() for _ in cluster.masters]:
-                await run.one(client, "hello", 0.0)
+            for number, client in enumerate([cluster.client() for _ in cluster.masters]):
+                await run.one(client, f"hello {number}", 0.0)
 
     play(work, seed=7, limit_s=60)
 

@@ -198,6 +198,11 @@ class Roster:
         names = self.order(partition)
         return sorted(names, key=lambda name: (name != wished, name not in ready))
 
+    def yields(self, partition: int) -> bool:
+        """Whether this master would have to recover a partition that its first heir need not."""
+        first = self.heirs(partition)[0]
+        return self.is_ready(first, partition) and not self.is_ready(self.me.name, partition)
+
     def is_ready(self, name: str, partition: int) -> bool:
         """Whether a master has replayed a partition that it does not lead, as it has said."""
         return any(m.candidate.name == name and partition in m.caught_up for m in self.members)

@@ -55,6 +55,8 @@ _VACANCY_MS: Final = 2_000
 _OFFICE_LOOK_MS: Final = 30_000
 #: How long a master waits for each one that a partition prefers to it.
 _RANK_DELAY_MS: Final = 150
+#: And so much longer for one that could lead it at once, whose loop may be slow to hear of it.
+_UNREADY_DELAY_MS: Final = 1_000
 _LEFT_POLL_MS: Final = 10
 #: Whoever hands a partition over leaves it to the others for so long: 2 s.
 _YIELD_LOOK_MS: Final = 100
@@ -251,6 +253,7 @@ class Seat:
         """Lets the masters that the partition prefers go first, so that masters share them out."""
         around = self._around
         delay_ms = around.roster.rank(self.partition) * _RANK_DELAY_MS
+        delay_ms += _UNREADY_DELAY_MS if around.roster.yields(self.partition) else 0
         await self._pause(delay_ms + (_CLOCK_DELAY_MS if around.walls.off else 0))
 
     async def _yield(self) -> None:

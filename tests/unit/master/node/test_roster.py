@@ -82,8 +82,10 @@ def test_who_has_it_replayed_may_lead_first() -> None:
     found.meet(ready)
     assert found.heirs(0) == [third, first, second]
     assert found.rank(0) == found.heirs(0).index("a")
+    assert found.yields(0) is (third != "a")
     found.meet([*ready[1:], member(first, 0, nominations={0: Nomination(second, 5)})])
     assert found.heirs(0) == [second, third, first]
+    assert not found.yields(0)
 
 
 def test_who_no_worker_reaches_is_no_heir_for_having_it_replayed() -> None:
