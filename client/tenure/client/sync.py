@@ -108,7 +108,7 @@ class JobHandle(Generic[R_co]):
         return self._portal.run(self.inner.cancel(reason))
 
     def requeue(self, step: Step[Any] | None = None) -> JobState:
-        """Runs a FAILED or CANCELLED job again, with a fresh budget, and a step's arguments."""
+        """Runs a FAILED or CANCELLED job again, with a fresh budget."""
         return self._portal.run(self.inner.requeue(step))
 
     def boost(self, *, priority: int | None = None, delay: timedelta | None = None) -> JobState:
