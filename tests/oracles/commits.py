@@ -2,7 +2,8 @@
 
 What clients and workers saw is compared with the moments at which batches committed: an
 acknowledged submit, cancel, requeue or purge, a terminal state that was read, and a start, which
-rests on its job's submit and, unless it is the job's first lease, on its own grant too.
+rests on its job's submit and, unless it is the job's first lease, on its own grant too. (A job that
+its parents have failed has had none, and may be requeued all the same.)
 
 Where the moments come from decides how they may be used. A store that tells when each change was
 made (the simulated etcd) gives them exactly. A master's trace tells when it *heard* of a commit,
@@ -20,6 +21,7 @@ from math import floor, inf
 from typing import Any
 
 from tests.oracles.facts import (
+    Adopted,
     CancelAsked,
     Granted,
     JobFact,
@@ -27,14 +29,12 @@ from tests.oracles.facts import (
     Requeued,
     Settled,
     Submitted,
-    run_of,
 )
 from tests.oracles.history import CANCEL, GET, PURGE, REQUEUE, RESULT, START, SUBMIT, Row
 from tests.oracles.journal_facts import Extents
 from tests.oracles.verdict import Violation
 
 _TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-_FIRST_RUN = "0" * 8
 
 
 class CommitTimes:
@@ -120,7 +120,8 @@ def _submit(row: Row, life: Sequence[JobFact]) -> _Rests:
 
 def _start(row: Row, life: Sequence[JobFact]) -> _Rests:
     rests = _submit(row, life)
-    if row.attempt > 1 or run_of(row.lease) != _FIRST_RUN:
+    leases = [fact.lease for fact in life if isinstance(fact, Granted | Adopted)]
+    if row.attempt > 1 or min(leases, default=row.lease) < row.lease:
         grants = [fact.seq for fact in life if isinstance(fact, Granted) if fact.lease == row.lease]
         rests.append((f"the grant of attempt {row.attempt}", grants))
     return rests

@@ -81,7 +81,10 @@ def check_term_time(facts: Iterable[Fact]) -> list[Violation]:
 def check_early_starts(
     rows: Sequence[Row], lives: Mapping[str, Sequence[JobFact]], *, skew_ms: float
 ) -> list[Violation]:
-    """The first start of each delayed job against the beginning of the call that submitted it."""
+    """The first start of each delayed job against the beginning of the call that submitted it.
+
+    A job that was requeued, or boosted, has another time.
+    """
     asked = {row.hash: row for row in reversed(rows) if row.f == SUBMIT and row.type == "invoke"}
     violations = []
     for row in rows:
@@ -93,7 +96,7 @@ def check_early_starts(
             continue
         least_ms = submit.delay_ms - skew_ms - _ROUNDING_MS
         waited_ms = row.boottime - submit.boottime
-        if waited_ms < least_ms and not any(isinstance(fact, Requeued) for fact in life):
+        if waited_ms < least_ms and not any(isinstance(f, Requeued | Boosted) for f in life):
             detail = f"started after {waited_ms:.0f} ms, with a delay of {submit.delay_ms:.0f}"
             violations.append(Violation("S12", row.job, detail))
     return violations

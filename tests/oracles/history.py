@@ -12,9 +12,9 @@ its operation, by ``f`` (only what the recorder knows; the checkers use what the
 f        recorded by      fields, beside job
 ======== ================ ========================================================================
 submit   client           invoke: hash (of the content), and what was asked for: key, conflict,
-                          delay_ms, priority, queue, tenant, parents, workflow. ok: the same, and
-                          the job that was answered. fail: refused, for certain; if because of its
-                          key, the job that has it. info: the outcome is unknown
+                          delay_ms, priority, queue, tenant, parents, workflow, handed. ok: the
+                          same, and the job that was answered. fail: refused, for certain; if
+                          because of its key, the job that has it. info: the outcome is unknown
 result   client, waiting  ok: state (terminal), hash of the result if COMPLETED. fail: the answer
                           was an error that says that there is none. info: the wait was given up
 cancel   client           ok: state, as answered (RUNNING: it was asked to stop). fail: refused;
@@ -103,6 +103,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         parents: What the job was to wait for; without its workflow.
         workflow: Which one the job was to be a member of, or which is sealed.
         schedule: Its name.
+        handed: Whether its first argument stands for what others come to, and ``hash`` for whose.
         seen: What was listed: (job, state).
     """
 
@@ -129,6 +130,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parents: tuple[str, ...] = ()
     workflow: str = ""
     schedule: str = ""
+    handed: bool = False
     seen: tuple[tuple[str, str], ...] = ()
 
 
@@ -151,6 +153,7 @@ class Fields(TypedDict, total=False):
     parents: tuple[str, ...]
     workflow: str
     schedule: str
+    handed: bool
     seen: tuple[tuple[str, str], ...]
 
 

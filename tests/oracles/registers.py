@@ -10,6 +10,10 @@ some worker has come to by then, may fail, and may be cancelled once that was as
 The search is Wing and Gong's, with Lowe's memory of where it has been: it looks for an order of
 the calls that respects real time and that the register explains. Histories of one job are tiny.
 
+Some of what happens inside is the journal's to say: that a job was forgotten, that it was cancelled
+for a reason other than a client's word about it (its limit key, its parents, a batch, its
+workflow), and that it got more new runs than clients' calls on it account for (likewise).
+
 What a client's own retries may do is allowed for: a refused cancel, requeue or purge may have taken
 effect in an earlier try, so it counts as one of unknown outcome, beside what its refusal shows.
 """
@@ -20,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Final, NamedTuple
 
-from tests.oracles.facts import JobFact, Purged, Submitted
+from tests.oracles.facts import CancelAsked, JobFact, Purged, Requeued, Settled, Submitted
 from tests.oracles.history import (
     CANCEL,
     END,
@@ -63,6 +67,37 @@ class Call(NamedTuple):
     hash: str = ""
 
 
+class Moves(NamedTuple):
+    """What the cluster may have done to a job that nobody's call on it says."""
+
+    purged: bool = False
+    cancelled: bool = False
+    requeued: bool = False
+
+
+_NO_MOVES: Final = Moves()
+
+
+def moves_of(life: Iterable[JobFact], calls: Iterable[Call]) -> Moves:
+    """What the journal says of that."""
+    purged = cancelled = False
+    runs = 0
+    for fact in life:
+        match fact:
+            case Purged():
+                purged = True
+            case CancelAsked():
+                cancelled |= bool(fact.reason)
+            case Settled():
+                cancelled |= fact.state == "CANCELLED" and bool(fact.reason or fact.outcomes)
+            case Requeued():
+                runs += 1
+            case _:
+                pass
+    asked = sum(call.f == REQUEUE and call.until_ms < inf for call in calls) if runs else 0
+    return Moves(purged, cancelled, runs > asked)
+
+
 def check_registers(rows: Sequence[Row], lives: Mapping[str, Sequence[JobFact]]) -> list[Violation]:
     """Search an order for the calls on each job whose submit is in the history.
 
@@ -76,21 +111,21 @@ def check_registers(rows: Sequence[Row], lives: Mapping[str, Sequence[JobFact]])
     for job, found in calls.items():
         if not any(call.f == SUBMIT for call in found) or len(found) > CALLS_MAX:
             continue
-        purged = any(isinstance(fact, Purged) for fact in lives.get(job, ()))
-        if not is_linearizable(found, ends.get(job, {}), purged=purged):
+        moves = moves_of(lives.get(job, ()), found)
+        if not is_linearizable(found, ends.get(job, {}), moves):
             violations.append(Violation("S18", job, f"no order explains {_told(found)}"))
     return violations
 
 
 def is_linearizable(
-    calls: Sequence[Call], ends: Mapping[str, float], *, purged: bool = False
+    calls: Sequence[Call], ends: Mapping[str, float], moves: Moves = _NO_MOVES
 ) -> bool:
     """Whether the calls on one job have an order that the register explains.
 
     Args:
         calls: All of them.
         ends: By hash: when a worker first came to that result.
-        purged: Whether the job was forgotten at some time.
+        moves: What the cluster has done to the job by itself.
     """
     everything = (1 << len(calls)) - 1
     awaited = sum(1 << index for index, call in enumerate(calls) if call.until_ms < inf)
@@ -110,24 +145,30 @@ def is_linearizable(
             if call.since_ms > limit_ms:
                 continue
             rest = left & ~(1 << index)
-            for before in _reached(state, ends, limit_ms, purged):
+            for before in _reached(state, ends, limit_ms, moves):
                 stack += [(rest, after) for after in _step(call, before)]
     return False
 
 
 def _reached(
-    state: State, ends: Mapping[str, float], limit_ms: float, purged: bool
+    state: State, ends: Mapping[str, float], limit_ms: float, moves: Moves
 ) -> Iterator[State]:
     """The states that the cluster may have brought the job to by itself."""
     yield state
+    if moves.requeued and state in (_FAILED, _CANCELLED):
+        yield from _reached(_OPEN, ends, limit_ms, moves._replace(requeued=False))
+        return
     if state[0] == "OPEN":
         yield _FAILED
-        if state == _ASKED:
+        if state == _ASKED or moves.cancelled:
             yield _CANCELLED
         for content, at_ms in ends.items():
             if at_ms <= limit_ms:
                 yield ("COMPLETED", content)
-    if purged and state[0] != NONE:
+        if moves.requeued:
+            # It has ended badly, and was open again, and may have ended once more.
+            yield _OPEN
+    if moves.purged and state[0] != NONE:
         yield _GONE
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Unpack
+from datetime import timedelta
+from typing import Any, Final, TypeVar, Unpack
 
 import msgspec
 
 from tenure.client import (
     AsyncJobHandle,
     BatchFailed,
+    BlockerKind,
+    Cron,
+    Explanation,
     JobCancelled,
     JobDef,
     JobFailed,
@@ -22,6 +26,8 @@ from tenure.client import (
 )
 from tenure.client.client import AsyncClient
 from tenure.client.errors import Reason
+from tenure.client.parent_result import Placeholder, parents_of
+from tenure.client.workflow import AsyncWorkflow
 from tenure.testing.clock import WALL_ORIGIN_MS
 from tenure.testing.process import Process, current_process
 from tests.oracles.history import (
@@ -33,12 +39,17 @@ from tests.oracles.history import (
     PURGE,
     REQUEUE,
     RESULT,
+    SCHEDULE,
+    SEAL,
     SUBMIT,
+    TRIGGER,
     Fields,
     Kind,
     Row,
     hash_of,
 )
+
+T = TypeVar("T")
 
 #: Answers that say that there is no such job (any more).
 _NO_JOB: Final = (Reason.NOT_FOUND, Reason.RESULT_EXPIRED)
@@ -126,7 +137,7 @@ class Desk:
         """
         if options:
             job = job.options(**options)
-        asked = _asked(job, args[0])
+        asked = asked_of(job, args)
         call = self.ledger.invoke(SUBMIT, **asked)
         try:
             handle = await self.client.submit(job, *args)
@@ -141,7 +152,7 @@ class Desk:
         self, job: JobDef[..., Any], calls: Sequence[Sequence[Any]]
     ) -> Sequence[AsyncJobHandle[Any]]:
         """Submits a batch; the handles of those that were taken for certain."""
-        asked = [_asked(job, args[0]) for args in calls]
+        asked = [asked_of(job, args) for args in calls]
         numbers = [self.ledger.invoke(SUBMIT, **fields) for fields in asked]
         errors: dict[int, TenureError] = {}
         try:
@@ -162,15 +173,17 @@ class Desk:
     def _not_taken(self, call: int, asked: Fields, error: TenureError) -> None:
         kind: Kind = "info" if error.reason is Reason.OUTCOME_UNKNOWN else "fail"
         refused: Fields = {**asked, "detail": str(error)}
+        if error.reason is Reason.JOB_KEY_CONFLICT:
+            refused["job"] = error.metadata["job_id"]
         self.ledger.write(kind, SUBMIT, call, **refused)
 
     async def result(self, handle: AsyncJobHandle[Any]) -> str:
         """Waits for one result, as long as it takes; the state in which the job has ended."""
         return await read_result(self.ledger, handle)
 
-    async def cancel(self, job_id: str) -> None:
-        """Asks one job to stop."""
-        await self._change(CANCEL, job_id, self.client.cancel)
+    async def cancel(self, job_id: str) -> bool:
+        """Asks one job to stop; whether that was answered, be it by a refusal."""
+        return await self._change(CANCEL, job_id, self.client.cancel)
 
     async def requeue(self, job_id: str) -> None:
         """Gives one job that has ended badly a new run."""
@@ -182,7 +195,7 @@ class Desk:
 
     async def _change(
         self, f: str, job_id: str, change: Callable[[list[str]], Awaitable[Sequence[Any]]]
-    ) -> None:
+    ) -> bool:
         call = self.ledger.invoke(f, job=job_id)
         try:
             (verdict,) = await change([job_id])
@@ -193,9 +206,103 @@ class Desk:
             self.ledger.write("fail", f, call, job=job_id, state=state, detail=str(error))
         except TenureError as error:
             self.ledger.write("info", f, call, job=job_id, detail=str(error))
+            return False
         else:
             state = "" if verdict.state is None else verdict.state.name
             self.ledger.write("ok", f, call, job=job_id, state=state)
+        return True
+
+    async def put(
+        self, name: str, when: Cron, job: JobDef[..., Any], *args: Any, create: bool = False
+    ) -> bool:
+        """Makes or changes a schedule; whether it is so for certain."""
+        asked: Fields = {
+            "schedule": name,
+            "tenant": job.settings.tenant,
+            "hash": hash_of(args[0]),
+        }
+        schedules = self.client.schedules
+        put = schedules.create if create else schedules.put
+        return await self._note(SCHEDULE, asked, lambda: put(name, when, job, *args)) is not None
+
+    async def trigger(self, name: str, tenant: str) -> AsyncJobHandle[Any] | None:
+        """Lets a schedule's job run now; None if that is not certain."""
+        asked: Fields = {"schedule": name, "tenant": tenant}
+        trigger = self.client.schedules.trigger
+        return await self._note(TRIGGER, asked, lambda: trigger(name, tenant=tenant))
+
+    async def flush(
+        self, workflow: AsyncWorkflow, asked: Mapping[str, Fields]
+    ) -> list[AsyncJobHandle[Any]]:
+        """Submits what was added to a workflow; the handles of members taken for certain.
+
+        Args:
+            workflow: The workflow.
+            asked: By id: what is asked for each of them, in the order in which they were added.
+        """
+        numbers = {job_id: self.ledger.invoke(SUBMIT, **row) for job_id, row in asked.items()}
+        errors: dict[int, TenureError] = {}
+        try:
+            await workflow.flush()
+        except BatchFailed as failed:
+            errors = dict(failed.errors)
+        except TenureError as error:
+            errors = dict.fromkeys(range(len(asked)), error)
+        taken: list[AsyncJobHandle[Any]] = []
+        for index, (job_id, row) in enumerate(asked.items()):
+            if index in errors:
+                self._not_taken(numbers[job_id], row, errors[index])
+                continue
+            answered: Fields = {**row, "job": job_id}
+            self.ledger.write("ok", SUBMIT, numbers[job_id], **answered)
+            taken.append(AsyncJobHandle(self.client, job_id, "", None))
+        return taken
+
+    async def seal(self, workflow: AsyncWorkflow) -> bool:
+        """Lets a workflow run; whether it does for certain."""
+        asked: Fields = {"workflow": workflow.id}
+
+        async def seal() -> bool:
+            await workflow.seal()
+            return True
+
+        return await self._note(SEAL, asked, seal) is not None
+
+    async def _note(self, f: str, asked: Fields, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Makes a call about no job that is known; None if it was refused, or nobody knows."""
+        number = self.ledger.invoke(f, **asked)
+        try:
+            answer = await call()
+        except TenureError as error:
+            # What is there may be what an earlier try has made.
+            sure = isinstance(error, Rejected) and error.reason is not Reason.SCHEDULE_EXISTS
+            refused: Fields = {**asked, "detail": str(error)}
+            self.ledger.write("fail" if sure else "info", f, number, **refused)
+            return None
+        found: Fields = {**asked}
+        if isinstance(answer, AsyncJobHandle):
+            found["job"] = answer.id
+        self.ledger.write("ok", f, number, **found)
+        return answer
+
+    async def explain(self, job_id: str) -> None:
+        """Asks why a job does not run.
+
+        Raises:
+            RuntimeError: What is said does not go together.
+        """
+        call = self.ledger.invoke(GET, job=job_id)
+        try:
+            found = await self.client.explain(job_id)
+        except Rejected as error:
+            if error.reason not in _NO_JOB:
+                raise
+            self.ledger.write("fail", GET, call, job=job_id, state=NONE)
+        except TenureError as error:
+            self.ledger.write("info", GET, call, job=job_id, detail=str(error))
+        else:
+            self.ledger.write("ok", GET, call, job=job_id, state=found.state.name)
+            check_explanation(found)
 
     async def get(self, job_id: str) -> None:
         """Reads one job."""
@@ -243,14 +350,42 @@ async def read_result(ledger: Ledger, handle: AsyncJobHandle[Any]) -> str:
     return state
 
 
-def _asked(job: JobDef[..., Any], text: str) -> Fields:
+def asked_of(job: JobDef[..., Any], args: Sequence[Any], workflow: str = "") -> Fields:
     """What the rows of a submit say beside its job and its end."""
-    settings = job.settings
+    settings, content = job.settings, args[0]
+    handed = isinstance(content, Placeholder)
+    if handed:
+        content = content.job_ids
+    parents = dict.fromkeys((*settings.after, *parents_of(args, {})))
     return {
-        "hash": hash_of(text),
+        "hash": hash_of(content),
+        "handed": handed,
+        "parents": tuple(parents),
+        "workflow": workflow,
         "key": settings.key,
+        "conflict": settings.key_conflict.upper(),
         "tenant": settings.tenant,
         "queue": settings.queue,
         "priority": -1 if settings.priority is None else settings.priority,
         "delay_ms": 0.0 if settings.delay is None else settings.delay.total_seconds() * 1000,
     }
+
+
+def check_explanation(found: Explanation) -> None:
+    """Holds an explanation to the job's state.
+
+    Raises:
+        RuntimeError: A job that waits has to have something that it waits for, or it is its turn.
+    """
+    kinds = {blocker.kind for blocker in found.blockers}
+    match found.state:
+        case JobState.PENDING:
+            fine = bool(kinds) or found.estimated_wait == timedelta(0)
+        case JobState.BLOCKED:
+            fine = BlockerKind.PARENTS in kinds
+        case JobState.SCHEDULED | JobState.RETRYING:
+            fine = BlockerKind.NOT_DUE in kinds
+        case _:
+            fine = not kinds and not found.ahead
+    if not fine:
+        raise RuntimeError(f"expected an explanation that explains, but got {found}")

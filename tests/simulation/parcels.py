@@ -23,6 +23,8 @@ from tenure.testing.process import elapse
 from tests.oracles.history import END, QUIT, START, hash_of
 from tests.simulation.ledger import Ledger
 
+#: Jobs that return what others have come to, not their first argument.
+HANDED: Final = frozenset({"relay", "fold"})
 #: When all parcels were sent: no clock is asked.
 _SENT: Final = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
@@ -121,7 +123,7 @@ class Clerk(Middleware):
     def on_run(self, execution: Execution) -> Iterator[Execution]:
         """Holds the result to what the run is about."""
         yield execution
-        if execution.result != execution.args[0]:
+        if execution.name not in HANDED and execution.result != execution.args[0]:
             raise RuntimeError(f"expected job {execution.context.id} to return its argument")
 
     async def on_finish(self, finish: Finish) -> None:

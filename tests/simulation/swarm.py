@@ -3,7 +3,8 @@
     outcome = simulate(7)        # the plan of seed 7, from start to end on virtual time
     outcome.violations           # empty, or what is wrong
 
-Swarm testing: each run enables a random half of the faults, in waves of one to three at a time. In
+Swarm testing: each run enables a random half of the faults, in waves of one to three at a time, and
+a random half of what users' doings may be about beside plain jobs. In
 *safety mode* all is healed after the storm; in *liveness mode* a core is healed while a minority
 stays broken for good. In both every accepted job must then come to its end in time.
 
@@ -38,13 +39,18 @@ from tests.oracles.journal import Change
 from tests.oracles.sim_watch import sim_changes
 from tests.oracles.verdict import Violation
 from tests.simulation import (  # noqa: F401 - they register faults, and what users do
+    bulk,
+    calendars,
     disk_faults,
     etcd_faults,
+    families,
+    plain,
+    tuning,
     users,
 )
 from tests.simulation.faults import KINDS, Kind, Stage, Struck
 from tests.simulation.ledger import Desk
-from tests.simulation.load import CROWD_ROW, Load
+from tests.simulation.load import CROWD_ROW, TOPICS, WORKER_LABELS, Load
 from tests.simulation.wiretap import Wiretap
 
 #: At least so many strokes of faults are drawn for a run, in waves; one in ten finds no target.
@@ -55,7 +61,7 @@ WAVE_S: Final = 5.0
 SQLITE_SHARE: Final = 0.15
 LIVENESS_SHARE: Final = 0.25
 #: Row 52 scaled to what a run may cost: failovers with many workers and much to do.
-CROWD_SHARE, CROWD_WORKERS, CROWD_USERS = 0.02, 12, 150
+CROWD_SHARE, CROWD_WORKERS, CROWD_USERS = 0.02, 12, 80
 #: 200 ppm: a bad quartz.
 DRIFT_MAX: Final = 2e-4
 #: After everything is whole again: the TTL of a lost lease, a failover, and the rest of the jobs,
@@ -94,7 +100,8 @@ class Plan:
         mode: What is demanded after the storm.
         strokes: The storm, in the order of its times.
         lasting: A fault that strikes after the storm and never ends (liveness mode).
-        users: The numbers of those who come, each to submit a job and to see what becomes of it.
+        topics: What the users' doings are about beside plain jobs.
+        users: The numbers of those who come, each to do something and to see what becomes of it.
         storm_s: For so long faults strike and users come.
         skews_ms: How far each master's wall clock is off.
         crowd: Whether there are so many workers and users that failovers are another fault.
@@ -116,6 +123,7 @@ class Plan:
     log_sizes: LogSizes
     strokes: tuple[Stroke, ...]
     lasting: Stroke | None
+    topics: tuple[str, ...]
     users: tuple[int, ...]
     storm_s: float
 
@@ -185,7 +193,8 @@ def draw_plan(seed: int) -> Plan:
         log_sizes=_draw_log_sizes(Random(f"{seed}/log"), store),
         strokes=strokes,
         lasting=lasting,
-        users=tuple(range(CROWD_USERS if crowd else rng.choice((15, 30, 45)))),
+        topics=_draw_topics(Random(f"{seed}/topics")),
+        users=tuple(range(CROWD_USERS if crowd else rng.choice((8, 16, 24)))),
         storm_s=storm_s,
     )
 
@@ -201,6 +210,11 @@ def _draw_log_sizes(rng: Random, store: StoreKind) -> LogSizes:
         log_bytes_min=cut,
         slice_rows=rng.choice((2, 8, 256)),
     )
+
+
+def _draw_topics(rng: Random) -> tuple[str, ...]:
+    """A random half of them."""
+    return tuple(sorted(rng.sample(TOPICS, len(TOPICS) // 2)))
 
 
 def _draw_strokes(rng: Random, names: list[str]) -> tuple[Stroke, ...]:
@@ -244,13 +258,14 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
     """
     logging.getLogger("tenure").setLevel(logging.CRITICAL)
     plan = plan or draw_plan(seed)
-    load = Load(plan.storm_s)
+    load = Load(plan.storm_s, plan.topics)
     async with simulated_cluster(
         seed=seed,
         jobs=load.jobs,
         partitions=plan.partitions,
         workers=plan.workers,
         slots=plan.slots,
+        worker_labels=WORKER_LABELS,
         store=plan.store,
         store_delay_ms=plan.store_delay_ms,
         log_sizes=plan.log_sizes,
@@ -262,6 +277,7 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
         violations += [
             Violation("crash", "a handler", repr(error)) for error in cluster.network.failures
         ]
+        violations += [Violation("crash", "a job", wrong) for wrong in load.works.wrong]
         return Outcome(
             plan=plan,
             violations=violations + verdict.violations,
@@ -324,6 +340,8 @@ class _Play:
             for partition in range(self._plan.partitions):
                 probe = self._load.probe(desk, partition, self._plan.partitions)
                 group.create_task(probe)
+            late = any(stroke.kind == "repeat_calls" for stroke in self._plan.strokes)
+            group.create_task(self._load.put_right(desk.client, late_calls=late))
 
     async def _strike(self, stroke: Stroke) -> None:
         await elapse(stroke.at_s)

@@ -1,15 +1,25 @@
-"""Whole clusters on virtual time: the cluster's clock while the store is slow to tell of clocks."""
+"""Whole clusters on virtual time: what bent clocks, and slow news of clocks, leave as it was."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from random import Random
 
 import pytest
 
+from tenure.client import cron
+from tenure.protocol.ids import time_ms_of
 from tenure.testing.clock import WALL_ORIGIN_MS
-from tenure.testing.cluster import SimMaster, simulated_cluster
+from tenure.testing.cluster import SimCluster, SimMaster, simulated_cluster
 from tenure.testing.process import elapse, run_processes
+from tests.oracles.facts import Submitted
+from tests.oracles.history import hash_of
+from tests.oracles.journal_facts import journal_facts
 from tests.simulation.run import Run
+
+_HOUR_MS = 3_600_000
+_PERIOD_MS = 2_000
 
 
 def ahead_ms(leader: SimMaster) -> float:
@@ -50,3 +60,67 @@ def test_row_40_slow_news_of_clocks_take_no_time_from_a_term(
             run.judge(cluster)
 
     run_processes(main)
+
+
+def fired_ms(cluster: SimCluster) -> list[int]:
+    """The ticks that have fired, in the journal's order: a job's id has its tick's time."""
+    facts = journal_facts(cluster.journal())
+    ours = [f for f in facts if isinstance(f, Submitted) and f.content == hash_of("tick")]
+    return [time_ms_of(fact.job) for fact in ours]
+
+
+def tick_on(seed: int, bend: Callable[[SimMaster, int], None]) -> None:
+    """Lets a schedule tick while leaders' clocks are bent and they die: each tick fires, once.
+
+    Args:
+        seed: Of the run.
+        bend: Bends a master's clock, the next time each time.
+    """
+
+    async def main() -> None:
+        run = Run()
+        async with simulated_cluster(seed=seed, jobs=[run.echo], slots=8) as cluster:
+            schedules = cluster.client().schedules
+            when = cron("*/2 * * * * *", misfire="fire_all", overlap="allow")
+            await schedules.put("pulse", when, run.echo, "tick")
+            for number in range(3):
+                for master in cluster.masters.values():
+                    bend(master, number)
+                await elapse(5)
+                leader = await cluster.elected()
+                leader.kill()
+                await elapse(3)
+                cluster.start(leader)
+            await cluster.elected()
+            await elapse(10)
+            await schedules.delete("pulse")
+            fired = fired_ms(cluster)
+            assert len(fired) > 15
+            assert fired == [*range(fired[0], fired[-1] + 1, _PERIOD_MS)]
+            await elapse(10)
+            run.judge(cluster)
+
+    run_processes(main)
+
+
+@pytest.mark.fault(39)
+@pytest.mark.parametrize("jump_ms", [-_HOUR_MS, _HOUR_MS])
+def test_row_39_a_wall_clock_that_jumps_doubles_and_drops_no_tick(jump_ms: int) -> None:
+    """One master's clock, mostly the leader's, is an hour off, and right again."""
+
+    def bend(master: SimMaster, number: int) -> None:
+        master.clock.wall_skew_ms = jump_ms if master.leads(0) and number % 2 == 0 else 0
+
+    tick_on(31, bend)
+
+
+@pytest.mark.fault(40)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_row_40_failovers_between_skewed_masters_double_and_drop_no_tick(seed: int) -> None:
+    """Each next leader's clock is up to 5 s away from the one before."""
+    rng = Random(seed)
+
+    def bend(master: SimMaster, number: int) -> None:
+        master.clock.wall_skew_ms = rng.randint(-5_000, 5_000)
+
+    tick_on(seed, bend)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.oracles.verdict import Violation
 from tests.simulation.faults import KINDS
+from tests.simulation.load import PLAYS, TOPICS
 from tests.simulation.runner import Bar, Totals, injectable, play
 from tests.simulation.shrink import shrink
 from tests.simulation.story import offender, story
@@ -61,15 +62,23 @@ def test_a_seed_gives_one_run_in_every_process(hash_seed: str) -> None:
 
 
 def test_plans_draw_from_all_there_is() -> None:
-    """Among some plans are all faults, and each enables about half of them."""
+    """Among some plans are all faults and topics, and each enables about half of them."""
     plans = [draw_plan(seed) for seed in range(300)]
     drawn = {stroke.kind for plan in plans for stroke in plan.strokes}
     drawn |= {plan.lasting.kind for plan in plans if plan.lasting is not None}
     assert drawn == set(KINDS)
     transient = sum(not kind.lasting for kind in KINDS.values())
     assert all(len({one.kind for one in plan.strokes}) <= transient / 2 + 1 for plan in plans)
+    assert {topic for plan in plans for topic in plan.topics} == set(TOPICS)
+    assert {len(plan.topics) for plan in plans} == {len(TOPICS) // 2}
     assert {plan.mode for plan in plans} == {"safety", "liveness"}
     assert {plan.partitions for plan in plans} == {1, 2, 3, 4}
+
+
+def test_each_topic_is_something_that_users_do() -> None:
+    """Some script is about it, or jobs of any script are."""
+    by_options = {"explanations", "sticky"}
+    assert {play.topic for play in PLAYS if play.topic} == set(TOPICS) - by_options
 
 
 def test_totals_are_held_to_the_bar() -> None:

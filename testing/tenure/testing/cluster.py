@@ -12,7 +12,7 @@ Run it inside ``process.run_processes``; the same seed and the same program give
 import asyncio
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, Final, Literal, NamedTuple
@@ -239,7 +239,11 @@ class SimWorker(SimNode):
     async def _run(self, process: Process, rng: Random) -> None:
         cluster = self._cluster
         config = WorkerConfig(
-            app="simulated", masters=cluster.addresses, name=self.name, slots=cluster.slots
+            app="simulated",
+            masters=cluster.addresses,
+            name=self.name,
+            slots=cluster.slots,
+            labels=cluster.labels_of(self),
         )
         incarnation = str(uuid.UUID(int=rng.getrandbits(128), version=4))
         process.incarnation = incarnation
@@ -327,6 +331,7 @@ class SimCluster:
         workers: int,
         partitions: int,
         slots: int,
+        worker_labels: Sequence[Mapping[str, str]],
         store: StoreKind,
         store_delay_ms: int | None,
         log_sizes: LogSizes,
@@ -336,6 +341,7 @@ class SimCluster:
         self._seed = seed
         self.partitions = partitions
         self.slots = slots
+        self._worker_labels = worker_labels
         self.drain_ms = drain_ms
         self.log_sizes = log_sizes
         self.jobs: JobTable = {job.name: job for job in jobs}
@@ -490,6 +496,11 @@ class SimCluster:
 
     # For what runs inside.
 
+    def labels_of(self, worker: SimWorker) -> Mapping[str, str]:
+        """The labels that a worker says it has."""
+        labels = self._worker_labels
+        return labels[list(self.workers).index(worker.name) % len(labels)] if labels else {}
+
     @property
     def addresses(self) -> list[str]:
         """Where the masters listen."""
@@ -542,6 +553,7 @@ async def simulated_cluster(
     workers: int = 2,
     partitions: int = 1,
     slots: int = 4,
+    worker_labels: Sequence[Mapping[str, str]] = (),
     store: StoreKind = "etcd",
     store_delay_ms: int | None = None,
     log_sizes: LogSizes = LOG_SIZES,
@@ -557,6 +569,7 @@ async def simulated_cluster(
         workers: How many workers.
         partitions: How many partitions.
         slots: How many jobs each worker runs at once.
+        worker_labels: Labels of the workers, in turn; none: they have none.
         store: What the masters keep their journals in.
         store_delay_ms: How long a message between a master and etcd takes, each way, on average;
             None: as long as all others.
@@ -573,6 +586,7 @@ async def simulated_cluster(
             workers=workers,
             partitions=partitions,
             slots=slots,
+            worker_labels=worker_labels,
             store=store,
             store_delay_ms=store_delay_ms,
             log_sizes=log_sizes,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 
 import pytest
 
-from tests.oracles.facts import JobFact, Purged, Submitted
+from tests.oracles.facts import CancelAsked, JobFact, Purged, Requeued, Settled, Submitted
 from tests.oracles.history import (
     CANCEL,
     END,
@@ -40,12 +41,18 @@ def end(moment: float, content: str = "r") -> list[Row]:
     return [at(moment, "ok", END, next(_numbers), job="A", lease=lease(TERM_1, 1), content=content)]
 
 
-def broken(*calls: list[Row], purged: bool = False) -> bool:
-    """Whether no order explains them."""
+def broken(*calls: list[Row], purged: bool = False, more: Sequence[JobFact] = ()) -> bool:
+    """Whether no order explains them.
+
+    Args:
+        *calls: The calls on the job.
+        purged: Whether the journal says that it was forgotten.
+        more: What else the journal says of it.
+    """
     rows = sorted((row for rows in calls for row in rows), key=lambda row: row.boottime)
-    life: list[JobFact] = [Submitted(1, "A", "a", 4, 3)]
+    life: list[JobFact] = [Submitted(1, "A", "a", 4, 3), *more]
     if purged:
-        life.append(Purged(2, "A"))
+        life.append(Purged(9, "A"))
     found = check_registers(rows, {"A": life})
     assert {violation.invariant for violation in found} <= {"S18"}
     return bool(found)
@@ -102,6 +109,31 @@ def test_a_purge_ends_it() -> None:
     assert not broken(TAKEN, end(20), DONE, purge, gone, purged=True)
     assert broken(TAKEN, end(20), DONE, purge, call(GET, 34, 35, "COMPLETED"), purged=True)
     assert broken(TAKEN, end(20), DONE, gone)
+
+
+def test_what_cancels_by_itself_needs_no_call() -> None:
+    """A limit key, parents, a batch: the journal says why. One without a reason is a call's."""
+    cancelled = call(RESULT, 11, 30, "CANCELLED")
+    for more, explained in (
+        ([Settled(2, "A", 0, "", "CANCELLED", "", "another job has its place")], True),
+        ([Settled(2, "A", 0, "", "CANCELLED", "", outcomes=("COMPLETED",))], True),
+        ([CancelAsked(2, "A", "another job has its place")], True),
+        ([Settled(2, "A", 0, "", "CANCELLED", "")], False),
+        ([CancelAsked(2, "A")], False),
+    ):
+        assert broken(TAKEN, cancelled, more=more) is not explained
+
+
+def test_what_runs_again_by_itself_needs_no_call() -> None:
+    """A batch requeues what has failed; calls on the job account for as many runs as they may."""
+    failed, again = call(RESULT, 11, 20, "FAILED"), call(GET, 23, 24, "PENDING")
+    one: list[JobFact] = [Requeued(3, "A", 1)]
+    assert not broken(TAKEN, failed, again, end(25), call(RESULT, 26, 30, "COMPLETED"), more=one)
+    assert not broken(TAKEN, failed, again, call(RESULT, 26, 30, "FAILED"), more=one)
+    assert broken(TAKEN, failed, call(REQUEUE, 25, 26), again, more=one)
+    # What has completed does not run again.
+    done = [end(12), call(RESULT, 11, 20, "COMPLETED")]
+    assert broken(TAKEN, *done, again, more=one)
 
 
 def test_lists_are_reads() -> None:

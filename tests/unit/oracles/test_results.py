@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.oracles.facts import Settled
-from tests.oracles.history import RESULT
+from tests.oracles.history import RESULT, SUBMIT
 from tests.oracles.results import check_echo, check_results
-from tests.unit.oracles.sample import facts, row, rows
+from tests.unit.oracles.sample import at, facts, row, rows
 
 
 def test_whole_history_passes() -> None:
@@ -41,3 +41,11 @@ def test_result_of_another_job_is_found() -> None:
     read = row("ok", RESULT, 30, job="A", state="COMPLETED", content="b")
 
     assert [found.subject for found in check_echo([*rows(), read])] == ["A"]
+
+
+def test_what_is_handed_on_is_no_result_of_ones_own() -> None:
+    """Jobs that were handed what others have come to return that."""
+    asked = at(12, "ok", SUBMIT, 12, job="D", content="whose", handed=True)
+    read = row("ok", RESULT, 30, job="D", state="COMPLETED", content="b")
+
+    assert check_echo([*rows(), asked, read]) == []

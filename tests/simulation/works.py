@@ -1,0 +1,149 @@
+"""The jobs of random runs: what they do is in their arguments, and what they see in the ledger.
+
+All return their first argument, but for those that return what others have come to (``HANDED``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from tenure.client import (
+    AsyncJob,
+    Cancelled,
+    Permanent,
+    Retry,
+    RetryLater,
+    current_job,
+    job,
+)
+from tenure.testing.process import Process, current_process, elapse
+from tests.oracles.history import END, QUIT, START, hash_of
+from tests.simulation.ledger import Ledger
+from tests.simulation.parcels import forwarder
+
+#: Retries come at once and losses are no poison: a run has many of both.
+PATIENT: Final = Retry(max_attempts=4, max_lost=10, backoff="none")
+#: A job looks so often whether it should stop (the oracles' ``reaction_ms`` is longer).
+_LOOK_S: Final = 1.5
+
+
+class Works:
+    """The jobs, each of which records its start and its end.
+
+    Attributes:
+        ledger: Where to.
+        wrong: What jobs were handed that was not what it should have been.
+        echo: Returns its argument after a while, perhaps after some failures.
+        act: Behaves as its arguments say.
+        tick: What schedules run.
+        inherit: Compares the results of its parents with what they should be.
+        relay: Returns the result of a parent, or of several, joined.
+        fold: The same, of results that come one by one.
+        forward: Takes and returns a typed value.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.wrong: list[str] = []
+        #: Kills the worker whose job asks for it; set when there is a cluster.
+        self.crash: Callable[[Process], None] = lambda _: None
+
+        @job(name="echo", retry=PATIENT)
+        async def echo(text: str, hold_s: float = 0.0, failures: int = 0) -> str:
+            return await self._run(text, hold_s, "fail", failures)
+
+        @job(name="act", retry=PATIENT)
+        async def act(text: str, hold_s: float, manner: str, times: int = 0) -> str:
+            return await self._run(text, hold_s, manner, times)
+
+        @job(name="tick", retry=PATIENT)
+        async def tick(text: str, hold_s: float) -> str:
+            return await self._run(text, hold_s, "", 0)
+
+        @job(name="inherit", retry=PATIENT)
+        async def inherit(text: str, found: list[str], expected: list[str]) -> str:
+            if found != expected:
+                self.wrong.append(f"{current_job().id} was handed {found}, not {expected}")
+            return await self._run(text, 0.0, "", 0)
+
+        @job(name="relay", retry=PATIENT)
+        async def relay(found: str | list[str], hold_s: float = 0.2) -> str:
+            text = found if isinstance(found, str) else " + ".join(found)
+            return await self._run(text, hold_s, "", 0, handed=True)
+
+        @job(name="fold", retry=PATIENT)
+        async def fold(found: AsyncIterator[str]) -> str:
+            text = " + ".join([each async for each in found])
+            return await self._run(text, 0.0, "", 0, handed=True)
+
+        self.echo: AsyncJob[..., str] = echo
+        self.act: AsyncJob[..., str] = act
+        self.tick: AsyncJob[..., str] = tick
+        self.inherit: AsyncJob[..., str] = inherit
+        self.relay: AsyncJob[..., str] = relay
+        self.fold: AsyncJob[..., str] = fold
+        self.forward = forwarder(ledger)
+
+    @property
+    def all(self) -> Sequence[AsyncJob[..., Any]]:
+        """What workers serve."""
+        plain = (self.echo, self.act, self.tick, self.inherit, self.relay, self.fold)
+        return *plain, self.forward
+
+    async def _run(
+        self, text: str, hold_s: float, manner: str, times: int, *, handed: bool = False
+    ) -> str:
+        content = hash_of(text)
+        # What was handed to it is no part of what was submitted.
+        self.ledger.observe(START, hash="" if handed else content)
+        try:
+            await self._hold(hold_s, manner)
+            self._end(manner, times)
+            if manner == "poison" and current_job().attempt <= times:
+                await self._die()
+        except BaseException:
+            self.ledger.observe(QUIT)
+            raise
+        self.ledger.observe(END, hash=content)
+        return text
+
+    async def _hold(self, hold_s: float, manner: str) -> None:
+        """Takes its time, and looks now and then whether it should stop."""
+        left_s = hold_s
+        while left_s > 0:
+            step_s = min(left_s, _LOOK_S)
+            try:
+                await elapse(step_s)
+                if manner == "progress":
+                    current_job().progress(100 * (1 - left_s / hold_s))
+                else:
+                    current_job().checkpoint()
+            except (Cancelled, asyncio.CancelledError):
+                # A stubborn one goes on, unless its whole process ends.
+                process = current_process()
+                if manner != "stubborn" or process is None or process.killed:
+                    raise
+            left_s -= step_s
+
+    @staticmethod
+    def _end(manner: str, times: int) -> None:
+        """Fails, if that is its manner."""
+        me = current_job()
+        if me.attempt > times:
+            return
+        match manner:
+            case "fail":
+                raise RuntimeError("as it was told to")
+            case "later":
+                raise RetryLater(timedelta(seconds=0.5 * me.attempt))
+            case "permanent" if int(me.fence[-8:], 16) == 0:
+                raise Permanent("until it is requeued")
+
+    async def _die(self) -> None:
+        process = current_process()
+        if process is not None:
+            self.crash(process)
+        await elapse(3600)
