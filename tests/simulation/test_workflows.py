@@ -26,6 +26,7 @@ from tenure.client import (
     results_of,
 )
 from tenure.protocol.ids import home_partition, partition_of
+from tenure.protocol.limits import PARENTS_MAX
 from tenure.protocol.vocabulary import JobState, WorkflowState
 from tenure.testing.cluster import SimCluster, simulated_cluster
 from tenure.testing.process import elapse, run_processes
@@ -140,6 +141,22 @@ def test_members_wait_for_the_seal_and_no_more_come_after_it() -> None:
     in_cluster(test)
 
 
+def test_a_member_waits_for_a_thousand_others_at_most() -> None:
+    """So many a chord may have; one more is refused where it is added, by its field."""
+
+    async def test(cluster: SimCluster, client: AsyncClient) -> None:
+        workflow = await client.workflow("wide").open()
+        handles = workflow.map(double, range(PARENTS_MAX))
+        total = workflow.add(add_up, results_of(handles))
+        with pytest.raises(Rejected) as refused:
+            workflow.add(add_up, results_of([*handles, workflow.add(double, 1)]))
+        assert (refused.value.reason, refused.value.field) == (Reason.INVALID_ARGUMENT, "after")
+        await workflow.seal()
+        assert await total.result(600) == PARENTS_MAX * (PARENTS_MAX - 1)
+
+    in_cluster(test)
+
+
 def test_what_is_not_sealed_in_time_is_cancelled() -> None:
     """Its members are cancelled with it, those that run always, too; it cannot be sealed."""
 
@@ -187,23 +204,6 @@ def test_a_workflow_is_cancelled_and_retried_as_a_whole() -> None:
     in_cluster(test)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_workflow_survives_its_leaders(seed: int) -> None:
-    """Leaders of all partitions die while it is built and while it runs: each job runs to its end
-    once, and the result is that of a quiet run.
-    """
-
-    async def test(cluster: SimCluster, client: AsyncClient) -> None:
-        async def kill(partition: int) -> None:
-            leader = cluster.leader(partition)
-            if leader is not None:
-                leader.kill()
-                await elapse(2)
-                cluster.start(leader)
-
-        workflow = await client.workflow("long").open()
-        doubled = workflow.map(double, range(30))
-        async with asyncio.TaskGroup() as tasks:
 def test_a_workflow_says_how_far_it_is() -> None:
     """What runs, what waits for no other member, and why the first of these do not run: while it
     is open, while it runs, while something keeps it, and in the end.
@@ -252,6 +252,23 @@ def test_a_workflow_says_how_far_it_is() -> None:
     in_cluster(test)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_workflow_survives_its_leaders(seed: int) -> None:
+    """Leaders of all partitions die while it is built and while it runs: each job runs to its end
+    once, and the result is that of a quiet run.
+    """
+
+    async def test(cluster: SimCluster, client: AsyncClient) -> None:
+        async def kill(partition: int) -> None:
+            leader = cluster.leader(partition)
+            if leader is not None:
+                leader.kill()
+                await elapse(2)
+                cluster.start(leader)
+
+        workflow = await client.workflow("long").open()
+        doubled = workflow.map(double, range(30))
+        async with asyncio.TaskGroup() as tasks:
             tasks.create_task(workflow.flush())
             await kill(0)
         total = workflow.add(add_up, results_of(doubled))

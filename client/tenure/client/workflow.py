@@ -157,8 +157,8 @@ class AsyncWorkflow:
         job_id = core.mint(core.router.topology.home(settings.tenant, settings.queue))
         handle: AsyncJobHandle[R] = AsyncJobHandle(self._client, job_id, job.name, job)
         parents = tuple(dict.fromkeys((*settings.after, *parents_of(args, kwargs))))
-        if len(parents) >= limits.PARENTS_MAX:
-            raise invalid("after", f"below {limits.PARENTS_MAX} jobs, got {len(parents)}")
+        if len(parents) > limits.PARENTS_MAX:
+            raise invalid("after", f"at most {limits.PARENTS_MAX} jobs, got {len(parents)}")
         self._added.append(_Added(handle, job, Call(args, kwargs), parents))
         for callback, callback_args in job.callbacks(handle.id):
             self.add(callback, *callback_args.args, **callback_args.kwargs)

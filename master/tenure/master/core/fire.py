@@ -27,7 +27,7 @@ from tenure.master.core.session import Holder, Holding, Session
 from tenure.master.core.state import State, has_started, lease_of
 from tenure.master.core.timer import Mark
 from tenure.master.core.transition import TERMINAL, Move, sources
-from tenure.master.core.volatile import TakeBacksAsked, TimersFired
+from tenure.master.core.volatile import KeysRelieved, TakeBacksAsked, TimersFired
 from tenure.master.core.workflow import decide_due
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
@@ -79,7 +79,14 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
     _, refill_mark = state.lanes.refills.due(now_ms, command.rows_max)
     relief = relieve(state, command.rows_max, now_ms, due.decided)
     flows = decide_due(state, command.rows_max, now_ms)
-    events = [*due.events(), *flows.events, *ticked.decision.events, *relief.events]
+    looked_at = [KeysRelieved(keys=relief.keys)] if relief.keys else []
+    events = [
+        *looked_at,
+        *due.events(),
+        *flows.events,
+        *ticked.decision.events,
+        *relief.events,
+    ]
     fired = TimersFired(
         now_ms=now_ms,
         job_mark=job_mark,
@@ -88,11 +95,10 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
         schedule_mark=ticked.mark,
         held=tuple(ticked.held),
         refill_mark=refill_mark,
-        crowded=relief.keys,
         put_off=due.put_off(),
     )
     marks = (job_mark, holder_mark, ticked.mark, refill_mark)
-    if parked or relief.keys or any(mark is not None for mark in marks):
+    if parked or any(mark is not None for mark in marks):
         events.append(fired)
     effects = (*due.effects(), *ticked.decision.effects, *relief.effects)
     return Decision(events=tuple(events), effects=effects)
@@ -382,7 +388,6 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
         budget = state.lanes.job_type(tenant, name).budget
         if budget is not None:
             budget.put_off(last_ms)
-    state.lanes.relieved(event.crowded)
     for holder in state.holder_timers.take(event.holder_mark):
         if holder.check_ms <= now_ms:
             holder.check_ms = 0

@@ -80,7 +80,7 @@ class Lanes:
         #: Lanes without a ready job.
         self._empty: dict[Lane, None] = {}
         self._empty_max = _EMPTY_MAX
-        #: When buckets that nobody has used yet were empty.
+        #: When the term began: then all buckets were empty.
         self._empty_ms = 0
         self.now_ms = 0
         self.queues = {}
@@ -180,15 +180,16 @@ class Lanes:
 
     # What there is.
 
-    def queue(self, tenant: str, name: str) -> Queue:
-        """A queue, from its first job on."""
+    def queue(self, tenant: str, name: str, empty_ms: int | None = None) -> Queue:
+        """A queue, from its first job on; its buckets were empty then, or as the term began."""
         queue = self.queues.get((tenant, name))
         if queue is None:
             owner = self._tenants.get(tenant)
             if owner is None:
                 owner = self._tenants[tenant] = Tenant(tenant, self._settings.tenant(tenant))
             settings = self._settings.queue(tenant, name)
-            queue = self.queues[tenant, name] = Queue(owner, name, settings, self._empty_ms)
+            began_ms = self._empty_ms if empty_ms is None else empty_ms
+            queue = self.queues[tenant, name] = Queue(owner, name, settings, began_ms)
             owner.queues[name] = queue
             self._await_tokens(queue)
             queue.refresh()
@@ -481,8 +482,9 @@ class Lanes:
         """All buckets are empty now; reserves are kept from now on, and no rate is known yet."""
         self._empty_ms = self.now_ms = now_ms
         for key, entry in self._settings.entries(SettingsKind.QUEUE):
-            if isinstance(entry.value, QueueSettings) and entry.value.reserved:
-                self.queue(*key)
+            if isinstance(entry.value, QueueSettings) and entry.value.lasting:
+                tenant, name = key
+                self.queue(tenant, name)
         for queue in self.queues.values():
             queue.begin_term(now_ms)
             self._configure_limits(queue, now_ms, anew=True)
@@ -496,11 +498,10 @@ class Lanes:
 
     def configure_queue(self, tenant: str, name: str, now_ms: int) -> None:
         """A queue has new settings."""
-        self._empty_ms = max(self._empty_ms, now_ms)
         queue = self.queues.get((tenant, name))
         if queue is None:
-            if self._settings.queue(tenant, name).reserved:
-                self.queue(tenant, name)
+            if self._settings.queue(tenant, name).lasting:
+                self.queue(tenant, name, now_ms)
             return
         before, queue.settings = queue.settings, self._settings.queue(tenant, name)
         settings = queue.settings
@@ -557,7 +558,7 @@ class Lanes:
         self._forget_if_idle(queue)
 
     def _forget_if_idle(self, queue: Queue) -> None:
-        if any(queue.counts) or queue.settings.reserved:
+        if any(queue.counts) or queue.settings.lasting:
             return
         for lane in list(queue.lanes.values()):
             self._drop(lane)

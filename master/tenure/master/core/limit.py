@@ -18,6 +18,7 @@ from tenure.master.core.gate import LimitKey
 from tenure.master.core.ready import Lane
 from tenure.master.core.record import JobRecord
 from tenure.master.core.state import State, lease_of
+from tenure.master.core.volatile import KeysRelieved
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import LimitStrategy
@@ -62,6 +63,11 @@ def relieve(state: State, jobs_max: int, now_ms: int, decided: Container[JobId])
         events.append(CancelsRequested(now_ms=now_ms, job_ids=ids, reason=REASON))
         effects += _asks(state, stopped)
     return Relief(events, effects, keys)
+
+
+def apply_keys_relieved(state: State, event: KeysRelieved) -> None:
+    """Those keys are looked at again when they may be crowded anew."""
+    state.lanes.relieved(event.keys)
 
 
 def surplus(key: LimitKey, most: int) -> tuple[list[JobRecord], list[JobRecord]]:

@@ -20,6 +20,7 @@ from tenure.master.core import (
     fire,
     intake,
     lease,
+    limit,
     query,
     report,
     schedule,
@@ -127,6 +128,7 @@ _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
     volatile.ReportsKept: term.apply_reports_kept,
     volatile.WindowClosed: term.apply_window_closed,
     volatile.TurnsTaken: dispatch.apply_turns_taken,
+    volatile.KeysRelieved: limit.apply_keys_relieved,
     volatile.TimersFired: fire.apply_timers_fired,
 }
 

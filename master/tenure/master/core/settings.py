@@ -50,6 +50,11 @@ class QueueSettings(
     depth_max: int = 0
     refuse_late: bool = False
 
+    @property
+    def lasting(self) -> bool:
+        """Whether its queue is there without a job: for slots it keeps, or tokens it counts."""
+        return bool(self.reserved or self.rate or self.key_rate)
+
 
 class TenantSettings(
     msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="tenant"

@@ -104,6 +104,15 @@ class TurnsTaken(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     turns: list[Turn]
 
 
+class KeysRelieved(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """So many crowded limit keys were looked at, the first ones.
+
+    It comes before all other events of its decision: what those make ready may crowd a key anew.
+    """
+
+    keys: int
+
+
 class TimersFired(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """All timers up to these marks were looked at; each waits for its next time, if it has one."""
 
@@ -118,8 +127,6 @@ class TimersFired(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     held: tuple[ScheduleName, ...] = ()
     #: Of gates that waited for a token.
     refill_mark: tuple[int, int] | None = None
-    #: So many crowded limit keys were looked at, the first ones.
-    crowded: int = 0
     #: (tenant, job name, time): up to when retries of a job type were put off for its budget.
     put_off: tuple[tuple[str, str, int], ...] = ()
 
@@ -148,6 +155,7 @@ VolatileEvent = (
     | TakeBacksAsked
     | WindowClosed
     | TurnsTaken
+    | KeysRelieved
     | TimersFired
     | LeasesRestarted
     | DeadlinesPushed

@@ -67,7 +67,7 @@ def _audit_counts(state: State) -> None:
     assert state.lanes.counts == [total[s] for s in range(len(state.lanes.counts))]
     seen = 0
     for (tenant, name), queue in state.lanes.queues.items():
-        assert any(queue.counts) or queue.settings.reserved
+        assert any(queue.counts) or queue.settings.lasting
         assert (queue.tenant.name, queue.name) == (tenant, name)
         for tally in queue.tallies.values():
             for job_state in JobState:

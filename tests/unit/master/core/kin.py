@@ -108,17 +108,20 @@ class Kin(World):
         self.send(SubmitSetting(policy, 5, 0, 0), [row])
 
     @precondition(lambda self: self.workflows)
-    @step(data=st.data(), verb=st.sampled_from(["seal", "seal", "cancel", "retry"]))
-    def change_workflow(self, data: st.DataObject, verb: str) -> None:
-        """A client seals, cancels or retries a workflow."""
+    @step(data=st.data())
+    def seal_workflow(self, data: st.DataObject) -> None:
+        """A client has added all members that a workflow is to have."""
         workflow_id = data.draw(st.sampled_from(self.workflows[-3:]))
-        match verb:
-            case "seal":
-                self.do(commands.SealWorkflow(workflow_id=workflow_id, members=1))
-            case "cancel":
-                self.do(commands.CancelWorkflow(workflow_id=workflow_id, reason="enough"))
-            case _:
-                self.do(commands.RetryWorkflow(workflow_id=workflow_id))
+        self.do(commands.SealWorkflow(workflow_id=workflow_id, members=1))
+
+    @precondition(lambda self: self.workflows)
+    @step(data=st.data(), retries=st.booleans())
+    def stop_workflow(self, data: st.DataObject, retries: bool) -> None:
+        """A client cancels a workflow, and perhaps wants it to go on after all."""
+        workflow_id = data.draw(st.sampled_from(self.workflows[-3:]))
+        self.do(commands.CancelWorkflow(workflow_id=workflow_id, reason="enough"))
+        if retries:
+            self.do(commands.RetryWorkflow(workflow_id=workflow_id))
 
     @step(rows_max=st.integers(1, 4))
     def resolve(self, rows_max: int) -> None:

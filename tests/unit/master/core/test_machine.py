@@ -26,14 +26,14 @@ from tenure.master.core.effect import (
 from tenure.master.core.event import DurableEvent
 from tenure.master.core.query import Filter
 from tenure.master.core.record import JobFault, JobRecord, Policy
-from tenure.master.core.settings import AnySettings, SettingsKey
+from tenure.master.core.settings import AnySettings, QueueSettings, SettingsKey
 from tenure.master.core.state import State
 from tenure.master.core.tombstone import Tombstone
 from tenure.master.core.transition import OPEN
 from tenure.master.core.volatile import VolatileEvent
 from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId, mint
-from tenure.protocol.vocabulary import AttemptOutcome, JobState, Verdict
+from tenure.protocol.vocabulary import AttemptOutcome, JobState, LimitStrategy, Verdict
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.fairness import Round
 from tests.unit.master.core.heirs import Heirs
@@ -43,6 +43,7 @@ from tests.unit.master.core.world import (
     CONFIG,
     INCARNATIONS,
     JOB_KEYS,
+    KEYED,
     LABELS,
     NAMES,
     OUTCOMES,
@@ -309,6 +310,17 @@ class PartitionMachine(Heirs):
         """Somebody changes how a queue, a tenant or a job type is run."""
         self.do(commands.UpdateSettings(key=changed[0], settings=changed[1]))
 
+    @step(
+        strategy=st.sampled_from(LimitStrategy),
+        count=st.integers(1, 4),
+        delay_ms=st.sampled_from([0, 1_500]),
+    )
+    def crowd(self, strategy: LimitStrategy, count: int, delay_ms: int) -> None:
+        """Jobs of one limit key come, more than may run at once."""
+        limits = QueueSettings(key_concurrency=1, key_strategy=strategy)
+        self.do(commands.UpdateSettings(key=("default", "keyed"), settings=limits))
+        self.submit(count, KEYED, 5, delay_ms, "", ("l1", ""))
+
     @precondition(lambda self: self.ids)
     @step(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -506,7 +518,8 @@ class PartitionMachine(Heirs):
         for turn in range(40):
             self.commit_all()
             self.heal_kin(cancel=turn > 20)
-            self.now_ms += 4_000
+            # In the end for those too whose retries were put off, each a minute behind the other.
+            self.now_ms += 4_000 if turn < 20 else 120_000
             if self.partition.window_due(self.now_ms):
                 self.do(commands.CloseWindow(jitter=[0.5]))
             self.heartbeat(0.5, "")
@@ -533,16 +546,15 @@ def _is_limited(state: State, record: JobRecord) -> bool:
     return bool(settings.concurrency or (record.limit_key and settings.key_concurrency))
 
 
-@pytest.mark.timeout(300)
+# An example takes half a second, and a busy machine three times as long.
+@pytest.mark.timeout(1.5 * settings().max_examples)
 def test_machine() -> None:
-    """At least 200 examples of 50 steps; every rule, event, verdict and state occurs."""
+    """S9: many examples of 60 steps; every rule, command, event, verdict and state occurs."""
     SEEN.clear()
     run_machine(
         PartitionMachine,
         settings=settings(
-            max_examples=250,
             stateful_step_count=60,
-            deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
