@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from datetime import timedelta
-from pathlib import Path
 from time import monotonic
 from typing import Final
 
 import pytest
 
+from tenure.cli import exits, main
 from tenure.cli.explain_view import show_explanation
 from tenure.cli.output import Format
 from tenure.client import (
@@ -39,8 +39,8 @@ from tests.integration.shop import charge, fetch, pack, send
 pytestmark = pytest.mark.timeout(120)
 
 README: Final = REPOSITORY / "README.md"
-COMMAND: Final = "$ tenure jobs explain $job"
-BLOCK: Final = re.compile(rf"^```text\n({re.escape(COMMAND)}.*?)^```$", re.M | re.S)
+OF_A_JOB: Final = "$ tenure jobs explain $job"
+OF_A_WORKFLOW: Final = "$ tenure workflows explain $order"
 #: What differs from run to run, beside ids and times.
 VARIES: Final = (
     (re.compile(r"(?<=wait:)\s+about .* have begun while jobs waited$", re.M), " KNOWN"),
@@ -252,14 +252,28 @@ def test_the_readme_shows_all_kinds_of_blockers_as_they_are(shop: Shop) -> None:
         found = shop.explained(bring_about, kinds)
         with redirect_stdout(io.StringIO()) as printed:
             show_explanation(found, Format.TABLE)
-        seen.append(f"{COMMAND}  # {bring_about.__doc__}\n{printed.getvalue()}")
+        seen.append(f"{OF_A_JOB}  # {bring_about.__doc__}\n{printed.getvalue()}")
         shop.cluster.processes["bert"].thaw()
         shop.clear()
-    if os.environ.get("RENEW_GOLDEN"):
-        renew(README, seen)
+    compare(OF_A_JOB, seen)
 
-    shown = BLOCK.findall(README.read_text("utf-8"))
-    assert [alike(text) for text in shown] == [alike(text) for text in seen], "run `make golden`"
+
+def test_the_readme_shows_how_far_a_workflow_is(shop: Shop) -> None:
+    """What runs, and why what is next does not: one waits for its queue, one for its time."""
+    mail = send.options(queue="mail")
+    shop.client.queues.pause("mail")
+    with shop.client.workflow("order") as order:
+        packed = order.add(pack.options(queue="shelf-2"), 1)
+        told = order.add(mail, 2)
+        asked = order.add(mail.options(delay=timedelta(hours=1)), 3)
+        order.add(mail.options(after=[packed, told, asked]), 4)
+    shop.keep(packed)
+    with redirect_stdout(io.StringIO()) as printed:
+        code = main.run(["workflows", "explain", order.id, "--address", shop.cluster.addresses])
+    shop.clear()
+    shop.client.queues.resume("mail")
+    assert code == exits.OK
+    compare(OF_A_WORKFLOW, [f"{OF_A_WORKFLOW}\n{printed.getvalue()}"])
 
 
 def test_there_is_a_screen_of_each_kind() -> None:
@@ -274,12 +288,21 @@ def alike(text: str) -> str:
     return likeness(text)
 
 
-def renew(path: Path, seen: list[str]) -> None:
+def compare(command: str, seen: list[str]) -> None:
+    """Holds the README's screens of a command to those that were seen, or takes these over."""
+    block = re.compile(rf"^```text\n({re.escape(command)}.*?)^```$", re.M | re.S)
+    if os.environ.get("RENEW_GOLDEN"):
+        renew(block, seen)
+    shown = block.findall(README.read_text("utf-8"))
+    assert [alike(text) for text in shown] == [alike(text) for text in seen], "run `make golden`"
+
+
+def renew(block: re.Pattern[str], seen: list[str]) -> None:
     """Puts the screens into the places that the page has for them."""
-    text = path.read_text("utf-8")
-    places = list(BLOCK.finditer(text))
+    text = README.read_text("utf-8")
+    places = list(block.finditer(text))
     if len(places) != len(seen):
         raise AssertionError(f"expected {len(seen)} places for screens, found {len(places)}")
     for place, screen in zip(places[::-1], seen[::-1], strict=True):
         text = text[: place.start(1)] + screen + text[place.end(1) :]
-    path.write_text(text, "utf-8")
+    README.write_text(text, "utf-8")

@@ -46,7 +46,7 @@ def test_what_is_next_waits_for_no_other_member(
         each.job_id
         for each in members
         if not has_ended[each.job_id]
-        and each.state != JobState.RUNNING
+        and JobState(each.state) is not JobState.RUNNING
         and all(has_ended.get(parent, True) for parent in each.parents)
     ]
     assert [each.job_id for each in next_of(members[::-1])] == expected
