@@ -19,6 +19,7 @@ from tenure.client import (
     Rejected,
     Retry,
     RetryLater,
+    cron,
     current_job,
     job,
     named,
@@ -353,6 +354,13 @@ def test_workers_publish_what_their_jobs_take() -> None:
         assert (refused.value.reason, refused.value.field) == (Reason.INVALID_ARGUMENT, "times")
         with pytest.raises(Rejected) as refused:
             await client.submit_many(named("greet"), [("you",), ()])
+        assert refused.value.field == "name"
+        with pytest.raises(Rejected) as refused:
+            await client.schedules.create("daily", cron("@daily"), named("greet"), "you", 1.5)
+        assert refused.value.field == "times"
+        with pytest.raises(Rejected) as refused:
+            async with client.workflow("greetings") as workflow:
+                workflow.add(named("greet"), "you", name="me")
         assert refused.value.field == "name"
         worker = cluster.workers["w1"]
         worker.kill()

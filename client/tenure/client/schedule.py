@@ -162,7 +162,7 @@ class AsyncSchedules:
             Rejected: INVALID_ARGUMENT: the expression is malformed or never fires, the zone is
                 unknown; ``field`` says which.
         """
-        spec = spec_of(when, job, args, kwargs)
+        spec = await self._spec(when, job, args, kwargs)
         return await self._put(name, spec, job, create_only=False)
 
     async def create(
@@ -173,8 +173,16 @@ class AsyncSchedules:
         Raises:
             Rejected: SCHEDULE_EXISTS.
         """
-        spec = spec_of(when, job, args, kwargs)
+        spec = await self._spec(when, job, args, kwargs)
         return await self._put(name, spec, job, create_only=True)
+
+    async def _spec(
+        self, when: Cron, job: JobDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> schedules_pb2.ScheduleSpec:
+        spec = spec_of(when, job, args, kwargs)
+        if job.signature.stands_in:
+            await self._client.started_core.published.check(job.name, args, kwargs)
+        return spec
 
     async def get(
         self, name: str, *, tenant: str = limits.DEFAULT_TENANT, upcoming: int = 5

@@ -217,6 +217,8 @@ class AsyncWorkflow:
             keys = job.row_keys(calls) or [("", "")] * len(calls)
             for each, call, (limit, sticky) in zip(added, calls, keys, strict=True):
                 payload = encode_args(job, *call)
+                if job.signature.stands_in:
+                    await self._client.started_core.published.check(job.name, *call)
                 found.append(
                     Member(each.handle.id, job.wire, payload, each.parents, self.id, limit, sticky)
                 )
