@@ -1,46 +1,26 @@
 """Calendars: cron in a time zone, held against an oracle that tries every second that could be."""
 
 import contextlib
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta, tzinfo
-from functools import cache
-from importlib.resources import files
+from datetime import datetime, timedelta
 from itertools import islice, pairwise
-from typing import Final, NamedTuple
-from zoneinfo import ZoneInfo
+from typing import Final
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tenure.master.core.calendar import BadCalendar, calendar
-
-#: At least so many, and as many as a nightly run asks for.
-EXAMPLES: Final = max(200, settings().max_examples)
-FIRST: Final = datetime(2025, 1, 1, tzinfo=UTC)
-LAST: Final = datetime(2027, 1, 1, tzinfo=UTC)
-HOUR: Final = timedelta(hours=1)
-#: Both hemispheres; changes at two, at midnight, by half an hour, and for Ramadan.
-ZONES: Final = (
-    "Europe/Berlin",
-    "America/New_York",
-    "America/Santiago",
-    "Australia/Lord_Howe",
-    "Africa/Casablanca",
+from tests.oracles.calendar import RANGES
+from tests.unit.master.core.sundial import (
+    FIRST,
+    HOUR,
+    LAST,
+    ZONES,
+    Oracle,
+    ms_of,
+    stretches,
+    zone_of,
 )
-RANGES: Final = ((0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-
-
-@cache
-def zone_of(name: str) -> ZoneInfo:
-    """A zone as the product has it: a machine's own files may be of another year."""
-    with files("tzdata.zoneinfo").joinpath(name).open("rb") as data:
-        return ZoneInfo.from_file(data, key=name)
-
-
-def ms_of(moment: datetime) -> int:
-    """Milliseconds since the Unix epoch."""
-    return round(moment.timestamp() * 1000)
 
 
 def at(zone: str, text: str, fold: int = 0) -> int:
@@ -57,127 +37,6 @@ def ticks(cron: str, zone: str, after_ms: int, count: int) -> list[int]:
             break
         found.append(tick)
     return found
-
-
-# The oracle: fields read by hand, the zone's changes found by looking at each minute.
-
-
-class Stretch(NamedTuple):
-    """A time in which the clocks of a zone are ahead of UTC by the same."""
-
-    start: datetime
-    end: datetime
-    offset: timedelta
-
-
-@cache
-def stretches(zone: str) -> tuple[Stretch, ...]:
-    """All of them, from a while before the two years to a while behind."""
-    info = zone_of(zone)
-    moment, end = FIRST - 400 * 24 * HOUR, LAST + 400 * 24 * HOUR
-    found, start = [], moment
-    while moment < end:
-        after = moment + HOUR
-        offset = offset_at(moment, info)
-        if offset_at(after, info) != offset:
-            while offset_at(moment, info) == offset:
-                moment += timedelta(minutes=1)
-            found.append(Stretch(start, moment, offset))
-            start = after = moment
-        moment = after
-    return (*found, Stretch(start, end, offset_at(end, info)))
-
-
-def offset_at(moment: datetime, zone: tzinfo) -> timedelta:
-    """How far the clocks are ahead then."""
-    offset = moment.astimezone(zone).utcoffset()
-    assert offset is not None
-    return offset
-
-
-def numbers(field: str, low: int, high: int) -> set[int]:
-    """What a field of stars, numbers, ranges, lists and steps names."""
-    found: set[int] = set()
-    for term in field.split(","):
-        span, _, step = term.partition("/")
-        if span == "*":
-            first, last = low, high
-        elif "-" in span:
-            first, last = map(int, span.split("-"))
-        else:
-            first = int(span)
-            last = high if step else first
-        found |= set(range(first, last + 1, int(step or 1)))
-    return found
-
-
-class Oracle:
-    """The plainest reading of the rules in the module's docstring and in docs."""
-
-    def __init__(self, cron: str, zone: str) -> None:
-        fields = cron.split()
-        fields = fields if len(fields) == 6 else ["0", *fields]
-        names = [numbers(f, *span) for f, span in zip(fields, RANGES, strict=True)]
-        self.seconds, self.minutes, self.hours, self.days, self.months, self.weekdays = names
-        #: As in Debian's cron: both must match if either begins with a star, else one suffices.
-        self.both = fields[3].startswith("*") or fields[5].startswith("*")
-        self.stretches = stretches(zone)
-
-    def ticks(self, after: datetime) -> Iterator[datetime]:
-        """All ticks later than this, in order."""
-        every_hour = len(self.hours) == 24
-        found = self._by_elapsed_time(after) if every_hour else self._by_wall_clock(after)
-        newest = after
-        for moment in found:
-            if moment > newest:
-                newest = moment
-                yield moment
-
-    def _matches(self, day: date) -> bool:
-        of_month = day.day in self.days
-        of_week = bool({day.isoweekday(), day.isoweekday() % 7} & self.weekdays)
-        fits = of_month and of_week if self.both else of_month or of_week
-        return fits and day.month in self.months
-
-    def _walls(self, day: date) -> Iterator[datetime]:
-        """The wall-clock times of a day that are named."""
-        if self._matches(day):
-            midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001
-            for hour in sorted(self.hours):
-                for minute in sorted(self.minutes):
-                    for second in sorted(self.seconds):
-                        yield midnight.replace(hour=hour, minute=minute, second=second)
-
-    def _days(self, first: datetime, last: datetime) -> Iterator[date]:
-        day = first.date()
-        while day <= last.date():
-            yield day
-            day += timedelta(days=1)
-
-    def _by_wall_clock(self, after: datetime) -> Iterator[datetime]:
-        for day in self._days(after - 48 * HOUR, LAST + 300 * 24 * HOUR):
-            for wall in self._walls(day):
-                yield self._first_shown(wall)
-
-    def _first_shown(self, wall: datetime) -> datetime:
-        """When the clocks first show a time; when they have skipped it, where the gap ends."""
-        for stretch in self.stretches:
-            moment = (wall - stretch.offset).replace(tzinfo=UTC)
-            if moment < stretch.start:
-                return stretch.start
-            if moment < stretch.end:
-                return moment
-        raise AssertionError("the oracle does not look so far")
-
-    def _by_elapsed_time(self, after: datetime) -> Iterator[datetime]:
-        for stretch in self.stretches:
-            start = max(stretch.start, after - 48 * HOUR)
-            shown = ((moment + stretch.offset) for moment in (start, stretch.end))
-            for day in self._days(*shown):
-                for wall in self._walls(day):
-                    moment = (wall - stretch.offset).replace(tzinfo=UTC)
-                    if start <= moment < stretch.end:
-                        yield moment
 
 
 def terms(low: int, high: int) -> st.SearchStrategy[str]:
@@ -210,7 +69,6 @@ CRONS: Final = st.tuples(
 ).map(lambda parts: " ".join(filter(None, parts)))
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     cron=CRONS,
     zone=st.sampled_from(ZONES),
@@ -383,7 +241,6 @@ def test_unknown_zones(zone: str, said: str) -> None:
     assert caught.value.field == "time_zone"
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     cron=st.text(max_size=40)
     | st.lists(st.text("0123456789*/-,#LW?MON ", max_size=8)).map(" ".join)
