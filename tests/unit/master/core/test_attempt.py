@@ -261,6 +261,29 @@ def test_history_keeps_first_and_last_attempts() -> None:
     assert (record.attempt, record.fault) == (40, JobFault("app.E", "failure 39"))
 
 
+def test_a_later_attempt_has_a_greater_fence() -> None:
+    """As text, too, which is what users compare in their databases: after a failure, under the next
+    leader, and in a new run.
+    """
+    rig = Rig()
+    rig.open_session(1)
+    job_id = rig.submit_one(with_retry(backoff=Backoff.NONE, max_attempts=3))
+    fences = []
+    for step in ("fail", "lose the leader", "requeue", "end"):
+        row = rig.grant_one()
+        fences.append(row.lease.fence)
+        rig.report(
+            row, AttemptOutcome.FAILED if step == "fail" else AttemptOutcome.FAILED_PERMANENT
+        )
+        if step == "lose the leader":
+            rig.crash(window_ms=0)
+            rig.open_session(1)
+        if step != "fail":
+            rig.do(commands.RequeueJobs(job_ids=[job_id]))
+        rig.pass_time(0)
+    assert fences == sorted(set(fences))
+
+
 def test_history_errors_are_cut() -> None:
     """The errors of the kept attempts take at most 64 KiB, tracebacks are cut first and marked."""
     rig = Rig()
