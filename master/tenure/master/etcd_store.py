@@ -422,7 +422,7 @@ def _member(kv: pb.KeyValue) -> Member:
         boot_ms=fields.get("boot_ms"),
         heard_ms=fields.get("heard_ms", {}),
         following={int(p): deaths for p, deaths in fields.get("following", {}).items()},
-        caught_up=fields.get("caught_up", ()),
+        caught_up=tuple(fields.get("caught_up", ())),
     )
 
 
