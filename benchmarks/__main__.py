@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from benchmarks import failover, latency, memory, mix, scheduling, sdk, throughput
+from benchmarks import failover, latency, memory, mix, scheduling, sdk, throughput, timers
 from benchmarks.process import ProcessFailed
 from benchmarks.store import StoreKind
 from benchmarks.table import Line, print_lines
@@ -38,6 +38,7 @@ def measurements(jobs: int) -> dict[str, tuple[str, Measurement]]:
     found["sdk"] = ("The SDK, as its users meet it", sdk.measure)
     found["mix"] = ("Jobs of all kinds beside plain ones, on SQLite", partial(mix.measure, jobs))
     found["scheduling"] = ("Scheduling in the core", scheduling.measure)
+    found["timers"] = ("Timers that are due at once", timers.measure)
     found["memory"] = ("Memory of the master", partial(memory.measure, 200_000))
     found["failover"] = ("Failover on etcd", partial(failover.measure, 5, 5))
     return found

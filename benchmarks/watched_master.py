@@ -1,7 +1,7 @@
 """A master that watches its own loop: `python -m benchmarks.watched_master --store URL`.
 
-On SIGUSR1 it prints `held`: the longest time, and the CPU of the loop's thread in that time, in
-which the loop did not come round to a timer of a millisecond, since the last SIGUSR1.
+On SIGUSR1 it prints `held`: for how long at most, since the last SIGUSR1, the loop did not come
+round to a timer of a millisecond, and the most CPU that its thread took before it did.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ class Watch:
         while True:
             began, used = time.perf_counter(), time.thread_time()
             await asyncio.sleep(_TICK_S)
-            held_s = time.perf_counter() - began
-            if held_s > self._held_s:
-                self._held_s, self._cpu_s = held_s, time.thread_time() - used
+            self._held_s = max(self._held_s, time.perf_counter() - began)
+            self._cpu_s = max(self._cpu_s, time.thread_time() - used)
 
     def _say(self) -> None:
         say("held", held_ms=self._held_s * 1_000, cpu_ms=self._cpu_s * 1_000)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from tenure.master.core.record import JobRecord, Policy, Ties
+from tenure.master.core.record import JobRecord, Policy
 
 
 class Run(NamedTuple):
-    """Jobs in a row that are alike."""
+    """Jobs that are alike, in their order."""
 
     policy: Policy
     priority: int
@@ -18,26 +18,24 @@ class Run(NamedTuple):
 
 
 def runs_of(records: list[JobRecord]) -> Iterator[Run]:
-    """Splits jobs into runs of those that are alike."""
+    """Splits jobs into runs of those that are alike; others of their policy may come between."""
     first = records[0]
     policy, priority, ties = first.policy, first.priority, first.ties
-    start = 0
-    for index, record in enumerate(records):
-        if (
-            record.policy is policy
-            and record.priority == priority
-            and (record.ties is ties or _same_keys(record.ties, ties))
-        ):
-            continue
-        yield Run(policy, priority, ties.limit_key, ties.sticky_key, records[start:index])
-        start = index
-        policy, priority, ties = record.policy, record.priority, record.ties
-    rest = records[start:] if start else records
-    yield Run(policy, priority, ties.limit_key, ties.sticky_key, rest)
-
-
-def _same_keys(one: Ties, other: Ties) -> bool:
-    return one.limit_key == other.limit_key and one.sticky_key == other.sticky_key
+    own: list[JobRecord] = []
+    runs: dict[tuple[int, str, str], list[JobRecord]] = {
+        (priority, ties.limit_key, ties.sticky_key): own
+    }
+    for record in records:
+        if record.policy is not policy or record.priority != priority or record.ties is not ties:
+            if record.policy is not policy:
+                for kind, run in runs.items():
+                    yield Run(policy, *kind, run)
+                policy, runs = record.policy, {}
+            priority, ties = record.priority, record.ties
+            own = runs.setdefault((priority, ties.limit_key, ties.sticky_key), [])
+        own.append(record)
+    for kind, run in runs.items():
+        yield Run(policy, *kind, run)
 
 
 def pieces(records: list[JobRecord]) -> Iterator[list[JobRecord]]:

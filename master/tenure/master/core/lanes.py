@@ -247,7 +247,8 @@ class Lanes:
 
     def _new_lane(self, label: LaneName, queue: Queue, policy: Policy, priority: int) -> Lane:
         self._drop_empty()
-        self._learn_labels(policy)
+        if policy.requires or policy.prefers:
+            self._learn_labels(policy)
         job_type = self.job_type(policy.tenant, policy.name)
         lane = queue.lanes[label] = Lane(label, queue, job_type, priority)
         lane.requires, lane.prefers = policy.requires, policy.prefers

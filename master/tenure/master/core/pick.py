@@ -26,9 +26,6 @@ from tenure.master.core.skill import QueueShare, Skill, TenantShare
 from tenure.master.core.sticky import StickyKey
 from tenure.master.core.volatile import Turn
 
-#: Where a segment that was looked at is.
-_HEAP: Final = -1
-_ROW: Final = -2
 #: Behind every priority.
 _ANY_PRIORITY: Final = 1 << 30
 
@@ -73,11 +70,23 @@ class Taker:
 class Group:
     """Takers with the same skill, emptiest first, and where they are in what it serves."""
 
-    __slots__ = ("_bound", "_heap", "_lanes", "_queues", "credit", "skill", "sole", "tenants")
+    __slots__ = (
+        "_bound",
+        "_heap",
+        "_lanes",
+        "_queues",
+        "credit",
+        "member",
+        "skill",
+        "sole",
+        "tenants",
+    )
 
     def __init__(self, skill: Skill) -> None:
         self.skill = skill
         self.credit = 0
+        #: Any session with the skill.
+        self.member = next(iter(skill.members))
         #: The only taker, if there are no others.
         self.sole: Taker | None = None
         self.tenants: LevelWalk[TenantShare] = LevelWalk(skill.level)
@@ -116,6 +125,8 @@ class Group:
 
     def emptiest(self) -> Taker | None:
         """The emptiest taker with credit."""
+        if self.sole is not None:
+            return self.sole if self.sole.credit else None
         heap = self._heap
         while heap:
             load, order, taker = heap[0]
@@ -147,32 +158,59 @@ class Group:
         self.queues(share.tenant).charge(share, jobs, share.queue.cost)
 
 
-class _LaneWalk:
-    """Where a decision is in a lane: its jobs in order, those that have committed."""
+class _RowWalk:
+    """Where a decision is in a lane that is but a row: its jobs in order that have committed."""
 
-    __slots__ = ("_committed_seq", "_frontier", "_heap", "_index", "_row", "_ties")
+    __slots__ = ("_committed_seq", "_position", "_segment", "_segments", "front")
+
+    #: The (key, ordinal) of its next job; None: it has no more.
+    front: tuple[int, int] | None
 
     def __init__(self, lane: Lane, committed_seq: int) -> None:
-        self._row = lane.row
+        self._segments = iter(lane.row)
+        self._committed_seq = committed_seq
+        self._see()
+
+    def _see(self) -> None:
+        """Goes on to the next segment that has something."""
+        for segment in self._segments:
+            # One event wrote a segment, so all of it has committed or nothing.
+            if segment.seq <= self._committed_seq and self._go_on(segment, segment.next):
+                return
+        self.front = None
+
+    def _go_on(self, segment: Segment, position: int) -> bool:
+        """Goes on in a segment; False: it has no more."""
+        position = _next_in(segment, position)
+        if position < 0:
+            return False
+        self._segment, self._position = segment, position
+        self.front = (segment.at_ms, segment.records[position].ordinal)
+        return True
+
+    def take(self, limit: int, bound: tuple[int, int]) -> list[JobRecord]:
+        """Up to ``limit`` jobs from its front on that come before ``bound``."""
+        segment = self._segment
+        run, position = _run_of(segment, self._position, limit, bound)
+        if not self._go_on(segment, position):
+            self._see()
+        return run
+
+
+class _MergeWalk:
+    """As ``_RowWalk``, of a lane that has jobs which came out of order, too."""
+
+    __slots__ = ("_committed_seq", "_frontier", "_heap", "_row", "_ties")
+
+    def __init__(self, lane: Lane, committed_seq: int) -> None:
+        self._row = _RowWalk(lane, committed_seq)
         self._heap = lane.heap
         self._committed_seq = committed_seq
         #: (key, ordinal, tie-break, segment, position in it, its index in the heap if it was not
-        #: looked at, or whether it is of the heap or of the row).
+        #: looked at, else -1).
         self._frontier: list[tuple[int, int, int, Segment, int, int]] = []
         self._ties = count()
-        #: Of the row's next segment.
-        self._index = 0
         self._see(0)
-        self._see_row()
-
-    def _see_row(self) -> None:
-        """Goes on to the row's next segment that has something."""
-        row = self._row
-        while self._index < len(row):
-            segment = row[self._index]
-            self._index += 1
-            if segment.seq <= self._committed_seq and self._go_on(segment, segment.next, _ROW):
-                return
 
     def _see(self, node: int) -> None:
         if node < len(self._heap):
@@ -180,8 +218,7 @@ class _LaneWalk:
             step = (key, ordinal, next(self._ties), segment, segment.next, node)
             heappush(self._frontier, step)
 
-    def front(self) -> tuple[int, int] | None:
-        """The (key, ordinal) of its next job; None: it has no more."""
+    def _heap_front(self) -> tuple[int, int] | None:
         frontier = self._frontier
         while frontier:
             key, ordinal, _, segment, position, node = frontier[0]
@@ -190,43 +227,64 @@ class _LaneWalk:
             heappop(frontier)
             self._see(2 * node + 1)
             self._see(2 * node + 2)
-            # One event wrote a segment, so all of it has committed or nothing.
             if segment.seq <= self._committed_seq:
-                self._go_on(segment, position, _HEAP)
+                self._go_on(segment, position)
         return None
 
-    def _go_on(self, segment: Segment, position: int, origin: int) -> bool:
-        """Goes on in a segment; False: it has no more."""
-        records, seq = segment.records, segment.seq
-        end = len(records)
-        while position < end and records[position].seq != seq:
-            position += 1
-        if position == end:
-            return False
-        step = (segment.at_ms, records[position].ordinal, next(self._ties))
-        heappush(self._frontier, (*step, segment, position, origin))
-        return True
+    def _go_on(self, segment: Segment, position: int) -> None:
+        position = _next_in(segment, position)
+        if position >= 0:
+            step = (segment.at_ms, segment.records[position].ordinal, next(self._ties))
+            heappush(self._frontier, (*step, segment, position, -1))
+
+    @property
+    def front(self) -> tuple[int, int] | None:
+        """The (key, ordinal) of its next job; None: it has no more."""
+        of_row, of_heap = self._row.front, self._heap_front()
+        if of_row is None or of_heap is None:
+            return of_heap if of_row is None else of_row
+        return min(of_row, of_heap)
 
     def take(self, limit: int, bound: tuple[int, int]) -> list[JobRecord]:
         """Up to ``limit`` jobs from its front on that come before ``bound``."""
-        key, _, _, segment, position, origin = heappop(self._frontier)
-        other = self._frontier[0][:2] if self._frontier else bound
-        bound = min(other, bound)
-        records, seq = segment.records, segment.seq
-        # Inside a segment the key is the same, so only ordinals decide who comes first.
-        last = bound[1] if bound[0] == key else CLASS
-        run: list[JobRecord] = []
-        end = len(records)
-        while position < end:
-            record = records[position]
-            if record.seq == seq:
-                if (record.ordinal >= last and run) or len(run) == limit:
-                    break
-                run.append(record)
-            position += 1
-        if not self._go_on(segment, position, origin) and origin == _ROW:
-            self._see_row()
+        of_row, of_heap = self._row.front, self._heap_front()
+        if of_heap is None or (of_row is not None and of_row < of_heap):
+            return self._row.take(limit, bound if of_heap is None else min(of_heap, bound))
+        _, _, _, segment, position, _ = heappop(self._frontier)
+        other = self._heap_front() or bound
+        run, position = _run_of(segment, position, limit, min(other, of_row or bound, bound))
+        self._go_on(segment, position)
         return run
+
+
+def _next_in(segment: Segment, position: int) -> int:
+    """The place of a segment's next job from a position on; -1: it has no more."""
+    records, seq = segment.records, segment.seq
+    end = len(records)
+    while position < end:
+        if records[position].seq == seq:
+            return position
+        position += 1
+    return -1
+
+
+def _run_of(
+    segment: Segment, position: int, limit: int, bound: tuple[int, int]
+) -> tuple[list[JobRecord], int]:
+    """Up to ``limit`` jobs of a segment that come before ``bound``, and where they end."""
+    records, seq = segment.records, segment.seq
+    # Inside a segment the key is the same, so only ordinals decide who comes first.
+    last = bound[1] if bound[0] == segment.at_ms else CLASS
+    run: list[JobRecord] = []
+    end = len(records)
+    while position < end:
+        record = records[position]
+        if record.seq == seq:
+            if (record.ordinal >= last and run) or len(run) == limit:
+                break
+            run.append(record)
+        position += 1
+    return run, position
 
 
 class _QueueWalk:
@@ -267,7 +325,7 @@ class _QueueWalk:
                     self._seen.add(lane)
                     heappush(frontier, (key, ordinal, next(self._ties), lane, taker, fronts, -1))
                 continue
-            front = decision.walk(lane).front()
+            front = decision.walk(lane).front
             if front is None or lane.priority > last_priority:
                 heappop(frontier)
             elif front != (key, ordinal):
@@ -295,7 +353,9 @@ class _QueueWalk:
     def _second(self) -> tuple[int, int]:
         """The least (key, ordinal) that can come after the first."""
         frontier = self._frontier
-        return min([entry[:2] for entry in frontier[1:3]], default=(MANY, MANY))
+        if len(frontier) < 2:
+            return MANY, MANY
+        return (frontier[1] if len(frontier) == 2 else min(frontier[1], frontier[2]))[:2]
 
 
 class Picking:
@@ -331,7 +391,7 @@ class Picking:
             group.add(taker)
         for group in self._groups.values():
             group.arrange()
-        self._walks: dict[Lane, _LaneWalk] = {}
+        self._walks: dict[Lane, _RowWalk | _MergeWalk] = {}
         #: What gates have room for yet.
         self._rooms: dict[Gate, int] = {}
         #: To whom this decision binds sticky keys.
@@ -409,17 +469,17 @@ class Picking:
         for owner, jobs in self._taken.items():
             own = share if owner is group else owner.skill.share_of(queue)
             owner.charge(own, jobs)
-            session_id = next(iter(owner.skill.members))
-            self.turns.append(Turn(session_id, queue.tenant.name, queue.name, jobs))
+            self.turns.append(Turn(owner.member, queue.tenant.name, queue.name, jobs))
         return True
 
     # What lanes ask.
 
-    def walk(self, lane: Lane) -> _LaneWalk:
+    def walk(self, lane: Lane) -> _RowWalk | _MergeWalk:
         """Where the decision is in a lane."""
         walk = self._walks.get(lane)
         if walk is None:
-            walk = self._walks[lane] = _LaneWalk(lane, self._committed_seq)
+            kind = _MergeWalk if lane.heap else _RowWalk
+            walk = self._walks[lane] = kind(lane, self._committed_seq)
         return walk
 
     def room(self, lane: Lane, group: Group, taker: Taker | None) -> int:
@@ -457,9 +517,10 @@ class Picking:
         jobs = len(records)
         queue, key = lane.queue, lane.key
         self._left -= jobs
-        for gate in (queue, key, lane.job_type):
-            if gate in self._rooms:
-                self._rooms[gate] -= jobs
+        if self._rooms:
+            for gate in (queue, key, lane.job_type):
+                if gate in self._rooms:
+                    self._rooms[gate] -= jobs
         ahead = bool(queue.concurrency) or (key is not None and bool(key.concurrency))
         if lane.sticky is not None and taker is None:
             taker = self._bound.get(lane.sticky)

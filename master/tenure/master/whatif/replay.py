@@ -11,6 +11,10 @@ Workers are (``worker.py``): they take a little more than they can run at once, 
 The clock jumps from one multiple of the resolution to the next at which something happens, so that
 the core decides on all of that together, as the leader of a busy cluster does. When a job starts
 inside such a step is known all the same: when it was due or when its slot became free.
+
+Where nothing waits and more slots are free than jobs come next, nothing is to be decided but who
+runs them: these go in one stride, however far apart they are, and each starts when it comes. (With
+settings or wishes the order of ends and arrivals matters to the core, and there is no stride.)
 """
 
 import heapq
@@ -61,6 +65,8 @@ _GRANTS_MAX: Final = 1_000
 _TIMER_ROWS: Final = 1_000
 #: Nothing is retried, so it is never used.
 _JITTER: Final = [0.5] * _TIMER_ROWS
+#: Jobs of one stride.
+_STRIDE_MAX: Final = 256
 #: Assignments that a worker takes note of at once.
 _ACCEPT_EVERY: Final = 50
 _SEED: Final = 7
@@ -129,6 +135,10 @@ class Replay:
         self._next = 0
         self._ids: dict[JobId, int] = {}
         self._resolution_ms = resolution_ms
+        #: No job starts before this in the present step.
+        self._earliest_ms = 0
+        #: Whether jobs may go in strides.
+        self._strides = not settings and not any(map(_is_bound, arrivals))
         self._workers: dict[int, Worker] = {}
         #: (when, tie-break, session, job, lease): runs that end.
         self._ends: list[tuple[int, int, int, JobId, Lease]] = []
@@ -165,6 +175,8 @@ class Replay:
         """Plays it to its end: everything has run, or what is left never will."""
         arrivals, ends, partition = self._arrivals, self._ends, self._partition
         while True:
+            if self._strides and self._stride():
+                continue
             timer_ms = partition.next_timer_ms() or _END_MS
             next_ms = timer_ms
             if self._next < len(arrivals):
@@ -176,12 +188,35 @@ class Replay:
             past = (next_ms - _BEGIN_MS) % self._resolution_ms
             step_ms = next_ms if not past else next_ms - past + self._resolution_ms
             self._now_ms = max(step_ms, self._now_ms)
+            self._earliest_ms = self._now_ms - _BEGIN_MS - self._resolution_ms + 1
             self._submit()
             self._end_runs()
             if timer_ms <= self._now_ms:
                 self._step(FireTimers(rows_max=_TIMER_ROWS, jitter=_JITTER))
             while self._dispatch():
                 pass
+
+    def _stride(self) -> bool:
+        """Plays the next arrivals together if all of them start at once; False: not now."""
+        if self._partition.has_ready():
+            return False
+        arrivals, first = self._arrivals, self._next
+        free = sum([each.free for each in self._workers.values()])
+        end = min(first + free, first + _STRIDE_MAX, len(arrivals))
+        if end - first < 2:
+            return False
+        last_ms = arrivals[end - 1].at_ms + self._offset_ms
+        timer_ms = self._partition.next_timer_ms()
+        if timer_ms is not None and timer_ms <= last_ms:
+            return False
+        self._now_ms = max(last_ms, self._now_ms)
+        self._earliest_ms = arrivals[first].at_ms + self._offset_ms - _BEGIN_MS
+        self._next = end
+        self._submit_some(range(first, end))
+        while self._dispatch():
+            pass
+        self._end_runs()
+        return True
 
     # What happens at one moment.
 
@@ -292,12 +327,11 @@ class Replay:
     def _begin(self, worker: Worker) -> None:
         """Starts what a worker holds and has slots for."""
         begun = []
-        earliest_ms = self._now_ms - _BEGIN_MS - self._resolution_ms + 1
         while (found := worker.next()) is not None:
             row, free_ms = found
             job_id, lease = row
             arrival, fate = self.jobs[self._ids[job_id]]
-            fate.started_ms = max(fate.due_ms, free_ms, earliest_ms)
+            fate.started_ms = max(fate.due_ms, free_ms, self._earliest_ms)
             end_ms = _BEGIN_MS + fate.started_ms + arrival.run_ms
             heapq.heappush(self._ends, (end_ms, lease.seq, worker.number, job_id, lease))
             self._running[job_id] = lease
@@ -355,6 +389,17 @@ def _partition() -> Partition:
     )
     partition.finish_replay()
     return partition
+
+
+def _is_bound(arrival: Arrival) -> bool:
+    """Whether a job may have to wait though slots are free."""
+    return bool(
+        arrival.delay_ms
+        or arrival.requires
+        or arrival.prefers
+        or arrival.sticky_key
+        or arrival.limit_key
+    )
 
 
 def _selectors(labels: dict[str, list[str]]) -> tuple[LabelSelector, ...]:

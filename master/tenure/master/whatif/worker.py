@@ -30,6 +30,11 @@ class Worker:
         pool = self._slots + prefetch(self._slots, self._mean_run_ms)
         return max(0, pool - self._running - len(self._waiting))
 
+    @property
+    def free(self) -> int:
+        """How many grants would begin at once."""
+        return len(self._free) - len(self._waiting)
+
     def take(self, row: LeaseRow) -> None:
         """Takes a grant."""
         self._waiting.append(row)

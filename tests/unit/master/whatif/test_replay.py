@@ -75,6 +75,24 @@ def test_many_slots_are_a_queue_with_many_servers(
     assert abs(waits - right) <= resolution_ms * len(arrivals)
 
 
+@pytest.mark.parametrize("spread_ms", [40, 100, 400, 5_000])
+def test_jobs_far_apart_go_in_strides_and_start_as_if_one_by_one(spread_ms: int) -> None:
+    """Quiet hours and rushes in turn: each start is that of the recursion to the millisecond."""
+    draw = random.Random(spread_ms)
+    at_ms, arrivals, free, expected = 0, [], [0] * 8, []
+    for place in range(400):
+        at_ms += draw.randrange(spread_ms if place % 100 < 80 else 5)
+        run_ms = draw.randrange(101, 400)
+        arrivals.append(Arrival(at_ms=at_ms, run_ms=run_ms))
+        free.sort()
+        begin_ms = max(at_ms - arrivals[0].at_ms, free[0])
+        expected.append(begin_ms)
+        free[0] = begin_ms + run_ms
+    found = replayed(arrivals, Fleet(workers=4, slots=2))
+    assert starts(found) == expected
+    assert all(fate.ended_ms is not None for fate in found)
+
+
 def test_a_higher_priority_goes_first_and_delays_count_from_when_they_end() -> None:
     """The critical job overtakes those that wait; a delayed one waits from when it was due."""
     arrivals = [
