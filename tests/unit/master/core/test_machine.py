@@ -342,10 +342,12 @@ class PartitionMachine(Heirs):
     @precondition(lambda self: self.ids)
     @step(data=st.data())
     def requeue(self, data: st.DataObject) -> None:
-        """Somebody requeues jobs, dead ones mostly."""
+        """Somebody requeues jobs, dead ones mostly, some with another payload."""
         dead = self.partition.scan(Filter(_DEAD)).take(5, 1_000)
         ids = [record.job_id for record in dead] or self.ids
-        self.do(commands.RequeueJobs(job_ids=[data.draw(st.sampled_from(ids))]))
+        job_id = data.draw(st.sampled_from(ids))
+        payload = data.draw(st.sampled_from([None, b"edited"]))
+        self.do(commands.RequeueJobs(job_ids=[job_id], payload=payload))
 
     @precondition(lambda self: self.ids)
     @step(data=st.data())
