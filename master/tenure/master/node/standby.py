@@ -7,9 +7,10 @@
   └──the office is won: the term goes on from what it has ◄──────────────────────┘
 ```
 For each partition one master follows: the first, in the order in which masters campaign, that does
-not lead it. A standby only reads. It judges nothing: damage that it meets is the business of the
-next leader, who reads the same under the office. What it has is at any moment between two turns of
-the loop a whole beginning of the journal, so it can be taken over at any moment.
+not lead it; and until that one is ready, who followed before. A standby only reads. It judges
+nothing: damage that it meets is the business of the next leader, who reads the same under the
+office. What it has is at any moment between two turns of the loop a whole beginning of the journal,
+so it can be taken over at any moment.
 
 An event whose replay kills the process would kill it again and again, and cost other partitions
 their leader each time. So a master's key says what it follows. One that starts while the key of its
@@ -242,11 +243,18 @@ class Standbys:
             if leader.candidate != roster.me and number not in self._taken
         }
         return {
-            number: name == roster.me.name
-            and number not in roster.halted
-            and not self._shuns(number)
+            number: number not in roster.halted and self._should_follow(number, name)
             for number, name in roster.successors(leaders).items()
         }
+
+    def _should_follow(self, partition: int, successor: str) -> bool:
+        """Whether this master is the successor, or stands in for one that is not ready yet.
+
+        So some master has it replayed while masters come and go.
+        """
+        if successor == self._roster.me.name:
+            return not self._shuns(partition)
+        return partition in self._running and not self._roster.is_ready(successor, partition)
 
     def _shuns(self, partition: int) -> bool:
         """Whether it waits, because too many have died of a partition; forgets it in the end."""

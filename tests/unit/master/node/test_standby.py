@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -350,6 +351,40 @@ async def _leads_for_a_while(standbys: Standbys, roster: Roster, clock: SimClock
     roster.halted[0] = "why"
     await clock.sleep(10_000)
     assert standbys.seqs() == {}
+
+
+def test_who_follows_goes_on_until_another_is_ready() -> None:
+    """When another master should follow instead, there is a standby meanwhile."""
+
+    async def main() -> None:
+        clock, log = SimClock(), Log()
+        people = [Candidate(incarnation=n, name=n, address=f"{n}:1") for n in ("a", "b", "c")]
+        members = {
+            person.name: Member(candidate=person, version="1", wall_ms=clock.wall_ms())
+            for person in people
+        }
+        scout = Roster(cluster_id="c", partitions=1, me=people[0], clock=clock)
+        scout.meet(list(members.values()))
+        preferred, leader, me = scout.order(0)
+        roster = Roster(cluster_id="c", partitions=1, me=members[me].candidate, clock=clock)
+        roster.meet([members[leader], members[me]])
+        roster.leaders[0] = Leader(candidate=members[leader].candidate, token=TOKEN)
+        standbys = Standbys(
+            roster, clock, reader=lambda _: log.port, config=lambda partition: CONFIG
+        )
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(standbys.run())
+            await clock.sleep(8_000)
+            assert standbys.caught_up() == [0]
+            roster.meet(list(members.values()))
+            await clock.sleep(60_000)
+            assert standbys.caught_up() == [0]
+            roster.meet([*roster.members, replace(members[preferred], caught_up=[0])])
+            await clock.sleep(8_000)
+            assert standbys.caught_up() == []
+            task.cancel()
+
+    run_virtual(main, limit_s=120)
 
 
 def test_who_dies_of_what_it_follows_waits_longer_and_longer() -> None:
