@@ -6,13 +6,22 @@
 from collections import Counter
 
 from tenure.master.core.gate import MANY
-from tenure.master.core.ready import order_key
 from tenure.master.core.record import JobRecord, LabelSelector
 from tenure.master.core.session import Session
 from tenure.master.core.state import State
 from tenure.protocol.vocabulary import JobState
 
-_Key = tuple[str, str, str]
+
+def place_of(record: JobRecord, step_ms: int) -> tuple[int, ...]:
+    """A ready job's place in its queue, as docs/explanation/scheduling.md says: the least is next.
+
+    Critical jobs come before all others; the others by when they became ready, and by a step later
+    for each priority. Without a step priority is strict. Whoever was submitted first breaks ties.
+    """
+    priority, ready_ms, ordinal = record.priority, record.ready_ms, record.ordinal
+    if not step_ms:
+        return priority, ready_ms, ordinal
+    return min(priority, 1), ready_ms + priority * step_ms, ordinal
 
 
 class Round:
@@ -52,7 +61,8 @@ class Round:
             and record.seq <= committed_seq
             and not self._is_paused(record)
         ]
-        self._places = {r.job_id: (self._key_of(r), r.ordinal) for r in self._eligible}
+        step_ms = state.config.aging_step_ms
+        self._places = {r.job_id: place_of(r, step_ms) for r in self._eligible}
         self._bound = {
             (lane.queue.label, lane.sticky.key): lane.sticky.incarnation
             for lane in state.lanes.lanes()
@@ -80,9 +90,6 @@ class Round:
             or settings.queue(policy.tenant, policy.queue).paused
             or not self._state.lanes.job_type(policy.tenant, policy.name).is_open
         )
-
-    def _key_of(self, record: JobRecord) -> int:
-        return order_key(record.priority, record.ready_ms, self._state.config.aging_step_ms)
 
     def _queue_room(self, tenant: str, name: str) -> int:
         limit = self._state.settings.queue(tenant, name).concurrency

@@ -1,10 +1,10 @@
 """A schedule under test: short ways to say what happens to it, and the reference model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from tenure.master.core.command import (
@@ -21,7 +21,6 @@ from tenure.protocol.vocabulary import Misfire, Overlap
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import JOB, Rig
 
-EXAMPLES: Final = max(200, settings().max_examples)
 EVERY_MS: Final = 10_000
 HOUR_MS: Final = 3_600_000
 #: Every ten seconds; the rig's clock starts on a tick.
@@ -70,6 +69,11 @@ def jobs(rig: Rig) -> list[JobRecord]:
 # The reference model.
 
 
+def every_ten_seconds(after_ms: int, until_ms: int) -> list[int]:
+    """The ticks of ``SPEC`` after a time, up to another."""
+    return list(range(after_ms // EVERY_MS * EVERY_MS + EVERY_MS, until_ms + 1, EVERY_MS))
+
+
 @dataclass
 class Model:
     """One schedule by the rules of docs/explanation/schedules.md, with no thought for speed."""
@@ -78,6 +82,8 @@ class Model:
     overlap: Overlap
     catch_up_ms: int
     cursor_ms: int
+    #: Gives the calendar's ticks after a time, up to another.
+    ticks: Callable[[int, int], list[int]] = every_ten_seconds
     fired: list[int] = field(default_factory=list)
     skipped: int = 0
     buffered: int = 0
@@ -89,8 +95,7 @@ class Model:
         if self.paused:
             self.cursor_ms = now_ms
             return
-        first = self.cursor_ms // EVERY_MS * EVERY_MS + EVERY_MS
-        ticks = list(range(first, now_ms + 1, EVERY_MS))
+        ticks = self.ticks(self.cursor_ms, now_ms)
         self.cursor_ms = now_ms
         kept = [tick for tick in ticks if now_ms - tick <= self.catch_up_ms]
         missed = [tick for tick in kept if now_ms - tick >= 5_000]

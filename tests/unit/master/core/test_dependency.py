@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core import command as commands
@@ -27,7 +27,7 @@ from tenure.protocol.vocabulary import (
     ParentFailure,
     RunIf,
 )
-from tests.unit.master.core.audit import state_of
+from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import Rig, of_type
 from tests.unit.master.core.town import Town
 
@@ -321,7 +321,6 @@ def test_children_may_come_before_their_parents_in_a_batch(rig: Rig) -> None:
         run(rig, job_id)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 9), max_size=3), min_size=1, max_size=10))
 def test_order_of_a_batch(edges: list[list[int]]) -> None:
     """Every row comes after its parents, or is on or behind a circle; none is left out."""
@@ -501,11 +500,10 @@ class Model:
         return S.FAILED if on_failure is ParentFailure.FAIL else S.BLOCKED
 
 
-@settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32), partitions=st.sampled_from([1, 2, 3]))
 def test_random_graphs_end_as_the_model_says(seed: int, partitions: int) -> None:
     """S14: a child is granted only when its parents' outcomes let it; none waits for ever."""
-    rng, town, model = Random(seed), Town(partitions), Model()
+    rng, town, model = Random(seed), Town(partitions, audited=False), Model()
     jobs: list[JobId] = []
     for _ in range(rng.randint(2, 14)):
         parents = rng.sample(jobs, min(len(jobs), rng.randint(0, 3)))
@@ -518,6 +516,8 @@ def test_random_graphs_end_as_the_model_says(seed: int, partitions: int) -> None
         _disturb(town, rng)
     for _ in range(60):
         _disturb(town, rng)
+        if rng.random() < 0.1:
+            _cancel(town, model, rng.choice(jobs))
         rig = rng.choice(town.rigs)
         for row in _granted(rig, rng.randint(1, 3)):
             assert model.state(row.job_id) is S.PENDING
@@ -535,9 +535,17 @@ def test_random_graphs_end_as_the_model_says(seed: int, partitions: int) -> None
     for job in jobs:
         assert town.state(job) is model.state(job)
     for rig in town.rigs:
+        audit(rig.partition)
         assert rig.replayed().state_hash() == rig.partition.state_hash()
         pinned = state_of(rig.partition).dependencies.registered
         assert all(town.state(c) is S.BLOCKED for p in pinned.values() for c in p)
+
+
+def _cancel(town: Town, model: Model, job: JobId) -> None:
+    """Somebody cancels a job that waits; its children take that for a failure."""
+    if model.state(job) not in TERMINAL:
+        town.rig_of(job).do(commands.CancelJobs(job_ids=[job]))
+        model.ended[job] = S.CANCELLED
 
 
 def _granted(rig: Rig, credit: int) -> list[LeaseRow]:

@@ -1,6 +1,6 @@
 """Errands: schedules whose queues live in another partition tick as all others do."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.command import (
@@ -21,7 +21,6 @@ from tenure.protocol.vocabulary import JobState, Misfire, Overlap
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.planner import (
     EVERY_MS,
-    EXAMPLES,
     STEPS,
     Model,
     agree,
@@ -69,7 +68,6 @@ class Pair:
                     said = True
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     misfire=st.sampled_from(Misfire),
     overlap=st.sampled_from(Overlap),

@@ -2,20 +2,25 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from heapq import heappop, heappush
+from itertools import combinations
 from typing import Final
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tenure.master.core.command import CloseSession, LeaseRow
 from tenure.master.core.fair import QUANTUM, Flow, Level, LevelWalk
 from tenure.master.core.record import Policy
 from tenure.master.core.settings import QueueSettings, TenantSettings
 from tenure.protocol.vocabulary import FairBy
-from tests.unit.master.core.audit import audit, state_of
-from tests.unit.master.core.rig import Rig
+from tests.unit.master.core.audit import state_of
+from tests.unit.master.core.rig import CONFIG, Rig
 
-EXAMPLES: Final = max(200, settings().max_examples)
-WEIGHTS = st.sampled_from([0.25, 0.5, 1.0, 1.5, 2.0, 5.0])
+WEIGHTS: Final = st.floats(0.2, 5.0)
+#: So near to each other that shares show after few grants.
+NEAR_WEIGHTS: Final = st.floats(1.0, 2.0)
 
 
 class Source(Flow):
@@ -78,7 +83,6 @@ class Link:
         max_size=60,
     ),
 )
-@settings(max_examples=EXAMPLES, deadline=None)
 def test_shares_are_within_one_quantum_for_any_arrivals(
     weights: list[float], steps: list[tuple[int, int, int]]
 ) -> None:
@@ -108,7 +112,6 @@ def test_shares_are_within_one_quantum_for_any_arrivals(
     weights=st.lists(WEIGHTS, min_size=2, max_size=5),
     batch=st.integers(1, 70),
 )
-@settings(max_examples=EXAMPLES, deadline=None)
 def test_idle_flows_earn_nothing(weights: list[float], batch: int) -> None:
     """A flow that comes back after a long time gets its share from then on, and no more."""
     link = Link(weights)
@@ -131,26 +134,130 @@ def test_who_is_alone_takes_all_at_once() -> None:
     assert [flow.given for flow in link.flows] == [1_000, 0]
 
 
-def _shared(rig: Rig, names: dict[tuple[str, str], float]) -> Counter[tuple[str, str]]:
-    """Runs jobs of queues that are all backlogged; how many of each were granted."""
-    for tenant, queue in names:
-        rig.submit(600, Policy(name="job", tenant=tenant, queue=queue))
-    rig.open_session(1, slots=64)
-    granted: Counter[tuple[str, str]] = Counter()
-    for size in (1, 3, 64, 7, 30) * 5:
-        for row in rig.grant(1, size):
-            policy = rig.record(row.job_id).policy
-            granted[policy.tenant, policy.queue] += 1
-            rig.report(row)
-    return granted
+#: Of tenants and their queues.
+FLOWS: Final = [("t0", "a"), ("t0", "b"), ("t1", "a"), ("t1", "b"), ("t2", "a")]
 
 
-@given(tenants=st.lists(st.tuples(WEIGHTS, st.lists(WEIGHTS, min_size=1, max_size=3)), max_size=3))
-@settings(max_examples=EXAMPLES, deadline=None)
+class Market:
+    """Tenants and queues with weights, and what those who share one kind of worker get of each."""
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.rig = Rig(audited=False)
+        tenants = dict.fromkeys(tenant for tenant, _ in FLOWS)
+        own = zip(FLOWS, weights, strict=False)
+        self.weights: dict[tuple[str, ...], float] = dict(own)
+        self.weights |= {(t,): w for t, w in zip(tenants, weights[len(FLOWS) :], strict=True)}
+        for key, weight in self.weights.items():
+            kind = TenantSettings if len(key) == 1 else QueueSettings
+            self.rig.configure(key, kind(weight=weight))
+        self.backlog = Counter[tuple[str, ...]]()
+        self.given = Counter[tuple[str, ...]]()
+        self.there: list[int] = []
+        self._came = 0
+        self.come()
+        #: For each pair: the least and the largest lead of one since both are backlogged.
+        self._leads: dict[tuple[tuple[str, ...], ...], tuple[float, float]] = {}
+
+    def arrive(self, flow: tuple[str, str], jobs: int) -> None:
+        """A queue has more to give."""
+        self.rig.submit(jobs, Policy(name="job", tenant=flow[0], queue=flow[1]))
+        self._count(self.backlog, flow, jobs)
+
+    def take(self, session_id: int, jobs: int) -> None:
+        """A worker gets jobs, and has soon done them."""
+        for row in self.rig.grant(session_id, jobs):
+            policy = self.rig.record(row.job_id).policy
+            self._count(self.given, (policy.tenant, policy.queue), 1)
+            self._count(self.backlog, (policy.tenant, policy.queue), -1)
+            self.rig.report(row)
+        # What it was sent has arrived.
+        self.rig.accept(session_id, 1_000_000)
+
+    def leave(self, session_id: int) -> None:
+        """A worker goes; when the last one of its kind does, nobody remembers what they took."""
+        self.rig.do(CloseSession(session_id=session_id))
+        self.there.remove(session_id)
+        if not self.there:
+            self.come()
+            self._leads = {}
+
+    def come(self) -> None:
+        """Another worker of the kind comes."""
+        self._came += 1
+        self.there.append(self._came)
+        self.rig.open_session(self._came, slots=64)
+
+    def fail_over(self) -> None:
+        """A new term begins: all flows stand even."""
+        self.rig.crash(window_ms=0)
+        self.there = []
+        self.come()
+        self._leads = {}
+
+    def judge(self) -> None:
+        """While two have something to give, what they give differs by one quantum of each."""
+        weights = self.weights
+        for a, b in combinations(weights, 2):
+            if a[:-1] != b[:-1]:
+                continue
+            if not (self.backlog[a] and self.backlog[b]):
+                self._leads.pop((a, b), None)
+                continue
+            lead = self.given[a] / weights[a] - self.given[b] / weights[b]
+            least, most = self._leads.get((a, b), (lead, lead))
+            self._leads[a, b] = least, most = min(least, lead), max(most, lead)
+            assert most - least <= QUANTUM / weights[a] + QUANTUM / weights[b] + 1e-6
+
+    def _count(self, counter: Counter[tuple[str, ...]], flow: tuple[str, str], jobs: int) -> None:
+        counter[flow] += jobs
+        counter[flow[:1]] += jobs
+
+
+@given(
+    weights=st.lists(WEIGHTS, min_size=8, max_size=8),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([*["arrive"] * 5, *["take"] * 6, "come", "leave", "fail over"]),
+            st.integers(0, 4),
+            st.integers(1, 40),
+        ),
+        max_size=40,
+    ),
+)
+def test_tenants_and_queues_keep_to_their_shares_whatever_happens(
+    weights: list[float], steps: list[tuple[str, int, int]]
+) -> None:
+    """For any arrivals, who is backlogged gets its share to within one quantum, on both levels.
+
+    Workers of a kind come and go meanwhile, and leaders do.
+    """
+    market = Market(weights)
+    for what, index, jobs in steps:
+        match what:
+            case "arrive":
+                market.arrive(FLOWS[index], jobs)
+            case "take":
+                market.take(market.there[index % len(market.there)], jobs)
+            case "come":
+                market.come()
+            case "leave":
+                market.leave(market.there[index % len(market.there)])
+            case _:
+                market.fail_over()
+        market.judge()
+
+
+@given(
+    tenants=st.lists(
+        st.tuples(NEAR_WEIGHTS, st.lists(NEAR_WEIGHTS, min_size=1, max_size=2)),
+        min_size=1,
+        max_size=2,
+    )
+)
 def test_shares_are_those_of_the_weights_when_all_are_backlogged(
     tenants: list[tuple[float, list[float]]],
 ) -> None:
-    """Tenants get grants by their weights, and each one's queues by theirs: within 5 %."""
+    """Tenants get grants by their weights, and each one's queues by theirs: within 5 % of it."""
     rig = Rig(audited=False)
     fair: dict[tuple[str, str], float] = {}
     whole = sum(weight for weight, _ in tenants)
@@ -159,12 +266,64 @@ def test_shares_are_those_of_the_weights_when_all_are_backlogged(
         for q, own in enumerate(queues):
             rig.configure((f"t{t}", f"q{q}"), QueueSettings(weight=own))
             fair[f"t{t}", f"q{q}"] = weight / whole * own / sum(queues)
-    granted = _shared(rig, fair)
-    audit(rig.partition)
-    total = sum(granted.values())
-    emptied = any(count == 600 for count in granted.values())
+    rig.open_session(1, slots=10_000)
+    # So many that one quantum of the smallest and one of another are five per cent of its share.
+    total = round(2 * QUANTUM / 0.05 / min(fair.values()))
+    for (tenant, queue), share in fair.items():
+        rig.submit(round(1.2 * share * total), Policy(name="job", tenant=tenant, queue=queue))
+    granted: Counter[tuple[str, str]] = Counter()
+    for size in (1, 3, 64, 7, total):
+        for row in rig.grant(1, min(size, total - granted.total())):
+            policy = rig.record(row.job_id).policy
+            granted[policy.tenant, policy.queue] += 1
+        rig.accept(1, 1_000_000)
+    assert granted.total() == total
     for name, share in fair.items():
-        assert emptied or abs(granted[name] - share * total) <= 0.05 * total
+        assert abs(granted[name] - share * total) <= 0.05 * share * total
+
+
+@given(
+    queues=st.lists(
+        st.tuples(NEAR_WEIGHTS, st.integers(50, 4_000), st.sampled_from(FairBy)),
+        min_size=2,
+        max_size=4,
+    ),
+    slots=st.integers(1, 4),
+    dies_at=st.integers(0, 80),
+)
+def test_time_is_shared_where_it_counts(
+    queues: list[tuple[float, int, FairBy]], slots: int, dies_at: int
+) -> None:
+    """What queues take, in seconds or in grants, each by its weight, differs by what runs at once.
+
+    A queue that counts time is charged with how long its jobs ran; beside it, a grant of a queue
+    that counts grants is one second. So it stays, in each term.
+    """
+    rig = Rig(replace(CONFIG, lease_ttl_ms=1 << 40, accept_timeout_ms=1 << 40), audited=False)
+    spent = [0.0] * len(queues)
+    for index, (weight, _, fair_by) in enumerate(queues):
+        rig.configure(("default", f"q{index}"), QueueSettings(weight=weight, fair_by=fair_by))
+        rig.submit(50, Policy(name="job", queue=f"q{index}"))
+    costs = [max(ms, 1_000) / 1_000 if by is FairBy.TIME else 1.0 for _, ms, by in queues]
+    bounds = [2 * slots * cost / weight for (weight, *_), cost in zip(queues, costs, strict=True)]
+    rig.open_session(1, slots=slots)
+    running: list[tuple[int, int, LeaseRow]] = []
+    for turn in range(40):
+        if turn == dies_at:
+            rig.crash(window_ms=0)
+            running, spent = [], [0.0] * len(queues)
+            rig.open_session(1, "other", slots=slots)
+        for row in rig.grant(1, slots - len(running)):
+            index = int(rig.record(row.job_id).policy.queue[1:])
+            rig.start(row)
+            heappush(running, (rig.now_ms + queues[index][1], index, row))
+        rig.now_ms, index, row = heappop(running)
+        rig.report(row)
+        run_ms, fair_by = queues[index][1:]
+        spent[index] += run_ms / 1_000 if fair_by is FairBy.TIME else 1.0
+        for a, b in combinations(range(len(queues)), 2):
+            lead = spent[a] / queues[a][0] - spent[b] / queues[b][0]
+            assert abs(lead) <= bounds[a] + bounds[b]
 
 
 def test_time_counts_where_it_is_to_count() -> None:

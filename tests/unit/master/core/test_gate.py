@@ -49,6 +49,21 @@ def test_pause_holds_what_waits_and_lets_what_runs(key: SettingsKey, paused: Any
 
 
 @pytest.mark.parametrize(("key", "paused"), PAUSES)
+def test_what_was_held_up_keeps_its_place(key: SettingsKey, paused: AnySettings) -> None:
+    """A job that was parked for hours is as old as it is: it comes before those that came later."""
+    rig = Rig()
+    first = rig.submit(2, JOB)
+    rig.configure(key, paused)
+    rig.pass_time(3_600_000)
+    later = rig.submit(2, JOB)
+    urgent = rig.submit(1, JOB, priority=4)
+    rig.pass_time(1_000)
+    rig.configure(key, type(paused)())
+    rig.open_session(1)
+    assert [row.job_id for row in rig.grant(1, 9)] == [*first, *urgent, *later]
+
+
+@pytest.mark.parametrize(("key", "paused"), PAUSES)
 def test_pause_holds_through_a_failover(key: SettingsKey, paused: AnySettings) -> None:
     """A pause is journaled."""
     rig = Rig()

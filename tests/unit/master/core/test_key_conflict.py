@@ -1,7 +1,9 @@
 """What a submit with a taken key comes to: S16 of each strategy, and the depth of a queue."""
 
 from dataclasses import replace
+from typing import Final
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,24 +142,138 @@ def test_replace_that_is_refused_replaces_nothing(rig: Rig) -> None:
     assert again(rig, RETURN).job_ids == [first]
 
 
-@given(st.lists(st.tuples(st.sampled_from(KeyConflict), st.sampled_from(["grant", "end", ""]))))
-def test_one_job_of_a_key_is_open(steps: list[tuple[KeyConflict, str]]) -> None:
-    """Whatever the order of submits, grants and endings, a key has one job that waits or runs."""
-    rig = Rig()
-    rig.open_session(1)
+#: (tenant, queue, key)
+NAMES: Final = [("t", "q", "k"), ("t", "q", "l"), ("t", "other", "k"), ("u", "q", "k")]
+WINDOW_MS: Final = 10_000
+
+
+class Register:
+    """Who has which key, by the rules of S16 and of each strategy."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self.known: dict[JobId, SubmitRow] = {}
+        #: Who has a key, and until when.
+        self.holders: dict[tuple[str, str, str], tuple[JobId, int]] = {}
+        self.replaced: set[JobId] = set()
+
+    def expect(
+        self, rows: list[SubmitRow], names: list[tuple[str, str, str]], conflict: KeyConflict
+    ) -> list[tuple[str, bool]]:
+        """For each row: the job that its client is told of, and whether the row is refused."""
+        return [self._expect(row, name, conflict) for row, name in zip(rows, names, strict=True)]
+
+    def _expect(
+        self, row: SubmitRow, name: tuple[str, str, str], conflict: KeyConflict
+    ) -> tuple[str, bool]:
+        if row.job_id in self.known:
+            return row.job_id, False
+        holder, until_ms = self.holders.get(name, ("", 0))
+        if holder and self._rig.now_ms < until_ms:
+            if conflict is KeyConflict.REJECT:
+                return holder, True
+            if conflict is KeyConflict.RETURN or self._runs(JobId(holder)):
+                return holder, False
+            self.replaced.add(JobId(holder))
+        self.known[row.job_id] = row
+        self.holders[name] = row.job_id, self._rig.now_ms + WINDOW_MS
+        return row.job_id, False
+
+    def _runs(self, job_id: JobId) -> bool:
+        record = state_of(self._rig.partition).jobs.get(job_id)
+        return record is not None and record.state is JobState.RUNNING
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [*["submit"] * 4, "again", "lose", "grant", "end", "cancel", "purge", "fail over"]
+            ),
+            st.sampled_from(KeyConflict),
+            st.lists(st.sampled_from(NAMES), min_size=1, max_size=4),
+            st.sampled_from([0, 0, 1, 4_000, WINDOW_MS]),
+        ),
+        max_size=25,
+    )
+)
+def test_one_job_of_a_key_in_its_window(
+    steps: list[tuple[str, KeyConflict, list[tuple[str, str, str]], int]],
+) -> None:
+    """S16: all who submit with a key in its window are told of the same job, whoever is first.
+
+    In one batch or in many, sent once or again, granted, ended, purged or replaced meanwhile; and
+    what a leader did not live to commit never was.
+    """
+    rig = Rig(replace(CONFIG, lease_ttl_ms=1 << 40), audited=False)
+    rig.open_session(1, slots=1_000)
+    register = Register(rig)
     running: list[LeaseRow] = []
-    for conflict, then in steps:
-        reply = again(rig, Policy(name="job", key_conflict=conflict))
-        jobs = state_of(rig.partition).jobs.values()
-        still = [record.job_id for record in jobs if record.state in OPEN]
-        named = {refusal.metadata["job_id"] for _, refusal in reply.refusals} | {*reply.job_ids}
-        assert len(still) <= 1
-        assert set(still) <= named
-        if then:
-            running += rig.grant()
-        if then == "end" and running:
-            rig.report(running.pop())
+    for what, conflict, names, pause_ms in steps:
+        rig.now_ms += pause_ms
+        match what:
+            case "submit":
+                rows = [SubmitRow(rig.mint(), i, b"", key) for i, (*_, key) in enumerate(names)]
+                told = register.expect(rows, names, conflict)
+                assert _told(_submit(rig, rows, names, conflict), rows) == told
+            case "again" if register.known:
+                row, name = _last(register)
+                assert _told(_submit(rig, [row], [name], conflict), [row]) == [(row.job_id, False)]
+            case "lose":
+                row, before = SubmitRow(rig.mint(), 0, b"", names[0][2]), len(rig.journal)
+                _submit(rig, [row], names[:1], conflict)
+                rig.crash(lose=len(rig.journal) - before, window_ms=0)
+                rig.open_session(1, slots=1_000)
+                running = []
+            case "fail over":
+                rig.crash(window_ms=0)
+                rig.open_session(1, slots=1_000)
+                running = []
+            case "grant":
+                running += rig.grant(1, len(names))
+                rig.accept(1, 1_000_000)
+            case "end" if running:
+                rig.report(running.pop())
+            case "cancel":
+                rig.do(commands.CancelJobs(job_ids=list(register.known)[-1:]))
+            case "purge":
+                rig.do(commands.PurgeJobs(job_ids=list(register.known)))
+        jobs = state_of(rig.partition).jobs
+        assert not [j for j in register.replaced if j in jobs and jobs[j].state in OPEN]
     assert rig.replayed().state_hash() == rig.partition.state_hash()
+
+
+def _submit(
+    rig: Rig,
+    rows: list[SubmitRow],
+    names: list[tuple[str, str, str]],
+    conflict: KeyConflict,
+) -> SubmitReply:
+    """Submits each row to its own tenant and queue."""
+    policy = Policy(name="job", key_conflict=conflict, key_window_ms=WINDOW_MS)
+    settings = [
+        commands.SubmitSetting(msgspec.structs.replace(policy, tenant=tenant, queue=queue), 5, 0, 0)
+        for tenant, queue, _ in names
+    ]
+    reply = rig.do(commands.SubmitJobs(settings=settings, rows=rows)).reply
+    assert isinstance(reply, SubmitReply)
+    return reply
+
+
+def _last(register: Register) -> tuple[SubmitRow, tuple[str, str, str]]:
+    """The newest row that was accepted, as it was sent; and its names."""
+    row = list(register.known.values())[-1]
+    (name,) = [names for names, (job_id, _) in register.holders.items() if job_id == row.job_id]
+    return msgspec.structs.replace(row, setting=0), name
+
+
+def _told(reply: SubmitReply, rows: list[SubmitRow]) -> list[tuple[str, bool]]:
+    """For each row: the job that its client is told of, and whether it is refused."""
+    refused = dict(reply.refusals)
+    return [
+        (refused[i].metadata["job_id"], True) if i in refused else (reply.job_ids[i], False)
+        for i in range(len(rows))
+    ]
 
 
 def test_depth_of_a_queue(rig: Rig) -> None:

@@ -2,9 +2,12 @@
 
 import gc
 import time
+from datetime import UTC, datetime
+from itertools import takewhile
+from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.calendar import BadCalendar, Calendar
@@ -18,18 +21,17 @@ from tenure.master.core.command import (
     SubmitRow,
     TriggerSchedule,
 )
-from tenure.master.core.config import PartitionConfig
-from tenure.master.core.effect import SubmitReply
+from tenure.master.core.config import PartitionConfig, Retention
+from tenure.master.core.effect import SendCancels, SubmitReply
 from tenure.master.core.record import Policy
 from tenure.master.core.schedule import upcoming
 from tenure.protocol.ids import partition_of, time_ms_of
 from tenure.protocol.limits import DAY_MS
 from tenure.protocol.refusal import Reason
-from tenure.protocol.vocabulary import JobState, Misfire, Overlap
+from tenure.protocol.vocabulary import AttemptOutcome, JobState, Misfire, Overlap
 from tests.unit.master.core.audit import audit
 from tests.unit.master.core.planner import (
     EVERY_MS,
-    EXAMPLES,
     HOUR_MS,
     SPEC,
     STEPS,
@@ -43,10 +45,10 @@ from tests.unit.master.core.planner import (
     put,
     schedule,
 )
-from tests.unit.master.core.rig import START_MS, Rig
+from tests.unit.master.core.rig import START_MS, Rig, of_type
+from tests.unit.master.core.sundial import FIRST, LAST, ZONES, Oracle, ms_of, stretches
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     misfire=st.sampled_from(Misfire),
     overlap=st.sampled_from(Overlap),
@@ -100,6 +102,82 @@ def test_policies_are_those_of_the_model(
     if overlap is not Overlap.ALLOW:
         assert sum(known[job_id].state is JobState.PENDING for job_id in ids) <= 1
     agree(rig)
+
+
+CHANGES_MS: Final = {
+    zone: [ms_of(stretch.end) for stretch in stretches(zone) if FIRST <= stretch.end < LAST]
+    for zone in ZONES
+}
+
+
+@given(
+    zone=st.sampled_from(ZONES),
+    cron=st.sampled_from(
+        ["30 2 * * *", "0,30 1-3 * * *", "*/20 * * * *", "0 0 * * *", "15 */2 * * *"]
+    ),
+    change=st.integers(0, 40),
+    misfire=st.sampled_from(Misfire),
+    overlap=st.sampled_from(Overlap),
+    catch_up_ms=st.sampled_from([HOUR_MS, 5 * HOUR_MS, 3 * DAY_MS]),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["run", "down", "down", "end"]),
+            st.integers(1, 14),
+            st.sampled_from([2_500, 30_000]),
+        ),
+        max_size=6,
+    ),
+)
+def test_policies_hold_when_clocks_change(
+    zone: str,
+    cron: str,
+    change: int,
+    misfire: Misfire,
+    overlap: Overlap,
+    catch_up_ms: int,
+    steps: list[tuple[str, int, int]],
+) -> None:
+    """S13: also when hours are skipped or doubled while somebody leads, or while nobody does.
+
+    What the policies are held against are the ticks that the calendar's oracle finds.
+    """
+    keep = Retention(completed_ms=1 << 40)
+    rig = Rig(PartitionConfig(partition=0, partitions=1, retention=keep), audited=False)
+    changes_ms = CHANGES_MS[zone]
+    rig.now_ms = changes_ms[change % len(changes_ms)] - 10 * HOUR_MS + 7_000
+    begin, end_ms = datetime.fromtimestamp(rig.now_ms / 1_000, UTC), rig.now_ms + 5 * DAY_MS
+    every = list(takewhile(lambda ms: ms < end_ms, map(ms_of, Oracle(cron, zone).ticks(begin))))
+    model = Model(
+        misfire,
+        overlap,
+        catch_up_ms,
+        cursor_ms=rig.now_ms,
+        ticks=lambda after_ms, until_ms: [ms for ms in every if after_ms < ms <= until_ms],
+    )
+    put(
+        rig,
+        changed(
+            cron=cron, time_zone=zone, misfire=misfire, overlap=overlap, catch_up_ms=catch_up_ms
+        ),
+    )
+    for step, hours, late_ms in steps:
+        if step == "end" and model.open:
+            end(rig, schedule(rig).cursor.last_job_id)
+            model.ends()
+            rig.pass_time(5)
+        elif step == "run":
+            for tick_ms in model.ticks(rig.now_ms, rig.now_ms + hours * HOUR_MS):
+                model.look(tick_ms)
+            rig.pass_time(hours * HOUR_MS)
+        elif step == "down":
+            rig.now_ms += hours * HOUR_MS - rig.now_ms % 60_000 + late_ms
+            rig.crash(window_ms=0)
+            model.look(rig.now_ms)
+            rig.pass_time(1_500)
+    cursor = schedule(rig).cursor
+    assert (cursor.fired, cursor.skipped) == (len(model.fired), model.skipped)
+    assert cursor.buffered_ms == model.buffered
+    assert [job.job_id for job in jobs(rig)] == [job_id_of(tick_ms) for tick_ms in model.fired]
 
 
 # One thing each.
@@ -243,6 +321,24 @@ def test_jitter_is_the_same_each_time_and_keeps_the_order() -> None:
     small = Rig()
     put(small, changed(jitter_ms=500))
     assert all(0 <= due % EVERY_MS < 500 for due in upcoming(schedule(small), 50))
+
+
+def test_cancel_other_asks_a_running_job_to_stop() -> None:
+    """The next tick fires at once all the same: the other one stops in its own time."""
+    rig = Rig()
+    put(rig, changed(overlap=Overlap.CANCEL_OTHER))
+    rig.pass_time(EVERY_MS)
+    rig.open_session(1)
+    row = rig.grant_one()
+    rig.accept(1, 1)
+    rig.start(row)
+    effects = rig.pass_time(EVERY_MS)
+    (asked,) = of_type(effects, SendCancels)
+    assert asked.rows == [(row.job_id, row.lease)]
+    states = [job.state for job in jobs(rig)]
+    assert states == [JobState.RUNNING, JobState.PENDING]
+    rig.report(row, AttemptOutcome.CANCELLED)
+    assert rig.state(row.job_id) is JobState.CANCELLED
 
 
 def test_start_and_end() -> None:

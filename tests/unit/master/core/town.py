@@ -23,12 +23,16 @@ class Town:
 
     Args:
         partitions: How many.
+        audited: As in ``Rig``.
         config: Of all of them; their numbers are filled in.
     """
 
-    def __init__(self, partitions: int = 2, **config: object) -> None:
+    def __init__(self, partitions: int = 2, *, audited: bool = True, **config: object) -> None:
         self.rigs = [
-            Rig(PartitionConfig(partition=number, partitions=partitions, **config))  # type: ignore[arg-type]
+            Rig(
+                PartitionConfig(partition=number, partitions=partitions, **config),  # type: ignore[arg-type]
+                audited=audited,
+            )
             for number in range(partitions)
         ]
         self.queues = [self._queue(number) for number in range(partitions)]
