@@ -135,8 +135,8 @@ def span_text(span: timedelta) -> str:
     seconds = span.total_seconds()
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= length and seconds % length == 0:
-            return f"{seconds / length:g}{unit}"
-    return f"{seconds:g}s"
+            return f"{seconds / length:.12g}{unit}"
+    return f"{seconds:.12g}s"
 
 
 def rough_text(span: timedelta) -> str:

@@ -372,6 +372,43 @@ def test_the_estimate_is_what_is_ahead_by_what_was_granted() -> None:
     assert "40 jobs before it, and 10 a second" in found.basis
 
 
+def test_what_ends_by_itself_is_an_estimate_though_others_come_first() -> None:
+    """How fast they go nobody knows yet, but when the breaker lets some through is known."""
+    rig = Rig()
+    _, credits, _, _ = _breaker(rig)
+    job_id = rig.submit_one()
+    found = explain(rig, job_id, credits)
+    assert (found.ahead, found.estimate_ms) == (1, 1_000)
+    assert found.basis.endswith("and 1 jobs come before it")
+    rig.configure(QUEUE, QueueSettings(concurrency=1))
+    rig.open_session(2, names=("second",))
+    other = rig.submit_one(Policy(name="second"))
+    rig.grant_one(2)
+    found = explain(rig, job_id, credits)
+    assert rig.state(other) is JobState.RUNNING
+    assert set(kinds(found)) == {K.CIRCUIT_BREAKER, K.QUEUE_CONCURRENCY}
+    assert found.estimate_ms is None
+
+
+def test_advice_names_the_tenant() -> None:
+    """A command that would free it is about its own tenant's queue, job type or breaker."""
+    rig = Rig()
+    rig.open_session(1)
+    settings: list[tuple[SettingsKey, AnySettings]] = [
+        (("acme",), TenantSettings(paused=True)),
+        (("acme", "default"), QueueSettings(paused=True)),
+        (
+            ("acme", "job"),
+            JobTypeSettings(paused=True, breaker_override=BreakerOverride.OPEN),
+        ),
+    ]
+    for key, held in settings:
+        rig.configure(key, held)
+    found = explain(rig, rig.submit_one(Policy(name="job", tenant="acme")), [(1, 1)])
+    assert len(found.blockers) == 4
+    assert all("--tenant acme" in blocker.freed_by for blocker in found.blockers)
+
+
 SETTINGS: list[tuple[SettingsKey, AnySettings]] = [
     (QUEUE, QueueSettings(concurrency=2)),
     (QUEUE, QueueSettings(paused=True)),
