@@ -144,7 +144,7 @@ fuzz: $(INSTALLED) ## fuzz decoders, sessions and filters by coverage: MINUTES=1
 
 .PHONY: nightly
 nightly: $(INSTALLED) etcd strace node ## every suite with the long tests and many more examples; each Python
-	TENURE_HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "" $(SUITES:%=tests/%)
+	TENURE_HYPOTHESIS_PROFILE=nightly $(PYTEST) --timeout 900 -m "" $(SUITES:%=tests/%)
 	$(BIN)/python -m tests.simulation --seeds 50000
 	$(BIN)/python -m tests.mutants
 	$(BIN)/python tools/check_packaging.py --thorough --python $(PYTHONS)

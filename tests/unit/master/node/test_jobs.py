@@ -13,15 +13,16 @@ from tenure.master.node.jobs import JobApi
 from tenure.master.node.roster import Roster
 from tenure.protocol import limits
 from tenure.protocol.errors import TenureError, Unavailable
-from tenure.protocol.ids import JobId
+from tenure.protocol.ids import JobId, mint
 from tenure.protocol.refusal import Reason
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tenure.v1 import common_pb2, jobs_pb2, worker_pb2
 from tests.unit.master.node.fakes import settle
-from tests.unit.master.node.term_rig import TermRig, leading
+from tests.unit.master.node.term_rig import TermRig, leading, outcome
 
 COMPLETED = common_pb2.ATTEMPT_OUTCOME_COMPLETED
+JOB_ID = mint(0, 1_800_000_000_000, 1)
 
 
 def refusal_of(request: jobs_pb2.SubmitJobsRequest) -> TenureError:
@@ -74,12 +75,59 @@ def test_a_batch_of_too_many_bytes_is_refused() -> None:
     assert str(limits.BATCH_BYTES_MAX) in refused.message
 
 
+@pytest.mark.parametrize(
+    ("parents", "field"),
+    [
+        ([JOB_ID] * (limits.PARENTS_MAX + 1), "jobs[0].parents"),
+        ([JOB_ID, "42"], "jobs[0].parents[1]"),
+        ([mint(1, 1_800_000_000_000, 1)], "jobs[0].parents[0]"),
+    ],
+)
+def test_parents_that_cannot_be_are_refused_by_their_field(parents: list[str], field: str) -> None:
+    """More than a job may have, what is no id, and ids of partitions that there are not."""
+
+    async def main() -> object:
+        async with leading() as rig:
+            request = batch(1, 1)
+            request.jobs[0].parents.extend(parents)
+            api = JobApi(roster=rig.roster, rng=random.Random(1))
+            return await outcome(api.submit_jobs(request))
+
+    refused = run_virtual(main)
+    assert isinstance(refused, TenureError)
+    assert refused.field == field
+
+
 def test_more_options_than_jobs_are_refused() -> None:
     """Options that no job names would grow the event for nothing."""
     refused = refusal_of(batch(1, 1, options=2))
 
     assert refused.reason is Reason.INVALID_ARGUMENT
     assert refused.field == "options"
+
+
+def test_all_or_nothing() -> None:
+    """One bad job refuses the whole batch and says which it is; without that, it alone is."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            api = JobApi(roster=rig.roster, rng=random.Random(1))
+            request = batch(2, 1)
+            request.jobs[1].job_id = mint(0, 1, 1)
+            request.all_or_nothing = True
+            refused = await outcome(api.submit_jobs(request))
+            assert isinstance(refused, TenureError)
+            assert refused.reason is Reason.REQUEST_TOO_OLD
+            assert refused.metadata["index"] == "1"
+            assert rig.partition.stats().jobs == 0
+            request.all_or_nothing = False
+            async with asyncio.TaskGroup() as tasks:
+                answer = tasks.create_task(api.submit_jobs(request))
+                await rig.commit()
+            assert [error.index for error in answer.result().errors] == [1]
+            assert rig.partition.stats().jobs == 1
+
+    run_virtual(main)
 
 
 def test_results_travel_in_messages_that_grpc_carries() -> None:
