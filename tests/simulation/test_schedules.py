@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tenure.client import cron
+from tenure.protocol.errors import Rejected
 from tenure.testing.cluster import simulated_cluster
 from tenure.testing.process import elapse, run_processes
+from tenure.v1 import schedules_pb2
 from tests.simulation.ledger import Ledger
 from tests.simulation.load import Works
 
@@ -60,5 +62,36 @@ def test_who_triggers_may_ask_for_the_job_at_once() -> None:
             for number in range(6):
                 handle = await client.schedules.trigger(f"s{number}")
                 assert await handle.result() == f"text {number}"
+
+    run_processes(main)
+
+
+def test_a_trigger_without_an_id_gets_one() -> None:
+    """Each such call is a job; what is no id is refused."""
+
+    async def main() -> None:
+        echo = Works(Ledger()).echo
+        async with simulated_cluster(seed=6, jobs=[echo], masters=1) as cluster:
+            await cluster.client().schedules.put("s", cron("@yearly"), echo, "text")
+            transport = cluster.network.transport("curl")
+
+            async def trigger(job_id: str) -> str:
+                answer = await transport.unary(
+                    cluster.addresses[0],
+                    "/tenure.v1.ScheduleService/TriggerSchedule",
+                    schedules_pb2.TriggerScheduleRequest(name="s", job_id=job_id),
+                    schedules_pb2.TriggerScheduleResponse,
+                    5.0,
+                )
+                return answer.job_id
+
+            minted = {await trigger("") for _ in range(3)}
+            assert len(minted) == 3
+            named = minted.pop()
+            assert await trigger(named) == named
+            with pytest.raises(Rejected) as refused:
+                await trigger("mine")
+            assert refused.value.field == "job_id"
+            await transport.close()
 
     run_processes(main)
