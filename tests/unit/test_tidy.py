@@ -316,6 +316,14 @@ def undocumented_tests(module: Module) -> Iterator[str]:
                 yield f"{module.path}::{name} has no docstring"
 
 
+def pinned_examples(module: Module) -> Iterator[str]:
+    """How many examples a property is tried with is for the profiles to say: tests/conftest.py."""
+    if module.is_test and module.path != "tests/conftest.py":
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.keyword) and node.arg == "max_examples":
+                yield module.path
+
+
 def suites(module: Module) -> Iterator[str]:
     """Every test lies in a suite that `make test` runs."""
     parts = module.path.split("/")
@@ -338,6 +346,7 @@ RULES: dict[Rule, frozenset[str]] = {
     sleeps_in_tests: SLEEPS_IN_TESTS,
     skipped_tests: frozenset(),
     undocumented_tests: frozenset(),
+    pinned_examples: frozenset(),
     suites: frozenset(),
 }
 
@@ -369,6 +378,7 @@ PLANTED: list[tuple[Rule, str, str]] = [
     (serializers, "worker/a.py", "from pickle import loads"),
     (sleeps_in_tests, "tests/unit/test_a.py", "time.sleep(1)"),
     (sleeps_in_tests, "tests/unit/test_a.py", "asyncio.sleep(1)"),
+    (pinned_examples, "tests/unit/test_a.py", "@settings(max_examples=9)\ndef test_a(): ..."),
     (skipped_tests, "tests/unit/test_a.py", "@pytest.mark.skip\ndef test_a(): ..."),
     (skipped_tests, "tests/unit/test_a.py", "pytest.importorskip('x')"),
     (undocumented_tests, "tests/unit/test_a.py", "def test_a(): ..."),
