@@ -267,8 +267,8 @@ def measure(backlogs: Sequence[int] = _BACKLOGS, jobs: int = _JOBS) -> list[Line
     mixed = sum(costs(MIXED, 10 * backlogs[0], jobs).values())
     lines.append(Line(what="the core, a plain job", value=f"{plain:.1f} µs"))
     lines.append(Line(what="the core, a job of the mix", value=f"{mixed:.1f} µs"))
-    # Of 15,000 jobs/s on two cores a quarter less is 44 µs a job more, in all processes together.
-    lines.append(at_most("a job of the mix costs more by", mixed - plain, 44, "µs"))
+    # What that comes to end to end, ``benchmarks.mix`` says.
+    lines.append(Line(what="a job of the mix costs more by", value=f"{mixed - plain:.1f} µs"))
     return lines
 
 
