@@ -146,6 +146,8 @@ def masters_restarted(arena: Arena, rng: random.Random) -> None:
     masters = arena.cluster.masters
     with arena.claim(*(master.name for master in masters)):
         for master in masters:
+            # One that an earlier fault has killed may be beginning: it does not hear signals yet.
+            until(lambda own=master: bool(own.events("serving")), START_TIMEOUT_S)  # type: ignore[misc]
             master.terminate()
             if master.wait_exit(20) != 0:
                 raise Expired(f"{master.name} failed at its end:\n{master.log_tail(40)}")
