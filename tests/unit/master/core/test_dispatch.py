@@ -120,6 +120,7 @@ def test_delayed_jobs_start_when_they_are_due(delays: list[int]) -> None:
             st.sampled_from([0, 1, 700, 4_999]),
             st.booleans(),
         ),
+        min_size=10,
         max_size=30,
     )
 )

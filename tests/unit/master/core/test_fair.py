@@ -221,6 +221,7 @@ class Market:
             st.integers(0, 4),
             st.integers(1, 40),
         ),
+        min_size=10,
         max_size=40,
     ),
 )

@@ -194,6 +194,7 @@ class Register:
             st.lists(st.sampled_from(NAMES), min_size=1, max_size=4),
             st.sampled_from([0, 0, 1, 4_000, WINDOW_MS]),
         ),
+        min_size=10,
         max_size=25,
     )
 )

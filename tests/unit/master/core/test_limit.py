@@ -140,6 +140,7 @@ def settle(rig: Rig) -> None:
             st.sampled_from(["", "a", "b", "c"]),
             st.integers(1, 5),
         ),
+        min_size=10,
         max_size=40,
     ),
 )
@@ -273,6 +274,7 @@ class Meter:
             st.integers(1, 5),
             st.integers(0, 1_500),
         ),
+        min_size=10,
         max_size=30,
     ),
 )
@@ -498,6 +500,7 @@ class Key:
             st.sampled_from(["submit", "submit", "delay", "grant", "grant", "finish", "stop"]),
             st.integers(1, 4),
         ),
+        min_size=10,
         max_size=30,
     ),
 )

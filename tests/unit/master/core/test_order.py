@@ -30,6 +30,8 @@ POLICIES: Final = [
     Policy(name="job", tenant="t", prefers=(GPU,)),
 ]
 PAUSES: Final = st.sampled_from([0, 0, 1, 60_000, 299_999, 900_000])
+#: So few that jobs have to wait.
+CREDITS: Final = st.sampled_from([0, 0, 0, 1, 2])
 
 
 class Line:
@@ -121,9 +123,10 @@ class Line:
             st.sampled_from(POLICIES),
             st.integers(0, 10),
             PAUSES,
-            st.tuples(st.integers(0, 5), st.integers(0, 5)),
+            st.tuples(CREDITS, CREDITS),
             st.integers(0, 2),
         ),
+        min_size=8,
         max_size=25,
     ),
     step_ms=STEPS,
@@ -150,6 +153,7 @@ def test_order_key_is_respected_at_each_grant(
         st.tuples(
             st.integers(0, 10), st.integers(1, 400_000), st.integers(0, 3), st.integers(0, 9)
         ),
+        min_size=10,
         max_size=40,
     ),
     step_ms=STEPS,

@@ -53,7 +53,7 @@ from tests.unit.master.core.sundial import FIRST, LAST, ZONES, Oracle, ms_of, st
     misfire=st.sampled_from(Misfire),
     overlap=st.sampled_from(Overlap),
     catch_up_ms=st.sampled_from([5_000, 25_000, 200_000]),
-    steps=st.lists(STEPS, max_size=14),
+    steps=st.lists(STEPS, min_size=4, max_size=14),
 )
 def test_policies_are_those_of_the_model(
     misfire: Misfire, overlap: Overlap, catch_up_ms: int, steps: list[tuple[str, int]]
@@ -125,6 +125,7 @@ CHANGES_MS: Final = {
             st.integers(1, 14),
             st.sampled_from([2_500, 30_000]),
         ),
+        min_size=3,
         max_size=6,
     ),
 )
