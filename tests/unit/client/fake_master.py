@@ -24,7 +24,7 @@ from tenure.protocol.ids import JobId, home_partition, mint, partition_of
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import FailureReason, JobState
 from tenure.testing.clock import SimClock
-from tenure.v1 import cluster_pb2, jobs_pb2, queues_pb2, schedules_pb2
+from tenure.v1 import batches_pb2, cluster_pb2, jobs_pb2, queues_pb2, schedules_pb2
 
 #: The cluster's clock at the loop's time 0.
 EPOCH_MS = 1_760_000_000_000
@@ -282,6 +282,22 @@ class FakeCluster:
             if count:
                 response.counts.add(state=state, count=count)
         return response
+
+    def _CreateBatch(
+        self, request: batches_pb2.CreateBatchRequest
+    ) -> batches_pb2.CreateBatchResponse:
+        asked = jobs_pb2.CountJobsRequest(partition=request.partition, filter=request.filter)
+        counts = self._CountJobs(asked).counts
+        batch = batches_pb2.Batch(
+            batch_id=request.batch_id,
+            partition=request.partition,
+            kind=request.kind,
+            filter=request.filter,
+            matched=sum(row.count for row in counts),
+        )
+        if not request.dry_run:
+            batch.state = batches_pb2.BATCH_STATE_RUNNING
+        return batches_pb2.CreateBatchResponse(batch=batch, counts=counts)
 
     def _CancelJobs(self, request: jobs_pb2.CancelJobsRequest) -> jobs_pb2.CancelJobsResponse:
         return jobs_pb2.CancelJobsResponse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -91,6 +92,7 @@ def test_command_lines(
     cluster: FakeCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a shell hands over: one of the documented exit codes, and no traceback."""
+    monkeypatch.setattr("sys.stdin", io.StringIO())
 
     @given(st.sampled_from(COMMANDS), st.lists(WORDS, max_size=4))
     def runs(command: str, words: list[str]) -> None:
