@@ -387,4 +387,4 @@ def lost_delivery_not_detected(patch: Patch) -> None:
 
     patch.replace(lease, "compare", compare)
     patch.replace(term, "compare", compare)
-    patch.replace(fire._Due, "look_at_holder", look_at_holder)
+    patch.replace(fire._Due, "_look_at_holder", look_at_holder)
