@@ -12,6 +12,8 @@ import contextvars
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
+from itertools import count
+from random import Random
 from typing import Any, Final
 
 import msgspec
@@ -23,8 +25,16 @@ from tenure.master.backend.etcd.errors import OutcomeUnknown, Unavailable
 from tenure.master.backend.etcd.keyspace import PartitionKeys
 from tenure.master.backend.etcd.resolution import failed
 from tenure.master.backend.sqlite import SqliteConnection
-from tenure.master.core import dispatch, fire, lease, report, term
-from tenure.master.core.command import DeclareLeases, FireTimers, HeldRow, RenewLeases
+from tenure.master.core import dispatch, fire, firing, lease, report, term
+from tenure.master.core.command import (
+    DeclareLeases,
+    FireTimers,
+    HeldRow,
+    RenewLeases,
+    TrimOutbox,
+)
+from tenure.master.core.dependency import OPEN, Dependencies
+from tenure.master.core.lanes import Lanes
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobRecord
 from tenure.master.core.report import Ruling
@@ -34,10 +44,12 @@ from tenure.master.election.etcd import EtcdElection, EtcdOffice
 from tenure.master.journal import etcd as etcd_journal
 from tenure.master.journal.etcd import EtcdJournal
 from tenure.master.node.clock import TermClock
+from tenure.master.node.courier import Courier
 from tenure.master.node.gate import CommitGate
 from tenure.master.node.inbox import ignore
 from tenure.master.node.keeper import Keeper
 from tenure.master.node.term import Term
+from tenure.protocol.ids import mint
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tenure.testing.process import current_process, elapse
 from tenure.v1.journal_pb2 import JournalBatch
@@ -388,3 +400,72 @@ def lost_delivery_not_detected(patch: Patch) -> None:
     patch.replace(lease, "compare", compare)
     patch.replace(term, "compare", compare)
     patch.replace(fire._Due, "_look_at_holder", look_at_holder)
+
+
+# ---- scheduling ---------------------------------------------------------------------------------
+
+
+@mutant
+def cron_id_not_deterministic(patch: Patch) -> None:
+    """A tick's job gets a new id like any other job: ids are there to be unique."""
+    numbers = count()
+
+    def job_id(real: Any, partition: int, key: Any, tick_ms: int, due_ms: int) -> Any:
+        return mint(partition, due_ms, Random(next(numbers)).getrandbits(62))
+
+    patch.replace(firing, "tick_job_id", job_id)
+
+
+@mutant
+def limit_count_lost_at_failover(patch: Patch) -> None:
+    """What runs under a limit key is counted as it is granted: a new leader has granted nothing."""
+    patch.replace(Lanes, "resume", lambda real, self, record: None)
+
+
+@mutant
+def pause_forgotten_by_a_new_term(patch: Patch) -> None:
+    """A term begins with all gates open; who pauses something closes its gate."""
+
+    def begin(real: Any, self: Lanes, now_ms: int) -> None:
+        real(self, now_ms)
+        for queue in self.queues.values():
+            queue.tenant.turn(True)
+            queue.turn(True)
+
+    patch.replace(Lanes, "begin_term", begin)
+
+
+@mutant
+def message_forgotten_when_sent(patch: Patch) -> None:
+    """What was sent to another partition leaves the outbox: connections are reliable."""
+
+    async def hand_over(real: Any, self: Courier, target: int, rows: Any) -> Any:
+        self._term.post(TrimOutbox(target=target, upto=rows[-1].number))
+        return await real(self, target, rows)
+
+    patch.replace(Courier, "_hand_over", hand_over)
+
+
+@mutant
+def member_does_not_wait_for_the_seal(patch: Patch) -> None:
+    """A member waits for its own parents; its workflow is a name for all of them."""
+
+    def is_open(self: Dependencies, record: JobRecord) -> bool:
+        workflow = record.workflow_id
+        return self.is_local(workflow) and self._workflows.gate(workflow) == OPEN
+
+    def enter(real: Any, self: Dependencies, jobs: Any, record: JobRecord) -> None:
+        real(self, jobs, record)
+        if record.workflow_id and is_open(self, record):
+            self.waiting[record.job_id] -= 1
+            self._ripen(jobs, record)
+
+    def states_of(real: Any, self: Dependencies, jobs: Any, record: JobRecord) -> bytes:
+        states: bytes = real(self, jobs, record)
+        if record.workflow_id and is_open(self, record):
+            states = bytes([JobState.COMPLETED, *states[1:]])
+        return states
+
+    patch.replace(Dependencies, "enter", enter)
+    patch.replace(Dependencies, "states_of", states_of)
+    patch.replace(Dependencies, "gate_moved", lambda real, self, jobs, workflow_id: None)

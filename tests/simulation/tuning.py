@@ -92,29 +92,38 @@ async def weigh(visit: Visit) -> None:
             await elapse(rng.uniform(0, 6))
 
 
-@script(7, "pauses")
+@script(9, "pauses")
 async def pause(visit: Visit) -> None:
-    """A queue, a tenant or a job type stands still for a while."""
+    """A queue, a tenant or a job type stands still for a while, and jobs come all the same."""
     rng, client, changed = visit.rng, visit.client, visit.load.changed
-    tenant, queue, name = rng.choice(TENANTS), rng.choice(QUEUES), rng.choice(_JOB_NAMES)
+    options, name = visit.options(), rng.choice(_JOB_NAMES)
+    tenant, queue = options["tenant"], options["queue"]
     kind = rng.choice(("queue", "queue", "tenant", "job type"))
-    with changed.at_work():
-        for paused in (True, False):
-            match kind:
-                case "queue":
-                    changed.queues[tenant, queue] = None
-                    turn = client.queues.pause if paused else client.queues.resume
-                    await _try(turn(queue, tenant=tenant))
-                case "tenant":
-                    changed.tenants[tenant] = None
-                    whole = client.tenants.pause if paused else client.tenants.resume
-                    await _try(whole(tenant))
-                case _:
-                    changed.job_types[tenant, name] = None
-                    some = client.job_types.pause if paused else client.job_types.resume
-                    await _try(some(name, tenant=tenant))
-            if paused:
-                await elapse(rng.uniform(1, 12))
+
+    async def turn(paused: bool) -> None:
+        match kind:
+            case "queue":
+                changed.queues[tenant, queue] = None
+                one = client.queues.pause if paused else client.queues.resume
+                await _try(one(queue, tenant=tenant))
+            case "tenant":
+                changed.tenants[tenant] = None
+                whole = client.tenants.pause if paused else client.tenants.resume
+                await _try(whole(tenant))
+            case _:
+                changed.job_types[tenant, name] = None
+                some = client.job_types.pause if paused else client.job_types.resume
+                await _try(some(name, tenant=tenant))
+
+    async def stand_still() -> None:
+        with changed.at_work():
+            await turn(True)
+            await elapse(rng.uniform(1, 20))
+            await turn(False)
+
+    calls = [(visit.text(), visit.hold_s() / 4, "", 0) for _ in range(rng.randint(1, 3))]
+    handles = await visit.desk.submit_many(visit.works.act.options(**options), calls)
+    await visit.see_all(handles, stand_still())
 
 
 @script(6, "trouble")
@@ -172,14 +181,20 @@ async def boost(visit: Visit) -> None:
     await visit.see_all(handles, change())
 
 
-@script(3, "limits")
+@script(6, "limits")
 async def fill_key(visit: Visit) -> None:
-    """Many jobs of one limit key, at once and one after the other."""
-    rng = visit.rng
+    """Many jobs of one limit key, at once and one after the other, in a queue with a limit."""
+    rng, changed = visit.rng, visit.load.changed
     options = {**visit.options(), "limit_key": rng.choice(("red", "green"))}
+    tenant, queue = options["tenant"], options["queue"]
+    if rng.random() < 0.7:
+        with changed.at_work():
+            changed.queues[tenant, queue] = None
+            most = rng.choice((1, 1, 2))
+            await _try(visit.client.queues.set(queue, tenant=tenant, key_concurrency=most))
     handles = []
     for _ in range(rng.randint(1, 3)):
-        calls = [(visit.text(), visit.hold_s() / 4, "", 0) for _ in range(rng.randint(1, 3))]
+        calls = [(visit.text(), visit.hold_s(), "", 0) for _ in range(rng.randint(1, 3))]
         handles += await visit.desk.submit_many(visit.works.act.options(**options), calls)
         await elapse(rng.uniform(0, 2))
     await visit.see_all(handles)
