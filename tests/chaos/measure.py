@@ -120,13 +120,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One lease that was started: from when to when, and by whom."""
+    """One lease that was started: from when to when, and by whom; whether it ended in a failure."""
 
     job: str
     lease: str
     process: str
     began_ms: float
     ended_ms: float
+    failed: bool = False
 
 
 def measure(arena: Arena, log: Log) -> Measured:
@@ -194,14 +195,15 @@ def announcements(events: Iterable[Event]) -> Iterable[Said]:
 def executions_of(rows: Iterable[Row]) -> list[Execution]:
     """Every lease that was started, in order."""
     began: dict[str, Row] = {}
-    ended: dict[str, float] = {}
+    ended: dict[str, tuple[float, bool]] = {}
     for row in rows:
         if row.f == START:
             began.setdefault(row.lease, row)
         elif row.f in (END, QUIT):
-            ended[row.lease] = row.boottime
+            ended[row.lease] = (row.boottime, row.f == QUIT)
+    never = (float("inf"), False)
     return [
-        Execution(row.job, lease, row.process, row.boottime, ended.get(lease, float("inf")))
+        Execution(row.job, lease, row.process, row.boottime, *ended.get(lease, never))
         for lease, row in began.items()
     ]
 
@@ -321,6 +323,9 @@ def name_restarted(
             if partition_of(job) != failover.partition:
                 continue
             for one, later in pairwise(leases):
+                if one.failed and one.ended_ms <= later.began_ms:
+                    # It was let end, and is tried again.
+                    continue
                 if one.began_ms <= failover.at_ms < min(one.ended_ms, later.began_ms):
                     why = excuse(one, later, journaled, strikes)
                     if why != "its worker was hurt":

@@ -175,9 +175,23 @@ def test_a_failure_ends_an_execution() -> None:
         for at_ms, f, lease in ((1.0, START, "a"), (2.0, QUIT, "a"), (5.0, START, "b"))
     ]
     assert executions_of(rows) == [
-        Execution(JOB, "a", "worker-1", 1.0, 2.0),
+        Execution(JOB, "a", "worker-1", 1.0, 2.0, failed=True),
         Execution(JOB, "b", "worker-1", 5.0, float("inf")),
     ]
+
+
+def test_a_retry_is_no_restart() -> None:
+    """A job that ran on through a failover, failed and is tried again was not started again."""
+    found = failover(1_000)
+    executions = [
+        Execution(JOB, "a", "worker-1", 500.0, 2_000.0, failed=True),
+        Execution(JOB, "b", "worker-2", 9_000.0, 9_500.0),
+    ]
+    name_restarted([found], executions, {"a"}, [])
+    assert found.restarted == []
+    early = Execution(JOB, "b", "worker-2", 1_500.0, 9_500.0)
+    name_restarted([found], [executions[0], early], {"a"}, [])
+    assert found.restarted == [(JOB, "")]
 
 
 def test_quantiles() -> None:
