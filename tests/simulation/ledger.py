@@ -383,8 +383,10 @@ def check_explanation(found: Explanation) -> None:
             fine = bool(kinds) or found.estimated_wait == timedelta(0)
         case JobState.BLOCKED:
             fine = BlockerKind.PARENTS in kinds
-        case JobState.SCHEDULED | JobState.RETRYING:
+        case JobState.SCHEDULED:
             fine = BlockerKind.NOT_DUE in kinds
+        case JobState.RETRYING:
+            fine = bool({BlockerKind.NOT_DUE, BlockerKind.RETRY_BUDGET} & kinds)
         case _:
             fine = not kinds and not found.ahead
     if not fine:
