@@ -253,6 +253,7 @@ class Master:
     def stop(self) -> None:
         """Hands every partition over; ``run`` returns when that is done. Idempotent."""
         self.health.stopping = True
+        self.standbys.end()
         for seat in self._seats:
             seat.stop()
 

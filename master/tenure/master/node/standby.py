@@ -172,6 +172,7 @@ class Standbys:
         #: By partition: how many processes of this name have died in a row while they followed it,
         #: and when that may be forgotten or tried again (boot clock).
         self._deaths: dict[int, tuple[int, int]] = {}
+        self._ended = False
 
     async def run(self) -> None:
         """Follows what this master should, until cancelled."""
@@ -189,6 +190,12 @@ class Standbys:
     def release(self, partition: int) -> None:
         """This master leads it no more."""
         self._taken.discard(partition)
+
+    def end(self) -> None:
+        """Follows nothing more: this master is to end, and is nobody's successor. Idempotent."""
+        self._ended = True
+        for number in list(self._running):
+            self._end(number)
 
     def inherit(self, members: Iterable[Member]) -> None:
         """Learns of what a process of this name has died, if it has and its key is still there."""
@@ -219,6 +226,8 @@ class Standbys:
         return [number for number, (standby, _) in self._running.items() if standby.caught_up]
 
     def _review(self, tasks: asyncio.TaskGroup) -> None:
+        if self._ended:
+            return
         now_ms = self._clock.boot_ms()
         for number, wanted in self._wanted().items():
             if wanted is (number in self._running):

@@ -353,6 +353,31 @@ async def _leads_for_a_while(standbys: Standbys, roster: Roster, clock: SimClock
     assert standbys.seqs() == {}
 
 
+def test_a_master_that_is_to_end_is_nobodys_standby() -> None:
+    """It follows nothing more, and begins nothing: the next leader is to be one that stays."""
+
+    async def main() -> None:
+        clock = SimClock()
+        me, boss = (Candidate(incarnation=n, name=n, address=f"{n}:1") for n in ("a", "b"))
+        roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
+        roster.leaders[0] = Leader(candidate=boss, token=TOKEN)
+        log = Log()
+        standbys = Standbys(
+            roster, clock, reader=lambda _: log.port, config=lambda partition: CONFIG
+        )
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(standbys.run())
+            await clock.sleep(10_000)
+            assert standbys.caught_up() == [0]
+            standbys.end()
+            assert standbys.caught_up() == []
+            await clock.sleep(10_000)
+            assert standbys.seqs() == {}
+            task.cancel()
+
+    run_virtual(main, limit_s=60)
+
+
 def test_who_follows_goes_on_until_another_is_ready() -> None:
     """When another master should follow instead, there is a standby meanwhile."""
 
