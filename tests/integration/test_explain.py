@@ -32,6 +32,7 @@ from tenure.client import (
     Retry,
     named,
 )
+from tenure.protocol.prefetch import PREFETCH_JOBS_MAX
 from tests.chaos.cluster import REPOSITORY, Cluster
 from tests.integration.page import likeness
 from tests.integration.shop import charge, fetch, pack, send
@@ -50,8 +51,8 @@ VARIES: Final = (
 )
 ENDED: Final = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 WAIT_S: Final = 30.0
-#: More than workers take, who may have a few jobs at hand beyond their slots.
-CROWD: Final = 30
+#: More than two workers take who have only met jobs that ended, or were cancelled, at once.
+CROWD: Final = 2 * PREFETCH_JOBS_MAX + 100
 #: So many short jobs that for a while there are slots free and others come first.
 FLOOD: Final = 3_000
 K = BlockerKind
@@ -211,11 +212,16 @@ def order(shop: Shop) -> Job:
     return flood[-1]
 
 
+def waits_for_slots(job: Job) -> bool:
+    """Whether a job is kept by nothing but those who are busy; at first there may be free slots."""
+    return [blocker.kind for blocker in job.explain().blockers] == [K.NO_CREDIT]
+
+
 def leader(shop: Shop) -> Job:
     """A new leader, a moment after kill -9."""
     # It waits for all workers to tell what they run, and one of them is frozen.
     job = shop.crowd(pack.options(queue="packets"))
-    shop.cluster.until(lambda: job.explain().blockers[0].kind is K.NO_CREDIT, WAIT_S, "no slot")
+    shop.cluster.until(lambda: waits_for_slots(job), WAIT_S, "no slot")
     shop.cluster.processes["bert"].freeze()
     killed_ms = shop.cluster.leader().kill()
     shop.client.close()
