@@ -548,10 +548,8 @@ class Term:
             self._wake.set()
 
     def _dispatch(self, now_ms: int) -> None:
-        if self.partition.window_open or not self.partition.has_ready():
-            return
-        if self.gate.full:
-            # What cannot be journaled for nobody knows how long is better not begun.
+        # What cannot be journaled for nobody knows how long is better not begun.
+        if self.gate.full or self.partition.window_open or not self.partition.has_ready():
             return
         credits = self._hub.credits()
         grants_max = min(_GRANTS_A_TURN, self._ramp_room(now_ms))
@@ -587,13 +585,14 @@ class Term:
             self._arm_at(now_ms, due_ms)
 
     def _arm_at(self, now_ms: int, due_ms: int) -> None:
+        loop = asyncio.get_running_loop()
         if self._timer is not None:
-            if now_ms < self._timer_ms <= due_ms:
+            # The term's clock may be a hair behind the loop's: what has fired is armed again.
+            if now_ms < self._timer_ms <= due_ms and self._timer.when() > loop.time():
                 return
             self._timer.cancel()
         self._timer_ms = due_ms
-        delay_s = max(0, due_ms - now_ms) / 1000
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+        self._timer = loop.call_later(max(0, due_ms - now_ms) / 1000, self._wake.set)
 
     def _draw(self, count: int) -> list[float]:
         draw = self._rng.random

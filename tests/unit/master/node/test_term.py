@@ -16,10 +16,12 @@ from tenure.master.core.command import (
     SubmitSetting,
 )
 from tenure.master.core.event import Event, JobsReadied
+from tenure.master.core.record import JobRecord
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.term import TIMER_ROWS
 from tenure.protocol.errors import TenureError, Unavailable
 from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import JobState
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tenure.v1 import common_pb2, jobs_pb2, worker_pb2
@@ -418,5 +420,26 @@ def test_a_crowd_of_delayed_jobs_leaves_others_their_turns() -> None:
             assert sum(sizes) == 2_000
             assert max(sizes) == TIMER_ROWS
             assert len(set(seen)) == len(seen)
+
+    run_virtual(main)
+
+
+def test_a_clock_that_is_slowed_down_makes_no_timer_late() -> None:
+    """By the loop it fires early then, when nothing is due yet: it is set again at once."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            clock = rig.term.clock
+            clock.slew([clock.now_ms() - 1_000])
+            job_id = rig.mint()
+            setting = SubmitSetting(JOB, 5, 1_000, 0)
+            rig.term.post(SubmitJobs(settings=[setting], rows=[SubmitRow(job_id, 0, b"", "")]))
+            due_ms = clock.now_ms() + 1_000
+            await rig.commit()
+            while clock.now_ms() < due_ms + 2:
+                await SimClock().sleep(1)
+            record = rig.partition.get(job_id)
+            assert isinstance(record, JobRecord)
+            assert record.state is JobState.PENDING
 
     run_virtual(main)
