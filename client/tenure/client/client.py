@@ -17,7 +17,7 @@ from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
 from tenure.client.codec import encode_args
 from tenure.client.connection import Connection, Core
-from tenure.client.errors import BatchFailed, WaitTimeout, invalid
+from tenure.client.errors import BatchFailed, WaitTimeout, invalid, without_callback
 from tenure.client.explain import Explanation, explain
 from tenure.client.filter import filter_text
 from tenure.client.handle import AsyncJobHandle
@@ -263,10 +263,9 @@ class AsyncClient:
         for args, kwargs in given if job.signature.stands_in else ():
             await core.published.check(job.name, args, kwargs)
         keys = job.row_keys(given) if job.has_row_keys else ()
-        settings = job.settings
-        parents = [parents_of(args, kwargs) for args, kwargs in given]
+        parents, own = [parents_of(args, kwargs) for args, kwargs in given], job.settings
         rows = await core.submitter.submit(
-            job.wire, settings.key, payloads, keys, settings.after, parents if any(parents) else ()
+            job.wire, own.key, payloads, keys, own.after, parents if any(parents) else ()
         )
         handles: Sequence[AsyncJobHandle[R]] = [
             AsyncJobHandle(self, row.job_id, job.name, job) for row in rows if row.refusal is None
@@ -288,8 +287,9 @@ class AsyncClient:
         """Submits what is to run when these jobs have ended; their keys name the jobs."""
         for handle in handles:
             for callback, call in job.callbacks(handle.id):
-                key = f"{handle.id}:{callback.settings.run_if}"
-                await self._send(callback.options(key=key), call.args, call.kwargs)
+                keyed = callback.options(key=f"{handle.id}:{callback.settings.run_if}")
+                with without_callback(handle.id):
+                    await self._send(keyed, call.args, call.kwargs)
 
     # ---------------------------------------------------------------------------------- waiting
 

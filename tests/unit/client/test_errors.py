@@ -4,8 +4,17 @@ from datetime import timedelta
 
 import pytest
 
-from tenure.client import JobFailed, RemoteError, RetryLater, TenureError, WaitTimeout
-from tenure.client.errors import error_type_names
+from tenure.client import (
+    JobFailed,
+    Reason,
+    Rejected,
+    RemoteError,
+    RetryLater,
+    TenureError,
+    Unavailable,
+    WaitTimeout,
+)
+from tenure.client.errors import error_type_names, without_callback
 from tenure.protocol.vocabulary import ErrorCategory, FailureReason
 
 
@@ -60,3 +69,16 @@ def test_a_retry_wish_looks_forward() -> None:
     assert RetryLater(timedelta(seconds=3)).after == timedelta(seconds=3)
     with pytest.raises(TenureError):
         RetryLater(timedelta(seconds=-3))
+
+
+def test_who_hears_that_a_callback_was_refused_knows_of_its_job() -> None:
+    """The job is there: the error says so, with its id, and does not pass for a refusal of it."""
+    refusal = Rejected("expected space", reason=Reason.STORE_FULL)
+    with (
+        pytest.raises(Unavailable, match="only job id-1 was taken") as told,
+        without_callback("id-1"),
+    ):
+        raise refusal
+    assert told.value.reason is Reason.OUTCOME_UNKNOWN
+    assert told.value.metadata["job_id"] == "id-1"
+    assert told.value.__cause__ is refusal
