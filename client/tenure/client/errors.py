@@ -15,7 +15,7 @@ Permanent, RetryLater  raised by a job to say how its failure is to be treated
 ```
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -231,7 +231,7 @@ def invalid(field: str, expected: str, **metadata: str) -> Rejected:
 
 
 @contextmanager
-def without_callback(job_id: str) -> Iterator[None]:
+def without_callback(job_id: str) -> Generator[None, None, None]:
     """Tells of a callback that was refused that its job was submitted all the same.
 
     Raises:
