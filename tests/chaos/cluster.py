@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 40.0
+#: A master waits up to 20 s for a successor, and then for a store that may be away.
+END_TIMEOUT_S = 40.0
 #: Below the range the kernel takes for outgoing connections, and beside etcd's test members.
 _PORTS = range(12_000, 20_000)
 
@@ -314,7 +316,7 @@ class Cluster:
             if load.wait_exit(10) != 0:
                 raise Expired(f"{load.name} failed:\n{load.log_tail(40)}")
 
-    def end(self, timeout_s: float = 30.0) -> None:
+    def end(self, timeout_s: float = END_TIMEOUT_S) -> None:
         """SIGTERM the workers, then the masters; each must end by itself, with exit code 0."""
         workers = [p for p in self.processes.values() if p.running and p not in self.masters]
         for group in (workers, self.masters):

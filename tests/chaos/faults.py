@@ -20,7 +20,7 @@ from tenure.client import Client, TenureError
 from tenure.master.node.share import share_out
 from tests.chaos.arena import Arena, Busy, office_key
 from tests.chaos.audit import in_flight
-from tests.chaos.cluster import START_TIMEOUT_S
+from tests.chaos.cluster import END_TIMEOUT_S, START_TIMEOUT_S
 from tests.chaos.process import Expired, Process, until
 
 Inject = Callable[[Arena, random.Random], None]
@@ -149,7 +149,7 @@ def masters_restarted(arena: Arena, rng: random.Random) -> None:
             # One that an earlier fault has killed may be beginning: it does not hear signals yet.
             until(lambda own=master: bool(own.events("serving")), START_TIMEOUT_S)  # type: ignore[misc]
             master.terminate()
-            if master.wait_exit(20) != 0:
+            if master.wait_exit(END_TIMEOUT_S) != 0:
                 raise Expired(f"{master.name} failed at its end:\n{master.log_tail(40)}")
             until_serving(arena, master.name)
             # Its workers come back to it; without them it would be a leader of nobody.

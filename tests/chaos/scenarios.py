@@ -24,7 +24,7 @@ from tests.chaos.audit import (
     live_hashes,
     running_at,
 )
-from tests.chaos.cluster import Cluster
+from tests.chaos.cluster import END_TIMEOUT_S, Cluster
 from tests.chaos.process import Event, Process
 from tests.chaos.tail import RunningNow, open_submits
 from tests.oracles.etcd_watch import StoreWatch
@@ -312,7 +312,7 @@ def rolling_restart(etcd: EtcdCluster, directory: Path) -> Report:
             at_ms = master.terminate()
             if master is leader:
                 run.after(f"SIGTERM of {leader.name}, which led", at_ms)
-            if master.wait_exit(20) != 0:
+            if master.wait_exit(END_TIMEOUT_S) != 0:
                 raise AssertionError(f"{master.name} failed:\n{master.log_tail(40)}")
             pending.discard(master.name)
             started = cluster.wait_said(cluster.start_master(master.name), "serving")

@@ -69,10 +69,11 @@ _CLOCK_DELAY_MS: Final = 1_000
 _LOOK_MS: Final = 1_000
 #: A master that is told to end waits so long for a store that is full or away.
 _HAND_OVER_MS: Final = 5_000
-#: It leads on for at most so long, until another has the partition replayed: 10 s. With fewer jobs
-#: than these a recovery from nothing is as quick.
+#: It leads on for at most so long, until another has the partition replayed: 20 s, so that all is
+#: over within the 30 s after which Kubernetes kills. With fewer jobs than these a recovery from
+#: nothing is as quick.
 _HEIR_LOOK_MS: Final = 100
-_HEIR_LOOKS: Final = 100
+_HEIR_LOOKS: Final = 200
 _COLD_JOBS_MAX: Final = 2_000
 
 _Role = cluster_pb2.PartitionRole
