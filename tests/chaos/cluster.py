@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import Self, TypeVar
 
 from tests.chaos.links import Links
 from tests.chaos.namespace import Namespace
+from tests.chaos.ports import free_port
 from tests.chaos.process import Event, Expired, Process, Timeline, until
 from tests.chaos.skewed import Dial
 from tests.oracles.history import boottime_ms
@@ -36,8 +35,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 40.0
 #: A master waits up to 20 s for a successor, and then for a store that may be away.
 END_TIMEOUT_S = 40.0
-#: Below the range the kernel takes for outgoing connections, and beside etcd's test members.
-_PORTS = range(12_000, 20_000)
 
 
 class Cluster:
@@ -342,15 +339,3 @@ class Cluster:
 def tenure(*arguments: str) -> list[str]:
     """The ``tenure`` command of this very environment."""
     return [sys.executable, "-m", "tenure.cli", *arguments]
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
-        with socket.socket() as candidate:
-            try:
-                candidate.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError("expected a free port on loopback, but found none")

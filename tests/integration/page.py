@@ -32,7 +32,8 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from tenure.testing.etcd import EtcdNotFound, find_binary
-from tests.chaos.cluster import REPOSITORY, free_port
+from tests.chaos.cluster import REPOSITORY
+from tests.chaos.ports import free_port
 
 COMMAND_TIMEOUT_S: Final = 60.0
 FILES: Final = frozenset({"python", "toml"})

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tenure.client import Client, Reason, TenureError, Unavailable
-from tests.chaos.cluster import Cluster, free_port
+from tests.chaos.cluster import Cluster
+from tests.chaos.ports import free_port
 from tests.integration.app import double
 from tests.integration.commands import run
 

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+# The first test reads the whole repository.
+pytestmark = pytest.mark.timeout(180)
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = ("protos", "client", "worker", "master", "testing")
 REST = ("tests", "examples", "benchmarks", "tools")
@@ -114,11 +117,19 @@ TEXT_SUFFIXES = {".cfg", ".json", ".md", ".proto", ".py", ".sh", ".toml", ".yaml
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A hand-written module: where it lies (relative, with slashes), its text and its tree."""
+    """A hand-written module, read once for all rules.
+
+    Attributes:
+        path: Where it lies, relative, with slashes.
+        nodes: All of its tree.
+        calls: Each call, and the source text of what is called, e.g. `asyncio.sleep`.
+    """
 
     path: str
     text: str
     tree: ast.Module
+    nodes: tuple[ast.AST, ...]
+    calls: tuple[tuple[ast.Call, str], ...]
 
     @property
     def is_product(self) -> bool:
@@ -134,12 +145,22 @@ Rule = Callable[[Module], Iterator[str]]
 
 def parse(path: str, text: str) -> Module:
     """A module as a rule sees it."""
-    return Module(path, text, ast.parse(text))
+    tree = ast.parse(text)
+    nodes = (*ast.walk(tree),)
+    calls = [(node, ast.unparse(node.func)) for node in nodes if isinstance(node, ast.Call)]
+    return Module(path, text, tree, nodes, (*calls,))
 
 
 def is_generated(path: Path) -> bool:
     """Whether `make protos` writes this module."""
     return path.stem.endswith(("_pb2", "_pb2_grpc"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten() -> Iterator[None]:
+    """So many nodes are a burden to the garbage collector: other tests go without them."""
+    yield
+    modules.cache_clear()
 
 
 @cache
@@ -179,29 +200,22 @@ def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST, i
             yield from functions(node, prefix)
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+def imports(module: Module) -> Iterator[tuple[int, str, tuple[str, ...]]]:
     """Line, module and imported names (none for a plain `import`) of each import."""
-    for node in ast.walk(tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name, ()
         elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            yield node.lineno, module, tuple(alias.name for alias in node.names)
-
-
-def calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and source text of what is called, e.g. `asyncio.sleep`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield node.lineno, ast.unparse(node.func)
+            source = "." * node.level + (node.module or "")
+            yield node.lineno, source, tuple(alias.name for alias in node.names)
 
 
 def core_imports(module: Module) -> Iterator[str]:
     """The core imports pure things only."""
     if not module.path.startswith(CORE):
         return
-    for line, name, names in imports(module.tree):
+    for line, name, names in imports(module):
         if name == "tenure.protocol":
             allowed = set(names) <= CORE_MAY_IMPORT_FROM_PROTOCOL
         elif name.startswith("tenure.protocol."):
@@ -217,9 +231,9 @@ def core_imports(module: Module) -> Iterator[str]:
 def core_calls(module: Module) -> Iterator[str]:
     """The core does no I/O and orders nothing by hash or identity."""
     if module.path.startswith(CORE):
-        for line, name in calls(module.tree):
+        for node, name in module.calls:
             if name in CORE_MAY_NOT_CALL:
-                yield f"{module.path}:{line} calls {name}()"
+                yield f"{module.path}:{node.lineno} calls {name}()"
 
 
 def function_length(module: Module) -> Iterator[str]:
@@ -250,14 +264,14 @@ def leftovers(module: Module) -> Iterator[str]:
 
 def bare_tasks(module: Module) -> Iterator[str]:
     """Every task belongs to a TaskGroup, which sees its error and awaits its end."""
-    for _, name in calls(module.tree):
+    for _, name in module.calls:
         owner, _, method = name.rpartition(".")
         if method == "ensure_future" or (
             method == "create_task"
             and (owner in ("", "asyncio") or owner.endswith(("loop", "loop()")))
         ):
             yield module.path
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         bases = node.bases if isinstance(node, ast.ClassDef) else []
         if any(ast.unparse(base) in ("asyncio.Task", "asyncio.Task[None]") for base in bases):
             yield module.path
@@ -265,22 +279,22 @@ def bare_tasks(module: Module) -> Iterator[str]:
 
 def wait_for(module: Module) -> Iterator[str]:
     """`asyncio.timeout` bounds a wait; `wait_for` on a read cancels the whole gRPC call."""
-    for line, name in calls(module.tree):
+    for node, name in module.calls:
         if name in ("asyncio.wait_for", "wait_for"):
-            yield f"{module.path}:{line} calls {name}()"
+            yield f"{module.path}:{node.lineno} calls {name}()"
 
 
 def asserts(module: Module) -> Iterator[str]:
     """Safety checks are explicit raises: `python -O` drops an assert."""
     if module.is_product:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Assert):
                 yield f"{module.path}:{node.lineno} asserts"
 
 
 def serializers(module: Module) -> Iterator[str]:
     """Nothing that runs code while it reads data."""
-    for line, name, _ in imports(module.tree):
+    for line, name, _ in imports(module):
         if name.partition(".")[0] in UNSAFE_SERIALIZERS:
             yield f"{module.path}:{line} imports {name}"
 
@@ -288,19 +302,16 @@ def serializers(module: Module) -> Iterator[str]:
 def sleeps_in_tests(module: Module) -> Iterator[str]:
     """A test waits for an event or on the virtual clock; `asyncio.sleep(0)` only yields."""
     if module.is_test:
-        for node in ast.walk(module.tree):
-            if (
-                isinstance(node, ast.Call)
-                and ast.unparse(node.func) in ("time.sleep", "asyncio.sleep", "sleep")
-                and ast.unparse(node) != "asyncio.sleep(0)"
-            ):
+        for node, name in module.calls:
+            sleeps = name in ("time.sleep", "asyncio.sleep", "sleep")
+            if sleeps and ast.unparse(node) != "asyncio.sleep(0)":
                 yield module.path
 
 
 def skipped_tests(module: Module) -> Iterator[str]:
     """A test runs or does not exist."""
     if module.is_test:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Attribute):
                 name = ast.unparse(node)
                 if re.fullmatch(r"pytest\.(mark\.)?(skip|skipif|xfail|importorskip)", name):
@@ -319,7 +330,7 @@ def undocumented_tests(module: Module) -> Iterator[str]:
 def pinned_examples(module: Module) -> Iterator[str]:
     """How many examples a property is tried with is for the profiles to say: tests/conftest.py."""
     if module.is_test and module.path != "tests/conftest.py":
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.keyword) and node.arg == "max_examples":
                 yield module.path
 

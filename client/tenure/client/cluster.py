@@ -46,11 +46,16 @@ class ClusterView:
         return await unserved(self._router, job, self._timeout_s)
 
     async def status(self) -> tuple[list[cluster_pb2.GetStatusResponse], dict[str, TenureError]]:
-        """Every known master's own view, and why those that did not answer did not."""
-        topology = await self.topology()
-        views: list[cluster_pb2.GetStatusResponse] = []
+        """Every known master's own view, and why those that did not answer did not.
+
+        The addresses that the client was given count for as long as it lives, whatever the masters
+        know: one that has died a while ago is named, too. A master that answers at several
+        addresses is one.
+        """
+        await self.topology()
+        views: dict[str, cluster_pb2.GetStatusResponse] = {}
         failed: dict[str, TenureError] = {}
-        for address in topology.masters or self._router.topology.masters:
+        for address in self._router.topology.masters:
             try:
                 view = await self._router.transport.unary(
                     address,
@@ -62,8 +67,8 @@ class ClusterView:
             except TenureError as error:
                 failed[address] = error
             else:
-                views.append(view)
-        return views, failed
+                views.setdefault(view.address, view)
+        return [*views.values()], failed
 
     async def transfer_leader(
         self, partition: int, master: str = ""

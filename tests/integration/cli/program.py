@@ -16,6 +16,7 @@ import asyncio
 import fcntl
 import os
 import random
+import signal
 import sys
 import termios
 from collections.abc import Mapping
@@ -156,5 +157,8 @@ if __name__ == "__main__":
     if os.isatty(0):
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        # Shells let what they start in the background ignore Ctrl-C, and so does what that starts:
+        # the tests may have been.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     session.connect = connect
     main.main()

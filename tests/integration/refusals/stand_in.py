@@ -31,7 +31,7 @@ from tenure.protocol.errors import error_of
 from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.v1 import jobs_pb2, worker_pb2
-from tests.chaos.cluster import free_port
+from tests.chaos.ports import free_port
 
 #: What NOT_LEADER names as the leader.
 LEADER: Final = "127.0.0.1:1"

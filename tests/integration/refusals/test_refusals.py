@@ -18,7 +18,8 @@ from tenure.client import Client, cron, named
 from tenure.protocol.errors import error_of
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.v1 import cluster_pb2, cluster_pb2_grpc
-from tests.chaos.cluster import REPOSITORY, Cluster, free_port
+from tests.chaos.cluster import REPOSITORY, Cluster
+from tests.chaos.ports import free_port
 from tests.integration.app import double
 from tests.integration.commands import Outcome
 from tests.integration.refusals import ways

@@ -363,6 +363,20 @@ def test_the_cluster_answers_through_any_master() -> None:
     play(cluster, work)
 
 
+def test_a_status_names_a_master_that_the_others_have_forgotten() -> None:
+    """An address that was given is asked, also when no master knows it any more; each one once."""
+    cluster = FakeCluster(masters=("a:1", "b:1"))
+
+    async def work(client: AsyncClient) -> None:
+        cluster.dead.add("a:1")
+        cluster.masters, cluster.leaders[0] = ("b:1",), "b:1"
+        views, failed = await client.cluster.status()
+        assert [view.name for view in views] == ["b:1"]
+        assert list(failed) == ["a:1"]
+
+    play(cluster, work)
+
+
 @pytest.mark.parametrize(
     "address", ["nonsense", "host:", "host:99999", ":7400", "a:1,b", ",", "http://a:1"]
 )

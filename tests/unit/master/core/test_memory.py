@@ -9,7 +9,7 @@ from tenure.master.core import command as commands
 from tenure.master.core.command import SubmitRow, SubmitSetting
 from tests.unit.master.core.rig import JOB, Rig
 
-COUNT = 20_000
+COUNT = 10_000
 
 
 @pytest.mark.parametrize("batch", [1, 250])
