@@ -9,7 +9,10 @@ INSTALLED := $(VENV)/.installed
 PRODUCT := protos/tenure/protocol client worker master testing
 # The contract of the last release: what clients and workers out there speak.
 RELEASED := $(shell ls -d tests/histories/*/contract | sort -V | tail -n 1)
-SUITES := unit conformance histories simulation integration chaos
+# Suites that compute, and suites that start processes and mostly wait for them: see `make test`.
+COMPUTING := unit conformance histories simulation
+WAITING := integration chaos
+SUITES := $(COMPUTING) $(WAITING)
 # More for pytest, as in: make test-unit PYTEST_ARGS="-k lease -x"
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -86,8 +89,8 @@ types: $(INSTALLED) ## mypy, strict, on all hand-written product code; pyright, 
 verify: lint types ## the static half of CI
 
 .PHONY: test
-test: $(INSTALLED) etcd strace node ## every suite
-	$(PYTEST) $(SUITES:%=tests/%)
+test: $(INSTALLED) etcd strace node ## every suite, in two lanes side by side
+	$(BIN)/python -m tools.lanes "$(COMPUTING:%=tests/%)" "$(WAITING:%=tests/%)" -- $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: $(INSTALLED) ## pure code only: no network, no etcd

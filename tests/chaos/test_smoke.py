@@ -1,8 +1,8 @@
 """Chaos, the short version: real masters, workers, clients and etcd members, killed and frozen.
 
 Every run records a history and is audited (S1 to S6, S9, S15, S20) before its test says anything
-else. The run under load has the machine for itself; those that mostly wait run side by side, and
-each test waits for its own.
+else. The run under load and the one whose first grants are timed come by themselves; those that
+mostly wait run side by side, and each test waits for its own.
 """
 
 from __future__ import annotations

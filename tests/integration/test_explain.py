@@ -174,6 +174,15 @@ def breaker(shop: Shop) -> Job:
     return shop.client.submit(charge.options(queue="bank"), 2)
 
 
+def key_breaker(shop: Shop) -> Job:
+    """Much of its limit key has failed, in a queue with --key-breaker 0.5."""
+    fails_once = BreakerSettings(volume_min=1, open_for=timedelta(minutes=1))
+    shop.client.queues.set("till", key_breaker=fails_once)
+    ours = charge.options(queue="till", limit_key="customer-7")
+    shop.client.submit(ours, 1).wait(WAIT_S)
+    return shop.client.submit(ours, 2)
+
+
 def no_worker(shop: Shop) -> Job:
     """No worker has its function."""
     return shop.client.submit(named("app.jobs.print", queue="paper"))
@@ -245,6 +254,7 @@ SCENES: Final[dict[Callable[[Shop], Job], set[BlockerKind]]] = {
     leader: {K.LEADER},
     backoff: {K.NOT_DUE},
     retry_budget: {K.RETRY_BUDGET},
+    key_breaker: {K.KEY_CIRCUIT_BREAKER},
     breaker: {K.CIRCUIT_BREAKER},
     reserved: {K.RESERVED},
     order: {K.ORDER},

@@ -193,6 +193,16 @@ class Rate(NamedTuple):
     burst: int
 
 
+class Fuse(NamedTuple):
+    """What a circuit breaker goes by."""
+
+    failure_rate: float
+    window_ms: int
+    volume_min: int
+    open_for_ms: int
+    probes: int
+
+
 class QueueSet(NamedTuple):
     """How a queue is run from now on; 0 or None is no limit."""
 
@@ -206,6 +216,9 @@ class QueueSet(NamedTuple):
     strategy: str = "QUEUE"
     rate: Rate | None = None
     key_rate: Rate | None = None
+    key_breaker: Fuse | None = None
+    #: (limit key, what people make of its breaker).
+    key_overrides: tuple[tuple[str, str], ...] = ()
 
 
 class TenantSet(NamedTuple):
@@ -215,16 +228,6 @@ class TenantSet(NamedTuple):
     at_ms: int
     tenant: str
     paused: bool = False
-
-
-class Fuse(NamedTuple):
-    """What a circuit breaker goes by."""
-
-    failure_rate: float
-    window_ms: int
-    volume_min: int
-    open_for_ms: int
-    probes: int
 
 
 class JobTypeSet(NamedTuple):

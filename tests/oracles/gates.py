@@ -1,4 +1,4 @@
-"""S17, what is closed: nothing is granted of a queue, tenant or job type that is.
+"""S17, what is closed: nothing is granted of a queue, tenant, job type or limit key that is.
 
 - *Pauses.* Between the event that pauses a queue, a tenant or a job type and the one that lets it
   go on, no grant of its jobs is in the journal.
@@ -50,11 +50,14 @@ def check_gates(facts: Sequence[Fact]) -> list[Violation]:
 class _Porter:
     def __init__(self) -> None:
         self.violations: list[Violation] = []
-        #: By job: its queue, its tenant and its job type, as gates.
+        #: By job: its queue, its tenant, its job type and its limit key if it has one, as gates.
         self._gates: dict[str, tuple[tuple[str, ...], ...]] = {}
         #: What is closed, and by which event.
         self._closed: dict[tuple[str, ...], int] = {}
+        #: Those of limit keys begin with the first grant.
         self._breakers: dict[tuple[str, ...], _Breaker] = {}
+        #: How queues are run, by tenant and name.
+        self._queues: dict[tuple[str, str], QueueSet] = {}
         #: The lease that was closed last: whose, and by which event.
         self._newest = ("", 0)
 
@@ -64,7 +67,10 @@ class _Porter:
             case Submitted():
                 tenant = fact.tenant
                 gates = (("queue", tenant, fact.queue), ("tenant", tenant))
-                self._gates[fact.job] = (*gates, ("job type", tenant, fact.name))
+                own = [("job type", tenant, fact.name)]
+                if fact.limit_key:
+                    own.append(("limit key", tenant, fact.queue, fact.limit_key))
+                self._gates[fact.job] = (*gates, *own)
             case Granted():
                 self._grant(fact)
             case Closed():
@@ -77,6 +83,7 @@ class _Porter:
                     self._doubt(fact.job)
             case QueueSet():
                 self._turn(("queue", fact.tenant, fact.queue), fact.paused, fact.seq)
+                self._set_keys(fact)
             case TenantSet():
                 self._turn(("tenant", fact.tenant), fact.paused, fact.seq)
             case JobTypeSet():
@@ -95,6 +102,21 @@ class _Porter:
         else:
             self._closed.pop(gate, None)
 
+    def _set_keys(self, fact: QueueSet) -> None:
+        """The breakers of a queue's limit keys: those that are other ones now begin anew."""
+        queue = (fact.tenant, fact.queue)
+        self._queues[queue] = fact
+        held = {key for key, override in fact.key_overrides if override == "OPEN"}
+        free = {key for key, _ in fact.key_overrides}
+        for gate in [gate for gate in self._closed if gate[0] == "limit key"]:
+            if gate[1:3] == queue and gate[3] not in held:
+                del self._closed[gate]
+        for key in held:
+            self._closed.setdefault(("limit key", *queue, key), fact.seq)
+        for gate in [gate for gate in self._breakers if gate[0] == "limit key"]:
+            if gate[1:3] == queue:
+                self._fuse(gate, None if gate[3] in free else fact.key_breaker)
+
     def _fuse(self, gate: tuple[str, ...], fuse: Fuse | None) -> None:
         known = self._breakers.get(gate)
         if fuse is None:
@@ -108,21 +130,31 @@ class _Porter:
             if gate in self._closed:
                 what = " ".join(gate)
                 self._say(fact, f"granted though {what} is closed since seq {self._closed[gate]}")
-        breaker = self._breakers.get(gates[-1]) if gates else None
-        if breaker is not None:
+        for gate in gates:
+            self._begin(gate)
+        for gate, breaker in self._breakers_of(fact.job):
             wrong = breaker.grant(fact.job, fact.at_ms)
             if wrong:
-                self._say(fact, f"granted though the breaker of {gates[-1][-1]} {wrong}")
+                self._say(fact, f"granted though the breaker of {' '.join(gate)} {wrong}")
+
+    def _begin(self, gate: tuple[str, ...]) -> None:
+        """A limit key's breaker is there from its first grant on."""
+        if gate[0] != "limit key" or gate in self._breakers:
+            return
+        queue = self._queues.get((gate[1], gate[2]))
+        if queue is not None and gate[3] not in dict(queue.key_overrides):
+            self._fuse(gate, queue.key_breaker)
+
+    def _breakers_of(self, job: str) -> list[tuple[tuple[str, ...], _Breaker]]:
+        gates = self._gates.get(job, ())
+        return [(gate, self._breakers[gate]) for gate in gates if gate in self._breakers]
 
     def _end(self, fact: Closed) -> None:
-        gates = self._gates.get(fact.job, ())
-        breaker = self._breakers.get(gates[-1]) if gates else None
-        if breaker is not None:
+        for _, breaker in self._breakers_of(fact.job):
             breaker.end(fact.job, fact.outcome, fact.at_ms)
 
     def _doubt(self, job: str) -> None:
-        breaker = self._breakers.get(self._gates[job][-1])
-        if breaker is not None:
+        for _, breaker in self._breakers_of(job):
             breaker.doubt()
 
     def _say(self, fact: Granted, wrong: str) -> None:

@@ -257,7 +257,7 @@ class _Reader:
             self.facts.append(Adopted(seq, job, text, attempt))
 
     def _completed(self, seq: int, event: list[Any]) -> None:
-        for job, lease, _started, result, _content_type in event[2]:
+        for job, lease, _started, result, *_ in event[2]:
             text = fence(lease)
             self._close(seq, job, text, "", _COMPLETED, event[1])
             content = hash_of(_decode(result)) if result else ""

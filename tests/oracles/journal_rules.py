@@ -74,6 +74,7 @@ def _settings(seq: int, event: list[Any]) -> Iterator[Fact]:
     match kind:
         case "queue":
             paused, concurrency, key_concurrency, strategy, rate, key_rate = values[2:8]
+            breaker, overrides = values[12:14] or (None, ())
             yield QueueSet(
                 seq,
                 at_ms,
@@ -84,6 +85,8 @@ def _settings(seq: int, event: list[Any]) -> Iterator[Fact]:
                 _STRATEGIES[strategy],
                 rate and Rate(*rate),
                 key_rate and Rate(*key_rate),
+                breaker and Fuse(*breaker),
+                tuple((limit_key, _OVERRIDES[override]) for limit_key, override in overrides),
             )
         case "tenant":
             yield TenantSet(seq, at_ms, *key, values[1])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from tenure.client import AsyncClient, JobState, Reason, Rejected, TenureError
+from tenure.client import AsyncClient, Reason, Rejected, TenureError
 from tenure.testing.process import elapse
 
 T = TypeVar("T")
@@ -28,6 +27,8 @@ _QUEUE: Final[dict[str, Any]] = {
     "reserved": 0.0,
     "depth_max": 0,
     "refuse_late": False,
+    "key_breaker": None,
+    "key_breaker_overrides": {},
 }
 _TENANT: Final[dict[str, Any]] = {"weight": 1.0, "paused": False}
 _JOB_TYPE: Final[dict[str, Any]] = {
@@ -97,18 +98,9 @@ class Changed:
             await insist(lambda t=tenant: client.tenants.set(t, **_TENANT))
         for tenant, name in self.job_types:
             await insist(lambda n=name, t=tenant: client.job_types.set(n, tenant=t, **_JOB_TYPE))
-        if self.job_types:
-            await insist(lambda: _hurry_retries(client))
         if self.scheduled:
             for schedule in await insist(client.schedules.list):
                 await _delete(client, schedule.name, schedule.tenant)
-
-
-async def _hurry_retries(client: AsyncClient) -> None:
-    """What a budget has put off by minutes is due now."""
-    retrying = [job.job_id async for job in client.list(states=[JobState.RETRYING])]
-    if retrying:
-        await client.boost(retrying, delay=timedelta(0))
 
 
 async def _delete(client: AsyncClient, name: str, tenant: str) -> None:

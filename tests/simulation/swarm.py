@@ -21,6 +21,7 @@ import math
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
@@ -249,6 +250,18 @@ def simulate(seed: int, *, plan: Plan | None = None) -> Outcome:
             gc.enable()
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nobody reads what the masters of random runs log."""
+    logger = logging.getLogger("tenure")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
     """The same, inside of a loop for processes.
 
@@ -256,40 +269,40 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
         seed: Of everything.
         plan: What to play instead of the seed's own plan.
     """
-    logging.getLogger("tenure").setLevel(logging.CRITICAL)
     plan = plan or draw_plan(seed)
     load = Load(plan.storm_s, plan.topics)
-    async with simulated_cluster(
-        seed=seed,
-        jobs=load.jobs,
-        partitions=plan.partitions,
-        workers=plan.workers,
-        slots=plan.slots,
-        worker_labels=WORKER_LABELS,
-        store=plan.store,
-        store_delay_ms=plan.store_delay_ms,
-        log_sizes=plan.log_sizes,
-    ) as cluster:
-        play = _Play(plan, load, cluster)
-        violations = await play.play()
-        evidence = _evidence(plan, load, cluster, play)
-        verdict = hear(evidence)
-        violations += [
-            Violation("crash", "a handler", repr(error)) for error in cluster.network.failures
-        ]
-        violations += [Violation("crash", "a job", wrong) for wrong in load.works.wrong]
-        return Outcome(
-            plan=plan,
-            violations=violations + verdict.violations,
-            evidence=evidence,
-            struck=[one for one in play.struck if one.target],
-            rows_hit=_rows_hit(plan, load, cluster, play.struck),
-            announcements=cluster.announcements,
-            delivered=cluster.network.delivered,
-            failovers=_failovers(cluster),
-            acked=verdict.acked,
-            virtual_s=asyncio.get_running_loop().time(),
-        )
+    with _silence():
+        async with simulated_cluster(
+            seed=seed,
+            jobs=load.jobs,
+            partitions=plan.partitions,
+            workers=plan.workers,
+            slots=plan.slots,
+            worker_labels=WORKER_LABELS,
+            store=plan.store,
+            store_delay_ms=plan.store_delay_ms,
+            log_sizes=plan.log_sizes,
+        ) as cluster:
+            play = _Play(plan, load, cluster)
+            violations = await play.play()
+            evidence = _evidence(plan, load, cluster, play)
+            verdict = hear(evidence)
+            violations += [
+                Violation("crash", "a handler", repr(error)) for error in cluster.network.failures
+            ]
+            violations += [Violation("crash", "a job", wrong) for wrong in load.works.wrong]
+            return Outcome(
+                plan=plan,
+                violations=violations + verdict.violations,
+                evidence=evidence,
+                struck=[one for one in play.struck if one.target],
+                rows_hit=_rows_hit(plan, load, cluster, play.struck),
+                announcements=cluster.announcements,
+                delivered=cluster.network.delivered,
+                failovers=_failovers(cluster),
+                acked=verdict.acked,
+                virtual_s=asyncio.get_running_loop().time(),
+            )
 
 
 class _Play:

@@ -216,9 +216,14 @@ def test_the_timeline_has_each_attempt() -> None:
         assert {attempt.worker for attempt in job.attempts} == {"w1"}
         assert parse_fence(first.fence) < parse_fence(second.fence)
         for attempt in job.attempts:
-            times = (attempt.granted_at, attempt.started_at, attempt.ended_at)
-            granted_ms, started_ms, ended_ms = (each.ToMilliseconds() for each in times)
-            assert 0 < granted_ms <= started_ms <= ended_ms
+            times = (
+                attempt.granted_at,
+                attempt.accepted_at,
+                attempt.started_at,
+                attempt.ended_at,
+            )
+            granted_ms, accepted_ms, started_ms, ended_ms = (t.ToMilliseconds() for t in times)
+            assert 0 < granted_ms <= accepted_ms <= started_ms <= ended_ms
         ran_ms = first.ended_at.ToMilliseconds() - first.started_at.ToMilliseconds()
         # The cluster's clock is slewed a little.
         assert 1_950 < ran_ms < 2_500
@@ -228,6 +233,27 @@ def test_the_timeline_has_each_attempt() -> None:
         assert (error.type, error.message) == ("LookupError", "not there yet")
         assert error.category == ErrorCategory.TRANSIENT
         assert "test_jobs.py" in error.traceback
+
+    play(test)
+
+
+def test_a_running_job_says_how_far_it_is() -> None:
+    """When its attempt was granted, accepted and started, and the last progress that was told."""
+
+    async def test(client: AsyncClient) -> None:
+        handle = await client.submit(work, 100, 10)
+        assert await handle.progress() == 0
+        await elapse(58)
+        assert 40 <= await handle.progress() <= 50
+        for found in (await client.describe(handle.id), *[each async for each in client.list()]):
+            (attempt,) = found.attempts
+            times = (attempt.granted_at, attempt.accepted_at, attempt.started_at)
+            granted_ms, accepted_ms, started_ms = (each.ToMilliseconds() for each in times)
+            assert 0 < granted_ms <= accepted_ms <= started_ms
+            assert not attempt.HasField("ended_at")
+            assert 40 <= found.progress <= 50
+        assert await handle.result(120) == "done"
+        assert await handle.progress() == 0
 
     play(test)
 

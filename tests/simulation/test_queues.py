@@ -9,8 +9,10 @@ from tenure.client import (
     AsyncClient,
     BatchKind,
     BreakerSettings,
+    BreakerState,
     JobState,
     JobTypeSettings,
+    KeyBreaker,
     QueueSettings,
     RateLimit,
     Reason,
@@ -18,6 +20,7 @@ from tenure.client import (
     TenantSettings,
     job,
 )
+from tenure.client.settings import OverrideName
 from tenure.testing.cluster import simulated_cluster
 from tenure.testing.process import run_processes
 
@@ -55,6 +58,16 @@ def test_queues_are_set_up() -> None:
         expected = QueueSettings(weight=2.5, key_strategy="cancel_newest", fair_by="time")
         assert queue.settings == expected
         assert await client.queues.get("sums") == queue
+        breaker = BreakerSettings(failure_rate=0.3, open_for=timedelta(seconds=5))
+        overrides: dict[str, OverrideName] = {"acme": "open", "globex": "closed"}
+        queue = await client.queues.set(
+            "hooks", tenant="zeta", key_breaker=breaker, key_breaker_overrides=overrides
+        )
+        expected = QueueSettings(key_breaker=breaker, key_breaker_overrides=overrides)
+        assert queue.settings == expected
+        await client.submit(add.options(queue="hooks", tenant="zeta", limit_key="acme"), 1)
+        (shown,) = (await client.queues.get("hooks", tenant="zeta")).key_breakers
+        assert shown == KeyBreaker(limit_key="acme", state=BreakerState.OPEN)
         for number in range(6):
             await client.queues.set(f"q{number}", tenant="acme", concurrency=number)
         handle = await client.submit(add.options(queue="by-job"), 1)
@@ -64,6 +77,7 @@ def test_queues_are_set_up() -> None:
             *names,
             ("default", "by-job"),
             ("default", "sums"),
+            ("zeta", "hooks"),
         ]
         assert {q.partition for q in queues} == set(range(PARTITIONS))
         by_job = await client.queues.get("by-job")

@@ -131,13 +131,7 @@ async def mind_failures(visit: Visit) -> None:
     """Breakers, taken by hand at times, retry budgets and longer backoffs, for what fails often."""
     rng, tenant, name = visit.rng, visit.rng.choice(TENANTS), "act"
     with visit.load.changed.at_work():
-        breaker = BreakerSettings(
-            failure_rate=rng.choice((0.2, 0.5, 1.0)),
-            window=timedelta(seconds=rng.choice((5, 30))),
-            volume_min=rng.choice((1, 3)),
-            open_for=timedelta(seconds=rng.choice((1, 8))),
-            probes=rng.choice((1, 2)),
-        )
+        breaker = _breaker(visit)
         await _set_job_type(visit, tenant, name, breaker=breaker)
         await elapse(rng.uniform(0, 6))
         match rng.randrange(4):
@@ -152,6 +146,45 @@ async def mind_failures(visit: Visit) -> None:
                 await _set_job_type(visit, tenant, name, adaptive_retry=True)
             case _:
                 await _set_job_type(visit, tenant, name, breaker=None)
+
+
+def _breaker(visit: Visit) -> BreakerSettings:
+    rng = visit.rng
+    return BreakerSettings(
+        failure_rate=rng.choice((0.2, 0.5, 1.0)),
+        window=timedelta(seconds=rng.choice((5, 30))),
+        volume_min=rng.choice((1, 3)),
+        open_for=timedelta(seconds=rng.choice((1, 8))),
+        probes=rng.choice((1, 2)),
+    )
+
+
+@script(5, "trouble")
+async def mind_failures_of_keys(visit: Visit) -> None:
+    """Breakers of limit keys, taken by hand at times, and jobs of such keys that fail much."""
+    rng, changed = visit.rng, visit.load.changed
+    options = {**visit.options(), "limit_key": rng.choice(("red", "green"))}
+    tenant, queue = options["tenant"], options["queue"]
+
+    async def turn(**changes: Any) -> None:
+        changed.queues[tenant, queue] = None
+        await _try(visit.client.queues.set(queue, tenant=tenant, **changes))
+
+    async def tune() -> None:
+        with changed.at_work():
+            await elapse(rng.uniform(0, 8))
+            if rng.random() < 0.5:
+                await turn(key_breaker_overrides={"red": rng.choice(("open", "closed"))})
+                await elapse(rng.uniform(0, 5))
+                await turn(key_breaker_overrides={})
+            elif rng.random() < 0.5:
+                await turn(key_breaker=None)
+
+    with changed.at_work():
+        await turn(key_breaker=_breaker(visit))
+    calls = [(visit.text(), rng.uniform(0, 1), "fail", rng.choice((0, 1, 2, 9))) for _ in range(4)]
+    handles = await visit.desk.submit_many(visit.works.act.options(**options), calls)
+    await visit.see_all(handles, tune())
 
 
 @script(5, "trouble")

@@ -217,6 +217,7 @@ def test_limits_are_those_of_the_code() -> None:
         "window 1 h, open for 7 days, 1,000 probes": (
             (limits.BREAKER_WINDOW_MS_MAX, limits.PROBES_MAX) == (3_600_000, 1_000)
         ),
+        "held open or closed | 100 |": limits.KEY_OVERRIDES_MAX == 100,
         "or of `--memory-max` (1 GiB)": MEMORY_BYTES_DEFAULT == KIB * KIB * KIB,
         "| 1 h, 100,000 |": (kept.completed_ms, kept.completed_max) == (3_600_000, 100_000),
         "| 7 days, 100,000 |": (kept.failed_ms, kept.failed_max) == (7 * limits.DAY_MS, 100_000),

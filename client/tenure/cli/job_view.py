@@ -100,6 +100,15 @@ def _selector(selector: common_pb2.LabelSelector) -> str:
 def _attempt(attempt: jobs_pb2.Attempt) -> str:
     outcome = AttemptOutcome(attempt.outcome).name if attempt.outcome else "RUNNING"
     parts = [f"{attempt.number}", outcome, attempt.worker, when(attempt.granted_at)]
+    parts += [
+        f"+{moment.ToMilliseconds() - attempt.granted_at.ToMilliseconds()} ms {name}"
+        for name, moment in (
+            ("accepted", attempt.accepted_at),
+            ("started", attempt.started_at),
+            ("ended", attempt.ended_at),
+        )
+        if moment.ByteSize()
+    ]
     if attempt.error.type:
         parts.append(f"{attempt.error.type}: {attempt.error.message}")
     return "  ".join(part for part in parts if part)

@@ -11,7 +11,16 @@ from tenure.cli.output import Format, View, message_data, print_fields, print_js
 from tenure.protocol.vocabulary import JobState
 
 if TYPE_CHECKING:
-    from tenure.client import JobType, Queue, QueueSettings, RateLimit, Tenant
+    from tenure.client import (
+        BreakerSettings,
+        JobType,
+        KeyBreaker,
+        Queue,
+        QueueSettings,
+        RateLimit,
+        Tenant,
+    )
+    from tenure.protocol.vocabulary import BreakerState
     from tenure.v1 import jobs_pb2
 
 _LATER: Final = (JobState.SCHEDULED, JobState.BLOCKED, JobState.RETRYING)
@@ -45,6 +54,7 @@ def show_one(thing: Queue | Tenant | JobType, form: Format) -> None:
 def _queue_fields(queue: Queue) -> list[tuple[str, object]]:
     settings = queue.settings
     mean_run, oldest = queue.mean_run, queue.oldest_ready_at
+    overrides = settings.key_breaker_overrides
     return [
         ("queue", queue.name),
         ("tenant", queue.tenant),
@@ -60,6 +70,9 @@ def _queue_fields(queue: Queue) -> list[tuple[str, object]]:
         ("reserved", _reserve(settings)),
         ("depth max", settings.depth_max or None),
         ("refuse late", _yes(settings.refuse_late)),
+        ("key breaker", _breaker(settings.key_breaker)),
+        ("overrides", ", ".join(f"{k}={what}" for k, what in overrides.items()) or None),
+        ("key breakers", "\n".join(map(_key_breaker, queue.key_breakers)) or None),
         ("jobs", _counts(queue.counts)),
         ("oldest ready", None if oldest is None else moment_text(oldest)),
         ("granted", f"{queue.granted_per_s:.1f}/s" if queue.granted_per_s else None),
@@ -79,20 +92,14 @@ def _tenant_fields(tenant: Tenant) -> list[tuple[str, object]]:
 
 
 def _job_type_fields(job_type: JobType) -> list[tuple[str, object]]:
-    settings, breaker, until = job_type.settings, "none", job_type.breaker_open_until
-    if settings.breaker is not None:
-        b = settings.breaker
-        breaker = (
-            f"opens at {b.failure_rate:.0%} of {b.volume_min} or more attempts in "
-            f"{span_text(b.window)}, for {span_text(b.open_for)}, then {b.probes} probes"
-        )
+    settings, until = job_type.settings, job_type.breaker_open_until
     override = settings.breaker_override
     return [
         ("job", job_type.name),
         ("tenant", job_type.tenant),
         ("paused", _yes(settings.paused)),
-        ("breaker", breaker),
-        ("state", job_type.breaker_state.name.lower().replace("_", "-")),
+        ("breaker", _breaker(settings.breaker) or "none"),
+        ("state", _state(job_type.breaker_state)),
         ("override", None if override == "none" else override),
         ("open until", None if until is None else moment_text(until)),
         ("failing", f"{job_type.failure_rate:.0%}" if job_type.failure_rate else None),
@@ -101,6 +108,25 @@ def _job_type_fields(job_type: JobType) -> list[tuple[str, object]]:
         ("jobs", _counts(job_type.counts)),
         ("note", _note(everywhere=job_type.everywhere)),
     ]
+
+
+def _breaker(breaker: BreakerSettings | None) -> str | None:
+    if breaker is None:
+        return None
+    return (
+        f"opens at {breaker.failure_rate:.0%} of {breaker.volume_min} or more attempts in "
+        f"{span_text(breaker.window)}, for {span_text(breaker.open_for)}, then {breaker.probes} "
+        "probes"
+    )
+
+
+def _state(state: BreakerState) -> str:
+    return state.name.lower().replace("_", "-")
+
+
+def _key_breaker(key: KeyBreaker) -> str:
+    until = "" if key.open_until is None else f" until {moment_text(key.open_until)}"
+    return f"{key.limit_key}: {_state(key.state)}{until}, {key.failure_rate:.0%} failing"
 
 
 def _yes(flag: bool) -> str | None:
@@ -202,6 +228,15 @@ def _queue_data(queue: Queue) -> dict[str, Any]:
         finished_per_s=queue.finished_per_s,
         oldest_ready_at=queue.oldest_ready_at,
         mean_run=queue.mean_run,
+        key_breakers=[
+            queues_pb2.KeyBreaker(
+                limit_key=key.limit_key,
+                state=key.state,  # type: ignore[arg-type]
+                open_until=key.open_until,
+                failure_rate=key.failure_rate,
+            )
+            for key in queue.key_breakers
+        ],
     )
     return message_data(wire)
 
@@ -266,7 +301,7 @@ JOB_TYPES: View[JobType] = View(
         job_type.name,
         job_type.tenant,
         "paused" if job_type.settings.paused else "open",
-        job_type.breaker_state.name.lower().replace("_", "-") if job_type.settings.breaker else "",
+        _state(job_type.breaker_state) if job_type.settings.breaker else "",
         *_numbers(job_type.counts),
     ),
     data=_job_type_data,

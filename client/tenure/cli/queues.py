@@ -117,6 +117,22 @@ RefuseLate = Annotated[
         type=click.Choice(["yes", "no"]),
     ),
 ]
+KeyBreaker = Annotated[
+    str | None,
+    option(
+        "--key-breaker",
+        metavar="SHARE",
+        help="Stop a limit key when this share of its attempts has failed: 0.5; or none.",
+    ),
+]
+KeyOverride = Annotated[
+    str | None,
+    option(
+        "--key-breaker-override",
+        metavar="KEY=WHAT",
+        help="Keep the breaker of a limit key closed or open; or none.",
+    ),
+]
 Breaker = Annotated[
     str | None,
     option(
@@ -127,19 +143,19 @@ Breaker = Annotated[
 ]
 BreakerWindow = Annotated[
     str | None,
-    option("--breaker-window", metavar="DURATION", help="With --breaker: of so long."),
+    option("--breaker-window", metavar="DURATION", help="Of a breaker: of so long."),
 ]
 BreakerVolume = Annotated[
     int | None,
-    option("--breaker-volume", metavar="N", help="With --breaker: of so many or more.", type=int),
+    option("--breaker-volume", metavar="N", help="Of a breaker: of so many or more.", type=int),
 ]
 BreakerOpenFor = Annotated[
     str | None,
-    option("--breaker-open-for", metavar="DURATION", help="With --breaker: stop it for so long."),
+    option("--breaker-open-for", metavar="DURATION", help="Of a breaker: stop it for so long."),
 ]
 BreakerProbes = Annotated[
     int | None,
-    option("--breaker-probes", metavar="N", help="With --breaker: then try so many.", type=int),
+    option("--breaker-probes", metavar="N", help="Of a breaker: then try so many.", type=int),
 ]
 Override = Annotated[
     str | None,
@@ -182,6 +198,21 @@ class _Target(NamedTuple):
     kind: _Kind
     name: str
     tenant: str
+
+    def among(self, client: AsyncClient) -> Any:
+        """What of the SDK has ``get`` and ``set`` for it."""
+        match self.kind:
+            case _Kind.QUEUE:
+                return client.queues
+            case _Kind.TENANT:
+                return client.tenants
+            case _Kind.JOB:
+                return client.job_types
+
+    @property
+    def whose(self) -> dict[str, str]:
+        """Who owns it, as ``get`` and ``set`` are told; a tenant is its own."""
+        return {} if self.kind is _Kind.TENANT else {"tenant": self.tenant}
 
 
 def _target(name: str, job: str, tenant: str) -> _Target:
@@ -260,13 +291,9 @@ def get(cli: Invocation, name: QueueName = "", job: JobName = "", tenant: Tenant
     target = _target(name, job, tenant)
 
     async def fetch(client: AsyncClient) -> Queue | Tenant | JobType:
-        match target.kind:
-            case _Kind.QUEUE:
-                return await client.queues.get(target.name, tenant=target.tenant)
-            case _Kind.TENANT:
-                return await client.tenants.get(target.name)
-            case _Kind.JOB:
-                return await client.job_types.get(target.name, tenant=target.tenant)
+        found: Queue | Tenant | JobType
+        found = await target.among(client).get(target.name, **target.whose)
+        return found
 
     return cli.answer(fetch, lambda found: show_one(found, cli.form))
 
@@ -279,6 +306,7 @@ def get(cli: Invocation, name: QueueName = "", job: JobName = "", tenant: Tenant
         ("tenure queues set mail --weight 3 --concurrency 10", "a larger share, ten at once"),
         ("tenure queues set mail --key-concurrency 1", "one at once of each limit key"),
         ("tenure queues set mail --rate 100/m --burst 10", "at most so many begin"),
+        ("tenure queues set mail --key-breaker 0.5", "stop a limit key when it fails"),
         ("tenure queues set --tenant acme --weight 2", "a tenant's share"),
         ("tenure queues set --job app.jobs.send --breaker 0.5", "stop it when it fails"),
     ],
@@ -301,6 +329,8 @@ def set_queue(
     reserved_priority: ReservedPriority = None,
     depth_max: DepthMax = None,
     refuse_late: RefuseLate = None,
+    key_breaker: KeyBreaker = None,
+    key_breaker_override: KeyOverride = None,
     breaker: Breaker = None,
     breaker_window: BreakerWindow = None,
     breaker_volume: BreakerVolume = None,
@@ -334,7 +364,8 @@ def set_queue(
         "reserved_priority": reserved_priority,
         "depth_max": depth_max,
         "refuse_late": _flag(refuse_late),
-        "breaker": _breaker(breaker, breaker_fields),
+        **_breakers({"breaker": breaker, "key_breaker": key_breaker}, breaker_fields),
+        "key_breaker_overrides": _override(key_breaker_override),
         "breaker_override": breaker_override,
         "retry_budget": retry_budget,
         "adaptive_retry": _flag(adaptive_retry),
@@ -364,15 +395,19 @@ def _rate(name: str, text: str | None, burst: int | None) -> RateLimit | str | N
     return RateLimit(count=count, per=timedelta(seconds=seconds), burst=burst)
 
 
-def _breaker(text: str | None, fields: dict[str, Any]) -> Any:
-    """Settings of a breaker, ``none``, or None if it was not given."""
+def _breakers(shares: dict[str, str | None], fields: dict[str, Any]) -> dict[str, Any]:
+    """Settings of breakers by their names: ``none``, or None of one that was not given."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if given and not any(shares.values()):
+        raise click.BadParameter(
+            "expected --breaker or --key-breaker with --breaker-… options that say when it opens"
+        )
+    return {name: None if text is None else _breaker(text, given) for name, text in shares.items()}
+
+
+def _breaker(text: str, given: dict[str, Any]) -> Any:
     from tenure.client import BreakerSettings
 
-    given = {name: value for name, value in fields.items() if value is not None}
-    if text is None:
-        if given:
-            raise click.BadParameter("expected --breaker with --breaker-… options")
-        return None
     if text == _NONE:
         return _NONE
     try:
@@ -380,6 +415,16 @@ def _breaker(text: str | None, fields: dict[str, Any]) -> Any:
     except ValueError:
         raise click.BadParameter(f"expected a share such as 0.5, or none, got {text!r}") from None
     return BreakerSettings(failure_rate=share, **given)
+
+
+def _override(text: str | None) -> dict[str, str] | None:
+    """What becomes of the breaker of one limit key, as ``KEY=open``."""
+    if text is None:
+        return None
+    key, equals, what = text.rpartition("=")
+    if not (key and equals) or what not in ("none", "closed", "open"):
+        raise click.BadParameter(f"expected KEY=open, KEY=closed or KEY=none, got {text!r}")
+    return {key: what}
 
 
 def _flag(text: str | None) -> bool | None:
@@ -410,18 +455,29 @@ def _set(cli: Invocation, target: _Target, changes: dict[str, Any]) -> int:
     }
 
     async def work(client: AsyncClient) -> int:
-        match kind:
-            case _Kind.QUEUE:
-                queue = await client.queues.set(target.name, tenant=target.tenant, **values)
-                show_one(queue, cli.form)
-            case _Kind.TENANT:
-                show_one(await client.tenants.set(target.name, **values), cli.form)
-            case _Kind.JOB:
-                job_type = await client.job_types.set(target.name, tenant=target.tenant, **values)
-                show_one(job_type, cli.form)
+        if "key_breaker_overrides" in values:
+            values["key_breaker_overrides"] |= await _other_overrides(client, target, values)
+        changed = await target.among(client).set(target.name, **target.whose, **values)
+        show_one(changed, cli.form)
         return exits.OK
 
     return cli.with_client(work)
+
+
+async def _other_overrides(
+    client: AsyncClient, target: _Target, values: dict[str, Any]
+) -> dict[str, str]:
+    """What was said of other limit keys of the queue: all are set together."""
+    from tenure.client import Reason, Rejected
+
+    try:
+        queue = await client.queues.get(target.name, tenant=target.tenant)
+    except Rejected as error:
+        if error.reason is not Reason.NOT_FOUND:
+            raise
+        return {}
+    known = queue.settings.key_breaker_overrides
+    return {key: known[key] for key in known if key not in values["key_breaker_overrides"]}
 
 
 @command(

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
 
@@ -15,9 +16,8 @@ from tenure.client.batches import AsyncBatches
 from tenure.client.change import BOOST, CANCEL, PURGE, REQUEUE, Change, JobVerdict, change
 from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
-from tenure.client.codec import encode_args
 from tenure.client.connection import Connection, Core
-from tenure.client.errors import BatchFailed, WaitTimeout, invalid, without_callback
+from tenure.client.errors import WaitTimeout, invalid
 from tenure.client.explain import Explanation, explain
 from tenure.client.filter import filter_text
 from tenure.client.handle import AsyncJobHandle
@@ -25,17 +25,16 @@ from tenure.client.job import Flow, JobDef
 from tenure.client.listing import count_all, newest_first
 from tenure.client.middleware import Call, Middleware, overriding, submit_through
 from tenure.client.options import check_boost
-from tenure.client.parent_result import parents_of
 from tenure.client.queues import AsyncJobTypes, AsyncQueues, AsyncTenants
 from tenure.client.router import Router
 from tenure.client.schedule import AsyncSchedules
 from tenure.client.security import Credentials
+from tenure.client.sending import Given, send, send_many
 from tenure.client.topology import Rng, fresh_rng, parse_addresses
 from tenure.client.transport import Transport
 from tenure.client.watch import JobEvent, Watch, follow
 from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol import limits
-from tenure.protocol.errors import error_of
 from tenure.protocol.ids import is_job_id
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import JobState
@@ -203,12 +202,12 @@ class AsyncClient:
             Unavailable: Nobody could accept it in time. OUTCOME_UNKNOWN: somebody may have.
         """
         if not self._layers:
-            return await self._send(job, args, kwargs)
+            return await self._send(job, (args, kwargs))
 
         async def send(
             job: JobDef[..., Any], calls: Sequence[Call]
         ) -> Sequence[AsyncJobHandle[Any]]:
-            return [await self._send(job, *call) for call in calls]
+            return [await self._send(job, call) for call in calls]
 
         (handle,) = await submit_through(self._layers, job, [Call(args, kwargs)], send)
         return handle
@@ -218,7 +217,8 @@ class AsyncClient:
     ) -> Sequence[AsyncJobHandle[R]]:
         """Submits one job for each item, in few requests; returns when all are accepted.
 
-        Jobs of one queue keep the order of the items. It is not all or nothing.
+        Jobs of one queue keep the order of the items. It is not all or nothing: ``submit_many``
+        may be.
 
         Args:
             job: A job that takes the item as its first argument.
@@ -230,66 +230,43 @@ class AsyncClient:
         return await self.submit_many(job, ((item,) for item in items))
 
     async def submit_many(
-        self, job: JobDef[..., R], calls: Iterable[Sequence[Any]]
+        self,
+        job: JobDef[..., R],
+        calls: Iterable[Sequence[Any]],
+        *,
+        all_or_nothing: bool = False,
     ) -> Sequence[AsyncJobHandle[R]]:
-        """Submits one job for each sequence of positional arguments."""
-        if not self._layers:
-            return await self._send_many(job, ((tuple(args), {}) for args in calls))
-        each = [Call(tuple(args), {}) for args in calls]
-        return await submit_through(self._layers, job, each, self._send_many)
+        """Submits one job for each sequence of positional arguments.
 
-    async def _send(
-        self, job: JobDef[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> AsyncJobHandle[R]:
+        Args:
+            job: What to run.
+            calls: The arguments of each.
+            all_or_nothing: Takes all of them or none: at most 1,000 jobs and 400 KiB, callbacks
+                included, and none that waits for a job at home in another partition.
+
+        Raises:
+            BatchFailed: Some were not accepted; it has the handles of the others.
+            Rejected: With ``all_or_nothing``: one could not be accepted, so none was; ``index`` in
+                its metadata says which. ``field`` is ``calls`` if there are too many.
+            Unavailable: With ``all_or_nothing``: OUTCOME_UNKNOWN, all or none may be accepted.
+        """
+        sending = partial(self._send_many, all_or_nothing=all_or_nothing)
+        if not self._layers:
+            return await sending(job, ((tuple(args), {}) for args in calls))
+        each = [Call(tuple(args), {}) for args in calls]
+        return await submit_through(self._layers, job, each, sending)
+
+    async def _send(self, job: JobDef[..., R], given: Given) -> AsyncJobHandle[R]:
         core = self._connection.started()
-        payload = encode_args(job, args, kwargs)
-        if job.signature.stands_in:
-            await core.published.check(job.name, args, kwargs)
-        keys = job.row_keys(((args, kwargs),))
-        parents = (*job.settings.after, *parents_of(args, kwargs))
-        (row,) = await core.submitter.submit(job.wire, job.settings.key, (payload,), keys, parents)
-        if row.refusal is not None:
-            raise error_of(row.refusal)
-        handle: AsyncJobHandle[R] = AsyncJobHandle(self, row.job_id, job.name, job)
-        if job.has_callbacks:
-            await self._send_callbacks(job, [handle])
-        return handle
+        return await send(self, await self.core() if job.has_callbacks else core, job, given)
 
     async def _send_many(
-        self, job: JobDef[..., R], calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]]
+        self, job: JobDef[..., R], calls: Iterable[Given], *, all_or_nothing: bool = False
     ) -> Sequence[AsyncJobHandle[R]]:
-        given, core = [*calls], self._connection.started()
-        payloads = [encode_args(job, args, kwargs) for args, kwargs in given]
-        for args, kwargs in given if job.signature.stands_in else ():
-            await core.published.check(job.name, args, kwargs)
-        keys = job.row_keys(given) if job.has_row_keys else ()
-        parents, own = [parents_of(args, kwargs) for args, kwargs in given], job.settings
-        rows = await core.submitter.submit(
-            job.wire, own.key, payloads, keys, own.after, parents if any(parents) else ()
-        )
-        handles: Sequence[AsyncJobHandle[R]] = [
-            AsyncJobHandle(self, row.job_id, job.name, job) for row in rows if row.refusal is None
-        ]
-        if job.has_callbacks:
-            await self._send_callbacks(job, handles)
-        if len(handles) < len(rows):
-            errors = {
-                index: error_of(row.refusal)
-                for index, row in enumerate(rows)
-                if row.refusal is not None
-            }
-            raise BatchFailed(handles, errors)
-        return handles
-
-    async def _send_callbacks(
-        self, job: JobDef[..., Any], handles: Sequence[AsyncJobHandle[Any]]
-    ) -> None:
-        """Submits what is to run when these jobs have ended; their keys name the jobs."""
-        for handle in handles:
-            for callback, call in job.callbacks(handle.id):
-                keyed = callback.options(key=f"{handle.id}:{callback.settings.run_if}")
-                with without_callback(handle.id):
-                    await self._send(keyed, call.args, call.kwargs)
+        core = self._connection.started()
+        if job.has_callbacks or all_or_nothing:
+            core = await self.core()
+        return await send_many(self, core, job, [*calls], all_or_nothing=all_or_nothing)
 
     # ---------------------------------------------------------------------------------- waiting
 

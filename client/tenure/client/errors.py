@@ -15,8 +15,7 @@ Permanent, RetryLater  raised by a job to say how its failure is to be treated
 ```
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -230,20 +229,17 @@ def invalid(field: str, expected: str, **metadata: str) -> Rejected:
     )
 
 
-@contextmanager
-def without_callback(job_id: str) -> Generator[None, None, None]:
+def without_callback(job_id: str, error: TenureError) -> Unavailable:
     """Tells of a callback that was refused that its job was submitted all the same.
 
-    Raises:
-        Unavailable: OUTCOME_UNKNOWN, with the job's id, and the refusal as its cause.
+    It is OUTCOME_UNKNOWN, with the job's id, and the refusal as its cause.
     """
-    try:
-        yield
-    except TenureError as error:
-        raise Unavailable(
-            f"expected to submit a job and its callback, but only job {job_id} was taken, as the "
-            f"callback was refused ({error}); cancel the job, or submit what is to follow with "
-            "after=[the job]",
-            reason=Reason.OUTCOME_UNKNOWN,
-            metadata={"job_id": job_id},
-        ) from error
+    told = Unavailable(
+        f"expected to submit a job and its callback, but only job {job_id} was taken, as the "
+        f"callback was refused ({error}); cancel the job, or submit what is to follow with "
+        "after=[the job]",
+        reason=Reason.OUTCOME_UNKNOWN,
+        metadata={"job_id": job_id},
+    )
+    told.__cause__ = error
+    return told

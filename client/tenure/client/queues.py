@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, TypeVar, Unpack
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, Unpack
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -40,6 +40,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 M = TypeVar("M", queues_pb2.Tenant, queues_pb2.JobType)
+#: A page of a list, and an answer to a change.
+P = TypeVar(
+    "P",
+    queues_pb2.ListQueuesResponse,
+    queues_pb2.ListTenantsResponse,
+    queues_pb2.ListJobTypesResponse,
+)
+R = TypeVar("R", queues_pb2.UpdateTenantResponse, queues_pb2.UpdateJobTypeResponse)
+_Listing: TypeAlias = (
+    queues_pb2.ListQueuesRequest | queues_pb2.ListTenantsRequest | queues_pb2.ListJobTypesRequest
+)
+_Update: TypeAlias = queues_pb2.UpdateTenantRequest | queues_pb2.UpdateJobTypeRequest
 
 _QUEUES: Final = "/tenure.v1.QueueService/"
 _TENANTS: Final = "/tenure.v1.TenantService/"
@@ -83,24 +95,15 @@ class AsyncQueues:
         Args:
             tenant: Only this one's; empty: all.
         """
-        router = await self._client.router()
-        found: list[Queue] = []
-        for partition in range(router.topology.partitions):
-            request = queues_pb2.ListQueuesRequest(
-                partition=partition, tenant=tenant, page_size=_PAGE
-            )
-            while True:
-                page = await router.call(
-                    partition,
-                    _QUEUES + "ListQueues",
-                    request,
-                    queues_pb2.ListQueuesResponse,
-                    self._timeout_s,
-                )
-                found += map(queue_of, page.queues)
-                if not page.next_page_token:
-                    break
-                request.page_token = page.next_page_token
+        request = queues_pb2.ListQueuesRequest(tenant=tenant, page_size=_PAGE)
+        pages = _pages(
+            await self._client.router(),
+            _QUEUES + "ListQueues",
+            request,
+            queues_pb2.ListQueuesResponse,
+            self._timeout_s,
+        )
+        found = [queue_of(queue) async for page in pages for queue in page.queues]
         return sorted(found, key=lambda queue: (queue.tenant, queue.name))
 
     async def set(
@@ -198,22 +201,17 @@ class AsyncTenants:
     async def list(self) -> Sequence[Tenant]:
         """All tenants that have jobs or settings, in order of their names."""
         router = await self._client.router()
+        pages = _pages(
+            router,
+            _TENANTS + "ListTenants",
+            queues_pb2.ListTenantsRequest(page_size=_PAGE),
+            queues_pb2.ListTenantsResponse,
+            self._timeout_s,
+        )
         parts: dict[str, list[queues_pb2.Tenant]] = {}
-        for partition in range(router.topology.partitions):
-            request = queues_pb2.ListTenantsRequest(partition=partition, page_size=_PAGE)
-            while True:
-                page = await router.call(
-                    partition,
-                    _TENANTS + "ListTenants",
-                    request,
-                    queues_pb2.ListTenantsResponse,
-                    self._timeout_s,
-                )
-                for tenant in page.tenants:
-                    parts.setdefault(tenant.name, []).append(tenant)
-                if not page.next_page_token:
-                    break
-                request.page_token = page.next_page_token
+        async for page in pages:
+            for tenant in page.tenants:
+                parts.setdefault(tenant.name, []).append(tenant)
         return [_tenant_of(parts[name], router.topology.partitions) for name in sorted(parts)]
 
     async def set(self, name: str, **changes: Unpack[TenantChanges]) -> Tenant:
@@ -228,21 +226,17 @@ class AsyncTenants:
             Unavailable: Some partition did not answer; others may have the change. Try again.
         """
         check_name("name", name)
-        settings, mask = tenant_changes(changes), FieldMask(paths=changes)
-        router = await self._client.router()
-        parts: list[queues_pb2.Tenant] = []
-        for partition in range(router.topology.partitions):
-            response = await router.call(
-                partition,
-                _TENANTS + "UpdateTenant",
-                queues_pb2.UpdateTenantRequest(
-                    partition=partition, name=name, settings=settings, update_mask=mask
-                ),
-                queues_pb2.UpdateTenantResponse,
-                self._timeout_s,
-            )
-            parts.append(response.tenant)
-        return _tenant_of(parts, len(parts))
+        request = queues_pb2.UpdateTenantRequest(
+            name=name, settings=tenant_changes(changes), update_mask=FieldMask(paths=changes)
+        )
+        responses = await _everywhere(
+            await self._client.router(),
+            _TENANTS + "UpdateTenant",
+            request,
+            queues_pb2.UpdateTenantResponse,
+            self._timeout_s,
+        )
+        return _tenant_of([response.tenant for response in responses], len(responses))
 
     async def pause(self, name: str) -> Tenant:
         """Lets nothing of a tenant begin; what runs goes on, and what waits keeps its place."""
@@ -284,24 +278,17 @@ class AsyncJobTypes:
             tenant: Only this one's; empty: all.
         """
         router = await self._client.router()
+        pages = _pages(
+            router,
+            _JOB_TYPES + "ListJobTypes",
+            queues_pb2.ListJobTypesRequest(tenant=tenant, page_size=_PAGE),
+            queues_pb2.ListJobTypesResponse,
+            self._timeout_s,
+        )
         parts: dict[tuple[str, str], list[queues_pb2.JobType]] = {}
-        for partition in range(router.topology.partitions):
-            request = queues_pb2.ListJobTypesRequest(
-                partition=partition, tenant=tenant, page_size=_PAGE
-            )
-            while True:
-                page = await router.call(
-                    partition,
-                    _JOB_TYPES + "ListJobTypes",
-                    request,
-                    queues_pb2.ListJobTypesResponse,
-                    self._timeout_s,
-                )
-                for job_type in page.job_types:
-                    parts.setdefault((job_type.tenant, job_type.name), []).append(job_type)
-                if not page.next_page_token:
-                    break
-                request.page_token = page.next_page_token
+        async for page in pages:
+            for job_type in page.job_types:
+                parts.setdefault((job_type.tenant, job_type.name), []).append(job_type)
         return [_job_type_of(parts[name], router.topology.partitions) for name in sorted(parts)]
 
     async def set(
@@ -320,25 +307,20 @@ class AsyncJobTypes:
         """
         check_name("name", name)
         check_name("tenant", tenant)
-        settings, mask = job_type_changes(changes), FieldMask(paths=changes)
-        router = await self._client.router()
-        parts: list[queues_pb2.JobType] = []
-        for partition in range(router.topology.partitions):
-            response = await router.call(
-                partition,
-                _JOB_TYPES + "UpdateJobType",
-                queues_pb2.UpdateJobTypeRequest(
-                    partition=partition,
-                    tenant=tenant,
-                    name=name,
-                    settings=settings,
-                    update_mask=mask,
-                ),
-                queues_pb2.UpdateJobTypeResponse,
-                self._timeout_s,
-            )
-            parts.append(response.job_type)
-        return _job_type_of(parts, len(parts))
+        request = queues_pb2.UpdateJobTypeRequest(
+            tenant=tenant,
+            name=name,
+            settings=job_type_changes(changes),
+            update_mask=FieldMask(paths=changes),
+        )
+        responses = await _everywhere(
+            await self._client.router(),
+            _JOB_TYPES + "UpdateJobType",
+            request,
+            queues_pb2.UpdateJobTypeResponse,
+            self._timeout_s,
+        )
+        return _job_type_of([response.job_type for response in responses], len(responses))
 
     async def pause(self, name: str, *, tenant: str = DEFAULT_TENANT) -> JobType:
         """Lets none of these jobs begin; what runs goes on, and what waits keeps its place."""
@@ -347,6 +329,31 @@ class AsyncJobTypes:
     async def resume(self, name: str, *, tenant: str = DEFAULT_TENANT) -> JobType:
         """Lets jobs of a paused type begin again."""
         return await self.set(name, tenant=tenant, paused=False)
+
+
+async def _pages(
+    router: Router, method: str, request: _Listing, kind: type[P], timeout_s: float
+) -> AsyncIterator[P]:
+    """All pages of a list, of one partition after the other."""
+    for partition in range(router.topology.partitions):
+        request.partition, request.page_token = partition, ""
+        while True:
+            page = await router.call(partition, method, request, kind, timeout_s)
+            yield page
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+
+
+async def _everywhere(
+    router: Router, method: str, request: _Update, kind: type[R], timeout_s: float
+) -> list[R]:
+    """The answers of all partitions to one change."""
+    responses: list[R] = []
+    for partition in range(router.topology.partitions):
+        request.partition = partition
+        responses.append(await router.call(partition, method, request, kind, timeout_s))
+    return responses
 
 
 def _tenant_of(parts: Sequence[queues_pb2.Tenant], partitions: int) -> Tenant:

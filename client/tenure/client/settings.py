@@ -3,11 +3,11 @@
 What can be told from a value alone is refused here, with the field's name; the rest by the master.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -28,6 +28,7 @@ OverrideName = Literal["none", "closed", "open"]
 
 #: What the wire carries.
 _COUNT_MAX: Final = 2**32 - 1
+_BREAKER_STATES: Final[Mapping[int, BreakerState]] = {state.value: state for state in BreakerState}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,80 +53,10 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueSettings:
-    """How a queue is run.
-
-    Attributes:
-        weight: Its share of grants among its tenant's queues (more than 0).
-        fair_by: What the share is counted in: ``grants``, or run ``time``.
-        paused: Nothing of it begins; what runs goes on.
-        concurrency: Jobs that may run at once; 0: any number.
-        key_concurrency: Jobs that may run at once of each ``limit_key``; 0: any number.
-        key_strategy: What becomes of a job whose key runs as many as it may: it waits (``queue``),
-            takes the place of the oldest one that runs (``cancel_in_progress``), or is cancelled
-            itself (``cancel_newest``).
-        rate: How many may begin in a time; None: any number.
-        key_rate: The same, of each ``limit_key``.
-        reserved: The share of the slots of those who serve it that others cannot take (0 to 1).
-        reserved_priority: Of its jobs, those of this priority and before use what is reserved.
-        depth_max: Jobs that may wait; 0: the cluster's limit.
-        refuse_late: Refuse a job with a schedule timeout when the predicted wait is longer.
-    """
-
-    weight: float = 1.0
-    fair_by: FairByName = "grants"
-    paused: bool = False
-    concurrency: int = 0
-    key_concurrency: int = 0
-    key_strategy: StrategyName = "queue"
-    rate: RateLimit | None = None
-    key_rate: RateLimit | None = None
-    reserved: float = 0.0
-    reserved_priority: int = PRIORITY_MAX
-    depth_max: int = 0
-    refuse_late: bool = False
-
-
-class QueueChanges(TypedDict, total=False):
-    """Some fields of ``QueueSettings``."""
-
-    weight: float
-    fair_by: FairByName
-    paused: bool
-    concurrency: int
-    key_concurrency: int
-    key_strategy: StrategyName
-    rate: RateLimit | None
-    key_rate: RateLimit | None
-    reserved: float
-    reserved_priority: int
-    depth_max: int
-    refuse_late: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TenantSettings:
-    """How a tenant is run.
-
-    Attributes:
-        weight: Its share of grants among tenants (more than 0).
-        paused: Nothing of it begins; what runs goes on.
-    """
-
-    weight: float = 1.0
-    paused: bool = False
-
-
-class TenantChanges(TypedDict, total=False):
-    """Some fields of ``TenantSettings``."""
-
-    weight: float
-    paused: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerSettings:
-    """When a job type's failures stop it. A job that cannot begin then waits, and is not charged.
+    """When failures of a job type, or of a limit key, stop it.
+
+    A job that cannot begin then waits, and is not charged.
 
     Attributes:
         failure_rate: Opens when this share of attempts has failed (more than 0, at most 1) …
@@ -149,6 +80,87 @@ class BreakerSettings:
         _check_count("breaker.volume_min", self.volume_min, least=1)
         _check_span("breaker.open_for", self.open_for)
         _check_count("breaker.probes", self.probes, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSettings:
+    """How a queue is run.
+
+    Attributes:
+        weight: Its share of grants among its tenant's queues (more than 0).
+        fair_by: What the share is counted in: ``grants``, or run ``time``.
+        paused: Nothing of it begins; what runs goes on.
+        concurrency: Jobs that may run at once; 0: any number.
+        key_concurrency: Jobs that may run at once of each ``limit_key``; 0: any number.
+        key_strategy: What becomes of a job whose key runs as many as it may: it waits (``queue``),
+            takes the place of the oldest one that runs (``cancel_in_progress``), or is cancelled
+            itself (``cancel_newest``).
+        rate: How many may begin in a time; None: any number.
+        key_rate: The same, of each ``limit_key``.
+        reserved: The share of the slots of those who serve it that others cannot take (0 to 1).
+        reserved_priority: Of its jobs, those of this priority and before use what is reserved.
+        depth_max: Jobs that may wait; 0: the cluster's limit.
+        refuse_late: Refuse a job with a schedule timeout when the predicted wait is longer.
+        key_breaker: When failures of jobs of one ``limit_key`` stop those of that key; None: never.
+        key_breaker_overrides: Keys whose breaker is kept ``closed`` or ``open``, whatever it would
+            do; 100 at most.
+    """
+
+    weight: float = 1.0
+    fair_by: FairByName = "grants"
+    paused: bool = False
+    concurrency: int = 0
+    key_concurrency: int = 0
+    key_strategy: StrategyName = "queue"
+    rate: RateLimit | None = None
+    key_rate: RateLimit | None = None
+    reserved: float = 0.0
+    reserved_priority: int = PRIORITY_MAX
+    depth_max: int = 0
+    refuse_late: bool = False
+    key_breaker: BreakerSettings | None = None
+    key_breaker_overrides: Mapping[str, OverrideName] = field(
+        default_factory=dict[str, OverrideName]
+    )
+
+
+class QueueChanges(TypedDict, total=False):
+    """Some fields of ``QueueSettings``."""
+
+    weight: float
+    fair_by: FairByName
+    paused: bool
+    concurrency: int
+    key_concurrency: int
+    key_strategy: StrategyName
+    rate: RateLimit | None
+    key_rate: RateLimit | None
+    reserved: float
+    reserved_priority: int
+    depth_max: int
+    refuse_late: bool
+    key_breaker: BreakerSettings | None
+    key_breaker_overrides: Mapping[str, OverrideName]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantSettings:
+    """How a tenant is run.
+
+    Attributes:
+        weight: Its share of grants among tenants (more than 0).
+        paused: Nothing of it begins; what runs goes on.
+    """
+
+    weight: float = 1.0
+    paused: bool = False
+
+
+class TenantChanges(TypedDict, total=False):
+    """Some fields of ``TenantSettings``."""
+
+    weight: float
+    paused: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +193,23 @@ class JobTypeChanges(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyBreaker:
+    """How the breaker of one limit key does.
+
+    Attributes:
+        limit_key: The key.
+        state: What it does, or is made to do.
+        open_until: Until when it stays open; None: it has not opened by itself.
+        failure_rate: The share of the key's recent attempts that failed.
+    """
+
+    limit_key: str
+    state: BreakerState
+    open_until: datetime | None = None
+    failure_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
     """A queue: how it is run, and how it does.
 
@@ -194,6 +223,7 @@ class Queue:
         granted_per_s: Grants a second, lately.
         finished_per_s: Endings a second, lately.
         mean_run: How long its jobs ran, lately; None: nothing is known.
+        key_breakers: Those that do not let all jobs of their limit key through, the first 100.
     """
 
     tenant: str
@@ -205,6 +235,7 @@ class Queue:
     granted_per_s: float = 0.0
     finished_per_s: float = 0.0
     mean_run: timedelta | None = None
+    key_breakers: Sequence[KeyBreaker] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +297,16 @@ def queue_of(wire: queues_pb2.Queue) -> Queue:
         granted_per_s=wire.granted_per_s,
         finished_per_s=wire.finished_per_s,
         mean_run=wire.mean_run.ToTimedelta() if wire.HasField("mean_run") else None,
+        key_breakers=tuple(map(_key_breaker_of, wire.key_breakers)),
+    )
+
+
+def _key_breaker_of(wire: queues_pb2.KeyBreaker) -> KeyBreaker:
+    return KeyBreaker(
+        limit_key=wire.limit_key,
+        state=_BREAKER_STATES.get(wire.state, BreakerState.CLOSED),
+        open_until=moment_of(wire.open_until) if wire.HasField("open_until") else None,
+        failure_rate=wire.failure_rate,
     )
 
 
@@ -283,6 +324,11 @@ def _queue_settings(wire: queues_pb2.QueueSettings) -> QueueSettings:
         reserved_priority=wire.reserved_priority,
         depth_max=wire.depth_max,
         refuse_late=wire.refuse_late,
+        key_breaker=_breaker_of(wire.key_breaker) if wire.HasField("key_breaker") else None,
+        key_breaker_overrides={
+            key: _name_of(BreakerOverride, override)
+            for key, override in wire.key_breaker_overrides.items()
+        },
     )
 
 
@@ -293,18 +339,9 @@ def tenant_settings_of(wire: queues_pb2.TenantSettings) -> TenantSettings:
 
 def job_type_settings_of(wire: queues_pb2.JobTypeSettings) -> JobTypeSettings:
     """A job type's settings, from a message."""
-    breaker = None
-    if wire.HasField("breaker"):
-        breaker = BreakerSettings(
-            failure_rate=wire.breaker.failure_rate,
-            window=wire.breaker.window.ToTimedelta(),
-            volume_min=wire.breaker.volume_min,
-            open_for=wire.breaker.open_for.ToTimedelta(),
-            probes=wire.breaker.probes,
-        )
     return JobTypeSettings(
         paused=wire.paused,
-        breaker=breaker,
+        breaker=_breaker_of(wire.breaker) if wire.HasField("breaker") else None,
         breaker_override=_name_of(BreakerOverride, wire.breaker_override),
         retry_budget=wire.retry_budget,
         adaptive_retry=wire.adaptive_retry,
@@ -323,6 +360,16 @@ def moment_of(wire: Timestamp) -> datetime:
 
 def _rate_of(wire: queues_pb2.RateLimit) -> RateLimit:
     return RateLimit(count=wire.count, per=wire.per.ToTimedelta(), burst=wire.burst)
+
+
+def _breaker_of(wire: queues_pb2.BreakerSettings) -> BreakerSettings:
+    return BreakerSettings(
+        failure_rate=wire.failure_rate,
+        window=wire.window.ToTimedelta(),
+        volume_min=wire.volume_min,
+        open_for=wire.open_for.ToTimedelta(),
+        probes=wire.probes,
+    )
 
 
 def _name_of(kind: type[IntEnum], value: int) -> Any:
@@ -409,6 +456,17 @@ def _put_breaker(wire: Any, name: str, value: Any) -> None:
     breaker.probes = value.probes
 
 
+def _put_overrides(wire: Any, name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise invalid(name, f"a mapping of limit keys, got {value!r}")
+    numbers = {member.name.lower(): member.value for member in BreakerOverride}
+    overrides = cast(Mapping[object, object], value)
+    for key, override in overrides.items():
+        if not isinstance(key, str) or not isinstance(override, str) or override not in numbers:
+            raise invalid(f"{name}[{key!r}]", f"one of {', '.join(numbers)}, got {override!r}")
+        getattr(wire, name)[key] = numbers[override]
+
+
 def _put_member(kind: type[IntEnum]) -> _Writer:
     numbers = {member.name.lower(): member.value for member in kind}
 
@@ -433,6 +491,8 @@ _QUEUE_FIELDS: Final[Mapping[str, _Writer]] = {
     "reserved_priority": _put_count,
     "depth_max": _put_count,
     "refuse_late": _put_flag,
+    "key_breaker": _put_breaker,
+    "key_breaker_overrides": _put_overrides,
 }
 _TENANT_FIELDS: Final[Mapping[str, _Writer]] = {"weight": _put_number, "paused": _put_flag}
 _JOB_TYPE_FIELDS: Final[Mapping[str, _Writer]] = {

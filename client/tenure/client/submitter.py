@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
+from tenure.client.errors import invalid
 from tenure.client.lane import Lane, closed
 from tenure.client.router import RESEND, Router
+from tenure.client.row import Call, Member, Row
 from tenure.client.scope import TaskScope
 from tenure.client.topology import CLUSTER_TIME, Rng
 from tenure.protocol import limits
@@ -36,113 +36,6 @@ PARENT_BYTES: Final = 38
 REMINTS_MAX: Final = 3
 
 _WRONG_TIME: Final = (Reason.REQUEST_TOO_OLD, Reason.ID_FROM_FUTURE)
-
-
-class Call:
-    """What a caller waits for, and what all its rows share.
-
-    Attributes:
-        options: Told apart from others by identity.
-        key: Idempotency key, or empty.
-        deadline_s: When the caller stops waiting, by the loop's clock.
-        answered: Done when the fate of every row is known.
-        open_rows: How many rows have no fate yet.
-        parents: Jobs that must have ended first.
-    """
-
-    __slots__ = ("answered", "deadline_s", "key", "open_rows", "options", "parents")
-
-    def __init__(
-        self,
-        options: common_pb2.JobOptions,
-        key: str,
-        deadline_s: float,
-        answered: asyncio.Future[None],
-        open_rows: int,
-        parents: Sequence[str] = (),
-    ) -> None:
-        self.options = options
-        self.key = key
-        self.deadline_s = deadline_s
-        self.answered = answered
-        self.open_rows = open_rows
-        self.parents = parents
-
-
-class Row(msgspec.Struct, eq=False):
-    """One job on its way in. (A struct: there is one for each job.)
-
-    Attributes:
-        call: The call that it is of.
-        payload: The arguments.
-        limit_key: Jobs with the same one share the queue's limits per key; or empty.
-        sticky_key: Jobs with the same one go to one worker; or empty.
-        job_id: Empty until first sent; in the end the id of the job that exists.
-        refusal: Why it was refused, in the end.
-        done: Its fate is known.
-        unanswered: It was sent and the answer never came: a leader may have it.
-        remints: How often it got a new id.
-        parents: Jobs that must have ended first, beside those of the call.
-        workflow_id: The workflow that it is a member of; or empty.
-    """
-
-    call: Call
-    payload: bytes
-    limit_key: str = ""
-    sticky_key: str = ""
-    job_id: str = ""
-    refusal: Refusal | None = None
-    done: bool = False
-    unanswered: bool = False
-    remints: int = 0
-    parents: Sequence[str] = ()
-    workflow_id: str = ""
-
-    def accept(self, job_id: str) -> None:
-        """A leader has the job, under this id."""
-        if not self.done:
-            self.job_id = job_id
-            self._finish()
-
-    def refuse(self, refusal: Refusal) -> None:
-        """It is not accepted, or nobody knows."""
-        if not self.done:
-            self.refusal = refusal
-            self._finish()
-
-    def _finish(self) -> None:
-        self.done = True
-        call = self.call
-        call.open_rows -= 1
-        if not call.open_rows and not call.answered.done():
-            call.answered.set_result(None)
-
-    @property
-    def abandoned(self) -> bool:
-        """Nobody waits any more."""
-        return self.done or self.call.answered.cancelled()
-
-
-class Member(NamedTuple):
-    """A job that has its id already.
-
-    Attributes:
-        job_id: Minted for its home.
-        options: Shared with others that have the same ones, by identity.
-        payload: The arguments.
-        parents: Jobs that must have ended first.
-        workflow_id: The workflow that it is a member of; or empty.
-        limit_key: As in ``Row``.
-        sticky_key: As in ``Row``.
-    """
-
-    job_id: str
-    options: common_pb2.JobOptions
-    payload: bytes
-    parents: Sequence[str]
-    workflow_id: str = ""
-    limit_key: str = ""
-    sticky_key: str = ""
 
 
 class _Flight(NamedTuple):
@@ -211,19 +104,20 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         filled = (
             len(self._waiting) >= PIPELINED_ROWS_MIN or self._waiting_bytes >= PIPELINED_BYTES_MIN
         )
-        if self._flights and not filled:
+        if self._flights and not filled and self._waiting[0].call.whole is None:
             return None
         rows = self._next_rows()
         if not rows:
             return None
         self._number += 1
         message = jobs_pb2.StreamSubmitsRequest(number=self._number, in_parts=True)
+        message.request.all_or_nothing = rows[0].call.whole is not None
         self._fill(message.request, rows)
         self._flights[self._number] = _Flight(rows, self._loop.time())
         return message
 
     def _next_rows(self) -> list[Row]:
-        """Takes rows off the queue, as many as one request may carry."""
+        """Takes rows off the queue, as many as one request may carry, and none beside a whole."""
         waiting = self._waiting
         rows: list[Row] = []
         options: set[int] = set()
@@ -233,6 +127,8 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         while waiting and len(rows) < limits.BATCH_JOBS_MAX:
             row = waiting[0]
             if row.call is not call:
+                if rows and row.call.whole is not rows[0].call.whole:
+                    break
                 call = row.call
                 abandoned = call.answered.cancelled()
                 row_bytes = ROW_OVERHEAD_BYTES + 3 * len(call.key)
@@ -456,6 +352,8 @@ class Submitter:
         row_keys: Sequence[tuple[str, str]] = (),
         parents: Sequence[str] = (),
         row_parents: Sequence[Sequence[str]] = (),
+        *,
+        whole: bool = False,
     ) -> Sequence[Row]:
         """Returns when the fate of every row is known: each has a job's id or a refusal.
 
@@ -469,6 +367,10 @@ class Submitter:
             row_keys: Limit key and sticky key of each row; empty: none has any.
             parents: Jobs that must have ended before any of the rows may run.
             row_parents: The same of each row; empty: none has any of its own.
+            whole: Whether all rows are taken or none.
+
+        Raises:
+            Rejected: More rows than can be taken as a whole.
         """
         if not payloads:
             return []
@@ -477,7 +379,8 @@ class Submitter:
             await self._router.ready(self._timeout_s)
         deadline_s = self._loop.time() + self._timeout_s
         answered = self._loop.create_future()
-        call = Call(options, key, deadline_s, answered, len(payloads), parents)
+        group = object() if whole else None
+        call = Call(options, key, deadline_s, answered, len(payloads), parents, group)
         if row_keys:
             each = zip(payloads, row_keys, strict=True)
             rows = [Row(call, payload, limit, sticky) for payload, (limit, sticky) in each]
@@ -485,6 +388,8 @@ class Submitter:
             rows = [Row(call, payload) for payload in payloads]
         for row, own in zip(rows, row_parents, strict=False):
             row.parents = own
+        if whole:
+            _check_whole(rows)
         lane = self._lane(topology.home(options.tenant, options.queue))
         lane.put(rows)
         try:
@@ -512,27 +417,52 @@ class Submitter:
             wave_of[member.job_id] = wave
             while len(waves) <= wave:
                 waves.append({})
-            neighbours = waves[wave].setdefault(home, [])
-            call = neighbours[-1].call if neighbours else None
-            if call is None or call.options is not member.options:
-                call = Call(member.options, "", 0, self._loop.create_future(), 0)
-            row = Row(
-                call,
-                member.payload,
-                member.limit_key,
-                member.sticky_key,
-                member.job_id,
-                # Others name it by its id: it gets no other.
-                remints=REMINTS_MAX,
-                parents=member.parents,
-                workflow_id=member.workflow_id,
-            )
-            call.open_rows += 1
-            neighbours.append(row)
-            rows.append(row)
+            rows.append(self._add(member, waves[wave].setdefault(home, []), None))
         for lanes in waves:
             await self._send_wave(lanes)
         return rows
+
+    async def submit_wholes(self, wholes: Iterable[Sequence[Member]]) -> Sequence[Sequence[Row]]:
+        """Submits jobs that have their ids, some at a time: those of one whole all or nothing.
+
+        Each whole is of one partition. The rest as ``submit``.
+
+        Raises:
+            Rejected: One has more jobs than can be taken as a whole; nothing was sent.
+        """
+        lanes: dict[int, list[Row]] = {}
+        found: list[Sequence[Row]] = []
+        for members in wholes:
+            rows: list[Row] = []
+            whole = object()
+            for member in members:
+                self._add(member, rows, whole)
+            _check_whole(rows)
+            lanes.setdefault(partition_of(members[0].job_id), []).extend(rows)
+            found.append(rows)
+        await self._send_wave(lanes)
+        return found
+
+    def _add(self, member: Member, rows: list[Row], whole: object | None) -> Row:
+        """Appends a job to the rows of its lane; neighbours with the same options share a call."""
+        call = rows[-1].call if rows else None
+        if call is None or call.options is not member.options:
+            answered = self._loop.create_future()
+            call = Call(member.options, "", 0, answered, 0, whole=whole)
+        row = Row(
+            call,
+            member.payload,
+            member.limit_key,
+            member.sticky_key,
+            member.job_id,
+            # Others name it by its id: it gets no other.
+            remints=REMINTS_MAX,
+            parents=member.parents,
+            workflow_id=member.workflow_id,
+        )
+        call.open_rows += 1
+        rows.append(row)
+        return row
 
     async def _send_wave(self, lanes: Mapping[int, Sequence[Row]]) -> None:
         """Returns when the fate of all of these rows is known."""
@@ -558,6 +488,21 @@ class Submitter:
             lane = self._lanes[partition] = SubmitLane(self._router, partition, self._rng)
             self._scope.spawn(lane.run())
         return lane
+
+
+def _check_whole(rows: Sequence[Row]) -> None:
+    """Refuses what no request can carry: it cannot be split.
+
+    Raises:
+        Rejected: There are too many rows or bytes; ``field`` is ``calls``.
+    """
+    size = _payload_bytes(rows) + len(rows) * ROW_OVERHEAD_BYTES
+    if len(rows) > limits.BATCH_JOBS_MAX or size > limits.BATCH_BYTES_MAX:
+        raise invalid(
+            "calls",
+            f"at most {limits.BATCH_JOBS_MAX} jobs and {limits.BATCH_BYTES_MAX} bytes where they "
+            f"are all or nothing, got {len(rows)} jobs and {size} bytes",
+        )
 
 
 def _payload_bytes(rows: Iterable[Row]) -> int:

@@ -238,10 +238,15 @@ class Client:
         return self._handles(self._portal.run(self._client.map(job, [*items])))
 
     def submit_many(
-        self, job: JobDef[..., R], calls: Iterable[Sequence[Any]]
+        self,
+        job: JobDef[..., R],
+        calls: Iterable[Sequence[Any]],
+        *,
+        all_or_nothing: bool = False,
     ) -> Sequence[JobHandle[R]]:
-        """Submits one job for each sequence of positional arguments."""
-        return self._handles(self._portal.run(self._client.submit_many(job, [*calls])))
+        """Submits one job for each sequence of positional arguments, or none of them."""
+        sent = self._client.submit_many(job, [*calls], all_or_nothing=all_or_nothing)
+        return self._handles(self._portal.run(sent))
 
     def as_completed(
         self, handles: Iterable[JobHandle[R]], timeout: float | None = None

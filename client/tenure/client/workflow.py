@@ -28,7 +28,7 @@ from tenure.client.job import Flow, JobDef
 from tenure.client.middleware import Call, submit_through
 from tenure.client.options import check_name
 from tenure.client.parent_result import parents_of
-from tenure.client.submitter import Member
+from tenure.client.row import Member
 from tenure.protocol import limits
 from tenure.protocol.errors import error_of
 from tenure.protocol.ids import is_job_id, partition_of

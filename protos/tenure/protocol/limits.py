@@ -44,6 +44,8 @@ WEIGHT_MAX: Final = 1_000_000
 RATE_PER_MS_MAX: Final = 366 * DAY_MS
 BREAKER_WINDOW_MS_MAX: Final = 3_600_000
 PROBES_MAX: Final = 1_000
+#: Limit keys of a queue whose breakers an operator holds open or closed.
+KEY_OVERRIDES_MAX: Final = 100
 #: Queues, tenants and job types of a partition that have settings of their own, all together.
 SETTINGS_MAX: Final = 100_000
 #: Labels that a job requires, and as many that it prefers; values that one of them may have.

@@ -146,6 +146,7 @@ class BlockerKind(IntEnum):
     ORDER = 16
     LEADER = 17
     RETRY_BUDGET = 18
+    KEY_CIRCUIT_BREAKER = 19
 
 
 class KeyConflict(IntEnum):

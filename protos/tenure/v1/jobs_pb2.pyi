@@ -33,6 +33,7 @@ class BlockerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BLOCKER_KIND_ORDER: _ClassVar[BlockerKind]
     BLOCKER_KIND_LEADER: _ClassVar[BlockerKind]
     BLOCKER_KIND_RETRY_BUDGET: _ClassVar[BlockerKind]
+    BLOCKER_KIND_KEY_CIRCUIT_BREAKER: _ClassVar[BlockerKind]
 BLOCKER_KIND_UNSPECIFIED: BlockerKind
 BLOCKER_KIND_NOT_DUE: BlockerKind
 BLOCKER_KIND_PARENTS: BlockerKind
@@ -52,6 +53,7 @@ BLOCKER_KIND_RESERVED: BlockerKind
 BLOCKER_KIND_ORDER: BlockerKind
 BLOCKER_KIND_LEADER: BlockerKind
 BLOCKER_KIND_RETRY_BUDGET: BlockerKind
+BLOCKER_KIND_KEY_CIRCUIT_BREAKER: BlockerKind
 
 class JobSpec(_message.Message):
     __slots__ = ("job_id", "options", "payload", "key", "limit_key", "sticky_key", "parents", "workflow_id")
@@ -140,7 +142,7 @@ class LateJob(_message.Message):
     def __init__(self, index: _Optional[int] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("number", "worker", "fence", "granted_at", "started_at", "ended_at", "outcome", "error", "run")
+    __slots__ = ("number", "worker", "fence", "granted_at", "started_at", "ended_at", "outcome", "error", "run", "accepted_at")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +152,7 @@ class Attempt(_message.Message):
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_AT_FIELD_NUMBER: _ClassVar[int]
     number: int
     worker: str
     fence: str
@@ -159,7 +162,8 @@ class Attempt(_message.Message):
     outcome: _common_pb2.AttemptOutcome
     error: _common_pb2.JobError
     run: int
-    def __init__(self, number: _Optional[int] = ..., worker: _Optional[str] = ..., fence: _Optional[str] = ..., granted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run: _Optional[int] = ...) -> None: ...
+    accepted_at: _timestamp_pb2.Timestamp
+    def __init__(self, number: _Optional[int] = ..., worker: _Optional[str] = ..., fence: _Optional[str] = ..., granted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run: _Optional[int] = ..., accepted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Job(_message.Message):
     __slots__ = ("job_id", "state", "options", "payload", "key", "submitted_at", "ready_at", "finished_at", "attempts_charged", "losses_charged", "run", "attempts", "result", "result_content_type", "error", "failure_reason", "cancel_requested", "cancel_reason", "partition", "progress", "limit_key", "sticky_key", "parents", "workflow_id")

@@ -66,7 +66,14 @@ class RateLimit(_message.Message):
     def __init__(self, count: _Optional[int] = ..., per: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., burst: _Optional[int] = ...) -> None: ...
 
 class QueueSettings(_message.Message):
-    __slots__ = ("weight", "fair_by", "paused", "concurrency", "key_concurrency", "key_strategy", "rate", "key_rate", "reserved", "reserved_priority", "depth_max", "refuse_late")
+    __slots__ = ("weight", "fair_by", "paused", "concurrency", "key_concurrency", "key_strategy", "rate", "key_rate", "reserved", "reserved_priority", "depth_max", "refuse_late", "key_breaker", "key_breaker_overrides")
+    class KeyBreakerOverridesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: BreakerOverride
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[BreakerOverride, str]] = ...) -> None: ...
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     FAIR_BY_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +86,8 @@ class QueueSettings(_message.Message):
     RESERVED_PRIORITY_FIELD_NUMBER: _ClassVar[int]
     DEPTH_MAX_FIELD_NUMBER: _ClassVar[int]
     REFUSE_LATE_FIELD_NUMBER: _ClassVar[int]
+    KEY_BREAKER_FIELD_NUMBER: _ClassVar[int]
+    KEY_BREAKER_OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     weight: float
     fair_by: FairBy
     paused: bool
@@ -91,10 +100,12 @@ class QueueSettings(_message.Message):
     reserved_priority: int
     depth_max: int
     refuse_late: bool
-    def __init__(self, weight: _Optional[float] = ..., fair_by: _Optional[_Union[FairBy, str]] = ..., paused: bool = ..., concurrency: _Optional[int] = ..., key_concurrency: _Optional[int] = ..., key_strategy: _Optional[_Union[LimitStrategy, str]] = ..., rate: _Optional[_Union[RateLimit, _Mapping]] = ..., key_rate: _Optional[_Union[RateLimit, _Mapping]] = ..., reserved: _Optional[float] = ..., reserved_priority: _Optional[int] = ..., depth_max: _Optional[int] = ..., refuse_late: bool = ...) -> None: ...
+    key_breaker: BreakerSettings
+    key_breaker_overrides: _containers.ScalarMap[str, BreakerOverride]
+    def __init__(self, weight: _Optional[float] = ..., fair_by: _Optional[_Union[FairBy, str]] = ..., paused: bool = ..., concurrency: _Optional[int] = ..., key_concurrency: _Optional[int] = ..., key_strategy: _Optional[_Union[LimitStrategy, str]] = ..., rate: _Optional[_Union[RateLimit, _Mapping]] = ..., key_rate: _Optional[_Union[RateLimit, _Mapping]] = ..., reserved: _Optional[float] = ..., reserved_priority: _Optional[int] = ..., depth_max: _Optional[int] = ..., refuse_late: bool = ..., key_breaker: _Optional[_Union[BreakerSettings, _Mapping]] = ..., key_breaker_overrides: _Optional[_Mapping[str, BreakerOverride]] = ...) -> None: ...
 
 class Queue(_message.Message):
-    __slots__ = ("tenant", "name", "partition", "settings", "counts", "oldest_ready_at", "granted_per_s", "finished_per_s", "mean_run")
+    __slots__ = ("tenant", "name", "partition", "settings", "counts", "oldest_ready_at", "granted_per_s", "finished_per_s", "mean_run", "key_breakers")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +115,7 @@ class Queue(_message.Message):
     GRANTED_PER_S_FIELD_NUMBER: _ClassVar[int]
     FINISHED_PER_S_FIELD_NUMBER: _ClassVar[int]
     MEAN_RUN_FIELD_NUMBER: _ClassVar[int]
+    KEY_BREAKERS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     name: str
     partition: int
@@ -113,7 +125,20 @@ class Queue(_message.Message):
     granted_per_s: float
     finished_per_s: float
     mean_run: _duration_pb2.Duration
-    def __init__(self, tenant: _Optional[str] = ..., name: _Optional[str] = ..., partition: _Optional[int] = ..., settings: _Optional[_Union[QueueSettings, _Mapping]] = ..., counts: _Optional[_Iterable[_Union[_jobs_pb2.StateCount, _Mapping]]] = ..., oldest_ready_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., granted_per_s: _Optional[float] = ..., finished_per_s: _Optional[float] = ..., mean_run: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    key_breakers: _containers.RepeatedCompositeFieldContainer[KeyBreaker]
+    def __init__(self, tenant: _Optional[str] = ..., name: _Optional[str] = ..., partition: _Optional[int] = ..., settings: _Optional[_Union[QueueSettings, _Mapping]] = ..., counts: _Optional[_Iterable[_Union[_jobs_pb2.StateCount, _Mapping]]] = ..., oldest_ready_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., granted_per_s: _Optional[float] = ..., finished_per_s: _Optional[float] = ..., mean_run: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., key_breakers: _Optional[_Iterable[_Union[KeyBreaker, _Mapping]]] = ...) -> None: ...
+
+class KeyBreaker(_message.Message):
+    __slots__ = ("limit_key", "state", "open_until", "failure_rate")
+    LIMIT_KEY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    OPEN_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_RATE_FIELD_NUMBER: _ClassVar[int]
+    limit_key: str
+    state: BreakerState
+    open_until: _timestamp_pb2.Timestamp
+    failure_rate: float
+    def __init__(self, limit_key: _Optional[str] = ..., state: _Optional[_Union[BreakerState, str]] = ..., open_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., failure_rate: _Optional[float] = ...) -> None: ...
 
 class GetQueueRequest(_message.Message):
     __slots__ = ("tenant", "name")

@@ -133,6 +133,28 @@ def test_a_breaker_is_shown_and_held_open(say: Say) -> None:
     assert "CIRCUIT_BREAKER" not in say(f"jobs explain {job}")
 
 
+def test_a_breaker_of_a_limit_key_is_shown_and_held_open(say: Say) -> None:
+    """One key at a time; others go on, and those that were said before stay."""
+    shown = say("queues set hooks --key-breaker 0.25 --breaker-volume 8")
+    assert "key breaker: opens at 25% of 8 or more attempts in 1m" in shown
+    say("queues set hooks --key-breaker-override globex=closed")
+    assert "globex=closed, acme=open" in say("queues set hooks --key-breaker-override acme=open")
+    job = say("submit app.hook --queue hooks --limit-key acme").strip()
+    other = say("submit app.hook --queue hooks --limit-key initech").strip()
+    by_hand = "KEY_CIRCUIT_BREAKER: the breaker of limit key acme of queue hooks was opened by hand"
+    assert by_hand in say(f"jobs explain {job}")
+    assert "KEY_CIRCUIT_BREAKER" not in say(f"jobs explain {other}")
+    assert "key breakers: acme: open, 0% failing" in say("queues get hooks")
+    found = json.loads(say("queues get hooks -o json"))
+    assert [key["limitKey"] for key in found["keyBreakers"]] == ["acme"]
+    overrides = {
+        key: f"BREAKER_OVERRIDE_{w}" for key, w in {"acme": "OPEN", "globex": "CLOSED"}.items()
+    }
+    assert found["settings"]["keyBreakerOverrides"] == overrides
+    say("queues set hooks --key-breaker-override acme=none")
+    assert "KEY_CIRCUIT_BREAKER" not in say(f"jobs explain {job}")
+
+
 def test_a_job_is_explained(say: Say) -> None:
     """All that keeps it, how many come before it, and what nobody knows; also as the API's JSON."""
     say("queues set paused --concurrency 5")
@@ -161,7 +183,10 @@ def test_a_job_is_explained(say: Say) -> None:
         ("set mail", "something to set"),
         ("set mail --breaker 0.5", "what a queue has, got --breaker"),
         ("set --tenant acme --rate 1/s", "what a tenant has, got --rate"),
-        ("set --job app.send --breaker-window 1m", "--breaker with"),
+        ("set --job app.send --breaker-window 1m", "--breaker or --key-breaker with"),
+        ("set mail --key-breaker 2", "breaker.failure_rate"),
+        ("set mail --key-breaker-override acme", "KEY=open"),
+        ("set --job app.send --key-breaker 0.5", "what a job type has, got --key-breaker"),
         ("set --job app.send --breaker often", "a share such as 0.5"),
         ("pause", "a queue, --job or --tenant"),
         ("pause mail --job app.send", "got both"),

@@ -40,6 +40,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     fake.fail(DEAD, "ValueError", "no such thing")
     row = fake.jobs[DEAD].attempts.add(number=1, worker="worker-1", outcome=AttemptOutcome.FAILED)
     row.error.type, row.error.message = "ValueError", "no such thing"
+    row.granted_at.FromMilliseconds(EPOCH_MS)
+    row.accepted_at.FromMilliseconds(EPOCH_MS + 12)
+    row.started_at.FromMilliseconds(EPOCH_MS + 15)
+    row.ended_at.FromMilliseconds(EPOCH_MS + 140)
 
     def connect(settings: Mapping[str, Any]) -> AsyncClient:
         return AsyncClient(**settings, transport=fake, rng=random.Random(1))
@@ -107,7 +111,8 @@ def test_get_shows_arguments_attempts_and_the_error(
         'arguments: [["x"], {}]\n'
         "failure:   EXHAUSTED\n"
         "error:     ValueError: no such thing\n"
-        "attempts:  1  FAILED  worker-1  ValueError: no such thing\n"
+        "attempts:  1  FAILED  worker-1  2025-10-09 08:53:20.000Z  +12 ms accepted  "
+        "+15 ms started  +140 ms ended  ValueError: no such thing\n"
     )
     assert main.run(["jobs", "get", DONE, "-o", "json"]) == exits.OK
     assert json.loads(capsys.readouterr().out)["state"] == "JOB_STATE_COMPLETED"

@@ -74,11 +74,9 @@ def test_a_retry_wish_looks_forward() -> None:
 def test_who_hears_that_a_callback_was_refused_knows_of_its_job() -> None:
     """The job is there: the error says so, with its id, and does not pass for a refusal of it."""
     refusal = Rejected("expected space", reason=Reason.STORE_FULL)
-    with (
-        pytest.raises(Unavailable, match="only job id-1 was taken") as told,
-        without_callback("id-1"),
-    ):
-        raise refusal
-    assert told.value.reason is Reason.OUTCOME_UNKNOWN
-    assert told.value.metadata["job_id"] == "id-1"
-    assert told.value.__cause__ is refusal
+    told = without_callback("id-1", refusal)
+    assert isinstance(told, Unavailable)
+    assert "only job id-1 was taken" in str(told)
+    assert told.reason is Reason.OUTCOME_UNKNOWN
+    assert told.metadata["job_id"] == "id-1"
+    assert told.__cause__ is refusal

@@ -10,7 +10,8 @@ import pytest
 
 from tenure.client import AsyncClient, Reason, Rejected, Unavailable, job
 from tenure.client.codec import decode_args
-from tenure.client.submitter import ACK_TIMEOUT_S, Call, Row
+from tenure.client.row import Call, Row
+from tenure.client.submitter import ACK_TIMEOUT_S
 from tenure.protocol.ids import partition_of, time_ms_of
 from tenure.protocol.limits import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from tenure.protocol.refusal import Refusal

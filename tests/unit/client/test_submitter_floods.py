@@ -10,7 +10,7 @@ import pytest
 from tenure.client import AsyncClient, BatchFailed, Reason
 from tenure.client.codec import decode_args
 from tenure.client.lane import TICK_S
-from tenure.client.submitter import Row
+from tenure.client.row import Row
 from tenure.testing.loop import run_virtual
 from tests.unit.client.fake_master import FakeCluster
 from tests.unit.client.test_submitter import add, play

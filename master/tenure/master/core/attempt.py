@@ -118,6 +118,7 @@ def end_attempt(
     *,
     now_ms: int,
     started_ms: int,
+    accepted_ms: int,
     draw: float,
     never_arrived: bool = False,
     final: FailureReason | None = None,
@@ -132,6 +133,7 @@ def end_attempt(
         fault: What went wrong, if anything did.
         now_ms: The time.
         started_ms: When the attempt started; 0: not, as far as is known.
+        accepted_ms: When its worker had the grant; 0: never, as far as is known.
         draw: Uniform in [0, 1), for the retry's jitter.
         never_arrived: A RELEASED attempt whose grant got lost on the way.
         final: Set if the job must not run again, whatever the budgets say.
@@ -169,6 +171,7 @@ def end_attempt(
         undelivered=undelivered,
         fault=fault,
         failure_reason=reason,
+        accepted_ms=accepted_ms,
     )
 
 
@@ -227,6 +230,7 @@ def remember_attempt(record: JobRecord) -> None:
         ended_ms=record.ended_ms,
         outcome=record.outcome or AttemptOutcome.LOST,
         fault=record.fault,
+        accepted_ms=record.accepted_ms,
     )
     record.history = _cut([*record.history, attempt])
     record.fault = None

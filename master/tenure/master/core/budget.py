@@ -5,7 +5,8 @@ In each window at most ``share`` of the grants, but always one, become retries a
     retries made ready  <=  max(1, share * grants)        (both in the last minute)
 
 A retry whose backoff is over and that would exceed it is put off, once: to the next of places in
-time that are as far apart as the budget lets retries through. Nothing looks at it in between.
+time that are as far apart as the budget lets retries through. Nothing looks at it in between, but
+when the budget is raised or taken away: then it gets an earlier place (``core.postponed``).
 """
 
 from math import ceil
@@ -26,6 +27,11 @@ class RetryBudget:
         #: Grants, and retries made ready.
         self._window = Window(WINDOW_MS, 2)
         #: The last place that was given away.
+        self._last_ms = 0
+
+    def change(self, share: float) -> None:
+        """From now on it is another share; places are given away from now on, too."""
+        self._share = share
         self._last_ms = 0
 
     def granted(self, jobs: int, now_ms: int) -> None:

@@ -200,7 +200,7 @@ def apply_requeued(state: State, event: JobsRequeued, seq: int) -> None:
         record.ready_ms = record.run_due_ms = event.now_ms
         record.attempt = record.attempts_charged = record.losses_charged = 0
         record.undelivered = 0
-        record.granted_ms = record.started_ms = record.ended_ms = 0
+        record.granted_ms = record.accepted_ms = record.started_ms = record.ended_ms = 0
         record.outcome = record.failure_reason = record.fault = None
         record.cancel_requested = False
         record.cancel_reason = ""

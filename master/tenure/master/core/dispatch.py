@@ -9,7 +9,7 @@ from tenure.master.core.event import Event, JobsGranted
 from tenure.master.core.pick import Picking, Taker
 from tenure.master.core.record import JobRecord
 from tenure.master.core.reserve import Reserves
-from tenure.master.core.session import Holding, Session
+from tenure.master.core.session import Delivery, Holding, Session
 from tenure.master.core.state import State, footprint
 from tenure.master.core.volatile import Turn, TurnsTaken
 from tenure.protocol.fence import Lease
@@ -119,7 +119,7 @@ def apply_granted(state: State, event: JobsGranted, seq: int) -> None:
             before = footprint(record)
             remember_attempt(record)
             record.fault = record.outcome = None
-            record.started_ms = record.ended_ms = 0
+            record.accepted_ms = record.started_ms = record.ended_ms = 0
             if state.live:
                 state.stored_bytes += footprint(record) - before
         record.seq = seq
@@ -141,15 +141,15 @@ def apply_granted(state: State, event: JobsGranted, seq: int) -> None:
 def _hold(state: State, event: JobsGranted, lease_seq: int, granted: list[JobRecord]) -> None:
     """Keeps up what is derived from grants, and notes who holds them."""
     state.lease_seq = lease_seq
-    number = event.assignment
+    delivery = Delivery(event.assignment, event.now_ms)
     session = state.sessions.get(event.session_id)
     if session is not None:
-        session.assignment = number
-        session.unaccepted.append((number, event.now_ms))
+        session.assignment = event.assignment
+        session.unaccepted.append(delivery)
     holder = state.holder(event.incarnation, event.worker, event.now_ms)
     leases = holder.leases
     for record in granted:
-        leases[record.job_id] = Holding(record, number)
+        leases[record.job_id] = Holding(record, delivery)
     lanes = state.lanes
     if lanes.timed:
         for record in granted:

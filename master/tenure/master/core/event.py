@@ -34,11 +34,12 @@ class TermOpened(
 
 
 class StandingLease(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A lease that stood when its term closed; ``started_ms`` is 0 if it had not started."""
+    """A lease that stood when its term closed; a time is 0 if it had not come."""
 
     job_id: JobId
     lease: Lease
     started_ms: int
+    accepted_ms: int = 0
 
 
 class StandingHolder(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -137,6 +138,8 @@ class CompletedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     started_ms: int
     result: bytes
     content_type: str
+    #: 0: not known.
+    accepted_ms: int = 0
 
 
 class JobsCompleted(
@@ -163,6 +166,8 @@ class EndedRow(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=T
     undelivered: int
     fault: JobFault | None
     failure_reason: FailureReason | None
+    #: 0: not known.
+    accepted_ms: int = 0
 
 
 class AttemptsEnded(

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
+from tenure.master.core.breaker import Breaker
 from tenure.master.core.command import Dispatch
 from tenure.master.core.dependency import Fate, fate_of_job
 from tenure.master.core.dispatch import would_grant
-from tenure.master.core.gate import MANY, JobType, Limiter, Queue
+from tenure.master.core.gate import MANY, Limiter, Queue
 from tenure.master.core.ready import Lane, order_key
 from tenure.master.core.record import JobRecord
 from tenure.master.core.segment import Segment
@@ -39,6 +40,7 @@ _ENDLESS: Final = frozenset(
         BlockerKind.NO_LABELS,
     }
 )
+_BREAKERS: Final = frozenset({BlockerKind.CIRCUIT_BREAKER, BlockerKind.KEY_CIRCUIT_BREAKER})
 
 
 class Blocker(NamedTuple):
@@ -168,7 +170,7 @@ def _estimate(
 
 def _is_endless(blocker: Blocker) -> bool:
     return blocker.kind in _ENDLESS or (
-        blocker.kind is BlockerKind.CIRCUIT_BREAKER and "operator" in blocker.freed_by
+        blocker.kind in _BREAKERS and "operator" in blocker.freed_by
     )
 
 
@@ -358,32 +360,45 @@ def _held_up(
     elif halt is not None:
         yield Blocker(BlockerKind.LEADER, *halt)
     lane = state.lanes.of(record)
-    yield from _breaker(lane.job_type)
+    job_type, key = lane.job_type, lane.key
+    yield from _breaker(
+        job_type.breaker,
+        BlockerKind.CIRCUIT_BREAKER,
+        job_type.name,
+        f"--job {job_type.name}{_whose(job_type.tenant)} --breaker-override none",
+    )
     what = f"queue {queue.name}"
     yield from _limits(queue, what, BlockerKind.QUEUE_CONCURRENCY, BlockerKind.QUEUE_RATE)
-    if lane.key is not None:
-        what = f"limit key {lane.key.key} of {what}"
-        yield from _limits(lane.key, what, BlockerKind.KEY_CONCURRENCY, BlockerKind.KEY_RATE)
+    if key is not None:
+        what = f"limit key {key.key} of {what}"
+        if key.breaker is not None:
+            yield from _breaker(
+                key.breaker,
+                BlockerKind.KEY_CIRCUIT_BREAKER,
+                what,
+                f"{queue.name}{_whose(queue.tenant.name)} --key-breaker-override {key.key}=none",
+            )
+        yield from _limits(key, what, BlockerKind.KEY_CONCURRENCY, BlockerKind.KEY_RATE)
     able = _able(record, serving)
     # In the window nobody's credit counts yet.
     if able and state.window_ends_ms is None:
         yield from _credit(state, lane, able, dict(credits), now_ms)
 
 
-def _breaker(job_type: JobType) -> Iterator[Blocker]:
-    if job_type.probes != 0:
+def _breaker(breaker: Breaker, kind: BlockerKind, whose: str, let_go: str) -> Iterator[Blocker]:
+    """``let_go``: what to say after ``tenure queues set`` for it to work by itself again."""
+    if breaker.probes != 0:
         return
-    name, until_ms = job_type.name, job_type.next_ms() or 0
-    if job_type.breaker_state is BreakerState.HALF_OPEN:
-        text, freed_by = f"the breaker of {name} is half open, and its probes run", "they succeed"
+    until_ms = breaker.next_ms() or 0
+    if breaker.state is BreakerState.HALF_OPEN:
+        text, freed_by = f"the breaker of {whose} is half open, and its probes run", "they succeed"
     elif until_ms:
-        text = f"the breaker of {name} is open: too many have failed"
+        text = f"the breaker of {whose} is open: too many have failed"
         freed_by = "it lets probes through"
     else:
-        text = f"the breaker of {name} was opened by hand"
-        which = f"--job {name}{_whose(job_type.tenant)}"
-        freed_by = f"an operator: tenure queues set {which} --breaker-override none"
-    yield Blocker(BlockerKind.CIRCUIT_BREAKER, text, freed_by, until_ms)
+        text = f"the breaker of {whose} was opened by hand"
+        freed_by = f"an operator: tenure queues set {let_go}"
+    yield Blocker(kind, text, freed_by, until_ms)
 
 
 def _limits(

@@ -21,6 +21,7 @@ from tenure.master.core.event import (
 from tenure.master.core.firing import decide_ticks
 from tenure.master.core.gate import JobType
 from tenure.master.core.limit import relieve
+from tenure.master.core.postponed import LookedAt
 from tenure.master.core.record import JobFault, JobRecord
 from tenure.master.core.report import ended_bytes, revokes, settling
 from tenure.master.core.session import Holder, Holding, Session
@@ -40,7 +41,7 @@ def next_timer_ms(state: State) -> int | None:
     """When ``decide_fire`` has something to do, at the earliest now; None: nothing waits for it."""
     if not state.serving or state.window_ends_ms is not None:
         return None
-    if state.lanes.crowded:
+    if state.lanes.crowded or state.postponed.is_due():
         return state.stamp_ms
     next_ms = state.finished.next_ms(state.lanes.counts)
     for due_ms in (
@@ -68,6 +69,7 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
     records, job_mark = state.timers.due(now_ms, command.rows_max)
     for record in records:
         due.look_at_job(record)
+    hurried = due.hurry_retries(command.rows_max)
     holder_mark = due.look_at_holders(command.rows_max)
     parked, pinning = [], state.dependencies.active
     for record in state.finished.due(state.lanes.counts, now_ms, command.rows_max):
@@ -96,9 +98,10 @@ def decide_fire(state: State, command: FireTimers, now_ms: int) -> Decision:
         held=tuple(ticked.held),
         refill_mark=refill_mark,
         put_off=due.put_off(),
+        hurried=hurried,
     )
     marks = (job_mark, holder_mark, ticked.mark, refill_mark)
-    if parked or any(mark is not None for mark in marks):
+    if parked or hurried or any(mark is not None for mark in marks):
         events.append(fired)
     effects = (*due.effects(), *ticked.decision.effects, *relief.effects)
     return Decision(events=tuple(events), effects=effects)
@@ -114,7 +117,7 @@ class _Due:
         #: Jobs that were decided on.
         self.decided: set[JobId] = set()
         self._readied: list[JobId] = []
-        #: Retries that have to wait for their job types' budgets, and what is left of those.
+        #: Retries that wait otherwise for their job types' budgets, and what is left of those.
         self._put_off: list[BoostedRow] = []
         self._budgets: dict[JobType, Budgeting] = {}
         self._expired: dict[FailureReason, list[JobId]] = {}
@@ -141,6 +144,22 @@ class _Due:
             self._look_at_running(record)
         elif record.state is not JobState.BLOCKED:
             self._look_at_queued(record)
+
+    def hurry_retries(self, retries_max: int) -> tuple[LookedAt, ...]:
+        """Gives retries that were put off earlier places, if there are any; those it looked at."""
+        looked_at: list[LookedAt] = []
+        for part, records in self._state.postponed.due(retries_max):
+            looked_at.append(part)
+            for record in records:
+                if record.job_id in self.decided:
+                    continue
+                self.decided.add(record.job_id)
+                place_ms = self._place_of_retry(record)
+                if place_ms is None:
+                    self._put_off.append(_waiting(record, self._now_ms, JobState.PENDING))
+                elif place_ms < record.ready_ms:
+                    self._put_off.append(_waiting(record, place_ms, JobState.RETRYING))
+        return tuple(looked_at)
 
     def look_at_holders(self, leases_max: int) -> Mark | None:
         """Looks at holders that are due, at about so many of their leases; the last one's mark."""
@@ -171,11 +190,11 @@ class _Due:
         session = holder.session
         if session is None:
             return
-        unaccepted = dict(session.unaccepted)
+        unaccepted = {delivery.number: delivery.sent_ms for delivery in session.unaccepted}
         for holding in holder.leases.values():
             if holding.started_ms:
                 continue
-            sent_ms = unaccepted.get(holding.assignment)
+            sent_ms = unaccepted.get(holding.delivery.number)
             granted_ms = holding.record.granted_ms
             if sent_ms is not None and self._state.lease_deadline_ms(sent_ms) <= now_ms:
                 self._never_arrived(holding)
@@ -265,15 +284,7 @@ class _Due:
         if place_ms is None:
             self._readied.append(record.job_id)
         else:
-            row = BoostedRow(
-                record.job_id,
-                record.priority,
-                place_ms,
-                record.run_due_ms,
-                record.state,
-                over_budget=True,
-            )
-            self._put_off.append(row)
+            self._put_off.append(_waiting(record, place_ms, JobState.RETRYING))
 
     def _place_of_retry(self, record: JobRecord) -> int | None:
         """When its job type's budget may let a retry become ready; None: now."""
@@ -337,6 +348,7 @@ class _Due:
                 fault,
                 now_ms=self._now_ms,
                 started_ms=holding.started_ms,
+                accepted_ms=holding.accepted_ms,
                 draw=next(self._draws),
                 never_arrived=outcome is AttemptOutcome.RELEASED,
                 final=final,
@@ -372,6 +384,12 @@ class _Due:
         return idle
 
 
+def _waiting(record: JobRecord, ready_ms: int, to: JobState) -> BoostedRow:
+    """A retry that becomes ready now, or has another place from now on."""
+    over_budget = to is JobState.RETRYING
+    return BoostedRow(record.job_id, record.priority, ready_ms, record.run_due_ms, to, over_budget)
+
+
 def apply_timers_fired(state: State, event: TimersFired) -> None:
     """Arms again what was looked at and still waits."""
     now_ms = event.now_ms
@@ -388,6 +406,8 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
         budget = state.lanes.job_type(tenant, name).budget
         if budget is not None:
             budget.put_off(last_ms)
+    for part in event.hurried:
+        state.postponed.looked_at(part)
     for holder in state.holder_timers.take(event.holder_mark):
         if holder.check_ms <= now_ms:
             holder.check_ms = 0

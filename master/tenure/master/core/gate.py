@@ -5,7 +5,7 @@
 | ``Tenant`` | paused | its share in each skill |
 | ``Queue`` | paused, its concurrency, its rate | its share in each skill |
 | ``JobType`` | paused, its breaker | its lanes |
-| ``LimitKey`` | the queue's concurrency per key, its rate per key | its lanes |
+| ``LimitKey`` | the queue's concurrency per key, its rate per key, its own breaker | its lanes |
 
 A gate that changes tells what is under it, once; that takes itself out of the order, or comes back.
 A bucket that is dry and a breaker that is open let their gates open by a timer (``Lanes.refills``).
@@ -13,7 +13,7 @@ A bucket that is dry and a breaker that is open let their gates open by a timer 
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from tenure.master.core.breaker import FAILURES, Breaker
+from tenure.master.core.breaker import Breaker
 from tenure.master.core.bucket import Bucket
 from tenure.master.core.budget import RetryBudget
 from tenure.master.core.pulse import Pulse
@@ -28,7 +28,6 @@ from tenure.protocol.ids import JobId
 from tenure.protocol.limits import PRIORITY_MAX
 from tenure.protocol.vocabulary import (
     BreakerOverride,
-    BreakerState,
     FairBy,
     JobState,
     LimitStrategy,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 #: More than anybody takes.
 MANY: Final = 1 << 50
 _RUNNING: Final = JobState.RUNNING
+_NOBODYS: Final = BreakerOverride.NONE
 #: What a job of a queue that is counted in time costs before any has ended.
 _RUN_MS_UNKNOWN: Final = 1_000
 #: What a job counts for in a queue that is counted in grants, beside one that is counted in time.
@@ -146,7 +146,8 @@ class Limiter(Gate):
         return self.bucket.next_ms() if self.bucket is not None and self.is_dry else None
 
     def wake(self, now_ms: int) -> None:
-        self.is_dry = False
+        if self.bucket is not None and self.bucket.room(now_ms):
+            self.is_dry = False
         self.refresh()
 
 
@@ -194,6 +195,7 @@ class Queue(Limiter):
         "settings",
         "tallies",
         "tenant",
+        "tripped",
     )
 
     #: Its jobs by state.
@@ -204,6 +206,8 @@ class Queue(Limiter):
     limit_keys: "dict[str, LimitKey]"
     #: When the buckets of its keys were empty.
     key_empty_ms: int
+    #: Keys whose breaker lets not all through.
+    tripped: "dict[LimitKey, None]"
     #: How many are ready of each priority, and how many run.
     ready_of: list[int]
     running_of: list[int]
@@ -220,6 +224,7 @@ class Queue(Limiter):
         self.tallies = {}
         self.lanes = {}
         self.limit_keys = {}
+        self.tripped = {}
         self.key_empty_ms = now_ms
         self.ready_of = [0] * (PRIORITY_MAX + 1)
         self.running_of = [0] * (PRIORITY_MAX + 1)
@@ -274,10 +279,8 @@ class Queue(Limiter):
 class JobType(Gate):
     """A tenant's jobs of one name, its breaker and its budget for retries."""
 
-    __slots__ = ("breaker", "budget", "name", "probes", "settings", "tenant")
+    __slots__ = ("breaker", "budget", "name", "settings", "tenant")
 
-    #: How many its breaker lets through; None: all.
-    probes: int | None
     breaker: Breaker
     #: None: any number of retries.
     budget: RetryBudget | None
@@ -291,81 +294,46 @@ class JobType(Gate):
     def _begin(self, settings: JobTypeSettings) -> None:
         self.settings = settings
         self.budget = RetryBudget(settings.retry_budget) if settings.retry_budget else None
-        self._begin_breaker()
-
-    def _begin_breaker(self) -> None:
-        settings = self.settings
-        free = settings.breaker_override is BreakerOverride.NONE
-        self.breaker = Breaker(settings.breaker if free else None)
-        self._follow_breaker()
+        self.breaker = Breaker(settings.breaker, settings.breaker_override)
+        self.refresh()
 
     def begin_term(self) -> None:
         """Nothing is known yet."""
         self._begin(self.settings)
 
-    def configure(self, settings: JobTypeSettings) -> None:
-        """Takes over new settings; a breaker or a budget that is another one now begins anew."""
+    def configure(self, settings: JobTypeSettings) -> bool:
+        """Takes over new settings; a breaker that is another one now begins anew.
+
+        Returns:
+            Whether more of what is granted may be retries.
+        """
         before, self.settings = self.settings, settings
-        if before.retry_budget != settings.retry_budget:
-            self.budget = RetryBudget(settings.retry_budget) if settings.retry_budget else None
-        if (before.breaker, before.breaker_override) != (
-            settings.breaker,
-            settings.breaker_override,
-        ):
-            self._begin_breaker()
+        if not settings.retry_budget:
+            self.budget = None
+        elif self.budget is None:
+            self.budget = RetryBudget(settings.retry_budget)
+        elif before.retry_budget != settings.retry_budget:
+            self.budget.change(settings.retry_budget)
+        if not self.breaker.is_of(settings.breaker, settings.breaker_override):
+            self.breaker = Breaker(settings.breaker, settings.breaker_override)
         self.refresh()
+        share = settings.retry_budget or 1.0
+        return 0.0 < before.retry_budget < share
 
     @property
     def label(self) -> str:
         # No queue has an empty name.
         return f"{self.tenant}::{self.name}"
 
-    @property
-    def breaker_state(self) -> BreakerState:
-        """What its breaker does, or is made to do."""
-        if self.settings.breaker_override is BreakerOverride.OPEN:
-            return BreakerState.OPEN
-        return self.breaker.state
-
     def granted(self, records: list[JobRecord], now_ms: int) -> None:
         """Jobs of it were granted together."""
         if self.budget is not None:
             self.budget.granted(len(records), now_ms)
-        if self.probes is not None:
-            self.breaker.granted([record.job_id for record in records])
-            self._follow_breaker()
-
-    def succeeded(self, records: list[JobRecord], now_ms: int) -> None:
-        """Attempts of it have succeeded together."""
-        if self.probes is None:
-            self.breaker.count(len(records), now_ms)
-            return
-        for record in records:
-            self.breaker.succeeded(record.job_id, now_ms)
-        self._follow_breaker()
-
-    def ended(self, record: JobRecord, now_ms: int) -> bool:
-        """An attempt of it has ended without success; tells whether that has opened its breaker."""
-        was_open = self.breaker.state is BreakerState.OPEN
-        if record.outcome in FAILURES:
-            self.breaker.failed(record.job_id, now_ms)
-        else:
-            self.breaker.dropped(record.job_id)
-        self._follow_breaker()
-        return not was_open and self.breaker.state is BreakerState.OPEN
-
-    def _follow_breaker(self) -> None:
-        is_held = self.settings.breaker_override is BreakerOverride.OPEN
-        self.probes = 0 if is_held else self.breaker.room()
-        self.refresh()
+        probe(self, self.breaker, records)
 
     def refresh(self) -> None:
         """Opens or closes it as it should be."""
-        self.turn(not self.settings.paused and self.probes != 0)
-
-    def room(self) -> int:
-        """How many more may be granted now."""
-        return MANY if self.probes is None else self.probes
+        self.turn(not self.settings.paused and self.breaker.probes != 0)
 
     def next_ms(self) -> int | None:
         """When its breaker lets probes through."""
@@ -373,28 +341,76 @@ class JobType(Gate):
 
     def wake(self, now_ms: int) -> None:
         self.breaker.wake(now_ms)
-        self._follow_breaker()
+        self.refresh()
 
 
 class LimitKey(Limiter):
     """The jobs of a queue that share its limits per key. It lives while it has a lane."""
 
-    __slots__ = ("jobs", "key", "queue")
+    __slots__ = ("breaker", "jobs", "key", "queue")
 
     #: Those that run, in the order in which they began to.
     jobs: dict[JobId, JobRecord]
+    #: None: its queue has none for its keys.
+    breaker: Breaker | None
 
     def __init__(self, queue: Queue, key: str) -> None:
         super().__init__()
         self.queue = queue
         self.key = key
         self.jobs = {}
+        self.breaker = None
 
     def configure(self, *, anew: bool = False) -> bool:
         """Takes over the settings of its queue; tells whether it has a new bucket."""
         settings = self.queue.settings
         empty_ms = self.queue.key_empty_ms
-        return self.limit(settings.key_concurrency, settings.key_rate, empty_ms, anew=anew)
+        fresh = self.limit(settings.key_concurrency, settings.key_rate, empty_ms, anew=anew)
+        self._follow_breaker(anew=anew)
+        return fresh
+
+    def _follow_breaker(self, *, anew: bool) -> None:
+        """Has a breaker as its queue's settings say; one that is another one now begins anew."""
+        settings = self.queue.settings
+        override = settings.override_of(self.key) if settings.key_breaker_overrides else _NOBODYS
+        if settings.key_breaker is None and override is _NOBODYS:
+            self.breaker = None
+        elif anew or self.breaker is None or not self.breaker.is_of(settings.key_breaker, override):
+            self.breaker = Breaker(settings.key_breaker, override)
+        self.limited = self.limited or self.breaker is not None
+
+    def granted(self, records: list[JobRecord]) -> None:
+        """Jobs of it were granted together."""
+        if self.breaker is not None:
+            probe(self, self.breaker, records)
+
+    def room(self, now_ms: int) -> int:
+        room = super().room(now_ms)
+        if self.breaker is None or self.breaker.probes is None:
+            return room
+        return min(room, self.breaker.probes)
+
+    def refresh(self) -> None:
+        breaker = self.breaker
+        if breaker is not None and breaker.probes is not None:
+            self.queue.tripped[self] = None
+            self.turn(breaker.probes > 0 and self.has_room())
+            return
+        self.queue.tripped.pop(self, None)
+        self.turn(self.has_room())
+
+    def next_ms(self) -> int | None:
+        """When its bucket has a token again, or its breaker lets probes through."""
+        token_ms = super().next_ms()
+        probe_ms = None if self.breaker is None else self.breaker.next_ms()
+        if token_ms is None or probe_ms is None:
+            return probe_ms if token_ms is None else token_ms
+        return min(token_ms, probe_ms)
+
+    def wake(self, now_ms: int) -> None:
+        if self.breaker is not None:
+            self.breaker.wake(now_ms)
+        super().wake(now_ms)
 
     @property
     def label(self) -> str:
@@ -412,4 +428,34 @@ class LimitKey(Limiter):
 
     def is_idle(self, now_ms: int) -> bool:
         """Whether forgetting it changes nothing."""
-        return not self.jobs and (self.bucket is None or self.bucket.is_full(now_ms))
+        return (
+            not self.jobs
+            and (self.bucket is None or self.bucket.is_full(now_ms))
+            and (self.breaker is None or self.breaker.is_idle(now_ms))
+        )
+
+
+def probe(gate: JobType | LimitKey, breaker: Breaker, records: list[JobRecord]) -> None:
+    """Jobs of a gate with a breaker were granted together."""
+    if breaker.probes is not None:
+        breaker.granted([record.job_id for record in records])
+        gate.refresh()
+
+
+def judge(gate: JobType | LimitKey, records: list[JobRecord], now_ms: int, *, done: bool) -> bool:
+    """Attempts of a gate have ended together: with results (``done``), or without any.
+
+    Returns:
+        Whether that has opened its breaker.
+    """
+    breaker, opened = gate.breaker, False
+    if breaker is None:
+        return False
+    before = breaker.probes
+    if done:
+        breaker.succeeded([record.job_id for record in records], now_ms)
+    else:
+        opened = breaker.ended(records, now_ms)
+    if breaker.probes != before:
+        gate.refresh()
+    return opened

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Final
 
 from tenure.master.core.alike import Run, runs_of
-from tenure.master.core.gate import Gate, JobType, Limiter, LimitKey, Queue, Tenant
+from tenure.master.core.gate import Gate, JobType, Limiter, LimitKey, Queue, Tenant, judge
 from tenure.master.core.ready import Fronts, Lane, LaneName
 from tenure.master.core.record import NO_TIES, JobRecord, Policy
 from tenure.master.core.settings import JobTypeSettings, QueueSettings, Settings, SettingsKind
@@ -339,7 +339,7 @@ class Lanes:
             if before is _RUNNING and after is not _RUNNING:
                 if after is not _PENDING:
                     queue.pulse.ended(run.records)
-                self._note_ended(policy, run.records, after)
+                self._note_ended(policy, lane, run.records, done=after is _COMPLETED)
             elif before is _RETRYING and after is _PENDING:
                 budget = self.job_type(policy.tenant, policy.name).budget
                 if budget is not None:
@@ -377,21 +377,23 @@ class Lanes:
             self._charge(queue, jobs, now_ms)
             if lane.key is not None:
                 self._charge(lane.key, jobs, now_ms)
+                lane.key.granted(run.records)
             lane.job_type.granted(run.records, now_ms)
             self._leave(lane, jobs)
             queue.pulse.granted(now_ms, jobs, any(queue.ready_of))
             if lane.sticky is not None:
                 self.bind(lane.sticky, incarnation)
 
-    def _note_ended(self, policy: Policy, records: list[JobRecord], after: JobState) -> None:
-        """Attempts have ended: tells their job type."""
+    def _note_ended(
+        self, policy: Policy, lane: Lane | None, records: list[JobRecord], *, done: bool
+    ) -> None:
+        """Attempts have ended; ``lane`` is theirs, if they have a limit key."""
         job_type = self.job_type(policy.tenant, policy.name)
-        if after is _COMPLETED:
-            job_type.succeeded(records, self.now_ms)
-            return
-        for record in records:
-            if job_type.ended(record, self.now_ms):
-                self.refills.arm(job_type)
+        if judge(job_type, records, self.now_ms, done=done):
+            self.refills.arm(job_type)
+        key = None if lane is None else lane.key
+        if key is not None and judge(key, records, self.now_ms, done=done):
+            self.refills.arm(key)
 
     def _count_running(self, queue: Queue, run: Run, by: int, lane: Lane | None) -> None:
         """More or fewer of a queue's jobs run; ``lane`` is theirs, if they have a limit key."""
@@ -472,12 +474,9 @@ class Lanes:
     def refill(self, gate: Gate, now_ms: int) -> None:
         """A gate's time has come, or it is another one by now."""
         due_ms = gate.next_ms()
-        if due_ms is None:
-            return
-        if due_ms > now_ms:
-            self.refills.arm(gate)
-        else:
+        if due_ms is not None and due_ms <= now_ms:
             gate.wake(now_ms)
+        self.refills.arm(gate)
 
     def begin_term(self, now_ms: int) -> None:
         """All buckets are empty now; reserves are kept from now on, and no rate is known yet."""
@@ -532,14 +531,15 @@ class Lanes:
         if tenant is not None:
             tenant.configure(self._settings.tenant(name))
 
-    def configure_job_type(self, tenant: str, name: str) -> None:
-        """A job type has new settings."""
+    def configure_job_type(self, tenant: str, name: str) -> bool:
+        """A job type has new settings; tells whether they let more of it be retries."""
         found = self._job_types.get((tenant, name))
         settings = self._settings.job_type(tenant, name)
         if found is not None:
-            found.configure(settings)
-        elif settings.retry_budget:
+            return found.configure(settings)
+        if settings.retry_budget:
             self.job_type(tenant, name)
+        return False
 
     def settle_run(self, skill: Skill, queue: Queue, run_ms: int, charged_ms: int) -> None:
         """A job of a queue that is counted in time has run: puts right what it was charged."""
@@ -591,6 +591,7 @@ class Lanes:
             lane.key.under.pop(lane, None)
             if not lane.key.under:
                 lane.queue.limit_keys.pop(lane.key.key, None)
+                lane.queue.tripped.pop(lane.key, None)
                 self.crowded.pop(lane.key, None)
         if lane.sticky is not None:
             lane.sticky.lanes.pop(lane, None)

@@ -11,7 +11,6 @@ partition knows (``compare``):
   or its worker dropped it. Silence alone closes nothing before the deadline.
 """
 
-from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -117,7 +116,7 @@ def compare(
         adopted = {row.job_id for row in result.adopted}
         for job_id, holding in leases.items():
             if (
-                holding.assignment <= passed_assignment
+                holding.delivery.number <= passed_assignment
                 and (job_id, holding.record.lease) not in named
                 and job_id not in adopted
                 and job_id not in decided
@@ -158,6 +157,7 @@ def _gone(state: State, holding: Holding, now_ms: int) -> EndedRow:
         None,
         now_ms=now_ms,
         started_ms=started_ms,
+        accepted_ms=holding.accepted_ms,
         draw=_DRAW,
         never_arrived=not started_ms,
         final=FailureReason.LOST if unsure else None,
@@ -275,6 +275,7 @@ def decide_return(state: State, command: ReturnLeases, now_ms: int) -> Decision:
             None,
             now_ms=now_ms,
             started_ms=0 if holding is None else _started_ms(state, holding, now_ms),
+            accepted_ms=0 if holding is None else holding.accepted_ms,
             draw=_DRAW,
         )
     if not ended or not state.serving:
@@ -320,7 +321,7 @@ def apply_session_opened(state: State, event: SessionOpened) -> None:
     holder.session = session
     holder.worker = event.worker
     for holding in holder.leases.values():
-        holding.assignment = 0
+        holding.delivery.number = 0
         # It may have been asked back on the old stream, and the question lost with it.
         holding.asked = False
     if holder.deadline_ms:
@@ -356,7 +357,7 @@ def apply_renewed(state: State, event: LeasesRenewed) -> None:
     """Renews what the heartbeat lists."""
     session = _hear(state, event.session_id, event.rows, event.now_ms)
     if session is not None:
-        session.accept(event.last_assignment)
+        session.accept(event.last_assignment, event.now_ms)
 
 
 def _hear(state: State, session_id: int, rows: list[HeldRow], now_ms: int) -> Session | None:
@@ -400,7 +401,7 @@ def apply_accepted(state: State, event: AssignmentAccepted) -> None:
     """Notes which assignments have arrived."""
     session = state.sessions.get(event.session_id)
     if session is not None:
-        session.accept(event.number)
+        session.accept(event.number, event.now_ms)
 
 
 def apply_started(state: State, event: LeasesStarted) -> None:
@@ -429,7 +430,8 @@ def apply_leases_restarted(state: State, event: LeasesRestarted) -> None:
         if holder.deadline_ms:
             holder.deadline_ms = state.lease_deadline_ms(event.now_ms)
     for session in state.sessions.values():
-        session.unaccepted = deque((number, event.now_ms) for number, _ in session.unaccepted)
+        for delivery in session.unaccepted:
+            delivery.sent_ms = event.now_ms
 
 
 def apply_deadlines_pushed(state: State, event: DeadlinesPushed) -> None:
@@ -440,4 +442,5 @@ def apply_deadlines_pushed(state: State, event: DeadlinesPushed) -> None:
         if holder.deadline_ms:
             holder.deadline_ms += event.gap_ms
     for session in state.sessions.values():
-        session.unaccepted = deque((n, sent + event.gap_ms) for n, sent in session.unaccepted)
+        for delivery in session.unaccepted:
+            delivery.sent_ms += event.gap_ms

@@ -484,7 +484,7 @@ def _noted(
     """What comes of commands that are only taken note of."""
     match command:
         case commands.AcceptAssignment(session_id=session_id, number=number):
-            return volatile.AssignmentAccepted(session_id=session_id, number=number)
+            return volatile.AssignmentAccepted(now_ms=now_ms, session_id=session_id, number=number)
         case commands.CloseSession(session_id=session_id):
             return volatile.SessionClosed(session_id=session_id)
         case commands.DrainSession(session_id=session_id):

@@ -492,9 +492,9 @@ class Picking:
             room = 1 if bound is None else bound.credit
         if lane.key is not None and lane.key.limited:
             room = min(room, self._limiter_room(lane.key))
-        job_type = lane.job_type
-        if job_type.probes is not None:
-            room = min(room, self._rooms.setdefault(job_type, job_type.room()))
+        probes = lane.job_type.breaker.probes
+        if probes is not None:
+            room = min(room, self._rooms.setdefault(lane.job_type, probes))
         if self._reserves:
             room = min(room, self._reserves.room(group.skill, lane.queue, lane.priority))
         return room

@@ -1,7 +1,7 @@
 """What people and the node want to know about a partition; reads only."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -25,6 +25,7 @@ class Filter(NamedTuple):
 
 
 EVERY_JOB: Final = Filter()
+_TRIPPED_SHOWN: Final = 100
 
 
 class SessionStatus(NamedTuple):
@@ -132,6 +133,19 @@ class QueueStatus(NamedTuple):
     finished_per_s: float
     #: Of attempts that ended lately; 0: not known.
     mean_run_ms: int
+    #: Of its limit keys those whose breakers do not let all through, the first ones.
+    key_breakers: Sequence["KeyBreakerStatus"] = ()
+
+
+class KeyBreakerStatus(NamedTuple):
+    """How the breaker of a limit key does."""
+
+    limit_key: str
+    breaker: BreakerState
+    #: 0: it has not opened by itself.
+    open_until_ms: int
+    #: Of its recent attempts.
+    failure_rate: float
 
 
 def queue_status(state: State, tenant: str, name: str, now_ms: int) -> QueueStatus:
@@ -143,7 +157,15 @@ def queue_status(state: State, tenant: str, name: str, now_ms: int) -> QueueStat
     heads = (lane.first() for lane in queue.lanes.values())
     oldest_ms = min((head.ready_ms for head in heads if head is not None), default=0)
     granted_per_s, finished_per_s = queue.pulse.rates(now_ms)
-    return QueueStatus(oldest_ms, granted_per_s, finished_per_s, queue.pulse.mean_run_ms(now_ms))
+    tripped = tuple(
+        KeyBreakerStatus(
+            key.key, breaker.state, breaker.open_until_ms, breaker.failure_rate(now_ms)
+        )
+        for key in islice(queue.tripped, _TRIPPED_SHOWN)
+        if (breaker := key.breaker) is not None
+    )
+    mean_run_ms = queue.pulse.mean_run_ms(now_ms)
+    return QueueStatus(oldest_ms, granted_per_s, finished_per_s, mean_run_ms, tripped)
 
 
 class JobTypeStatus(NamedTuple):
@@ -164,9 +186,7 @@ def job_type_status(state: State, tenant: str, name: str, now_ms: int) -> JobTyp
         is_open = override is BreakerOverride.OPEN
         return JobTypeStatus(BreakerState.OPEN if is_open else BreakerState.CLOSED, 0, 0.0)
     breaker = job_type.breaker
-    return JobTypeStatus(
-        job_type.breaker_state, breaker.open_until_ms, breaker.failure_rate(now_ms)
-    )
+    return JobTypeStatus(breaker.state, breaker.open_until_ms, breaker.failure_rate(now_ms))
 
 
 def _key_of(kind: SettingsKind, tally: Tally) -> SettingsKey:

@@ -65,6 +65,8 @@ def _sort_in(
             lanes.resume(record)
         elif record.state in TERMINAL:
             finished.append(record)
+        elif record.over_budget:
+            state.postponed.note([record])
         state.timers.arm(record)
 
 

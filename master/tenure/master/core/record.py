@@ -107,6 +107,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tr
     ended_ms: int
     outcome: AttemptOutcome
     fault: JobFault | None = None
+    accepted_ms: int = 0
 
 
 class Ties(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
@@ -182,6 +183,8 @@ class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=Tru
     ties: Ties = NO_TIES
     #: While it is RETRYING: its backoff is over, and its job type's budget put it off.
     over_budget: bool = False
+    #: When its worker had the last attempt's grant, as far as the leader of its end knew.
+    accepted_ms: int = 0
 
     @property
     def limit_key(self) -> str:

@@ -40,7 +40,7 @@ from tenure.master.core.event import (
     LeasesAdopted,
 )
 from tenure.master.core.record import JobFault, JobRecord
-from tenure.master.core.session import Holding
+from tenure.master.core.session import Delivery, Holding
 from tenure.master.core.state import State, fault_bytes, footprint
 from tenure.master.core.transition import TERMINAL, Move, sources
 from tenure.master.core.volatile import ReportsKept
@@ -148,18 +148,18 @@ class Judge:
         else:
             ruling = rule(record, row)
         if ruling is _TAKE:
-            started_ms = self._started_ms(record, row.run_ms)
+            started_ms, accepted_ms = self._times(record, row.run_ms)
         elif ruling is Ruling.ADOPT:
-            started_ms = self._now_ms - row.run_ms
+            started_ms, accepted_ms = self._now_ms - row.run_ms, 0
             self._adopt(record, lease, incarnation, worker, started_ms)
         else:
             return ruling.verdict
         self.taken[job_id] = sent
         if row.outcome is _COMPLETED:
-            done = CompletedRow(job_id, lease, started_ms, result, row.content_type)
+            done = CompletedRow(job_id, lease, started_ms, result, row.content_type, accepted_ms)
             self._completed.append(done)
         else:
-            self._end(record, row, started_ms)
+            self._end(record, row, started_ms, accepted_ms)
         return _ACCEPTED
 
     def events(self) -> list[Event]:
@@ -192,12 +192,19 @@ class Judge:
         )
         return Ruling.REPEAT if same else Ruling.DUPLICATE
 
-    def _started_ms(self, record: JobRecord, run_ms: int) -> int:
-        """When the attempt under a job's newest lease started, by its worker's latest word."""
+    def _times(self, record: JobRecord, run_ms: int) -> tuple[int, int]:
+        """When the attempt under a job's newest lease started, by its worker's latest word, and
+        when its grant had arrived.
+        """
         holding = self._state.holding_of(record)
-        if holding is not None and holding.started_ms:
-            return holding.started_ms
-        return record.started_ms or max(self._now_ms - run_ms, record.granted_ms)
+        if holding is None:
+            accepted_ms, started_ms = record.accepted_ms, record.started_ms
+        else:
+            accepted_ms = holding.delivery.accepted_ms
+            started_ms = holding.started_ms or record.started_ms
+        if not started_ms:
+            started_ms = max(self._now_ms - run_ms, record.granted_ms)
+        return started_ms, min(accepted_ms, started_ms)
 
     def _adopt(
         self, record: JobRecord, lease: Lease, incarnation: str, worker: str, started_ms: int
@@ -207,7 +214,7 @@ class Judge:
         rows = self._adopted.setdefault((incarnation, worker), [])
         rows.append(AdoptedRow(record.job_id, lease, record.attempt + 1, started_ms, started_ms))
 
-    def _end(self, record: JobRecord, row: ReportRow, started_ms: int) -> None:
+    def _end(self, record: JobRecord, row: ReportRow, started_ms: int, accepted_ms: int) -> None:
         ended = end_attempt(
             self._state,
             record,
@@ -216,6 +223,7 @@ class Judge:
             row.fault,
             now_ms=self._now_ms,
             started_ms=started_ms,
+            accepted_ms=accepted_ms,
             draw=next(self._draws),
         )
         self._ended.append(ended)
@@ -302,6 +310,7 @@ def apply_completed(state: State, event: JobsCompleted, seq: int) -> None:
         record.state = _DONE
         record.ended_ms = now_ms
         record.started_ms = row.started_ms
+        record.accepted_ms = row.accepted_ms
         record.outcome = _COMPLETED
         record.result = row.result
         record.result_content_type = row.content_type
@@ -355,6 +364,7 @@ def apply_ended(state: State, event: AttemptsEnded, seq: int) -> None:
         record.ready_ms = row.ready_ms
         record.over_budget = False
         record.started_ms = row.started_ms
+        record.accepted_ms = row.accepted_ms
         record.ended_ms = event.now_ms
         record.outcome = row.outcome
         record.attempts_charged = row.attempts_charged
@@ -376,13 +386,13 @@ def apply_adopted(state: State, event: LeasesAdopted, seq: int) -> None:
         record.worker = event.worker
         record.attempt = row.attempt
         record.granted_ms = row.granted_ms
-        record.started_ms = 0
+        record.accepted_ms = record.started_ms = 0
         record.ended_ms = 0
         record.outcome = None
         if state.live:
             holder = state.holder(event.incarnation, event.worker, event.now_ms)
             holder.leases[row.job_id] = Holding(
-                record, 0, started_ms=row.started_ms, progress_ms=row.started_ms
+                record, Delivery(), started_ms=row.started_ms, progress_ms=row.started_ms
             )
             if state.window_ends_ms is None:
                 state.watch(holder, event.now_ms)

@@ -18,12 +18,23 @@ from tenure.master.core.volatile import SessionOpened
 from tenure.protocol.ids import JobId
 
 
+class Delivery(msgspec.Struct, gc=False, eq=False):
+    """An assignment, on its way to its worker or there: all leases that it granted share it."""
+
+    #: 0: an older session's or term's, which no message can still carry.
+    number: int = 0
+    #: When it was sent, or its TTL began anew.
+    sent_ms: int = 0
+    #: When its worker was heard to have it; 0: not in this term.
+    accepted_ms: int = 0
+
+
 class Holding(msgspec.Struct, gc=False, eq=False):
     """An open lease as its holder's messages tell about it; the lease itself is the record's."""
 
     record: JobRecord
-    #: The assignment that granted it; 0: an older session's, which no message can still carry.
-    assignment: int
+    #: What granted it.
+    delivery: Delivery
     #: 0: not started yet.
     started_ms: int = 0
     progress: float = 0.0
@@ -33,6 +44,12 @@ class Holding(msgspec.Struct, gc=False, eq=False):
     asked: bool = False
     #: What it was charged for in a queue that is counted in time.
     charged_ms: int = 0
+
+    @property
+    def accepted_ms(self) -> int:
+        """When its worker had its grant, at the latest when it started; 0: not known."""
+        accepted_ms = self.delivery.accepted_ms
+        return min(accepted_ms, self.started_ms) if self.started_ms else accepted_ms
 
 
 class Holder:
@@ -106,8 +123,8 @@ class Session:
 
     #: The last assignment sent.
     assignment: int
-    #: Assignments that have not been accepted: (number, when it was sent), in order.
-    unaccepted: deque[tuple[int, int]]
+    #: Assignments that have not been accepted, in order.
+    unaccepted: deque[Delivery]
     #: Whether it has listed its leases; nothing is granted before.
     declared: bool
     draining: bool
@@ -146,16 +163,16 @@ class Session:
         bound = [fronts.backlog() for fronts in self.bound.values()]
         return self.skill.backlog() + sum(bound)
 
-    def accept(self, number: int) -> None:
+    def accept(self, number: int, now_ms: int) -> None:
         """Assignments up to the number have arrived."""
         unaccepted = self.unaccepted
-        while unaccepted and unaccepted[0][0] <= number:
-            unaccepted.popleft()
+        while unaccepted and unaccepted[0].number <= number:
+            unaccepted.popleft().accepted_ms = now_ms
 
     def may_be_granted(self, now_ms: int, accept_timeout_ms: int) -> bool:
         """Whether it is alive, not deaf, and wants work."""
         if self.draining or not self.declared or self.holder.session is not self:
             return False
-        if self.unaccepted and self.unaccepted[0][1] + accept_timeout_ms <= now_ms:
+        if self.unaccepted and self.unaccepted[0].sent_ms + accept_timeout_ms <= now_ms:
             return False
         return now_ms < self.holder.deadline_ms

@@ -11,6 +11,7 @@ import msgspec
 
 from tenure.protocol.limits import (
     BREAKER_WINDOW_MS_MAX,
+    KEY_OVERRIDES_MAX,
     PRIORITY_MAX,
     PROBES_MAX,
     RATE_PER_MS_MAX,
@@ -32,6 +33,23 @@ class RateLimit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     burst: int
 
 
+class BreakerSettings(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """When failures of a job type, or of a limit key, stop it."""
+
+    failure_rate: float = 0.5
+    window_ms: int = 60_000
+    volume_min: int = 20
+    open_for_ms: int = 30_000
+    probes: int = 3
+
+
+class KeyOverride(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an operator makes of one limit key's breaker."""
+
+    limit_key: str
+    override: BreakerOverride
+
+
 class QueueSettings(
     msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="queue"
 ):
@@ -49,11 +67,24 @@ class QueueSettings(
     reserved_priority: int = PRIORITY_MAX
     depth_max: int = 0
     refuse_late: bool = False
+    #: Of each limit key.
+    key_breaker: BreakerSettings | None = None
+    #: In order of their keys; each of them once, and none that is NONE.
+    key_breaker_overrides: tuple[KeyOverride, ...] = ()
 
     @property
     def lasting(self) -> bool:
-        """Whether its queue is there without a job: for slots it keeps, or tokens it counts."""
-        return bool(self.reserved or self.rate or self.key_rate)
+        """Whether its queue is there without a job: for slots it keeps, or tokens or failures that
+        it counts.
+        """
+        return bool(self.reserved or self.rate or self.key_rate or self.key_breaker)
+
+    def override_of(self, limit_key: str) -> BreakerOverride:
+        """What an operator makes of a limit key's breaker."""
+        for override in self.key_breaker_overrides:
+            if override.limit_key == limit_key:
+                return override.override
+        return BreakerOverride.NONE
 
 
 class TenantSettings(
@@ -63,16 +94,6 @@ class TenantSettings(
 
     weight: float = 1.0
     paused: bool = False
-
-
-class BreakerSettings(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
-    """When a job type's failures stop it."""
-
-    failure_rate: float = 0.5
-    window_ms: int = 60_000
-    volume_min: int = 20
-    open_for_ms: int = 30_000
-    probes: int = 3
 
 
 class JobTypeSettings(
@@ -193,6 +214,8 @@ def _refuse_queue(settings: QueueSettings) -> Refusal | None:
         _refuse_weight(settings.weight)
         or _refuse_rate("rate", settings.rate)
         or _refuse_rate("key_rate", settings.key_rate)
+        or _refuse_breaker("key_breaker", settings.key_breaker)
+        or _refuse_overrides(settings.key_breaker_overrides)
     )
     if refusal is not None:
         return refusal
@@ -244,12 +267,24 @@ def _refuse_job_type(settings: JobTypeSettings) -> Refusal | None:
             "retry_budget",
             f"{settings.retry_budget} is no share of grants: give at least 0 (any) and less than 1",
         )
-    breaker = settings.breaker
+    return _refuse_breaker("breaker", settings.breaker)
+
+
+def _refuse_overrides(overrides: tuple[KeyOverride, ...]) -> Refusal | None:
+    if len(overrides) <= KEY_OVERRIDES_MAX:
+        return None
+    return _wrong(
+        "key_breaker_overrides",
+        f"{len(overrides)} keys are more than {KEY_OVERRIDES_MAX}; pause the queue instead",
+    )
+
+
+def _refuse_breaker(name: str, breaker: BreakerSettings | None) -> Refusal | None:
     if breaker is None:
         return None
     if not 0.0 < breaker.failure_rate <= 1.0:
         return _wrong(
-            "breaker.failure_rate",
+            f"{name}.failure_rate",
             f"{breaker.failure_rate} is no share of attempts: give more than 0 and at most 1",
         )
     for field, value, most in (
@@ -257,11 +292,11 @@ def _refuse_job_type(settings: JobTypeSettings) -> Refusal | None:
         ("open_for", breaker.open_for_ms, TIMEOUT_MS_MAX),
     ):
         if not 0 < value <= most:
-            return _wrong(f"breaker.{field}", f"{value} ms is not between 1 ms and {most} ms")
+            return _wrong(f"{name}.{field}", f"{value} ms is not between 1 ms and {most} ms")
     if breaker.volume_min <= 0:
-        return _wrong("breaker.volume_min", f"{breaker.volume_min} attempts are not 1 at least")
+        return _wrong(f"{name}.volume_min", f"{breaker.volume_min} attempts are not 1 at least")
     if not 0 < breaker.probes <= PROBES_MAX:
-        return _wrong("breaker.probes", f"{breaker.probes} is not between 1 and {PROBES_MAX}")
+        return _wrong(f"{name}.probes", f"{breaker.probes} is not between 1 and {PROBES_MAX}")
     return None
 
 

@@ -20,6 +20,7 @@ from tenure.master.core.dependency import Dependencies
 from tenure.master.core.key import Keys
 from tenure.master.core.lanes import Lanes
 from tenure.master.core.outbox import InboxMarks, Outbox
+from tenure.master.core.postponed import Postponed
 from tenure.master.core.ready import order_key
 from tenure.master.core.record import NO_TIES, JobFault, JobRecord, Policy, Ties
 from tenure.master.core.retention import Finished
@@ -85,6 +86,7 @@ class State:
         "next_seq",
         "outbox",
         "policies",
+        "postponed",
         "serving",
         "sessions",
         "settings",
@@ -150,6 +152,7 @@ class State:
     def reset_derived(self) -> None:
         """Empties what is derived."""
         self.lanes = Lanes(self.settings)
+        self.postponed = Postponed()
         self.finished = Finished(self.config.retention)
         self.timers: Timers[JobRecord] = Timers(
             self.due_ms, attrgetter("job_id"), lambda: len(self.jobs)
@@ -272,6 +275,8 @@ class State:
     ) -> None:
         self.lanes.move([record], before, record.state, priority_before=priority_before)
         self.stored_bytes += footprint(record) - bytes_before
+        if before is JobState.RETRYING:
+            self.postponed.note([record])
         if before in transition.TERMINAL:
             self.finished.leave(record, before)
             self.finished.settle(self.lanes.counts)
@@ -283,6 +288,8 @@ class State:
         """As ``moved``, of jobs that waited for a time and that one event has made PENDING."""
         if self.live:
             self.lanes.move(records, before, JobState.PENDING)
+            if before is JobState.RETRYING:
+                self.postponed.note(records)
             for part in pieces(records):
                 first = part[0]
                 key = order_key(first.priority, first.ready_ms, self.config.aging_step_ms)
@@ -325,7 +332,8 @@ class State:
             case SettingsKind.TENANT:
                 self.lanes.configure_tenant(key[0])
             case SettingsKind.JOB_TYPE:
-                self.lanes.configure_job_type(key[0], key[1])
+                if self.lanes.configure_job_type(key[0], key[1]):
+                    self.postponed.relax((key[0], key[1]))
 
     def lease_deadline_ms(self, now_ms: int) -> int:
         """Until when leases renewed now are valid, as the master sees it."""

@@ -15,7 +15,7 @@ from tenure.master.core.effect import Announce, Decision, Effect, SendVerdicts
 from tenure.master.core.event import Event, StandingHolder, StandingLease, TermClosed, TermOpened
 from tenure.master.core.lease import absorb, cancels_of, compare, effects_of, events_of
 from tenure.master.core.report import Judge, revokes
-from tenure.master.core.session import Holder, Holding
+from tenure.master.core.session import Delivery, Holder, Holding
 from tenure.master.core.state import KeptReport, State, lease_of
 from tenure.master.core.transition import OPEN
 from tenure.master.core.volatile import ReportsKept, WindowClosed
@@ -77,6 +77,7 @@ def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
     state.serving = True
     state.lease_seq = 0
     state.lanes.begin_term(event.now_ms)
+    state.postponed.begin_term()
     if event.window_ms:
         state.window_ends_ms = event.now_ms + event.window_ms
         return
@@ -107,9 +108,10 @@ def decide_close_term(state: State, now_ms: int) -> Decision:
     if not state.serving:
         return Decision()
     standing = [
-        (holder, StandingLease(job_id, lease_of(holding.record), holding.started_ms))
+        (holder, StandingLease(job_id, lease, holding.started_ms, holding.accepted_ms))
         for holder in state.holders.values()
         for job_id, holding in holder.leases.items()
+        for lease in [lease_of(holding.record)]
     ]
     # More than one only with thousands of leases; nothing else is decided in between or after.
     events = [
@@ -134,6 +136,7 @@ def apply_term_closed(state: State, event: TermClosed, seq: int) -> None:
             if record is not None and record.seq < seq:
                 record.seq = seq
                 record.started_ms = row.started_ms
+                record.accepted_ms = row.accepted_ms
     state.serving = False
     state.window_ends_ms = None
 
@@ -156,8 +159,10 @@ def find_holders(state: State) -> None:
             if holder is None:
                 holder = Holder(record.incarnation, record.worker)
                 state.holders[record.incarnation] = holder
+            started_ms = record.started_ms
+            delivery = Delivery(accepted_ms=record.accepted_ms)
             holder.leases[record.job_id] = Holding(
-                record, 0, started_ms=record.started_ms, progress_ms=record.started_ms
+                record, delivery, started_ms=started_ms, progress_ms=started_ms
             )
     state.known = list(known)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from tenure.master.core.command import HeldRow, LeaseRow, ReportRow
+from tenure.master.core.postponed import LookedAt
 from tenure.master.core.timetable import ScheduleName
 from tenure.protocol.ids import JobId
 
@@ -58,6 +59,7 @@ class LeasesRenewed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class AssignmentAccepted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Assignments up to this number have arrived."""
 
+    now_ms: int
     session_id: int
     number: int
 
@@ -129,6 +131,8 @@ class TimersFired(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     refill_mark: tuple[int, int] | None = None
     #: (tenant, job name, time): up to when retries of a job type were put off for its budget.
     put_off: tuple[tuple[str, str, int], ...] = ()
+    #: Retries that might have come earlier.
+    hurried: tuple[LookedAt, ...] = ()
 
 
 class LeasesRestarted(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -197,7 +197,9 @@ class JobApi:
         """One job."""
         term = self._term_of(request.job_id)
         record = await _read(term, request.job_id)
-        return jobs_pb2.GetJobResponse(job=job_of(record, with_payload=not request.without_payload))
+        holding = term.partition.holding_of(record.job_id)
+        job = job_of(record, holding, with_payload=not request.without_payload)
+        return jobs_pb2.GetJobResponse(job=job)
 
     async def explain_job(self, request: jobs_pb2.ExplainJobRequest) -> jobs_pb2.ExplainJobResponse:
         """Why a job does not run."""
@@ -219,7 +221,8 @@ class JobApi:
             if len(response.jobs) == size or room <= 0:
                 response.next_page_token = page_token(listed, str(before or 0))
                 break
-            job = job_of(record, with_payload=False)
+            holding = term.partition.holding_of(record.job_id)
+            job = job_of(record, holding, with_payload=False)
             room -= job.ByteSize()
             response.jobs.append(job)
             before = record.ordinal

@@ -1,18 +1,17 @@
 """QueueService, TenantService and JobTypeService: how queues, tenants and job types are run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import nsmallest
-from typing import TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tenure.master.core.command import UpdateSettings
 from tenure.master.core.query import Filter
 from tenure.master.core.settings import (
     AnySettings,
-    JobTypeSettings,
-    QueueSettings,
     SettingsKey,
     SettingsKind,
-    TenantSettings,
 )
 from tenure.master.node.paging import page_size, page_token, place_of
 from tenure.master.node.roster import Roster
@@ -27,13 +26,15 @@ from tenure.master.node.settings_wire import (
     tenant_to_wire,
 )
 from tenure.master.node.term import Term
-from tenure.master.node.translate import checked_name, stamp
+from tenure.master.node.translate import checked_name, stamp, wire_enum
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
 from tenure.protocol.ids import home_partition
 from tenure.protocol.refusal import Reason
 from tenure.v1 import queues_pb2
 
+#: A message of settings, and of what they are of.
+S = TypeVar("S")
 T = TypeVar("T")
 
 _Listing = (
@@ -80,7 +81,7 @@ class SettingsApi:
     ) -> queues_pb2.ListQueuesResponse:
         """A page of one partition's queues, in order of tenant and name."""
         wanted = Filter(tenant=_tenant_asked(request.tenant))
-        queues, token = await self._list(request, SettingsKind.QUEUE, wanted, _queue)
+        queues, token = await self._list(request, wanted, _QUEUES)
         return queues_pb2.ListQueuesResponse(queues=queues, next_page_token=token)
 
     async def update_queue(
@@ -88,12 +89,8 @@ class SettingsApi:
     ) -> queues_pb2.UpdateQueueResponse:
         """Sets a queue up; returns when that is durable."""
         key = _queue_key(request.tenant, request.name)
-        fields = fields_of(request.update_mask, QueueSettings)
-        settings = queue_from_wire(request.settings, fields)
-        term = self._roster.term(home_partition(*key, self._roster.partitions))
-        counts = await _update(term, key, settings, fields)
-        queue = _queue(term, key, counts)
-        await term.readable(term.partition.next_seq - 1)
+        home = home_partition(*key, self._roster.partitions)
+        queue = await self._update(home, key, request.update_mask, request.settings, _QUEUES)
         return queues_pb2.UpdateQueueResponse(queue=queue)
 
     # Tenants.
@@ -102,7 +99,7 @@ class SettingsApi:
         self, request: queues_pb2.ListTenantsRequest
     ) -> queues_pb2.ListTenantsResponse:
         """A page of one partition's tenants, in order of their names."""
-        tenants, token = await self._list(request, SettingsKind.TENANT, Filter(), _tenant)
+        tenants, token = await self._list(request, Filter(), _TENANTS)
         return queues_pb2.ListTenantsResponse(tenants=tenants, next_page_token=token)
 
     async def update_tenant(
@@ -110,12 +107,9 @@ class SettingsApi:
     ) -> queues_pb2.UpdateTenantResponse:
         """Sets a tenant up in one partition; returns when that is durable."""
         key = (checked_name(request.name, "name"),)
-        fields = fields_of(request.update_mask, TenantSettings)
-        settings = tenant_from_wire(request.settings, fields)
-        term = self._roster.term(request.partition)
-        counts = await _update(term, key, settings, fields)
-        tenant = _tenant(term, key, counts)
-        await term.readable(term.partition.next_seq - 1)
+        tenant = await self._update(
+            request.partition, key, request.update_mask, request.settings, _TENANTS
+        )
         return queues_pb2.UpdateTenantResponse(tenant=tenant)
 
     # Job types.
@@ -125,7 +119,7 @@ class SettingsApi:
     ) -> queues_pb2.ListJobTypesResponse:
         """A page of one partition's job types, in order of tenant and name."""
         wanted = Filter(tenant=_tenant_asked(request.tenant))
-        found, token = await self._list(request, SettingsKind.JOB_TYPE, wanted, _job_type)
+        found, token = await self._list(request, wanted, _JOB_TYPES)
         return queues_pb2.ListJobTypesResponse(job_types=found, next_page_token=token)
 
     async def get_argument_schema(
@@ -140,22 +134,39 @@ class SettingsApi:
     ) -> queues_pb2.UpdateJobTypeResponse:
         """Sets a job type up in one partition; returns when that is durable."""
         key = _queue_key(request.tenant, request.name)
-        fields = fields_of(request.update_mask, JobTypeSettings)
-        settings = job_type_from_wire(request.settings)
-        term = self._roster.term(request.partition)
-        counts = await _update(term, key, settings, fields)
-        job_type = _job_type(term, key, counts)
-        await term.readable(term.partition.next_seq - 1)
+        job_type = await self._update(
+            request.partition, key, request.update_mask, request.settings, _JOB_TYPES
+        )
         return queues_pb2.UpdateJobTypeResponse(job_type=job_type)
 
-    async def _list(
+    # What all three have in common.
+
+    async def _update(
         self,
-        request: _Listing,
-        kind: SettingsKind,
-        wanted: Filter,
-        show: Callable[[Term, SettingsKey, list[int]], T],
+        partition: int,
+        key: SettingsKey,
+        mask: FieldMask,
+        settings: S,
+        things: "_Things[S, T]",
+    ) -> T:
+        """Changes settings; the thing as it is when that is durable."""
+        kind = things.kind
+        fields = fields_of(mask, kind.value)
+        command = UpdateSettings(
+            key=key, settings=things.from_wire(settings, fields), fields=fields
+        )
+        term = self._roster.term(partition)
+        await term.ask(command)
+        census = term.partition.census(kind, Filter(tenant=key[0]))
+        shown = things.show(term, key, census[key])
+        await term.readable(term.partition.next_seq - 1)
+        return shown
+
+    async def _list(
+        self, request: _Listing, wanted: Filter, things: "_Things[S, T]"
     ) -> tuple[list[T], str]:
         """A page, and the token of the next one."""
+        kind = things.kind
         size = page_size(request.page_size)
         listed = f"{type(request).__name__}/{request.partition}/{wanted.tenant}"
         parts = 1 if kind is SettingsKind.TENANT else 2
@@ -164,18 +175,9 @@ class SettingsApi:
         census = term.partition.census(kind, wanted)
         keys = nsmallest(size + 1, (key for key in census if key > after))
         token = page_token(listed, *keys[size - 1]) if len(keys) > size else ""
-        page = [show(term, key, census[key]) for key in keys[:size]]
+        page = [things.show(term, key, census[key]) for key in keys[:size]]
         await term.readable(term.partition.next_seq - 1)
         return page, token
-
-
-async def _update(
-    term: Term, key: SettingsKey, settings: AnySettings, fields: tuple[str, ...]
-) -> list[int]:
-    """Changes settings; gives the counts of the jobs that they are for."""
-    await term.ask(UpdateSettings(key=key, settings=settings, fields=fields))
-    census = term.partition.census(SettingsKind(type(settings)), Filter(tenant=key[0]))
-    return census[key]
 
 
 def _queue(term: Term, key: SettingsKey, counts: list[int]) -> queues_pb2.Queue:
@@ -193,6 +195,11 @@ def _queue(term: Term, key: SettingsKey, counts: list[int]) -> queues_pb2.Queue:
     stamp(queue.oldest_ready_at, status.oldest_ready_ms)
     if status.mean_run_ms:
         queue.mean_run.FromMilliseconds(status.mean_run_ms)
+    for limit_key, breaker, open_until_ms, failure_rate in status.key_breakers:
+        row = queue.key_breakers.add(
+            limit_key=limit_key, state=wire_enum(breaker), failure_rate=failure_rate
+        )
+        stamp(row.open_until, open_until_ms)
     return queue
 
 
@@ -214,12 +221,27 @@ def _job_type(term: Term, key: SettingsKey, counts: list[int]) -> queues_pb2.Job
         name=name,
         partition=term.number,
         settings=job_type_to_wire(term.partition.settings.job_type(tenant, name)),
-        breaker_state=status.breaker,  # type: ignore[arg-type]
+        breaker_state=wire_enum(status.breaker),
         failure_rate=status.failure_rate,
         counts=counts_to_wire(counts),
     )
     stamp(job_type.breaker_open_until, status.open_until_ms)
     return job_type
+
+
+class _Things(NamedTuple, Generic[S, T]):
+    """Queues, tenants or job types."""
+
+    kind: SettingsKind
+    #: The settings that a message has, of which these fields were named.
+    from_wire: Callable[[S, Sequence[str]], AnySettings]
+    #: One of them, with its jobs by state.
+    show: Callable[[Term, SettingsKey, list[int]], T]
+
+
+_QUEUES: Final = _Things(SettingsKind.QUEUE, queue_from_wire, _queue)
+_TENANTS: Final = _Things(SettingsKind.TENANT, tenant_from_wire, _tenant)
+_JOB_TYPES: Final = _Things(SettingsKind.JOB_TYPE, job_type_from_wire, _job_type)
 
 
 def _queue_key(tenant: str, name: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Settings between the wire and the core. What cannot be read is refused with the field's path."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -9,6 +9,7 @@ from tenure.master.core.settings import (
     AnySettings,
     BreakerSettings,
     JobTypeSettings,
+    KeyOverride,
     QueueSettings,
     RateLimit,
     TenantSettings,
@@ -52,6 +53,12 @@ def queue_from_wire(wire: queues_pb2.QueueSettings, fields: Sequence[str]) -> Qu
         reserved_priority=priority,
         depth_max=wire.depth_max,
         refuse_late=wire.refuse_late,
+        key_breaker=(
+            _breaker(wire.key_breaker, "settings.key_breaker")
+            if wire.HasField("key_breaker")
+            else None
+        ),
+        key_breaker_overrides=_overrides(wire.key_breaker_overrides),
     )
 
 
@@ -60,11 +67,11 @@ def tenant_from_wire(wire: queues_pb2.TenantSettings, fields: Sequence[str]) -> 
     return TenantSettings(weight=_weight(wire.weight, fields), paused=wire.paused)
 
 
-def job_type_from_wire(wire: queues_pb2.JobTypeSettings) -> JobTypeSettings:
-    """A job type's settings. What is not set has its default."""
+def job_type_from_wire(wire: queues_pb2.JobTypeSettings, _fields: Sequence[str]) -> JobTypeSettings:
+    """A job type's settings. What is not set has its default, whoever names it."""
     return JobTypeSettings(
         paused=wire.paused,
-        breaker=_breaker(wire.breaker) if wire.HasField("breaker") else None,
+        breaker=_breaker(wire.breaker, "settings.breaker") if wire.HasField("breaker") else None,
         breaker_override=checked_member(
             BreakerOverride,
             wire.breaker_override or BreakerOverride.NONE,
@@ -87,8 +94,21 @@ def _rate(wire: queues_pb2.RateLimit, path: str) -> RateLimit:
     return RateLimit(wire.count, per_ms, wire.burst or wire.count)
 
 
-def _breaker(wire: queues_pb2.BreakerSettings) -> BreakerSettings:
-    known, path = BreakerSettings(), "settings.breaker"
+def _overrides(wire: Mapping[str, int]) -> tuple[KeyOverride, ...]:
+    """In order of their keys; NONE is as good as not there."""
+    overrides = []
+    for key, value in sorted(wire.items()):
+        path = f"settings.key_breaker_overrides[{key[: limits.KEY_CHARS_MAX]!r}]"
+        if not 0 < len(key) <= limits.KEY_CHARS_MAX:
+            raise invalid(path, f"a limit key has 1 to {limits.KEY_CHARS_MAX} characters")
+        override = checked_member(BreakerOverride, value or BreakerOverride.NONE, path)
+        if override is not BreakerOverride.NONE:
+            overrides.append(KeyOverride(key, override))
+    return tuple(overrides)
+
+
+def _breaker(wire: queues_pb2.BreakerSettings, path: str) -> BreakerSettings:
+    known = BreakerSettings()
     window_ms, open_for_ms = known.window_ms, known.open_for_ms
     if wire.HasField("window"):
         window_ms = checked_span(wire.window, f"{path}.window", limits.BREAKER_WINDOW_MS_MAX)
@@ -122,6 +142,10 @@ def queue_to_wire(settings: QueueSettings) -> queues_pb2.QueueSettings:
             limit: queues_pb2.RateLimit = getattr(wire, name)
             limit.count, limit.burst = rate.count, rate.burst
             limit.per.FromMilliseconds(rate.per_ms)
+    if settings.key_breaker is not None:
+        _breaker_to_wire(settings.key_breaker, wire.key_breaker)
+    for override in settings.key_breaker_overrides:
+        wire.key_breaker_overrides[override.limit_key] = wire_enum(override.override)
     return wire
 
 
@@ -138,14 +162,17 @@ def job_type_to_wire(settings: JobTypeSettings) -> queues_pb2.JobTypeSettings:
         retry_budget=settings.retry_budget,
         adaptive_retry=settings.adaptive_retry,
     )
-    breaker = settings.breaker
-    if breaker is not None:
-        wire.breaker.failure_rate = breaker.failure_rate
-        wire.breaker.window.FromMilliseconds(breaker.window_ms)
-        wire.breaker.volume_min = breaker.volume_min
-        wire.breaker.open_for.FromMilliseconds(breaker.open_for_ms)
-        wire.breaker.probes = breaker.probes
+    if settings.breaker is not None:
+        _breaker_to_wire(settings.breaker, wire.breaker)
     return wire
+
+
+def _breaker_to_wire(breaker: BreakerSettings, wire: queues_pb2.BreakerSettings) -> None:
+    wire.failure_rate = breaker.failure_rate
+    wire.window.FromMilliseconds(breaker.window_ms)
+    wire.volume_min = breaker.volume_min
+    wire.open_for.FromMilliseconds(breaker.open_for_ms)
+    wire.probes = breaker.probes
 
 
 def counts_to_wire(counts: Sequence[int]) -> list[jobs_pb2.StateCount]:

@@ -20,6 +20,7 @@ from tenure.master.core.record import (
     Policy,
     RetryPolicy,
 )
+from tenure.master.core.session import Holding
 from tenure.master.node.memo import Memo
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
@@ -310,8 +311,14 @@ def parents_of(record: JobRecord) -> Sequence[str]:
     return record.parents[1:] if record.workflow_id else record.parents
 
 
-def job_of(record: JobRecord, *, with_payload: bool) -> jobs_pb2.Job:
-    """A record as its users see it."""
+def job_of(record: JobRecord, holding: Holding | None, *, with_payload: bool) -> jobs_pb2.Job:
+    """A record as its users see it.
+
+    Args:
+        record: The job's.
+        holding: What this term knows of its running attempt; None: nothing, or none runs.
+        with_payload: Whether its arguments and its result are part of it.
+    """
     job = jobs_pb2.Job(
         job_id=record.job_id,
         state=wire_enum(record.state),
@@ -335,7 +342,9 @@ def job_of(record: JobRecord, *, with_payload: bool) -> jobs_pb2.Job:
         stamp(job.finished_at, record.ended_ms)
     job.attempts.extend(_attempt(attempt) for attempt in record.history)
     if record.lease is not None:
-        job.attempts.append(_last_attempt(record))
+        job.attempts.append(_last_attempt(record, holding))
+    if holding is not None:
+        job.progress = holding.progress
     if record.fault is not None:
         job.error.CopyFrom(fault_to_wire(record.fault))
     if record.failure_reason is not None:
@@ -380,6 +389,7 @@ def _attempt(attempt: Attempt) -> jobs_pb2.Attempt:
         outcome=wire_enum(attempt.outcome),
     )
     stamp(wire.granted_at, attempt.granted_ms)
+    stamp(wire.accepted_at, attempt.accepted_ms)
     stamp(wire.started_at, attempt.started_ms)
     stamp(wire.ended_at, attempt.ended_ms)
     if attempt.fault is not None:
@@ -387,15 +397,17 @@ def _attempt(attempt: Attempt) -> jobs_pb2.Attempt:
     return wire
 
 
-def _last_attempt(record: JobRecord) -> jobs_pb2.Attempt:
+def _last_attempt(record: JobRecord, holding: Holding | None) -> jobs_pb2.Attempt:
     lease = record.lease
     if lease is None:
         raise ValueError(f"expected job {record.job_id} to have had a lease")
     wire = jobs_pb2.Attempt(
         number=record.attempt, worker=record.worker, fence=lease.fence, run=lease.run
     )
+    known = record if holding is None else holding
     stamp(wire.granted_at, record.granted_ms)
-    stamp(wire.started_at, record.started_ms)
+    stamp(wire.accepted_at, known.accepted_ms)
+    stamp(wire.started_at, known.started_ms)
     if record.outcome is not None:
         wire.outcome = wire_enum(record.outcome)
         stamp(wire.ended_at, record.ended_ms)

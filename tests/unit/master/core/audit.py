@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from tenure.master.core.breaker import Breaker
 from tenure.master.core.dependency import Dependencies
 from tenure.master.core.fair import Level
 from tenure.master.core.gate import Limiter, Queue
@@ -114,13 +115,23 @@ def _audit_gates(state: State) -> None:
             keyed = {r.job_id for r in own if r.limit_key == key.key}
             assert set(key.jobs) == keyed
             full = bool(key.concurrency) and len(keyed) >= key.concurrency
-            assert key.is_open is not (full or key.is_dry)
-            assert not key.is_dry or key in waits
+            breaker = key.breaker
+            blown = breaker is not None and breaker.probes == 0
+            assert key.is_open is not (full or key.is_dry or blown)
+            assert key.next_ms() is None or key in waits
+            assert (key in queue.tripped) is (breaker is not None and breaker.probes is not None)
+        assert set(queue.tripped) <= set(queue.limit_keys.values())
         assert not queue.is_dry or queue in waits
     for job_type in lanes._job_types.values():
         assert job_type.settings == state.settings.job_type(job_type.tenant, job_type.name)
-        assert job_type.is_open is not (job_type.settings.paused or job_type.probes == 0)
+        assert job_type.is_open is not (job_type.settings.paused or job_type.breaker.probes == 0)
         assert job_type.next_ms() is None or job_type in waits
+    put_off: dict[tuple[str, str], list[str]] = {}
+    for record in state.jobs.values():
+        if record.state is JobState.RETRYING and record.over_budget:
+            name = record.policy.tenant, record.policy.name
+            put_off.setdefault(name, []).append(record.job_id)
+    assert state.postponed.all() == {name: sorted(jobs) for name, jobs in put_off.items()}
     for lane in lanes.lanes():
         assert lane in lane.job_type.under
         assert lane.key is None or lane in lane.key.under
@@ -360,7 +371,7 @@ def dump(state: State) -> list[object]:
         for holder in state.holders.values()
     ]
     sessions = [
-        (s.session_id, s.assignment, list(s.unaccepted), s.declared, s.draining)
+        (s.session_id, s.assignment, _ENCODE(list(s.unaccepted)), s.declared, s.draining)
         for s in state.sessions.values()
     ]
     scalars = (
@@ -416,7 +427,10 @@ def _dump_lanes(state: State) -> list[object]:
     queues = [
         (
             (queue.label, queue.counts[:], queue.is_open, queue.is_dry, _bucket(queue)),
-            [(key.key, list(key.jobs), key.is_open, _bucket(key)) for key in keys],
+            [
+                (key.key, list(key.jobs), key.is_open, _bucket(key), _breaker(key.breaker))
+                for key in keys
+            ],
         )
         for queue in state.lanes.queues.values()
         for keys in [queue.limit_keys.values()]
@@ -433,7 +447,7 @@ def _dump_lanes(state: State) -> list[object]:
         for skill in state.lanes.skills()
     ]
     types = [
-        (job_type.label, job_type.probes, job_type.breaker_state, job_type.next_ms())
+        (job_type.label, _breaker(job_type.breaker), job_type.next_ms())
         for job_type in state.lanes._job_types.values()
     ]
     return [lanes, queues, skills, types, list(state.lanes.crowded)]
@@ -468,6 +482,12 @@ def gates(state: State) -> list[object]:
 def _bucket(limiter: Limiter) -> object:
     bucket = limiter.bucket
     return None if bucket is None else (bucket._level, bucket._at_ms, bucket.rate)
+
+
+def _breaker(breaker: Breaker | None) -> object:
+    if breaker is None:
+        return None
+    return breaker.state, breaker.probes, breaker.open_until_ms, list(breaker._probing)
 
 
 def _plain(entry: tuple[int, int, int, Segment]) -> tuple[object, ...]:

@@ -73,9 +73,9 @@ class Round:
         }
         #: Of job types whose breakers are half open.
         self._probe_rooms = {
-            (job_type.tenant, job_type.name): job_type.probes
+            (job_type.tenant, job_type.name): job_type.breaker.probes
             for job_type in state.lanes._job_types.values()
-            if job_type.probes is not None
+            if job_type.breaker.probes is not None
         }
         self._key_rooms = {
             (tenant, name, key): self._key_room(tenant, name, key)

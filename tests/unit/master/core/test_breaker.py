@@ -2,15 +2,22 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.breaker import Breaker
-from tenure.master.core.command import LeaseRow
-from tenure.master.core.query import JobTypeStatus
+from tenure.master.core.command import LeaseRow, PurgeJobs
+from tenure.master.core.query import JobTypeStatus, KeyBreakerStatus
 from tenure.master.core.record import JobFault, Policy, RetryPolicy
-from tenure.master.core.settings import BreakerSettings, JobTypeSettings
+from tenure.master.core.settings import (
+    BreakerSettings,
+    JobTypeSettings,
+    KeyOverride,
+    QueueSettings,
+    RateLimit,
+)
 from tenure.master.core.window import BUCKETS
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import (
@@ -20,10 +27,12 @@ from tenure.protocol.vocabulary import (
     BreakerState,
     JobState,
 )
+from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import Rig
 
 QUICK = Policy(name="job", retry=RetryPolicy(backoff=Backoff.NONE, max_attempts=99))
-KEY = ("default", "job")
+TYPE = ("default", "job")
+QUEUE = ("default", "default")
 BREAKER = BreakerSettings(
     failure_rate=0.5, volume_min=4, window_ms=60_000, open_for_ms=10_000, probes=2
 )
@@ -117,7 +126,7 @@ def test_breaker_is_the_reference_automaton(
             breaker.wake(now_ms)
             reference.pass_to(now_ms)
         elif what == "grant":
-            if breaker.room() != 0:
+            if breaker.probes != 0:
                 granted += 1
                 running.append(JobId(f"job-{granted}"))
                 breaker.granted(running[-1:])
@@ -125,7 +134,7 @@ def test_breaker_is_the_reference_automaton(
         elif running:
             job_id = running.pop(number % len(running))
             if what == "succeed":
-                breaker.succeeded(job_id, now_ms)
+                breaker.succeeded([job_id], now_ms)
             elif what == "fail":
                 breaker.failed(job_id, now_ms)
             else:
@@ -133,7 +142,7 @@ def test_breaker_is_the_reference_automaton(
             reference.end(job_id, {"succeed": False, "fail": True}.get(what), now_ms)
         recent = reference.recent(now_ms)
         assert breaker.state is reference.state
-        assert breaker.room() == reference.room()
+        assert breaker.probes == reference.room()
         assert breaker.failure_rate(now_ms) == (sum(recent) / len(recent) if recent else 0.0)
         until_ms = reference.opened_ms + tuned.open_for_ms
         is_open = reference.state is BreakerState.OPEN
@@ -153,21 +162,78 @@ def failing(rig: Rig, jobs: int) -> None:
         rig.fail(row, JobFault("app.Boom", "no"))
 
 
-def status(rig: Rig) -> JobTypeStatus:
-    """That of the job type."""
-    return rig.partition.job_type_status(*KEY, rig.now_ms)
+class Fused:
+    """A job type that has a breaker."""
+
+    limit_key = ""
+
+    def set(
+        self,
+        rig: Rig,
+        breaker: BreakerSettings | None,
+        override: BreakerOverride = BreakerOverride.NONE,
+    ) -> None:
+        """Gives it one, or takes it away."""
+        settings = JobTypeSettings(breaker=breaker, breaker_override=override)
+        rig.configure(TYPE, settings)
+
+    def status(self, rig: Rig) -> JobTypeStatus:
+        """How it does."""
+        return rig.partition.job_type_status(*TYPE, rig.now_ms)
+
+    def submit_other(self, rig: Rig) -> JobId:
+        """A job of another one."""
+        return rig.submit_one(Policy(name="other"))
 
 
-def test_an_open_breaker_parks_jobs_and_burns_no_attempt() -> None:
-    """Jobs of the type wait, untouched, and others of the queue go on; then probes decide."""
+class FusedKey(Fused):
+    """A limit key that has one."""
+
+    limit_key = "acme"
+
+    def set(
+        self,
+        rig: Rig,
+        breaker: BreakerSettings | None,
+        override: BreakerOverride = BreakerOverride.NONE,
+    ) -> None:
+        overrides = (KeyOverride("acme", override),) if override is not BreakerOverride.NONE else ()
+        settings = QueueSettings(key_breaker=breaker, key_breaker_overrides=overrides)
+        rig.configure(QUEUE, settings)
+
+    def status(self, rig: Rig) -> JobTypeStatus:
+        key = state_of(rig.partition).lanes.queues[QUEUE].limit_keys["acme"]
+        breaker = key.breaker
+        assert breaker is not None
+        found = JobTypeStatus(
+            breaker.state, breaker.open_until_ms, breaker.failure_rate(rig.now_ms)
+        )
+        shown = rig.partition.queue_status(*QUEUE, rig.now_ms).key_breakers
+        closed = found.breaker is BreakerState.CLOSED
+        assert shown == (() if closed else (KeyBreakerStatus("acme", *found),))
+        return found
+
+    def submit_other(self, rig: Rig) -> JobId:
+        return rig.submit_one(QUICK, limit_key="globex")
+
+
+@pytest.fixture(params=[Fused(), FusedKey()], ids=["job type", "limit key"])
+def fused(request: pytest.FixtureRequest) -> Fused:
+    """What has a breaker."""
+    found: Fused = request.param
+    return found
+
+
+def test_an_open_breaker_parks_jobs_and_burns_no_attempt(fused: Fused) -> None:
+    """Its jobs wait, untouched, and others of the queue go on; then probes decide."""
     rig = Rig()
-    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    fused.set(rig, BREAKER)
     rig.open_session(1, names=("job", "other"), slots=50)
-    ids = rig.submit(6, QUICK)
+    ids = rig.submit(6, QUICK, limit_key=fused.limit_key)
     failing(rig, 4)
     rig.pass_time(0)
-    assert status(rig) == JobTypeStatus(BreakerState.OPEN, rig.now_ms + 10_000, 1.0)
-    other = rig.submit_one(Policy(name="other"))
+    assert fused.status(rig) == JobTypeStatus(BreakerState.OPEN, rig.now_ms + 10_000, 1.0)
+    other = fused.submit_other(rig)
     assert [row.job_id for row in take(rig, 50)] == [other]
     rig.pass_time(9_999)
     assert not take(rig, 50)
@@ -175,44 +241,44 @@ def test_an_open_breaker_parks_jobs_and_burns_no_attempt() -> None:
     rig.pass_time(1)
     probes = take(rig, 50)
     assert len(probes) == BREAKER.probes
-    assert status(rig).breaker is BreakerState.HALF_OPEN
+    assert fused.status(rig).breaker is BreakerState.HALF_OPEN
     for row in probes:
         assert not take(rig, 50)
         rig.report(row)
-    assert status(rig) == JobTypeStatus(BreakerState.CLOSED, 0, 0.0)
+    assert fused.status(rig) == JobTypeStatus(BreakerState.CLOSED, 0, 0.0)
     assert len(take(rig, 50)) == 4
 
 
-def test_a_probe_that_fails_opens_it_again() -> None:
+def test_a_probe_that_fails_opens_it_again(fused: Fused) -> None:
     """One failure is enough; what the other probe does is of no account any more."""
     rig = Rig()
-    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    fused.set(rig, BREAKER)
     rig.open_session(1, slots=50)
-    rig.submit(8, QUICK)
+    rig.submit(8, QUICK, limit_key=fused.limit_key)
     failing(rig, 4)
     rig.pass_time(10_000)
     first, second = take(rig, 50)
     rig.fail(first, JobFault("app.Boom", "no"))
-    assert status(rig).open_until_ms == rig.now_ms + 10_000
+    assert fused.status(rig).open_until_ms == rig.now_ms + 10_000
     rig.report(second)
-    assert status(rig).breaker is BreakerState.OPEN
+    assert fused.status(rig).breaker is BreakerState.OPEN
     rig.renew(1, 1_000)
     rig.pass_time(10_000)
     assert len(take(rig, 50)) == BREAKER.probes
 
 
-def test_a_probe_that_is_handed_back_leaves_its_place() -> None:
+def test_a_probe_that_is_handed_back_leaves_its_place(fused: Fused) -> None:
     """What says nothing of the job type neither closes nor opens it."""
     rig = Rig()
-    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    fused.set(rig, BREAKER)
     rig.open_session(1, slots=50)
-    rig.submit(8, QUICK)
+    rig.submit(8, QUICK, limit_key=fused.limit_key)
     failing(rig, 4)
     rig.pass_time(10_000)
     for row in take(rig, 50):
         rig.give_back(row)
     assert len(take(rig, 50)) == BREAKER.probes
-    assert status(rig).breaker is BreakerState.HALF_OPEN
+    assert fused.status(rig).breaker is BreakerState.HALF_OPEN
 
 
 @pytest.mark.parametrize(
@@ -226,55 +292,88 @@ def test_a_probe_that_is_handed_back_leaves_its_place() -> None:
         (AttemptOutcome.RELEASED, False),
     ],
 )
-def test_what_counts_as_a_failure(outcome: AttemptOutcome, counts: bool) -> None:
+def test_what_counts_as_a_failure(fused: Fused, outcome: AttemptOutcome, counts: bool) -> None:
     """Errors, timeouts and lost workers do; what was cancelled or handed back does not."""
     rig = Rig()
-    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    fused.set(rig, BREAKER)
     rig.open_session(1, slots=50)
-    rig.submit(4, QUICK)
+    rig.submit(4, QUICK, limit_key=fused.limit_key)
     for row in take(rig, 4):
         rig.report(row, outcome)
-    assert status(rig).failure_rate == float(counts)
-    assert (status(rig).breaker is BreakerState.OPEN) is counts
+    assert fused.status(rig).failure_rate == float(counts)
+    assert (fused.status(rig).breaker is BreakerState.OPEN) is counts
 
 
-def test_an_operator_has_the_last_word() -> None:
+def test_an_operator_has_the_last_word(fused: Fused) -> None:
     """OPEN holds with or without a breaker, CLOSED whatever fails; afterwards it begins anew."""
     rig = Rig()
     rig.open_session(1, slots=50)
-    rig.submit(20, QUICK)
-    rig.configure(KEY, JobTypeSettings(breaker_override=BreakerOverride.OPEN))
-    assert status(rig) == JobTypeStatus(BreakerState.OPEN, 0, 0.0)
+    rig.submit(20, QUICK, limit_key=fused.limit_key)
+    fused.set(rig, None, BreakerOverride.OPEN)
+    assert fused.status(rig) == JobTypeStatus(BreakerState.OPEN, 0, 0.0)
     assert not take(rig, 50)
     rig.pass_time(3_600_000)
     rig.renew(1, 99)
     assert not take(rig, 50)
-    closed = JobTypeSettings(breaker=BREAKER, breaker_override=BreakerOverride.CLOSED)
-    rig.configure(KEY, closed)
+    fused.set(rig, BREAKER, BreakerOverride.CLOSED)
     failing(rig, 10)
-    assert status(rig) == JobTypeStatus(BreakerState.CLOSED, 0, 1.0)
-    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    assert fused.status(rig) == JobTypeStatus(BreakerState.CLOSED, 0, 1.0)
+    fused.set(rig, BREAKER)
     failing(rig, 3)
-    assert status(rig).breaker is BreakerState.CLOSED
+    assert fused.status(rig).breaker is BreakerState.CLOSED
     failing(rig, 1)
-    assert status(rig).breaker is BreakerState.OPEN
+    assert fused.status(rig).breaker is BreakerState.OPEN
 
 
-def test_a_failover_forgets_what_failed_but_not_what_was_said() -> None:
+def test_a_failover_forgets_what_failed_but_not_what_was_said(fused: Fused) -> None:
     """The automaton is a term's own; the override is journaled."""
     rig = Rig()
-    rig.configure(KEY, JobTypeSettings(breaker=BREAKER))
+    fused.set(rig, BREAKER)
     rig.open_session(1, slots=50)
-    rig.submit(8, QUICK)
+    rig.submit(8, QUICK, limit_key=fused.limit_key)
     failing(rig, 4)
     rig.crash(window_ms=0)
     rig.open_session(2, slots=50)
     rig.pass_time(0)
-    assert status(rig).breaker is BreakerState.CLOSED
+    assert fused.status(rig).breaker is BreakerState.CLOSED
     assert len(rig.grant(2, 2)) == 2
-    override = JobTypeSettings(breaker=BREAKER, breaker_override=BreakerOverride.OPEN)
-    rig.configure(KEY, override)
+    fused.set(rig, BREAKER, BreakerOverride.OPEN)
     rig.crash(window_ms=0)
     rig.open_session(3, slots=50)
     assert not rig.grant(3, 50)
     assert rig.partition.counts()[JobState.PENDING] > 0
+
+
+def test_a_key_is_not_forgotten_while_its_breaker_remembers() -> None:
+    """Neither when nothing of it waits, nor when all that is known of its queue was purged."""
+    rig = Rig()
+    fused = FusedKey()
+    fused.set(rig, BREAKER)
+    rig.open_session(1, slots=50)
+    jobs = rig.submit(4, Policy(name="job", retry=RetryPolicy(max_attempts=1)), limit_key="acme")
+    failing(rig, 4)
+    rig.do(PurgeJobs(job_ids=jobs))
+    rig.submit(2, QUICK, limit_key="acme")
+    assert not take(rig, 50)
+    assert fused.status(rig).breaker is BreakerState.OPEN
+    rig.pass_time(10_000)
+    assert len(take(rig, 50)) == BREAKER.probes
+
+
+def test_a_key_may_be_held_up_by_its_limits_and_its_breaker() -> None:
+    """It goes on when both let it; when one of them has its time the other one has its own."""
+    rig = Rig()
+    breaker = msgspec.structs.replace(BREAKER, probes=5)
+    rate = RateLimit(4, 15_000, 4)
+    rig.configure(QUEUE, QueueSettings(key_breaker=breaker, key_rate=rate, key_concurrency=50))
+    rig.open_session(1, slots=50)
+    rig.submit(20, QUICK, limit_key="acme")
+    rig.pass_time(15_000)
+    rig.renew(1, 1_000)
+    failing(rig, 4)
+    rig.pass_time(3_750)
+    assert not take(rig, 50)
+    rig.pass_time(6_250)
+    assert len(take(rig, 50)) == 2
+    rig.pass_time(1_250)
+    assert len(take(rig, 50)) == 1

@@ -101,6 +101,69 @@ def test_a_storm_of_retries_is_put_off_once() -> None:
     ]
 
 
+def storm(rig: Rig, share: float, jobs: int) -> list[int]:
+    """So many jobs have failed together, and their backoff is over; the places of those put off."""
+    rig.configure(KEY, JobTypeSettings(retry_budget=share))
+    rig.open_session(1, slots=jobs)
+    rig.submit(jobs, retrying())
+    for row in rig.grant(1, jobs):
+        rig.fail(row, ERROR)
+    rig.pass_time(1_000)
+    return places(rig)
+
+
+def places(rig: Rig) -> list[int]:
+    """When those are due that are put off."""
+    jobs = state_of(rig.partition).jobs.values()
+    return sorted(job.ready_ms for job in jobs if job.state is JobState.RETRYING)
+
+
+def test_what_was_put_off_comes_when_the_budget_is_lifted() -> None:
+    """At once, as if it had become ready now, each once, some in each turn."""
+    rig = Rig()
+    assert len(storm(rig, 0.1, 50)) == 45
+    rig.pass_time(300)
+    rig.configure(KEY, JobTypeSettings())
+    assert rig.partition.next_timer_ms() == rig.now_ms
+    seen = len(rig.events())
+    turns = 0
+    while places(rig):
+        rig.fire(rows_max=10)
+        turns += 1
+    assert turns == 5
+    rows = [row for event in rig.events()[seen:] for row in event.rows]  # type: ignore[union-attr]
+    assert len({row.job_id for row in rows}) == len(rows) == 45
+    assert {(row.state, row.ready_ms) for row in rows} == {(JobState.PENDING, rig.now_ms)}
+    assert rig.partition.next_timer_ms() is None or rig.partition.next_timer_ms() != rig.now_ms
+    assert rig.replayed().state_hash() == rig.partition.state_hash()
+
+
+def test_what_was_put_off_comes_earlier_when_the_budget_is_raised() -> None:
+    """As many as it lets through now at once, the others to places that are nearer."""
+    rig = Rig()
+    assert len(storm(rig, 0.1, 100)) == 90
+    rig.configure(KEY, JobTypeSettings(retry_budget=0.5))
+    rig.pass_time(0)
+    step_ms = WINDOW_MS // 50
+    assert places(rig) == [rig.now_ms + step_ms * number for number in range(1, 51)]
+    before = places(rig)
+    rig.configure(KEY, JobTypeSettings(retry_budget=0.2))
+    rig.pass_time(0)
+    assert places(rig) == before
+
+
+def test_a_successor_goes_on_with_what_was_put_off() -> None:
+    """The leader that heard of the new budget was gone before it had looked at all of them."""
+    rig = Rig()
+    assert len(storm(rig, 0.1, 50)) == 45
+    rig.configure(KEY, JobTypeSettings())
+    rig.fire(rows_max=10)
+    assert len(places(rig)) == 35
+    rig.crash(window_ms=0)
+    rig.pass_time(0)
+    assert places(rig) == []
+
+
 def test_a_lone_job_is_tried_again() -> None:
     """One retry in a window may always be made."""
     rig = Rig()

@@ -16,6 +16,7 @@ from tenure.master.core.settings import (
     AnySettings,
     BreakerSettings,
     JobTypeSettings,
+    KeyOverride,
     QueueSettings,
     RateLimit,
     SettingsKey,
@@ -128,6 +129,17 @@ def _breaker(rig: Rig) -> Scene:
     return Scene(job_id, [(1, 1)], lambda: rig.pass_time(1_000), [(1, 1)])
 
 
+def _key_breaker(rig: Rig) -> Scene:
+    rig.open_session(1)
+    tuned = BreakerSettings(volume_min=1, open_for_ms=1_000)
+    rig.configure(QUEUE, QueueSettings(key_breaker=tuned))
+    quick = Policy(name="job", retry=RetryPolicy(backoff=Backoff.NONE))
+    job_id = rig.submit_one(quick, limit_key="k")
+    rig.fail(rig.grant_one())
+    rig.pass_time(0)
+    return Scene(job_id, [(1, 1)], lambda: rig.pass_time(1_000), [(1, 1)])
+
+
 def _retry_budget(rig: Rig) -> Scene:
     rig.open_session(1, slots=2)
     rig.configure(TYPE, JobTypeSettings(retry_budget=0.5))
@@ -201,6 +213,7 @@ SCENES: dict[BlockerKind, Callable[[Rig], Scene]] = {
     K.QUEUE_RATE: _dry(QueueSettings(rate=RateLimit(1, 1_000, 1))),
     K.KEY_RATE: _dry(QueueSettings(key_rate=RateLimit(1, 1_000, 1))),
     K.CIRCUIT_BREAKER: _breaker,
+    K.KEY_CIRCUIT_BREAKER: _key_breaker,
     K.RETRY_BUDGET: _retry_budget,
     K.NO_WORKER: _nobody,
     K.NO_LABELS: _no_labels,
@@ -246,6 +259,7 @@ def test_what_ends_by_itself_says_when() -> None:
         (K.NOT_DUE, 5_000),
         (K.QUEUE_RATE, 1_000),
         (K.CIRCUIT_BREAKER, 1_000),
+        (K.KEY_CIRCUIT_BREAKER, 1_000),
         (K.RETRY_BUDGET, 60_000),
     ):
         rig = Rig()
@@ -416,6 +430,13 @@ SETTINGS: list[tuple[SettingsKey, AnySettings]] = [
     (QUEUE, QueueSettings(rate=RateLimit(2, 1_500, 3))),
     (QUEUE, QueueSettings(reserved=0.5, reserved_priority=2)),
     (QUEUE, QueueSettings(weight=5.0)),
+    (
+        QUEUE,
+        QueueSettings(
+            key_breaker=BreakerSettings(volume_min=1, open_for_ms=900, probes=1),
+            key_breaker_overrides=(KeyOverride("b", BreakerOverride.OPEN),),
+        ),
+    ),
     (("default", "other"), QueueSettings(reserved=0.3)),
     (("default",), TenantSettings(paused=True)),
     (("default",), TenantSettings()),

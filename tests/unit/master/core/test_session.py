@@ -1,6 +1,8 @@
 """What workers' messages come to: declarations, heartbeats, starts, returns."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tenure.master.core import command as commands
 from tenure.master.core.command import LeaseRow
@@ -223,3 +225,98 @@ def test_a_gap_moves_the_windows_end(rig: Rig) -> None:
     rig.do(commands.PushDeadlines(gap_ms=500))
     assert not rig.partition.window_due(rig.now_ms + 3_499)
     assert rig.partition.window_due(rig.now_ms + 3_500)
+
+
+# When a grant has arrived.
+
+
+@given(
+    accept_ms=st.none() | st.integers(0, 4_000),
+    start_ms=st.none() | st.integers(0, 4_000),
+    run_ms=st.integers(0, 4_000),
+    outcome=st.sampled_from(AttemptOutcome),
+    by_heartbeat=st.booleans(),
+)
+def test_what_is_accepted_has_its_place_in_the_timeline(
+    accept_ms: int | None,
+    start_ms: int | None,
+    run_ms: int,
+    outcome: AttemptOutcome,
+    by_heartbeat: bool,
+) -> None:
+    """Between the grant and the start, whatever came of it; and none where nobody heard of it."""
+    rig = Rig()
+    rig.open_session(1)
+    job_id = rig.submit_one()
+    row = rig.grant_one()
+    granted_ms = rig.now_ms
+    if accept_ms is not None:
+        rig.now_ms += accept_ms
+        if by_heartbeat:
+            rig.renew(1, 1, held(row, started=False))
+        else:
+            rig.accept(1, 1)
+    accepted_ms = rig.now_ms
+    if start_ms is not None:
+        rig.now_ms += start_ms
+        rig.start(row)
+    rig.now_ms += run_ms
+    rig.report(row, outcome)
+    record = rig.record(job_id)
+    found = record.accepted_ms
+    if accept_ms is None:
+        assert found == 0
+    else:
+        assert granted_ms <= found <= accepted_ms
+        assert found <= (record.started_ms or record.ended_ms) <= record.ended_ms
+        assert start_ms is None or found == accepted_ms
+    if record.state is JobState.RETRYING:
+        rig.pass_time(60_000)
+        rig.renew(1, 1)
+        rig.grant_one()
+        assert [attempt.accepted_ms for attempt in record.history] == [found]
+        assert record.accepted_ms == 0
+    assert rig.replayed().state_hash() == rig.partition.state_hash()
+
+
+def test_all_leases_of_an_assignment_arrive_together(rig: Rig) -> None:
+    """And none of the next one; what comes on another stream later is of no account."""
+    rig.submit(3)
+    rows = [*rig.grant(1, 2), *rig.grant(1, 1)]
+    rig.now_ms += 10
+    rig.accept(1, 1)
+    rig.open_session(2, "w1", declare=[held(row, started=False) for row in rows])
+    rig.now_ms += 10
+    rig.accept(1, 2)
+    rig.now_ms += 10
+    rig.start(*rows, session_id=2)
+    times = []
+    for row in rows:
+        rig.report(row, session_id=2)
+        times.append(rig.now_ms - rig.record(row.job_id).accepted_ms)
+    assert times == [20, 20, 10]
+
+
+def test_a_successor_knows_what_was_accepted_if_it_was_told(rig: Rig) -> None:
+    """After a term that ended in order it does; after a crash nobody does, and nobody claims to."""
+    rig.submit(2)
+    first, second = rig.grant(1, 2)
+    rig.now_ms += 10
+    rig.accept(1, 1)
+    accepted_ms = rig.now_ms
+    rig.do(commands.CloseTerm())
+    rig.crash(window_ms=0)
+    rig.open_session(1, "w1", declare=[held(first), held(second)])
+    rig.report(first)
+    assert rig.record(first.job_id).accepted_ms == accepted_ms
+    rig.crash(window_ms=0)
+    rig.open_session(1, "w1", declare=[held(second)])
+    rig.report(second)
+    assert rig.record(second.job_id).accepted_ms == accepted_ms
+    row = rig.submit_one()
+    lease = rig.grant_one()
+    rig.accept(1, 1)
+    rig.crash(window_ms=0)
+    rig.open_session(1, "w1", declare=[held(lease)])
+    rig.report(lease)
+    assert rig.record(row).accepted_ms == 0

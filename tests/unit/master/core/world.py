@@ -32,6 +32,7 @@ from tenure.master.core.settings import (
     AnySettings,
     BreakerSettings,
     JobTypeSettings,
+    KeyOverride,
     QueueSettings,
     RateLimit,
     SettingsKey,
@@ -94,6 +95,10 @@ SETTINGS: list[tuple[SettingsKey, AnySettings]] = [
             QueueSettings(key_concurrency=1, key_strategy=LimitStrategy.CANCEL_IN_PROGRESS),
             QueueSettings(rate=RateLimit(3, 2_000, 4), key_rate=RateLimit(1, 1_500, 2)),
             QueueSettings(reserved=0.4, reserved_priority=1, refuse_late=True),
+            QueueSettings(
+                key_breaker=BreakerSettings(volume_min=2, open_for_ms=2_000, probes=1),
+                key_breaker_overrides=(KeyOverride("l2", BreakerOverride.OPEN),),
+            ),
         )
     ],
     (("other",), TenantSettings(paused=True)),

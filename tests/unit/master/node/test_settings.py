@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from tenure.master.core.command import SubmitJobs, SubmitRow, SubmitSetting
 from tenure.master.core.record import Policy
 from tenure.master.election.port import Candidate
 from tenure.master.node.roster import Roster
@@ -151,6 +152,43 @@ def test_tenants_and_job_types_are_set_up() -> None:
     with_api(test)
 
 
+def test_breakers_of_limit_keys() -> None:
+    """What is set comes back; those keys are shown whose breakers do not let all through."""
+
+    async def test(rig: TermRig, api: SettingsApi) -> None:
+        settings = queues_pb2.QueueSettings(
+            key_breaker=BREAKER,
+            key_breaker_overrides={
+                "acme": queues_pb2.BREAKER_OVERRIDE_OPEN,
+                "globex": queues_pb2.BREAKER_OVERRIDE_CLOSED,
+                "initech": queues_pb2.BREAKER_OVERRIDE_NONE,
+            },
+        )
+        request = queues_pb2.UpdateQueueRequest(name="hooks", settings=settings)
+        queue = (await api.update_queue(request)).queue
+        assert queue.settings.key_breaker.volume_min == 20
+        assert dict(queue.settings.key_breaker_overrides) == {
+            "acme": queues_pb2.BREAKER_OVERRIDE_OPEN,
+            "globex": queues_pb2.BREAKER_OVERRIDE_CLOSED,
+        }
+        setting = SubmitSetting(Policy(name="job", queue="hooks"), 5, 0, 0)
+        keys = ("acme", "globex", "initech")
+        rows = [SubmitRow(rig.mint(), 0, b"", "", limit_key=key) for key in keys]
+        rig.term.post(SubmitJobs(settings=[setting], rows=rows))
+        await rig.commit()
+        found = (await api.get_queue(queues_pb2.GetQueueRequest(name="hooks"))).queue
+        (shown,) = found.key_breakers
+        assert (shown.limit_key, shown.state) == ("acme", queues_pb2.BREAKER_STATE_OPEN)
+        assert not shown.HasField("open_until")
+        mask = FieldMask(paths=["key_breaker", "key_breaker_overrides"])
+        request = queues_pb2.UpdateQueueRequest(name="hooks", update_mask=mask)
+        queue = (await api.update_queue(request)).queue
+        assert not queue.settings.HasField("key_breaker")
+        assert not queue.key_breakers
+
+    with_api(test)
+
+
 def test_unknown_queue_is_not_found() -> None:
     """A queue without jobs and settings is not there: its name may be mistyped."""
 
@@ -173,6 +211,23 @@ def test_unknown_queue_is_not_found() -> None:
         ({"rate": queues_pb2.RateLimit(count=1, per=Duration())}, [], "settings.rate.per"),
         ({"key_rate": queues_pb2.RateLimit()}, ["key_rate"], "settings.key_rate.count"),
         ({"reserved": 1}, ["reserved"], "settings.reserved"),
+        (
+            {"key_breaker": queues_pb2.BreakerSettings(failure_rate=1.5)},
+            ["key_breaker"],
+            "settings.key_breaker.failure_rate",
+        ),
+        (
+            {"key_breaker": queues_pb2.BreakerSettings(window=Duration())},
+            [],
+            "settings.key_breaker.window",
+        ),
+        ({"key_breaker_overrides": {"": 2}}, [], "settings.key_breaker_overrides['']"),
+        ({"key_breaker_overrides": {"acme": 9}}, [], "settings.key_breaker_overrides['acme']"),
+        (
+            {"key_breaker_overrides": {f"key-{n}": 2 for n in range(101)}},
+            ["key_breaker_overrides"],
+            "settings.key_breaker_overrides",
+        ),
         ({"reserved_priority": 11}, [], "settings.reserved_priority"),
     ],
 )
