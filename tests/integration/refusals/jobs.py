@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from tenure.client import named
+from tenure.protocol.ids import home_partition, mint
+from tenure.protocol.limits import DEFAULT_QUEUE, DEFAULT_TENANT
 from tenure.protocol.refusal import Reason
 from tenure.v1 import jobs_pb2
-from tests.integration.refusals.row import STATES, STRANGER, Call, Facts, Row
+from tests.integration.app import double
+from tests.integration.refusals.row import (
+    PARTITIONS,
+    STATES,
+    STRANGER,
+    Call,
+    Facts,
+    Row,
+    submit,
+)
 
 UNKNOWN = ("no such job is known", "check the id and the cluster")
 
 
 def rows(facts: Facts) -> list[Row]:
     """All of them."""
-    return [*_gone(facts), *_elsewhere_in_life(facts), *_waited_for(facts)]
+    return [
+        *_gone(facts),
+        *_elsewhere_in_life(facts),
+        *_waited_for(facts),
+        *_parents(facts),
+    ]
 
 
 def _row(facts: Facts, name: str, reason: Reason, code: int, **ways: object) -> Row:
@@ -162,5 +178,30 @@ def _waited_for(facts: Facts) -> list[Row]:
             ),
             field_here="content_type",
             cli="it sends MessagePack",
+        ),
+    ]
+
+
+def _parents(facts: Facts) -> list[Row]:
+    """Jobs to wait for that are not there, or that wait themselves for what is submitted."""
+    itself = mint(home_partition(DEFAULT_TENANT, DEFAULT_QUEUE, PARTITIONS), facts.now_ms, 4)
+    return [
+        _row(
+            facts,
+            *("unknown parent", Reason.UNKNOWN_PARENT, 3),
+            says=(STRANGER,),
+            wire=submit(jobs_pb2.JobSpec(parents=[STRANGER])),
+            field="parents[0]",
+            sdk=lambda client: client.submit(double.options(after=[STRANGER]), 1),
+            cli=("submit", "double", "1", "--after", STRANGER),
+        ),
+        _row(
+            facts,
+            *("parents in a circle", Reason.PARENT_CYCLE, 2),
+            says=(itself,),
+            wire=submit(jobs_pb2.JobSpec(job_id=itself, parents=[itself])),
+            field="parents",
+            sdk="a job that was not submitted has no id that another one could name",
+            cli="a job that was not submitted has no id that another one could name",
         ),
     ]

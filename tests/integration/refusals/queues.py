@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tenure.client import RateLimit
 from tenure.protocol.refusal import Reason
 from tenure.v1 import jobs_pb2, queues_pb2
 from tests.integration.refusals.row import Call, Facts, Row
@@ -19,6 +20,18 @@ def rows(facts: Facts) -> list[Row]:
             field="settings.weight",
             sdk=lambda client: client.queues.set("mail", weight=-1),
             cli=("queues", "set", "mail", "--weight", "-1"),
+            code=2,
+        ),
+        Row(
+            name="rate of nothing",
+            reason=Reason.INVALID_ARGUMENT,
+            says=("rate.count", "0", "1"),
+            address=facts.address,
+            wire=_update(queues_pb2.QueueSettings(rate=queues_pb2.RateLimit(count=0))),
+            field="settings.rate.count",
+            field_here="rate.count",
+            sdk=lambda client: client.queues.set("mail", rate=RateLimit(count=0)),
+            cli=("queues", "set", "mail", "--rate", "0/s"),
             code=2,
         ),
         Row(

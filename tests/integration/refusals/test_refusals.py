@@ -58,8 +58,6 @@ ELSEWHERE: Final = {
     Reason.FENCED: ("conformance/test_journal.py", "OfficeLost"),
     Reason.STORE_IO: ("integration/test_full_disk.py", "check the disk"),
     Reason.TOO_MANY_WATCHES: ("integration/test_health.py", "TOO_MANY_WATCHES"),
-    Reason.UNKNOWN_PARENT: ("unit/master/core/test_dependency.py", "UNKNOWN_PARENT"),
-    Reason.PARENT_CYCLE: ("unit/master/core/test_dependency.py", "PARENT_CYCLE"),
     Reason.WORKFLOW_SEALED: ("simulation/test_workflows.py", "WORKFLOW_SEALED"),
     Reason.WOULD_EXPIRE: ("unit/master/core/test_submit.py", "WOULD_EXPIRE"),
     Reason.OUTBOX_FULL: ("unit/master/core/test_dependency.py", "OUTBOX_FULL"),

@@ -8,6 +8,10 @@ from tenure.worker.held import HeldJob
 
 #: How many bytes of payloads may wait here unstarted.
 PREFETCH_BYTES_MAX: Final = 8 * 1024 * 1024
+#: How runs end that others have ended.
+_BROKEN_OFF: Final = frozenset(
+    {AttemptOutcome.CANCELLED, AttemptOutcome.RELEASED, AttemptOutcome.LOST}
+)
 
 
 class Workload:
@@ -50,7 +54,9 @@ class Workload:
         return jobs
 
     def note_run(self, job: HeldJob) -> None:
-        """Takes a finished run into the means."""
+        """Takes a finished run into the means, unless it was broken off: then it says nothing."""
+        if job.result is not None and job.result.outcome in _BROKEN_OFF:
+            return
         size = len(job.payload)
         if self._mean_run_ms is None:
             self._mean_payload_bytes = size
