@@ -63,6 +63,7 @@ _VARIES: Final = (
     (re.compile(r"\b\d+(?:\.\d+)? (?:ms|s|min|h) ago\b"), "AGO"),
     # A standby is ready some seconds after a master has begun.
     (re.compile(r"\b\d+ behind\b"), "-"),
+    (re.compile(r"\+\d+ ms(?= (?:accepted|started|ended)\b)"), "LATER"),
     (re.compile(r"""(?<=SERVING  )\d+\.\d+|(?<="term": ")\d+\.\d+"""), "TERM"),
     (re.compile(r"[ \t]+$", re.M), ""),
 )
