@@ -25,9 +25,10 @@ from tenure.client import AsyncClient, AsyncJobHandle, AttemptOutcome, JobState
 #: Submits jobs with these payloads, and returns their handles in order.
 Submit = Callable[[AsyncClient, Sequence[bytes]], Awaitable[Sequence[AsyncJobHandle[Any]]]]
 
-#: Jobs of one `submit_many`, and how many such calls are under way: a window like the pipe's.
+#: Jobs of one `submit_many`, and how many may be unfinished at once: a window like the pipe's. It
+#: is one of jobs, whichever: those of a chunk may end late where queues and priorities order them.
 _CHUNK_JOBS = 1_000
-_CHUNKS = 8
+_WINDOW = 8 * _CHUNK_JOBS
 
 
 async def submit_plain(client: AsyncClient, data: Sequence[bytes]) -> Sequence[AsyncJobHandle[Any]]:
@@ -47,33 +48,39 @@ class Run:
         self._client = client
         self._submit = submit
         self._next = 0
-        self._last = 0
+        self._unfinished = 0
+        self._ended = asyncio.Event()
         #: The id of each accepted submit, in no order.
         self.acked: list[str] = []
         self.violations: list[str] = []
 
     async def run(self, jobs: int) -> None:
         """Submits this many jobs and waits for all results."""
-        self._last += jobs
+        last = self._next + jobs
         async with asyncio.TaskGroup() as group:
-            for _ in range(_CHUNKS):
-                group.create_task(self._lane())
+            while (first := self._next) < last:
+                self._next = min(first + _CHUNK_JOBS, last)
+                while self._unfinished + self._next - first > _WINDOW:
+                    self._ended.clear()
+                    await self._ended.wait()
+                self._unfinished += self._next - first
+                group.create_task(self._chunk(range(first, self._next)))
 
-    async def _lane(self) -> None:
+    async def _chunk(self, numbers: range) -> None:
         client = self._client
-        while (first := self._next) < self._last:
-            self._next = min(first + _CHUNK_JOBS, self._last)
-            data = [payload(number) for number in range(first, self._next)]
-            handles = await self._submit(client, data)
-            ids = [handle.id for handle in handles]
-            expected = dict(zip(ids, map(checksum, data), strict=True))
-            self.acked += ids
-            async for handle in client.as_completed(handles):
-                found = await handle.result()
-                if expected.pop(handle.id, None) != found:
-                    self.violations.append(f"S3 {handle.id}: answered twice, or a wrong checksum")
-            if expected:
-                self.violations.append(f"S1: {len(expected)} jobs of a chunk have no result")
+        data = [payload(number) for number in numbers]
+        handles = await self._submit(client, data)
+        ids = [handle.id for handle in handles]
+        expected = dict(zip(ids, map(checksum, data), strict=True))
+        self.acked += ids
+        async for handle in client.as_completed(handles):
+            found = await handle.result()
+            if expected.pop(handle.id, None) != found:
+                self.violations.append(f"S3 {handle.id}: answered twice, or a wrong checksum")
+            self._unfinished -= 1
+            self._ended.set()
+        if expected:
+            self.violations.append(f"S1: {len(expected)} jobs of a chunk have no result")
 
     async def check(self, name: str = noop.name) -> None:
         """Reads every job back: each acknowledged one is there once, completed once."""

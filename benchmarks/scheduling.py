@@ -1,48 +1,29 @@
 """What a grant costs in the core: with ever more jobs waiting, and with all that may order them.
 
-Runs one partition alone, as its owner loop would: every step is ``decide`` and ``apply`` of the
-batched commands that a job passes through. No store, no wire, no effects sent.
-
-    python -m benchmarks.scheduling [--jobs 20000] [--backlog 1000 100000 1000000]
+python -m benchmarks.scheduling [--jobs 20000] [--backlog 1000 100000 1000000]
 """
 
 import argparse
 import gc
-import random
-import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.core import JOB_NAME, Core, Half
 from benchmarks.table import Line, at_most
 from tenure.master.core.command import (
-    AcceptAssignment,
-    Command,
-    DeclareLeases,
     Dispatch,
     FireTimers,
-    LeaseRow,
-    OpenSession,
-    OpenTerm,
-    ReportAttempts,
-    ReportRow,
-    StartLeases,
     SubmitJobs,
     SubmitRow,
     SubmitSetting,
     UpdateSettings,
 )
 from tenure.master.core.config import PartitionConfig, Retention
-from tenure.master.core.effect import Decision, SendAssignment
-from tenure.master.core.partition import Partition
+from tenure.master.core.effect import SendAssignment
 from tenure.master.core.record import LabelSelector, Policy
 from tenure.master.core.settings import QueueSettings, TenantSettings
-from tenure.protocol.fence import Lease, Token
-from tenure.protocol.ids import mint
-from tenure.protocol.vocabulary import AttemptOutcome
 
-_TOKEN: Final = Token(1, 1)
 _PAYLOAD: Final = b"x" * 100
 _SUBMIT_BATCH: Final = 256
 _GRANT_BATCH: Final = 64
@@ -51,6 +32,8 @@ _DAY_MS: Final = 86_400_000
 _BACKLOGS: Final = (1_000, 100_000, 1_000_000)
 _JOBS: Final = 20_000
 _ROUNDS: Final = 3
+_STEPS: Final = ("submit", "grant", "start", "report", "purge")
+_HALVES: Final[tuple[Half, ...]] = ("decide", "apply")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,35 +77,20 @@ MIXED: Final = Shape(
 
 
 class Loop:
-    """A partition, its clock, and the CPU that each step has taken."""
+    """Jobs of a shape in a core by itself."""
 
     def __init__(self, shape: Shape) -> None:
         """Opens a term and one session, and sets up the queues."""
         self._shape = shape
         retention = Retention(completed_max=_RETAINED)
-        config = PartitionConfig(
-            partition=0, partitions=1, retention=retention, queue_depth_max=10_000_000
+        self.core = Core(
+            PartitionConfig(
+                partition=0, partitions=1, retention=retention, queue_depth_max=10_000_000
+            )
         )
-        self.partition = Partition(config)
-        self.partition.finish_replay()
-        self._now_ms = 1_700_000_000_000
-        self.spent: dict[str, float] = defaultdict(float)
-        self._random = random.Random(7)
-        self._step("open", OpenTerm(token=_TOKEN, incarnation="m", window_ms=0))
+        self._random = self.core.random
         self._set_up()
-        self._step(
-            "open",
-            OpenSession(
-                session_id=1,
-                incarnation="w",
-                worker="w",
-                job_names=frozenset({"noop"}),
-                queues=frozenset(),
-                slots=_GRANT_BATCH,
-                labels=(("region", "eu"),),
-            ),
-        )
-        self._hear()
+        self._session = self.core.open_session(_GRANT_BATCH, (("region", "eu"),))
 
     def _set_up(self) -> None:
         shape, weight = self._shape, self._random.choice
@@ -130,7 +98,7 @@ class Loop:
         for tenant in range(shape.tenants):
             if shape.weighted:
                 settings = TenantSettings(weight=weight([1.0, 2.0, 4.0]))
-                self._step("open", UpdateSettings(key=(f"t{tenant}",), settings=settings))
+                self.core.do(UpdateSettings(key=(f"t{tenant}",), settings=settings))
             for queue in range(shape.queues):
                 limited += shape.limited
                 concurrency = 0
@@ -144,38 +112,22 @@ class Loop:
                 )
                 if own != QueueSettings():
                     key = (f"t{tenant}", f"q{queue}")
-                    self._step("open", UpdateSettings(key=key, settings=own))
-
-    def _hear(self) -> None:
-        """Keeps the session alive."""
-        self._step("open", DeclareLeases(session_id=1, rows=[]))
-
-    def _step(self, name: str, command: Command) -> Decision:
-        """Decides and applies one command, and counts what it cost."""
-        partition = self.partition
-        begin = time.process_time()
-        decision = partition.decide(command, self._now_ms)
-        if not isinstance(decision, Decision):
-            raise TypeError(decision.message)
-        for event in decision.events:
-            partition.apply(event)
-        self.spent[name] += time.process_time() - begin
-        return decision
+                    self.core.do(UpdateSettings(key=key, settings=own))
 
     def submit(self, count: int) -> None:
         """Submits jobs in batches, each of a few settings, as clients' streams make them."""
         for first in range(0, count, _SUBMIT_BATCH):
-            self._now_ms += 5
+            self.core.now_ms += 5
             settings = [self._setting() for _ in range(4 if self._shape.queues > 1 else 1)]
             rows = [self._row(settings) for _ in range(min(_SUBMIT_BATCH, count - first))]
-            self._step("submit", SubmitJobs(settings=settings, rows=rows))
-        self._hear()
+            self.core.do(SubmitJobs(settings=settings, rows=rows), "submit")
+        self.core.hear()
 
     def _setting(self) -> SubmitSetting:
         shape, draw = self._shape, self._random
         requires = (LabelSelector("region", ("eu", "us")),)
         policy = Policy(
-            name="noop",
+            name=JOB_NAME,
             tenant=f"t{draw.randrange(shape.tenants)}",
             queue=f"q{draw.randrange(shape.queues)}",
             requires=requires if draw.random() < shape.labelled else (),
@@ -186,46 +138,36 @@ class Loop:
     def _row(self, settings: list[SubmitSetting]) -> SubmitRow:
         shape, draw = self._shape, self._random
         key = f"k{draw.randrange(shape.keys)}" if draw.random() < shape.keyed else ""
-        job_id = mint(0, self._now_ms, draw.getrandbits(62))
-        return SubmitRow(job_id, draw.randrange(len(settings)), _PAYLOAD, "", key)
+        setting = draw.randrange(len(settings))
+        return SubmitRow(self.core.new_id(), setting, _PAYLOAD, "", key)
 
     def run(self, count: int) -> int:
         """Grants, accepts, starts and reports jobs in batches; purges what is too many."""
+        core = self.core
         done = 0
         while done < count:
-            self._now_ms += 2
+            core.now_ms += 2
             grant = Dispatch(
-                credits=[(1, _GRANT_BATCH)],
-                committed_seq=self.partition.next_seq - 1,
+                credits=[(self._session, _GRANT_BATCH)],
+                committed_seq=core.partition.next_seq - 1,
                 grants_max=_GRANT_BATCH,
             )
             granted = 0
-            for effect in self._step("grant", grant).effects:
+            for effect in core.do(grant, "grant").effects:
                 if isinstance(effect, SendAssignment):
                     granted += len(effect.rows)
-                    self._finish(effect)
+                    core.finish(effect)
             done += granted
-            self._hear()
-            due = self.partition.next_timer_ms()
-            if due is not None and due <= self._now_ms:
-                self._step("purge", FireTimers(rows_max=256, jitter=[0.5]))
+            core.hear()
+            due = core.partition.next_timer_ms()
+            if due is not None and due <= core.now_ms:
+                core.do(FireTimers(rows_max=256, jitter=[0.5]), "purge")
             if not granted:
                 break
         return done
 
-    def _finish(self, sent: SendAssignment) -> None:
-        """Plays the worker's part for one assignment."""
-        leases = [LeaseRow(row.record.job_id, Lease(_TOKEN, row.lease_seq, 0)) for row in sent.rows]
-        reports = [
-            ReportRow(row.job_id, row.lease, AttemptOutcome.COMPLETED, b"ok", "", None, 1)
-            for row in leases
-        ]
-        self._step("start", AcceptAssignment(session_id=1, number=sent.number))
-        self._step("start", StartLeases(session_id=1, rows=leases))
-        self._step("report", ReportAttempts(session_id=1, rows=reports, jitter=[0.5]))
 
-
-def costs(shape: Shape, backlog: int, jobs: int) -> dict[str, float]:
+def costs(shape: Shape, backlog: int, jobs: int) -> dict[tuple[str, Half], float]:
     """µs of CPU per job of each step, with so many jobs waiting all the time; best of rounds."""
     loop = Loop(shape)
     loop.submit(backlog)
@@ -233,18 +175,26 @@ def costs(shape: Shape, backlog: int, jobs: int) -> dict[str, float]:
     loop.run(_RETAINED)
     gc.collect()
     gc.freeze()
-    best: dict[str, float] = {}
+    best: dict[tuple[str, Half], float] = {}
+    spent = loop.core.spent
     for _ in range(_ROUNDS):
-        loop.spent.clear()
+        spent.clear()
         ran = 0
         while ran < jobs // _ROUNDS:
             loop.submit(2 * _SUBMIT_BATCH if shape.delayed else _SUBMIT_BATCH)
             ran += loop.run(_SUBMIT_BATCH)
-        for step in ("submit", "grant", "start", "report", "purge"):
-            cost = loop.spent[step] / ran * 1e6
-            best[step] = min(cost, best.get(step, cost))
+        for step in _STEPS:
+            for half in _HALVES:
+                cost = spent[step, half] / ran * 1e6
+                best[step, half] = min(cost, best.get((step, half), cost))
     gc.unfreeze()
     return best
+
+
+def grant_cost(shape: Shape, backlog: int, jobs: int) -> float:
+    """µs of CPU for a grant, as ``costs``."""
+    found = costs(shape, backlog, jobs)
+    return found["grant", "decide"] + found["grant", "apply"]
 
 
 def measure(backlogs: Sequence[int] = _BACKLOGS, jobs: int = _JOBS) -> list[Line]:
@@ -257,7 +207,7 @@ def measure(backlogs: Sequence[int] = _BACKLOGS, jobs: int = _JOBS) -> list[Line
     }
     lines: list[Line] = []
     for name, shape in shapes.items():
-        grants = [costs(shape, backlog, jobs)["grant"] for backlog in backlogs]
+        grants = [grant_cost(shape, backlog, jobs) for backlog in backlogs]
         for backlog, cost in zip(backlogs, grants, strict=True):
             what = f"a grant, {name}, {backlog:,} waiting"
             lines.append(Line(what=what, value=f"{cost:.2f} µs"))
@@ -278,9 +228,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=_JOBS)
     parser.add_argument("--backlog", type=int, nargs="+", default=list(_BACKLOGS))
     arguments = parser.parse_args()
-    for name, shape in (("plain", PLAIN), ("mix", MIXED)):
-        steps = costs(shape, arguments.backlog[0], arguments.jobs)
-        print(name, ", ".join(f"{step} {cost:.2f} µs" for step, cost in steps.items()))
+    shapes = {"plain": PLAIN, "mix": MIXED}
+    found = [costs(shape, arguments.backlog[0], arguments.jobs) for shape in shapes.values()]
+    print(f"{'µs per job':20}" + "".join(f"{name:>12}" for name in shapes))
+    for step in found[0]:
+        print(f"{' '.join(step):20}" + "".join(f"{column[step]:12.2f}" for column in found))
     for line in measure(arguments.backlog, arguments.jobs):
         print(f"{line.what:44}{line.value:>16}  {line.target:14}{line.verdict}".rstrip())
 

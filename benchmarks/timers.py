@@ -16,11 +16,11 @@ import os
 import signal
 import time
 from datetime import UTC, datetime, timedelta
-from random import Random
 from typing import Final
 
 import uvloop
 
+from benchmarks.core import JOB_NAME, Core
 from benchmarks.jobs import noop
 from benchmarks.payload import payload
 from benchmarks.process import Process, ProcessGroup, workplace
@@ -28,12 +28,10 @@ from benchmarks.store import fresh_store
 from benchmarks.table import Line, at_most, print_lines
 from tenure.client import AsyncClient
 from tenure.master.core.command import (
-    Command,
-    DeclareLeases,
+    CancelJobs,
     Dispatch,
     FireTimers,
-    OpenSession,
-    OpenTerm,
+    PurgeJobs,
     PutSchedule,
     SubmitJobs,
     SubmitRow,
@@ -41,14 +39,11 @@ from tenure.master.core.command import (
     UpdateSettings,
 )
 from tenure.master.core.config import PartitionConfig
-from tenure.master.core.effect import Decision
-from tenure.master.core.partition import Partition
 from tenure.master.core.record import Policy
-from tenure.master.core.settings import QueueSettings, RateLimit
+from tenure.master.core.settings import JobTypeSettings, QueueSettings, RateLimit
 from tenure.master.core.timetable import ScheduleSpec
+from tenure.master.main import calm_collector
 from tenure.master.node.term import TIMER_ROWS
-from tenure.protocol.fence import Token
-from tenure.protocol.ids import mint
 from tenure.protocol.vocabulary import JobState, Misfire, Overlap
 
 _JOBS: Final = 100_000
@@ -56,6 +51,12 @@ _CHUNK: Final = 5_000
 _SCHEDULES: Final = 500
 _TICKS: Final = 20
 _KEYS: Final = 1_000
+#: Keys of one job type that all have something ready.
+_LANES: Final = 50_000
+#: Jobs with a deadline that have ended and been purged long before it.
+_DEADLINES: Final = 200_000
+#: So few at once that the steps by themselves are short.
+_BATCH: Final = 100
 _MINUTE_MS: Final = 60_000
 #: Less than it takes until a grant that was not started is asked back.
 _REFILL_MS: Final = 500
@@ -63,14 +64,18 @@ _HELD_MS: Final = 10.0
 #: So far ahead all are due: submitting them takes a part of it.
 _AHEAD_S: Final = 15.0
 _END_S: Final = 60.0
-_POLICY: Final = Policy(name="noop")
+_POLICY: Final = Policy(name=JOB_NAME)
 
 
 def measure() -> list[Line]:
     """The lines of `make bench`."""
+    # As a master does, whose turns these are parts of.
+    calm_collector()
     held_ms, cpu_ms, seconds = _delayed_jobs()
     ticks_ms = _ticks_after_downtime()
     gates_ms = _gates_that_open()
+    type_ms = _a_job_type_opens_and_closes()
+    thinned_ms = _many_entries_that_want_nothing()
     jobs = f"{_JOBS:,} jobs due at once"
     return [
         at_most(f"{jobs}: in one go", cpu_ms, _HELD_MS, "ms"),
@@ -78,6 +83,8 @@ def measure() -> list[Line]:
         Line(what=f"{jobs}: all ready after", value=f"{seconds:.2f} s"),
         at_most(f"{_SCHEDULES * _TICKS:,} ticks missed: a decision", ticks_ms, _HELD_MS, "ms"),
         at_most(f"{_KEYS:,} keys' buckets: a decision", gates_ms, _HELD_MS, "ms"),
+        at_most(f"a job type of {_LANES:,} keys is paused", type_ms, _HELD_MS, "ms"),
+        at_most(f"{_DEADLINES:,} timers of purged jobs: a step", thinned_ms, _HELD_MS, "ms"),
     ]
 
 
@@ -134,50 +141,36 @@ async def _all_ready(address: str, due: datetime) -> float:
 # In the core alone.
 
 
-class _Core:
-    """A partition with an open term, and the longest that one of its steps has taken."""
+def _core() -> Core:
+    """A core, shortly before a full minute."""
+    return Core(PartitionConfig(partition=0, partitions=1), now_ms=1_700_000_040_000)
 
-    def __init__(self) -> None:
-        self.partition = Partition(PartitionConfig(partition=0, partitions=1))
-        self.partition.finish_replay()
-        self.now_ms = 1_700_000_040_000
-        self.longest_ms = 0.0
-        self._draw = Random(7)
-        self.do(OpenTerm(token=Token(1, 1), incarnation="m", window_ms=0))
 
-    def do(self, command: Command) -> Decision:
-        """Decides and applies."""
-        began = time.thread_time()
-        decision = self.partition.decide(command, self.now_ms)
-        if not isinstance(decision, Decision):
-            raise TypeError(decision.message)
-        for event in decision.events:
-            self.partition.apply(event)
-        self.longest_ms = max(self.longest_ms, (time.thread_time() - began) * 1_000)
-        return decision
+def _fire(core: Core) -> float:
+    """Does all that is due, as the owner loop would; the longest step in milliseconds."""
+    core.longest_ms = 0.0
+    jitter = [core.random.random() for _ in range(TIMER_ROWS)]
+    # A schedule that has more ticks is looked at again a millisecond later.
+    while (due_ms := core.partition.next_timer_ms()) and due_ms <= core.now_ms + 1:
+        core.now_ms = max(core.now_ms, due_ms)
+        core.do(FireTimers(rows_max=TIMER_ROWS, jitter=jitter))
+    return core.longest_ms
 
-    def fire(self) -> float:
-        """Does all that is due, as the owner loop would; the longest step in milliseconds."""
-        self.longest_ms = 0.0
-        jitter = [self._draw.random() for _ in range(TIMER_ROWS)]
-        # A schedule that has more ticks is looked at again a millisecond later.
-        while (due_ms := self.partition.next_timer_ms()) and due_ms <= self.now_ms + 1:
-            self.now_ms = max(self.now_ms, due_ms)
-            self.do(FireTimers(rows_max=TIMER_ROWS, jitter=jitter))
-        return self.longest_ms
 
-    def submit(self, limit_keys: list[str]) -> None:
-        """One job for each key."""
+def _submit_keyed(core: Core, keys: int) -> None:
+    """One job for each of so many limit keys."""
+    setting = SubmitSetting(_POLICY, 5, 0, 0)
+    for first in range(0, keys, _KEYS):
         rows = [
-            SubmitRow(mint(0, self.now_ms, self._draw.getrandbits(62)), 0, b"", "", key)
-            for key in limit_keys
+            SubmitRow(core.new_id(), 0, b"", "", f"k{number}")
+            for number in range(first, min(first + _KEYS, keys))
         ]
-        self.do(SubmitJobs(settings=[SubmitSetting(_POLICY, 5, 0, 0)], rows=rows))
+        core.do(SubmitJobs(settings=[setting], rows=rows))
 
 
 def _ticks_after_downtime() -> float:
     """Schedules that fire all that they missed."""
-    core = _Core()
+    core = _core()
     for number in range(_SCHEDULES):
         spec = ScheduleSpec(
             cron="* * * * *",
@@ -188,7 +181,7 @@ def _ticks_after_downtime() -> float:
         )
         core.do(PutSchedule(tenant="default", name=f"s{number}", spec=spec))
     core.now_ms += _TICKS * _MINUTE_MS
-    longest_ms = core.fire()
+    longest_ms = _fire(core)
     fired = core.partition.counts().get(JobState.PENDING, 0)
     if fired != _SCHEDULES * _TICKS:
         raise RuntimeError(f"expected {_SCHEDULES * _TICKS} ticks to fire, but {fired} did")
@@ -197,28 +190,19 @@ def _ticks_after_downtime() -> float:
 
 def _gates_that_open() -> float:
     """Keys whose buckets all have a token again at the same time."""
-    core = _Core()
+    core = _core()
     rate = RateLimit(1, _REFILL_MS, 1)
     core.do(UpdateSettings(key=("default", "default"), settings=QueueSettings(key_rate=rate)))
-    core.do(
-        OpenSession(
-            session_id=1,
-            incarnation="w",
-            worker="w",
-            job_names=frozenset({_POLICY.name}),
-            queues=frozenset(),
-            slots=2 * _KEYS,
-        )
-    )
+    session = core.open_session(slots=2 * _KEYS)
     core.now_ms += _REFILL_MS
     for _ in range(2):
-        core.submit([f"k{number}" for number in range(_KEYS)])
-    core.fire()
-    core.do(DeclareLeases(session_id=1, rows=[]))
+        _submit_keyed(core, _KEYS)
+    _fire(core)
+    core.hear()
     for _ in range(2):
         core.do(
             Dispatch(
-                credits=[(1, 2 * _KEYS)],
+                credits=[(session, 2 * _KEYS)],
                 committed_seq=core.partition.next_seq - 1,
                 grants_max=_KEYS,
             )
@@ -226,10 +210,39 @@ def _gates_that_open() -> float:
     if core.partition.has_ready():
         raise RuntimeError("expected every key to have used up its token")
     core.now_ms += _REFILL_MS
-    longest_ms = core.fire()
-    if core.partition.backlog_for(1) != _KEYS:
+    longest_ms = _fire(core)
+    if core.partition.backlog_for(session) != _KEYS:
         raise RuntimeError("expected every key to have a token again")
     return longest_ms
+
+
+def _a_job_type_opens_and_closes() -> float:
+    """Every key of it has a job that waits."""
+    core = _core()
+    core.do(UpdateSettings(key=("default", "default"), settings=QueueSettings(key_concurrency=1)))
+    session = core.open_session(slots=1)
+    _submit_keyed(core, _LANES)
+    core.longest_ms = 0.0
+    for paused, waiting in ((True, 0), (False, _LANES)):
+        settings = JobTypeSettings(paused=paused)
+        core.do(UpdateSettings(key=("default", JOB_NAME), settings=settings))
+        if core.partition.backlog_for(session) != waiting:
+            raise RuntimeError(f"expected {waiting} jobs to wait for a worker only")
+    return core.longest_ms
+
+
+def _many_entries_that_want_nothing() -> float:
+    """Jobs that have timers come and go, and leave their entries behind."""
+    core = _core()
+    setting = SubmitSetting(Policy(name=JOB_NAME, deadline_ms=3_600_000), 5, 0, 0)
+    for _ in range(0, _DEADLINES, _BATCH):
+        core.now_ms += 1
+        ids = [core.new_id() for _ in range(_BATCH)]
+        rows = [SubmitRow(job_id, 0, b"", "") for job_id in ids]
+        core.do(SubmitJobs(settings=[setting], rows=rows))
+        core.do(CancelJobs(job_ids=ids))
+        core.do(PurgeJobs(job_ids=ids))
+    return core.longest_ms
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from tenure.protocol.ids import mint
 from tenure.testing.clock import WALL_ORIGIN_MS
 from tenure.testing.process import elapse
 from tests.oracles.history import SUBMIT, Fields
-from tests.simulation.ledger import asked_of
+from tests.simulation.ledger import asked_of, check_explanation
 from tests.simulation.load import Handle, NotTaken, Visit, script
 from tests.simulation.restoring import insist
 
@@ -249,7 +249,7 @@ async def _meddle(visit: Visit, loom: Loom) -> None:
     for _ in range(rng.choice((0, 1, 1, 2))):
         await elapse(rng.uniform(0, 6))
         try:
-            match rng.randrange(5):
+            match rng.randrange(6):
                 case 0:
                     await workflow.cancel("enough")
                 case 1:
@@ -262,6 +262,9 @@ async def _meddle(visit: Visit, loom: Loom) -> None:
                     drawn = to_dot("flow", members).count("[label")
                     if not drawn == to_mermaid(members).count('["') == len(members):
                         raise RuntimeError(f"expected all of {members} in its pictures")
+                case 4:
+                    for found in (await workflow.explain(first=5)).explanations:
+                        check_explanation(found)
                 case _:
                     await (await visit.client.workflows.get(workflow.id)).wait(timeout=5)
         except Rejected:

@@ -142,7 +142,7 @@ def _segments_ahead(lane: Lane, key: int) -> list[Segment]:
     return [
         segment
         for other in lane.queue.lanes.values()
-        if other is lane or (other.is_open and other.places)
+        if other is lane or (other.is_open and other.job_type.is_open and other.places)
         for segment in other.segments()
         if segment.at_ms <= key
     ]

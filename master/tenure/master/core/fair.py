@@ -16,7 +16,7 @@ from itertools import count
 from typing import Final, Generic, TypeVar
 
 #: Jobs that a flow may give in a row while others wait: what a turn costs is shared among them.
-QUANTUM: Final = 8
+QUANTUM: Final = 16
 
 
 class Flow:

@@ -4,7 +4,7 @@
 |---|---|---|
 | ``Tenant`` | paused | its share in each skill |
 | ``Queue`` | paused, its concurrency, its rate | its share in each skill |
-| ``JobType`` | paused, its breaker | its lanes |
+| ``JobType`` | paused, its breaker | the fronts of its lanes, on each board |
 | ``LimitKey`` | the queue's concurrency per key, its rate per key, its own breaker | its lanes |
 
 A gate that changes tells what is under it, once; that takes itself out of the order, or comes back.

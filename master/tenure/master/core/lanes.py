@@ -7,8 +7,8 @@ from typing import Final
 
 from tenure.master.core.alike import Run, runs_of
 from tenure.master.core.gate import Gate, JobType, Limiter, LimitKey, Queue, Tenant, judge
-from tenure.master.core.ready import Fronts, Lane, LaneName
-from tenure.master.core.record import NO_TIES, JobRecord, Policy
+from tenure.master.core.ready import Board, Lane, LaneName
+from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.settings import JobTypeSettings, QueueSettings, Settings, SettingsKind
 from tenure.master.core.skill import Member, Skill
 from tenure.master.core.sticky import Bindings, StickyKey
@@ -111,7 +111,8 @@ class Lanes:
             self._serving = {}
             for lane in self.lanes():
                 if not lane.is_bound and skill.serves_lane(lane):
-                    lane.hang([*lane.places, skill.share_of(lane.queue).fronts])
+                    fronts = skill.share_of(lane.queue).board.fronts(lane.job_type)
+                    lane.hang([*lane.places, fronts])
         skill.members[member.session_id] = member
         member.skill = skill
         return skill
@@ -122,6 +123,8 @@ class Lanes:
         if self._members.get(member.incarnation) is member:
             del self._members[member.incarnation]
             self._hang_bound(member.incarnation)
+        for board in member.bound.values():
+            board.end()
 
     def _part(self, member: Member) -> None:
         skill = member.skill
@@ -134,7 +137,7 @@ class Lanes:
                 lane.places = [
                     place
                     for place in lane.places
-                    if place.share is None or place.share.tenant.skill is not skill
+                    if place.board.share is None or place.board.share.tenant.skill is not skill
                 ]
 
     def _learn_labels(self, policy: Policy) -> None:
@@ -173,9 +176,9 @@ class Lanes:
     def has_work(self) -> bool:
         """Whether some ready job waits for nothing but a taker's credit."""
         return any(skill.level.heap for skill in self._skills.values()) or any(
-            fronts.active and queue.is_open and queue.tenant.is_open
+            board.giving and queue.is_open and queue.tenant.is_open
             for member in self._members.values()
-            for queue, fronts in member.bound.items()
+            for queue, board in member.bound.items()
         )
 
     # What there is.
@@ -252,8 +255,6 @@ class Lanes:
         job_type = self.job_type(policy.tenant, policy.name)
         lane = queue.lanes[label] = Lane(label, queue, job_type, priority)
         lane.requires, lane.prefers = policy.requires, policy.prefers
-        job_type.under[lane] = None
-        lane.refresh()
         self._empty[lane] = None
         return lane
 
@@ -277,13 +278,15 @@ class Lanes:
                 lane.hang([])
                 return
             if member.skill.serves_lane(lane):
-                fronts = member.bound.get(lane.queue)
-                if fronts is None:
-                    fronts = member.bound[lane.queue] = Fronts(None)
+                board = member.bound.get(lane.queue)
+                if board is None:
+                    board = member.bound[lane.queue] = Board(None)
                 member.skill.share_of(lane.queue)
-                lane.hang([fronts])
+                lane.hang([board.fronts(lane.job_type)])
                 return
-        lane.hang([skill.share_of(lane.queue).fronts for skill in self._servers(lane)])
+        queue, job_type = lane.queue, lane.job_type
+        servers = self._servers(lane)
+        lane.hang([skill.share_of(queue).board.fronts(job_type) for skill in servers])
 
     def _hang_all(self, sticky: StickyKey) -> None:
         for lane in sticky.lanes:
@@ -306,10 +309,13 @@ class Lanes:
     def count(self, records: list[JobRecord], by: int) -> None:
         """Counts jobs in (by 1) or out (by -1)."""
         for (policy, state), run in groupby(records, key=_KIND):
-            queue = self.queue(policy.tenant, policy.queue)
-            jobs = by * len(list(run))
-            for counts in (self.counts, queue.counts, queue.tally(policy.name)):
-                counts[state] += jobs
+            self.count_alike(policy, state, by * len(list(run)))
+
+    def count_alike(self, policy: Policy, state: JobState, jobs: int) -> None:
+        """Counts so many more jobs of one policy and state; fewer, if below zero."""
+        queue = self.queue(policy.tenant, policy.queue)
+        for counts in (self.counts, queue.counts, queue.tally(policy.name)):
+            counts[state] += jobs
 
     def resume(self, record: JobRecord) -> None:
         """A job was found running after a replay, and has been counted."""
@@ -411,24 +417,16 @@ class Lanes:
 
     def push(self, key: int, seq: int, records: list[JobRecord]) -> None:
         """Makes jobs ready that differ by no more than their keys; see ``Lane.push``."""
-        if any(record.ties is not NO_TIES for record in records):
-            parts: dict[tuple[str, str], list[JobRecord]] = {}
-            for record in records:
-                ties = record.ties
-                parts.setdefault((ties.limit_key, ties.sticky_key), []).append(record)
-            for part in parts.values():
-                self._push(key, seq, part)
-        else:
-            self._push(key, seq, records)
-
-    def _push(self, key: int, seq: int, records: list[JobRecord]) -> None:
-        lane = self.of(records[0])
-        self._empty.pop(lane, None)
-        if not any(lane.queue.ready_of):
-            lane.queue.pulse.waiting(self.now_ms)
-        lane.push(key, seq, records)
-        if lane.key is not None and lane.key.cancels:
-            self.crowded[lane.key] = None
+        policy = records[0].policy
+        queue = self.queue(policy.tenant, policy.queue)
+        if not any(queue.ready_of):
+            queue.pulse.waiting(self.now_ms)
+        for run in runs_of(records):
+            lane = self._lane_of(queue, run)
+            self._empty.pop(lane, None)
+            lane.push(key, seq, run.records)
+            if lane.key is not None and lane.key.cancels:
+                self.crowded[lane.key] = None
 
     def relieved(self, keys: int) -> None:
         """So many crowded keys were looked at, the first ones."""
@@ -586,7 +584,6 @@ class Lanes:
         lane.hang([])
         self._empty.pop(lane, None)
         del lane.queue.lanes[lane.label]
-        lane.job_type.under.pop(lane, None)
         if lane.key is not None:
             lane.key.under.pop(lane, None)
             if not lane.key.under:

@@ -17,7 +17,7 @@ from typing import Final
 
 from tenure.master.core.fair import QUANTUM, LevelWalk
 from tenure.master.core.gate import MANY, Gate, Limiter, Queue
-from tenure.master.core.ready import CLASS, Fronts, Lane
+from tenure.master.core.ready import CLASS, Board, Fronts, Lane
 from tenure.master.core.record import JobRecord
 from tenure.master.core.reserve import Reserves
 from tenure.master.core.segment import Segment
@@ -107,16 +107,16 @@ class Group:
         """All takers have been added."""
         heapify(self._heap)
         for _, _, taker in list(self._heap):
-            for queue, fronts in taker.session.bound.items():
-                if fronts.active and queue.is_open and queue.tenant.is_open:
-                    self._bind(queue, fronts, taker)
+            for queue, board in taker.session.bound.items():
+                if board.giving and queue.is_open and queue.tenant.is_open:
+                    self._bind(queue, board, taker)
 
-    def _bind(self, queue: Queue, fronts: Fronts, taker: Taker) -> None:
+    def _bind(self, queue: Queue, board: Board, taker: Taker) -> None:
         share = self.skill.known_share(queue)
         if share is not None:
             self.tenants.enter(share.tenant)
             self.queues(share.tenant).enter(share)
-            self.lanes(share).add(fronts, taker)
+            self.lanes(share).add(board, taker)
             self._bound[share] = None
 
     def has_bound(self, share: QueueShare) -> bool:
@@ -298,11 +298,12 @@ class _QueueWalk:
         self._frontier: list[tuple[int, int, int, Lane, Taker | None, Fronts, int]] = []
         self._seen: set[Lane] = set()
         self._ties = count()
-        self.add(share.fronts, None)
+        self.add(share.board, None)
 
-    def add(self, fronts: Fronts, taker: Taker | None) -> None:
+    def add(self, board: Board, taker: Taker | None) -> None:
         """Adds lanes; those that are bound with the only taker that gets them."""
-        self._see(fronts, 0, taker)
+        for fronts in board.giving:
+            self._see(fronts, 0, taker)
 
     def _see(self, fronts: Fronts, node: int, taker: Taker | None) -> None:
         if node < len(fronts.heap):
@@ -318,12 +319,14 @@ class _QueueWalk:
             key, ordinal, _, lane, taker, fronts, node = frontier[0]
             if node >= 0:
                 entry = fronts.heap[node]
-                heappop(frontier)
-                self._see(fronts, 2 * node + 1, taker)
-                self._see(fronts, 2 * node + 2, taker)
                 if lane not in self._seen and fronts.is_current(entry):
                     self._seen.add(lane)
-                    heappush(frontier, (key, ordinal, next(self._ties), lane, taker, fronts, -1))
+                    step = (key, ordinal, next(self._ties), lane, taker, fronts, -1)
+                    heapreplace(frontier, step)
+                else:
+                    heappop(frontier)
+                self._see(fronts, 2 * node + 1, taker)
+                self._see(fronts, 2 * node + 2, taker)
                 continue
             front = decision.walk(lane).front
             if front is None or lane.priority > last_priority:
@@ -378,7 +381,8 @@ class Picking:
         now_ms: int,
     ) -> None:
         self.turns: list[Turn] = []
-        self._reserves = reserves
+        #: None: nothing is reserved.
+        self._reserves = reserves or None
         self._left = grants_max
         self._committed_seq = committed_seq
         self._now_ms = now_ms
@@ -412,7 +416,7 @@ class Picking:
             taker = group.emptiest()
             if taker is None:
                 heappop(waiting)
-            elif taker.load != load:
+            elif len(waiting) > 1 and taker.load != load:
                 heapreplace(waiting, (taker.load, index, group))
             else:
                 limit = min(self._left, group.credit)
@@ -426,9 +430,12 @@ class Picking:
 
     def _turn(self, group: Group, limit: int) -> bool:
         """Lets a group take some jobs of the queue whose turn it is; False: it has none."""
-        spare = self._reserves.spare(group.skill)
-        if spare <= 0:
-            return self._reserved_turn(group, limit)
+        reserves = self._reserves
+        if reserves is not None:
+            spare = reserves.spare(group.skill)
+            if spare <= 0:
+                return self._reserved_turn(reserves, group, limit)
+            limit = min(limit, spare)
         tenants = group.tenants
         while (tenant := tenants.first()) is not None:
             queues = group.queues(tenant)
@@ -437,15 +444,15 @@ class Picking:
                 tenants.drop(tenant)
                 continue
             alone = tenants.is_alone() and queues.is_alone()
-            most = min(limit, spare) if alone else min(limit, spare, QUANTUM)
+            most = limit if alone else min(limit, QUANTUM)
             if self._take(group, share, most, _ANY_PRIORITY):
                 return True
             queues.drop(share)
         return False
 
-    def _reserved_turn(self, group: Group, limit: int) -> bool:
+    def _reserved_turn(self, reserves: Reserves, group: Group, limit: int) -> bool:
         """As ``_turn`` when all that is free is kept for some queues: only those take."""
-        for queue, unmet in self._reserves.unmet(group.skill):
+        for queue, unmet in reserves.unmet(group.skill):
             share = group.skill.known_share(queue)
             if share is None or not queue.tenant.is_open:
                 continue
@@ -495,7 +502,7 @@ class Picking:
         probes = lane.job_type.breaker.probes
         if probes is not None:
             room = min(room, self._rooms.setdefault(lane.job_type, probes))
-        if self._reserves:
+        if self._reserves is not None:
             room = min(room, self._reserves.room(group.skill, lane.queue, lane.priority))
         return room
 
@@ -543,7 +550,7 @@ class Picking:
         taker.take(records, ahead=ahead)
         owner.credit -= jobs
         self._taken[owner] = self._taken.get(owner, 0) + jobs
-        if self._reserves:
+        if self._reserves is not None:
             self._reserves.take(owner.skill, lane.queue, lane.priority, jobs)
 
     def _fittest(self, lane: Lane, group: Group, place: tuple[int, int]) -> Taker:
@@ -558,7 +565,8 @@ class Picking:
             taker = other.emptiest()
             if taker is None or not other.skill.serves_lane(lane):
                 continue
-            if self._reserves and not self._reserves.room(other.skill, lane.queue, lane.priority):
+            reserves = self._reserves
+            if reserves and not reserves.room(other.skill, lane.queue, lane.priority):
                 continue
             wishes = other.skill.fitness(lane.prefers)
             if (-wishes, taker.load, taker.order) >= (-fitness, best.load, best.order):

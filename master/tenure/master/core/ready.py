@@ -87,7 +87,7 @@ class Lane:
     ready: int
     #: The (key, ordinal, seq) of its first job; None: nothing is ready.
     front: tuple[int, int, int] | None
-    #: Whether none of its own gates is closed; its queue's and tenant's may be.
+    #: Whether its key is open, if it has one; gates that it shares with other lanes may be closed.
     is_open: bool
     #: Where those who can run its jobs find it.
     places: "list[Fronts]"
@@ -113,8 +113,7 @@ class Lane:
     def push(self, key: int, seq: int, records: list[JobRecord]) -> None:
         """Adds PENDING jobs that one event wrote, with one key, in order of their ordinals."""
         self.entries += len(records)
-        self.ready += len(records)
-        self.queue.ready_of[self.priority] += len(records)
+        self._count(len(records))
         segment, ordinal = Segment(key, seq, records), records[0].ordinal
         last = self.row[-1] if self.row else None
         if last is None or (key, ordinal) > (last.at_ms, last.records[-1].ordinal):
@@ -125,8 +124,7 @@ class Lane:
 
     def leave(self, jobs: int) -> None:
         """So many of its jobs are not ready any more: their seq says which."""
-        self.ready -= jobs
-        self.queue.ready_of[self.priority] -= jobs
+        self._count(-jobs)
         row, heap = self.row, self.heap
         while row and not row[0].skip_gone():
             self.entries -= len(row.popleft().records)
@@ -144,6 +142,13 @@ class Lane:
         if self.entries > 2 * self.ready + _GONE_MAX:
             self._compact()
         self._move_front()
+
+    def _count(self, jobs: int) -> None:
+        self.ready += jobs
+        self.queue.ready_of[self.priority] += jobs
+        for place in self.places:
+            if self in place.active:
+                place.backlog += jobs
 
     def _compact(self) -> None:
         row = [Segment(s.at_ms, s.seq, s.left()) for s in self.row]
@@ -191,8 +196,8 @@ class Lane:
         return self.sticky is not None and bool(self.sticky.incarnation)
 
     def refresh(self) -> None:
-        """One of its gates has opened or closed."""
-        is_open = self.job_type.is_open and (self.key is None or self.key.is_open)
+        """Its key has opened or closed."""
+        is_open = self.key is None or self.key.is_open
         if is_open is not self.is_open:
             self.is_open = is_open
             for place in self.places:
@@ -208,41 +213,61 @@ class Lane:
 
 
 class Fronts:
-    """Lanes that have something to give and are open, those of one queue for one kind of taker."""
+    """Lanes of one job type that have something to give and are open, by their next jobs.
 
-    __slots__ = ("_serial", "active", "heap", "share")
+    Those of one queue for one kind of taker: a part of a board.
+    """
+
+    __slots__ = ("_serial", "active", "backlog", "board", "gives", "heap", "job_type")
 
     #: In the order in which they became so.
     active: dict[Lane, None]
+    #: How many jobs are ready in them.
+    backlog: int
     #: (key, ordinal, seq, tie-break, lane). An entry that is not its lane's front any more, or of a
     #: lane that is not active, is skipped; the first one never is such.
     heap: list[tuple[int, int, int, int, Lane]]
-    #: What takes part in fair queueing when there is something; None: somebody else sees to it.
-    share: "QueueShare | None"
+    #: Whether there are any, and their job type is open.
+    gives: bool
 
-    def __init__(self, share: "QueueShare | None") -> None:
+    def __init__(self, board: "Board", job_type: JobType) -> None:
+        self.board = board
+        self.job_type = job_type
         self._serial = 0
         self.active = {}
+        self.backlog = 0
         self.heap = []
-        self.share = share
+        self.gives = False
+        job_type.under[self] = None
 
     def move(self, lane: Lane) -> None:
         """Keeps up the order after a lane has a new front, was opened or was closed."""
         if lane.front is None or not lane.is_open:
             if lane not in self.active:
                 return
-            del self.active[lane]
+            self._leave(lane)
         else:
-            self.active[lane] = None
+            if lane not in self.active:
+                self.active[lane] = None
+                self.backlog += lane.ready
             self._serial += 1
-            heappush(self.heap, (*lane.front, self._serial, lane))
+            entry = (*lane.front, self._serial, lane)
+            if self.heap and self.heap[0][4] is lane:
+                # It was the first, and is not any more where it stood.
+                heapreplace(self.heap, entry)
+            else:
+                heappush(self.heap, entry)
         self._settle()
 
     def drop(self, lane: Lane) -> None:
         """The lane is served elsewhere."""
         if lane in self.active:
-            del self.active[lane]
+            self._leave(lane)
             self._settle()
+
+    def _leave(self, lane: Lane) -> None:
+        del self.active[lane]
+        self.backlog -= lane.ready
 
     def is_current(self, entry: tuple[int, int, int, int, Lane]) -> bool:
         """Whether an entry of the heap is its lane's front."""
@@ -258,9 +283,56 @@ class Fronts:
             heap[:] = [(*at, index, lane) for index, (at, lane) in enumerate(current) if at]
             heapify(heap)
             self._serial = len(heap)
+        if bool(active) is not self.gives:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Its job type has opened or closed, or its first lane has come, or its last one gone."""
+        gives = bool(self.active) and self.job_type.is_open
+        if gives is not self.gives:
+            self.gives = gives
+            self.board.turn(self)
+
+
+class Board:
+    """Where one kind of taker finds a queue's lanes: their fronts, by job types.
+
+    So a job type with very many lanes is opened and closed as quickly as one that has a single one.
+    """
+
+    __slots__ = ("_fronts", "giving", "share")
+
+    #: Those that give something now.
+    giving: dict[Fronts, None]
+    #: What takes part in fair queueing when there is something; None: somebody else sees to it.
+    share: "QueueShare | None"
+
+    def __init__(self, share: "QueueShare | None") -> None:
+        self._fronts: dict[JobType, Fronts] = {}
+        self.giving = {}
+        self.share = share
+
+    def fronts(self, job_type: JobType) -> Fronts:
+        """Where lanes of a job type hang."""
+        found = self._fronts.get(job_type)
+        if found is None:
+            found = self._fronts[job_type] = Fronts(self, job_type)
+        return found
+
+    def turn(self, fronts: Fronts) -> None:
+        """Fronts give something now, or do not any more."""
+        if fronts.gives:
+            self.giving[fronts] = None
+        else:
+            del self.giving[fronts]
         if self.share is not None:
             self.share.refresh()
 
     def backlog(self) -> int:
         """How many jobs are ready."""
-        return sum([lane.ready for lane in self.active])
+        return sum([fronts.backlog for fronts in self.giving])
+
+    def end(self) -> None:
+        """Nobody looks for anything here any more."""
+        for job_type, fronts in self._fronts.items():
+            del job_type.under[fronts]

@@ -11,7 +11,7 @@ import msgspec
 
 from tenure.master.core.command import HeldRow
 from tenure.master.core.gate import Queue
-from tenure.master.core.ready import Fronts
+from tenure.master.core.ready import Board
 from tenure.master.core.record import JobRecord
 from tenure.master.core.skill import Skill
 from tenure.master.core.volatile import SessionOpened
@@ -131,7 +131,7 @@ class Session:
     #: What it has in common with others that run the same; given by ``Lanes.enlist``.
     skill: Skill
     #: Lanes that nobody else gets, by their queues.
-    bound: dict[Queue, Fronts]
+    bound: dict[Queue, Board]
 
     def __init__(self, opened: SessionOpened, holder: Holder) -> None:
         self.session_id = opened.session_id
@@ -154,13 +154,13 @@ class Session:
     def has_work(self) -> bool:
         """Whether a ready job waits for nothing but its credit."""
         return bool(self.skill.level.heap) or any(
-            fronts.active and queue.is_open and queue.tenant.is_open
-            for queue, fronts in self.bound.items()
+            board.giving and queue.is_open and queue.tenant.is_open
+            for queue, board in self.bound.items()
         )
 
     def backlog(self) -> int:
         """How many ready jobs wait for nothing but credit of its like."""
-        bound = [fronts.backlog() for fronts in self.bound.values()]
+        bound = [board.backlog() for board in self.bound.values()]
         return self.skill.backlog() + sum(bound)
 
     def accept(self, number: int, now_ms: int) -> None:

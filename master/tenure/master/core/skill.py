@@ -1,11 +1,11 @@
 """Skills: what a kind of worker can run, and the shares of tenants and queues in what it takes.
 
 ```
- Skill ── Level ── TenantShare ── Level ── QueueShare ── Fronts ── Lane
-           heap of tenants          heap of queues        heap of lanes, by the order key
-           by their tags            by their tags
+ Skill ── Level ── TenantShare ── Level ── QueueShare ── Board ── Fronts ── Lane
+           heap of tenants          heap of queues                 heap of lanes of a job type,
+           by their tags            by their tags                  by the order key
 ```
-Each heap has those only that have something to give now: ready, open, and within the skill.
+Each has those only that have something to give now: ready, open, and within the skill.
 Sessions that run the same jobs share one, so what they take together is shared fairly.
 """
 
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from tenure.master.core.fair import Flow, Level
 from tenure.master.core.gate import Queue, Tenant
-from tenure.master.core.ready import Fronts, Lane
+from tenure.master.core.ready import Board, Lane
 from tenure.master.core.record import LabelSelector
 
 
@@ -61,16 +61,16 @@ class TenantShare(Flow):
 class QueueShare(Flow):
     """A queue's share in what those with a skill take of its tenant."""
 
-    __slots__ = ("fronts", "queue", "tenant")
+    __slots__ = ("board", "queue", "tenant")
 
     #: Its lanes that all with the skill can run.
-    fronts: Fronts
+    board: Board
 
     def __init__(self, tenant: TenantShare, queue: Queue) -> None:
         super().__init__()
         self.tenant = tenant
         self.queue = queue
-        self.fronts = Fronts(self)
+        self.board = Board(self)
 
     @property
     def weight(self) -> float:
@@ -78,7 +78,7 @@ class QueueShare(Flow):
 
     def refresh(self) -> None:
         """Takes part if it has something to give and is open."""
-        active = self.queue.is_open and bool(self.fronts.active)
+        active = self.queue.is_open and bool(self.board.giving)
         if active is not self.active:
             self.tenant.turn(self, active)
 
@@ -109,7 +109,7 @@ class Member(Protocol):
     #: Set when it is enlisted.
     skill: "Skill"
     #: Lanes that nobody else gets, by their queues.
-    bound: dict[Queue, Fronts]
+    bound: dict[Queue, Board]
 
 
 class Skill:
@@ -195,7 +195,7 @@ class Skill:
         tenant = self._tenants.get(queue.tenant)
         if tenant is None or queue not in tenant.queues:
             return
-        del tenant.queues[queue]
+        tenant.queues.pop(queue).board.end()
         if not tenant.queues:
             del self._tenants[queue.tenant]
 
@@ -205,11 +205,10 @@ class Skill:
             tenant.tenant.under.pop(tenant, None)
             for share in tenant.queues.values():
                 share.queue.under.pop(share, None)
+                share.board.end()
 
     def backlog(self) -> int:
         """How many jobs wait for nothing but those who have it."""
         return sum(
-            share.fronts.backlog()
-            for tenant in self.level.flows()
-            for share in tenant.level.flows()
+            share.board.backlog() for tenant in self.level.flows() for share in tenant.level.flows()
         )

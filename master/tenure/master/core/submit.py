@@ -483,7 +483,7 @@ def _ties_of(row: SubmitRow) -> Ties:
 def _index(state: State, added: list[JobRecord], seq: int) -> None:
     """Keeps up what is derived from new jobs of one setting."""
     first = added[0]
-    state.lanes.count(added, 1)
+    state.lanes.count_alike(first.policy, first.state, len(added))
     state.stored_bytes += sum([len(record.payload) for record in added])
     if first.state is JobState.PENDING:
         key = order_key(first.priority, first.ready_ms, state.config.aging_step_ms)

@@ -71,8 +71,8 @@ from tenure.protocol.refusal import Reason, Refusal
 _log = logging.getLogger(__name__)
 
 _COMMANDS_A_TURN: Final = 64
-#: A turn of that many rows takes some tens of milliseconds, in which nothing else is heard.
-_ROWS_A_TURN: Final = 4_096
+#: A turn ends with the command that brings it to so many rows: nothing else is heard meanwhile.
+_ROWS_A_TURN: Final = 512
 TIMER_ROWS: Final = 256
 _DEPENDENT_ROWS: Final = 512
 _GRANTS_A_TURN: Final = 512

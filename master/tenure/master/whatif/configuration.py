@@ -65,7 +65,7 @@ def _entry(table: str, path: str, entry: object) -> tuple[SettingsKey, AnySettin
         key, settings = (name,), _read(path, tenant_from_wire, tenant_wire, list(given))
     else:
         type_wire = _parsed(where, given, queues_pb2.JobTypeSettings())
-        key, settings = (tenant, name), _read(path, job_type_from_wire, type_wire)
+        key, settings = (tenant, name), _read(path, job_type_from_wire, type_wire, list(given))
     refusal = refuse(settings)
     if refusal is not None:
         _refuse(f"{path}.{refusal.field}", refusal.message.partition("but ")[2])
@@ -82,9 +82,14 @@ def _parsed(path: str, given: Mapping[str, Any], wire: _Wire) -> _Wire:
 _Settings = TypeVar("_Settings", bound=AnySettings)
 
 
-def _read(path: str, reader: Callable[..., _Settings], *wire: object) -> _Settings:
+def _read(
+    path: str,
+    reader: Callable[[_Wire, Sequence[str]], _Settings],
+    wire: _Wire,
+    fields: Sequence[str],
+) -> _Settings:
     try:
-        return reader(*wire)
+        return reader(wire, fields)
     except Rejected as error:
         _refuse(f"{path}.{error.field}", error.message)
 

@@ -10,7 +10,7 @@ from tenure.master.core.dependency import Dependencies
 from tenure.master.core.fair import Level
 from tenure.master.core.gate import Limiter, Queue
 from tenure.master.core.partition import Partition
-from tenure.master.core.ready import Fronts, Lane, order_key
+from tenure.master.core.ready import Board, Fronts, Lane, order_key
 from tenure.master.core.record import JobRecord
 from tenure.master.core.segment import Segment
 from tenure.master.core.skill import Skill
@@ -133,10 +133,8 @@ def _audit_gates(state: State) -> None:
             put_off.setdefault(name, []).append(record.job_id)
     assert state.postponed.all() == {name: sorted(jobs) for name, jobs in put_off.items()}
     for lane in lanes.lanes():
-        assert lane in lane.job_type.under
         assert lane.key is None or lane in lane.key.under
-        key_open = lane.key is None or lane.key.is_open
-        assert lane.is_open is (lane.job_type.is_open and key_open)
+        assert lane.is_open is (lane.key is None or lane.key.is_open)
 
 
 def _audit_skills(state: State) -> None:
@@ -151,9 +149,9 @@ def _audit_skills(state: State) -> None:
         active = []
         for share in skill.shares():
             servable = {lane for lane in free.get(share.queue, ()) if _hangs_in(lane, skill)}
-            assert set(share.fronts.active) == servable
-            _audit_fronts(share.fronts)
-            assert share.active is (bool(servable) and share.queue.is_open)
+            assert set(_active(share.board)) == servable
+            _audit_board(share.board)
+            assert share.active is (bool(share.board.giving) and share.queue.is_open)
             assert not share.active or share.listed
             if share.active and share.tenant.active:
                 active.append(share)
@@ -165,9 +163,9 @@ def _audit_skills(state: State) -> None:
     shares = {share.queue for skill in skills for share in skill.shares()}
     assert shares <= set(state.lanes.queues.values())
     for session in state.sessions.values():
-        for fronts in session.bound.values():
-            _audit_fronts(fronts)
-            for lane in fronts.active:
+        for board in session.bound.values():
+            _audit_board(board)
+            for lane in _active(board):
                 assert lane.sticky is not None
                 assert lane.sticky.incarnation == session.incarnation
 
@@ -182,7 +180,7 @@ def _free_lanes(state: State) -> list[Lane]:
             for s in state.sessions.values()
             if s.incarnation == bound and s.holder.session is s
         ):
-            bound_heaps = [place.share for place in lane.places]
+            bound_heaps = [place.board.share for place in lane.places]
             assert bound_heaps == [None]
         elif lane.ready and lane.is_open:
             free.append(lane)
@@ -195,12 +193,29 @@ def _hangs_in(lane: Lane, skill: Skill) -> bool:
     return skill.serves_lane(lane)
 
 
+def _active(board: Board) -> list[Lane]:
+    """Its lanes that have something to give and are open, of closed job types, too."""
+    return [lane for fronts in board._fronts.values() for lane in fronts.active]
+
+
+def _audit_board(board: Board) -> None:
+    for job_type, fronts in board._fronts.items():
+        assert fronts.board is board
+        assert fronts.job_type is job_type
+        assert fronts in job_type.under
+        assert fronts.gives is (bool(fronts.active) and job_type.is_open)
+        assert (fronts in board.giving) is fronts.gives
+        assert all(lane.job_type is job_type for lane in fronts.active)
+        _audit_fronts(fronts)
+
+
 def _audit_fronts(fronts: Fronts) -> None:
     heap = fronts.heap
     for index, entry in enumerate(heap):
         assert not index or heap[(index - 1) // 2][:4] < entry[:4]
     current = {(*lane.front, lane) for lane in fronts.active if lane.front}
     assert current <= {(key, ordinal, seq, lane) for key, ordinal, seq, _, lane in heap}
+    assert fronts.backlog == sum(lane.ready for lane in fronts.active)
     assert not heap or fronts.is_current(heap[0])
 
 
@@ -440,7 +455,7 @@ def _dump_lanes(state: State) -> list[object]:
             list(skill.members),
             [(tag, flow.tag, flow.tenant.name) for tag, _, flow in skill.level.heap],
             [
-                (share.tag, share.debt, share.active, share.fronts.heap[:])
+                (share.tag, share.debt, share.active, [f.heap[:] for f in share.board.giving])
                 for share in skill.shares()
             ],
         )

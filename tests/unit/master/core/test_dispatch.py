@@ -215,7 +215,7 @@ def test_queues_and_tenants_take_turns() -> None:
         Policy(name="job", queue="bulk"),
         Policy(name="job", tenant="t"),
     ]
-    ids = [rig.submit(40, policy) for policy in policies]
+    ids = [rig.submit(5 * QUANTUM, policy) for policy in policies]
     rig.open_session(1)
     granted = {row.job_id for row in rig.grant(1, 2 * 4 * QUANTUM)}
     assert [len(granted.intersection(own)) for own in ids] == [

@@ -518,7 +518,8 @@ def _ahead(rig: Rig, record: JobRecord) -> int:
         for job in state_of(rig.partition).jobs.values()
         if job.state is JobState.PENDING
         for lane in [lanes.of(job)]
-        if lane.queue is own.queue and (lane is own or (lane.is_open and lane.places))
+        if lane.queue is own.queue
+        if lane is own or (lane.is_open and lane.job_type.is_open and lane.places)
     )
 
 

@@ -354,7 +354,7 @@ def test_a_weight_counts_from_the_next_grant() -> None:
     for queue in ("a", "b"):
         rig.submit(400, Policy(name="job", queue=queue))
     rig.open_session(1)
-    assert _queues(rig, 80) == {"a": 40, "b": 40}
+    assert _queues(rig, 10 * QUANTUM) == {"a": 5 * QUANTUM, "b": 5 * QUANTUM}
     rig.configure(("default", "a"), QueueSettings(weight=3.0))
     shares = _queues(rig, 320)
     assert abs(shares["a"] - 240) <= 2 * QUANTUM
@@ -370,7 +370,7 @@ def test_priority_0_comes_first_in_its_queue_only() -> None:
     rig.submit(40, Policy(name="job", queue="a"))
     rig.submit(40, Policy(name="job", queue="b"), priority=0)
     rig.open_session(1)
-    assert _queues(rig, 32) == {"a": 16, "b": 16}
+    assert _queues(rig, 2 * QUANTUM) == {"a": QUANTUM, "b": QUANTUM}
 
 
 def test_other_kinds_of_workers_share_for_themselves() -> None:
@@ -381,7 +381,7 @@ def test_other_kinds_of_workers_share_for_themselves() -> None:
     rig.open_session(1, queues=("a",), slots=100)
     rig.open_session(2, slots=100)
     rig.grant(1, 100)
-    assert _of_session(rig, 2, 48) == {"a": 24, "b": 24}
+    assert _of_session(rig, 2, 6 * QUANTUM) == {"a": 3 * QUANTUM, "b": 3 * QUANTUM}
 
 
 def _of_session(rig: Rig, session_id: int, jobs: int) -> Counter[str]:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core import command as commands
-from tenure.master.core.gate import JobType, Queue, Tenant
-from tenure.master.core.ready import Fronts, Lane
+from tenure.master.core.gate import JobType, LimitKey, Queue, Tenant
+from tenure.master.core.ready import Board, Fronts, Lane
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.settings import JobTypeSettings, QueueSettings, TenantSettings
 from tenure.protocol.ids import JobId
@@ -41,10 +41,11 @@ def job(ordinal: int, seq: int) -> JobRecord:
     )
 
 
-def lane_of(name: str = "a") -> Lane:
+def lane_of(key: str = "a", job_type: JobType | None = None) -> Lane:
     """An empty lane."""
     queue = Queue(Tenant("t", TenantSettings()), "q", QueueSettings(), 0)
-    return Lane((name, PRIORITY), queue, JobType("t", name, JobTypeSettings()), PRIORITY)
+    job_type = job_type or JobType("t", "job", JobTypeSettings())
+    return Lane((job_type.name, PRIORITY, key), queue, job_type, PRIORITY)
 
 
 def push(lane: Lane, key: int, seq: int, *ordinals: int) -> list[JobRecord]:
@@ -139,8 +140,9 @@ def test_jobs_of_a_dropped_entry_are_granted_in_order() -> None:
 
 def hung(*names: str) -> tuple[Fronts, list[Lane]]:
     """Empty lanes, and the order of those that have something to give."""
-    fronts = Fronts(None)
-    lanes = [lane_of(name) for name in names]
+    job_type = JobType("t", "job", JobTypeSettings())
+    fronts = Board(None).fronts(job_type)
+    lanes = [lane_of(name, job_type) for name in names]
     for lane in lanes:
         lane.hang([fronts])
     return fronts, lanes
@@ -148,28 +150,48 @@ def hung(*names: str) -> tuple[Fronts, list[Lane]]:
 
 def in_order(fronts: Fronts) -> list[str]:
     """The lanes that are up to date, by their next jobs."""
-    return [entry[4].name for entry in sorted(fronts.heap) if fronts.is_current(entry)]
+    current = [entry for entry in sorted(fronts.heap) if fronts.is_current(entry)]
+    return [str(lane.label[2]) for *_, lane in current]
 
 
 def test_lanes_stand_by_their_next_jobs() -> None:
     """Those that are empty, closed or served elsewhere do not stand there."""
     fronts, (a, b, c) = hung("a", "b", "c")
-    assert (fronts.heap, fronts.backlog()) == ([], 0)
+    assert (fronts.heap, fronts.backlog) == ([], 0)
     (first,) = push(a, 1, 1, 1)
     push(a, 4, 2, 2)
     push(b, 2, 3, 3, 4)
     push(c, 3, 4, 5)
-    assert (in_order(fronts), fronts.backlog()) == (["a", "b", "c"], 5)
+    assert (in_order(fronts), fronts.backlog) == (["a", "b", "c"], 5)
     leave(a, first)
-    assert (in_order(fronts), fronts.backlog()) == (["b", "c", "a"], 4)
-    b.job_type.under[b] = None
-    b.job_type.turn(False)
-    assert (in_order(fronts), fronts.backlog()) == (["c", "a"], 2)
+    assert (in_order(fronts), fronts.backlog) == (["b", "c", "a"], 4)
+    b.key = LimitKey(b.queue, "b")
+    b.key.under[b] = None
+    b.key.turn(False)
+    assert (in_order(fronts), fronts.backlog) == (["c", "a"], 2)
     c.hang([])
     assert (in_order(fronts), list(fronts.active)) == (["a"], [a])
-    b.job_type.turn(True)
+    b.key.turn(True)
     c.hang([fronts])
-    assert (in_order(fronts), fronts.backlog()) == (["b", "c", "a"], 4)
+    assert (in_order(fronts), fronts.backlog) == (["b", "c", "a"], 4)
+
+
+def test_a_job_type_opens_and_closes_whatever_is_under_it_at_once() -> None:
+    """Its lanes keep their order meanwhile, and others of the queue stand as they did."""
+    board = Board(None)
+    mail, web = [JobType("t", name, JobTypeSettings()) for name in ("mail", "web")]
+    a, b, c = [lane_of(key, of) for key, of in (("a", mail), ("b", mail), ("c", web))]
+    for seq, lane in enumerate((b, a, c), 1):
+        lane.hang([board.fronts(lane.job_type)])
+        push(lane, seq, seq, seq)
+    mail.turn(False)
+    assert (list(board.giving), board.backlog()) == ([board.fronts(web)], 1)
+    push(a, 0, 4, 4)
+    assert board.backlog() == 1
+    mail.turn(True)
+    assert (in_order(board.fronts(mail)), board.backlog()) == (["a", "b"], 4)
+    board.end()
+    assert [*mail.under, *web.under] == []
 
 
 def test_the_first_entry_is_always_up_to_date() -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.command import CloseSession, DrainSession
+from tenure.master.core.fair import QUANTUM
 from tenure.master.core.record import LabelSelector, Policy
 from tenure.master.core.settings import QueueSettings
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
@@ -77,14 +78,15 @@ def test_workers_that_are_told_apart_go_on_where_they_were() -> None:
     rig = Rig()
     rig.open_session(1, slots=100, labels={"region": "eu"})
     rig.open_session(2, slots=100)
-    rig.submit(100, Policy(name="job", queue="a"))
-    rig.grant(1, 40)
-    rig.submit(8, Policy(name="job", queue="b", tenant="t"))
-    rig.grant(1, 8)
-    rig.submit(8, Policy(name="job", queue="b", tenant="t"))
-    rig.submit(8, Policy(name="job", queue="a", requires=(EU,)))
-    rows = rig.grant(1, 16)
-    assert Counter(rig.record(r.job_id).policy.queue for r in rows) == {"a": 8, "b": 8}
+    rig.submit(12 * QUANTUM, Policy(name="job", queue="a"))
+    rig.grant(1, 5 * QUANTUM)
+    rig.submit(QUANTUM, Policy(name="job", queue="b", tenant="t"))
+    rig.grant(1, QUANTUM)
+    rig.submit(QUANTUM, Policy(name="job", queue="b", tenant="t"))
+    rig.submit(QUANTUM, Policy(name="job", queue="a", requires=(EU,)))
+    rows = rig.grant(1, 2 * QUANTUM)
+    queues = Counter(rig.record(row.job_id).policy.queue for row in rows)
+    assert queues == {"a": QUANTUM, "b": QUANTUM}
 
 
 def test_preferred_labels_decide_among_those_with_credit() -> None:

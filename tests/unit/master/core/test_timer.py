@@ -1,6 +1,7 @@
 """Timers: due things in order, nothing changed by looking."""
 
 from dataclasses import dataclass
+from operator import itemgetter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,19 +54,65 @@ def test_thinning_keeps_the_earliest_entry_of_what_still_waits() -> None:
         timers.arm(gone)
         gone.due_ms = None
         timers.arm_at(waiting, 5 + index)
-    assert len(timers) < 1_100
+    assert len(timers) < 1_200
     assert min(due for due, thing in timers.things() if thing is waiting) == 5
 
 
 def test_entries_are_thinned_out_once_they_are_too_many() -> None:
-    """Twice as many entries as things are usual, and some more do not matter; then they go."""
+    """Twice as many entries as things are usual, and some more do not matter; then they go.
+
+    A few go whenever something is armed: however many there are, nobody is held up.
+    """
     things = 500
     timers: Timers[Thing] = Timers(
         lambda thing: thing.due_ms, lambda thing: thing.name, lambda: things
     )
-    gone = Thing("gone", None)
-    for _ in range(2 * things + 1_024):
+    gone, most = Thing("gone", None), 2 * things + 1_024
+    for _ in range(most):
         timers.arm_at(gone, 1)
-    assert len(timers) == 2 * things + 1_024
+    assert len(timers) == most
     timers.arm_at(gone, 1)
-    assert len(timers) == 0
+    for arms in range(1, 11):
+        timers.arm_at(gone, 1)
+        assert most + 1 - 4 * arms <= len(timers) <= most + 1 - arms
+    for _ in range(most):
+        timers.arm_at(gone, 1)
+    assert len(timers) <= most
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 5), st.none() | st.integers(0, 30), st.booleans()), max_size=150
+)
+
+
+@given(steps=STEPS)
+def test_what_waits_is_looked_at_in_time_while_entries_are_thinned_out(
+    steps: list[tuple[int, int | None, bool]],
+) -> None:
+    """Whatever is armed, taken or given up: whoever wants to be looked at has an entry by then.
+
+    What is due is found in order, whether its entry was looked through yet or not.
+    """
+    # So few things that there are always too many entries.
+    timers: Timers[Thing] = Timers(
+        lambda thing: thing.due_ms, lambda thing: thing.name, lambda: -505
+    )
+    things = [Thing(str(index), None) for index in range(6)]
+    now_ms = 0
+    for index, due_ms, fires in steps:
+        thing = things[index]
+        thing.due_ms = due_ms
+        timers.arm(thing)
+        if fires:
+            now_ms += 3
+            found, mark = timers.due(now_ms, 3)
+            armed = sorted(timers.things(), key=itemgetter(0))
+            assert len(found) == len([due for due, _ in armed if due <= now_ms][:3])
+            assert timers.take(mark) == found
+            for each in found:
+                timers.arm(each)
+        for each in things:
+            due = [at for at, armed in timers.things() if armed is each]
+            assert each.due_ms is None or min(due) <= each.due_ms
+    first = min([due for due, _ in timers.things()], default=None)
+    assert timers.next_ms() == first

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 
 import pytest
 
@@ -15,7 +16,7 @@ from tenure.master.core.command import (
     SubmitRow,
     SubmitSetting,
 )
-from tenure.master.core.event import Event, JobsReadied
+from tenure.master.core.event import Event, JobsReadied, JobsSubmitted
 from tenure.master.core.record import JobRecord
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.term import TIMER_ROWS
@@ -420,6 +421,36 @@ def test_a_crowd_of_delayed_jobs_leaves_others_their_turns() -> None:
             assert sum(sizes) == 2_000
             assert max(sizes) == TIMER_ROWS
             assert len(set(seen)) == len(seen)
+
+    run_virtual(main)
+
+
+def test_a_crowd_of_submits_leaves_others_their_turns() -> None:
+    """However many wait in the inbox: after some hundreds of rows everything else goes on."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            loop, apply = asyncio.get_running_loop(), rig.partition.apply
+            turns, sizes = 0, Counter[int]()
+
+            def turn() -> None:
+                nonlocal turns
+                turns += 1
+                if sizes.total() < 4_000:
+                    loop.call_soon(turn)
+
+            def watched(event: Event) -> None:
+                if isinstance(event, JobsSubmitted):
+                    sizes[turns] += len(event.rows)
+                apply(event)
+
+            rig.partition.apply = watched  # type: ignore[method-assign]
+            loop.call_soon(turn)
+            for _ in range(40):
+                rig.submit(count=100)
+            await rig.commit()
+            assert sizes.total() == 4_000
+            assert max(sizes.values()) == 600
 
     run_virtual(main)
 
