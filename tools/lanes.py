@@ -8,6 +8,7 @@ shown once more when all are over. It fails if a lane fails.
 
 from __future__ import annotations
 
+import argparse
 import re
 import signal
 import subprocess
@@ -94,10 +95,13 @@ def run(commands: Sequence[Sequence[str]]) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Runs the lanes that are named."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    if not end:
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, usage="%(prog)s SUITES [SUITES ...] [-- ARGS]"
+    )
+    parser.add_argument("suites", nargs="+", metavar="SUITES", help="what one lane runs, in order")
+    lanes = parser.parse_args(arguments[:end]).suites
     more = [*arguments[end + 1 :], *(["--color=yes"] if sys.stdout.isatty() else [])]
-    return run([[sys.executable, "-m", "pytest", *more, *lane.split()] for lane in arguments[:end]])
+    return run([[sys.executable, "-m", "pytest", *more, *lane.split()] for lane in lanes])
 
 
 if __name__ == "__main__":
