@@ -71,7 +71,7 @@ def _queue_fields(queue: Queue) -> list[tuple[str, object]]:
         ("depth max", settings.depth_max or None),
         ("refuse late", _yes(settings.refuse_late)),
         ("key breaker", _breaker(settings.key_breaker)),
-        ("overrides", ", ".join(f"{k}={what}" for k, what in overrides.items()) or None),
+        ("overrides", ", ".join(f"{k}={what}" for k, what in sorted(overrides.items())) or None),
         ("key breakers", "\n".join(map(_key_breaker, queue.key_breakers)) or None),
         ("jobs", _counts(queue.counts)),
         ("oldest ready", None if oldest is None else moment_text(oldest)),

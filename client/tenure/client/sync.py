@@ -244,7 +244,7 @@ class Client:
         *,
         all_or_nothing: bool = False,
     ) -> Sequence[JobHandle[R]]:
-        """Submits one job for each sequence of positional arguments, or none of them."""
+        """Submits one job for each sequence of positional arguments."""
         sent = self._client.submit_many(job, [*calls], all_or_nothing=all_or_nothing)
         return self._handles(self._portal.run(sent))
 

@@ -48,7 +48,10 @@ class Almanac(Kin):
 
     @step(name=SCHEDULES, paused=st.booleans())
     def pause_schedule(self, name: str, paused: bool) -> None:
-        """Somebody stops a schedule, or lets it go on."""
+        """Somebody stops a schedule, or lets it go on: one that there is, if there are any."""
+        known = [found for _, found in state_of(self.partition).timetable.records]
+        if known and name not in known:
+            name = known[0]
         self.do(PauseSchedule(tenant="default", name=name, paused=paused))
 
     @step(name=SCHEDULES)
