@@ -169,7 +169,9 @@ class _Due:
             if leases >= leases_max:
                 break
             last = mark
-            # A holder that was armed twice comes twice.
+            # Of one that is forgotten nothing is left to look at; one armed twice comes twice.
+            if self._state.holders.get(holder.incarnation) is not holder:
+                continue
             if looked_at.setdefault(holder.incarnation, holder) is holder:
                 leases += 1 + len(holder.leases)
         for holder in looked_at.values():
@@ -179,7 +181,7 @@ class _Due:
     def _look_at_holder(self, holder: Holder) -> None:
         """Ends what a holder has lost, and asks back what it does not use."""
         now_ms, config = self._now_ms, self._state.config
-        if self._state.holders.get(holder.incarnation) is not holder or holder.check_ms > now_ms:
+        if holder.check_ms > now_ms:
             return
         if holder.deadline_ms <= now_ms:
             for holding in holder.leases.values():

@@ -370,6 +370,8 @@ class State:
         if holder.session is None and not holder.leases and holder.claims is None:
             self.holders.pop(holder.incarnation, None)
             self.lanes.free(holder.incarnation)
+            # Its timers are not for whoever comes back under its name.
+            holder.check_ms = 0
 
     def watch(self, holder: Holder, now_ms: int) -> None:
         """Sees to it that a timer looks at a holder's leases when they next need it."""

@@ -3,6 +3,7 @@
 import pytest
 
 from tenure.master.core import command as commands
+from tenure.master.core import timer
 from tenure.master.core.command import LeaseRow
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.effect import Announce, SendCancels, SendHeartbeatAck, SendRevokes
@@ -41,6 +42,30 @@ def test_silent_worker_loses_its_leases_once(rig: Rig) -> None:
     assert revokes.reason == "expired"
     (announce,) = of_type(effects, Announce)
     assert (announce.event, announce.counts) == ("expired", {"leases": 3})
+
+
+def test_a_worker_that_comes_back_is_missed_when_it_dies(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timers of those that were forgotten do not stand for it, while a crowd comes and goes."""
+    monkeypatch.setattr(timer, "_SLACK", 64)
+
+    def visit(number: int) -> None:
+        rig.open_session(number)
+        rig.submit_one()
+        rig.report(rig.grant_one(number), session_id=number)
+        rig.do(commands.CloseSession(session_id=number))
+
+    for number in range(2, 60):
+        visit(number)
+    rig.open_session(5_000, "w2")
+    job_id = rig.submit_one()
+    rig.start(rig.grant_one(5_000), session_id=5_000)
+    for number in range(60, 120):
+        visit(number)
+    rig.do(commands.CloseSession(session_id=5_000))
+    rig.pass_time(LEASE_MS)
+    assert rig.state(job_id) is JobState.RETRYING
 
 
 def test_heartbeat_renews_all_leases(rig: Rig) -> None:
