@@ -223,7 +223,8 @@ class Queue:
         granted_per_s: Grants a second, lately.
         finished_per_s: Endings a second, lately.
         mean_run: How long its jobs ran, lately; None: nothing is known.
-        key_breakers: Those that do not let all jobs of their limit key through, the first 100.
+        key_breakers: Those that do not let all jobs of their limit key through, 100 at most, open
+            ones first.
     """
 
     tenant: str

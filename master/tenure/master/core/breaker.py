@@ -51,6 +51,7 @@ class Breaker:
         "_state",
         "_succeeded",
         "_window",
+        "_woke_ms",
         "is_held",
         "open_until_ms",
         "probes",
@@ -81,6 +82,8 @@ class Breaker:
     def _close(self) -> None:
         self._state = BreakerState.CLOSED
         self.open_until_ms = 0
+        #: When it became half open for the last time; 0: not since it closed.
+        self._woke_ms = 0
         #: Attempts and failures.
         self._window = Window(WINDOW_MS if self._settings is None else self._settings.window_ms, 2)
         self._forget_probes()
@@ -164,6 +167,7 @@ class Breaker:
         if self._state is BreakerState.OPEN and self.open_until_ms <= now_ms:
             self._state = BreakerState.HALF_OPEN
             self.open_until_ms = 0
+            self._woke_ms = now_ms
             self._count_probes()
 
     def is_of(self, settings: BreakerSettings | None, override: BreakerOverride) -> bool:
@@ -171,8 +175,13 @@ class Breaker:
         return (settings, override) == self._made_of
 
     def is_idle(self, now_ms: int) -> bool:
-        """Whether forgetting it changes nothing."""
-        return self._state is BreakerState.CLOSED and not self._window.sums(now_ms)[0]
+        """Whether it may be forgotten: it has let jobs through for a window, and none was tried.
+
+        One that is half open would remember for ever, if no job comes any more.
+        """
+        if self._state is BreakerState.OPEN or self._probing or self._window.sums(now_ms)[0]:
+            return False
+        return self._settings is None or now_ms - self._woke_ms >= self._settings.window_ms
 
     def failure_rate(self, now_ms: int) -> float:
         """The share of recent attempts that failed."""

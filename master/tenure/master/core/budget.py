@@ -67,10 +67,16 @@ class Budgeting:
         self.last_ms = last_ms
         self._step_ms = step_ms
 
-    def place_ms(self) -> int | None:
-        """When one more retry may be looked at again; None: it may become ready now."""
+    def place_ms(self, own_ms: int | None = None) -> int | None:
+        """When one more retry may be looked at again; None: it may become ready now.
+
+        One that has a place of its own keeps it, unless the next one is earlier. What nobody takes
+        is not given away: who comes after it stands behind places that somebody waits for.
+        """
         if self._room > 0:
             self._room -= 1
             return None
-        self.last_ms += self._step_ms
-        return self.last_ms
+        next_ms = self.last_ms + self._step_ms
+        place_ms = next_ms if own_ms is None else min(own_ms, next_ms)
+        self.last_ms = max(self.last_ms, place_ms)
+        return place_ms

@@ -154,7 +154,7 @@ class _Due:
                 if record.job_id in self.decided:
                     continue
                 self.decided.add(record.job_id)
-                place_ms = self._place_of_retry(record)
+                place_ms = self._place_of_retry(record, record.ready_ms)
                 if place_ms is None:
                     self._put_off.append(_waiting(record, self._now_ms, JobState.PENDING))
                 elif place_ms < record.ready_ms:
@@ -288,8 +288,11 @@ class _Due:
         else:
             self._put_off.append(_waiting(record, place_ms, JobState.RETRYING))
 
-    def _place_of_retry(self, record: JobRecord) -> int | None:
-        """When its job type's budget may let a retry become ready; None: now."""
+    def _place_of_retry(self, record: JobRecord, own_ms: int | None = None) -> int | None:
+        """When its job type's budget may let a retry become ready; None: now.
+
+        ``own_ms`` is the place that it was given before, if it was.
+        """
         policy = record.policy
         job_type = self._state.lanes.known_job_type(policy.tenant, policy.name)
         if job_type is None or job_type.budget is None:
@@ -297,7 +300,7 @@ class _Due:
         budgeting = self._budgets.get(job_type)
         if budgeting is None:
             budgeting = self._budgets[job_type] = job_type.budget.begin(self._now_ms)
-        return budgeting.place_ms()
+        return budgeting.place_ms(own_ms)
 
     def _look_at_running(self, record: JobRecord) -> None:
         policy, now_ms = record.policy, self._now_ms

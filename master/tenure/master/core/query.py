@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from tenure.master.core.gate import Tally
+from tenure.master.core.gate import Queue, Tally
 from tenure.master.core.record import JobRecord
 from tenure.master.core.settings import SettingsKey, SettingsKind
 from tenure.master.core.state import State
@@ -133,7 +133,7 @@ class QueueStatus(NamedTuple):
     finished_per_s: float
     #: Of attempts that ended lately; 0: not known.
     mean_run_ms: int
-    #: Of its limit keys those whose breakers do not let all through, the first ones.
+    #: Of its limit keys those whose breakers do not let all through, open ones first; not all.
     key_breakers: Sequence["KeyBreakerStatus"] = ()
 
 
@@ -157,15 +157,20 @@ def queue_status(state: State, tenant: str, name: str, now_ms: int) -> QueueStat
     heads = (lane.first() for lane in queue.lanes.values())
     oldest_ms = min((head.ready_ms for head in heads if head is not None), default=0)
     granted_per_s, finished_per_s = queue.pulse.rates(now_ms)
-    tripped = tuple(
-        KeyBreakerStatus(
-            key.key, breaker.state, breaker.open_until_ms, breaker.failure_rate(now_ms)
-        )
-        for key in islice(queue.tripped, _TRIPPED_SHOWN)
-        if (breaker := key.breaker) is not None
-    )
     mean_run_ms = queue.pulse.mean_run_ms(now_ms)
+    tripped = _tripped(queue, now_ms)
     return QueueStatus(oldest_ms, granted_per_s, finished_per_s, mean_run_ms, tripped)
+
+
+def _tripped(queue: Queue, now_ms: int) -> tuple[KeyBreakerStatus, ...]:
+    """The breakers of limit keys that do not let all through: those that are open come first."""
+    found = [(key.key, key.breaker) for key in queue.tripped if key.breaker is not None]
+    # Those that are half open may have been so for long.
+    found.sort(key=lambda row: row[1].state is not BreakerState.OPEN)
+    return tuple(
+        KeyBreakerStatus(key, breaker.state, breaker.open_until_ms, breaker.failure_rate(now_ms))
+        for key, breaker in found[:_TRIPPED_SHOWN]
+    )
 
 
 class JobTypeStatus(NamedTuple):

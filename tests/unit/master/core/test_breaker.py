@@ -27,10 +27,11 @@ from tenure.protocol.vocabulary import (
     BreakerState,
     JobState,
 )
-from tests.unit.master.core.audit import state_of
+from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import Rig
 
 QUICK = Policy(name="job", retry=RetryPolicy(backoff=Backoff.NONE, max_attempts=99))
+ONCE = Policy(name="job", retry=RetryPolicy(max_attempts=1))
 TYPE = ("default", "job")
 QUEUE = ("default", "default")
 BREAKER = BreakerSettings(
@@ -350,14 +351,72 @@ def test_a_key_is_not_forgotten_while_its_breaker_remembers() -> None:
     fused = FusedKey()
     fused.set(rig, BREAKER)
     rig.open_session(1, slots=50)
-    jobs = rig.submit(4, Policy(name="job", retry=RetryPolicy(max_attempts=1)), limit_key="acme")
-    failing(rig, 4)
-    rig.do(PurgeJobs(job_ids=jobs))
+    tripping(rig, ["acme"])
     rig.submit(2, QUICK, limit_key="acme")
     assert not take(rig, 50)
     assert fused.status(rig).breaker is BreakerState.OPEN
     rig.pass_time(10_000)
     assert len(take(rig, 50)) == BREAKER.probes
+
+
+def tripping(rig: Rig, keys: list[str]) -> None:
+    """Of each of these limit keys so many jobs fail for good that its breaker opens; they go."""
+    for limit_key in keys:
+        jobs = rig.submit(4, ONCE, limit_key=limit_key)
+        failing(rig, 4)
+        rig.do(PurgeJobs(job_ids=jobs))
+
+
+def test_keys_that_tripped_and_never_come_again_are_forgotten() -> None:
+    """Their breakers are half open from then on, and would be for ever: no probe comes."""
+    rig = Rig(audited=False)
+    FusedKey().set(rig, BREAKER)
+    rig.open_session(1, slots=50)
+    tripping(rig, [f"k{number}" for number in range(30)])
+    rig.pass_time(BREAKER.open_for_ms + BREAKER.window_ms)
+    lanes = state_of(rig.partition).lanes
+    queue = lanes.queues[QUEUE]
+    assert len(queue.tripped) == len(queue.limit_keys) == 30
+    lanes._empty_max = 1
+    rig.submit(1, QUICK, limit_key="one more")
+    assert (list(queue.tripped), list(queue.limit_keys)) == ([], ["one more"])
+    audit(rig.partition)
+
+
+def test_a_breaker_is_not_forgotten_while_it_waits_for_its_probes() -> None:
+    """It is when nothing came for a window, however long it was open; not while one runs."""
+    tuned = msgspec.structs.replace(BREAKER, window_ms=1_200, volume_min=1)
+    breaker = Breaker(tuned)
+    now_ms = 1_000_000
+    assert breaker.is_idle(now_ms)
+    breaker.failed(JobId("first"), now_ms)
+    now_ms += tuned.open_for_ms
+    assert not breaker.is_idle(now_ms)
+    breaker.wake(now_ms)
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert not breaker.is_idle(now_ms + 1_199)
+    assert breaker.is_idle(now_ms + 1_200)
+    breaker.granted([JobId("probe")])
+    now_ms += 60_000
+    assert not breaker.is_idle(now_ms)
+    breaker.succeeded([JobId("probe")], now_ms)
+    assert not breaker.is_idle(now_ms)
+    assert breaker.is_idle(now_ms + 1_200)
+
+
+def test_keys_that_are_open_are_shown_before_those_that_may_try() -> None:
+    """However many tripped before them."""
+    rig = Rig(audited=False)
+    FusedKey().set(rig, BREAKER)
+    rig.open_session(1, slots=50)
+    tripping(rig, [f"k{number}" for number in range(100)])
+    rig.pass_time(BREAKER.open_for_ms)
+    rig.renew(1, 1_000)
+    tripping(rig, ["new", "newer"])
+    shown = rig.partition.queue_status(*QUEUE, rig.now_ms).key_breakers
+    assert len(shown) == 100
+    assert [row.limit_key for row in shown[:3]] == ["new", "newer", "k0"]
+    assert [row.breaker for row in shown[1:3]] == [BreakerState.OPEN, BreakerState.HALF_OPEN]
 
 
 def test_a_key_may_be_held_up_by_its_limits_and_its_breaker() -> None:

@@ -164,6 +164,46 @@ def test_a_successor_goes_on_with_what_was_put_off() -> None:
     assert places(rig) == []
 
 
+def last_given_ms(rig: Rig) -> int:
+    """The last place in time that the budget has given away."""
+    budget = state_of(rig.partition).lanes.job_type(*KEY).budget
+    assert budget is not None
+    return budget.begin(rig.now_ms).last_ms
+
+
+def test_who_is_put_off_after_a_failover_stands_behind_those_that_wait() -> None:
+    """A successor, who knows of no grant yet, leaves them where they are, and counts no more."""
+    rig = Rig(audited=False)
+    before = storm(rig, 0.5, 200)
+    last_ms = rig.now_ms + WINDOW_MS
+    assert (len(before), before[-1]) == (100, last_ms)
+    rig.crash(window_ms=0)
+    rig.pass_time(0)
+    assert places(rig) == before[1:]
+    assert last_given_ms(rig) == last_ms
+    # The next one that is put off, while nothing is granted that would let more through.
+    rig.open_session(2)
+    (row,) = rig.grant(2, 1)
+    rig.fail(row, ERROR, session_id=2)
+    rig.pass_time(1_000)
+    assert places(rig)[-1] <= last_ms + 3 * WINDOW_MS
+    assert last_given_ms(rig) == places(rig)[-1]
+
+
+def test_a_budget_that_is_raised_in_a_quiet_time_pushes_no_place_away() -> None:
+    """All keep their places, or have earlier ones; the next one comes after the last of them."""
+    rig = Rig(audited=False)
+    assert len(storm(rig, 0.1, 1_000)) == 900
+    rig.pass_time(2 * WINDOW_MS)
+    before = {job.job_id: job.ready_ms for job in state_of(rig.partition).jobs.values()}
+    last_ms = places(rig)[-1]
+    rig.configure(KEY, JobTypeSettings(retry_budget=0.2))
+    rig.pass_time(0)
+    after = state_of(rig.partition).jobs
+    assert all(after[job_id].ready_ms <= place_ms for job_id, place_ms in before.items())
+    assert last_given_ms(rig) == places(rig)[-1] <= last_ms
+
+
 def test_a_lone_job_is_tried_again() -> None:
     """One retry in a window may always be made."""
     rig = Rig()
@@ -201,6 +241,16 @@ def test_places_are_as_far_apart_as_the_budget_says() -> None:
     budget.put_off(first.last_ms)
     assert budget.begin(1_000_001).place_ms() == 1_030_000
     assert budget.begin(1_000_000 + 2 * WINDOW_MS).place_ms() is None
+
+
+def test_a_place_that_is_kept_takes_no_other() -> None:
+    """Who has an earlier place than the next one stays there; who has a later one moves up."""
+    budget = RetryBudget(0.5).begin(1_000_000)
+    assert budget.place_ms(1_000_600) is None
+    assert [budget.place_ms(own_ms) for own_ms in (1_001_200, 1_000_900)] == [1_001_200, 1_000_900]
+    assert budget.last_ms == 1_001_200
+    assert budget.place_ms(9_000_000) == budget.last_ms == 1_001_200 + WINDOW_MS
+    assert budget.place_ms() == 1_001_200 + 2 * WINDOW_MS
 
 
 @given(
