@@ -122,15 +122,28 @@ def test_a_job_is_not_taken_without_its_callback() -> None:
         with pytest.raises(Unavailable) as refused:
             await client.submit(called, "anna")
         assert refused.value.reason is Reason.QUEUE_FULL
-        with pytest.raises(BatchFailed) as failed:
-            await client.map(called, ["anna", "bert"])
-        assert [error.reason for error in failed.value.errors.values()] == [Reason.QUEUE_FULL] * 2
         with pytest.raises(Unavailable) as refused:
             await client.submit_many(called, [("anna",), ("bert",)], all_or_nothing=True)
         assert refused.value.reason is Reason.QUEUE_FULL
         with pytest.raises(Rejected):
             await client.submit(greet.options(on_success=tell.bind(1, 2, 3)), "anna")  # type: ignore[call-arg, arg-type]
         assert await client.count(queue=HERE) == {}
+
+    play(work)
+
+
+def test_a_map_takes_jobs_before_their_callbacks() -> None:
+    """In one partition, too; who submits is told of those without, and they run."""
+
+    async def work(client: AsyncClient) -> None:
+        await fill(client, "full")
+        called = greet.options(on_failure=tell.options(queue="full"))
+        with pytest.raises(BatchFailed) as failed:
+            await client.map(called, ["anna", "bert"])
+        errors = failed.value.errors.values()
+        assert [error.reason for error in errors] == [Reason.OUTCOME_UNKNOWN] * 2
+        handles = [await client.get(error.metadata["job_id"], greet) for error in errors]
+        assert [await each.result(60) for each in handles] == ["hello anna", "hello bert"]
 
     play(work)
 

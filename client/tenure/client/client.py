@@ -191,6 +191,7 @@ class AsyncClient:
 
         Concurrent calls share requests. After a failover the same job is sent again under the
         same id, so it is never accepted twice. A cancelled call may or may not be accepted.
+        Callbacks are accepted with the job, or not at all, where that can be.
 
         Args:
             job: What to run; ``job.options(…)`` says how.
@@ -217,8 +218,8 @@ class AsyncClient:
     ) -> Sequence[AsyncJobHandle[R]]:
         """Submits one job for each item, in few requests; returns when all are accepted.
 
-        Jobs of one queue keep the order of the items. It is not all or nothing: ``submit_many``
-        may be.
+        Jobs of one queue keep the order of the items; callbacks follow when the jobs were
+        accepted. It is not all or nothing: ``submit_many`` may be.
 
         Args:
             job: A job that takes the item as its first argument.
@@ -242,12 +243,14 @@ class AsyncClient:
             job: What to run.
             calls: The arguments of each.
             all_or_nothing: Takes all of them or none: at most 1,000 jobs and 400 KiB, callbacks
-                included, and none that waits for a job at home in another partition.
+                and options included, and if there are several, none that waits for a job at home
+                in another partition.
 
         Raises:
-            BatchFailed: Some were not accepted; it has the handles of the others.
+            BatchFailed: Some were not accepted, or not their callbacks; it has the handles of the
+                others.
             Rejected: With ``all_or_nothing``: one could not be accepted, so none was; ``index`` in
-                its metadata says which. ``field`` is ``calls`` if there are too many.
+                its metadata says which call. ``field`` is ``calls`` if there are too many.
             Unavailable: With ``all_or_nothing``: OUTCOME_UNKNOWN, all or none may be accepted.
         """
         sending = partial(self._send_many, all_or_nothing=all_or_nothing)

@@ -1,13 +1,23 @@
 """Rows: jobs on their way in, and what those of one call share."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
+from tenure.protocol.limits import BATCH_BYTES_MAX, BATCH_JOBS_MAX
 from tenure.protocol.refusal import Refusal
 from tenure.v1 import common_pb2
+
+#: The message itself, with what is not repeated.
+_REQUEST_BYTES: Final = 8
+#: An id, its framing and the option's index.
+_ROW_BYTES: Final = 56
+#: The id of a parent, or of a workflow, with its framing.
+_PARENT_BYTES: Final = 38
+#: What frames a key, or the options.
+_FRAME_BYTES: Final = 4
 
 
 class Call:
@@ -119,3 +129,47 @@ class Member(NamedTuple):
     workflow_id: str = ""
     limit_key: str = ""
     sticky_key: str = ""
+
+
+class Load:
+    """What one request is to carry.
+
+    Attributes:
+        rows: How many rows.
+        size: Never less than the bytes that the request will have.
+    """
+
+    __slots__ = ("_options", "rows", "size")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.size = _REQUEST_BYTES
+        self._options: set[int] = set()
+
+    def add(
+        self,
+        row: Row | Member,
+        options: common_pb2.JobOptions,
+        key: str = "",
+        parents: Sequence[str] = (),
+    ) -> bool:
+        """Adds a row, with what it shares with others; whether a request can carry it all."""
+        size = _ROW_BYTES + len(row.payload)
+        if id(options) not in self._options:
+            self._options.add(id(options))
+            size += options.ByteSize() + _FRAME_BYTES
+        if key:
+            size += len(key.encode()) + _FRAME_BYTES
+        if row.limit_key or row.sticky_key:
+            size += len(f"{row.limit_key}{row.sticky_key}".encode()) + 2 * _FRAME_BYTES
+        if parents or row.parents or row.workflow_id:
+            size += _PARENT_BYTES * (len(parents) + len(row.parents) + 1)
+        self.rows += 1
+        self.size += size
+        return self.rows <= BATCH_JOBS_MAX and self.size <= BATCH_BYTES_MAX
+
+
+def fit_together(members: Iterable[Member]) -> bool:
+    """Whether one request can carry them all."""
+    load = Load()
+    return all(load.add(member, member.options) for member in members)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from tenure.client.errors import invalid
 from tenure.client.lane import Lane, closed
 from tenure.client.router import RESEND, Router
-from tenure.client.row import Call, Member, Row
+from tenure.client.row import Call, Load, Member, Row
 from tenure.client.scope import TaskScope
 from tenure.client.topology import CLUSTER_TIME, Rng
 from tenure.protocol import limits
@@ -28,10 +28,6 @@ PIPELINED_ROWS_MIN: Final = 256
 PIPELINED_BYTES_MIN: Final = 64 * 1024
 #: A request without an answer for so long has met a leader that is stuck.
 ACK_TIMEOUT_S: Final = 10.0
-#: An id, its framing and the option's index.
-ROW_OVERHEAD_BYTES: Final = 56
-#: The id of a parent, with its framing.
-PARENT_BYTES: Final = 38
 #: How often a row may get a new id because the clocks disagree.
 REMINTS_MAX: Final = 3
 
@@ -120,34 +116,25 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
         """Takes rows off the queue, as many as one request may carry, and none beside a whole."""
         waiting = self._waiting
         rows: list[Row] = []
-        options: set[int] = set()
+        load = Load()
         call: Call | None = None
         abandoned = False
-        size = row_bytes = 0
-        while waiting and len(rows) < limits.BATCH_JOBS_MAX:
+        while waiting:
             row = waiting[0]
-            if row.call is not call:
-                if rows and row.call.whole is not rows[0].call.whole:
+            own = row.call
+            if own is not call:
+                if rows and own.whole is not rows[0].call.whole:
                     break
-                call = row.call
-                abandoned = call.answered.cancelled()
-                row_bytes = ROW_OVERHEAD_BYTES + 3 * len(call.key)
-                row_bytes += PARENT_BYTES * len(call.parents)
-                if id(call.options) not in options:
-                    options.add(id(call.options))
-                    size += call.options.ByteSize()
-            payload_bytes = len(row.payload)
-            size += payload_bytes + row_bytes
-            if row.limit_key or row.sticky_key:
-                size += 3 * (len(row.limit_key) + len(row.sticky_key))
-            if row.parents or row.workflow_id:
-                size += PARENT_BYTES * (len(row.parents) + 1)
-            if size > limits.BATCH_BYTES_MAX and rows:
-                break
-            waiting.popleft()
-            self._waiting_bytes -= payload_bytes
+                call = own
+                abandoned = own.answered.cancelled()
             if not abandoned:
+                fits = load.add(row, own.options, own.key, own.parents)
+                # A whole was measured when it was put in: it is never parted.
+                if not fits and rows and own.whole is None:
+                    break
                 rows.append(row)
+            waiting.popleft()
+            self._waiting_bytes -= len(row.payload)
         return rows
 
     def _fill(self, request: jobs_pb2.SubmitJobsRequest, rows: Sequence[Row]) -> None:
@@ -422,26 +409,23 @@ class Submitter:
             await self._send_wave(lanes)
         return rows
 
-    async def submit_wholes(self, wholes: Iterable[Sequence[Member]]) -> Sequence[Sequence[Row]]:
-        """Submits jobs that have their ids, some at a time: those of one whole all or nothing.
+    async def submit_whole(self, members: Sequence[Member]) -> Sequence[Row]:
+        """Submits jobs of one partition that have their ids: all of them or none.
 
-        Each whole is of one partition. The rest as ``submit``.
+        The rest as ``submit``.
 
         Raises:
-            Rejected: One has more jobs than can be taken as a whole; nothing was sent.
+            Rejected: They are more than can be taken as a whole; nothing was sent.
         """
-        lanes: dict[int, list[Row]] = {}
-        found: list[Sequence[Row]] = []
-        for members in wholes:
-            rows: list[Row] = []
-            whole = object()
-            for member in members:
-                self._add(member, rows, whole)
-            _check_whole(rows)
-            lanes.setdefault(partition_of(members[0].job_id), []).extend(rows)
-            found.append(rows)
-        await self._send_wave(lanes)
-        return found
+        if not members:
+            return []
+        rows: list[Row] = []
+        whole = object()
+        for member in members:
+            self._add(member, rows, whole)
+        _check_whole(rows)
+        await self._send_wave({partition_of(members[0].job_id): rows})
+        return rows
 
     def _add(self, member: Member, rows: list[Row], whole: object | None) -> Row:
         """Appends a job to the rows of its lane; neighbours with the same options share a call."""
@@ -496,13 +480,22 @@ def _check_whole(rows: Sequence[Row]) -> None:
     Raises:
         Rejected: There are too many rows or bytes; ``field`` is ``calls``.
     """
-    size = _payload_bytes(rows) + len(rows) * ROW_OVERHEAD_BYTES
-    if len(rows) > limits.BATCH_JOBS_MAX or size > limits.BATCH_BYTES_MAX:
+    load = Load()
+    each = [load.add(row, row.call.options, row.call.key, row.call.parents) for row in rows]
+    if not all(each):
         raise invalid(
             "calls",
             f"at most {limits.BATCH_JOBS_MAX} jobs and {limits.BATCH_BYTES_MAX} bytes where they "
-            f"are all or nothing, got {len(rows)} jobs and {size} bytes",
+            f"are all or nothing, got {load.rows} jobs and {load.size} bytes",
         )
+
+
+def outdated(rows: Sequence[Row]) -> bool:
+    """Whether a whole was refused for the age of its ids only, and no leader may have it."""
+    return bool(rows) and all(
+        row.refusal is not None and row.refusal.reason in _WRONG_TIME and not row.unanswered
+        for row in rows
+    )
 
 
 def _payload_bytes(rows: Iterable[Row]) -> int:
