@@ -55,12 +55,12 @@ _VACANCY_MS: Final = 2_000
 _OFFICE_LOOK_MS: Final = 30_000
 #: How long a master waits for each one that a partition prefers to it.
 _RANK_DELAY_MS: Final = 150
-#: And so much longer for one that could lead it at once, whose loop may be slow to hear of it.
-_UNREADY_DELAY_MS: Final = 1_000
-_LEFT_POLL_MS: Final = 10
-#: Whoever hands a partition over leaves it to the others for so long: 2 s.
+#: It leaves the office to one that could lead at once for so long, 3 s: that one's loop may be slow
+#: to hear of it. Whoever hands a partition over leaves it to the others for 2 s.
 _YIELD_LOOK_MS: Final = 100
+_UNREADY_LOOKS: Final = 30
 _YIELD_LOOKS: Final = 20
+_LEFT_POLL_MS: Final = 10
 _HALTED_LOOK_MS: Final = 5_000
 _SLEW_MS: Final = 2_000
 #: A master whose clock is off waits so much longer.
@@ -207,8 +207,8 @@ class Seat:
                 continue
             if office is not None:
                 await self._lead(office, sent_ms)
-                if self._leaving.is_set() and not self._stopping.is_set():
-                    await self._yield()
+                if self._leaving.is_set():
+                    await self._yield(_YIELD_LOOKS, lambda: True)
                 await self._rest_if_halted()
 
     async def _rest_if_halted(self) -> None:
@@ -228,7 +228,8 @@ class Seat:
         halts.pop(self.partition, None)
         self._role = _Role.PARTITION_ROLE_FOLLOWER
         sent_ms = self._around.clock.boot_ms()
-        return await self._election.campaign(), sent_ms
+        with self._around.standbys.at_rest():
+            return await self._election.campaign(), sent_ms
 
     async def _await_vacancy(self) -> None:
         if self._role == _Role.PARTITION_ROLE_HALTED:
@@ -246,21 +247,25 @@ class Seat:
                 stopped.cancel()
         finally:
             self.watching = False
-        # Who leads hands over right after an operator has said to whom.
-        await self._around.hear_wishes()
-        await self._give_way()
+        if await self._election.leader() is None:
+            with self._around.standbys.at_rest():
+                # Who leads hands over right after an operator has said to whom.
+                await self._around.hear_wishes()
+                await self._give_way()
 
     async def _give_way(self) -> None:
         """Lets the masters that the partition prefers go first, so that masters share them out."""
-        around = self._around
-        delay_ms = around.roster.rank(self.partition) * _RANK_DELAY_MS
-        delay_ms += _UNREADY_DELAY_MS if around.roster.yields(self.partition) else 0
+        around, partition = self._around, self.partition
+        delay_ms = around.roster.rank(partition) * _RANK_DELAY_MS
         await self._pause(delay_ms + (_CLOCK_DELAY_MS if around.walls.off else 0))
+        await self._yield(_UNREADY_LOOKS, lambda: around.roster.yields(partition))
 
-    async def _yield(self) -> None:
-        """Leaves the office that was handed over to others, until one has it."""
+    async def _yield(self, looks: int, willing: Callable[[], bool]) -> None:
+        """Leaves the office to others until one has it, at most for so many looks."""
         try:
-            for _ in range(_YIELD_LOOKS):
+            for _ in range(looks):
+                if self._stopping.is_set() or not willing():
+                    return
                 await self._pause(_YIELD_LOOK_MS)
                 if await self._election.leader() is not None:
                     return
@@ -375,26 +380,11 @@ class Seat:
         self, tasks: asyncio.TaskGroup, office: Office, keeper: Keeper, replay: Replay
     ) -> None:
         around = self._around
-        config = around.config(self.partition)
-        await replay.begin()
-        standby = around.standbys.take
-        recovered = await recover(self._journal, config, replay, standby(self.partition))
-        partition = recovered.partition
-        clock = TermClock(
-            around.clock, stamp_ms=partition.stamp_ms, walls_ms=around.roster.walls_ms()
-        )
-        term = self._make_term(office, keeper, recovered, clock)
-        tasks.create_task(term.gate.run())
-        # A job that waits by the journal may be out: first grants are journaled after they leave.
-        stats = partition.stats()
-        window = not recovered.closed and stats.running + stats.ready > 0
-        self._term, self._keeper = term, keeper
-        await term.begin(around.roster.me.incarnation, window=window)
-        around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
-        around.roster.leaders.pop(self.partition, None)
-        around.roster.terms[self.partition] = term
-        self._role = _Role.PARTITION_ROLE_SERVING
-        around.announce("leader", {"partition": self.partition, "term": str(office.token)})
+        with around.standbys.at_rest():
+            await replay.begin()
+            config, standby = around.config(self.partition), around.standbys.take(self.partition)
+            recovered = await recover(self._journal, config, replay, standby)
+            term = await self._open_term(tasks, office, keeper, recovered)
         courier = Courier(
             term=term,
             roster=around.roster,
@@ -420,8 +410,34 @@ class Seat:
         await self._leaving.wait()
         owner.cancel()
         await term.close()
-        around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
+        self._trace_state(term)
         raise _SteppedDown
+
+    async def _open_term(
+        self, tasks: asyncio.TaskGroup, office: Office, keeper: Keeper, recovered: Replayed
+    ) -> Term:
+        """Begins to serve what was recovered."""
+        around, partition = self._around, recovered.partition
+        clock = TermClock(
+            around.clock, stamp_ms=partition.stamp_ms, walls_ms=around.roster.walls_ms()
+        )
+        term = self._make_term(office, keeper, recovered, clock)
+        tasks.create_task(term.gate.run())
+        # A job that waits by the journal may be out: first grants are journaled after they leave.
+        stats = partition.stats()
+        window = not recovered.closed and stats.running + stats.ready > 0
+        self._term, self._keeper = term, keeper
+        await term.begin(around.roster.me.incarnation, window=window)
+        self._trace_state(term)
+        around.roster.leaders.pop(self.partition, None)
+        around.roster.terms[self.partition] = term
+        self._role = _Role.PARTITION_ROLE_SERVING
+        around.announce("leader", {"partition": self.partition, "term": str(office.token)})
+        return term
+
+    def _trace_state(self, term: Term) -> None:
+        partition = term.partition
+        self._around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
 
     def _make_term(
         self, office: Office, keeper: Keeper, recovered: Replayed, clock: TermClock

@@ -21,7 +21,8 @@ that die are counted on their own (``node.replay``).
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from tenure.master.backend.errors import CorruptJournal, StoreUnavailable
@@ -59,18 +60,27 @@ class Standby:
         config: The partition's.
         journal: An adapter that nobody else reads through.
         clock: For its pauses.
+        at_rest: Whether it has to leave the loop to others now.
 
     Attributes:
         replayed: What it has; None: nothing yet.
         caught_up: Whether that is all that there was when it looked last.
     """
 
-    def __init__(self, config: PartitionConfig, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: PartitionConfig,
+        journal: Journal,
+        clock: Clock,
+        *,
+        at_rest: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.replayed: Replayed | None = None
         self.caught_up = False
         self._config = config
         self._journal = journal
         self._clock = clock
+        self._at_rest = at_rest
         self._retry_ms = _RETRY_MS
         self._unrested = 0
 
@@ -101,7 +111,7 @@ class Standby:
         self.replayed = replayed
         await self._read_on(replayed)
         for _ in replayed.partition.finish_replay_in_steps():
-            await asyncio.sleep(0)
+            await self._rest(0)
         extra = {**self._extra("standby"), "seq": replayed.partition.next_seq - 1}
         _log.info("Following, to lead at once if need be", extra=extra)
         self.caught_up = True
@@ -136,6 +146,8 @@ class Standby:
             await asyncio.sleep(0)
         else:
             self._unrested = 0
+            await self._clock.sleep(_REST_MS)
+        while self._at_rest():
             await self._clock.sleep(_REST_MS)
 
     def _extra(self, action: str) -> dict[str, object]:
@@ -173,6 +185,8 @@ class Standbys:
         #: and when that may be forgotten or tried again (boot clock).
         self._deaths: dict[int, tuple[int, int]] = {}
         self._ended = False
+        #: How many seats of this master are about to lead.
+        self._hurries = 0
 
     async def run(self) -> None:
         """Follows what this master should, until cancelled."""
@@ -186,6 +200,15 @@ class Standbys:
         """Ends following a partition, which this master leads now; what was replayed of it."""
         self._taken.add(partition)
         return self._end(partition)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Nothing is replayed meanwhile: a term that begins needs the loop more."""
+        self._hurries += 1
+        try:
+            yield
+        finally:
+            self._hurries -= 1
 
     def release(self, partition: int) -> None:
         """This master leads it no more."""
@@ -235,7 +258,12 @@ class Standbys:
             elif now_ms - self._since_ms.setdefault(number, now_ms) < _STEADY_MS:
                 continue
             elif wanted:
-                standby = Standby(self._config(number), self._reader(number), self._clock)
+                standby = Standby(
+                    self._config(number),
+                    self._reader(number),
+                    self._clock,
+                    at_rest=lambda: self._hurries > 0,
+                )
                 self._running[number] = (standby, tasks.create_task(standby.run()))
             else:
                 self._end(number)

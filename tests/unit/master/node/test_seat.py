@@ -3,6 +3,8 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -15,7 +17,7 @@ from tenure.master.backend.errors import (
     StoreUnavailable,
 )
 from tenure.master.core.config import PartitionConfig
-from tenure.master.election.port import Candidate, Member
+from tenure.master.election.port import Candidate, Leader, Member
 from tenure.master.journal.frame import genesis
 from tenure.master.journal.port import HaltRecord, ReplayMark, SealedBatch
 from tenure.master.node.alarms import Alarms
@@ -50,7 +52,10 @@ class WonElection:
 
 
 class UnmarkedJournal:
-    """A journal in which no recovery has died."""
+    """A journal in which no recovery has died, and that was not halted."""
+
+    async def halted(self) -> None:
+        return None
 
     async def replay_mark(self) -> None:
         return None
@@ -61,9 +66,6 @@ class UnmarkedJournal:
 
 class HangingJournal(UnmarkedJournal):
     """Never answers; says that the office is lost when it is no longer waited for."""
-
-    async def halted(self) -> None:
-        return None
 
     async def load_snapshot(self) -> None:
         try:
@@ -79,9 +81,6 @@ class CorruptStore(UnmarkedJournal):
         self._refusal = refusal
         self.halts = 0
         self.on_many_halts = lambda: None
-
-    async def halted(self) -> None:
-        return None
 
     async def load_snapshot(self) -> None:
         raise CorruptJournal("expected a batch")
@@ -109,9 +108,6 @@ class LosingJournal(UnmarkedJournal):
         self.halts: list[HaltRecord] = []
         self.on_halt = lambda: None
 
-    async def halted(self) -> None:
-        return None
-
     async def load_snapshot(self) -> None:
         return None
 
@@ -137,7 +133,7 @@ async def _hear_nothing() -> None:
     """No operator wishes anything."""
 
 
-def _seat(election: WonElection, journal: object, solitude: type[Solitude] = Solitude) -> Seat:
+def _seat(election: object, journal: object, solitude: type[Solitude] = Solitude) -> Seat:
     clock = SimClock()
     me = Candidate(incarnation="i", name="m", address="127.0.0.1:1")
     roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
@@ -222,6 +218,63 @@ def test_row_26_a_leader_that_cannot_hand_over_now_does_so_later() -> None:
         assert seat._leaving.is_set()
 
     run_virtual(main)
+
+
+class HeldElection:
+    """Another leads until it is freed; a look at the office ends after its time, as a watch does.
+
+    Attributes:
+        vacant: Set when the office is free.
+        campaigned_ms: When this master asked for the office.
+    """
+
+    def __init__(self, clock: SimClock) -> None:
+        self.vacant = asyncio.Event()
+        self.campaigned_ms: list[int] = []
+        self._clock = clock
+        other = Candidate(incarnation="j", name="n", address="127.0.0.1:2")
+        self._leader = Leader(candidate=other, token=Token(1, 5))
+
+    async def campaign(self) -> None:
+        self.campaigned_ms.append(self._clock.boot_ms())
+
+    async def leader(self) -> Leader | None:
+        return None if self.vacant.is_set() else self._leader
+
+    async def vacancy(self, timeout_ms: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ms / 1_000):
+                await self.vacant.wait()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_master_waits_for_one_that_could_lead_at_once_only_while_nobody_leads(
+    taken: bool,
+) -> None:
+    """It waits 3 s when the office is free, and not when its look at a held one ends."""
+
+    async def main() -> None:
+        clock = SimClock()
+        election = HeldElection(clock)
+        seat = _seat(election, UnmarkedJournal())
+        _meet_another(seat, 0)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(seat.run())
+            await clock.sleep(20_000)
+            looks_ms = [b - a for a, b in pairwise(election.campaigned_ms)]
+            assert set(looks_ms) == {2_000}
+            election.vacant.set()
+            since_ms, before = clock.boot_ms(), len(election.campaigned_ms)
+            if taken:
+                await clock.sleep(500)
+                election.vacant.clear()
+            await clock.sleep(5_000)
+            waited_ms = election.campaigned_ms[before] - since_ms
+            assert waited_ms <= 700 if taken else 3_000 <= waited_ms <= 3_400
+            seat.stop()
+            running.cancel()
+
+    run_virtual(main, limit_s=120)
 
 
 def _leading_seat(jobs: int) -> Seat:
