@@ -186,7 +186,6 @@ class Seat:
         Raises:
             StoreIoError: The process must exit.
         """
-        await self._give_way()
         while not self._stopping.is_set():
             pass_cancellation()
             if self._around.solitude.abstains() or not self._around.roster.knows_walls():
@@ -194,8 +193,6 @@ class Seat:
                 continue
             try:
                 office, sent_ms = await self._campaign()
-                if office is None:
-                    await self._await_vacancy()
             except (StoreUnavailable, StoreFull) as error:
                 _log.warning("Cannot campaign: %s", error, extra=self._extra("campaign"))
                 await self._pause(_RETRY_MS)
@@ -218,8 +215,14 @@ class Seat:
             await self._pause(_HALTED_LOOK_MS)
 
     async def _campaign(self) -> tuple[Office | None, int]:
+        """One try: for an office that is free, after those that should lead it rather.
+
+        Returns:
+            The office, if it was won; since when it may have been held (boot clock).
+        """
+        around, me = self._around, self._around.roster.me
         halted = await self._journal.halted()
-        halts = self._around.roster.halted
+        halts = around.roster.halted
         if halted is not None:
             halts[self.partition] = halted.detail
             self._role = _Role.PARTITION_ROLE_HALTED
@@ -227,17 +230,19 @@ class Seat:
             return None, 0
         halts.pop(self.partition, None)
         self._role = _Role.PARTITION_ROLE_FOLLOWER
-        sent_ms = self._around.clock.boot_ms()
-        with self._around.standbys.at_rest():
+        leader = await self._election.leader()
+        if leader is not None and leader.candidate != me:
+            around.roster.leaders[self.partition] = leader
+            await self._await_vacancy()
+            return None, 0
+        with around.standbys.at_rest():
+            if leader is None and await self._give_way():
+                return None, 0
+            sent_ms = around.clock.boot_ms()
             return await self._election.campaign(), sent_ms
 
     async def _await_vacancy(self) -> None:
-        if self._role == _Role.PARTITION_ROLE_HALTED:
-            return
-        leader = await self._election.leader()
-        if leader is not None:
-            self._around.roster.leaders[self.partition] = leader
-        self.watching = leader is not None
+        self.watching = True
         try:
             async with asyncio.TaskGroup() as tasks:
                 vacancy = tasks.create_task(self._election.vacancy(_VACANCY_MS))
@@ -247,30 +252,36 @@ class Seat:
                 stopped.cancel()
         finally:
             self.watching = False
-        if await self._election.leader() is None:
-            with self._around.standbys.at_rest():
-                # Who leads hands over right after an operator has said to whom.
-                await self._around.hear_wishes()
-                await self._give_way()
 
-    async def _give_way(self) -> None:
-        """Lets the masters that the partition prefers go first, so that masters share them out."""
+    async def _give_way(self) -> bool:
+        """Lets the masters that the partition prefers go first, so that masters share them out.
+
+        Returns:
+            Whether another was seen to lead it.
+        """
         around, partition = self._around, self.partition
+        # Who leads hands over right after an operator has said to whom.
+        await around.hear_wishes()
         delay_ms = around.roster.rank(partition) * _RANK_DELAY_MS
         await self._pause(delay_ms + (_CLOCK_DELAY_MS if around.walls.off else 0))
-        await self._yield(_UNREADY_LOOKS, lambda: around.roster.yields(partition))
+        return await self._yield(_UNREADY_LOOKS, lambda: around.roster.yields(partition))
 
-    async def _yield(self, looks: int, willing: Callable[[], bool]) -> None:
-        """Leaves the office to others until one has it, at most for so many looks."""
+    async def _yield(self, looks: int, willing: Callable[[], bool]) -> bool:
+        """Leaves the office to others while it is willing to, at most for so many looks.
+
+        Returns:
+            Whether another was seen to have it.
+        """
         try:
             for _ in range(looks):
                 if self._stopping.is_set() or not willing():
-                    return
+                    return False
                 await self._pause(_YIELD_LOOK_MS)
                 if await self._election.leader() is not None:
-                    return
+                    return True
         except StoreUnavailable as error:
             _log.info("Cannot see who leads: %s", error, extra=self._extra("yield"))
+        return False
 
     async def _pause(self, ms: int) -> None:
         if self._stopping.is_set() or ms <= 0:
