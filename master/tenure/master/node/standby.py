@@ -47,6 +47,8 @@ _RETRY_MS_MAX: Final = 60_000
 #: While it catches up it leaves the loop to others, for so long after so many bytes.
 _REST_BYTES: Final = 256 * 1024
 _REST_MS: Final = 10
+#: And when this master begins to lead a partition: until its workers have said what they hold.
+_CALM_MS: Final = 1_000
 #: Who has followed for so long has not died of what it follows.
 _SOUND_MS: Final = 60_000
 #: How long to wait after so many deaths in a row; after more as after the last.
@@ -185,8 +187,9 @@ class Standbys:
         #: and when that may be forgotten or tried again (boot clock).
         self._deaths: dict[int, tuple[int, int]] = {}
         self._ended = False
-        #: How many seats of this master are about to lead.
+        #: How many seats of this master are about to lead, and until when standbys rest after that.
         self._hurries = 0
+        self._calm_ms = 0
 
     async def run(self) -> None:
         """Follows what this master should, until cancelled."""
@@ -203,12 +206,16 @@ class Standbys:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Nothing is replayed meanwhile: a term that begins needs the loop more."""
+        """Nothing is replayed meanwhile, nor for a second: a term that begins needs the loop."""
         self._hurries += 1
         try:
             yield
         finally:
             self._hurries -= 1
+            self._calm_ms = self._clock.boot_ms() + _CALM_MS
+
+    def _rests(self) -> bool:
+        return self._hurries > 0 or self._clock.boot_ms() < self._calm_ms
 
     def release(self, partition: int) -> None:
         """This master leads it no more."""
@@ -262,7 +269,7 @@ class Standbys:
                     self._config(number),
                     self._reader(number),
                     self._clock,
-                    at_rest=lambda: self._hurries > 0,
+                    at_rest=self._rests,
                 )
                 self._running[number] = (standby, tasks.create_task(standby.run()))
             else:
