@@ -67,8 +67,8 @@ _SLEW_MS: Final = 2_000
 _CLOCK_DELAY_MS: Final = 1_000
 #: How often a leader looks whether workers reach it.
 _LOOK_MS: Final = 1_000
-#: For tests: when a term's state is traced.
-_TRACE_MS: Final = 5_000
+#: A larger state is not hashed for a trace when a term begins: that would hold up its first grants.
+_TRACED_JOBS_MAX: Final = 10_000
 #: A master that is told to end waits so long for a store that is full or away.
 _HAND_OVER_MS: Final = 5_000
 #: It leads on for at most so long, until another has the partition replayed: 20 s, so that all is
@@ -419,7 +419,6 @@ class Seat:
         tasks.create_task(snapshotter.run())
         tasks.create_task(self._slew(term))
         tasks.create_task(self._look_for_workers())
-        tasks.create_task(self._trace_soon(term))
         await replay.end()
         await self._leaving.wait()
         owner.cancel()
@@ -442,16 +441,13 @@ class Seat:
         window = not recovered.closed and stats.running + stats.ready > 0
         self._term, self._keeper = term, keeper
         await term.begin(around.roster.me.incarnation, window=window)
+        if stats.jobs <= _TRACED_JOBS_MAX:
+            self._trace_state(term)
         around.roster.leaders.pop(self.partition, None)
         around.roster.terms[self.partition] = term
         self._role = _Role.PARTITION_ROLE_SERVING
         around.announce("leader", {"partition": self.partition, "term": str(office.token)})
         return term
-
-    async def _trace_soon(self, term: Term) -> None:
-        """A hash of all jobs holds the loop up: not before the first ones are granted."""
-        await self._around.clock.sleep(_TRACE_MS)
-        self._trace_state(term)
 
     def _trace_state(self, term: Term) -> None:
         partition = term.partition
