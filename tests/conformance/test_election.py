@@ -150,6 +150,8 @@ async def test_members_are_listed(bench: Bench) -> None:
         wall_ms=WALL_MS + 1,
         boot_ms=7,
         heard_ms={"bob-1": 9},
+        caught_up=(1, 2),
+        ending=True,
     )
     await store.register(last)
     assert await store.members() == [last]

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tenure.master.node import seat
 from tenure.testing.cluster import SimCluster
 from tenure.testing.process import elapse
 from tests.oracles.executions import duplicate_executions
@@ -99,6 +100,36 @@ def test_who_has_it_replayed_leads_before_who_has_just_begun() -> None:
         await run.one(client, "after", 0.1)
 
     play(work, seed=11)
+
+
+def test_a_master_that_is_to_end_is_succeeded_as_soon_as_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says that it waits; who has just begun follows at once, and nothing stands still."""
+    monkeypatch.setattr(seat, "_COLD_JOBS_MAX", 0)
+
+    async def work(run: Run, cluster: SimCluster) -> None:
+        client = cluster.client()
+        await run.one(client, "before", 0.1)
+        leader = await cluster.elected()
+        (other,) = (m for m in cluster.masters.values() if m is not leader)
+        other.kill()
+        # Its key is gone by then, and nobody waits for what died.
+        await elapse(20)
+        cluster.start(other)
+        await elapse(1)
+        leader.stop()
+        stopped_s = now_s()
+        await cluster.until(lambda: not leader.leads(0))
+        left_s = now_s()
+        # Four seconds until all have read of it and looked, at most, and not those until it is
+        # certain that somebody stays.
+        assert left_s - stopped_s < 5
+        assert await cluster.elected() is other
+        assert now_s() - left_s < 0.5
+        await run.one(client, "after", 0.1)
+
+    play(work, seed=5, masters=2)
 
 
 def test_a_zombie_keeps_nobody_waiting() -> None:

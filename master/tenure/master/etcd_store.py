@@ -201,6 +201,7 @@ class EtcdStore:
                 "heard_ms": dict(member.heard_ms),
                 "following": {str(p): deaths for p, deaths in member.following.items()},
                 "caught_up": list(member.caught_up),
+                "ending": member.ending,
             }
         )
         try:
@@ -423,6 +424,7 @@ def _member(kv: pb.KeyValue) -> Member:
         heard_ms=fields.get("heard_ms", {}),
         following={int(p): deaths for p, deaths in fields.get("following", {}).items()},
         caught_up=tuple(fields.get("caught_up", ())),
+        ending=fields.get("ending", False),
     )
 
 

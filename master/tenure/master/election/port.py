@@ -59,6 +59,7 @@ class Member:
         following: The partitions that it follows, or is about to, and how many processes of this
             name in a row have died while they followed them.
         caught_up: Those of them that it has replayed: it could lead them at once.
+        ending: Whether it was told to end: it leads on only what nobody else has replayed yet.
     """
 
     candidate: Candidate
@@ -70,6 +71,7 @@ class Member:
     heard_ms: Mapping[str, int] = field(default_factory=dict)
     following: Mapping[int, int] = field(default_factory=dict)
     caught_up: Sequence[int] = ()
+    ending: bool = False
 
 
 class Office(Protocol):

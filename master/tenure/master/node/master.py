@@ -45,7 +45,7 @@ _WISHES_S: Final = 0.5
 _ANSWER_S: Final = 1.0
 _LIST_MEMBERS: Final = "/tenure.v1.ClusterService/ListMembers"
 #: How often it is looked who leads a partition that nobody seems to, and how many times rarer if
-#: somebody does.
+#: somebody does; and who has replayed what, by a master that is to end.
 _LOOK_MS: Final = 200
 _LOOKS_IF_LED: Final = 3
 _LEASE_TTL_MS: Final = 15_000
@@ -103,6 +103,9 @@ class Master:
         self.alarms = Alarms()
         self.space = SpaceWatch(store, clock, self.alarms)
         self._walls = Walls(self.roster, clock, self.alarms)
+        self._ending = asyncio.Event()
+        #: What the others have been told that this master could lead at once.
+        self._caught_up: list[int] = []
         self.standbys = Standbys(self.roster, clock, reader=store.reader, config=self._config)
         solitude = Solitude(
             roster=self.roster, hub=self.hub, clock=clock, alone_ms=2 * _LEASE_TTL_MS
@@ -244,6 +247,7 @@ class Master:
             keep = [
                 tasks.create_task(self.space.run()),
                 tasks.create_task(self._register()),
+                tasks.create_task(self._look_for_heirs()),
                 tasks.create_task(self._look_around()),
                 tasks.create_task(self._balancer.run()),
                 tasks.create_task(self.standbys.run()),
@@ -257,6 +261,7 @@ class Master:
     def stop(self) -> None:
         """Hands every partition over; ``run`` returns when that is done. Idempotent."""
         self.health.stopping = True
+        self._ending.set()
         self.standbys.end()
         for seat in self._seats:
             seat.stop()
@@ -267,8 +272,16 @@ class Master:
             await self._clock.sleep(int(_REGISTER_MS * (0.5 + self._rng.random())))
             await self._meet()
 
+    async def _look_for_heirs(self) -> None:
+        """Says that this master is to end as soon as it is, and sees who could lead instead."""
+        await self._ending.wait()
+        while True:
+            await self._meet()
+            await self._clock.sleep(_LOOK_MS)
+
     async def _meet(self) -> None:
         """Shows this master to the others, and learns who they are."""
+        self._caught_up = self.standbys.caught_up()
         # Before the wall is read: it is later than all that was heard.
         heard_ms = self.roster.heard_ms()
         try:
@@ -282,7 +295,8 @@ class Master:
                     workers=len(self.hub.links()),
                     nominations=self._wishes.made,
                     following=self.standbys.deaths(),
-                    caught_up=self.standbys.caught_up(),
+                    caught_up=self._caught_up,
+                    ending=self.health.stopping,
                 )
             )
             self.roster.registered(done=True)
@@ -303,6 +317,9 @@ class Master:
         """Learns who leads what elsewhere: hints for clients, who wait after a hand-over."""
         for look in itertools.count():
             await self._clock.sleep(_LOOK_MS)
+            if self.standbys.caught_up() != self._caught_up:
+                # A leader may be waiting for it.
+                await self._meet()
             for partition in range(self._store.partitions):
                 # A seat that waits for the end of another's term knows whose that is.
                 known = partition in self.roster.terms or self._seats[partition].watching

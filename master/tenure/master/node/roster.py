@@ -207,6 +207,13 @@ class Roster:
         """Whether a master has replayed a partition that it does not lead, as it has said."""
         return any(m.candidate.name == name and partition in m.caught_up for m in self.members)
 
+    def is_ending(self, candidate: Candidate) -> bool:
+        """Whether a master has said that it is to end, and leads on what nobody else has replayed.
+
+        It is nobody's heir or successor meanwhile.
+        """
+        return any(m.ending and m.candidate == candidate for m in self.members)
+
     def order(self, partition: int) -> list[str]:
         """The live masters by how much they should lead a partition, the first one most."""
         return self._order(partition, self.shares()[partition])
@@ -240,7 +247,8 @@ class Roster:
     def _right(self) -> list[str]:
         """Masters that should lead something."""
         # While workers ask others only, a master that none reaches should lead nothing.
-        reached = [m.candidate.name for m in self.members if m.workers] or self._names()
+        staying = [m for m in self.members if not m.ending]
+        reached = [m.candidate.name for m in staying if m.workers] or self._names()
         astray = self._astray()
         return [name for name in reached if name not in astray] or reached
 
@@ -278,4 +286,5 @@ class Roster:
         return None if leader is None else leader.candidate.name
 
     def _names(self) -> list[str]:
-        return sorted({member.candidate.name for member in self.members} | {self.me.name})
+        staying = {member.candidate.name for member in self.members if not member.ending}
+        return sorted(staying | {self.me.name})

@@ -10,7 +10,8 @@ For each partition one master follows: the first, in the order in which masters 
 not lead it; and until that one is ready, who followed before. A standby only reads. It judges
 nothing: damage that it meets is the business of the next leader, who reads the same under the
 office. What it has is at any moment between two turns of the loop a whole beginning of the journal,
-so it can be taken over at any moment.
+so it can be taken over at any moment. One partition is loaded after the other, so that the first is
+ready soon; those whose leader is to end, and waits for it, come first and without a pause.
 
 An event whose replay kills the process would kill it again and again, and cost other partitions
 their leader each time. So a master's key says what it follows. One that starts while the key of its
@@ -20,6 +21,8 @@ that die are counted on their own (``node.replay``).
 """
 
 import asyncio
+import enum
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -55,6 +58,15 @@ _SOUND_MS: Final = 60_000
 _WAITS_MS: Final = (0, 0, 60_000, 240_000, 960_000)
 
 
+class Pace(enum.Enum):
+    """How a standby may use the loop now."""
+
+    REST = enum.auto()
+    STEADY = enum.auto()
+    #: A leader that is to end waits for it.
+    HASTE = enum.auto()
+
+
 class Standby:
     """Follows one partition.
 
@@ -62,10 +74,11 @@ class Standby:
         config: The partition's.
         journal: An adapter that nobody else reads through.
         clock: For its pauses.
-        at_rest: Whether it has to leave the loop to others now.
+        pace: How it may use the loop now.
 
     Attributes:
         replayed: What it has; None: nothing yet.
+        loading: Whether it is about to read all that there is.
         caught_up: Whether that is all that there was when it looked last.
     """
 
@@ -75,14 +88,15 @@ class Standby:
         journal: Journal,
         clock: Clock,
         *,
-        at_rest: Callable[[], bool] = lambda: False,
+        pace: Callable[[], Pace] = lambda: Pace.STEADY,
     ) -> None:
         self.replayed: Replayed | None = None
+        self.loading = False
         self.caught_up = False
         self._config = config
         self._journal = journal
         self._clock = clock
-        self._at_rest = at_rest
+        self._pace = pace
         self._retry_ms = _RETRY_MS
         self._unrested = 0
 
@@ -99,7 +113,7 @@ class Standby:
                 _log.info("Following anew: %s", error, extra=self._extra("standby_anew"))
             except Exception:  # noqa: BLE001  (whatever it is: no term of this process suffers)
                 _log.exception("Cannot follow", extra=self._extra("standby_failed"))
-            self.replayed, self.caught_up = None, False
+            self.replayed, self.loading, self.caught_up = None, False, False
             await self._clock.sleep(self._retry_ms)
             self._retry_ms = min(2 * self._retry_ms, _RETRY_MS_MAX)
 
@@ -108,6 +122,8 @@ class Standby:
         if await journal.halted() is not None or await journal.replay_mark() is not None:
             # What a recovery may have died of would end this process, and others it leads.
             return
+        self.loading = True
+        await self._rest(0)
         replayed = Replayed(self._config)
         await replayed.load(journal, self._rest)
         self.replayed = replayed
@@ -116,7 +132,7 @@ class Standby:
             await self._rest(0)
         extra = {**self._extra("standby"), "seq": replayed.partition.next_seq - 1}
         _log.info("Following, to lead at once if need be", extra=extra)
-        self.caught_up = True
+        self.loading, self.caught_up = False, True
         pause_ms = _POLL_MS
         while True:
             await self._clock.sleep(pause_ms)
@@ -144,12 +160,12 @@ class Standby:
 
     async def _rest(self, size: int) -> None:
         self._unrested += size
-        if self._unrested < _REST_BYTES:
+        if self._unrested < _REST_BYTES or self._pace() is Pace.HASTE:
             await asyncio.sleep(0)
         else:
             self._unrested = 0
             await self._clock.sleep(_REST_MS)
-        while self._at_rest():
+        while self._pace() is Pace.REST:
             await self._clock.sleep(_REST_MS)
 
     def _extra(self, action: str) -> dict[str, object]:
@@ -181,6 +197,8 @@ class Standbys:
         self._running: dict[int, tuple[Standby, asyncio.Task[None]]] = {}
         #: By partition: since when another is wanted than there is (boot clock).
         self._since_ms: dict[int, int] = {}
+        #: Partitions whose leaders are to end, and wait for who has them replayed.
+        self._awaited: set[int] = set()
         #: Partitions whose office this master has.
         self._taken: set[int] = set()
         #: By partition: how many processes of this name have died in a row while they followed it,
@@ -214,8 +232,16 @@ class Standbys:
             self._hurries -= 1
             self._calm_ms = self._clock.boot_ms() + _CALM_MS
 
-    def _rests(self) -> bool:
-        return self._hurries > 0 or self._clock.boot_ms() < self._calm_ms
+    def _pace(self, partition: int) -> Pace:
+        if self._hurries > 0 or self._clock.boot_ms() < self._calm_ms:
+            return Pace.REST
+        loading = [number for number, (standby, _) in self._running.items() if standby.loading]
+        if partition in loading:
+            # One after the other, as they were begun: so each is ready earlier than beside others.
+            first = min(loading, key=lambda number: number not in self._awaited)
+            if partition != first:
+                return Pace.REST
+        return Pace.HASTE if partition in self._awaited else Pace.STEADY
 
     def release(self, partition: int) -> None:
         """This master leads it no more."""
@@ -258,18 +284,22 @@ class Standbys:
     def _review(self, tasks: asyncio.TaskGroup) -> None:
         if self._ended:
             return
-        now_ms = self._clock.boot_ms()
+        now_ms, leaders = self._clock.boot_ms(), self._roster.leaders
+        self._awaited = {
+            n for n, leader in leaders.items() if self._roster.is_ending(leader.candidate)
+        }
         for number, wanted in self._wanted().items():
+            steady_ms = 0 if number in self._awaited else _STEADY_MS
             if wanted is (number in self._running):
                 self._since_ms.pop(number, None)
-            elif now_ms - self._since_ms.setdefault(number, now_ms) < _STEADY_MS:
+            elif now_ms - self._since_ms.setdefault(number, now_ms) < steady_ms:
                 continue
             elif wanted:
                 standby = Standby(
                     self._config(number),
                     self._reader(number),
                     self._clock,
-                    at_rest=self._rests,
+                    pace=functools.partial(self._pace, number),
                 )
                 self._running[number] = (standby, tasks.create_task(standby.run()))
             else:

@@ -1,5 +1,7 @@
 """The roster: what it knows of the other masters' clocks, and who may lead next."""
 
+from dataclasses import replace
+
 from tenure.master.election.port import Candidate, Member, Nomination
 from tenure.master.node.roster import Roster
 from tests.unit.master.node.test_clock import Machine
@@ -86,6 +88,19 @@ def test_who_has_it_replayed_may_lead_first() -> None:
     found.meet([*ready[1:], member(first, 0, nominations={0: Nomination(second, 5)})])
     assert found.heirs(0) == [second, third, first]
     assert not found.yields(0)
+
+
+def test_who_is_to_end_is_nobodys_heir() -> None:
+    """It goes; the partitions that it was to lead are shared out among those that stay."""
+    found = roster(Machine())
+    found.meet([member(name, 0, workers=1, caught_up=[0]) for name in "abc"])
+    going, staying = (n for n in found.order(0) if n != "a")
+    found.meet([replace(m, ending=m.candidate.name == going) for m in found.members])
+
+    assert sorted(found.heirs(0)) == sorted(["a", staying])
+    assert going not in found.shares()
+    assert found.successors({0: "a"}) == {0: staying}
+    assert [n for n in "abc" if found.is_ending(candidate(n))] == [going]
 
 
 def test_who_no_worker_reaches_is_no_heir_for_having_it_replayed() -> None:

@@ -293,20 +293,22 @@ def _leading_seat(jobs: int) -> Seat:
     return seat
 
 
-def _meet_another(seat: Seat, *caught_up: int) -> None:
+def _meet_another(seat: Seat, *caught_up: int, ending: bool = False) -> None:
     another = Candidate(incarnation="j", name="n", address="127.0.0.1:2")
     seat._around.roster.meet(
-        [Member(candidate=another, version="1", wall_ms=0, caught_up=caught_up)]
+        [Member(candidate=another, version="1", wall_ms=0, caught_up=caught_up, ending=ending)]
     )
 
 
-def _leaves_after_ms(seat: Seat, *, ready_ms: int | None, alone: bool = False) -> int:
+def _leaves_after_ms(
+    seat: Seat, *, ready_ms: int | None, alone: bool = False, ending: bool = False
+) -> int:
     """How long a seat that is stopped leads on; another is ready after so long."""
 
     async def main() -> int:
         clock = SimClock()
         if not alone:
-            _meet_another(seat, *([0] if ready_ms == 0 else []))
+            _meet_another(seat, *([0] if ready_ms == 0 else []), ending=ending)
         async with asyncio.TaskGroup() as tasks:
             leaving = tasks.create_task(seat._leave_when_stopped())
             await clock.sleep(60_000)
@@ -328,16 +330,17 @@ def test_a_master_that_is_stopped_leads_on_until_another_could_lead_at_once() ->
     assert 20_000 <= _leaves_after_ms(_leading_seat(jobs=100_000), ready_ms=None) <= 20_100
 
 
-@pytest.mark.parametrize("why", ["ready", "alone", "small", "frozen", "full"])
+@pytest.mark.parametrize("why", ["ready", "alone", "ending", "small", "frozen", "full"])
 def test_a_master_that_is_stopped_waits_for_nothing_that_helps_nobody(why: str) -> None:
-    """It goes at once: another is ready, or none is there, or recovers soon, or it cannot serve."""
+    """It goes at once: another is ready, or none stays, or recovers soon, or it cannot serve."""
     seat = _leading_seat(jobs=100 if why == "small" else 100_000)
     assert seat._term is not None
     assert seat._keeper is not None
     seat._keeper.frozen = why == "frozen"
     seat._term.gate.full = why == "full"
     ready_ms = 0 if why == "ready" else None
-    assert _leaves_after_ms(seat, ready_ms=ready_ms, alone=why == "alone") == 0
+    alone, ending = why == "alone", why == "ending"
+    assert _leaves_after_ms(seat, ready_ms=ready_ms, alone=alone, ending=ending) == 0
 
 
 @pytest.mark.parametrize("refusal", [StoreFull("full"), StoreUnavailable("away")])

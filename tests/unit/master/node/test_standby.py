@@ -10,7 +10,7 @@ import pytest
 from tenure.master.backend.errors import CorruptJournal, StoreUnavailable
 from tenure.master.core.command import CloseTerm
 from tenure.master.core.partition import Partition
-from tenure.master.election.port import Candidate, Leader, Member
+from tenure.master.election.port import Candidate, Leader, Member, Nomination
 from tenure.master.journal.frame import Chain, seal_manifest, seal_slice
 from tenure.master.journal.port import HaltRecord, Journal, ReplayMark, SealedBatch, SnapshotRef
 from tenure.master.node.recovery import Replayed, recover
@@ -31,9 +31,11 @@ class Log:
     Attributes:
         reads: The first number of each read.
         errors: Raised by the next reads, first one first.
+        batch_ms: So long it takes to read a batch.
     """
 
     def __init__(self) -> None:
+        self.batch_ms = 0
         self.rig = Rig()
         self.batches: list[SealedBatch] = []
         self.snapshot: SnapshotRef | None = None
@@ -102,6 +104,7 @@ class Log:
                 raise CorruptJournal(f"expected batch {first}")
             if sealed.number == first:
                 first += 1
+                await SimClock().sleep(self.batch_ms)
                 yield sealed
 
 
@@ -438,6 +441,66 @@ def test_nothing_is_replayed_while_a_term_begins() -> None:
     run_virtual(main, limit_s=60)
 
 
+def _long_logs() -> list[Log]:
+    """Of two partitions; each takes five seconds to read."""
+    logs = [Log(), Log()]
+    for log in logs:
+        log.batch_ms = 100
+        for _ in range(50):
+            log.submit(1)
+    return logs
+
+
+def test_one_partition_is_loaded_after_the_other() -> None:
+    """The first is ready before the second is begun, and not both at the end."""
+
+    async def main() -> None:
+        clock, logs = SimClock(), _long_logs()
+        roster, _ = _pair(clock, "life", {}, partitions=2)
+        standbys = Standbys(
+            roster, clock, reader=lambda n: logs[n].port, config=lambda partition: CONFIG
+        )
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(standbys.run())
+            while not standbys.caught_up():
+                await clock.sleep(100)
+            assert standbys.caught_up() == [0]
+            assert standbys.seqs().get(1, 0) == 0
+            await clock.sleep(6_000)
+            assert standbys.caught_up() == [0, 1]
+            task.cancel()
+
+    run_virtual(main, limit_s=60)
+
+
+def test_a_leader_that_is_to_end_is_not_kept_waiting() -> None:
+    """Its partition is followed at once, and loaded before others, also those that were begun."""
+
+    async def main() -> None:
+        clock, logs = SimClock(), _long_logs()
+        roster, members = _pair(clock, "life", {}, partitions=2)
+        leader = Candidate(incarnation="ending", name="ending", address="ending:1")
+        del roster.leaders[1]
+        standbys = Standbys(
+            roster, clock, reader=lambda n: logs[n].port, config=lambda partition: CONFIG
+        )
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(standbys.run())
+            while not standbys.seqs():
+                await clock.sleep(100)
+            roster.leaders[1] = Leader(candidate=leader, token=TOKEN)
+            mine = replace(members[0], nominations={1: Nomination("me", 1)})
+            last = Member(candidate=leader, version="1", wall_ms=0, ending=True)
+            roster.meet([mine, *members[1:], last])
+            await clock.sleep(6_500)
+            assert standbys.caught_up() == [1]
+            await clock.sleep(5_000)
+            assert sorted(standbys.caught_up()) == [0, 1]
+            task.cancel()
+
+    run_virtual(main, limit_s=60)
+
+
 def test_who_dies_of_what_it_follows_waits_longer_and_longer() -> None:
     """A process that is killed once follows on at once; one that dies of it costs little."""
 
@@ -476,7 +539,7 @@ def test_who_dies_of_what_it_follows_waits_longer_and_longer() -> None:
 
 
 def _pair(
-    clock: SimClock, incarnation: str, following: dict[int, int]
+    clock: SimClock, incarnation: str, following: dict[int, int], *, partitions: int = 1
 ) -> tuple[Roster, list[Member]]:
     """A master's view beside the one that leads; its former self, which followed, has just died."""
     me = Candidate(incarnation=incarnation, name="me", address="me:1")
@@ -488,7 +551,8 @@ def _pair(
         Member(candidate=other, version="1", wall_ms=wall_ms),
         Member(candidate=former, version="1", wall_ms=wall_ms, following=following),
     ]
-    roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
+    roster = Roster(cluster_id="c", partitions=partitions, me=me, clock=clock)
     roster.meet(members)
-    roster.leaders[0] = Leader(candidate=other, token=TOKEN)
+    for number in range(partitions):
+        roster.leaders[number] = Leader(candidate=other, token=TOKEN)
     return roster, members
