@@ -159,11 +159,13 @@ class LevelWalk(Generic[F]):
                 else:
                     heapreplace(frontier, (now, next(self._ties), -1, flow))
                 continue
-            heappop(frontier)
             self._see(2 * index + 1)
             self._see(2 * index + 2)
-            if flow.active:
-                self.enter(flow)
+            if flow.active and flow not in self._tags:
+                self._tags[flow] = flow.tag
+                heapreplace(frontier, (flow.tag, next(self._ties), -1, flow))
+            else:
+                heappop(frontier)
         return None
 
     def is_alone(self) -> bool:

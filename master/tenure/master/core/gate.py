@@ -99,17 +99,18 @@ class Limiter(Gate):
     #: Whether it has any limit.
     limited: bool
 
-    def __init__(self) -> None:
+    def __init__(self, concurrency: int, rate: RateLimit | None, empty_ms: int) -> None:
+        """Makes one with these limits; its bucket was empty at ``empty_ms``."""
         super().__init__()
-        self.concurrency = 0
-        self.bucket = None
+        self.concurrency = concurrency
+        self.bucket = None if rate is None else Bucket(rate, empty_ms)
         self.is_dry = False
-        self.limited = False
+        self.limited = concurrency > 0 or rate is not None
 
     def limit(
         self, concurrency: int, rate: RateLimit | None, empty_ms: int, *, anew: bool = False
     ) -> bool:
-        """Sets its limits; tells whether it has a new bucket, empty at ``empty_ms``."""
+        """Sets other limits; tells whether it has a new bucket, empty at ``empty_ms``."""
         self.concurrency = concurrency
         self.limited = concurrency > 0 or rate is not None
         if not anew and (None if self.bucket is None else self.bucket.rate) == rate:
@@ -192,6 +193,7 @@ class Queue(Limiter):
         "places",
         "pulse",
         "ready_of",
+        "ready_seq",
         "running_of",
         "settings",
         "tallies",
@@ -214,13 +216,15 @@ class Queue(Limiter):
     #: How many are ready of each priority, and how many run.
     ready_of: list[int]
     running_of: list[int]
+    #: No ready job of it was written before this event.
+    ready_seq: int
     #: Of its jobs that ended lately, if it is counted in time; 0: not known.
     mean_run_ms: int
     #: How it did lately.
     pulse: Pulse
 
     def __init__(self, tenant: Tenant, name: str, settings: QueueSettings, now_ms: int) -> None:
-        super().__init__()
+        super().__init__(settings.concurrency, settings.rate, now_ms)
         self.tenant = tenant
         self.name = name
         self.counts = [0] * (max(JobState) + 1)
@@ -232,10 +236,10 @@ class Queue(Limiter):
         self.key_empty_ms = now_ms
         self.ready_of = [0] * (PRIORITY_MAX + 1)
         self.running_of = [0] * (PRIORITY_MAX + 1)
+        self.ready_seq = 0
         self.mean_run_ms = 0
         self.pulse = Pulse()
         self.settings = settings
-        self.limit(settings.concurrency, settings.rate, now_ms)
 
     @property
     def label(self) -> str:
@@ -359,14 +363,18 @@ class LimitKey(Limiter):
     breaker: Breaker | None
 
     def __init__(self, queue: Queue, key: str) -> None:
-        super().__init__()
+        settings = queue.settings
+        super().__init__(settings.key_concurrency, settings.key_rate, queue.key_empty_ms)
         self.queue = queue
         self.key = key
         self.jobs = {}
         self.breaker = None
+        if settings.key_breaker is not None or settings.key_breaker_overrides:
+            self._follow_breaker(anew=True)
+            self.refresh()
 
     def configure(self, *, anew: bool = False) -> bool:
-        """Takes over the settings of its queue; tells whether it has a new bucket."""
+        """Takes over new settings of its queue; tells whether it has a new bucket."""
         settings = self.queue.settings
         empty_ms = self.queue.key_empty_ms
         fresh = self.limit(settings.key_concurrency, settings.key_rate, empty_ms, anew=anew)

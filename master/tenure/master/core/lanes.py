@@ -1,5 +1,6 @@
 """All lanes of a partition: how many jobs there are of what, and what is ready for whom."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import groupby, islice
 from operator import attrgetter
@@ -20,7 +21,7 @@ _COMPLETED: Final = JobState.COMPLETED
 _PENDING: Final = JobState.PENDING
 _RETRYING: Final = JobState.RETRYING
 _RUNNING: Final = JobState.RUNNING
-#: Empty lanes are dropped when there are this many more of them than were left the last time.
+#: So many empty lanes are kept: one that is used again is not made anew each time.
 _EMPTY_MAX: Final = 1_024
 #: Sticky keys that stay bound though no job of theirs may be known; each takes some 300 bytes.
 _BOUND_MAX: Final = 100_000
@@ -32,7 +33,6 @@ class Lanes:
     __slots__ = (
         "_bindings",
         "_empty",
-        "_empty_max",
         "_empty_ms",
         "_job_types",
         "_known_labels",
@@ -74,9 +74,8 @@ class Lanes:
         #: Labels that some job has asked for: those only tell skills apart.
         self._known_labels: dict[str, None] = {}
         self._bindings = Bindings(_BOUND_MAX)
-        #: Lanes without a ready job.
-        self._empty: dict[Lane, None] = {}
-        self._empty_max = _EMPTY_MAX
+        #: Lanes without a ready job; first those that were not looked at for the longest time.
+        self._empty: OrderedDict[Lane, None] = OrderedDict()
         #: When the term began: then all buckets were empty.
         self._empty_ms = 0
         self.now_ms = 0
@@ -244,23 +243,19 @@ class Lanes:
         return lane
 
     def _new_lane(self, label: LaneName, queue: Queue, policy: Policy, priority: int) -> Lane:
-        self._drop_empty()
         if policy.requires or policy.prefers:
             self._learn_labels(policy)
         job_type = self.job_type(policy.tenant, policy.name)
         lane = queue.lanes[label] = Lane(label, queue, job_type, priority)
         lane.requires, lane.prefers = policy.requires, policy.prefers
-        self._empty[lane] = None
+        self._note_empty(lane)
         return lane
 
     def _put_under_key(self, lane: Lane, name: str) -> None:
         key = lane.queue.limit_keys.get(name)
         if key is None:
             key = lane.queue.limit_keys[name] = LimitKey(lane.queue, name)
-            key.configure()
             self._await_tokens(key)
-            if key.breaker is not None:
-                key.refresh()
         lane.key = key
         key.under[lane] = None
         lane.refresh()
@@ -383,7 +378,7 @@ class Lanes:
     def _leave(self, lane: Lane, jobs: int) -> None:
         lane.leave(jobs)
         if not lane.ready:
-            self._empty[lane] = None
+            self._note_empty(lane)
 
     def granted(self, records: list[JobRecord], incarnation: str, now_ms: int) -> None:
         """Follows ready jobs that one event has granted: they take tokens and bind sticky keys."""
@@ -417,6 +412,9 @@ class Lanes:
         queue = self.queue(policy.tenant, policy.queue)
         if not any(queue.ready_of):
             queue.pulse.waiting(self.now_ms)
+            queue.ready_seq = seq
+        # After a replay events may come in another order.
+        queue.ready_seq = min(queue.ready_seq, seq)
         for _, _, runs in kin_of(records):
             for kind, own in runs.items():
                 lane = self._lane(queue, policy, kind)
@@ -567,18 +565,26 @@ class Lanes:
         if not queue.tenant.queues:
             del self._tenants[queue.tenant.name]
 
-    def _drop_empty(self) -> None:
-        """Now and then drops lanes without a ready job whose keys remember nothing either."""
-        if len(self._empty) < self._empty_max:
-            return
-        for lane in list(self._empty):
-            key = lane.key
-            if key is None or len(key.under) > 1 or key.is_idle(self.now_ms):
-                self._drop(lane)
-        self._empty_max = 2 * len(self._empty) + _EMPTY_MAX
+    def _note_empty(self, lane: Lane) -> None:
+        """A lane has no ready job; of many such the oldest go, up to two whenever one comes."""
+        empty = self._empty
+        empty[lane] = None
+        for _ in range(2):
+            if len(empty) <= _EMPTY_MAX:
+                break
+            oldest = next(iter(empty))
+            key = oldest.key
+            if key is None or len(key.under) > 1:
+                self._drop(oldest)
+            elif key in self.crowded or not key.is_idle(self.now_ms):
+                # It is looked at again when all others were.
+                empty.move_to_end(oldest)
+            else:
+                self._drop(oldest)
 
     def _drop(self, lane: Lane) -> None:
-        lane.hang([])
+        # As nothing of it is ready, it is in no order.
+        lane.places = []
         self._empty.pop(lane, None)
         del lane.queue.lanes[lane.label]
         if lane.key is not None:

@@ -13,7 +13,7 @@ the state. A lane, a queue or a skill that has nothing more for this decision is
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from math import ceil
-from typing import Final
+from typing import Final, TypeAlias
 
 from tenure.master.core.fair import QUANTUM, LevelWalk
 from tenure.master.core.gate import MANY, Gate, Limiter, Queue
@@ -160,15 +160,21 @@ class Group:
         self.queues(share.tenant).charge(share, jobs, share.queue.cost)
 
 
+#: What may come next: (key, ordinal, tie-break, lane, the one taker that may take of it, where it
+#: hangs, its index in the heap there, where the decision is in it if it was looked at).
+_Step: TypeAlias = tuple[int, int, int, Lane, Taker | None, Fronts, int, Walk | None]
+#: The next job's (key, ordinal), its lane, where the decision is in it, who gets it, and how many
+#: may be taken of it.
+_Next: TypeAlias = tuple[tuple[int, int], Lane, Walk, Taker | None, int]
+
+
 class _QueueWalk:
     """Where a group is in a queue: the lanes that it can serve, by their next jobs."""
 
     __slots__ = ("_frontier", "_ties")
 
     def __init__(self, share: QueueShare) -> None:
-        #: (key, ordinal, tie-break, lane, the one taker that may take of it, where it hangs, its
-        #: index in the heap there if it was not looked at, else -1).
-        self._frontier: list[tuple[int, int, int, Lane, Taker | None, Fronts, int]] = []
+        self._frontier: list[_Step] = []
         self._ties = count()
         self.add(share.board, None)
 
@@ -179,17 +185,23 @@ class _QueueWalk:
 
     def _see(self, fronts: Fronts, node: int, taker: Taker | None) -> None:
         key, ordinal, _, _, lane = fronts.heap[node]
-        step = (key, ordinal, next(self._ties), lane, taker, fronts, node)
+        step = (key, ordinal, next(self._ties), lane, taker, fronts, node, None)
         heappush(self._frontier, step)
 
-    def _look_at_first(self) -> None:
-        """Puts lanes into the frontier that may come next after its first, which is a new one."""
+    def _look_at_first(self, decision: "Picking") -> Walk | None:
+        """Begins the first lane, which is a new one, and sees those that may come next after it.
+
+        Returns:
+            Where the decision is in it; None: its place in the heap there was an old one.
+        """
         frontier = self._frontier
-        key, ordinal, tie, lane, taker, fronts, node = frontier[0]
+        key, ordinal, tie, lane, taker, fronts, node, _ = frontier[0]
         heap = fronts.heap
+        walk = None
         if fronts.is_current(heap[node]):
             # It stands where it stood.
-            frontier[0] = (key, ordinal, tie, lane, taker, fronts, -1)
+            walk = decision.walk(lane)
+            frontier[0] = (key, ordinal, tie, lane, taker, fronts, node, walk)
         else:
             heappop(frontier)
         behind = 2 * node + 1
@@ -197,41 +209,38 @@ class _QueueWalk:
             self._see(fronts, behind, taker)
             if behind + 1 < len(heap):
                 self._see(fronts, behind + 1, taker)
+        return walk
 
-    def first(
-        self, decision: "Picking", group: Group, last_priority: int
-    ) -> tuple[tuple[int, int], Lane, Taker | None, int] | None:
-        """The next job's (key, ordinal), its lane, who gets it, and how many may be taken of it."""
+    def first(self, decision: "Picking", group: Group, last_priority: int) -> _Next | None:
+        """The next job; None: there is none that it may take."""
         frontier = self._frontier
         while frontier:
-            key, ordinal, _, lane, taker, fronts, node = frontier[0]
-            if node >= 0:
-                self._look_at_first()
-                continue
-            front = decision.walk(lane).front
+            key, ordinal, _, lane, taker, fronts, node, walk = frontier[0]
+            if walk is None:
+                walk = self._look_at_first(decision)
+                if walk is None:
+                    continue
+            front = walk.front
             if front is None or lane.priority > last_priority:
                 heappop(frontier)
             elif front != (key, ordinal):
-                heapreplace(frontier, (*front, next(self._ties), lane, taker, fronts, -1))
+                step = (*front, next(self._ties), lane, taker, fronts, node, walk)
+                heapreplace(frontier, step)
             elif room := decision.room(lane, group, taker):
-                return front, lane, taker, room
+                return front, lane, walk, taker, room
             else:
                 heappop(frontier)
         return None
 
     def take(self, decision: "Picking", group: Group, limit: int, last_priority: int) -> int:
         """Takes up to so many of its jobs in order, of up to a priority; tells how many."""
-        taken = 0
-        while taken < limit:
-            step = self.first(decision, group, last_priority)
-            if step is None:
-                break
-            (key, _), lane, taker, room = step
-            bound = self._second()
-            records = decision.walk(lane).take(min(room, limit - taken), bound)
+        left = limit
+        while left and (step := self.first(decision, group, last_priority)) is not None:
+            (key, _), lane, walk, taker, room = step
+            records = walk.take(room if room < left else left, self._second())
             decision.give(lane, key, records, group, taker)
-            taken += len(records)
-        return taken
+            left -= len(records)
+        return limit - left
 
     def _second(self) -> tuple[int, int]:
         """The least (key, ordinal) that can come after the first."""
@@ -346,13 +355,20 @@ class Picking:
     def _take(self, group: Group, share: QueueShare, limit: int, last_priority: int) -> bool:
         """Takes jobs of a queue as one turn; False: it has none."""
         queue = share.queue
+        if queue.ready_seq > self._committed_seq:
+            # Jobs that were just submitted: most queues with many lanes have only such, or none.
+            return False
         if queue.limited:
             limit = min(limit, self._limiter_room(queue))
         if limit <= 0:
             return False
         self._taken = {}
-        if not group.lanes(share).take(self, group, limit, last_priority):
+        taken = group.lanes(share).take(self, group, limit, last_priority)
+        if not taken:
             return False
+        self._left -= taken
+        if queue.limited:
+            self._rooms[queue] -= taken
         for owner, jobs in self._taken.items():
             own = share if owner is group else owner.skill.share_of(queue)
             owner.charge(own, jobs)
@@ -401,15 +417,14 @@ class Picking:
     ) -> None:
         """Gives jobs of a lane, with one key of the order, to those who are to have them."""
         jobs = len(records)
-        queue, key = lane.queue, lane.key
-        self._left -= jobs
-        if queue.limited:
-            self._rooms[queue] -= jobs
-        if key is not None and key.limited:
-            self._rooms[key] -= jobs
+        key = lane.key
+        ahead = lane.queue.concurrency > 0
+        if key is not None:
+            ahead = ahead or key.concurrency > 0
+            if key.limited:
+                self._rooms[key] -= jobs
         if lane.job_type in self._rooms:
             self._rooms[lane.job_type] -= jobs
-        ahead = bool(queue.concurrency) or (key is not None and bool(key.concurrency))
         if lane.sticky is not None and taker is None:
             taker = self._bound.get(lane.sticky)
             if taker is None:

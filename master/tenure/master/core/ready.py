@@ -137,6 +137,9 @@ class Lane:
         looked at.
         """
         self._count(-jobs)
+        if not self.ready:
+            self._empty()
+            return
         self.gone += jobs
         row = self.row
         while self.gone and row:
@@ -151,6 +154,15 @@ class Lane:
         if self.entries > 2 * self.ready + _GONE_MAX:
             self._compact()
         self._move_front()
+
+    def _empty(self) -> None:
+        """None of its jobs is ready any more: whatever is in the segments has left."""
+        self.row.clear()
+        self.heap.clear()
+        self.entries = self.gone = 0
+        self.front = None
+        for place in self.places:
+            place.drop(self)
 
     def _leave_heap(self) -> None:
         """As ``leave``, of what is not in the row."""

@@ -109,6 +109,8 @@ def _audit_gates(state: State) -> None:
         assert queue.ready_of == [ready_of[p] for p in range(len(queue.ready_of))]
         running_of = Counter(r.priority for r in own)
         assert queue.running_of == [running_of[p] for p in range(len(queue.running_of))]
+        waiting = [job for lane in queue.lanes.values() for job in lane.jobs()]
+        assert all(job.seq >= queue.ready_seq for job in waiting)
         assert (queue in lanes.reserving) is bool(queue.settings.reserved)
         for key in queue.limit_keys.values():
             assert key.under
