@@ -77,12 +77,13 @@ class Level(Generic[F]):
 
     def charge(self, flow: F, jobs: int, cost: float = 1.0) -> None:
         """A flow has given jobs in a row; each counts for ``cost``."""
-        start = max(flow.tag, self.virtual)
-        if start > flow.tag:
+        start, weight = flow.tag, flow.weight
+        if start < self.virtual:
             # It was idle: what was owed to it has lapsed, as an idle flow earns nothing.
+            start = self.virtual
             flow.debt = max(flow.debt, 0.0)
-        self.virtual = _last_start(start, jobs, cost / flow.weight)
-        flow.tag, flow.debt = _charged(start, jobs * cost / flow.weight + flow.debt)
+        self.virtual = _last_start(start, jobs, cost / weight)
+        flow.tag, flow.debt = _charged(start, jobs * cost / weight + flow.debt)
         self.settle()
 
     def settle(self) -> None:

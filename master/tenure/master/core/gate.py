@@ -17,7 +17,7 @@ from tenure.master.core.breaker import Breaker
 from tenure.master.core.bucket import Bucket
 from tenure.master.core.budget import RetryBudget
 from tenure.master.core.pulse import Pulse
-from tenure.master.core.record import JobRecord
+from tenure.master.core.record import JobRecord, LabelSelector
 from tenure.master.core.settings import (
     JobTypeSettings,
     QueueSettings,
@@ -34,7 +34,7 @@ from tenure.protocol.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from tenure.master.core.ready import Lane, LaneName
+    from tenure.master.core.ready import Fronts, Lane, LaneName
 
 #: More than anybody takes.
 MANY: Final = 1 << 50
@@ -189,6 +189,7 @@ class Queue(Limiter):
         "limit_keys",
         "mean_run_ms",
         "name",
+        "places",
         "pulse",
         "ready_of",
         "running_of",
@@ -204,6 +205,8 @@ class Queue(Limiter):
     tallies: dict[str, Tally]
     lanes: "dict[LaneName, Lane]"
     limit_keys: "dict[str, LimitKey]"
+    #: Where those who serve them find lanes of a job name that ask for certain labels.
+    places: "dict[tuple[str, tuple[LabelSelector, ...]], list[Fronts]]"
     #: When the buckets of its keys were empty.
     key_empty_ms: int
     #: Keys whose breaker lets not all through.
@@ -224,6 +227,7 @@ class Queue(Limiter):
         self.tallies = {}
         self.lanes = {}
         self.limit_keys = {}
+        self.places = {}
         self.tripped = {}
         self.key_empty_ms = now_ms
         self.ready_of = [0] * (PRIORITY_MAX + 1)
@@ -379,6 +383,15 @@ class LimitKey(Limiter):
             self.breaker = Breaker(settings.key_breaker, override)
         self.limited = self.limited or self.breaker is not None
 
+    def count(self, records: list[JobRecord], by: int) -> None:
+        """More of its jobs run (by 1), or fewer (by -1), or others."""
+        if by > 0:
+            self.jobs.update([(record.job_id, record) for record in records])
+        elif by < 0:
+            for record in records:
+                self.jobs.pop(record.job_id, None)
+        self.refresh()
+
     def granted(self, records: list[JobRecord]) -> None:
         """Jobs of it were granted together."""
         if self.breaker is not None:
@@ -391,13 +404,12 @@ class LimitKey(Limiter):
         return min(room, self.breaker.probes)
 
     def refresh(self) -> None:
-        breaker = self.breaker
-        if breaker is not None and breaker.probes is not None:
+        probes = None if self.breaker is None else self.breaker.probes
+        if probes is not None:
             self.queue.tripped[self] = None
-            self.turn(breaker.probes > 0 and self.has_room())
-            return
-        self.queue.tripped.pop(self, None)
-        self.turn(self.has_room())
+        elif self.queue.tripped:
+            self.queue.tripped.pop(self, None)
+        self.turn(probes != 0 and self.has_room())
 
     def next_ms(self) -> int | None:
         """When its bucket has a token again, or its breaker lets probes through."""

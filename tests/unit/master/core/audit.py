@@ -163,6 +163,7 @@ def _audit_skills(state: State) -> None:
     shares = {share.queue for skill in skills for share in skill.shares()}
     assert shares <= set(state.lanes.queues.values())
     for session in state.sessions.values():
+        assert set(session.bound) <= set(state.lanes.queues.values())
         for board in session.bound.values():
             _audit_board(board)
             for lane in _active(board):
@@ -259,8 +260,10 @@ def _audit_lane(state: State, lane: Lane) -> list[JobRecord]:
         _, ordinal, seq, segment = lane.heap[0]
         head = segment.records[segment.next]
         assert (head.ordinal, head.seq) == (ordinal, seq)
-    segments = [*lane.row, *(entry[3] for entry in lane.heap)]
+    segments = lane.segments()
     assert lane.entries == sum(len(segment.records) for segment in segments)
+    assert lane.gone == sum(len(s.records) - s.next for s in segments) - lane.ready
+    assert all(s.ordinal == s.records[s.next].ordinal for s in segments)
     return ready
 
 

@@ -82,6 +82,33 @@ def test_a_sticky_key_stays_bound_though_it_has_no_lane() -> None:
     audit(rig.partition)
 
 
+def test_nothing_stays_of_queues_that_are_gone() -> None:
+    """Neither with the sessions that had their sticky keys, nor with their job types."""
+    rig = Rig()
+    rig.open_session(1)
+    for number in range(3):
+        ids = rig.submit(1, Policy(name="job", queue=f"q{number}"), sticky_key="s")
+        rig.report(rig.grant_one())
+        rig.do(commands.PurgeJobs(job_ids=ids))
+    state = state_of(rig.partition)
+    job_type = state.lanes.known_job_type("default", "job")
+    assert job_type is not None
+    assert (state.lanes.queues, state.sessions[1].bound, job_type.under) == ({}, {}, {})
+
+
+def test_a_tenant_is_rid_of_shares_without_a_queue() -> None:
+    """Though it lives on, by a queue that those with the share do not serve."""
+    rig = Rig()
+    rig.open_session(1, queues=("served",))
+    rig.submit_one(Policy(name="job", queue="other"))
+    for _ in range(3):
+        ids = rig.submit(1, Policy(name="job", queue="served"))
+        rig.do(commands.CancelJobs(job_ids=ids))
+        rig.do(commands.PurgeJobs(job_ids=ids))
+    (queue,) = state_of(rig.partition).lanes.queues.values()
+    assert queue.tenant.under == {}
+
+
 def test_one_event_makes_jobs_of_several_lanes_ready() -> None:
     """They differ by their keys only, and each goes to its own lane, in order."""
     rig = Rig()
