@@ -298,6 +298,15 @@ def is_alone(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> boo
     return kills <= 1 and all(s.fault.name in _BY_ITSELF for s in together)
 
 
+def is_unhindered(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> bool:
+    """Whether, besides, somebody could work: not all had been killed while their leases stood."""
+    idle = [s for s in strikes if s.fault.name == "workers-killed"]
+    # The fault ends when the leases of the killed are over.
+    return is_alone(strikes, since_ms, until_ms) and not any(
+        s.since_ms <= until_ms and s.until_ms >= since_ms for s in idle
+    )
+
+
 def count_running(failovers: Sequence[Failover], executions: Sequence[Execution]) -> None:
     """How many jobs ran when leaders were killed."""
     for failover in failovers:
@@ -395,7 +404,9 @@ def causes_of(event: Event, strikes: Sequence[Strike]) -> set[str]:
 def hand_overs_of(
     events: Sequence[Event], first: Mapping[str, FirstStart], strikes: Sequence[Strike]
 ) -> list[HandOver]:
-    """Each office given up in order, where nothing else was wrong that could hold up an election.
+    """Each office given up in order, where nothing else could hold up an election or a grant.
+
+    Where all workers had been killed, their jobs are withheld while their leases stand.
 
     Args:
         events: The masters' lines.
@@ -409,7 +420,7 @@ def hand_overs_of(
             for later in events[place:]:
                 if later.name == "leader" and later.fields["partition"] == partition:
                     start = first.get(token_text(str(later.fields["term"])))
-                    if start is not None and is_alone(strikes, event.at_ms, start.at_ms):
+                    if start is not None and is_unhindered(strikes, event.at_ms, start.at_ms):
                         took_ms = start.after(event.at_ms)
                         found.append(
                             HandOver(partition, event.at_ms, event.process, later.process, took_ms)

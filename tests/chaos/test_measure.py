@@ -128,6 +128,18 @@ def test_a_hand_over_is_no_false_failover_and_is_timed() -> None:
     assert (found.by, found.to, found.first_grant_ms) == ("master-1.0.log", "master-2.0.log", 500.0)
 
 
+def test_a_hand_over_without_workers_is_not_timed() -> None:
+    """Their jobs are withheld while the leases of the killed stand: nobody can be granted them."""
+    events = [
+        event(1_000, "master-1", "follower", 10, "handed over"),
+        event(1_200, "master-2", "leader", 20),
+    ]
+    first = {NEXT_TOKEN: FirstStart(6_500.0, 0.0)}
+    assert hand_overs_of(events, first, [strike("workers-killed", 0, 20_000)]) == []
+    assert len(hand_overs_of(events, first, [strike("worker-killed", 0, 20_000)])) == 1
+    assert len(hand_overs_of(events, first, [strike("workers-killed", 7_000, 20_000)])) == 1
+
+
 def test_a_term_without_jobs_does_not_count_as_slow() -> None:
     """Whoever submits the first one later waits from then on only."""
     start = FirstStart(9_000.0, 8_900.0)

@@ -210,6 +210,8 @@ def test_a_workflow_says_how_far_it_is() -> None:
     """
 
     async def test(cluster: SimCluster, client: AsyncClient) -> None:
+        # Each leader knows of the workers.
+        await elapse(2)
         workflow = await client.workflow("order").open()
         later = workflow.add(note.options(delay=timedelta(seconds=30)), "later")
         broken = workflow.add(fragile, "x")

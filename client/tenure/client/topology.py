@@ -21,7 +21,7 @@ LEADER_HINT: Final = LEADER_METADATA
 #: ErrorInfo metadata of REQUEST_TOO_OLD and ID_FROM_FUTURE: the leader's clock.
 CLUSTER_TIME: Final = "now_ms"
 
-BACKOFF_BASE_S: Final = 0.1
+BACKOFF_BASE_S: Final = 0.05
 BACKOFF_CAP_S: Final = 2.0
 
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/,\[\]]+):([0-9]{1,5})")
@@ -69,8 +69,8 @@ def backoff_s(failures: int, rng: Rng) -> float:
     """
     if failures <= 1:
         return 0.0
-    # 2**5 is beyond the cap already; a larger power would overflow after days of failures.
-    ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 5))
+    # 2**6 is beyond the cap already; a larger power would overflow after days of failures.
+    ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 6))
     return rng.random() * ceiling
 
 

@@ -10,8 +10,8 @@ from tenure.master.core.state import State, footprint
 from tenure.master.core.transition import TERMINAL
 from tenure.protocol.vocabulary import JobState
 
-#: Records looked at between two steps: a few tens of milliseconds.
-_STEP_ROWS: Final = 4_096
+#: Records looked at between two steps: some milliseconds, for a standby shares its loop with terms.
+_STEP_ROWS: Final = 512
 
 
 def rebuild(state: State) -> Iterator[None]:

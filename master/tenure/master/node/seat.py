@@ -55,18 +55,20 @@ _VACANCY_MS: Final = 2_000
 _OFFICE_LOOK_MS: Final = 30_000
 #: How long a master waits for each one that a partition prefers to it.
 _RANK_DELAY_MS: Final = 150
-#: And so much longer for one that could lead it at once, whose loop may be slow to hear of it.
-_UNREADY_DELAY_MS: Final = 1_000
-_LEFT_POLL_MS: Final = 10
-#: Whoever hands a partition over leaves it to the others for so long: 2 s.
+#: It leaves the office to one that could lead at once for so long, 3 s: that one's loop may be slow
+#: to hear of it. Whoever hands a partition over leaves it to the others for 2 s.
 _YIELD_LOOK_MS: Final = 100
+_UNREADY_LOOKS: Final = 30
 _YIELD_LOOKS: Final = 20
+_LEFT_POLL_MS: Final = 10
 _HALTED_LOOK_MS: Final = 5_000
 _SLEW_MS: Final = 2_000
 #: A master whose clock is off waits so much longer.
 _CLOCK_DELAY_MS: Final = 1_000
 #: How often a leader looks whether workers reach it.
 _LOOK_MS: Final = 1_000
+#: A larger state is not hashed for a trace when a term begins: that would hold up its first grants.
+_TRACED_JOBS_MAX: Final = 10_000
 #: A master that is told to end waits so long for a store that is full or away.
 _HAND_OVER_MS: Final = 5_000
 #: It leads on for at most so long, until another has the partition replayed: 20 s, so that all is
@@ -186,7 +188,6 @@ class Seat:
         Raises:
             StoreIoError: The process must exit.
         """
-        await self._give_way()
         while not self._stopping.is_set():
             pass_cancellation()
             if self._around.solitude.abstains() or not self._around.roster.knows_walls():
@@ -194,8 +195,6 @@ class Seat:
                 continue
             try:
                 office, sent_ms = await self._campaign()
-                if office is None:
-                    await self._await_vacancy()
             except (StoreUnavailable, StoreFull) as error:
                 _log.warning("Cannot campaign: %s", error, extra=self._extra("campaign"))
                 await self._pause(_RETRY_MS)
@@ -207,8 +206,8 @@ class Seat:
                 continue
             if office is not None:
                 await self._lead(office, sent_ms)
-                if self._leaving.is_set() and not self._stopping.is_set():
-                    await self._yield()
+                if self._leaving.is_set():
+                    await self._yield(_YIELD_LOOKS, lambda: True)
                 await self._rest_if_halted()
 
     async def _rest_if_halted(self) -> None:
@@ -218,8 +217,14 @@ class Seat:
             await self._pause(_HALTED_LOOK_MS)
 
     async def _campaign(self) -> tuple[Office | None, int]:
+        """One try: for an office that is free, after those that should lead it rather.
+
+        Returns:
+            The office, if it was won; since when it may have been held (boot clock).
+        """
+        around, me = self._around, self._around.roster.me
         halted = await self._journal.halted()
-        halts = self._around.roster.halted
+        halts = around.roster.halted
         if halted is not None:
             halts[self.partition] = halted.detail
             self._role = _Role.PARTITION_ROLE_HALTED
@@ -227,16 +232,19 @@ class Seat:
             return None, 0
         halts.pop(self.partition, None)
         self._role = _Role.PARTITION_ROLE_FOLLOWER
-        sent_ms = self._around.clock.boot_ms()
-        return await self._election.campaign(), sent_ms
+        leader = await self._election.leader()
+        if leader is not None and leader.candidate != me:
+            around.roster.leaders[self.partition] = leader
+            await self._await_vacancy()
+            return None, 0
+        with around.standbys.at_rest():
+            if leader is None and await self._give_way():
+                return None, 0
+            sent_ms = around.clock.boot_ms()
+            return await self._election.campaign(), sent_ms
 
     async def _await_vacancy(self) -> None:
-        if self._role == _Role.PARTITION_ROLE_HALTED:
-            return
-        leader = await self._election.leader()
-        if leader is not None:
-            self._around.roster.leaders[self.partition] = leader
-        self.watching = leader is not None
+        self.watching = True
         try:
             async with asyncio.TaskGroup() as tasks:
                 vacancy = tasks.create_task(self._election.vacancy(_VACANCY_MS))
@@ -246,26 +254,36 @@ class Seat:
                 stopped.cancel()
         finally:
             self.watching = False
+
+    async def _give_way(self) -> bool:
+        """Lets the masters that the partition prefers go first, so that masters share them out.
+
+        Returns:
+            Whether another was seen to lead it.
+        """
+        around, partition = self._around, self.partition
         # Who leads hands over right after an operator has said to whom.
-        await self._around.hear_wishes()
-        await self._give_way()
-
-    async def _give_way(self) -> None:
-        """Lets the masters that the partition prefers go first, so that masters share them out."""
-        around = self._around
-        delay_ms = around.roster.rank(self.partition) * _RANK_DELAY_MS
-        delay_ms += _UNREADY_DELAY_MS if around.roster.yields(self.partition) else 0
+        await around.hear_wishes()
+        delay_ms = around.roster.rank(partition) * _RANK_DELAY_MS
         await self._pause(delay_ms + (_CLOCK_DELAY_MS if around.walls.off else 0))
+        return await self._yield(_UNREADY_LOOKS, lambda: around.roster.yields(partition))
 
-    async def _yield(self) -> None:
-        """Leaves the office that was handed over to others, until one has it."""
+    async def _yield(self, looks: int, willing: Callable[[], bool]) -> bool:
+        """Leaves the office to others while it is willing to, at most for so many looks.
+
+        Returns:
+            Whether another was seen to have it.
+        """
         try:
-            for _ in range(_YIELD_LOOKS):
+            for _ in range(looks):
+                if self._stopping.is_set() or not willing():
+                    return False
                 await self._pause(_YIELD_LOOK_MS)
                 if await self._election.leader() is not None:
-                    return
+                    return True
         except StoreUnavailable as error:
             _log.info("Cannot see who leads: %s", error, extra=self._extra("yield"))
+        return False
 
     async def _pause(self, ms: int) -> None:
         if self._stopping.is_set() or ms <= 0:
@@ -375,26 +393,11 @@ class Seat:
         self, tasks: asyncio.TaskGroup, office: Office, keeper: Keeper, replay: Replay
     ) -> None:
         around = self._around
-        config = around.config(self.partition)
-        await replay.begin()
-        standby = around.standbys.take
-        recovered = await recover(self._journal, config, replay, standby(self.partition))
-        partition = recovered.partition
-        clock = TermClock(
-            around.clock, stamp_ms=partition.stamp_ms, walls_ms=around.roster.walls_ms()
-        )
-        term = self._make_term(office, keeper, recovered, clock)
-        tasks.create_task(term.gate.run())
-        # A job that waits by the journal may be out: first grants are journaled after they leave.
-        stats = partition.stats()
-        window = not recovered.closed and stats.running + stats.ready > 0
-        self._term, self._keeper = term, keeper
-        await term.begin(around.roster.me.incarnation, window=window)
-        around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
-        around.roster.leaders.pop(self.partition, None)
-        around.roster.terms[self.partition] = term
-        self._role = _Role.PARTITION_ROLE_SERVING
-        around.announce("leader", {"partition": self.partition, "term": str(office.token)})
+        with around.standbys.at_rest():
+            await replay.begin()
+            config, standby = around.config(self.partition), around.standbys.take(self.partition)
+            recovered = await recover(self._journal, config, replay, standby)
+            term = await self._open_term(tasks, office, keeper, recovered)
         courier = Courier(
             term=term,
             roster=around.roster,
@@ -420,8 +423,35 @@ class Seat:
         await self._leaving.wait()
         owner.cancel()
         await term.close()
-        around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
+        self._trace_state(term)
         raise _SteppedDown
+
+    async def _open_term(
+        self, tasks: asyncio.TaskGroup, office: Office, keeper: Keeper, recovered: Replayed
+    ) -> Term:
+        """Begins to serve what was recovered."""
+        around, partition = self._around, recovered.partition
+        clock = TermClock(
+            around.clock, stamp_ms=partition.stamp_ms, walls_ms=around.roster.walls_ms()
+        )
+        term = self._make_term(office, keeper, recovered, clock)
+        tasks.create_task(term.gate.run())
+        # A job that waits by the journal may be out: first grants are journaled after they leave.
+        stats = partition.stats()
+        window = not recovered.closed and stats.running + stats.ready > 0
+        self._term, self._keeper = term, keeper
+        await term.begin(around.roster.me.incarnation, window=window)
+        if stats.jobs <= _TRACED_JOBS_MAX:
+            self._trace_state(term)
+        around.roster.leaders.pop(self.partition, None)
+        around.roster.terms[self.partition] = term
+        self._role = _Role.PARTITION_ROLE_SERVING
+        around.announce("leader", {"partition": self.partition, "term": str(office.token)})
+        return term
+
+    def _trace_state(self, term: Term) -> None:
+        partition = term.partition
+        self._around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
 
     def _make_term(
         self, office: Office, keeper: Keeper, recovered: Replayed, clock: TermClock

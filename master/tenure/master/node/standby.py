@@ -21,7 +21,8 @@ that die are counted on their own (``node.replay``).
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from tenure.master.backend.errors import CorruptJournal, StoreUnavailable
@@ -46,6 +47,8 @@ _RETRY_MS_MAX: Final = 60_000
 #: While it catches up it leaves the loop to others, for so long after so many bytes.
 _REST_BYTES: Final = 256 * 1024
 _REST_MS: Final = 10
+#: And when this master begins to lead a partition: until its workers have said what they hold.
+_CALM_MS: Final = 1_000
 #: Who has followed for so long has not died of what it follows.
 _SOUND_MS: Final = 60_000
 #: How long to wait after so many deaths in a row; after more as after the last.
@@ -59,18 +62,27 @@ class Standby:
         config: The partition's.
         journal: An adapter that nobody else reads through.
         clock: For its pauses.
+        at_rest: Whether it has to leave the loop to others now.
 
     Attributes:
         replayed: What it has; None: nothing yet.
         caught_up: Whether that is all that there was when it looked last.
     """
 
-    def __init__(self, config: PartitionConfig, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: PartitionConfig,
+        journal: Journal,
+        clock: Clock,
+        *,
+        at_rest: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.replayed: Replayed | None = None
         self.caught_up = False
         self._config = config
         self._journal = journal
         self._clock = clock
+        self._at_rest = at_rest
         self._retry_ms = _RETRY_MS
         self._unrested = 0
 
@@ -101,7 +113,7 @@ class Standby:
         self.replayed = replayed
         await self._read_on(replayed)
         for _ in replayed.partition.finish_replay_in_steps():
-            await asyncio.sleep(0)
+            await self._rest(0)
         extra = {**self._extra("standby"), "seq": replayed.partition.next_seq - 1}
         _log.info("Following, to lead at once if need be", extra=extra)
         self.caught_up = True
@@ -136,6 +148,8 @@ class Standby:
             await asyncio.sleep(0)
         else:
             self._unrested = 0
+            await self._clock.sleep(_REST_MS)
+        while self._at_rest():
             await self._clock.sleep(_REST_MS)
 
     def _extra(self, action: str) -> dict[str, object]:
@@ -173,6 +187,9 @@ class Standbys:
         #: and when that may be forgotten or tried again (boot clock).
         self._deaths: dict[int, tuple[int, int]] = {}
         self._ended = False
+        #: How many seats of this master are about to lead, and until when standbys rest after that.
+        self._hurries = 0
+        self._calm_ms = 0
 
     async def run(self) -> None:
         """Follows what this master should, until cancelled."""
@@ -186,6 +203,19 @@ class Standbys:
         """Ends following a partition, which this master leads now; what was replayed of it."""
         self._taken.add(partition)
         return self._end(partition)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Nothing is replayed meanwhile, nor for a second: a term that begins needs the loop."""
+        self._hurries += 1
+        try:
+            yield
+        finally:
+            self._hurries -= 1
+            self._calm_ms = self._clock.boot_ms() + _CALM_MS
+
+    def _rests(self) -> bool:
+        return self._hurries > 0 or self._clock.boot_ms() < self._calm_ms
 
     def release(self, partition: int) -> None:
         """This master leads it no more."""
@@ -235,7 +265,12 @@ class Standbys:
             elif now_ms - self._since_ms.setdefault(number, now_ms) < _STEADY_MS:
                 continue
             elif wanted:
-                standby = Standby(self._config(number), self._reader(number), self._clock)
+                standby = Standby(
+                    self._config(number),
+                    self._reader(number),
+                    self._clock,
+                    at_rest=self._rests,
+                )
                 self._running[number] = (standby, tasks.create_task(standby.run()))
             else:
                 self._end(number)

@@ -1,7 +1,8 @@
 """A trace for those who kill masters: which batch was on its way at the end, and what was known.
 
 Set ``TENURE_TRACE`` to a file's path; each append then writes one JSON line before it is sent and
-one after it has committed, and each term the hash of its state at its beginning and its end.
+one after it has committed, and each term the hash of its state at its end and, with few jobs, at
+its beginning.
 """
 
 import json

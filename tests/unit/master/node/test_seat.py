@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -15,7 +16,7 @@ from tenure.master.backend.errors import (
     StoreUnavailable,
 )
 from tenure.master.core.config import PartitionConfig
-from tenure.master.election.port import Candidate, Member
+from tenure.master.election.port import Candidate, Leader, Member
 from tenure.master.journal.frame import genesis
 from tenure.master.journal.port import HaltRecord, ReplayMark, SealedBatch
 from tenure.master.node.alarms import Alarms
@@ -45,12 +46,18 @@ class WonElection:
         self.campaigns += 1
         return FakeOffice()
 
+    async def leader(self) -> None:
+        return None
+
     async def vacancy(self, timeout_ms: int) -> None:
         await asyncio.Event().wait()
 
 
 class UnmarkedJournal:
-    """A journal in which no recovery has died."""
+    """A journal in which no recovery has died, and that was not halted."""
+
+    async def halted(self) -> None:
+        return None
 
     async def replay_mark(self) -> None:
         return None
@@ -61,9 +68,6 @@ class UnmarkedJournal:
 
 class HangingJournal(UnmarkedJournal):
     """Never answers; says that the office is lost when it is no longer waited for."""
-
-    async def halted(self) -> None:
-        return None
 
     async def load_snapshot(self) -> None:
         try:
@@ -79,9 +83,6 @@ class CorruptStore(UnmarkedJournal):
         self._refusal = refusal
         self.halts = 0
         self.on_many_halts = lambda: None
-
-    async def halted(self) -> None:
-        return None
 
     async def load_snapshot(self) -> None:
         raise CorruptJournal("expected a batch")
@@ -109,9 +110,6 @@ class LosingJournal(UnmarkedJournal):
         self.halts: list[HaltRecord] = []
         self.on_halt = lambda: None
 
-    async def halted(self) -> None:
-        return None
-
     async def load_snapshot(self) -> None:
         return None
 
@@ -137,7 +135,7 @@ async def _hear_nothing() -> None:
     """No operator wishes anything."""
 
 
-def _seat(election: WonElection, journal: object, solitude: type[Solitude] = Solitude) -> Seat:
+def _seat(election: object, journal: object, solitude: type[Solitude] = Solitude) -> Seat:
     clock = SimClock()
     me = Candidate(incarnation="i", name="m", address="127.0.0.1:1")
     roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
@@ -222,6 +220,68 @@ def test_row_26_a_leader_that_cannot_hand_over_now_does_so_later() -> None:
         assert seat._leaving.is_set()
 
     run_virtual(main)
+
+
+class HeldElection:
+    """Another leads until it is freed; a look at the office ends after its time, as a watch does.
+
+    Attributes:
+        vacant: Set when the office is free.
+        campaigned_ms: When this master asked for the office.
+    """
+
+    def __init__(self, clock: SimClock) -> None:
+        self.vacant = asyncio.Event()
+        self.campaigned_ms: list[int] = []
+        self._clock = clock
+        other = Candidate(incarnation="j", name="n", address="127.0.0.1:2")
+        self._leader = Leader(candidate=other, token=Token(1, 5))
+
+    async def campaign(self) -> None:
+        self.campaigned_ms.append(self._clock.boot_ms())
+        # The other was quicker.
+        self.vacant.clear()
+
+    async def leader(self) -> Leader | None:
+        return None if self.vacant.is_set() else self._leader
+
+    async def vacancy(self, timeout_ms: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ms / 1_000):
+                await self.vacant.wait()
+
+
+@pytest.mark.parametrize(("ready", "taken"), [(True, True), (True, False), (False, False)])
+def test_a_master_asks_for_a_free_office_after_those_that_should_lead(
+    ready: bool, taken: bool
+) -> None:
+    """It never asks for one that is held; it waits 3 s for a master that could lead at once."""
+
+    async def main() -> None:
+        clock = SimClock()
+        election = HeldElection(clock)
+        seat = _seat(election, UnmarkedJournal())
+        _meet_another(seat, *([0] if ready else []))
+        rank_ms = 150 * seat._around.roster.rank(0)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(seat.run())
+            for free_ms in (20_000, 21_999, 22_001):
+                election.vacant.clear()
+                election.campaigned_ms.clear()
+                await clock.sleep(free_ms)
+                assert election.campaigned_ms == []
+                election.vacant.set()
+                since_ms = clock.boot_ms()
+                await clock.sleep(500)
+                if taken:
+                    election.vacant.clear()
+                await clock.sleep(5_000)
+                waited_ms = [at_ms - since_ms for at_ms in election.campaigned_ms]
+                assert waited_ms[:1] == ([] if taken else [rank_ms + 3_000 * ready])
+            seat.stop()
+            running.cancel()
+
+    run_virtual(main, limit_s=120)
 
 
 def _leading_seat(jobs: int) -> Seat:

@@ -412,6 +412,32 @@ def test_who_follows_goes_on_until_another_is_ready() -> None:
     run_virtual(main, limit_s=120)
 
 
+def test_nothing_is_replayed_while_a_term_begins() -> None:
+    """A seat that is about to lead has the loop for itself; what is journaled is read later."""
+
+    async def main() -> None:
+        clock, log = SimClock(), Log()
+        roster, _ = _pair(clock, "life", {})
+        standbys = Standbys(
+            roster, clock, reader=lambda _: log.port, config=lambda partition: CONFIG
+        )
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(standbys.run())
+            await clock.sleep(8_000)
+            with standbys.at_rest():
+                log.submit(1)
+                await clock.sleep(2_000)
+                seqs = standbys.seqs()
+                log.submit(5)
+                await clock.sleep(2_000)
+                assert standbys.seqs() == seqs
+            await clock.sleep(2_000)
+            assert standbys.seqs() == {0: log.rig.partition.next_seq - 1}
+            task.cancel()
+
+    run_virtual(main, limit_s=60)
+
+
 def test_who_dies_of_what_it_follows_waits_longer_and_longer() -> None:
     """A process that is killed once follows on at once; one that dies of it costs little."""
 
