@@ -113,8 +113,10 @@ class _Porter:
                 del self._closed[gate]
         for key in held:
             self._closed.setdefault(("limit key", *queue, key), fact.seq)
-        for gate in [gate for gate in self._breakers if gate[0] == "limit key"]:
-            if gate[1:3] == queue:
+        # Also those that had none until now: ends of jobs that run already count.
+        known = {*self._breakers, *(gate for gates in self._gates.values() for gate in gates)}
+        for gate in known:
+            if gate[0] == "limit key" and gate[1:3] == queue:
                 self._fuse(gate, None if gate[3] in free else fact.key_breaker)
 
     def _fuse(self, gate: tuple[str, ...], fuse: Fuse | None) -> None:

@@ -129,8 +129,10 @@ class EtcdMember:
             self._process = None
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        """SIGSTOP, and wait until it stands: connections stay open, nothing is answered."""
+        process = self._signal(signal.SIGSTOP)
+        # Its threads run on until one of them has taken the signal.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -160,10 +162,11 @@ class EtcdMember:
             answer: dict[str, Any] = json.load(response)
         return answer
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> subprocess.Popen[bytes]:
         if self._process is None or not self.running:
             raise RuntimeError(f"expected member {self.name} to run, but it does not")
         self._process.send_signal(number)
+        return self._process
 
     def _flags(self) -> list[str]:
         cluster = self._cluster

@@ -237,3 +237,13 @@ def test_a_breaker_that_is_closed_lets_all_through() -> None:
     assert attempts((100, "FAILED"), (20_000, "FAILED")) == []
     # Whether the first one is known still is the leader's own affair.
     assert attempts((100, "FAILED"), (11_500, "FAILED")) == []
+
+
+def test_a_key_whose_override_is_taken_back_is_followed_at_once() -> None:
+    """Ends of attempts that began in people's hands count from then on."""
+    held = rules(5, 5, key_breaker=FUSE, key_overrides=(("x", "CLOSED"),))
+    failed = [closed("A", 2_000, "FAILED"), closed("B", 2_001, "FAILED"), granted("A", 3_000)]
+
+    assert through([held, granted("A", 6), granted("B", 7), *failed]) == []
+    back = rules(8, 8, key_breaker=FUSE)
+    assert through([held, granted("A", 6), granted("B", 7), back, *failed]) == ["A"]
