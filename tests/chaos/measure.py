@@ -292,7 +292,7 @@ _BY_ITSELF = frozenset(
 
 def is_alone(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> bool:
     """Whether etcd, the network and all other masters were well in that time."""
-    together = [s for s in strikes if s.since_ms <= until_ms and s.until_ms >= since_ms]
+    together = strikes_amid(strikes, since_ms, until_ms)
     masters = ("leader-killed", "etcd-compacted", "masters-restarted")
     kills = sum(s.fault.name in masters for s in together)
     return kills <= 1 and all(s.fault.name in _BY_ITSELF for s in together)
@@ -300,11 +300,15 @@ def is_alone(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> boo
 
 def is_unhindered(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> bool:
     """Whether, besides, somebody could work: not all had been killed while their leases stood."""
-    idle = [s for s in strikes if s.fault.name == "workers-killed"]
+    together = strikes_amid(strikes, since_ms, until_ms)
     # The fault ends when the leases of the killed are over.
-    return is_alone(strikes, since_ms, until_ms) and not any(
-        s.since_ms <= until_ms and s.until_ms >= since_ms for s in idle
-    )
+    killed = any(strike.fault.name == "workers-killed" for strike in together)
+    return is_alone(strikes, since_ms, until_ms) and not killed
+
+
+def strikes_amid(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> list[Strike]:
+    """Those that were under way at some moment of that time."""
+    return [s for s in strikes if s.since_ms <= until_ms and s.until_ms >= since_ms]
 
 
 def count_running(failovers: Sequence[Failover], executions: Sequence[Execution]) -> None:

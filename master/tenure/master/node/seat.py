@@ -134,7 +134,7 @@ class Seat:
     def stop(self) -> None:
         """Hands over and campaigns no more; ``run`` returns when that is done. Idempotent.
 
-        A large partition is led until another master could lead it at once, or for 10 s.
+        A large partition is led until another master could lead it at once, or for 20 s.
         """
         self._stopping.set()
 
