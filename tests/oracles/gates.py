@@ -54,8 +54,8 @@ class _Porter:
         self._gates: dict[str, tuple[tuple[str, ...], ...]] = {}
         #: What is closed, and by which event.
         self._closed: dict[tuple[str, ...], int] = {}
-        #: Those of limit keys begin with the first grant or the first end: a grant that a leader did
-        #: not live to journal is known by its end alone.
+        #: Those of limit keys begin with the first grant or the first end: of a grant that a leader
+        #: did not live to journal only the end is known.
         self._breakers: dict[tuple[str, ...], _Breaker] = {}
         #: How queues are run, by tenant and name.
         self._queues: dict[tuple[str, str], QueueSet] = {}
