@@ -493,8 +493,7 @@ def gates(state: State) -> list[object]:
         if lane.ready
     ]
     bound = [
-        (sticky.place, sticky.key, sticky.incarnation)
-        for sticky in state.lanes._bindings.bound()
+        (sticky.place, sticky.key, sticky.incarnation) for sticky in state.lanes._bindings.bound()
     ]
     return [sorted(queues, key=lambda row: row[0][0]), sorted(lanes), sorted(bound)]
 
