@@ -447,6 +447,17 @@ def message_forgotten_when_sent(patch: Patch) -> None:
 
 
 @mutant
+def new_leader_ignores_the_outbox(patch: Patch) -> None:
+    """A term sends what it puts into the outbox: what is there as it begins was sent before."""
+
+    def init(real: Any, self: Courier, **given: Any) -> None:
+        real(self, **given)
+        self._taken.update(self._upto)
+
+    patch.replace(Courier, "__init__", init)
+
+
+@mutant
 def member_does_not_wait_for_the_seal(patch: Patch) -> None:
     """A member waits for its own parents; its workflow is a name for all of them."""
 

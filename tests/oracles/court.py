@@ -50,6 +50,7 @@ from tests.oracles.submits import (
     Tally,
     check_failed_cancels,
     check_submits,
+    check_wholes,
     present_jobs,
     scheduled_contents,
 )
@@ -147,6 +148,7 @@ def hear(evidence: Evidence) -> Verdict:
     found = overlaps(rows)
     violations = case.violations
     violations += tally.violations
+    violations += check_wholes(rows, facts)
     violations += check_failed_cancels(rows, {job.job: job.state for job in present})
     violations += doubled
     violations += check_leases(rows, facts)
@@ -158,7 +160,7 @@ def hear(evidence: Evidence) -> Verdict:
     violations += case.judge_jobs(found)
     violations += case.judge_liveness(present)
     if evidence.echo:
-        violations += check_echo(rows)
+        violations += check_echo(rows, facts)
     return _sum_up(case, tally, found, terms)
 
 

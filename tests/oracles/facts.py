@@ -148,13 +148,17 @@ class Settled(NamedTuple):
 
 
 class Requeued(NamedTuple):
-    """A job that had failed or was cancelled got a new run; not ``pending``: its parents first."""
+    """A job that had failed or was cancelled got a new run; not ``pending``: its parents first.
+
+    ``content`` is as in ``Submitted``, of what it runs with from then on; empty: as before.
+    """
 
     seq: int
     job: str
     run: int
     at_ms: int = 0
     pending: bool = True
+    content: str = ""
 
 
 class Withdrawn(NamedTuple):
@@ -461,3 +465,18 @@ def token_of(lease: str) -> str:
 def run_of(lease: str) -> str:
     """The run's part of a fence text: one more for each requeue."""
     return lease[-RUN_DIGITS:]
+
+
+def contents_of(facts: Iterable[Fact]) -> dict[str, dict[int, str]]:
+    """By job: what each of its runs is about."""
+    found: dict[str, dict[int, str]] = {}
+    for fact in facts:
+        match fact:
+            case Submitted():
+                found[fact.job] = {0: fact.content}
+            case Requeued() if fact.job in found:
+                runs = found[fact.job]
+                runs[fact.run] = fact.content or runs.get(fact.run - 1, "")
+            case _:
+                pass
+    return found

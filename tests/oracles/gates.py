@@ -54,7 +54,8 @@ class _Porter:
         self._gates: dict[str, tuple[tuple[str, ...], ...]] = {}
         #: What is closed, and by which event.
         self._closed: dict[tuple[str, ...], int] = {}
-        #: Those of limit keys begin with the first grant.
+        #: Those of limit keys begin with the first grant or the first end: of a grant that a leader
+        #: did not live to journal only the end is known.
         self._breakers: dict[tuple[str, ...], _Breaker] = {}
         #: How queues are run, by tenant and name.
         self._queues: dict[tuple[str, str], QueueSet] = {}
@@ -113,9 +114,7 @@ class _Porter:
                 del self._closed[gate]
         for key in held:
             self._closed.setdefault(("limit key", *queue, key), fact.seq)
-        # Also those that had none until now: ends of jobs that run already count.
-        known = {*self._breakers, *(gate for gates in self._gates.values() for gate in gates)}
-        for gate in known:
+        for gate in list(self._breakers):
             if gate[0] == "limit key" and gate[1:3] == queue:
                 self._fuse(gate, None if gate[3] in free else fact.key_breaker)
 
@@ -132,15 +131,13 @@ class _Porter:
             if gate in self._closed:
                 what = " ".join(gate)
                 self._say(fact, f"granted though {what} is closed since seq {self._closed[gate]}")
-        for gate in gates:
-            self._begin(gate)
         for gate, breaker in self._breakers_of(fact.job):
             wrong = breaker.grant(fact.job, fact.at_ms)
             if wrong:
                 self._say(fact, f"granted though the breaker of {' '.join(gate)} {wrong}")
 
     def _begin(self, gate: tuple[str, ...]) -> None:
-        """A limit key's breaker is there from its first grant on."""
+        """A limit key's breaker is there as soon as it is asked for."""
         if gate[0] != "limit key" or gate in self._breakers:
             return
         queue = self._queues.get((gate[1], gate[2]))
@@ -149,6 +146,8 @@ class _Porter:
 
     def _breakers_of(self, job: str) -> list[tuple[tuple[str, ...], _Breaker]]:
         gates = self._gates.get(job, ())
+        for gate in gates:
+            self._begin(gate)
         return [(gate, self._breakers[gate]) for gate in gates if gate in self._breakers]
 
     def _end(self, fact: Closed) -> None:

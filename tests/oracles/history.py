@@ -12,14 +12,15 @@ its operation, by ``f`` (only what the recorder knows; the checkers use what the
 f        recorded by      fields, beside job
 ======== ================ ========================================================================
 submit   client           invoke: hash (of the content), and what was asked for: key, conflict,
-                          delay_ms, priority, queue, tenant, parents, workflow, handed. ok: the
-                          same, and the job that was answered. fail: refused, for certain; if
+                          delay_ms, priority, queue, tenant, parents, workflow, handed, whole. ok:
+                          the same, and the job that was answered. fail: refused, for certain; if
                           because of its key, the job that has it. info: the outcome is unknown
 result   client, waiting  ok: state (terminal), hash of the result if COMPLETED. fail: the answer
                           was an error that says that there is none. info: the wait was given up
 cancel   client           ok: state, as answered (RUNNING: it was asked to stop). fail: refused;
                           state as the refusal names it, ``NONE`` if there is no such job
-requeue  client           ok. fail: as for cancel
+requeue  client           invoke: hash of the content that it is to have, if it is to have another
+                          one. ok: the same. fail: as for cancel
 purge    client           ok. fail: as for cancel
 schedule client           invoke: schedule and tenant, and hash of the content of its jobs: each
                           schedule has contents of its own. ok: it was made or changed so. fail:
@@ -105,6 +106,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         schedule: Its name.
         handed: Whether its first argument stands for what others come to, and ``hash`` for whose.
         seen: What was listed: (job, state).
+        whole: Jobs that were submitted with the same one are to be taken all or none.
     """
 
     wall: int
@@ -132,6 +134,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     schedule: str = ""
     handed: bool = False
     seen: tuple[tuple[str, str], ...] = ()
+    whole: str = ""
 
 
 class Fields(TypedDict, total=False):
@@ -155,6 +158,7 @@ class Fields(TypedDict, total=False):
     schedule: str
     handed: bool
     seen: tuple[tuple[str, str], ...]
+    whole: str
 
 
 def hash_of(value: object) -> str:

@@ -132,9 +132,11 @@ def fence(lease: list[Any]) -> str:
     return f"{epoch:08x}{revision:016x}{seq:016x}{run:08x}"
 
 
-#: How a submit's row ends, and the rules of a policy, where an older release wrote none.
+#: How rows of a submit and of a requeue end, and a policy's rules, where an older release wrote
+#: none.
 _KEYS: Final = ("", "", (), "")
 _RULES: Final = (1, (), (), 1, 1)
+_REQUEUED: Final = (_PENDING, None)
 
 
 def _padded(row: list[Any], defaults: Sequence[Any]) -> list[Any]:
@@ -297,10 +299,11 @@ class _Reader:
 
     def _requeued(self, seq: int, event: list[Any]) -> None:
         for job, run, *more in event[2]:
-            state = more[:1]
+            state, payload = _padded(more, _REQUEUED)
             self._runs[job] = run
             self._charged.pop(job, None)
-            self.facts.append(Requeued(seq, job, run, event[1], state in ([], [_PENDING])))
+            content = "" if payload is None else content_of(payload)
+            self.facts.append(Requeued(seq, job, run, event[1], state == _PENDING, content))
 
     def _resolved(self, seq: int, event: list[Any]) -> None:
         at_ms = event[1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tests.oracles.facts import Fact, Settled
-from tests.oracles.history import RESULT, SUBMIT, Row
+from tests.oracles.facts import Fact, Requeued, Settled, contents_of
+from tests.oracles.history import REQUEUE, RESULT, SUBMIT, Row
 from tests.oracles.verdict import Violation
 
 
@@ -43,17 +43,26 @@ def accepted_twice(facts: Iterable[Fact]) -> int:
     return sum(count > 1 for count in runs.values())
 
 
-def check_echo(rows: Sequence[Row]) -> list[Violation]:
-    """For jobs that return their argument: each COMPLETED result is what was submitted.
+def check_echo(rows: Sequence[Row], facts: Sequence[Fact]) -> list[Violation]:
+    """For jobs that return their argument: each COMPLETED result is that of its run.
 
-    What jobs return that were handed what others had come to was not submitted: they are left out.
+    It is what was submitted, or what the job was last requeued with; nobody else's. What jobs
+    return that were handed what others had come to was not submitted: they are left out.
     """
-    submitted = {
-        row.job: row.hash for row in rows if row.f == SUBMIT and row.type == "ok" and not row.handed
-    }
-    return [
-        Violation("S3", row.job, "its result is not made from its own payload")
-        for row in rows
-        if row.f == RESULT and row.type == "ok" and row.state == "COMPLETED"
-        if submitted.get(row.job, row.hash) != row.hash
-    ]
+    asked = {row.hash for row in rows if row.f == SUBMIT and not row.handed}
+    edits = {(row.job, row.hash) for row in rows if row.f == REQUEUE}
+    contents = contents_of(facts)
+    violations: list[Violation] = []
+    for fact in facts:
+        match fact:
+            case Requeued() if fact.content and (fact.job, fact.content) not in edits:
+                why = "requeued with arguments that nobody asked for"
+                violations.append(Violation("S2", fact.job, why))
+            case Settled(state="COMPLETED") if fact.job in contents:
+                runs = contents[fact.job]
+                if runs[0] in asked and fact.content != runs.get(fact.run):
+                    why = f"the result of run {fact.run} is not made from its own payload"
+                    violations.append(Violation("S3", fact.job, why))
+            case _:
+                pass
+    return violations

@@ -126,6 +126,24 @@ def check_submits(
     )
 
 
+def check_wholes(rows: Iterable[Row], facts: Iterable[Fact]) -> list[Violation]:
+    """S20 for jobs that are all or nothing: one event has all of them, or there is none."""
+    wholes: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.f == SUBMIT and row.whole:
+            wholes[row.whole].add(row.hash)
+    if not wholes:
+        return []
+    taken = {fact.content: fact.seq for fact in facts if isinstance(fact, Submitted)}
+    found = []
+    for name, contents in wholes.items():
+        parts = contents & taken.keys()
+        if parts and (len(parts) < len(contents) or len({taken[part] for part in parts}) > 1):
+            why = f"{len(parts)} of {len(contents)} jobs were taken, or not all at once"
+            found.append(Violation("S20", name, why))
+    return found
+
+
 def check_failed_cancels(rows: Sequence[Row], states: dict[str, str]) -> list[Violation]:
     """S20 for cancels: a job whose only cancels failed is not CANCELLED, and was never read so."""
     asked = {row.job for row in rows if row.f == CANCEL and row.type in ("ok", "info")}

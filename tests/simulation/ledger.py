@@ -24,8 +24,10 @@ from tenure.client import (
     TenureError,
     current_job,
 )
+from tenure.client.change import JobVerdict, requeue_with
 from tenure.client.client import AsyncClient
 from tenure.client.errors import Reason
+from tenure.client.job import Step
 from tenure.client.parent_result import Placeholder, parents_of
 from tenure.client.workflow import AsyncWorkflow
 from tenure.testing.clock import WALL_ORIGIN_MS
@@ -51,6 +53,8 @@ from tests.oracles.history import (
 
 T = TypeVar("T")
 
+#: What an operation is about beside its job.
+NOTHING: Final[Fields] = {}
 #: Answers that say that there is no such job (any more).
 _NO_JOB: Final = (Reason.NOT_FOUND, Reason.RESULT_EXPIRED)
 
@@ -149,14 +153,20 @@ class Desk:
         return handle
 
     async def submit_many(
-        self, job: JobDef[..., Any], calls: Sequence[Sequence[Any]]
+        self, job: JobDef[..., Any], calls: Sequence[Sequence[Any]], *, whole: str = ""
     ) -> Sequence[AsyncJobHandle[Any]]:
-        """Submits a batch; the handles of those that were taken for certain."""
-        asked = [asked_of(job, args) for args in calls]
+        """Submits a batch; the handles of those that were taken for certain.
+
+        Args:
+            job: Which; it returns its first argument.
+            calls: Its arguments, of each of them.
+            whole: What tells the batch from others, if it is all or nothing.
+        """
+        asked: list[Fields] = [{**asked_of(job, args), "whole": whole} for args in calls]
         numbers = [self.ledger.invoke(SUBMIT, **fields) for fields in asked]
         errors: dict[int, TenureError] = {}
         try:
-            handles = await self.client.submit_many(job, calls)
+            handles = await self.client.submit_many(job, calls, all_or_nothing=bool(whole))
         except BatchFailed as failed:
             handles, errors = failed.handles, dict(failed.errors)
         except TenureError as error:
@@ -185,31 +195,45 @@ class Desk:
         """Asks one job to stop; whether that was answered, be it by a refusal."""
         return await self._change(CANCEL, job_id, self.client.cancel)
 
-    async def requeue(self, job_id: str) -> None:
-        """Gives one job that has ended badly a new run."""
-        await self._change(REQUEUE, job_id, self.client.requeue)
+    async def requeue(self, job_id: str, step: Step[Any] | None = None) -> None:
+        """Gives one job that has ended badly a new run, with its own or other arguments."""
+        if step is None:
+            await self._change(REQUEUE, job_id, self.client.requeue)
+            return
+
+        async def edit(_: Sequence[str]) -> list[JobVerdict]:
+            return [await requeue_with(self.client, job_id, step)]
+
+        await self._change(REQUEUE, job_id, edit, {"hash": hash_of(step.args[0])})
 
     async def purge(self, job_id: str) -> None:
         """Forgets one job that has ended."""
         await self._change(PURGE, job_id, self.client.purge)
 
     async def _change(
-        self, f: str, job_id: str, change: Callable[[list[str]], Awaitable[Sequence[Any]]]
+        self,
+        f: str,
+        job_id: str,
+        change: Callable[[list[str]], Awaitable[Sequence[JobVerdict]]],
+        asked: Fields = NOTHING,
     ) -> bool:
-        call = self.ledger.invoke(f, job=job_id)
+        about: Fields = {**asked, "job": job_id}
+        call = self.ledger.invoke(f, **about)
         try:
             (verdict,) = await change([job_id])
             if verdict.error is not None:
                 raise verdict.error
         except Rejected as error:
             state = NONE if error.reason in _NO_JOB else error.metadata.get("state", "")
-            self.ledger.write("fail", f, call, job=job_id, state=state, detail=str(error))
+            refused: Fields = {**about, "state": state, "detail": str(error)}
+            self.ledger.write("fail", f, call, **refused)
         except TenureError as error:
-            self.ledger.write("info", f, call, job=job_id, detail=str(error))
+            unknown: Fields = {**about, "detail": str(error)}
+            self.ledger.write("info", f, call, **unknown)
             return False
         else:
-            state = "" if verdict.state is None else verdict.state.name
-            self.ledger.write("ok", f, call, job=job_id, state=state)
+            done: Fields = {**about, "state": "" if verdict.state is None else verdict.state.name}
+            self.ledger.write("ok", f, call, **done)
         return True
 
     async def put(

@@ -71,11 +71,12 @@ async def change_mind(visit: Visit) -> None:
 
 @script(4)
 async def bring_many(visit: Visit) -> None:
-    """A batch, of which all results are read."""
+    """A batch, perhaps all or nothing, of which all results are read."""
     rng, works = visit.rng, visit.works
     job = works.act.options(**visit.options())
     calls = [(visit.text(), visit.hold_s() / 4, "fail", 0) for _ in range(rng.randint(2, 8))]
-    handles = await visit.desk.submit_many(job, calls)
+    whole = rng.choice(("", f"whole of user {visit.number}"))
+    handles = await visit.desk.submit_many(job, calls, whole=whole)
     async with asyncio.TaskGroup() as group:
         for handle in handles:
             group.create_task(visit.desk.result(handle))
@@ -104,12 +105,13 @@ async def share_key(visit: Visit) -> None:
 
 @script(3)
 async def revive(visit: Visit) -> None:
-    """A job that fails for good, and is requeued until it works."""
+    """A job that fails for good, and is requeued until it works, perhaps with other arguments."""
     handle = await visit.submit(visit.hold_s() / 4, "permanent", 9)
     if await visit.see(handle) != "FAILED":
         return
     await elapse(visit.rng.uniform(0, 3))
-    await visit.desk.requeue(handle.id)
+    other = visit.works.act.bind(visit.text(), visit.hold_s() / 4, "", 0)
+    await visit.desk.requeue(handle.id, visit.rng.choice((None, other)))
     await visit.see(visit.handle(handle.id))
 
 

@@ -28,7 +28,7 @@ _QUEUE: Final[dict[str, Any]] = {
     "depth_max": 0,
     "refuse_late": False,
     "key_breaker": None,
-    "key_breaker_overrides": {},
+    "key_breaker_overrides": None,
 }
 _TENANT: Final[dict[str, Any]] = {"weight": 1.0, "paused": False}
 _JOB_TYPE: Final[dict[str, Any]] = {

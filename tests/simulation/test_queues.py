@@ -1,5 +1,6 @@
 """Queues, tenants and job types through the SDK, in a cluster of several partitions."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -87,6 +88,33 @@ def test_queues_are_set_up() -> None:
         with pytest.raises(Rejected) as refused:
             await client.queues.get("nowhere")
         assert refused.value.reason is Reason.NOT_FOUND
+
+    play(work)
+
+
+def test_operators_do_not_lose_each_others_overrides() -> None:
+    """Who overrides breakers of some limit keys, with others at the same time, changes only those.
+
+    Of those, none lets go of one, and None of all.
+    """
+
+    async def work(client: AsyncClient) -> None:
+        async def override(overrides: dict[str, OverrideName] | None) -> QueueSettings:
+            queue = await client.queues.set("hooks", key_breaker_overrides=overrides)
+            return queue.settings
+
+        await asyncio.gather(override({"acme": "open"}), override({"globex": "closed"}))
+        both = await override({"initech": "open"})
+        assert both.key_breaker_overrides == {
+            "acme": "open",
+            "globex": "closed",
+            "initech": "open",
+        }
+        left = await override({"initech": "none", "acme": "none"})
+        assert left.key_breaker_overrides == {"globex": "closed"}
+        with pytest.raises(Rejected, match="key_breaker_overrides"):
+            await override({})
+        assert not (await override(None)).key_breaker_overrides
 
     play(work)
 

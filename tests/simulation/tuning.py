@@ -176,7 +176,7 @@ async def mind_failures_of_keys(visit: Visit) -> None:
             if rng.random() < 0.5:
                 await turn(key_breaker_overrides={"red": rng.choice(("open", "closed"))})
                 await elapse(rng.uniform(0, 5))
-                await turn(key_breaker_overrides={})
+                await turn(key_breaker_overrides=rng.choice((None, {"red": "none"})))
             elif rng.random() < 0.5:
                 await turn(key_breaker=None)
 

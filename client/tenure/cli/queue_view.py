@@ -211,7 +211,8 @@ def _wire_counts(counts: Mapping[JobState, int]) -> list[jobs_pb2.StateCount]:
 
 def _fields(settings: Any) -> Any:
     """A dataclass of settings as what changes all of them; rates and breakers stay as they are."""
-    return {field.name: getattr(settings, field.name) for field in fields(settings)}
+    found = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return {name: None if value == {} else value for name, value in found.items()}
 
 
 def _queue_data(queue: Queue) -> dict[str, Any]:

@@ -199,20 +199,25 @@ class _Target(NamedTuple):
     name: str
     tenant: str
 
-    def among(self, client: AsyncClient) -> Any:
-        """What of the SDK has ``get`` and ``set`` for it."""
+    async def get(self, client: AsyncClient) -> Queue | Tenant | JobType:
+        """It, as it is."""
         match self.kind:
             case _Kind.QUEUE:
-                return client.queues
+                return await client.queues.get(self.name, tenant=self.tenant)
             case _Kind.TENANT:
-                return client.tenants
+                return await client.tenants.get(self.name)
             case _Kind.JOB:
-                return client.job_types
+                return await client.job_types.get(self.name, tenant=self.tenant)
 
-    @property
-    def whose(self) -> dict[str, str]:
-        """Who owns it, as ``get`` and ``set`` are told; a tenant is its own."""
-        return {} if self.kind is _Kind.TENANT else {"tenant": self.tenant}
+    async def set(self, client: AsyncClient, changes: dict[str, Any]) -> Queue | Tenant | JobType:
+        """Changes how it is run; it, as it is then."""
+        match self.kind:
+            case _Kind.QUEUE:
+                return await client.queues.set(self.name, tenant=self.tenant, **changes)
+            case _Kind.TENANT:
+                return await client.tenants.set(self.name, **changes)
+            case _Kind.JOB:
+                return await client.job_types.set(self.name, tenant=self.tenant, **changes)
 
 
 def _target(name: str, job: str, tenant: str) -> _Target:
@@ -290,12 +295,7 @@ def get(cli: Invocation, name: QueueName = "", job: JobName = "", tenant: Tenant
     """Shows everything about one queue, job type or tenant."""
     target = _target(name, job, tenant)
 
-    async def fetch(client: AsyncClient) -> Queue | Tenant | JobType:
-        found: Queue | Tenant | JobType
-        found = await target.among(client).get(target.name, **target.whose)
-        return found
-
-    return cli.answer(fetch, lambda found: show_one(found, cli.form))
+    return cli.answer(target.get, lambda found: show_one(found, cli.form))
 
 
 @command(
@@ -455,29 +455,10 @@ def _set(cli: Invocation, target: _Target, changes: dict[str, Any]) -> int:
     }
 
     async def work(client: AsyncClient) -> int:
-        if "key_breaker_overrides" in values:
-            values["key_breaker_overrides"] |= await _other_overrides(client, target, values)
-        changed = await target.among(client).set(target.name, **target.whose, **values)
-        show_one(changed, cli.form)
+        show_one(await target.set(client, values), cli.form)
         return exits.OK
 
     return cli.with_client(work)
-
-
-async def _other_overrides(
-    client: AsyncClient, target: _Target, values: dict[str, Any]
-) -> dict[str, str]:
-    """What was said of other limit keys of the queue: all are set together."""
-    from tenure.client import Reason, Rejected
-
-    try:
-        queue = await client.queues.get(target.name, tenant=target.tenant)
-    except Rejected as error:
-        if error.reason is not Reason.NOT_FOUND:
-            raise
-        return {}
-    known = queue.settings.key_breaker_overrides
-    return {key: known[key] for key in known if key not in values["key_breaker_overrides"]}
 
 
 @command(

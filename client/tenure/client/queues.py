@@ -24,6 +24,7 @@ from tenure.client.settings import (
     moment_of,
     queue_changes,
     queue_of,
+    queue_paths,
     tenant_changes,
     tenant_settings_of,
 )
@@ -114,7 +115,9 @@ class AsyncQueues:
         Args:
             name: Its name.
             tenant: Whose it is.
-            **changes: Fields of ``QueueSettings``.
+            **changes: Fields of ``QueueSettings``. Of ``key_breaker_overrides`` limit keys that are
+                not named stay, too, whoever else changes some at the same time: ``none`` lets go
+                of one, and None in place of the mapping of all of them.
 
         Raises:
             Rejected: A value is out of range; ``field`` names it.
@@ -127,7 +130,7 @@ class AsyncQueues:
                 tenant=tenant,
                 name=name,
                 settings=queue_changes(changes),
-                update_mask=FieldMask(paths=changes),
+                update_mask=FieldMask(paths=queue_paths(changes)),
             ),
             queues_pb2.UpdateQueueResponse,
             self._timeout_s,

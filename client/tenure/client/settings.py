@@ -140,7 +140,7 @@ class QueueChanges(TypedDict, total=False):
     depth_max: int
     refuse_late: bool
     key_breaker: BreakerSettings | None
-    key_breaker_overrides: Mapping[str, OverrideName]
+    key_breaker_overrides: Mapping[str, OverrideName] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -383,10 +383,22 @@ def _name_of(kind: type[IntEnum], value: int) -> Any:
 
 
 def queue_changes(changes: QueueChanges) -> queues_pb2.QueueSettings:
-    """Changes of a queue's settings as a message, checked; the mask has their names."""
+    """Changes of a queue's settings as a message, checked."""
     wire = queues_pb2.QueueSettings()
     _fill(wire, changes, _QUEUE_FIELDS)
     return wire
+
+
+def queue_paths(changes: QueueChanges) -> list[str]:
+    """What the mask of changes of a queue's settings names: of overrides only these limit keys'."""
+    paths = [name for name in changes if name != "key_breaker_overrides"]
+    if "key_breaker_overrides" in changes:
+        overrides = changes["key_breaker_overrides"]
+        if overrides is None:
+            paths.append("key_breaker_overrides")
+        else:
+            paths += [f"key_breaker_overrides.{key}" for key in overrides]
+    return paths
 
 
 def tenant_changes(changes: TenantChanges) -> queues_pb2.TenantSettings:
@@ -458,8 +470,10 @@ def _put_breaker(wire: Any, name: str, value: Any) -> None:
 
 
 def _put_overrides(wire: Any, name: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise invalid(name, f"a mapping of limit keys, got {value!r}")
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or not value:
+        raise invalid(name, f"a mapping of limit keys, or None for none of them, got {value!r}")
     numbers = {member.name.lower(): member.value for member in BreakerOverride}
     overrides = cast(Mapping[object, object], value)
     for key, override in overrides.items():

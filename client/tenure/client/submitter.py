@@ -17,7 +17,12 @@ from tenure.client.row import Call, Load, Member, Row
 from tenure.client.scope import TaskScope
 from tenure.client.topology import CLUSTER_TIME, Rng
 from tenure.protocol import limits
-from tenure.protocol.errors import TenureError, error_of, refusal_from_wire
+from tenure.protocol.errors import (
+    WAITED_FOR_METADATA,
+    TenureError,
+    error_of,
+    refusal_from_wire,
+)
 from tenure.protocol.ids import mint_many, partition_of
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.v1 import common_pb2, jobs_pb2
@@ -245,6 +250,9 @@ class SubmitLane(Lane[jobs_pb2.StreamSubmitsResponse]):
             for row in rows:
                 row.unanswered |= refusal.reason is Reason.OUTCOME_UNKNOWN
             self._put_back(rows)
+            if WAITED_FOR_METADATA in refusal.metadata:
+                # The leader is well, and has taken its time: others' requests are on this stream.
+                return
             raise error_of(refusal)
         again = [row for row in rows if self._gets_new_id(row, refusal)]
         kept = set(map(id, again))

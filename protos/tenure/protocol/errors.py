@@ -25,6 +25,8 @@ DOMAIN: Final = "tenure.dev"
 LEADER_METADATA: Final = "x-tenure-leader"
 REASON_METADATA: Final = "x-tenure-reason"
 STATUS_DETAILS_METADATA: Final = "grpc-status-details-bin"
+#: In a refusal's own metadata: what a leader, which is well itself, has waited for in vain.
+WAITED_FOR_METADATA: Final = "waited_for"
 
 
 class TenureError(Exception):

@@ -1,11 +1,13 @@
 """Submits that are answered in parts: a job whose parents are asked about holds up no other."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from tenure.client import AsyncClient, AsyncJobHandle, Reason, Rejected, Unavailable
 from tenure.client.submitter import ACK_TIMEOUT_S, IN_FLIGHT_MAX
+from tenure.protocol.errors import WAITED_FOR_METADATA
 from tenure.protocol.ids import mint
 from tenure.protocol.refusal import Refusal
 from tests.unit.client.fake_master import EPOCH_MS, FakeCluster
@@ -108,6 +110,27 @@ def test_a_silent_partition_costs_no_stream() -> None:
     play(late.cluster, work)
     assert late.children() == [late.children()[0]] * 4
     assert late.cluster.calls.count(("a:1", "GetTopology")) == 1
+
+
+def test_a_silent_partition_costs_no_stream_of_a_whole() -> None:
+    """What is all or nothing waits in one piece: it goes again, and others' requests stay."""
+    cluster = FakeCluster()
+    silent = replace(UNKNOWN, metadata={WAITED_FOR_METADATA: "parents"})
+    answers = [silent, silent, None]
+    cluster.on_submit = lambda _: answers.pop(0)
+
+    async def work(client: AsyncClient) -> None:
+        submitting = client.submit_many(add, [(1,), (2,)], all_or_nothing=True)
+        whole = cluster.tasks.create_task(submitting)
+        await cluster.pass_time(1)
+        assert len(await whole) == 2
+        assert len(cluster.streams) == 1
+
+    play(cluster, work)
+    ids = sent_ids(cluster)
+    assert len(ids) == 6
+    assert len(set(ids)) == 2
+    assert cluster.calls.count(("a:1", "GetTopology")) == 1
 
 
 def test_late_jobs_go_again_when_the_stream_breaks() -> None:

@@ -145,6 +145,8 @@ def test_facts_are_what_was_written() -> None:
     first, second = Lease(FIRST, 1, 0), Lease(SECOND, 1, 0)
     lost = Lease(FIRST, 2, 0)
     adopted = event.AdoptedRow(C, lost, 1, 0, 0)
+    other = encode_args(echo, ("other",), {})
+    again = event.RequeuedRow(B, 1, JobState.PENDING, other)
     facts = journal_facts(
         sealed(
             [opened(FIRST), submitted()],
@@ -152,7 +154,7 @@ def test_facts_are_what_was_written() -> None:
             [opened(SECOND), granted(SECOND, 1, [A, B], 2), completed(A, second)],
             [event.LeasesAdopted(now_ms=0, incarnation="i", worker="w", rows=[adopted])],
             [event.JobsCancelled(now_ms=0, job_ids=[B], reason="")],
-            [event.JobsRequeued(now_ms=0, rows=[event.RequeuedRow(B, 1)])],
+            [event.JobsRequeued(now_ms=0, rows=[again])],
             [granted(SECOND, 3, [B], 1), ended(B, Lease(SECOND, 3, 1), JobState.FAILED, 1)],
         )
     )
@@ -171,7 +173,7 @@ def test_facts_are_what_was_written() -> None:
         Settled(7, A, 0, second.fence, "COMPLETED", hash_of("text a")),
         Adopted(8, C, lost.fence, 1),
         Settled(9, B, 0, "", "CANCELLED", ""),
-        Requeued(10, B, 1, 0),
+        Requeued(10, B, 1, 0, content=hash_of("other")),
         Granted(11, B, b_second, 1, 0, "i"),
         Closed(12, B, b_second, "loss", outcome="LOST"),
         Settled(12, B, 1, b_second, "FAILED", ""),

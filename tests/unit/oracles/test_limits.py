@@ -247,3 +247,13 @@ def test_a_key_whose_override_is_taken_back_is_followed_at_once() -> None:
     assert through([held, granted("A", 6), granted("B", 7), *failed]) == []
     back = rules(8, 8, key_breaker=FUSE)
     assert through([held, granted("A", 6), granted("B", 7), back, *failed]) == ["A"]
+
+
+def test_ends_count_though_their_grants_are_not_in_the_journal() -> None:
+    """A leader that lost its office took grants with it that workers had: their ends count, too."""
+    set_up = rules(0, key_breaker=FUSE._replace(failure_rate=1.0, volume_min=1))
+    failed = [granted("B", 2_001), closed("B", 2_002, "FAILED"), granted("A", 2_003)]
+    good = closed("A", 2_000)
+
+    assert [one.subject for one in check_gates([set_up, *JOBS, *failed])] == ["A"]
+    assert check_gates([set_up, *JOBS, good, *failed]) == []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.oracles.facts import Settled
-from tests.oracles.history import RESULT, SUBMIT
+from tests.oracles.facts import Requeued, Settled, Submitted
+from tests.oracles.history import REQUEUE, RESULT, SUBMIT
 from tests.oracles.results import check_echo, check_results
 from tests.unit.oracles.sample import at, facts, row, rows
 
@@ -11,7 +11,7 @@ from tests.unit.oracles.sample import at, facts, row, rows
 def test_whole_history_passes() -> None:
     """One accepted result a job, and all reads equal it."""
     assert check_results(rows(), facts()) == []
-    assert check_echo(rows()) == []
+    assert check_echo(rows(), facts()) == []
 
 
 def test_second_accepted_result_is_found() -> None:
@@ -38,14 +38,26 @@ def test_read_of_a_result_that_was_lost_is_found() -> None:
 
 def test_result_of_another_job_is_found() -> None:
     """Jobs that return their argument return their own."""
-    read = row("ok", RESULT, 30, job="A", state="COMPLETED", content="b")
+    wrong = [f._replace(content="b") if isinstance(f, Settled) else f for f in facts()]
 
-    assert [found.subject for found in check_echo([*rows(), read])] == ["A"]
+    assert [found.subject for found in check_echo(rows(), wrong)] == ["A"]
 
 
 def test_what_is_handed_on_is_no_result_of_ones_own() -> None:
     """Jobs that were handed what others have come to return that."""
     asked = at(12, "ok", SUBMIT, 12, job="D", content="whose", handed=True)
-    read = row("ok", RESULT, 30, job="D", state="COMPLETED", content="b")
+    ended = [Submitted(14, "D", "whose", 1, 0), Settled(15, "D", 0, "", "COMPLETED", "b")]
 
-    assert check_echo([*rows(), asked, read]) == []
+    assert check_echo([*rows(), asked], [*facts(), *ended]) == []
+
+
+def test_what_was_requeued_with_other_arguments_has_those() -> None:
+    """From that run on, and whoever requeues it again; and only if that was asked for."""
+    asked = row("invoke", REQUEUE, 30, job="C", content="c2")
+    edited = [*facts(), Requeued(14, "C", 1, content="c2"), Requeued(15, "C", 2)]
+    ended = [*edited, Settled(16, "C", 2, "", "COMPLETED", "c2")]
+
+    assert check_echo([*rows(), asked], ended) == []
+    assert [found.invariant for found in check_echo(rows(), ended)] == ["S2"]
+    old = [*edited, Settled(16, "C", 2, "", "COMPLETED", "c")]
+    assert [found.invariant for found in check_echo([*rows(), asked], old)] == ["S3"]

@@ -8,6 +8,7 @@ from tests.oracles.facts import (
     Fact,
     Granted,
     Readied,
+    Requeued,
     Settled,
     Submitted,
     TermBegan,
@@ -18,7 +19,7 @@ from tests.oracles.journal import OfficeTaken
 from tests.oracles.keys import check_keys
 from tests.oracles.tenants import check_tenants
 from tests.oracles.tokens import check_tokens
-from tests.unit.oracles.sample import TERM_1, TERM_2, at
+from tests.unit.oracles.sample import TERM_1, TERM_2, at, lease
 
 # ---- S7 -----------------------------------------------------------------------------------------
 
@@ -140,6 +141,20 @@ def test_what_is_ones_own_is_shown() -> None:
         at(5, "ok", START, 5, job="B", content="b"),
     ]
     assert check_tenants(rows, OWNED) == []
+
+
+def test_a_run_is_given_what_it_was_requeued_with() -> None:
+    """And its job shows what one of its runs has; a run is given nothing of another run."""
+    jobs = [*OWNED, Requeued(3, "A", 1, content="a2"), Requeued(4, "A", 2)]
+
+    def wrong(f: str, content: str, run: int) -> bool:
+        held = lease(TERM_1, 9, run) if f == START else ""
+        shown = at(5, "ok", f, 5, job="A", lease=held, content=content)
+        return bool(check_tenants([shown], jobs))
+
+    assert not any((wrong(START, "a", 0), wrong(START, "a2", 1), wrong(START, "a2", 2)))
+    assert all((wrong(START, "a2", 0), wrong(START, "a", 1), wrong(START, "a2", 3)))
+    assert [wrong(GET, content, 0) for content in ("a", "a2", "b")] == [False, False, True]
 
 
 def test_what_is_anothers_is_found() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tests.oracles.facts import Submitted
 from tests.oracles.history import CANCEL, RESULT, SUBMIT
-from tests.oracles.submits import Present, check_failed_cancels, check_submits
-from tests.unit.oracles.sample import present, row, rows
+from tests.oracles.submits import Present, check_failed_cancels, check_submits, check_wholes
+from tests.unit.oracles.sample import at, present, row, rows
 
 
 def invariants(present: list[Present]) -> set[str]:
@@ -66,3 +67,15 @@ def test_failed_cancel_that_took_effect_is_found() -> None:
     assert check_failed_cancels([*rows(), *refused], {"C": "FAILED"}) == []
     assert check_failed_cancels([*rows(), *refused], {"C": "CANCELLED"}) != []
     assert check_failed_cancels([*rows(), *refused, *read], {"C": "FAILED"}) != []
+
+
+def test_a_part_of_a_whole_is_found() -> None:
+    """Jobs that are all or nothing are there together, written at once, or none of them is."""
+    history = [at(n, "invoke", SUBMIT, n, content=f"w{n}", whole="w") for n in range(3)]
+    taken = [Submitted(7, f"W{n}", f"w{n}", 1, 0) for n in range(3)]
+    other = Submitted(8, "A", "a", 1, 0)
+
+    assert check_wholes([*rows(), *history], [*taken, other]) == []
+    assert check_wholes(history, [other]) == []
+    for parts in (taken[:2], [*taken[:2], taken[2]._replace(seq=8)]):
+        assert [found.invariant for found in check_wholes(history, [*parts, other])] == ["S20"]

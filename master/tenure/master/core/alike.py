@@ -1,41 +1,39 @@
-"""Runs of jobs that are alike: what most events write, so that most work is done once a run."""
+"""Jobs that are alike: what most events write, so that most work is done once for many of them."""
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from tenure.master.core.record import JobRecord, Policy
 
+#: What jobs of one policy may differ by: their priority, limit key and sticky key.
+Kind: TypeAlias = tuple[int, str, str]
 
-class Run(NamedTuple):
-    """Jobs that are alike, in their order."""
+
+class Kin(NamedTuple):
+    """Jobs of one policy, in their order; and split into those that are alike, in theirs."""
 
     policy: Policy
-    priority: int
-    limit_key: str
-    sticky_key: str
     records: list[JobRecord]
+    runs: dict[Kind, list[JobRecord]]
 
 
-def runs_of(records: list[JobRecord]) -> Iterator[Run]:
-    """Splits jobs into runs of those that are alike; others of their policy may come between."""
+def kin_of(records: list[JobRecord]) -> Iterator[Kin]:
+    """Splits jobs wherever their policy changes."""
     first = records[0]
     policy, priority, ties = first.policy, first.priority, first.ties
+    start = 0
     own: list[JobRecord] = []
-    runs: dict[tuple[int, str, str], list[JobRecord]] = {
-        (priority, ties.limit_key, ties.sticky_key): own
-    }
-    for record in records:
-        if record.policy is not policy or record.priority != priority or record.ties is not ties:
+    runs: dict[Kind, list[JobRecord]] = {(priority, ties.limit_key, ties.sticky_key): own}
+    for index, record in enumerate(records):
+        if record.ties is not ties or record.policy is not policy or record.priority != priority:
             if record.policy is not policy:
-                for kind, run in runs.items():
-                    yield Run(policy, *kind, run)
-                policy, runs = record.policy, {}
+                yield Kin(policy, records[start:index], runs)
+                start, policy, runs = index, record.policy, {}
             priority, ties = record.priority, record.ties
             own = runs.setdefault((priority, ties.limit_key, ties.sticky_key), [])
         own.append(record)
-    for kind, run in runs.items():
-        yield Run(policy, *kind, run)
+    yield Kin(policy, records[start:], runs)
 
 
 def pieces(records: list[JobRecord]) -> Iterator[list[JobRecord]]:

@@ -129,12 +129,14 @@ class UpdateSettings:
     Attributes:
         key: (tenant, queue), (tenant,) or (tenant, job name).
         settings: The new values; their type says what they are of.
-        fields: Those that are to change; empty: all of them.
+        fields: Those that are to change; with no ``override_keys`` either: all of them.
+        override_keys: Of a queue, limit keys whose breakers' overrides are to change, too.
     """
 
     key: SettingsKey
     settings: AnySettings
     fields: tuple[str, ...] = ()
+    override_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,12 +77,13 @@ class Level(Generic[F]):
 
     def charge(self, flow: F, jobs: int, cost: float = 1.0) -> None:
         """A flow has given jobs in a row; each counts for ``cost``."""
-        start = max(flow.tag, self.virtual)
-        if start > flow.tag:
+        start, weight = flow.tag, flow.weight
+        if start < self.virtual:
             # It was idle: what was owed to it has lapsed, as an idle flow earns nothing.
+            start = self.virtual
             flow.debt = max(flow.debt, 0.0)
-        self.virtual = _last_start(start, jobs, cost / flow.weight)
-        flow.tag, flow.debt = _charged(start, jobs * cost / flow.weight + flow.debt)
+        self.virtual = _last_start(start, jobs, cost / weight)
+        flow.tag, flow.debt = _charged(start, jobs * cost / weight + flow.debt)
         self.settle()
 
     def settle(self) -> None:
@@ -158,11 +159,13 @@ class LevelWalk(Generic[F]):
                 else:
                     heapreplace(frontier, (now, next(self._ties), -1, flow))
                 continue
-            heappop(frontier)
             self._see(2 * index + 1)
             self._see(2 * index + 2)
-            if flow.active:
-                self.enter(flow)
+            if flow.active and flow not in self._tags:
+                self._tags[flow] = flow.tag
+                heapreplace(frontier, (flow.tag, next(self._ties), -1, flow))
+            else:
+                heappop(frontier)
         return None
 
     def is_alone(self) -> bool:

@@ -17,7 +17,7 @@ from tenure.master.core.breaker import Breaker
 from tenure.master.core.bucket import Bucket
 from tenure.master.core.budget import RetryBudget
 from tenure.master.core.pulse import Pulse
-from tenure.master.core.record import JobRecord
+from tenure.master.core.record import JobRecord, LabelSelector
 from tenure.master.core.settings import (
     JobTypeSettings,
     QueueSettings,
@@ -34,7 +34,7 @@ from tenure.protocol.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from tenure.master.core.ready import Lane, LaneName
+    from tenure.master.core.ready import Fronts, Lane, LaneName
 
 #: More than anybody takes.
 MANY: Final = 1 << 50
@@ -99,17 +99,18 @@ class Limiter(Gate):
     #: Whether it has any limit.
     limited: bool
 
-    def __init__(self) -> None:
+    def __init__(self, concurrency: int, rate: RateLimit | None, empty_ms: int) -> None:
+        """Makes one with these limits; its bucket was empty at ``empty_ms``."""
         super().__init__()
-        self.concurrency = 0
-        self.bucket = None
+        self.concurrency = concurrency
+        self.bucket = None if rate is None else Bucket(rate, empty_ms)
         self.is_dry = False
-        self.limited = False
+        self.limited = concurrency > 0 or rate is not None
 
     def limit(
         self, concurrency: int, rate: RateLimit | None, empty_ms: int, *, anew: bool = False
     ) -> bool:
-        """Sets its limits; tells whether it has a new bucket, empty at ``empty_ms``."""
+        """Sets other limits; tells whether it has a new bucket, empty at ``empty_ms``."""
         self.concurrency = concurrency
         self.limited = concurrency > 0 or rate is not None
         if not anew and (None if self.bucket is None else self.bucket.rate) == rate:
@@ -189,8 +190,10 @@ class Queue(Limiter):
         "limit_keys",
         "mean_run_ms",
         "name",
+        "places",
         "pulse",
         "ready_of",
+        "ready_seq",
         "running_of",
         "settings",
         "tallies",
@@ -204,6 +207,8 @@ class Queue(Limiter):
     tallies: dict[str, Tally]
     lanes: "dict[LaneName, Lane]"
     limit_keys: "dict[str, LimitKey]"
+    #: Where those who serve them find lanes of a job name that ask for certain labels.
+    places: "dict[tuple[str, tuple[LabelSelector, ...]], list[Fronts]]"
     #: When the buckets of its keys were empty.
     key_empty_ms: int
     #: Keys whose breaker lets not all through.
@@ -211,27 +216,30 @@ class Queue(Limiter):
     #: How many are ready of each priority, and how many run.
     ready_of: list[int]
     running_of: list[int]
+    #: No ready job of it was written before this event.
+    ready_seq: int
     #: Of its jobs that ended lately, if it is counted in time; 0: not known.
     mean_run_ms: int
     #: How it did lately.
     pulse: Pulse
 
     def __init__(self, tenant: Tenant, name: str, settings: QueueSettings, now_ms: int) -> None:
-        super().__init__()
+        super().__init__(settings.concurrency, settings.rate, now_ms)
         self.tenant = tenant
         self.name = name
         self.counts = [0] * (max(JobState) + 1)
         self.tallies = {}
         self.lanes = {}
         self.limit_keys = {}
+        self.places = {}
         self.tripped = {}
         self.key_empty_ms = now_ms
         self.ready_of = [0] * (PRIORITY_MAX + 1)
         self.running_of = [0] * (PRIORITY_MAX + 1)
+        self.ready_seq = 0
         self.mean_run_ms = 0
         self.pulse = Pulse()
         self.settings = settings
-        self.limit(settings.concurrency, settings.rate, now_ms)
 
     @property
     def label(self) -> str:
@@ -355,14 +363,18 @@ class LimitKey(Limiter):
     breaker: Breaker | None
 
     def __init__(self, queue: Queue, key: str) -> None:
-        super().__init__()
+        settings = queue.settings
+        super().__init__(settings.key_concurrency, settings.key_rate, queue.key_empty_ms)
         self.queue = queue
         self.key = key
         self.jobs = {}
         self.breaker = None
+        if settings.key_breaker is not None or settings.key_breaker_overrides:
+            self._follow_breaker(anew=True)
+            self.refresh()
 
     def configure(self, *, anew: bool = False) -> bool:
-        """Takes over the settings of its queue; tells whether it has a new bucket."""
+        """Takes over new settings of its queue; tells whether it has a new bucket."""
         settings = self.queue.settings
         empty_ms = self.queue.key_empty_ms
         fresh = self.limit(settings.key_concurrency, settings.key_rate, empty_ms, anew=anew)
@@ -379,6 +391,15 @@ class LimitKey(Limiter):
             self.breaker = Breaker(settings.key_breaker, override)
         self.limited = self.limited or self.breaker is not None
 
+    def count(self, records: list[JobRecord], by: int) -> None:
+        """More of its jobs run (by 1), or fewer (by -1), or others."""
+        if by > 0:
+            self.jobs.update([(record.job_id, record) for record in records])
+        elif by < 0:
+            for record in records:
+                self.jobs.pop(record.job_id, None)
+        self.refresh()
+
     def granted(self, records: list[JobRecord]) -> None:
         """Jobs of it were granted together."""
         if self.breaker is not None:
@@ -391,13 +412,12 @@ class LimitKey(Limiter):
         return min(room, self.breaker.probes)
 
     def refresh(self) -> None:
-        breaker = self.breaker
-        if breaker is not None and breaker.probes is not None:
+        probes = None if self.breaker is None else self.breaker.probes
+        if probes is not None:
             self.queue.tripped[self] = None
-            self.turn(breaker.probes > 0 and self.has_room())
-            return
-        self.queue.tripped.pop(self, None)
-        self.turn(self.has_room())
+        elif self.queue.tripped:
+            self.queue.tripped.pop(self, None)
+        self.turn(probes != 0 and self.has_room())
 
     def next_ms(self) -> int | None:
         """When its bucket has a token again, or its breaker lets probes through."""

@@ -1,13 +1,14 @@
 """All lanes of a partition: how many jobs there are of what, and what is ready for whom."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import Final
 
-from tenure.master.core.alike import Run, runs_of
+from tenure.master.core.alike import Kind, kin_of
 from tenure.master.core.gate import Gate, JobType, Limiter, LimitKey, Queue, Tenant, judge
-from tenure.master.core.ready import Board, Lane, LaneName
+from tenure.master.core.ready import Board, Fronts, Lane, LaneName
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.settings import JobTypeSettings, QueueSettings, Settings, SettingsKind
 from tenure.master.core.skill import Member, Skill
@@ -20,7 +21,7 @@ _COMPLETED: Final = JobState.COMPLETED
 _PENDING: Final = JobState.PENDING
 _RETRYING: Final = JobState.RETRYING
 _RUNNING: Final = JobState.RUNNING
-#: Empty lanes are dropped when there are this many more of them than were left the last time.
+#: So many empty lanes are kept: one that is used again is not made anew each time.
 _EMPTY_MAX: Final = 1_024
 #: Sticky keys that stay bound though no job of theirs may be known; each takes some 300 bytes.
 _BOUND_MAX: Final = 100_000
@@ -32,12 +33,10 @@ class Lanes:
     __slots__ = (
         "_bindings",
         "_empty",
-        "_empty_max",
         "_empty_ms",
         "_job_types",
         "_known_labels",
         "_members",
-        "_serving",
         "_settings",
         "_skills",
         "_tenants",
@@ -72,14 +71,11 @@ class Lanes:
         self._skills: dict[tuple[object, ...], Skill] = {}
         #: The newest session of each incarnation.
         self._members: dict[str, Member] = {}
-        #: Who serves (queue, name, required labels).
-        self._serving: dict[tuple[object, ...], list[Skill]] = {}
         #: Labels that some job has asked for: those only tell skills apart.
         self._known_labels: dict[str, None] = {}
         self._bindings = Bindings(_BOUND_MAX)
-        #: Lanes without a ready job.
-        self._empty: dict[Lane, None] = {}
-        self._empty_max = _EMPTY_MAX
+        #: Lanes without a ready job; first those that were not looked at for the longest time.
+        self._empty: OrderedDict[Lane, None] = OrderedDict()
         #: When the term began: then all buckets were empty.
         self._empty_ms = 0
         self.now_ms = 0
@@ -108,7 +104,7 @@ class Lanes:
         skill = self._skills.get(name)
         if skill is None:
             skill = self._skills[name] = Skill(member.job_names, member.queues, labels)
-            self._serving = {}
+            self._forget_places()
             for lane in self.lanes():
                 if not lane.is_bound and skill.serves_lane(lane):
                     fronts = skill.share_of(lane.queue).board.fronts(lane.job_type)
@@ -131,7 +127,7 @@ class Lanes:
         del skill.members[member.session_id]
         if not skill.members:
             self._skills = {name: s for name, s in self._skills.items() if s is not skill}
-            self._serving = {}
+            self._forget_places()
             skill.end()
             for lane in self.lanes():
                 lane.places = [
@@ -228,17 +224,15 @@ class Lanes:
         """The lane of a job."""
         policy = record.policy
         queue = self.queue(policy.tenant, policy.queue)
-        return self._lane(queue, policy, record.priority, record.limit_key, record.sticky_key)
+        return self._lane(queue, policy, (record.priority, record.limit_key, record.sticky_key))
 
-    def _lane(
-        self, queue: Queue, policy: Policy, priority: int, limit_key: str, sticky_key: str
-    ) -> Lane:
-        requires, prefers = policy.requires, policy.prefers
-        label: LaneName = (policy.name, priority)
-        if limit_key or sticky_key or requires or prefers:
-            label = (policy.name, priority, limit_key, sticky_key, requires, prefers)
+    def _lane(self, queue: Queue, policy: Policy, kind: Kind) -> Lane:
+        label: LaneName = (policy.name, *kind)
+        if policy.requires or policy.prefers:
+            label += (policy.requires, policy.prefers)
         lane = queue.lanes.get(label)
         if lane is None:
+            priority, limit_key, sticky_key = kind
             lane = self._new_lane(label, queue, policy, priority)
             if limit_key:
                 self._put_under_key(lane, limit_key)
@@ -249,22 +243,19 @@ class Lanes:
         return lane
 
     def _new_lane(self, label: LaneName, queue: Queue, policy: Policy, priority: int) -> Lane:
-        self._drop_empty()
         if policy.requires or policy.prefers:
             self._learn_labels(policy)
         job_type = self.job_type(policy.tenant, policy.name)
         lane = queue.lanes[label] = Lane(label, queue, job_type, priority)
         lane.requires, lane.prefers = policy.requires, policy.prefers
-        self._empty[lane] = None
+        self._note_empty(lane)
         return lane
 
     def _put_under_key(self, lane: Lane, name: str) -> None:
         key = lane.queue.limit_keys.get(name)
         if key is None:
             key = lane.queue.limit_keys[name] = LimitKey(lane.queue, name)
-            key.configure()
             self._await_tokens(key)
-            key.refresh()
         lane.key = key
         key.under[lane] = None
         lane.refresh()
@@ -284,9 +275,7 @@ class Lanes:
                 member.skill.share_of(lane.queue)
                 lane.hang([board.fronts(lane.job_type)])
                 return
-        queue, job_type = lane.queue, lane.job_type
-        servers = self._servers(lane)
-        lane.hang([skill.share_of(queue).board.fronts(job_type) for skill in servers])
+        lane.hang(self._places_of(lane))
 
     def _hang_all(self, sticky: StickyKey) -> None:
         for lane in sticky.lanes:
@@ -296,13 +285,20 @@ class Lanes:
         for sticky in self._bindings.of(incarnation):
             self._hang_all(sticky)
 
-    def _servers(self, lane: Lane) -> list[Skill]:
-        name = (lane.queue.name, lane.name, lane.requires)
-        servers = self._serving.get(name)
-        if servers is None:
+    def _places_of(self, lane: Lane) -> list[Fronts]:
+        """Where those find a lane that it is not bound to; others that they serve have the same."""
+        queue, kind = lane.queue, (lane.name, lane.requires)
+        places = queue.places.get(kind)
+        if places is None:
             servers = [skill for skill in self._skills.values() if skill.serves_lane(lane)]
-            self._serving[name] = servers
-        return servers
+            places = [skill.share_of(queue).board.fronts(lane.job_type) for skill in servers]
+            queue.places[kind] = places
+        return places
+
+    def _forget_places(self) -> None:
+        """Skills have come or gone."""
+        for queue in self.queues.values():
+            queue.places.clear()
 
     # What changes.
 
@@ -319,10 +315,13 @@ class Lanes:
 
     def resume(self, record: JobRecord) -> None:
         """A job was found running after a replay, and has been counted."""
-        policy = record.policy
-        queue = self.queue(policy.tenant, policy.queue)
-        for run in runs_of([record]):
-            self._count_running(queue, run, 1, self._lane_of(queue, run))
+        lane = self.of(record)
+        queue = lane.queue
+        if queue.concurrency:
+            queue.refresh()
+        queue.running_of[record.priority] += 1
+        if lane.key is not None:
+            lane.key.count([record], 1)
         if record.sticky_key:
             self._resume_binding(record)
 
@@ -335,85 +334,77 @@ class Lanes:
         priority_before: int | None = None,
     ) -> None:
         """Follows jobs that one event has moved between states; PENDING ones are not pushed yet."""
-        for run in runs_of(records):
-            policy = run.policy
+        ended = before is _RUNNING and after is not _RUNNING
+        done = after is _COMPLETED
+        for policy, alike, runs in kin_of(records):
             queue = self.queue(policy.tenant, policy.queue)
-            self._recount(queue, run, before, after)
-            lane = None
-            if before is _PENDING or run.limit_key:
-                lane = self._lane_of(queue, run, priority_before)
-            if before is _RUNNING and after is not _RUNNING:
+            self._recount(queue, policy.name, len(alike), before, after)
+            if ended:
                 if after is not _PENDING:
-                    queue.pulse.ended(run.records)
-                self._note_ended(policy, lane, run.records, done=after is _COMPLETED)
+                    queue.pulse.ended(alike)
+                self._judge(self.job_type(policy.tenant, policy.name), alike, done=done)
             elif before is _RETRYING and after is _PENDING:
                 budget = self.job_type(policy.tenant, policy.name).budget
                 if budget is not None:
-                    budget.retried(len(run.records), self.now_ms)
-            if before is _RUNNING or after is _RUNNING:
-                self._count_running(queue, run, (after is _RUNNING) - (before is _RUNNING), lane)
-            if before is _PENDING and lane is not None:
-                self._leave(lane, len(run.records))
+                    budget.retried(len(alike), self.now_ms)
+            for kind, own in runs.items():
+                if before is _RUNNING or after is _RUNNING:
+                    key = self._key_of(queue, policy, kind) if kind[1] else None
+                    if ended and key is not None:
+                        self._judge(key, own, done=done)
+                    by = (after is _RUNNING) - (before is _RUNNING)
+                    queue.running_of[kind[0]] += by * len(own)
+                    if key is not None:
+                        key.count(own, by)
+                if before is _PENDING:
+                    left = kind if priority_before is None else (priority_before, *kind[1:])
+                    self._leave(self._lane(queue, policy, left), len(own))
 
-    def _recount(self, queue: Queue, run: Run, before: JobState, after: JobState) -> None:
-        jobs = len(run.records)
-        for counts in (self.counts, queue.counts, queue.tally(run.policy.name)):
+    def _recount(
+        self, queue: Queue, name: str, jobs: int, before: JobState, after: JobState
+    ) -> None:
+        """So many jobs of a queue and name have moved."""
+        for counts in (self.counts, queue.counts, queue.tally(name)):
             counts[before] -= jobs
             counts[after] += jobs
+        if queue.concurrency and (before is _RUNNING or after is _RUNNING):
+            queue.refresh()
 
-    def _lane_of(self, queue: Queue, run: Run, priority: int | None = None) -> Lane:
-        """The lane of a run; that of another priority, if it had another one."""
-        own = run.priority if priority is None else priority
-        return self._lane(queue, run.policy, own, run.limit_key, run.sticky_key)
+    def _key_of(self, queue: Queue, policy: Policy, kind: Kind) -> LimitKey | None:
+        """The limit key of jobs that have one; it is there while one of them runs."""
+        key = queue.limit_keys.get(kind[1])
+        return self._lane(queue, policy, kind).key if key is None else key
 
     def _leave(self, lane: Lane, jobs: int) -> None:
         lane.leave(jobs)
         if not lane.ready:
-            self._empty[lane] = None
+            self._note_empty(lane)
 
     def granted(self, records: list[JobRecord], incarnation: str, now_ms: int) -> None:
         """Follows ready jobs that one event has granted: they take tokens and bind sticky keys."""
-        for run in runs_of(records):
-            policy, jobs = run.policy, len(run.records)
+        for policy, alike, runs in kin_of(records):
             queue = self.queue(policy.tenant, policy.queue)
-            lane = self._lane_of(queue, run)
-            self._recount(queue, run, _PENDING, _RUNNING)
             # First the gates: a lane that is closed by them needs no new front now.
-            self._count_running(queue, run, 1, lane)
-            self._charge(queue, jobs, now_ms)
-            if lane.key is not None:
-                self._charge(lane.key, jobs, now_ms)
-                lane.key.granted(run.records)
-            lane.job_type.granted(run.records, now_ms)
-            self._leave(lane, jobs)
-            queue.pulse.granted(now_ms, jobs, any(queue.ready_of))
-            if lane.sticky is not None:
-                self.bind(lane.sticky, incarnation)
+            self._recount(queue, policy.name, len(alike), _PENDING, _RUNNING)
+            self._charge(queue, len(alike), now_ms)
+            self.job_type(policy.tenant, policy.name).granted(alike, now_ms)
+            for kind, own in runs.items():
+                lane = self._lane(queue, policy, kind)
+                key = lane.key
+                queue.running_of[kind[0]] += len(own)
+                if key is not None:
+                    key.count(own, 1)
+                    self._charge(key, len(own), now_ms)
+                    key.granted(own)
+                self._leave(lane, len(own))
+                if lane.sticky is not None:
+                    self.bind(lane.sticky, incarnation)
+            queue.pulse.granted(now_ms, len(alike), any(queue.ready_of))
 
-    def _note_ended(
-        self, policy: Policy, lane: Lane | None, records: list[JobRecord], *, done: bool
-    ) -> None:
-        """Attempts have ended; ``lane`` is theirs, if they have a limit key."""
-        job_type = self.job_type(policy.tenant, policy.name)
-        if judge(job_type, records, self.now_ms, done=done):
-            self.refills.arm(job_type)
-        key = None if lane is None else lane.key
-        if key is not None and judge(key, records, self.now_ms, done=done):
-            self.refills.arm(key)
-
-    def _count_running(self, queue: Queue, run: Run, by: int, lane: Lane | None) -> None:
-        """More or fewer of a queue's jobs run; ``lane`` is theirs, if they have a limit key."""
-        queue.running_of[run.priority] += by * len(run.records)
-        if queue.concurrency:
-            queue.refresh()
-        key = None if lane is None else lane.key
-        if key is not None:
-            for record in run.records:
-                if by > 0:
-                    key.jobs[record.job_id] = record
-                elif by < 0:
-                    key.jobs.pop(record.job_id, None)
-            key.refresh()
+    def _judge(self, gate: JobType | LimitKey, records: list[JobRecord], *, done: bool) -> None:
+        """Attempts of a gate have ended together."""
+        if judge(gate, records, self.now_ms, done=done):
+            self.refills.arm(gate)
 
     def push(self, key: int, seq: int, records: list[JobRecord]) -> None:
         """Makes jobs ready that differ by no more than their keys; see ``Lane.push``."""
@@ -421,12 +412,16 @@ class Lanes:
         queue = self.queue(policy.tenant, policy.queue)
         if not any(queue.ready_of):
             queue.pulse.waiting(self.now_ms)
-        for run in runs_of(records):
-            lane = self._lane_of(queue, run)
-            self._empty.pop(lane, None)
-            lane.push(key, seq, run.records)
-            if lane.key is not None and lane.key.cancels:
-                self.crowded[lane.key] = None
+            queue.ready_seq = seq
+        # After a replay events may come in another order.
+        queue.ready_seq = min(queue.ready_seq, seq)
+        for _, _, runs in kin_of(records):
+            for kind, own in runs.items():
+                lane = self._lane(queue, policy, kind)
+                self._empty.pop(lane, None)
+                lane.push(key, seq, own)
+                if lane.key is not None and lane.key.cancels:
+                    self.crowded[lane.key] = None
 
     def relieved(self, keys: int) -> None:
         """So many crowded keys were looked at, the first ones."""
@@ -570,18 +565,26 @@ class Lanes:
         if not queue.tenant.queues:
             del self._tenants[queue.tenant.name]
 
-    def _drop_empty(self) -> None:
-        """Now and then drops lanes without a ready job whose keys remember nothing either."""
-        if len(self._empty) < self._empty_max:
-            return
-        for lane in list(self._empty):
-            key = lane.key
-            if key is None or len(key.under) > 1 or key.is_idle(self.now_ms):
-                self._drop(lane)
-        self._empty_max = 2 * len(self._empty) + _EMPTY_MAX
+    def _note_empty(self, lane: Lane) -> None:
+        """A lane has no ready job; of many such the oldest go, up to two whenever one comes."""
+        empty = self._empty
+        empty[lane] = None
+        for _ in range(2):
+            if len(empty) <= _EMPTY_MAX:
+                break
+            oldest = next(iter(empty))
+            key = oldest.key
+            if key is None or len(key.under) > 1:
+                self._drop(oldest)
+            elif key in self.crowded or not key.is_idle(self.now_ms):
+                # It is looked at again when all others were.
+                empty.move_to_end(oldest)
+            else:
+                self._drop(oldest)
 
     def _drop(self, lane: Lane) -> None:
-        lane.hang([])
+        # As nothing of it is ready, it is in no order.
+        lane.places = []
         self._empty.pop(lane, None)
         del lane.queue.lanes[lane.label]
         if lane.key is not None:

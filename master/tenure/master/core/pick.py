@@ -13,21 +13,23 @@ the state. A lane, a queue or a skill that has nothing more for this decision is
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from math import ceil
-from typing import Final
+from typing import Final, TypeAlias
 
 from tenure.master.core.fair import QUANTUM, LevelWalk
 from tenure.master.core.gate import MANY, Gate, Limiter, Queue
-from tenure.master.core.ready import CLASS, Board, Fronts, Lane
+from tenure.master.core.ready import Board, Fronts, Lane
 from tenure.master.core.record import JobRecord
 from tenure.master.core.reserve import Reserves
-from tenure.master.core.segment import Segment
 from tenure.master.core.session import Session
 from tenure.master.core.skill import QueueShare, Skill, TenantShare
 from tenure.master.core.sticky import StickyKey
 from tenure.master.core.volatile import Turn
+from tenure.master.core.walk import Walk, walk_of
 
 #: Behind every priority.
 _ANY_PRIORITY: Final = 1 << 30
+#: Behind every (key, ordinal) in a queue.
+_END: Final = (1 << 62, 0)
 
 
 class Taker:
@@ -158,145 +160,21 @@ class Group:
         self.queues(share.tenant).charge(share, jobs, share.queue.cost)
 
 
-class _RowWalk:
-    """Where a decision is in a lane that is but a row: its jobs in order that have committed."""
-
-    __slots__ = ("_committed_seq", "_position", "_segment", "_segments", "front")
-
-    #: The (key, ordinal) of its next job; None: it has no more.
-    front: tuple[int, int] | None
-
-    def __init__(self, lane: Lane, committed_seq: int) -> None:
-        self._segments = iter(lane.row)
-        self._committed_seq = committed_seq
-        self._see()
-
-    def _see(self) -> None:
-        """Goes on to the next segment that has something."""
-        for segment in self._segments:
-            # One event wrote a segment, so all of it has committed or nothing.
-            if segment.seq <= self._committed_seq and self._go_on(segment, segment.next):
-                return
-        self.front = None
-
-    def _go_on(self, segment: Segment, position: int) -> bool:
-        """Goes on in a segment; False: it has no more."""
-        position = _next_in(segment, position)
-        if position < 0:
-            return False
-        self._segment, self._position = segment, position
-        self.front = (segment.at_ms, segment.records[position].ordinal)
-        return True
-
-    def take(self, limit: int, bound: tuple[int, int]) -> list[JobRecord]:
-        """Up to ``limit`` jobs from its front on that come before ``bound``."""
-        segment = self._segment
-        run, position = _run_of(segment, self._position, limit, bound)
-        if not self._go_on(segment, position):
-            self._see()
-        return run
-
-
-class _MergeWalk:
-    """As ``_RowWalk``, of a lane that has jobs which came out of order, too."""
-
-    __slots__ = ("_committed_seq", "_frontier", "_heap", "_row", "_ties")
-
-    def __init__(self, lane: Lane, committed_seq: int) -> None:
-        self._row = _RowWalk(lane, committed_seq)
-        self._heap = lane.heap
-        self._committed_seq = committed_seq
-        #: (key, ordinal, tie-break, segment, position in it, its index in the heap if it was not
-        #: looked at, else -1).
-        self._frontier: list[tuple[int, int, int, Segment, int, int]] = []
-        self._ties = count()
-        self._see(0)
-
-    def _see(self, node: int) -> None:
-        if node < len(self._heap):
-            key, ordinal, _, segment = self._heap[node]
-            step = (key, ordinal, next(self._ties), segment, segment.next, node)
-            heappush(self._frontier, step)
-
-    def _heap_front(self) -> tuple[int, int] | None:
-        frontier = self._frontier
-        while frontier:
-            key, ordinal, _, segment, position, node = frontier[0]
-            if node < 0:
-                return key, ordinal
-            heappop(frontier)
-            self._see(2 * node + 1)
-            self._see(2 * node + 2)
-            if segment.seq <= self._committed_seq:
-                self._go_on(segment, position)
-        return None
-
-    def _go_on(self, segment: Segment, position: int) -> None:
-        position = _next_in(segment, position)
-        if position >= 0:
-            step = (segment.at_ms, segment.records[position].ordinal, next(self._ties))
-            heappush(self._frontier, (*step, segment, position, -1))
-
-    @property
-    def front(self) -> tuple[int, int] | None:
-        """The (key, ordinal) of its next job; None: it has no more."""
-        of_row, of_heap = self._row.front, self._heap_front()
-        if of_row is None or of_heap is None:
-            return of_heap if of_row is None else of_row
-        return min(of_row, of_heap)
-
-    def take(self, limit: int, bound: tuple[int, int]) -> list[JobRecord]:
-        """Up to ``limit`` jobs from its front on that come before ``bound``."""
-        of_row, of_heap = self._row.front, self._heap_front()
-        if of_heap is None or (of_row is not None and of_row < of_heap):
-            return self._row.take(limit, bound if of_heap is None else min(of_heap, bound))
-        _, _, _, segment, position, _ = heappop(self._frontier)
-        other = self._heap_front() or bound
-        run, position = _run_of(segment, position, limit, min(other, of_row or bound, bound))
-        self._go_on(segment, position)
-        return run
-
-
-def _next_in(segment: Segment, position: int) -> int:
-    """The place of a segment's next job from a position on; -1: it has no more."""
-    records, seq = segment.records, segment.seq
-    end = len(records)
-    while position < end:
-        if records[position].seq == seq:
-            return position
-        position += 1
-    return -1
-
-
-def _run_of(
-    segment: Segment, position: int, limit: int, bound: tuple[int, int]
-) -> tuple[list[JobRecord], int]:
-    """Up to ``limit`` jobs of a segment that come before ``bound``, and where they end."""
-    records, seq = segment.records, segment.seq
-    # Inside a segment the key is the same, so only ordinals decide who comes first.
-    last = bound[1] if bound[0] == segment.at_ms else CLASS
-    run: list[JobRecord] = []
-    end = len(records)
-    while position < end:
-        record = records[position]
-        if record.seq == seq:
-            if (record.ordinal >= last and run) or len(run) == limit:
-                break
-            run.append(record)
-        position += 1
-    return run, position
+#: What may come next: (key, ordinal, tie-break, lane, the one taker that may take of it, where it
+#: hangs, its index in the heap there, where the decision is in it if it was looked at).
+_Step: TypeAlias = tuple[int, int, int, Lane, Taker | None, Fronts, int, Walk | None]
+#: The next job's (key, ordinal), its lane, where the decision is in it, who gets it, and how many
+#: may be taken of it.
+_Next: TypeAlias = tuple[tuple[int, int], Lane, Walk, Taker | None, int]
 
 
 class _QueueWalk:
     """Where a group is in a queue: the lanes that it can serve, by their next jobs."""
 
-    __slots__ = ("_frontier", "_seen", "_ties")
+    __slots__ = ("_frontier", "_ties")
 
     def __init__(self, share: QueueShare) -> None:
-        #: (key, ordinal, tie-break, lane, the one taker that may take of it, where to look on:
-        #: lanes and an index in their heap; -1: nowhere).
-        self._frontier: list[tuple[int, int, int, Lane, Taker | None, Fronts, int]] = []
-        self._seen: set[Lane] = set()
+        self._frontier: list[_Step] = []
         self._ties = count()
         self.add(share.board, None)
 
@@ -306,58 +184,69 @@ class _QueueWalk:
             self._see(fronts, 0, taker)
 
     def _see(self, fronts: Fronts, node: int, taker: Taker | None) -> None:
-        if node < len(fronts.heap):
-            key, ordinal, _, _, lane = fronts.heap[node]
-            heappush(self._frontier, (key, ordinal, next(self._ties), lane, taker, fronts, node))
+        key, ordinal, _, _, lane = fronts.heap[node]
+        step = (key, ordinal, next(self._ties), lane, taker, fronts, node, None)
+        heappush(self._frontier, step)
 
-    def first(
-        self, decision: "Picking", group: Group, last_priority: int
-    ) -> tuple[tuple[int, int], Lane, Taker | None, int] | None:
-        """The next job's (key, ordinal), its lane, who gets it, and how many may be taken of it."""
+    def _look_at_first(self, decision: "Picking") -> Walk | None:
+        """Begins the first lane, which is a new one, and sees those that may come next after it.
+
+        Returns:
+            Where the decision is in it; None: its place in the heap there was an old one.
+        """
+        frontier = self._frontier
+        key, ordinal, tie, lane, taker, fronts, node, _ = frontier[0]
+        heap = fronts.heap
+        walk = None
+        if fronts.is_current(heap[node]):
+            # It stands where it stood.
+            walk = decision.walk(lane)
+            frontier[0] = (key, ordinal, tie, lane, taker, fronts, node, walk)
+        else:
+            heappop(frontier)
+        behind = 2 * node + 1
+        if behind < len(heap):
+            self._see(fronts, behind, taker)
+            if behind + 1 < len(heap):
+                self._see(fronts, behind + 1, taker)
+        return walk
+
+    def first(self, decision: "Picking", group: Group, last_priority: int) -> _Next | None:
+        """The next job; None: there is none that it may take."""
         frontier = self._frontier
         while frontier:
-            key, ordinal, _, lane, taker, fronts, node = frontier[0]
-            if node >= 0:
-                entry = fronts.heap[node]
-                if lane not in self._seen and fronts.is_current(entry):
-                    self._seen.add(lane)
-                    step = (key, ordinal, next(self._ties), lane, taker, fronts, -1)
-                    heapreplace(frontier, step)
-                else:
-                    heappop(frontier)
-                self._see(fronts, 2 * node + 1, taker)
-                self._see(fronts, 2 * node + 2, taker)
-                continue
-            front = decision.walk(lane).front
+            key, ordinal, _, lane, taker, fronts, node, walk = frontier[0]
+            if walk is None:
+                walk = self._look_at_first(decision)
+                if walk is None:
+                    continue
+            front = walk.front
             if front is None or lane.priority > last_priority:
                 heappop(frontier)
             elif front != (key, ordinal):
-                heapreplace(frontier, (*front, next(self._ties), lane, taker, fronts, -1))
+                step = (*front, next(self._ties), lane, taker, fronts, node, walk)
+                heapreplace(frontier, step)
             elif room := decision.room(lane, group, taker):
-                return front, lane, taker, room
+                return front, lane, walk, taker, room
             else:
                 heappop(frontier)
         return None
 
     def take(self, decision: "Picking", group: Group, limit: int, last_priority: int) -> int:
         """Takes up to so many of its jobs in order, of up to a priority; tells how many."""
-        taken = 0
-        while taken < limit:
-            step = self.first(decision, group, last_priority)
-            if step is None:
-                break
-            (key, _), lane, taker, room = step
-            bound = self._second()
-            records = decision.walk(lane).take(min(room, limit - taken), bound)
+        left = limit
+        while left and (step := self.first(decision, group, last_priority)) is not None:
+            (key, _), lane, walk, taker, room = step
+            records = walk.take(room if room < left else left, self._second())
             decision.give(lane, key, records, group, taker)
-            taken += len(records)
-        return taken
+            left -= len(records)
+        return limit - left
 
     def _second(self) -> tuple[int, int]:
         """The least (key, ordinal) that can come after the first."""
         frontier = self._frontier
         if len(frontier) < 2:
-            return MANY, MANY
+            return _END
         return (frontier[1] if len(frontier) == 2 else min(frontier[1], frontier[2]))[:2]
 
 
@@ -395,7 +284,7 @@ class Picking:
             group.add(taker)
         for group in self._groups.values():
             group.arrange()
-        self._walks: dict[Lane, _RowWalk | _MergeWalk] = {}
+        self._walks: dict[Lane, Walk] = {}
         #: What gates have room for yet.
         self._rooms: dict[Gate, int] = {}
         #: To whom this decision binds sticky keys.
@@ -466,13 +355,20 @@ class Picking:
     def _take(self, group: Group, share: QueueShare, limit: int, last_priority: int) -> bool:
         """Takes jobs of a queue as one turn; False: it has none."""
         queue = share.queue
+        if queue.ready_seq > self._committed_seq:
+            # Jobs that were just submitted: most queues with many lanes have only such, or none.
+            return False
         if queue.limited:
             limit = min(limit, self._limiter_room(queue))
         if limit <= 0:
             return False
         self._taken = {}
-        if not group.lanes(share).take(self, group, limit, last_priority):
+        taken = group.lanes(share).take(self, group, limit, last_priority)
+        if not taken:
             return False
+        self._left -= taken
+        if queue.limited:
+            self._rooms[queue] -= taken
         for owner, jobs in self._taken.items():
             own = share if owner is group else owner.skill.share_of(queue)
             owner.charge(own, jobs)
@@ -481,12 +377,11 @@ class Picking:
 
     # What lanes ask.
 
-    def walk(self, lane: Lane) -> _RowWalk | _MergeWalk:
+    def walk(self, lane: Lane) -> Walk:
         """Where the decision is in a lane."""
         walk = self._walks.get(lane)
         if walk is None:
-            kind = _MergeWalk if lane.heap else _RowWalk
-            walk = self._walks[lane] = kind(lane, self._committed_seq)
+            walk = self._walks[lane] = walk_of(lane, self._committed_seq)
         return walk
 
     def room(self, lane: Lane, group: Group, taker: Taker | None) -> int:
@@ -522,13 +417,14 @@ class Picking:
     ) -> None:
         """Gives jobs of a lane, with one key of the order, to those who are to have them."""
         jobs = len(records)
-        queue, key = lane.queue, lane.key
-        self._left -= jobs
-        if self._rooms:
-            for gate in (queue, key, lane.job_type):
-                if gate in self._rooms:
-                    self._rooms[gate] -= jobs
-        ahead = bool(queue.concurrency) or (key is not None and bool(key.concurrency))
+        key = lane.key
+        ahead = lane.queue.concurrency > 0
+        if key is not None:
+            ahead = ahead or key.concurrency > 0
+            if key.limited:
+                self._rooms[key] -= jobs
+        if lane.job_type in self._rooms:
+            self._rooms[lane.job_type] -= jobs
         if lane.sticky is not None and taker is None:
             taker = self._bound.get(lane.sticky)
             if taker is None:

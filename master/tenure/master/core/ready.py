@@ -33,8 +33,8 @@ _FRONTS_GONE_MAX: Final = 64
 
 #: (key, ordinal of the first job, seq, segment). Seqs differ where ordinals are equal.
 HeapEntry: TypeAlias = tuple[int, int, int, Segment]
-#: What tells a lane from the others of its queue: (name, priority), then (limit key, sticky key,
-#: required labels, preferred labels) if there is any.
+#: What tells a lane from the others of its queue: (name, priority, limit key, sticky key), then
+#: (required labels, preferred labels) if there are any.
 LaneName: TypeAlias = tuple[object, ...]
 
 
@@ -56,6 +56,7 @@ class Lane:
     __slots__ = (
         "entries",
         "front",
+        "gone",
         "heap",
         "is_open",
         "job_type",
@@ -83,6 +84,8 @@ class Lane:
     heap: list[HeapEntry]
     #: Jobs in the segments, those that have left included.
     entries: int
+    #: How many of them have left and are still to be passed over.
+    gone: int
     #: How many of them are PENDING.
     ready: int
     #: The (key, ordinal, seq) of its first job; None: nothing is ready.
@@ -105,6 +108,7 @@ class Lane:
         self.row = deque()
         self.heap = []
         self.entries = 0
+        self.gone = 0
         self.ready = 0
         self.front = None
         self.is_open = True
@@ -114,59 +118,89 @@ class Lane:
         """Adds PENDING jobs that one event wrote, with one key, in order of their ordinals."""
         self.entries += len(records)
         self._count(len(records))
-        segment, ordinal = Segment(key, seq, records), records[0].ordinal
-        last = self.row[-1] if self.row else None
-        if last is None or (key, ordinal) > (last.at_ms, last.records[-1].ordinal):
-            self.row.append(segment)
+        row, segment = self.row, Segment(key, seq, records, records[0].ordinal)
+        if not row:
+            row.append(segment)
         else:
-            heappush(self.heap, (key, ordinal, seq, segment))
+            last = row[-1]
+            if (key, segment.ordinal) > (last.at_ms, last.records[-1].ordinal):
+                # Behind others: the front stays as it is.
+                row.append(segment)
+                return
+            heappush(self.heap, (key, segment.ordinal, seq, segment))
         self._move_front()
 
     def leave(self, jobs: int) -> None:
-        """So many of its jobs are not ready any more: their seq says which."""
+        """So many of its jobs are not ready any more: their seq says which.
+
+        Nearly always those at the front have left. What is behind as many as have left is not
+        looked at.
+        """
         self._count(-jobs)
-        row, heap = self.row, self.heap
-        while row and not row[0].skip_gone():
-            self.entries -= len(row.popleft().records)
-        while heap:
-            key, ordinal, seq, segment = heap[0]
-            records = segment.records
-            if not segment.skip_gone():
-                heappop(heap)
-                self.entries -= len(records)
-                continue
-            head = records[segment.next].ordinal
-            if head == ordinal:
+        if not self.ready:
+            self._empty()
+            return
+        self.gone += jobs
+        row = self.row
+        while self.gone and row:
+            segment = row[0]
+            self.gone -= segment.skip_gone(self.gone)
+            if not segment.is_over:
                 break
-            heapreplace(heap, (key, head, seq, segment))
+            row.popleft()
+            self.entries -= len(segment.records)
+        if self.gone and self.heap:
+            self._leave_heap()
         if self.entries > 2 * self.ready + _GONE_MAX:
             self._compact()
         self._move_front()
 
+    def _empty(self) -> None:
+        """None of its jobs is ready any more: whatever is in the segments has left."""
+        self.row.clear()
+        self.heap.clear()
+        self.entries = self.gone = 0
+        self.front = None
+        for place in self.places:
+            place.drop(self)
+
+    def _leave_heap(self) -> None:
+        """As ``leave``, of what is not in the row."""
+        heap = self.heap
+        while self.gone and heap:
+            key, ordinal, seq, segment = heap[0]
+            self.gone -= segment.skip_gone(self.gone)
+            if segment.is_over:
+                heappop(heap)
+                self.entries -= len(segment.records)
+            elif segment.ordinal != ordinal:
+                heapreplace(heap, (key, segment.ordinal, seq, segment))
+            else:
+                break
+
     def _count(self, jobs: int) -> None:
         self.ready += jobs
         self.queue.ready_of[self.priority] += jobs
-        for place in self.places:
-            if self in place.active:
+        if self.front is not None and self.is_open:
+            for place in self.places:
                 place.backlog += jobs
 
     def _compact(self) -> None:
-        row = [Segment(s.at_ms, s.seq, s.left()) for s in self.row]
-        self.row = deque(segment for segment in row if segment.records)
-        kept = [Segment(key, seq, segment.left()) for key, _, seq, segment in self.heap]
-        self.heap = [
-            (segment.at_ms, segment.records[0].ordinal, segment.seq, segment)
-            for segment in kept
-            if segment.records
+        row, heap = [
+            [Segment(s.at_ms, s.seq, left, left[0].ordinal) for s in old if (left := s.left())]
+            for old in (self.row, [segment for *_, segment in self.heap])
         ]
+        self.row = deque(row)
+        self.heap = [(s.at_ms, s.ordinal, s.seq, s) for s in heap]
         heapify(self.heap)
-        self.entries = sum(len(segment.records) for segment in (*self.row, *kept))
+        self.entries = sum([len(segment.records) for segment in self.segments()])
+        self.gone = self.entries - self.ready
 
     def _move_front(self) -> None:
         front = self.heap[0][:3] if self.heap else None
         if self.row:
             first = self.row[0]
-            ahead = (first.at_ms, first.records[first.next].ordinal, first.seq)
+            ahead = (first.at_ms, first.ordinal, first.seq)
             front = ahead if front is None else min(ahead, front)
         if front != self.front:
             self.front = front
@@ -187,7 +221,7 @@ class Lane:
         heads = [*islice(self.row, 1), *[segment for *_, segment in self.heap[:1]]]
         if not heads:
             return None
-        first = min(heads, key=lambda head: (head.at_ms, head.records[head.next].ordinal))
+        first = min(heads, key=lambda head: (head.at_ms, head.ordinal))
         return first.records[first.next]
 
     @property
@@ -208,8 +242,9 @@ class Lane:
         for place in self.places:
             place.drop(self)
         self.places = places
-        for place in places:
-            place.move(self)
+        if self.front is not None:
+            for place in places:
+                place.move(self)
 
 
 class Fronts:
@@ -220,11 +255,11 @@ class Fronts:
 
     __slots__ = ("_serial", "active", "backlog", "board", "gives", "heap", "job_type")
 
-    #: In the order in which they became so.
-    active: dict[Lane, None]
+    #: With the serial number of its entry, in the order in which they became so.
+    active: dict[Lane, int]
     #: How many jobs are ready in them.
     backlog: int
-    #: (key, ordinal, seq, tie-break, lane). An entry that is not its lane's front any more, or of a
+    #: (key, ordinal, seq, serial number, lane). An entry that is not its lane's newest, or of a
     #: lane that is not active, is skipped; the first one never is such.
     heap: list[tuple[int, int, int, int, Lane]]
     #: Whether there are any, and their job type is open.
@@ -243,46 +278,37 @@ class Fronts:
     def move(self, lane: Lane) -> None:
         """Keeps up the order after a lane has a new front, was opened or was closed."""
         if lane.front is None or not lane.is_open:
-            if lane not in self.active:
-                return
-            self._leave(lane)
+            self.drop(lane)
+            return
+        heap, active = self.heap, self.active
+        if lane not in active:
+            self.backlog += lane.ready
+        self._serial = active[lane] = self._serial + 1
+        entry = (*lane.front, self._serial, lane)
+        if heap and heap[0][4] is lane:
+            # It was the first, and is not any more where it stood.
+            heapreplace(heap, entry)
         else:
-            if lane not in self.active:
-                self.active[lane] = None
-                self.backlog += lane.ready
-            self._serial += 1
-            entry = (*lane.front, self._serial, lane)
-            if self.heap and self.heap[0][4] is lane:
-                # It was the first, and is not any more where it stood.
-                heapreplace(self.heap, entry)
-            else:
-                heappush(self.heap, entry)
+            heappush(heap, entry)
         self._settle()
 
     def drop(self, lane: Lane) -> None:
-        """The lane is served elsewhere."""
-        if lane in self.active:
-            self._leave(lane)
+        """The lane has nothing to give here: it is empty, closed, or served elsewhere."""
+        if self.active.pop(lane, None) is not None:
+            self.backlog -= lane.ready
             self._settle()
-
-    def _leave(self, lane: Lane) -> None:
-        del self.active[lane]
-        self.backlog -= lane.ready
 
     def is_current(self, entry: tuple[int, int, int, int, Lane]) -> bool:
         """Whether an entry of the heap is its lane's front."""
-        lane = entry[4]
-        return lane in self.active and entry[:3] == lane.front
+        return self.active.get(entry[4]) == entry[3]
 
     def _settle(self) -> None:
         heap, active = self.heap, self.active
-        while heap and not self.is_current(heap[0]):
+        while heap and active.get(heap[0][4]) != heap[0][3]:
             heappop(heap)
         if len(heap) > 2 * len(active) + _FRONTS_GONE_MAX:
-            current = [(lane.front, lane) for lane in active]
-            heap[:] = [(*at, index, lane) for index, (at, lane) in enumerate(current) if at]
+            heap[:] = [entry for entry in heap if self.is_current(entry)]
             heapify(heap)
-            self._serial = len(heap)
         if bool(active) is not self.gives:
             self.refresh()
 

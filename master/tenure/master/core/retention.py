@@ -76,7 +76,10 @@ class Shelf:
     def settle(self, counts: list[int]) -> None:
         """Call when jobs have left: drops them from the front."""
         for fifo in (self._plain, self._own):
-            while fifo and not fifo[0].skip_gone():
+            while fifo:
+                fifo[0].skip_gone()
+                if not fifo[0].is_over:
+                    break
                 self._entries -= len(fifo.popleft().records)
         if self._entries > 2 * self._size(counts) + _GONE_MAX:
             self._compact()

@@ -4,35 +4,46 @@ All jobs of a segment were last written by the same event. A job has left a segm
 seq is another one: so leaving costs nothing, and entries that are no longer true find themselves.
 """
 
+from typing import Final
+
+import msgspec
+
 from tenure.master.core.record import JobRecord
 
+#: More jobs than a segment has.
+_ALL: Final = 1 << 50
 
-class Segment:
+
+class Segment(msgspec.Struct, gc=False, eq=False):
     """Some jobs in order, written by one event."""
-
-    __slots__ = ("at_ms", "next", "records", "seq")
 
     #: What orders segments: a key of the ready order, or when the jobs ended.
     at_ms: int
     seq: int
     records: list[JobRecord]
+    #: Of the job at ``next``, in the ready order; kept here, as the job itself may lie far away in
+    #: memory, where a look takes as long as some lines of code.
+    ordinal: int = 0
     #: Index of the first job that may still be there; those before it have left.
-    next: int
+    next: int = 0
 
-    def __init__(self, at_ms: int, seq: int, records: list[JobRecord]) -> None:
-        self.at_ms = at_ms
-        self.seq = seq
-        self.records = records
-        self.next = 0
-
-    def skip_gone(self) -> bool:
-        """Moves ``next`` to the first job that is still there; False if none is."""
+    def skip_gone(self, most: int = _ALL) -> int:
+        """Moves ``next`` past jobs that have left, ``most`` of them; tells how many they were."""
         records, seq = self.records, self.seq
-        position, end = self.next, len(records)
+        first = position = self.next
+        end = min(len(records), first + most)
         while position < end and records[position].seq != seq:
             position += 1
-        self.next = position
-        return position < end
+        if position != first:
+            self.next = position
+            if position < len(records):
+                self.ordinal = records[position].ordinal
+        return position - first
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of its jobs have left, as far as ``next`` knows."""
+        return self.next == len(self.records)
 
     def left(self) -> list[JobRecord]:
         """The jobs that are still there."""

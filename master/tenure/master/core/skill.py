@@ -192,12 +192,17 @@ class Skill:
 
     def forget(self, queue: Queue) -> None:
         """A queue has no job any more."""
+        for member in self.members.values():
+            bound = member.bound.pop(queue, None)
+            if bound is not None:
+                bound.end()
         tenant = self._tenants.get(queue.tenant)
         if tenant is None or queue not in tenant.queues:
             return
         tenant.queues.pop(queue).board.end()
         if not tenant.queues:
             del self._tenants[queue.tenant]
+            queue.tenant.under.pop(tenant, None)
 
     def end(self) -> None:
         """Nobody has it any more."""

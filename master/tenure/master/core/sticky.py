@@ -1,8 +1,9 @@
 """Sticky keys: jobs of a queue with the same one go to one worker process, while it lives.
 
 The first grant binds a key to an incarnation. From then on its jobs wait for that worker; they go
-to anybody again when the worker drains or is forgotten. Bindings are a term's own, but those of
-running jobs are found again after a replay.
+to anybody again when the worker drains or is forgotten. A binding outlives the jobs of its queue:
+the next ones under that key find their worker. Bindings are a term's own, but those of running jobs
+are found again after a replay.
 """
 
 from tenure.master.core.gate import Queue
@@ -12,14 +13,16 @@ from tenure.master.core.ready import Lane
 class StickyKey:
     """A sticky key of a queue. It lives while it has a lane or is bound."""
 
-    __slots__ = ("incarnation", "key", "lanes", "queue")
+    __slots__ = ("incarnation", "key", "lanes", "place")
 
+    #: The tenant and the name of its queue.
+    place: tuple[str, str]
     #: Whom it is bound to; empty: to nobody.
     incarnation: str
     lanes: dict[Lane, None]
 
-    def __init__(self, queue: Queue, key: str) -> None:
-        self.queue = queue
+    def __init__(self, place: tuple[str, str], key: str) -> None:
+        self.place = place
         self.key = key
         self.incarnation = ""
         self.lanes = {}
@@ -32,7 +35,8 @@ class Bindings:
 
     def __init__(self, bound_max: int) -> None:
         """Makes it empty; of more than ``bound_max`` bound keys the oldest are let go."""
-        self._keys: dict[tuple[Queue, str], StickyKey] = {}
+        #: By place and key; no queue is kept by them.
+        self._keys: dict[tuple[tuple[str, str], str], StickyKey] = {}
         #: Oldest grant first.
         self._bound: dict[StickyKey, None] = {}
         self._by_incarnation: dict[str, dict[StickyKey, None]] = {}
@@ -40,9 +44,10 @@ class Bindings:
 
     def get(self, queue: Queue, key: str) -> StickyKey:
         """A queue's sticky key."""
-        sticky = self._keys.get((queue, key))
+        place = (queue.tenant.name, queue.name)
+        sticky = self._keys.get((place, key))
         if sticky is None:
-            sticky = self._keys[queue, key] = StickyKey(queue, key)
+            sticky = self._keys[place, key] = StickyKey(place, key)
         return sticky
 
     def bind(self, sticky: StickyKey, incarnation: str) -> list[StickyKey]:
@@ -78,7 +83,7 @@ class Bindings:
     def forget_if_idle(self, sticky: StickyKey) -> None:
         """Drops a key that has no lane and no holder."""
         if not sticky.lanes and not sticky.incarnation:
-            self._keys.pop((sticky.queue, sticky.key), None)
+            self._keys.pop((sticky.place, sticky.key), None)
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -17,9 +17,9 @@ from tenure.master.node.paging import page_size, page_token, place_of
 from tenure.master.node.roster import Roster
 from tenure.master.node.settings_wire import (
     counts_to_wire,
-    fields_of,
     job_type_from_wire,
     job_type_to_wire,
+    named_by,
     queue_from_wire,
     queue_to_wire,
     tenant_from_wire,
@@ -151,9 +151,12 @@ class SettingsApi:
     ) -> T:
         """Changes settings; the thing as it is when that is durable."""
         kind = things.kind
-        fields = fields_of(mask, kind.value)
+        named = named_by(mask, kind.value)
         command = UpdateSettings(
-            key=key, settings=things.from_wire(settings, fields), fields=fields
+            key=key,
+            settings=things.from_wire(settings, named.fields),
+            fields=named.fields,
+            override_keys=named.override_keys,
         )
         term = self._roster.term(partition)
         await term.ask(command)

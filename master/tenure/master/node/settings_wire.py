@@ -1,7 +1,7 @@
 """Settings between the wire and the core. What cannot be read is refused with the field's path."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -20,17 +20,31 @@ from tenure.protocol.vocabulary import BreakerOverride, FairBy, JobState, LimitS
 from tenure.v1 import jobs_pb2, queues_pb2
 
 _PER_MS_DEFAULT: Final = 1_000
+#: Begins a mask's path of one limit key; all that follows is the key, whatever its characters.
+_ONE_OVERRIDE: Final = "key_breaker_overrides."
 
 
-def fields_of(mask: FieldMask, kind: type[AnySettings]) -> tuple[str, ...]:
-    """The fields that a mask names; none: all of them."""
+class Named(NamedTuple):
+    """What a mask names; nothing: all of it."""
+
+    fields: tuple[str, ...]
+    #: Limit keys whose breakers' overrides are named one by one.
+    override_keys: tuple[str, ...]
+
+
+def named_by(mask: FieldMask, kind: type[AnySettings]) -> Named:
+    """What a mask names of settings of a kind."""
     known = kind.__struct_fields__
+    fields, keys = [], []
     for index, path in enumerate(mask.paths):
-        if path not in known:
-            raise invalid(
-                f"update_mask.paths[{index}]", f"{path[:140]!r} is none of {', '.join(known)}"
-            )
-    return tuple(dict.fromkeys(mask.paths))
+        where = f"update_mask.paths[{index}]"
+        if path in known:
+            fields.append(path)
+        elif kind is QueueSettings and path.startswith(_ONE_OVERRIDE):
+            keys.append(_limit_key(path.removeprefix(_ONE_OVERRIDE), where))
+        else:
+            raise invalid(where, f"{path[:140]!r} is none of {', '.join(known)}")
+    return Named(tuple(dict.fromkeys(fields)), tuple(dict.fromkeys(keys)))
 
 
 def queue_from_wire(wire: queues_pb2.QueueSettings, fields: Sequence[str]) -> QueueSettings:
@@ -99,12 +113,17 @@ def _overrides(wire: Mapping[str, int]) -> tuple[KeyOverride, ...]:
     overrides = []
     for key, value in sorted(wire.items()):
         path = f"settings.key_breaker_overrides[{key[: limits.KEY_CHARS_MAX]!r}]"
-        if not 0 < len(key) <= limits.KEY_CHARS_MAX:
-            raise invalid(path, f"a limit key has 1 to {limits.KEY_CHARS_MAX} characters")
+        limit_key = _limit_key(key, path)
         override = checked_member(BreakerOverride, value or BreakerOverride.NONE, path)
         if override is not BreakerOverride.NONE:
-            overrides.append(KeyOverride(key, override))
+            overrides.append(KeyOverride(limit_key, override))
     return tuple(overrides)
+
+
+def _limit_key(key: str, path: str) -> str:
+    if not 0 < len(key) <= limits.KEY_CHARS_MAX:
+        raise invalid(path, f"a limit key has 1 to {limits.KEY_CHARS_MAX} characters")
+    return key
 
 
 def _breaker(wire: queues_pb2.BreakerSettings, path: str) -> BreakerSettings:

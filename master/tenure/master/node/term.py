@@ -537,7 +537,7 @@ class Term:
 
     def _resolve_dependents(self, now_ms: int) -> None:
         if self._unsettled:
-            silent = self._unknown("the partition of a job's parent is silent")
+            silent = turning_away.silent_parents(self.number)
             due_ms = self._unsettled.expire(now_ms, silent)
             if due_ms is not None:
                 self._arm_at(now_ms, due_ms)

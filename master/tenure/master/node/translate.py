@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tenure.master.core.command import SubmitSetting
@@ -41,6 +42,8 @@ from tenure.v1 import common_pb2, jobs_pb2
 E = TypeVar("E", bound=IntEnum)
 
 _NAME: Final = re.compile(limits.NAME_PATTERN)
+#: What those have who say nothing of it.
+_RETRY: Final = RetryPolicy()
 _CATEGORIES: Final = {category.value: category for category in ErrorCategory}
 #: The end of the year 9999, the last moment that a Timestamp can show.
 _AT_MS_MAX: Final = 253_402_300_799_999
@@ -96,7 +99,7 @@ def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
     priority = options.priority if options.HasField("priority") else limits.PRIORITY_DEFAULT
     if priority > limits.PRIORITY_MAX:
         raise invalid(f"{path}.priority", out_of_range(priority))
-    delay_ms = checked_span(options.delay, f"{path}.delay", limits.DELAY_MS_MAX)
+    delay_ms = _span(options, "delay", path, limits.DELAY_MS_MAX)
     if options.at_ms < 0:
         raise invalid(f"{path}.at_ms", "it lies before 1970")
     if options.at_ms > _AT_MS_MAX:
@@ -105,22 +108,18 @@ def setting_of(options: common_pb2.JobOptions, path: str) -> SubmitSetting:
         raise invalid(f"{path}.at_ms", "delay is set too; give one of the two")
     timeout = limits.TIMEOUT_MS_MAX
     span = limits.DELAY_MS_MAX
-    window_ms = checked_span(options.key_window, f"{path}.key_window", limits.KEY_WINDOW_MS_MAX)
+    window_ms = _span(options, "key_window", path, limits.KEY_WINDOW_MS_MAX)
     policy = Policy(
         name=checked_name(options.name, f"{path}.name"),
         queue=checked_name(options.queue or limits.DEFAULT_QUEUE, f"{path}.queue"),
         tenant=checked_name(options.tenant or limits.DEFAULT_TENANT, f"{path}.tenant"),
-        retry=_retry(options.retry, f"{path}.retry"),
-        timeout_ms=checked_span(options.timeout, f"{path}.timeout", timeout),
-        schedule_timeout_ms=checked_span(
-            options.schedule_timeout, f"{path}.schedule_timeout", timeout
-        ),
-        deadline_ms=checked_span(options.deadline, f"{path}.deadline", span),
-        heartbeat_timeout_ms=checked_span(
-            options.heartbeat_timeout, f"{path}.heartbeat_timeout", timeout
-        ),
+        retry=_retry(options, f"{path}.retry"),
+        timeout_ms=_span(options, "timeout", path, timeout),
+        schedule_timeout_ms=_span(options, "schedule_timeout", path, timeout),
+        deadline_ms=_span(options, "deadline", path, span),
+        heartbeat_timeout_ms=_span(options, "heartbeat_timeout", path, timeout),
         at_most_once=options.at_most_once,
-        result_ttl_ms=checked_span(options.result_ttl, f"{path}.result_ttl", span),
+        result_ttl_ms=_span(options, "result_ttl", path, span),
         labels=tuple(
             (checked_name(k, f"{path}.labels"), checked_name(v, f"{path}.labels[{k}]"))
             for k, v in sorted(options.labels.items())
@@ -170,8 +169,10 @@ def _selectors(
     return tuple([LabelSelector(key, values) for key, values in sorted(found)])
 
 
-def _retry(retry: common_pb2.RetryPolicy, path: str) -> RetryPolicy:
-    span = limits.DELAY_MS_MAX
+def _retry(options: common_pb2.JobOptions, path: str) -> RetryPolicy:
+    if not options.HasField("retry"):
+        return _RETRY
+    retry, span = options.retry, limits.DELAY_MS_MAX
     for field, value in (("max_attempts", retry.max_attempts), ("max_lost", retry.max_lost)):
         if value > limits.ATTEMPTS_MAX:
             raise invalid(f"{path}.{field}", f"{value} is above {limits.ATTEMPTS_MAX}")
@@ -191,7 +192,7 @@ def _retry(retry: common_pb2.RetryPolicy, path: str) -> RetryPolicy:
         jitter=checked_member(Jitter, retry.jitter or Jitter.FULL, f"{path}.jitter"),
         max_attempts=retry.max_attempts or limits.MAX_ATTEMPTS_DEFAULT,
         max_lost=retry.max_lost or limits.MAX_LOST_DEFAULT,
-        system_base_ms=checked_span(retry.system_base, f"{path}.system_base", span),
+        system_base_ms=_span(retry, "system_base", path, span),
         non_retryable=tuple(retry.non_retryable),
     )
 
@@ -203,6 +204,13 @@ def checked_member(kind: type[E], value: int, path: str) -> E:
     except ValueError:
         known = ", ".join(f"{member.value} ({member.name})" for member in kind)
         raise invalid(path, f"{value} is none of {known}") from None
+
+
+def _span(message: Message, field: str, path: str, max_ms: int) -> int:
+    """A field's span of time in milliseconds; most are not set, which is quickly seen."""
+    if not message.HasField(field):
+        return 0
+    return checked_span(getattr(message, field), f"{path}.{field}", max_ms)
 
 
 def checked_span(duration: Duration, path: str, max_ms: int) -> int:

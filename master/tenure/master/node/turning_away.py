@@ -16,7 +16,7 @@ from tenure.master.core.explain import Halt
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobRecord
 from tenure.master.core.settings import SettingsKind
-from tenure.protocol.errors import TenureError, Unavailable
+from tenure.protocol.errors import WAITED_FOR_METADATA, TenureError, Unavailable
 from tenure.protocol.refusal import Reason
 
 #: What cannot be journaled is better not begun.
@@ -72,6 +72,17 @@ def unknown_outcome(partition: int, why: str) -> TenureError:
         "same job id is the same job",
         reason=Reason.OUTCOME_UNKNOWN,
         metadata={"partition": str(partition)},
+        retry_after_ms=500,
+    )
+
+
+def silent_parents(partition: int) -> TenureError:
+    """Jobs wait for word of their parents, whose partition says nothing; this one is well."""
+    return Unavailable(
+        f"expected partition {partition} to hear whether the jobs' parents exist, but their "
+        "partition is silent; send the call again: the same job id is the same job",
+        reason=Reason.OUTCOME_UNKNOWN,
+        metadata={"partition": str(partition), WAITED_FOR_METADATA: "parents"},
         retry_after_ms=500,
     )
 

@@ -109,6 +109,8 @@ def _audit_gates(state: State) -> None:
         assert queue.ready_of == [ready_of[p] for p in range(len(queue.ready_of))]
         running_of = Counter(r.priority for r in own)
         assert queue.running_of == [running_of[p] for p in range(len(queue.running_of))]
+        waiting = [job for lane in queue.lanes.values() for job in lane.jobs()]
+        assert all(job.seq >= queue.ready_seq for job in waiting)
         assert (queue in lanes.reserving) is bool(queue.settings.reserved)
         for key in queue.limit_keys.values():
             assert key.under
@@ -163,6 +165,7 @@ def _audit_skills(state: State) -> None:
     shares = {share.queue for skill in skills for share in skill.shares()}
     assert shares <= set(state.lanes.queues.values())
     for session in state.sessions.values():
+        assert set(session.bound) <= set(state.lanes.queues.values())
         for board in session.bound.values():
             _audit_board(board)
             for lane in _active(board):
@@ -259,8 +262,10 @@ def _audit_lane(state: State, lane: Lane) -> list[JobRecord]:
         _, ordinal, seq, segment = lane.heap[0]
         head = segment.records[segment.next]
         assert (head.ordinal, head.seq) == (ordinal, seq)
-    segments = [*lane.row, *(entry[3] for entry in lane.heap)]
+    segments = lane.segments()
     assert lane.entries == sum(len(segment.records) for segment in segments)
+    assert lane.gone == sum(len(s.records) - s.next for s in segments) - lane.ready
+    assert all(s.ordinal == s.records[s.next].ordinal for s in segments)
     return ready
 
 
@@ -488,8 +493,7 @@ def gates(state: State) -> list[object]:
         if lane.ready
     ]
     bound = [
-        (sticky.queue.label, sticky.key, sticky.incarnation)
-        for sticky in state.lanes._bindings.bound()
+        (sticky.place, sticky.key, sticky.incarnation) for sticky in state.lanes._bindings.bound()
     ]
     return [sorted(queues, key=lambda row: row[0][0]), sorted(lanes), sorted(bound)]
 

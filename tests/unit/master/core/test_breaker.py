@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenure.master.core import lanes
 from tenure.master.core.breaker import Breaker
 from tenure.master.core.command import LeaseRow, PurgeJobs
 from tenure.master.core.query import JobTypeStatus, KeyBreakerStatus
@@ -367,19 +368,22 @@ def tripping(rig: Rig, keys: list[str]) -> None:
         rig.do(PurgeJobs(job_ids=jobs))
 
 
-def test_keys_that_tripped_and_never_come_again_are_forgotten() -> None:
+def test_keys_that_tripped_and_never_come_again_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Their breakers are half open from then on, and would be for ever: no probe comes."""
     rig = Rig(audited=False)
     FusedKey().set(rig, BREAKER)
     rig.open_session(1, slots=50)
     tripping(rig, [f"k{number}" for number in range(30)])
     rig.pass_time(BREAKER.open_for_ms + BREAKER.window_ms)
-    lanes = state_of(rig.partition).lanes
-    queue = lanes.queues[QUEUE]
+    queue = state_of(rig.partition).lanes.queues[QUEUE]
     assert len(queue.tripped) == len(queue.limit_keys) == 30
-    lanes._empty_max = 1
-    rig.submit(1, QUICK, limit_key="one more")
-    assert (list(queue.tripped), list(queue.limit_keys)) == ([], ["one more"])
+    monkeypatch.setattr(lanes, "_EMPTY_MAX", 1)
+    others = [f"other{number}" for number in range(15)]
+    for limit_key in others:
+        rig.submit(1, QUICK, limit_key=limit_key)
+    assert (list(queue.tripped), list(queue.limit_keys)) == ([], others)
     audit(rig.partition)
 
 

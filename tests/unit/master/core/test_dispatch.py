@@ -190,6 +190,23 @@ def test_returned_job_keeps_its_place() -> None:
     assert drain_order(rig) == [second, third, first]
 
 
+@pytest.mark.parametrize("priority", [0, 5])
+def test_who_is_handed_back_after_a_failover_has_its_old_place(priority: int) -> None:
+    """Of a batch some run, others' grants are lost with the leader: the order is the batch's."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.open_session(2)
+    ids = rig.submit(6, priority=priority)
+    first = leases_of(rig.dispatch((1, 3), (2, 3)).effects)[:3]
+    assert [row.job_id for row in first] == ids[::2]
+    rig.crash(lose=1)
+    rig.open_session(1, declare=[held(row, started=False) for row in first])
+    rig.close_window()
+    rig.give_back(*first)
+    for expected in (ids[:3], ids[3:]):
+        assert {row.job_id for row in rig.grant(1, 3)} == set(expected)
+
+
 def test_order_holds_across_the_lanes_of_a_queue() -> None:
     """Names, limit keys and wishes share one order, as far as the session serves them."""
     rig = Rig()

@@ -548,8 +548,8 @@ def _is_limited(state: State, record: JobRecord) -> bool:
     return bool(settings.concurrency or (record.limit_key and settings.key_concurrency))
 
 
-# An example takes half a second, and a busy machine three times as long.
-@pytest.mark.timeout(1.5 * settings().max_examples)
+# With the time limit of a property: an example takes a tenth of a second.
+@pytest.mark.hypothesis
 def test_machine() -> None:
     """S9: many examples of 60 steps; every rule, command, event, verdict and state occurs."""
     SEEN.clear()

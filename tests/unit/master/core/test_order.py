@@ -29,9 +29,11 @@ POLICIES: Final = [
     Policy(name="other", queue="bulk", requires=(GPU,)),
     Policy(name="job", tenant="t", prefers=(GPU,)),
 ]
+#: So few that boosted jobs come back to where they were.
+PRIORITIES: Final = st.sampled_from([0, 1, 5, 5, 6, 10])
 PAUSES: Final = st.sampled_from([0, 0, 1, 60_000, 299_999, 900_000])
 #: So few that jobs have to wait.
-CREDITS: Final = st.sampled_from([0, 0, 0, 1, 2])
+CREDITS: Final = st.sampled_from([0, 0, 0, 1, 2, 6])
 
 
 class Line:
@@ -64,7 +66,7 @@ class Line:
                 for queue in ("default", "bulk"):
                     rig.configure(("default", queue), QueueSettings(key_concurrency=number))
             case "boost":
-                rig.do(commands.BoostJobs(job_ids=self._waiting()[:2], priority=priority))
+                rig.do(commands.BoostJobs(job_ids=self._waiting()[number:][:2], priority=priority))
             case "cancel":
                 rig.do(commands.CancelJobs(job_ids=self._waiting()[-1:]))
             case "leave" if session_id in self.there:
@@ -76,17 +78,23 @@ class Line:
                 rig.crash(window_ms=0)
                 self.held, self.there = [], set()
                 self.come(session_id)
+            case "drain":
+                rows = [row for row in self.held if self._holder(row) == session_id]
+                self.held = [row for row in self.held if row not in rows]
+                rig.give_back(*rows, session_id=session_id)
             case "end" | "fail" | "give back" if self.held:
                 self._end(what, self.held.pop(number % len(self.held)))
 
     def _end(self, what: str, row: LeaseRow) -> None:
         if what == "give back":
-            holder = self.rig.record(row.job_id).incarnation
-            self.rig.give_back(row, session_id=int(holder[1:]))
+            self.rig.give_back(row, session_id=self._holder(row))
         elif what == "fail":
             self.rig.fail(row)
         else:
             self.rig.report(row, AttemptOutcome.COMPLETED)
+
+    def _holder(self, row: LeaseRow) -> int:
+        return int(self.rig.record(row.job_id).incarnation[1:])
 
     def _waiting(self) -> list[JobId]:
         jobs = state_of(self.rig.partition).jobs.items()
@@ -117,11 +125,11 @@ class Line:
             st.sampled_from(
                 [
                     *["submit", "submit", "submit", "key", "delay", "end", "fail", "give back"],
-                    *["boost", "cancel", "limit", "leave", "come", "fail over"],
+                    *["boost", "cancel", "limit", "leave", "come", "fail over", "drain"],
                 ]
             ),
             st.sampled_from(POLICIES),
-            st.integers(0, 10),
+            PRIORITIES,
             PAUSES,
             st.tuples(CREDITS, CREDITS),
             st.integers(0, 2),

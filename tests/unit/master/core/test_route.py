@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenure.master.core.command import CloseSession, DrainSession
+from tenure.master.core.command import CloseSession, DrainSession, PurgeJobs
 from tenure.master.core.fair import QUANTUM
 from tenure.master.core.record import LabelSelector, Policy
 from tenure.master.core.settings import QueueSettings
@@ -196,6 +196,20 @@ def test_bindings_of_running_jobs_outlive_a_leader() -> None:
     assert not rig.grant(8, 9)
     rig.open_session(9, bound)
     assert waiting in {row.job_id for row in rig.grant(9, 9)}
+
+
+def test_a_binding_outlives_the_jobs_of_its_queue() -> None:
+    """Also when its last job is purged: the worker keeps what it holds for the key."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.open_session(2)
+    done = rig.submit(1, sticky_key="s")
+    rig.report(rig.grant_one(1))
+    rig.do(PurgeJobs(job_ids=done))
+    assert not state_of(rig.partition).lanes.queues
+    (following,) = rig.submit(1, sticky_key="s")
+    assert not rig.grant(2, 1)
+    assert [row.job_id for row in rig.grant(1, 1)] == [following]
 
 
 # Reserves.

@@ -10,6 +10,7 @@ from tenure.master.core.settings import (
     AnySettings,
     BreakerSettings,
     JobTypeSettings,
+    KeyOverride,
     QueueSettings,
     RateLimit,
     SettingsKey,
@@ -17,7 +18,7 @@ from tenure.master.core.settings import (
     TenantSettings,
     refuse,
 )
-from tenure.protocol.limits import SETTINGS_MAX
+from tenure.protocol.limits import KEY_OVERRIDES_MAX, SETTINGS_MAX
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import BreakerOverride, FairBy, LimitStrategy
 from tests.unit.master.core.audit import state_of
@@ -70,6 +71,40 @@ def test_fields_named_change_and_no_others(rig: Rig) -> None:
         **{f: getattr(FULL, f) for f in FULL.__struct_fields__} | {"weight": 7.0, "rate": None}
     )
     assert update(rig, MAIL, QueueSettings(weight=7.0)) == QueueSettings(weight=7.0)
+
+
+def test_overrides_are_changed_key_by_key(rig: Rig) -> None:
+    """A command that names limit keys changes what is made of their breakers, and no others'."""
+
+    def override(said: dict[str, BreakerOverride], *keys: str, fields: tuple[str, ...] = ()) -> str:
+        overrides = tuple(KeyOverride(key, said[key]) for key in sorted(said))
+        command = UpdateSettings(
+            key=MAIL,
+            settings=QueueSettings(weight=3.0, key_breaker_overrides=overrides),
+            fields=fields,
+            override_keys=keys,
+        )
+        settings = rig.do(command).reply
+        assert isinstance(settings, QueueSettings)
+        shown = [f"{row.limit_key}={row.override.name}" for row in settings.key_breaker_overrides]
+        return f"{settings.weight:g} {' '.join(shown)}"
+
+    opened, closed = BreakerOverride.OPEN, BreakerOverride.CLOSED
+    assert override({"m": opened, "z": opened}, "m") == "1 m=OPEN"
+    assert override({"z": closed}, "z", "y", fields=("weight",)) == "3 m=OPEN z=CLOSED"
+    assert override({"a": closed, "m": closed}, "m", "a") == "3 a=CLOSED m=CLOSED z=CLOSED"
+    assert override({}, "m") == "3 a=CLOSED z=CLOSED"
+    # Who names all of them means all.
+    assert override({"x": opened}, "a", fields=("key_breaker_overrides",)) == "3 x=OPEN"
+
+
+def test_there_are_not_too_many_overrides_however_they_come(rig: Rig) -> None:
+    """The limit is that of the whole, not of what one command names."""
+    rows = tuple(KeyOverride(f"k{n:03}", BreakerOverride.OPEN) for n in range(KEY_OVERRIDES_MAX))
+    update(rig, MAIL, QueueSettings(key_breaker_overrides=rows))
+    more = QueueSettings(key_breaker_overrides=(KeyOverride("z", BreakerOverride.OPEN),))
+    refusal = rig.refused(UpdateSettings(key=MAIL, settings=more, override_keys=("z",)))
+    assert refusal.field == "settings.key_breaker_overrides"
 
 
 def test_each_kind_is_apart(rig: Rig) -> None:

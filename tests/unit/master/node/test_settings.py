@@ -189,6 +189,29 @@ def test_breakers_of_limit_keys() -> None:
     with_api(test)
 
 
+def test_a_mask_names_one_limit_key() -> None:
+    """Whatever characters it has; others stay, and so does one that only the settings name."""
+
+    async def test(rig: TermRig, api: SettingsApi) -> None:
+        async def override(key: str, override: int, *others: str) -> dict[str, int]:
+            overrides = dict.fromkeys((key, *others), override)
+            request = queues_pb2.UpdateQueueRequest(
+                name="hooks",
+                settings=queues_pb2.QueueSettings(key_breaker_overrides=overrides),  # type: ignore[arg-type]
+                update_mask=FieldMask(paths=[f"key_breaker_overrides.{key}"]),
+            )
+            queue = (await api.update_queue(request)).queue
+            return dict(queue.settings.key_breaker_overrides)
+
+        held, let = queues_pb2.BREAKER_OVERRIDE_OPEN, queues_pb2.BREAKER_OVERRIDE_NONE
+        strange = "a.b=c, `d`"
+        assert await override(strange, held, "other") == {strange: held}
+        assert await override("acme", held) == {strange: held, "acme": held}
+        assert await override(strange, let) == {"acme": held}
+
+    with_api(test)
+
+
 def test_unknown_queue_is_not_found() -> None:
     """A queue without jobs and settings is not there: its name may be mistyped."""
 
@@ -259,6 +282,20 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], mask: list[str], f
         (
             "update_queue",
             queues_pb2.UpdateQueueRequest(name="q", update_mask=FieldMask(paths=["rate.count"])),
+            "update_mask.paths[0]",
+        ),
+        (
+            "update_queue",
+            queues_pb2.UpdateQueueRequest(
+                name="q", update_mask=FieldMask(paths=["key_breaker_overrides."])
+            ),
+            "update_mask.paths[0]",
+        ),
+        (
+            "update_tenant",
+            queues_pb2.UpdateTenantRequest(
+                name="t", update_mask=FieldMask(paths=["key_breaker_overrides.a"])
+            ),
             "update_mask.paths[0]",
         ),
         ("update_queue", queues_pb2.UpdateQueueRequest(name=MAX_NAME), "name"),

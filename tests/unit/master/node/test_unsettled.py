@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from tenure.master.core.effect import SubmitReply
-from tenure.master.node.turning_away import unknown_outcome
+from tenure.master.node.turning_away import silent_parents
 from tenure.master.node.unsettled import Unsettled
 from tenure.protocol.errors import TenureError
 from tenure.protocol.refusal import Reason, Refusal
 
 WHY = Refusal(reason=Reason.UNKNOWN_PARENT, message="no such parent", field="parents[0]")
-SILENT = unknown_outcome(0, "a parent's partition is silent")
+SILENT = silent_parents(0)
 
 
 def reply(*unsettled: int) -> SubmitReply:
