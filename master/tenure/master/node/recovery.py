@@ -25,8 +25,9 @@ from tenure.v1 import journal_pb2
 
 _log = logging.getLogger(__name__)
 
-#: Events replayed between two turns of the event loop, so that keepalives go on.
-_EVENTS_A_TURN: Final = 16
+#: Bytes replayed between two turns of the event loop, so that keepalives go on. Not a turn a batch:
+#: there may be tens of thousands of small ones.
+TURN_BYTES: Final = 64 * 1024
 #: The length of the log is known to so many bytes, as far back as matters: 32 MiB.
 _MARK_BYTES: Final = 64 * 1024
 _MARKS_KEPT: Final = 512
@@ -198,8 +199,10 @@ async def _after_joint(journal: Journal, chain: Chain) -> AsyncIterator[SealedBa
 async def _replay_rest(
     batches: AsyncIterator[SealedBatch], replayed: Replayed, replay: Replay | None
 ) -> None:
+    unturned = 0
     async for sealed in batches:
         batch = replayed.follow(sealed)
+        event_bytes = len(sealed.data) // max(1, batch.event_count)
         next_seq = batch.first_seq + batch.event_count
         marks = replay is not None and await replay.enter_batch(batch.first_seq, next_seq)
         for seq, event in enumerate(decode_events(batch.events), batch.first_seq):
@@ -211,7 +214,9 @@ async def _replay_rest(
                 if replay is None:
                     raise
                 raise await replay.fail(seq, error) from error
-            if seq % _EVENTS_A_TURN == 0:
+            unturned += event_bytes
+            if unturned >= TURN_BYTES:
+                unturned = 0
                 replayed.drain_changes()
                 await asyncio.sleep(0)
         replayed.drain_changes()

@@ -33,7 +33,7 @@ from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Member
 from tenure.master.journal.port import Journal
 from tenure.master.node.port import Clock
-from tenure.master.node.recovery import Replayed
+from tenure.master.node.recovery import TURN_BYTES, Replayed
 from tenure.master.node.roster import Roster
 from tenure.protocol.cancellation import pass_cancellation
 
@@ -98,6 +98,8 @@ class Standby:
         self._clock = clock
         self._pace = pace
         self._retry_ms = _RETRY_MS
+        #: Bytes that were read since the others had a turn, and since it rested.
+        self._unturned = 0
         self._unrested = 0
 
     async def run(self) -> None:
@@ -123,13 +125,13 @@ class Standby:
             # What a recovery may have died of would end this process, and others it leads.
             return
         self.loading = True
-        await self._rest(0)
+        await self._rest(TURN_BYTES)
         replayed = Replayed(self._config)
         await replayed.load(journal, self._rest)
         self.replayed = replayed
         await self._read_on(replayed)
         for _ in replayed.partition.finish_replay_in_steps():
-            await self._rest(0)
+            await self._rest(TURN_BYTES)
         extra = {**self._extra("standby"), "seq": replayed.partition.next_seq - 1}
         _log.info("Following, to lead at once if need be", extra=extra)
         self.loading, self.caught_up = False, True
@@ -159,12 +161,14 @@ class Standby:
         return found
 
     async def _rest(self, size: int) -> None:
+        self._unturned += size
         self._unrested += size
-        if self._unrested < _REST_BYTES or self._pace() is Pace.HASTE:
-            await asyncio.sleep(0)
-        else:
-            self._unrested = 0
+        if self._unrested >= _REST_BYTES and self._pace() is not Pace.HASTE:
+            self._unturned = self._unrested = 0
             await self._clock.sleep(_REST_MS)
+        elif self._unturned >= TURN_BYTES:
+            self._unturned = 0
+            await asyncio.sleep(0)
         while self._pace() is Pace.REST:
             await self._clock.sleep(_REST_MS)
 

@@ -15,7 +15,7 @@ from tenure.master.journal.frame import Chain, seal_manifest, seal_slice
 from tenure.master.journal.port import HaltRecord, Journal, ReplayMark, SealedBatch, SnapshotRef
 from tenure.master.node.recovery import Replayed, recover
 from tenure.master.node.roster import Roster
-from tenure.master.node.standby import Standby, Standbys
+from tenure.master.node.standby import Pace, Standby, Standbys
 from tenure.protocol.fence import Token
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
@@ -104,7 +104,8 @@ class Log:
                 raise CorruptJournal(f"expected batch {first}")
             if sealed.number == first:
                 first += 1
-                await SimClock().sleep(self.batch_ms)
+                if self.batch_ms:
+                    await SimClock().sleep(self.batch_ms)
                 yield sealed
 
 
@@ -437,6 +438,26 @@ def test_nothing_is_replayed_while_a_term_begins() -> None:
             await clock.sleep(2_000)
             assert standbys.seqs() == {0: log.rig.partition.next_seq - 1}
             task.cancel()
+
+    run_virtual(main, limit_s=60)
+
+
+def test_small_batches_do_not_take_a_turn_of_the_loop_each() -> None:
+    """Turns are long at a busy leader, and its journal may have tens of thousands of batches."""
+
+    async def main() -> None:
+        log = Log()
+        for _ in range(300):
+            log.submit(1)
+        standby = Standby(CONFIG, log.port, SimClock(), pace=lambda: Pace.HASTE)
+        turns = 0
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(standby.run())
+            while not standby.caught_up:
+                turns += 1
+                await asyncio.sleep(0)
+            task.cancel()
+        assert turns < 30
 
     run_virtual(main, limit_s=60)
 
