@@ -4,13 +4,17 @@ Each gives the jobs of its lane in order, those that have committed; which kind 
 how the lane is kept. A decision makes many of them, and most give a job or two.
 """
 
+from bisect import bisect_left
 from heapq import heappop, heappush
 from itertools import count
-from typing import TypeAlias
+from operator import attrgetter
+from typing import Final, TypeAlias
 
 from tenure.master.core.ready import CLASS, Lane
 from tenure.master.core.record import JobRecord
 from tenure.master.core.segment import Segment
+
+_ORDINAL: Final = attrgetter("ordinal")
 
 
 class SoleWalk:
@@ -71,9 +75,22 @@ class RowWalk:
 
     def take(self, limit: int, bound: tuple[int, int]) -> list[JobRecord]:
         """Up to ``limit`` jobs from its front on that come before ``bound``."""
-        segment = self._segment
-        run, position = _run_of(segment, self._position, limit, bound)
-        if not self._go_on(segment, position):
+        segment, position = self._segment, self._position
+        if not self._is_whole:
+            run, position = _run_of(segment, position, limit, bound)
+            if not self._go_on(segment, position):
+                self._see()
+            return run
+        records = segment.records
+        run = records[position : position + limit]
+        if bound[0] == segment.at_ms and run[-1].ordinal >= bound[1]:
+            # The first one is taken whatever the bound is.
+            del run[max(bisect_left(run, bound[1], key=_ORDINAL), 1) :]
+        position += len(run)
+        if position < len(records):
+            self._position = position
+            self.front = (segment.at_ms, records[position].ordinal)
+        else:
             self._see()
         return run
 

@@ -1,7 +1,7 @@
 """Effects to workers and waiters, as parts of the envelopes that are filling up."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from tenure.master.core.effect import (
     SendAssignment,
@@ -13,12 +13,14 @@ from tenure.master.core.effect import (
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import lease_ref
-from tenure.master.node.memo import Memo
-from tenure.master.node.translate import options_of
 from tenure.protocol.errors import TenureError
 from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import TERMINAL
-from tenure.v1 import common_pb2
+from tenure.v1 import worker_pb2
+
+#: What a worker goes by of a policy: name, timeout in milliseconds, whether at most once, content
+#: type, error types that are not retried.
+_Terms: TypeAlias = tuple[str, int, bool, str, tuple[str, ...]]
 
 
 class ResultSink(Protocol):
@@ -78,9 +80,6 @@ class Delivery:
         self._partition = partition
         self._token = token
         self._hub = hub
-        #: By the policy's identity, as telling equal ones takes long, and the priority; with the
-        #: policy, so that no other one gets its identity.
-        self._options: Memo[tuple[int, int], tuple[Policy, common_pb2.JobOptions]] = Memo()
         self.waiters = Waiters()
 
     def assignment(self, effect: SendAssignment) -> None:
@@ -92,15 +91,16 @@ class Delivery:
         part = link.instruction(self._partition, self._token, size)
         assignment = part.assignment
         assignment.number = effect.number
-        indexes: dict[tuple[int, int], int] = {}
+        #: By policies' identities, as telling equal ones takes long, and by what is told of them.
+        indexes: dict[int, int] = {}
+        told: dict[_Terms, int] = {}
         add = assignment.grants.add
         for row in effect.rows:
             record = row.record
-            kind = (id(record.policy), record.priority)
-            index = indexes.get(kind)
+            policy = record.policy
+            index = indexes.get(id(policy))
             if index is None:
-                index = indexes[kind] = len(indexes)
-                assignment.options.append(self._options_of(record))
+                index = indexes[id(policy)] = _tell(policy, assignment, told)
             # Set one by one, a row takes a third of the time that it takes by keywords.
             grant = add()
             grant.job_id = record.job_id
@@ -114,16 +114,6 @@ class Delivery:
             if row.deadline_ms:
                 grant.deadline_ms = row.deadline_ms
         link.settle(len(effect.rows))
-
-    def _options_of(self, record: JobRecord) -> common_pb2.JobOptions:
-        kind = (id(record.policy), record.priority)
-        known = self._options.get(kind)
-        if known is not None:
-            return known[1]
-        options = options_of(record.policy)
-        options.priority = record.priority
-        self._options.put(kind, (record.policy, options), 2 * options.ByteSize())
-        return options
 
     def verdicts(self, effect: SendVerdicts) -> None:
         """Answers to reports."""
@@ -169,3 +159,21 @@ class Delivery:
         settle = self.waiters.settle
         for record in records:
             settle(record)
+
+
+def _tell(policy: Policy, assignment: worker_pb2.Assignment, told: dict[_Terms, int]) -> int:
+    """The index of what the worker of some jobs goes by; where else they differ is not told."""
+    name, at_most_once, content_type = policy.name, policy.at_most_once, policy.content_type
+    timeout_ms, non_retryable = policy.timeout_ms, policy.retry.non_retryable
+    terms = name, timeout_ms, at_most_once, content_type, non_retryable
+    index = told.get(terms)
+    if index is None:
+        index = told[terms] = len(told)
+        options = assignment.options.add(
+            name=name, at_most_once=at_most_once, content_type=content_type
+        )
+        if timeout_ms:
+            options.timeout.FromMilliseconds(timeout_ms)
+        if non_retryable:
+            options.retry.non_retryable.extend(non_retryable)
+    return index
