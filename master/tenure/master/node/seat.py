@@ -71,11 +71,11 @@ _LOOK_MS: Final = 1_000
 _TRACED_JOBS_MAX: Final = 10_000
 #: A master that is told to end waits so long for a store that is full or away.
 _HAND_OVER_MS: Final = 5_000
-#: It leads on for at most so long, until another has the partition replayed: 20 s, so that all is
+#: It leads on for at most so long, until another has the partition replayed: 24 s, so that all is
 #: over within the 30 s after which Kubernetes kills. With fewer jobs than these a recovery from
 #: nothing is as quick.
 _HEIR_LOOK_MS: Final = 100
-_HEIR_LOOKS: Final = 200
+_HEIR_LOOKS: Final = 240
 _COLD_JOBS_MAX: Final = 2_000
 
 _Role = cluster_pb2.PartitionRole
@@ -134,7 +134,7 @@ class Seat:
     def stop(self) -> None:
         """Hands over and campaigns no more; ``run`` returns when that is done. Idempotent.
 
-        A large partition is led until another master could lead it at once, or for 20 s.
+        A large partition is led until another master could lead it at once, or for 24 s.
         """
         self._stopping.set()
 

@@ -228,7 +228,10 @@ class Standbys:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Nothing is replayed meanwhile, nor for a second: a term that begins needs the loop."""
+        """Nothing is replayed meanwhile, nor for a second: a term that begins needs the loop.
+
+        What a leader that is to end waits for goes on, with its pauses while the term begins.
+        """
         self._hurries += 1
         try:
             yield
@@ -237,7 +240,8 @@ class Standbys:
             self._calm_ms = self._clock.boot_ms() + _CALM_MS
 
     def _pace(self, partition: int) -> Pace:
-        if self._hurries > 0 or self._clock.boot_ms() < self._calm_ms:
+        awaited = partition in self._awaited
+        if not awaited and (self._hurries > 0 or self._clock.boot_ms() < self._calm_ms):
             return Pace.REST
         loading = [number for number, (standby, _) in self._running.items() if standby.loading]
         if partition in loading:
@@ -245,7 +249,7 @@ class Standbys:
             first = min(loading, key=lambda number: number not in self._awaited)
             if partition != first:
                 return Pace.REST
-        return Pace.HASTE if partition in self._awaited else Pace.STEADY
+        return Pace.HASTE if awaited and self._hurries == 0 else Pace.STEADY
 
     def release(self, partition: int) -> None:
         """This master leads it no more."""
