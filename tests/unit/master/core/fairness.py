@@ -111,7 +111,10 @@ class Round:
         tokens = MANY
         if limiter.bucket is not None:
             tokens = 0 if limiter.is_dry else limiter.bucket.room(self._now_ms)
-        return max(min(limit - running if limit else MANY, tokens), 0)
+        probes = None if limiter.breaker is None else limiter.breaker.probes
+        if probes is None:
+            probes = MANY
+        return max(min(limit - running if limit else MANY, tokens, probes), 0)
 
     def judge(self, picks: list[tuple[int, JobRecord]]) -> None:
         """Judges (session, job) of all grants."""

@@ -29,6 +29,7 @@ from tenure.protocol.vocabulary import (
     JobState,
 )
 from tests.unit.master.core.audit import audit, state_of
+from tests.unit.master.core.fairness import Round
 from tests.unit.master.core.rig import Rig
 
 QUICK = Policy(name="job", retry=RetryPolicy(backoff=Backoff.NONE, max_attempts=99))
@@ -325,6 +326,20 @@ def test_an_operator_has_the_last_word(fused: Fused) -> None:
     assert fused.status(rig).breaker is BreakerState.CLOSED
     failing(rig, 1)
     assert fused.status(rig).breaker is BreakerState.OPEN
+
+
+def test_the_judge_of_grants_knows_what_a_breaker_holds_up(fused: Fused) -> None:
+    """It asks for no grant of jobs whose breaker is open, of whichever kind that is."""
+    rig = Rig()
+    rig.open_session(1, slots=50)
+    rig.submit(2, QUICK, limit_key=fused.limit_key)
+    fused.set(rig, BREAKER, BreakerOverride.OPEN)
+    committed = rig.partition.next_seq - 1
+    Round(state_of(rig.partition), [(1, 50)], committed, 50, rig.now_ms).judge([])
+    fused.set(rig, BREAKER)
+    committed = rig.partition.next_seq - 1
+    with pytest.raises(AssertionError):
+        Round(state_of(rig.partition), [(1, 50)], committed, 50, rig.now_ms).judge([])
 
 
 def test_a_failover_forgets_what_failed_but_not_what_was_said(fused: Fused) -> None:

@@ -304,6 +304,13 @@ def test_the_length_of_the_log_is_known() -> None:
     run_virtual(main, limit_s=60)
 
 
+def _standbys(roster: Roster, clock: SimClock, *logs: Log) -> Standbys:
+    """Those of a master whose partitions have these journals."""
+    return Standbys(
+        roster, clock, reader=lambda number: logs[number].port, config=lambda number: CONFIG
+    )
+
+
 def test_the_next_leader_follows_and_nobody_else() -> None:
     """Of the masters that do not lead it, the first in the order of campaigns; not at once."""
 
@@ -322,9 +329,7 @@ def test_the_next_leader_follows_and_nobody_else() -> None:
             order = roster.order(0)
             boss = next(person for person in people if person.name == order[1])
             roster.leaders[0] = Leader(candidate=boss, token=TOKEN)
-            standbys = Standbys(
-                roster, clock, reader=lambda _: log.port, config=lambda partition: CONFIG
-            )
+            standbys = _standbys(roster, clock, log)
             async with asyncio.TaskGroup() as tasks:
                 task = tasks.create_task(standbys.run())
                 await clock.sleep(2_500)
@@ -366,9 +371,7 @@ def test_a_master_that_is_to_end_is_nobodys_standby() -> None:
         roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
         roster.leaders[0] = Leader(candidate=boss, token=TOKEN)
         log = Log()
-        standbys = Standbys(
-            roster, clock, reader=lambda _: log.port, config=lambda partition: CONFIG
-        )
+        standbys = _standbys(roster, clock, log)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(standbys.run())
             await clock.sleep(10_000)
@@ -398,9 +401,7 @@ def test_who_follows_goes_on_until_another_is_ready() -> None:
         roster = Roster(cluster_id="c", partitions=1, me=members[me].candidate, clock=clock)
         roster.meet([members[leader], members[me]])
         roster.leaders[0] = Leader(candidate=members[leader].candidate, token=TOKEN)
-        standbys = Standbys(
-            roster, clock, reader=lambda _: log.port, config=lambda partition: CONFIG
-        )
+        standbys = _standbys(roster, clock, log)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(standbys.run())
             await clock.sleep(8_000)
@@ -422,9 +423,7 @@ def test_nothing_is_replayed_while_a_term_begins() -> None:
     async def main() -> None:
         clock, log = SimClock(), Log()
         roster, _ = _pair(clock, "life", {})
-        standbys = Standbys(
-            roster, clock, reader=lambda _: log.port, config=lambda partition: CONFIG
-        )
+        standbys = _standbys(roster, clock, log)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(standbys.run())
             await clock.sleep(8_000)
@@ -478,9 +477,7 @@ def test_one_partition_is_loaded_after_the_other() -> None:
     async def main() -> None:
         clock, logs = SimClock(), _long_logs()
         roster, _ = _pair(clock, "life", {}, partitions=2)
-        standbys = Standbys(
-            roster, clock, reader=lambda n: logs[n].port, config=lambda partition: CONFIG
-        )
+        standbys = _standbys(roster, clock, *logs)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(standbys.run())
             while not standbys.caught_up():
@@ -502,9 +499,7 @@ def test_a_leader_that_is_to_end_is_not_kept_waiting() -> None:
         roster, members = _pair(clock, "life", {}, partitions=2)
         leader = Candidate(incarnation="ending", name="ending", address="ending:1")
         del roster.leaders[1]
-        standbys = Standbys(
-            roster, clock, reader=lambda n: logs[n].port, config=lambda partition: CONFIG
-        )
+        standbys = _standbys(roster, clock, *logs)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(standbys.run())
             while not standbys.seqs():
@@ -536,9 +531,7 @@ def test_who_dies_of_what_it_follows_waits_longer_and_longer() -> None:
         waits_s: list[int] = []
         for life in range(7):
             roster, members = _pair(clock, f"life-{life}", following)
-            standbys = Standbys(
-                roster, clock, reader=lambda _: log.port, config=lambda partition: CONFIG
-            )
+            standbys = _standbys(roster, clock, log)
             standbys.inherit(members)
             async with asyncio.TaskGroup() as tasks:
                 task = tasks.create_task(standbys.run())
