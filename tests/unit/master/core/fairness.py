@@ -144,8 +144,8 @@ class Round:
 
     def _bind(self, session: Session, record: JobRecord) -> None:
         if record.sticky_key:
+            # Whose it was before has been judged: ``_serves``.
             name = (f"{record.policy.tenant}:{record.policy.queue}", record.sticky_key)
-            assert self._bound.get(name) in (None, "", session.incarnation)
             self._bound[name] = session.incarnation
 
     def _judge_order(self, picks: list[tuple[int, JobRecord]], left: list[JobRecord]) -> None:

@@ -11,6 +11,7 @@ from tenure.master.core.record import LabelSelector, Policy
 from tenure.master.core.settings import QueueSettings
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tests.unit.master.core.audit import audit, state_of
+from tests.unit.master.core.fairness import Round
 from tests.unit.master.core.rig import Rig
 
 EU = LabelSelector("region", ("eu", "us"))
@@ -196,6 +197,19 @@ def test_bindings_of_running_jobs_outlive_a_leader() -> None:
     assert not rig.grant(8, 9)
     rig.open_session(9, bound)
     assert waiting in {row.job_id for row in rig.grant(9, 9)}
+
+
+def test_a_worker_that_cannot_run_bound_jobs_any_more_does_not_keep_them() -> None:
+    """It came back without their name: they go to anybody else, and the plain judge agrees."""
+    rig, bound = sticky_rig()
+    rig.do(CloseSession(session_id=int(bound[1:])))
+    rig.open_session(7, bound, names=("other",))
+    ids = rig.submit(2, sticky_key="s")
+    other = 2 if bound == "w1" else 1
+    judge = Round(state_of(rig.partition), [(other, 9)], rig.partition.next_seq - 1, 9, rig.now_ms)
+    rows = rig.grant(other, 9)
+    assert {row.job_id for row in rows} >= set(ids)
+    judge.judge([(other, rig.record(row.job_id)) for row in rows])
 
 
 def test_a_binding_outlives_the_jobs_of_its_queue() -> None:
