@@ -79,6 +79,11 @@ class Said:
         return [report for update in self.updates for report in update.reports]
 
     @property
+    def vitals(self) -> list[worker_pb2.Vitals]:
+        """How it does, in order."""
+        return [request.vitals for request in self.requests if request.HasField("vitals")]
+
+    @property
     def limits(self) -> list[worker_pb2.CreditLimit]:
         """Credit limits, in order."""
         return [request.credit for request in self.requests if request.HasField("credit")]

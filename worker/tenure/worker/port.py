@@ -1,7 +1,7 @@
 """What the worker needs from outside besides the transport: time, chance and executors."""
 
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.held import HeldJob
@@ -37,6 +37,18 @@ class FactKind(Enum):
 Fact = tuple[FactKind, HeldJob]
 
 
+class Load(NamedTuple):
+    """What executors have to say of themselves.
+
+    Attributes:
+        children: Processes that they run jobs in.
+        blocked: The job that keeps the others of its loop from going on, and for how long by now.
+    """
+
+    children: int = 0
+    blocked: tuple[HeldJob, int] | None = None
+
+
 class Executor(Protocol):
     """Runs jobs. All calls come from the session's thread; facts come back in batches.
 
@@ -64,6 +76,9 @@ class Executor(Protocol):
 
     def next_wake_ms(self) -> int | None:
         """When ``tick`` has something to do next."""
+
+    def load(self, now_ms: int) -> Load:
+        """How they do."""
 
     def close(self) -> None:
         """Stops everything at once; jobs that still run are given up. Idempotent."""

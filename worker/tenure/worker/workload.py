@@ -20,7 +20,9 @@ class Workload:
     Attributes:
         slots: How many jobs run at once.
         occupied: Jobs granted and not ended, and ended ones whose code still runs.
-        draining: Nothing new is taken.
+        lost: Slots of jobs that were given up and whose code still runs.
+        drained: An operator wants no more work here.
+        stopping: The process is about to end.
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.
         leases: Begun jobs whose leases were renewed or revoked.
@@ -29,7 +31,9 @@ class Workload:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.occupied = 0
-        self.draining = False
+        self.lost = 0
+        self.drained = False
+        self.stopping = False
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
         self.leases: list[HeldJob] = []
@@ -37,6 +41,11 @@ class Workload:
         self.next_scan_ms: int | None = None
         self._mean_run_ms: float | None = None
         self._mean_payload_bytes = 0.0
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is taken."""
+        return self.drained or self.stopping
 
     @property
     def pool(self) -> int:

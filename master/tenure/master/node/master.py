@@ -14,6 +14,7 @@ from tenure.master.node.alarms import Alarms
 from tenure.master.node.balance import Balancer
 from tenure.master.node.batches import BatchApi
 from tenure.master.node.cluster import ClusterApi
+from tenure.master.node.fleet import FleetApi
 from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
@@ -133,7 +134,10 @@ class Master:
         self.schedules = ScheduleApi(roster=self.roster, rng=rng)
         self.workflows = WorkflowApi(roster=self.roster)
         self.partitions = PartitionApi(roster=self.roster)
-        self.workers = WorkerApi(hub=self.hub, rng=rng, welcome=self._welcome)
+        self.workers = WorkerApi(
+            hub=self.hub, rng=rng, welcome=self._welcome, boot_ms=clock.boot_ms
+        )
+        self.fleet = FleetApi(roster=self.roster, hub=self.hub, clock=clock)
         self.cluster = self._cluster_api(store_name)
         self._balancer = Balancer(
             self.roster,

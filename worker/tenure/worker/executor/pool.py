@@ -31,7 +31,7 @@ from tenure.worker.executor.process import ProcessExecutor
 from tenure.worker.executor.runner import Stage
 from tenure.worker.executor.thread import ThreadExecutor
 from tenure.worker.held import HeldJob
-from tenure.worker.port import Fact, FactKind
+from tenure.worker.port import Fact, FactKind, Load
 
 _LOGGER: Final = logging.getLogger(__name__)
 #: How long a job may take to end after it was asked to.
@@ -155,6 +155,10 @@ class ExecutorPool:
             times.append(self._watch.next_ms)
         return min(times, default=None)
 
+    def load(self, now_ms: int) -> Load:
+        children = 0 if self._processes is None else self._processes.children
+        return Load(children, None if self._watch is None else self._watch.blocked(now_ms))
+
     def close(self) -> None:
         self._threads.close()
         if self._coroutines is not None:
@@ -204,6 +208,14 @@ class _LoopWatch:
         self._warned = False
         #: When to look again; at once, the first time.
         self.next_ms = 0
+
+    def blocked(self, now_ms: int) -> tuple[HeldJob, int] | None:
+        """Who blocks the loop, and for how long by now; None: nobody does."""
+        if self._probed_ms is None or self._executor.turns != self._turns:
+            return None
+        waited_ms = now_ms - self._probed_ms
+        job = self._executor.busy_job() if waited_ms >= BLOCKED_MS else None
+        return None if job is None else (job, waited_ms)
 
     def tick(self, now_ms: int) -> None:
         if now_ms < self.next_ms:

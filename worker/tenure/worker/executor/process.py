@@ -193,6 +193,11 @@ class ProcessExecutor:
                 self._spare += 1
         return job
 
+    @property
+    def children(self) -> int:
+        """How many processes there are now."""
+        return len(self._children)
+
     def tell(self, job: HeldJob, said: frame.Stop | frame.Lease) -> None:
         """Says something to the job, if it runs."""
         with self._lock:
