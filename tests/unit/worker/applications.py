@@ -270,6 +270,19 @@ async def block_loop_later(started: str, release: str) -> str:
     return await block_loop(started, release)
 
 
+@job(name="block_by_callback")
+async def block_by_callback(started: str, release: str) -> None:
+    """Its callback blocks the loop, not its own code."""
+
+    def _block() -> None:
+        Path(started).touch()
+        while not Path(release).exists():
+            _pause()
+
+    asyncio.get_running_loop().call_soon(_block)
+    await _wait(0.01)
+
+
 @job(name="crash_in_child", executor="process")
 def crash_in_child() -> None:
     """Ends its process behind our back."""
