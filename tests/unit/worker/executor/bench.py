@@ -123,9 +123,7 @@ class Bench:
 
 
 @contextmanager
-def bench(
-    *jobs: str, slots: int = 2, on_lost: Callable[[], None] | None = None
-) -> Iterator[Bench]:
+def bench(*jobs: str, slots: int = 2, on_lost: Callable[[], None] | None = None) -> Iterator[Bench]:
     """A started pool for some of the test application's jobs."""
     made = Bench(slots, list(jobs), on_lost)
     made.pool.start()

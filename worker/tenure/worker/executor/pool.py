@@ -10,9 +10,9 @@ learns it; killed after the grace |
 | lease of an at-most-once job lost | the same | given up at once | killed at once |
 
 "Given up" means that the attempt is reported while its code still runs, because a thread cannot be
-killed. Its slot is *lost*: another one takes its place at once, so that the worker runs as many jobs
-as before, and it is counted until the code ends after all. Too many of them, and ``on_lost`` is
-told: only a new process gets rid of them.
+killed. Its slot is *lost*: another one takes its place at once, so the worker runs as many jobs as
+before, and it is counted until the code ends after all. Only a new process gets rid of it sooner:
+``on_lost`` is told, and may have had enough.
 """
 
 import heapq
@@ -61,6 +61,8 @@ class ExecutorPool:
         clock: ThreadClock,
         wake: Callable[[], None],
         parents: Results | None = None,
+        *,
+        job_loop: JobLoop | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
         """Starts nothing yet.
@@ -72,6 +74,7 @@ class ExecutorPool:
             clock: Time.
             wake: Called from any thread when there are facts to take.
             parents: Where the results of jobs come from that others have as arguments.
+            job_loop: Where coroutine functions run, if others' run there, too; None: in its own.
             on_lost: Called in the session's thread when ``lost`` has risen.
         """
         #: Jobs that were given up and whose code still runs.
@@ -88,8 +91,8 @@ class ExecutorPool:
         self._coroutines: CoroutineExecutor | None = None
         self._watch: LoopWatch | None = None
         if "async" in kinds:
-            job_loop = JobLoop()
-            self._watch = LoopWatch(job_loop)
+            job_loop = job_loop or JobLoop()
+            self._watch = job_loop.watch
             self._coroutines = CoroutineExecutor(self._stage("async"), job_loop)
             self._gate.serve("async", self._coroutines.submit)
         self._processes: ProcessExecutor | None = None
