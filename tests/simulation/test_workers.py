@@ -1,6 +1,5 @@
 """Workers through the SDK, in a cluster of several partitions: lists, drains, failovers."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -16,7 +15,7 @@ PARTITIONS = 3
 @job(name="app.nap", timeout=timedelta(hours=1))
 async def nap(seconds: float) -> float:
     """Sleeps."""
-    await asyncio.sleep(seconds)
+    await elapse(seconds)
     return seconds
 
 

@@ -104,7 +104,8 @@ def _blocked(vitals: WorkerVitals) -> str | None:
     blocked = vitals.loop_blocked
     if blocked is None:
         return None
-    return f"job {blocked.job_id} ({blocked.name}), for {rough_text(blocked.blocked)}"
+    who = f"job {blocked.job_id} ({blocked.name})" if blocked.job_id else "a callback"
+    return f"{who}, for {rough_text(blocked.blocked)}\n{blocked.stack}".rstrip()
 
 
 def _data(worker: Worker) -> dict[str, Any]:
@@ -156,6 +157,7 @@ def _data(worker: Worker) -> dict[str, Any]:
             wire.vitals.loop_blocked.job_id = blocked.job_id
             wire.vitals.loop_blocked.name = blocked.name
             wire.vitals.loop_blocked.blocked_ms = _ms(blocked.blocked)
+            wire.vitals.loop_blocked.stack = blocked.stack
     return message_data(wire)
 
 

@@ -28,17 +28,19 @@ R = TypeVar("R", workers_pb2.DrainWorkerResponse, workers_pb2.UndrainWorkerRespo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopBlocked:
-    """A job that keeps the others of its event loop from going on.
+    """What keeps async jobs from going on.
 
     Attributes:
-        job_id: The job.
+        job_id: The job; empty: the code is no job's own, but a callback.
         name: Its name.
         blocked: For how long, when the worker told it.
+        stack: Where its code was when that was noticed, the innermost call last.
     """
 
     job_id: str
     name: str
     blocked: timedelta
+    stack: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +284,7 @@ def _vitals_of(wire: worker_pb2.Vitals, age: timedelta) -> WorkerVitals:
             job_id=wire.loop_blocked.job_id,
             name=wire.loop_blocked.name,
             blocked=timedelta(milliseconds=wire.loop_blocked.blocked_ms),
+            stack=wire.loop_blocked.stack,
         )
     return WorkerVitals(
         age=age,

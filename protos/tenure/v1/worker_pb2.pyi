@@ -63,14 +63,16 @@ class Vitals(_message.Message):
     def __init__(self, drained: bool = ..., stopping: bool = ..., slots_used: _Optional[int] = ..., slots_lost: _Optional[int] = ..., children: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., cpu_share: _Optional[float] = ..., loop_lag_ms: _Optional[int] = ..., loop_blocked: _Optional[_Union[LoopBlocked, _Mapping]] = ...) -> None: ...
 
 class LoopBlocked(_message.Message):
-    __slots__ = ("job_id", "name", "blocked_ms")
+    __slots__ = ("job_id", "name", "blocked_ms", "stack")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     BLOCKED_MS_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     name: str
     blocked_ms: int
-    def __init__(self, job_id: _Optional[str] = ..., name: _Optional[str] = ..., blocked_ms: _Optional[int] = ...) -> None: ...
+    stack: str
+    def __init__(self, job_id: _Optional[str] = ..., name: _Optional[str] = ..., blocked_ms: _Optional[int] = ..., stack: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("incarnation", "name", "job_names", "queues", "slots", "labels", "build_id", "protocol", "argument_schemas")

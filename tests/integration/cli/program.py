@@ -171,6 +171,7 @@ def workers() -> list[workers_pb2.Worker]:
         if state == "BLOCKED":
             blocked = worker.vitals.loop_blocked
             blocked.job_id, blocked.name, blocked.blocked_ms = RUNNING, "app.jobs.spin", 12_300
+            blocked.stack = '  File "/srv/app/jobs.py", line 7, in spin\n    while True:\n'
         worker.connected_at.FromMilliseconds(EPOCH_MS - 60_000)
         worker.heartbeat_age.FromMilliseconds(900 * number)
         worker.vitals_age.FromMilliseconds(900 * number)

@@ -2,9 +2,8 @@
 
 import time
 
-from tenure.protocol.fence import Token
 from tenure.v1 import worker_pb2
-from tenure.worker.held import HeldJob, Terms
+from tenure.worker.executor.loop import LoopBlocked
 from tenure.worker.port import Load
 from tenure.worker.vitals import FRESH_MS, Gauge, Reading, told
 from tenure.worker.workload import Workload
@@ -33,11 +32,9 @@ def test_a_process_reads_itself() -> None:
 def test_what_masters_are_told() -> None:
     """Slots in use are never more than there are, whatever waits here beyond them."""
     workload = Workload(4)
-    workload.occupied, workload.lost, workload.drained = 6, 1, True
-    job = HeldJob(
-        job_id="j", partition=0, token=Token(1, 1), seq=1, terms=Terms("app.spin"), expires_ms=0
-    )
-    load, reading = Load(2, (job, 2_500)), Reading(1_000, 0.5, 3)
+    workload.occupied, workload.drained = 6, True
+    blocked = LoopBlocked(job_id="j", name="app.spin", ms=2_500, stack="here")
+    load, reading = Load(2, 1, blocked), Reading(1_000, 0.5, 3)
     assert told(workload, load, reading) == worker_pb2.Vitals(
         drained=True,
         slots_used=4,
@@ -46,7 +43,9 @@ def test_what_masters_are_told() -> None:
         rss_bytes=1_000,
         cpu_share=0.5,
         loop_lag_ms=3,
-        loop_blocked=worker_pb2.LoopBlocked(job_id="j", name="app.spin", blocked_ms=2_500),
+        loop_blocked=worker_pb2.LoopBlocked(
+            job_id="j", name="app.spin", blocked_ms=2_500, stack="here"
+        ),
     )
     workload.drained, workload.stopping = False, True
     assert told(workload, Load(), Reading()).stopping

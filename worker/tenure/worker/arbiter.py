@@ -167,11 +167,10 @@ class Arbiter:
                 case FactKind.UNSTARTED:
                     partition.give_back(job)
                 case FactKind.ABANDONED:
-                    workload.lost += 1
+                    workload.occupied -= 1
                     partition.ended(job)
                 case FactKind.FREED:
-                    workload.lost -= 1
-                    workload.occupied -= 1
+                    pass  # Its slot was replaced when it was given up.
                 case _:
                     assert_never(kind)
         if workload.draining and before and not workload.occupied:

@@ -4,6 +4,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.worker.executor.loop import LoopBlocked
 from tenure.worker.held import HeldJob
 
 
@@ -30,7 +31,7 @@ class FactKind(Enum):
     STARTED = "started"  #: user code is about to run
     ENDED = "ended"  #: ``job.result`` is set and the slot is free
     UNSTARTED = "unstarted"  #: its lease had lapsed when its turn came: it was not begun
-    ABANDONED = "abandoned"  #: ``job.result`` is set, but user code still occupies the slot
+    ABANDONED = "abandoned"  #: ``job.result`` is set and a slot is free, but user code still runs
     FREED = "freed"  #: the user code of an abandoned job has ended after all
 
 
@@ -42,11 +43,13 @@ class Load(NamedTuple):
 
     Attributes:
         children: Processes that they run jobs in.
-        blocked: The job that keeps the others of its loop from going on, and for how long by now.
+        lost: Jobs that were given up and whose code still runs.
+        blocked: What keeps the loop of async jobs from turning; None: it turns.
     """
 
     children: int = 0
-    blocked: tuple[HeldJob, int] | None = None
+    lost: int = 0
+    blocked: LoopBlocked | None = None
 
 
 class Executor(Protocol):

@@ -71,15 +71,16 @@ def told(workload: Workload, load: Load, reading: Reading) -> worker_pb2.Vitals:
         drained=workload.drained,
         stopping=workload.stopping,
         slots_used=min(workload.occupied, workload.slots),
-        slots_lost=workload.lost,
+        slots_lost=load.lost,
         children=load.children,
         rss_bytes=reading.rss_bytes,
         cpu_share=reading.cpu_share,
         loop_lag_ms=reading.loop_lag_ms,
     )
-    if load.blocked is not None:
-        job, blocked_ms = load.blocked
-        vitals.loop_blocked.job_id = job.job_id
-        vitals.loop_blocked.name = job.terms.name
-        vitals.loop_blocked.blocked_ms = blocked_ms
+    blocked = load.blocked
+    if blocked is not None:
+        vitals.loop_blocked.job_id = blocked.job_id
+        vitals.loop_blocked.name = blocked.name
+        vitals.loop_blocked.blocked_ms = blocked.ms
+        vitals.loop_blocked.stack = blocked.stack
     return vitals

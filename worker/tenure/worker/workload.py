@@ -19,8 +19,7 @@ class Workload:
 
     Attributes:
         slots: How many jobs run at once.
-        occupied: Jobs granted and not ended, and ended ones whose code still runs.
-        lost: Slots of jobs that were given up and whose code still runs.
+        occupied: Jobs granted and not ended.
         drained: An operator wants no more work here.
         stopping: The process is about to end.
         runs: Orders to run, in order.
@@ -31,7 +30,6 @@ class Workload:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.occupied = 0
-        self.lost = 0
         self.drained = False
         self.stopping = False
         self.runs: list[HeldJob] = []

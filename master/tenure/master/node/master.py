@@ -134,9 +134,7 @@ class Master:
         self.schedules = ScheduleApi(roster=self.roster, rng=rng)
         self.workflows = WorkflowApi(roster=self.roster)
         self.partitions = PartitionApi(roster=self.roster)
-        self.workers = WorkerApi(
-            hub=self.hub, rng=rng, welcome=self._welcome, boot_ms=clock.boot_ms
-        )
+        self.workers = self._worker_api()
         self.fleet = FleetApi(roster=self.roster, hub=self.hub, clock=clock)
         self.cluster = self._cluster_api(store_name)
         self._balancer = Balancer(
@@ -149,6 +147,11 @@ class Master:
     def _seat(self, partition: int, around: Surroundings) -> Seat:
         election, journal = self._store.election(partition), self._store.journal(partition)
         return Seat(partition=partition, election=election, journal=journal, around=around)
+
+    def _worker_api(self) -> WorkerApi:
+        return WorkerApi(
+            hub=self.hub, rng=self._rng, welcome=self._welcome, boot_ms=self._clock.boot_ms
+        )
 
     def _cluster_api(self, store_name: str) -> ClusterApi:
         return ClusterApi(
