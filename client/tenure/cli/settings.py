@@ -392,6 +392,17 @@ SETTINGS: Final = (
     ),
     Setting(
         table="worker",
+        key="lost_slots_max",
+        kind=Kind.INTEGER,
+        help="Restart with more jobs than this that were given up and still run.",
+        roles=_WORKER,
+        unset="a quarter of the slots, at least 2",
+        metavar="N",
+        minimum=0,
+        example=4,
+    ),
+    Setting(
+        table="worker",
         key="processes",
         kind=Kind.RANGE,
         help="Run so many worker processes under a supervisor: N, or MIN:MAX by the backlog.",

@@ -18,7 +18,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 from tenure.client.addresses import Addresses
 from tenure.client.argument_schema import schema_of
@@ -35,7 +35,8 @@ from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
-from tenure.worker.executor.pool import RELEASE_GRACE_MS, ExecutorPool
+from tenure.worker.crew import Crew
+from tenure.worker.executor.pool import RELEASE_GRACE_MS
 from tenure.worker.lifeline import Lifeline
 from tenure.worker.link import MasterLink
 from tenure.worker.parents import ParentResults
@@ -60,10 +61,8 @@ GC_YOUNG_MAX: Final = 20_000
 Announce = Callable[[str, Mapping[str, object]], None]
 
 
-class MakeExecutor(Protocol):
-    """Makes the executor once there is a loop to wake."""
-
-    def __call__(self, wake: Callable[[], None]) -> Executor: ...
+#: Makes the executor, of what it is to call when there is news from it.
+MakeExecutor = Callable[[Callable[[], None]], Executor]
 
 
 class WorkerNode:
@@ -107,6 +106,7 @@ class WorkerNode:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._kept: list[asyncio.Task[None]] = []
+        self._asked = False
         self._draining = asyncio.Event()
         self._hurry = asyncio.Event()
         self._moved = asyncio.Event()
@@ -134,8 +134,13 @@ class WorkerNode:
 
     def drain(self) -> None:
         """Finish what runs and end; asked a second time: hand back at once."""
-        if self._draining.is_set():
+        if self._asked:
             self._hurry.set()
+        self._asked = True
+        self._draining.set()
+
+    def retire(self) -> None:
+        """Finish what runs and end, though nobody has asked for it."""
         self._draining.set()
 
     def pulse(self) -> Pulse:
@@ -330,9 +335,15 @@ def introduction(config: WorkerConfig, jobs: JobTable, incarnation: str) -> work
 
 async def run_worker(
     config: WorkerConfig, jobs: JobTable, announce: Announce, lifeline: Lifeline | None = None
-) -> None:
-    """Runs a worker in this loop until SIGTERM, SIGINT or its supervisor's end has drained it."""
+) -> int:
+    """Runs a worker in this loop until it was asked to drain, or wants to be started again.
+
+    SIGTERM, SIGINT and its supervisor's end ask.
+
+    Returns the exit status.
+    """
     news = asyncio.Event()
+    nodes: list[WorkerNode] = []
 
     def told(event: str, fields: Mapping[str, object]) -> None:
         announce(event, fields)
@@ -343,40 +354,46 @@ async def run_worker(
         AsyncClient(",".join(config.masters), token=config.token, tls=config.tls)
     )
 
-    def make_executor(wake: Callable[[], None]) -> Executor:
-        return ExecutorPool(jobs, config.app, config.slots, clock, wake, parents)
+    def make_node(make_executor: MakeExecutor) -> WorkerNode:
+        node = WorkerNode(
+            introduction(config, jobs, str(uuid.uuid4())),
+            config.masters,
+            transport=transport,
+            clock=clock,
+            rng=random.Random(),
+            make_executor=make_executor,
+            drain_timeout_ms=int(config.drain_timeout_s * 1000),
+            announce=told,
+        )
+        nodes.append(node)
+        return node
 
-    node = WorkerNode(
-        introduction(config, jobs, str(uuid.uuid4())),
-        config.masters,
-        transport=transport,
-        clock=clock,
-        rng=random.Random(),
-        make_executor=make_executor,
-        drain_timeout_ms=int(config.drain_timeout_s * 1000),
-        announce=told,
-    )
+    crew = Crew(config, jobs, clock=clock, parents=parents, make_node=make_node)
     running = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        running.add_signal_handler(number, node.drain)
+        running.add_signal_handler(number, crew.drain)
     listeners: list[herald.Listener] = []
+
+    def pulse() -> Pulse:
+        return herald.of_all([node.pulse() for node in nodes])
+
+    def orphaned() -> None:
+        # Nobody else would ever stop it; what has begun to drain goes on doing so.
+        if pulse().phase is not Phase.DRAINING:
+            _LOGGER.warning("the supervisor is gone: draining", extra={"action": "orphaned"})
+            crew.drain()
+
     if lifeline is not None:
-        lifeline.when_lost(lambda: running.call_soon_threadsafe(_orphaned, node))
+        lifeline.when_lost(lambda: running.call_soon_threadsafe(orphaned))
         listeners.append(lifeline.tell)
     try:
         await _ask_to_be_let_in(transport, config.masters)
-        async with herald.telling(node.pulse, listeners, news):
-            await node.run()
+        async with herald.telling(pulse, listeners, news):
+            await crew.run()
     finally:
         await asyncio.to_thread(parents.close)
         await transport.close()
-
-
-def _orphaned(node: WorkerNode) -> None:
-    """Its supervisor is dead: nobody else would ever stop it."""
-    if node.pulse().phase is not Phase.DRAINING:
-        _LOGGER.warning("the supervisor is gone: draining", extra={"action": "orphaned"})
-        node.drain()
+    return crew.status
 
 
 async def _ask_to_be_let_in(transport: Transport, masters: list[str]) -> None:
@@ -424,8 +441,7 @@ def main(config: WorkerConfig, lifeline: Lifeline | None = None) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_MAX)
-    loop.run(run_worker(config, jobs, _announce, lifeline))
-    return 0
+    return loop.run(run_worker(config, jobs, _announce, lifeline))
 
 
 def _announce(event: str, fields: Mapping[str, object]) -> None:
