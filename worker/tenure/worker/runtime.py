@@ -36,6 +36,7 @@ from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.executor.pool import RELEASE_GRACE_MS, ExecutorPool
+from tenure.worker.executor.process import Recycling
 from tenure.worker.link import MasterLink
 from tenure.worker.parents import ParentResults
 from tenure.worker.port import Clock, Executor, Rng
@@ -319,7 +320,10 @@ async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -
     )
 
     def make_executor(wake: Callable[[], None]) -> Executor:
-        return ExecutorPool(jobs, config.app, config.slots, clock, wake, parents)
+        recycling = Recycling(
+            jobs=config.recycle_jobs or 0, growth_kib=(config.recycle_bytes or 0) // 1024
+        )
+        return ExecutorPool(jobs, config.app, config.slots, clock, wake, parents, recycling)
 
     node = WorkerNode(
         introduction(config, jobs, str(uuid.uuid4())),
