@@ -57,12 +57,13 @@ class Stage:
         job.started_ms = now_ms
         self._outbox.post(_STARTED, job)
 
-    def settle(self, job: HeldJob, result: AttemptResult, now_ms: int) -> None:
-        """The job's code has ended."""
+    def settle(self, job: HeldJob, result: AttemptResult, now_ms: int) -> bool:
+        """The job's code has ended. False: too late, its slot was given to others meanwhile."""
         if job.finish(result, now_ms):
             self._outbox.post(_ENDED, job)
-        else:
-            self._outbox.post(FactKind.FREED, job)
+            return True
+        self._outbox.post(FactKind.FREED, job)
+        return False
 
     def ahead(self, fits: Callable[[HeldJob], bool], parts: int) -> list[HeldJob]:
         """Jobs that are to run behind others, in slots that those have; see ``SlotGate.ahead``."""
