@@ -1,18 +1,13 @@
 """How a worker's process does: its memory, its CPU, how late its session's loop is."""
 
-import os
-import resource
 import time
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from tenure.v1 import worker_pb2
 from tenure.worker.port import Load
+from tenure.worker.pulse import rss_bytes
 from tenure.worker.workload import Workload
 
-_STATM: Final = Path("/proc/self/statm")
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_KIB: Final = 1024
 #: Readings that are nearer than this share one: streams beat at about the same time.
 FRESH_MS: Final = 1_000
 
@@ -52,17 +47,9 @@ class Gauge:
         share = 0.0
         if self._read_ms is not None:
             share = max(0.0, (cpu_s - self._cpu_s) * 1000 / (now_ms - self._read_ms))
-        self._last = Reading(_rss_bytes(), share, self._lag_ms)
+        self._last = Reading(rss_bytes(), share, self._lag_ms)
         self._read_ms, self._cpu_s, self._lag_ms = now_ms, cpu_s, 0
         return self._last
-
-
-def _rss_bytes() -> int:
-    try:
-        return int(_STATM.read_bytes().split()[1]) * _PAGE_BYTES
-    except OSError:
-        # No Linux: the most that it has had.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
 
 
 def told(workload: Workload, load: Load, reading: Reading) -> worker_pb2.Vitals:
