@@ -131,6 +131,7 @@ class LoopExecutor:
                 continue
             self._free -= 1
             job.parents = self._parents
+            job.keep = self._outbox.save
             self._outbox.post(FactKind.STARTED, job)
             task = self._spawn(self._work(job), f"job {job.job_id}")
             if task is not None:
