@@ -78,6 +78,11 @@ class LoopExecutor:
         self._queue: deque[HeldJob] = deque()
         self._tasks: dict[HeldJob, _Task] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether it runs a job."""
+        return bool(self._tasks)
+
     def start(self) -> None:
         """There is nothing to make ready."""
 

@@ -150,14 +150,18 @@ class TestOrder:
                 assert ended <= saved
         assert len(ended) == 8
 
-    def test_what_nobody_needs_is_not_sent(self) -> None:
-        """A job that has succeeded begins no more."""
+    @pytest.mark.parametrize("saves", [1, 2])
+    def test_what_nobody_needs_is_not_sent(self, saves: int) -> None:
+        """A job that has succeeded begins no more; and then there is nothing to say of it."""
         desk = Desk()
-        desk.save(b"1")
-        desk.sent()
-        desk.save(b"2")
+        for number in range(1, saves):
+            desk.save(b"%d" % number)
+            desk.sent()
+        desk.save(b"last")
         desk.rig.end(desk.jobs[0])
-        assert desk.sent() == []
+        said = desk.rig.hear(desk.session)
+        assert saved_of(said) == []
+        assert len(said.requests) == 1
 
 
 class TestDelivery:

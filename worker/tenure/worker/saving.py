@@ -34,6 +34,8 @@ class Saving:
     def __init__(self) -> None:
         self.due = False
         self._jobs: dict[HeldJob, None] = {}
+        #: When it was last told the time.
+        self._now_ms = 0
 
     def __bool__(self) -> bool:
         return bool(self._jobs)
@@ -47,7 +49,7 @@ class Saving:
         """A job has saved something."""
         if not job.freed and job.saved is not None:
             self._jobs[job] = None
-            self.due = self.due or job.saved.sent_ms is None
+            self.due = self.due or _is_due(job, self._now_ms)
 
     def ended(self, job: HeldJob) -> None:
         """An attempt has ended."""
@@ -57,6 +59,8 @@ class Saving:
     def forget(self, job: HeldJob) -> None:
         """Nobody wants to know any more what a job has saved."""
         self._jobs.pop(job, None)
+        # Who says that there is something to send has to have something.
+        self.due = self.due and bool(self._jobs)
 
     def reopened(self, jobs: Iterable[HeldJob]) -> None:
         """A new stream or master: whatever is not known to be safe is sent again."""
@@ -76,6 +80,7 @@ class Saving:
 
     def tick(self, now_ms: int) -> None:
         """Sees whose turn has come."""
+        self._now_ms = now_ms
         if self._jobs and not self.due:
             self.due = any(_is_due(job, now_ms) for job in self._jobs)
 
