@@ -10,7 +10,7 @@ from tenure.worker.held import HeldJob
 from tenure.worker.port import FactKind
 from tests.unit.worker.executor.bench import Bench, bench
 
-KINDS = ["count_on", "count_on_async"]
+KINDS = ["count_on", "count_on_async", "count_on_in_child"]
 
 
 def saved_by(job: HeldJob) -> bytes:
@@ -45,6 +45,18 @@ def test_a_job_that_is_wanted_back_ends_between_two_items(name: str, tmp_path: P
         (result,) = pool.run(second)
         done, rest = msgspec.msgpack.decode(result.result)
         assert (done, rest) == ([0], [1, 2])
+
+
+def test_a_child_that_dies_has_told_all_before(tmp_path: Path) -> None:
+    """What was saved right before a crash is there for the next attempt."""
+    name = "count_on_in_child"
+    with bench(name) as pool:
+        first = pool.job(name, 6, 4, str(tmp_path / "kill"))
+        (result,) = pool.run(first)
+        assert result.outcome is AttemptOutcome.LOST
+        second = pool.job(name, 6, -1, str(tmp_path / "none"), resume=saved_by(first))
+        (result,) = pool.run(second)
+        assert msgspec.msgpack.decode(result.result) == [[0, 1, 2, 3], [4, 5]]
 
 
 def begun(pool: Bench, name: str, folder: Path) -> HeldJob:
