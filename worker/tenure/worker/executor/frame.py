@@ -41,7 +41,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag="run", gc=False):
     content_type: str
     non_retryable: list[str]
     payload: bytes
-    resume: bytes
+    resume: bytes = b""
 
 
 class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
@@ -57,7 +57,7 @@ class Lease(msgspec.Struct, frozen=True, array_like=True, tag="lease"):
     number: int
     expires_ms: int
     revoked: bool
-    wanted_back: bool
+    wanted_back: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
