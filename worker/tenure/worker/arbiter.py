@@ -123,7 +123,7 @@ class Arbiter:
         if not self._workload.drained:
             self._workload.drained = True
             self._interrupt_ms = now_ms + self._drain_timeout_ms
-            self._return_all_unstarted()
+            self._give_all_way()
         # The master waits for this, also if it says it a second time.
         self._tell_vitals()
 
@@ -164,6 +164,8 @@ class Arbiter:
                     partition.ended(job)
                 case FactKind.STARTED:
                     partition.started(job)
+                case FactKind.SAVED:
+                    partition.saved(job)
                 case FactKind.UNSTARTED:
                     partition.give_back(job)
                 case FactKind.ABANDONED:
@@ -216,9 +218,11 @@ class Arbiter:
     # The way out.
 
     def drain(self) -> None:
-        """Takes nothing more, and returns what has not begun. What runs goes on."""
+        """Takes nothing more, and returns what has not begun. What runs goes on, but for loops that
+        can go on elsewhere: they end with the item that they are at.
+        """
         self._workload.stopping = True
-        self._return_all_unstarted()
+        self._give_all_way()
         self._tell_vitals()
         self._share_credit()
 
@@ -293,11 +297,20 @@ class Arbiter:
             if job.result is None
         ]
 
-    def _return_all_unstarted(self) -> None:
+    def _give_all_way(self) -> None:
         for partition in self.partitions.values():
-            for job in list(partition.held.values()):
-                if job.result is None and job.withdraw():
-                    partition.give_back(job)
+            self._give_way(partition)
+
+    def _give_way(self, partition: Partition) -> None:
+        for job in list(partition.held.values()):
+            if job.result is not None:
+                continue
+            if job.withdraw():
+                partition.give_back(job)
+            elif not job.terms.at_most_once:
+                # One that must not run twice would be over if it were handed back.
+                job.wanted_back = True
+                self._workload.leases.append(job)
 
     def _share_credit(self) -> None:
         """Offers the free part of the pool to the streams that have open partitions."""
