@@ -137,16 +137,19 @@ class Master:
         self.workers = self._worker_api()
         self.fleet = FleetApi(roster=self.roster, hub=self.hub, clock=clock)
         self.cluster = self._cluster_api(store_name)
-        self._balancer = Balancer(
-            self.roster,
-            clock,
-            well=self._well,
-            hand_over=lambda number: self._seats[number].hand_over(),
-        )
+        self._balancer = self._new_balancer()
 
     def _seat(self, partition: int, around: Surroundings) -> Seat:
         election, journal = self._store.election(partition), self._store.journal(partition)
         return Seat(partition=partition, election=election, journal=journal, around=around)
+
+    def _new_balancer(self) -> Balancer:
+        return Balancer(
+            self.roster,
+            self._clock,
+            well=self._well,
+            hand_over=lambda number: self._seats[number].hand_over(),
+        )
 
     def _worker_api(self) -> WorkerApi:
         return WorkerApi(
