@@ -15,6 +15,7 @@ _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _RATE: Final = re.compile(r"(\d+)/(\d+(?:\.\d+)?(?:ms|s|m|h|d)|ms|s|m|h|d)")
+_NAME: Final = re.compile(r"[A-Za-z0-9._/-]{1,128}")
 _BYTES: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?")
 _BYTE_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _SWITCHES: Final = {
@@ -150,6 +151,22 @@ def _pairs(given: object) -> dict[str, str]:
     return dict(map(parse_pair, _list(given)))
 
 
+def _counts(given: object) -> dict[str, int]:
+    pairs = given if isinstance(given, dict) else dict(map(parse_pair, _list(given)))
+    counts = {name: _count(count) for name, count in pairs.items()}
+    if not all(map(_NAME.fullmatch, counts)):
+        raise ValueError("names of letters, digits and ./_-")
+    return counts
+
+
+def _count(given: object) -> int:
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
+        return given
+    if isinstance(given, str) and re.fullmatch(r"\d{1,9}", given):
+        return int(given)
+    raise ValueError("a name and a number, such as cpu=2,")
+
+
 def _addresses(given: object) -> str:
     parts = _list(given)
     matches = [_ADDRESS.fullmatch(part) for part in parts]
@@ -167,5 +184,6 @@ _PARSERS: Final[Mapping[Kind, Callable[[object], Value]]] = {
     Kind.SWITCH: _switch,
     Kind.LIST: _list,
     Kind.PAIRS: _pairs,
+    Kind.COUNTS: _counts,
     Kind.ADDRESSES: _addresses,
 }
