@@ -13,7 +13,7 @@ from tenure.master.core.partition import Partition
 from tenure.master.election.port import Candidate, Leader, Member, Nomination
 from tenure.master.journal.frame import Chain, seal_manifest, seal_slice
 from tenure.master.journal.port import HaltRecord, Journal, ReplayMark, SealedBatch, SnapshotRef
-from tenure.master.node.recovery import Replayed, recover
+from tenure.master.node.recovery import TURN_BYTES, Replayed, recover
 from tenure.master.node.roster import Roster
 from tenure.master.node.standby import Pace, Standby, Standbys
 from tenure.protocol.fence import Token
@@ -516,6 +516,51 @@ def test_a_leader_that_is_to_end_is_not_kept_waiting() -> None:
                 assert standbys.caught_up() == [1]
             await clock.sleep(7_000)
             assert sorted(standbys.caught_up()) == [0, 1]
+            task.cancel()
+
+    run_virtual(main, limit_s=60)
+
+
+def test_what_a_leader_waits_for_leaves_half_of_the_loop_to_a_term_that_begins() -> None:
+    """Each slice is followed by a pause as long as itself; without a new term by none."""
+
+    async def main() -> None:
+        log, clock = Log(), SimClock()
+        for _ in range(300):
+            log.submit(1)
+        took_ms = {}
+        for pace in (Pace.HASTE, Pace.HALF):
+            standby = Standby(CONFIG, log.port, clock, pace=lambda pace=pace: pace)
+            began_ms = clock.boot_ms()
+            async with asyncio.TaskGroup() as tasks:
+                task = tasks.create_task(standby.run())
+                while not standby.caught_up:
+                    await clock.sleep(1)
+                task.cancel()
+            took_ms[pace] = clock.boot_ms() - began_ms
+        slices = sum(len(sealed.data) for sealed in log.batches) // TURN_BYTES
+        assert took_ms[Pace.HASTE] <= 2
+        # Replaying takes no virtual time: each pause is the shortest there is.
+        assert took_ms[Pace.HALF] >= 10 * slices > 0
+
+    run_virtual(main, limit_s=60)
+
+
+def test_what_a_leader_waits_for_is_loaded_also_by_who_has_died_of_it() -> None:
+    """The partition is about to be recovered by somebody in any case, and then without a leader."""
+
+    async def main() -> None:
+        clock, log = SimClock(), Log()
+        roster, members = _pair(clock, "life", {0: 3})
+        standbys = _standbys(roster, clock, log)
+        standbys.inherit(members)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(standbys.run())
+            await clock.sleep(20_000)
+            assert not standbys.seqs()
+            roster.meet([members[0], replace(members[1], ending=True)])
+            await clock.sleep(3_000)
+            assert standbys.caught_up() == [0]
             task.cancel()
 
     run_virtual(main, limit_s=60)
