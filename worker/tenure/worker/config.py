@@ -18,6 +18,8 @@ class WorkerConfig:
         queues: The queues it serves; empty: all.
         slots: How many jobs run at once, those of ``pools`` not counted.
         pools: The same by class of jobs, for classes with slots of their own.
+        recycle_jobs: A child process is replaced when it has run so many jobs; None: never.
+        recycle_bytes: The same when it has so much more memory than at its start.
         labels: For people.
         build_id: The version of the application.
         drain_timeout_s: How long jobs may go on after SIGTERM before they are handed back.
@@ -35,6 +37,8 @@ class WorkerConfig:
     queues: list[str] = field(default_factory=list)
     slots: int = 10
     pools: Mapping[str, int] = field(default_factory=dict)
+    recycle_jobs: int | None = None
+    recycle_bytes: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     build_id: str = ""
     drain_timeout_s: float = 30.0

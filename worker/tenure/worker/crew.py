@@ -16,6 +16,7 @@ from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.executor.loop import JobLoop, LoopBlocked
 from tenure.worker.executor.pool import ExecutorPool
+from tenure.worker.executor.process import Recycling
 from tenure.worker.exits import EXIT_RESTART
 from tenure.worker.memory import Memory, MemoryGate
 from tenure.worker.pools import Pool, share_out
@@ -107,6 +108,9 @@ class Crew:
         self._restarting = False
         self._executors: list[ExecutorPool] = []
         job_loop = JobLoop()
+        recycling = Recycling(
+            jobs=config.recycle_jobs or 0, growth_kib=(config.recycle_bytes or 0) // 1024
+        )
 
         def make_executor(pool: Pool, wake: Callable[[], None]) -> Executor:
             executor = ExecutorPool(
@@ -116,6 +120,7 @@ class Crew:
                 clock,
                 wake,
                 parents,
+                recycling=recycling,
                 job_loop=job_loop,
                 on_lost=self._note_lost,
             )
