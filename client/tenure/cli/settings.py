@@ -39,6 +39,7 @@ class Kind(Enum):
     PAIRS = "pairs"
     COUNTS = "counts"
     ADDRESSES = "addresses"
+    RANGE = "range"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -459,6 +460,18 @@ SETTINGS: Final = (
         minimum=1024**2,
         field_name="memory_bytes_max",
         example="1GiB",
+    ),
+    Setting(
+        table="worker",
+        key="processes",
+        kind=Kind.RANGE,
+        help="Run so many worker processes under a supervisor: N, or MIN:MAX by the backlog.",
+        roles=_WORKER,
+        unset="one, without a supervisor",
+        metavar="MIN:MAX",
+        minimum=1,
+        maximum=256,
+        example="2:8",
     ),
     # ------------------------------------------------------------ a whole cluster on one machine
     Setting(

@@ -30,18 +30,20 @@ from tenure.protocol import loop
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.limits import PROTOCOL_REVISION
 from tenure.v1 import cluster_pb2, worker_pb2
-from tenure.worker import app
+from tenure.worker import app, herald
 from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.crew import Announce, Crew, MakeExecutor
 from tenure.worker.executor.pool import RELEASE_GRACE_MS
+from tenure.worker.lifeline import Lifeline
 from tenure.worker.link import MasterLink
 from tenure.worker.memory import MemoryReader
 from tenure.worker.parents import ParentResults
 from tenure.worker.pools import DEFAULT, Pool
 from tenure.worker.port import Clock, Rng
+from tenure.worker.pulse import Phase, Pulse, rss_bytes
 from tenure.worker.session import Session
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -123,7 +125,7 @@ class WorkerNode:
                     task.cancel()
         finally:
             self._executor.close()
-            self._announce("stopped", {})
+            self._announce("stopped", {"name": self._hello.name})
 
     def drain(self) -> None:
         """Finish what runs and end; asked a second time: hand back at once."""
@@ -146,6 +148,20 @@ class WorkerNode:
         """How many jobs have begun and not ended."""
         return self._arbiter.running
 
+    def pulse(self) -> Pulse:
+        """How it is, for its supervisor and for probes."""
+        masters = sum(1 for session in self._arbiter.sessions if session.master)
+        phase = Phase.READY if masters else Phase.STARTING
+        return Pulse(
+            phase=Phase.DRAINING if self._draining.is_set() else phase,
+            slots=self._hello.slots,
+            busy=self._arbiter.busy,
+            backlog=self._arbiter.backlog,
+            masters=masters,
+            rss_bytes=rss_bytes(),
+            ended={outcome.name: n for outcome, n in self._arbiter.ended.items() if n},
+        )
+
     # Links: the Owner port.
 
     def opened(self, address: str) -> Session:
@@ -159,6 +175,7 @@ class WorkerNode:
             self._announce(
                 "registered",
                 {
+                    "name": self._hello.name,
                     "master": session.master,
                     "address": session.address,
                     "incarnation": self._hello.incarnation,
@@ -271,7 +288,7 @@ class WorkerNode:
 
     async def _wind_down(self) -> None:
         """Finishes, hands back the rest, says goodbye."""
-        self._announce("draining", {})
+        self._announce("draining", {"name": self._hello.name})
         arbiter = self._arbiter
         arbiter.drain()
         self._step()
@@ -324,18 +341,29 @@ def introduction(
     )
 
 
-async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -> int:
-    """Runs a worker in this loop until SIGTERM or SIGINT has drained it, or it wants to be anew.
+async def run_worker(
+    config: WorkerConfig, jobs: JobTable, announce: Announce, lifeline: Lifeline | None = None
+) -> int:
+    """Runs a worker in this loop until it was asked to drain, or wants to be started again.
+
+    SIGTERM, SIGINT and its supervisor's end ask.
 
     Returns the exit status.
     """
+    news = asyncio.Event()
+    nodes: list[WorkerNode] = []
+
+    def told(event: str, fields: Mapping[str, object]) -> None:
+        announce(event, fields)
+        news.set()
+
     transport, clock = GrpcTransport(Credentials(config.token, config.tls)), SystemClock()
     parents = ParentResults(
         AsyncClient(",".join(config.masters), token=config.token, tls=config.tls)
     )
 
     def make_node(pool: Pool, make_executor: MakeExecutor, tell: Announce) -> WorkerNode:
-        return WorkerNode(
+        node = WorkerNode(
             introduction(config, pool.jobs, str(uuid.uuid4()), pool),
             config.masters,
             transport=transport,
@@ -345,6 +373,8 @@ async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -
             drain_timeout_ms=int(config.drain_timeout_s * 1000),
             announce=tell,
         )
+        nodes.append(node)
+        return node
 
     crew = Crew(
         config,
@@ -352,14 +382,30 @@ async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -
         clock=clock,
         parents=parents,
         make_node=make_node,
-        announce=announce,
+        announce=told,
         read_memory=MemoryReader(),
     )
+    running = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, crew.drain)
+        running.add_signal_handler(number, crew.drain)
+    listeners: list[herald.Listener] = []
+
+    def pulse() -> Pulse:
+        return herald.of_all([node.pulse() for node in nodes])
+
+    def orphaned() -> None:
+        # Nobody else would ever stop it; what has begun to drain goes on doing so.
+        if pulse().phase is not Phase.DRAINING:
+            _LOGGER.warning("the supervisor is gone: draining", extra={"action": "orphaned"})
+            crew.drain()
+
+    if lifeline is not None:
+        lifeline.when_lost(lambda: running.call_soon_threadsafe(orphaned))
+        listeners.append(lifeline.tell)
     try:
         await _ask_to_be_let_in(transport, config.masters)
-        await crew.run()
+        async with herald.telling(pulse, listeners, news):
+            await crew.run()
     finally:
         await asyncio.to_thread(parents.close)
         await transport.close()
@@ -395,8 +441,12 @@ async def _ask_to_be_let_in(transport: Transport, masters: list[str]) -> None:
         raise refusal
 
 
-def main(config: WorkerConfig) -> int:
+def main(config: WorkerConfig, lifeline: Lifeline | None = None) -> int:
     """What ``tenure worker`` runs. Returns the exit code.
+
+    Args:
+        config: What it was told.
+        lifeline: To its supervisor, if it has one.
 
     Raises:
         Rejected: The application cannot be imported, a file of its credentials is unusable, or no
@@ -407,7 +457,7 @@ def main(config: WorkerConfig) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_MAX)
-    return loop.run(run_worker(config, jobs, _announce))
+    return loop.run(run_worker(config, jobs, _announce, lifeline))
 
 
 def _announce(event: str, fields: Mapping[str, object]) -> None:
