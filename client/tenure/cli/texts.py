@@ -158,18 +158,20 @@ def _pairs(given: object) -> dict[str, str]:
 
 
 def _counts(given: object) -> dict[str, int]:
-    pairs = given if isinstance(given, dict) else dict(map(parse_pair, _list(given)))
-    counts = {name: _count(count) for name, count in pairs.items()}
-    if not all(map(_NAME.fullmatch, counts)):
-        raise ValueError("names of letters, digits and ./_-")
-    return counts
+    rows = (
+        given.items()
+        if isinstance(given, dict)
+        else [row.partition("=")[::2] for row in _list(given)]
+    )
+    return dict(_count(name, number) for name, number in rows)
 
 
-def _count(given: object) -> int:
-    if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
-        return given
-    if isinstance(given, str) and re.fullmatch(r"\d{1,9}", given):
-        return int(given)
+def _count(name: str, number: object) -> tuple[str, int]:
+    if _NAME.fullmatch(name):
+        if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+            return name, number
+        if isinstance(number, str) and re.fullmatch(r"[0-9]{1,9}", number):
+            return name, int(number)
     raise ValueError("a name and a number, such as cpu=2,")
 
 
