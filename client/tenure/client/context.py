@@ -24,6 +24,10 @@ def _never() -> bool:
     return False
 
 
+#: Takes what a job's code says: the number of its stream, how grave it is (0: unknown), the text.
+Listener = Callable[[int, int, str], None]
+
+
 class JobLog(logging.LoggerAdapter[logging.Logger]):
     """A logger whose records name the job and the attempt."""
 
@@ -49,6 +53,7 @@ class JobContext:
         "_is_lost",
         "_is_superseded",
         "_lease",
+        "_on_output",
         "_on_progress",
         "attempt",
         "id",
@@ -67,6 +72,7 @@ class JobContext:
         is_cancelled: Callable[[], bool] = _never,
         is_lost: Callable[[], bool] = _never,
         is_superseded: Callable[[], bool] = _never,
+        on_output: Listener | None = None,
     ) -> None:
         """Used by workers.
 
@@ -80,6 +86,7 @@ class JobContext:
             is_cancelled: Whether someone has cancelled the job.
             is_lost: Whether the lease is lost.
             is_superseded: Whether it is lost because the master has taken it away.
+            on_output: Takes what the job logs and prints; called in any thread.
         """
         self.id = id
         self.name = name
@@ -90,6 +97,7 @@ class JobContext:
         self._is_cancelled = is_cancelled
         self._is_lost = is_lost
         self._is_superseded = is_superseded
+        self._on_output = on_output
 
     @property
     def fence(self) -> str:
@@ -162,6 +170,11 @@ def current_job() -> JobContext:
         current = current()
         _current.set(current)
     return current
+
+
+def listener() -> Listener | None:
+    """Who listens to what the running code says; None: it is no job's, or nobody does."""
+    return None if _current.get() is _INERT else current_job()._on_output
 
 
 def enter_job(make: Callable[[], JobContext]) -> None:

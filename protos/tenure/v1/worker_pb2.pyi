@@ -83,7 +83,7 @@ class CreditLimit(_message.Message):
     def __init__(self, number: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class PartitionUpdate(_message.Message):
-    __slots__ = ("partition", "token", "declare", "heartbeat", "accepted_assignment", "started", "returned", "reports")
+    __slots__ = ("partition", "token", "declare", "heartbeat", "accepted_assignment", "started", "returned", "reports", "logs")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     DECLARE_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class PartitionUpdate(_message.Message):
     STARTED_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
     REPORTS_FIELD_NUMBER: _ClassVar[int]
+    LOGS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     token: _common_pb2.Token
     declare: LeaseSet
@@ -100,7 +101,18 @@ class PartitionUpdate(_message.Message):
     started: _containers.RepeatedCompositeFieldContainer[LeaseRef]
     returned: _containers.RepeatedCompositeFieldContainer[LeaseRef]
     reports: _containers.RepeatedCompositeFieldContainer[Report]
-    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., declare: _Optional[_Union[LeaseSet, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., accepted_assignment: _Optional[int] = ..., started: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ...) -> None: ...
+    logs: _containers.RepeatedCompositeFieldContainer[LogChunk]
+    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., declare: _Optional[_Union[LeaseSet, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., accepted_assignment: _Optional[int] = ..., started: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., logs: _Optional[_Iterable[_Union[LogChunk, _Mapping]]] = ...) -> None: ...
+
+class LogChunk(_message.Message):
+    __slots__ = ("lease", "after", "lines")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    after: int
+    lines: _containers.RepeatedCompositeFieldContainer[_common_pb2.LogLine]
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., after: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[_common_pb2.LogLine, _Mapping]]] = ...) -> None: ...
 
 class LeaseRef(_message.Message):
     __slots__ = ("job_id", "seq", "run", "token")
@@ -143,20 +155,22 @@ class Heartbeat(_message.Message):
     def __init__(self, number: _Optional[int] = ..., last_assignment: _Optional[int] = ..., held: _Optional[_Union[LeaseSet, _Mapping]] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("lease", "outcome", "result", "content_type", "error", "run_ms")
+    __slots__ = ("lease", "outcome", "result", "content_type", "error", "run_ms", "log")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     RUN_MS_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseRef
     outcome: _common_pb2.AttemptOutcome
     result: bytes
     content_type: str
     error: _common_pb2.JobError
     run_ms: int
-    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., result: _Optional[bytes] = ..., content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run_ms: _Optional[int] = ...) -> None: ...
+    log: bytes
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., result: _Optional[bytes] = ..., content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run_ms: _Optional[int] = ..., log: _Optional[bytes] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason",)
@@ -215,7 +229,7 @@ class PartitionClosed(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class PartitionInstruction(_message.Message):
-    __slots__ = ("partition", "token", "assignment", "verdicts", "revokes", "cancels", "heartbeat_ack", "hold", "backlog")
+    __slots__ = ("partition", "token", "assignment", "verdicts", "revokes", "cancels", "heartbeat_ack", "hold", "backlog", "logs")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +239,7 @@ class PartitionInstruction(_message.Message):
     HEARTBEAT_ACK_FIELD_NUMBER: _ClassVar[int]
     HOLD_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    LOGS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     token: _common_pb2.Token
     assignment: Assignment
@@ -234,7 +249,18 @@ class PartitionInstruction(_message.Message):
     heartbeat_ack: HeartbeatAck
     hold: Hold
     backlog: int
-    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[ReportVerdict, _Mapping]]] = ..., revokes: _Optional[_Iterable[_Union[Revoke, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., backlog: _Optional[int] = ...) -> None: ...
+    logs: _containers.RepeatedCompositeFieldContainer[LogWish]
+    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[ReportVerdict, _Mapping]]] = ..., revokes: _Optional[_Iterable[_Union[Revoke, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., backlog: _Optional[int] = ..., logs: _Optional[_Iterable[_Union[LogWish, _Mapping]]] = ...) -> None: ...
+
+class LogWish(_message.Message):
+    __slots__ = ("lease", "after", "stop")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    after: int
+    stop: bool
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., after: _Optional[int] = ..., stop: bool = ...) -> None: ...
 
 class Assignment(_message.Message):
     __slots__ = ("number", "options", "grants")

@@ -97,6 +97,8 @@ class Session:
             partition.revoke(said.revokes)
         if said.cancels:
             partition.cancel(said.cancels)
+        if said.logs:
+            partition.want_logs(said.logs)
         if said.backlog or said.HasField("heartbeat_ack"):
             partition.backlog = said.backlog
         elif grants:
@@ -112,7 +114,7 @@ class Session:
     def tick(self, now_ms: int) -> None:
         """Sends what has waited for company, and heartbeats when they are due."""
         for partition in self.partitions.values():
-            partition.tick()
+            partition.tick(now_ms)
         if now_ms < self._beat_ms or not self.partitions:
             return
         for partition in self.partitions.values():

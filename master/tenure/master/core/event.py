@@ -179,6 +179,24 @@ class AttemptsEnded(
     rows: list[EndedRow]
 
 
+class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one attempt of a job has said."""
+
+    job_id: JobId
+    run: int
+    attempt: int
+    lines: bytes
+
+
+class LogsKept(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="logs_kept"
+):
+    """Attempts that end have said something, which is kept with them."""
+
+    now_ms: int
+    rows: list[LogRow]
+
+
 class CancelsRequested(
     msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="cancels_requested"
 ):
@@ -451,6 +469,7 @@ DurableEvent = (
     | LeasesAdopted
     | JobsCompleted
     | AttemptsEnded
+    | LogsKept
     | CancelsRequested
     | JobsCancelled
     | JobsExpired

@@ -81,6 +81,7 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "PurgeJobs": Unary(jobs.purge_jobs, jobs_pb2.PurgeJobsRequest),
             "BoostJobs": Unary(jobs.boost_jobs, jobs_pb2.BoostJobsRequest),
             "ExplainJob": Unary(jobs.explain_job, jobs_pb2.ExplainJobRequest),
+            "StreamLogs": ServerStream(master.logs.stream_logs, jobs_pb2.StreamLogsRequest),
         },
         "QueueService": {
             "GetQueue": Unary(settings.get_queue, queues_pb2.GetQueueRequest),
