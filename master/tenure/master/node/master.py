@@ -17,7 +17,6 @@ from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
-from tenure.master.node.logs import LogApi
 from tenure.master.node.partitions import PartitionApi
 from tenure.master.node.port import Clock, Peers, Rng
 from tenure.master.node.roster import Roster
@@ -135,7 +134,6 @@ class Master:
         self.workflows = WorkflowApi(roster=self.roster)
         self.partitions = PartitionApi(roster=self.roster)
         self.workers = WorkerApi(hub=self.hub, rng=rng, welcome=self._welcome)
-        self.logs = LogApi(jobs=self.jobs, taps=self.workers.taps)
         self.cluster = self._cluster_api(store_name)
         self._balancer = Balancer(
             self.roster,

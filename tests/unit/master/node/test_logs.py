@@ -19,6 +19,7 @@ from tenure.protocol.ids import JobId
 from tenure.protocol.limits import ATTEMPT_LOG_BYTES_MAX
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import Backoff
+from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tenure.v1 import common_pb2, jobs_pb2, worker_pb2
 from tests.unit.master.node.fakes import settle
@@ -141,7 +142,7 @@ def test_kept_logs_are_told_in_order() -> None:
 
     async def scene(stage: Stage) -> None:
         await stage.end(FAILED, 1, 2)
-        await asyncio.sleep(0.1)
+        await SimClock().sleep(100)
         await stage.granted()
         await stage.end(COMPLETED, 1, 5)
         whole, one, rest = (Reader(stage.rig) for _ in range(3))
@@ -196,9 +197,9 @@ def test_a_follower_goes_through_attempts() -> None:
             await stage.say(0, 1)
             await stage.say(1, 2, 3)
             await stage.end(FAILED, 1, 3, 4)
-            await asyncio.sleep(0.5)
+            await SimClock().sleep(500)
             await stage.granted()
-            await asyncio.sleep(0.5)
+            await SimClock().sleep(500)
             # The first attempt's worker need say no more, the second one's all.
             assert await stage.hear() == [None, 0]
             await stage.say(0, 1, 2)
@@ -251,7 +252,7 @@ def test_a_worker_that_comes_back_is_asked_again() -> None:
             )
             stage.rig.say(stage.link, declare=lease)
             await stage.rig.commit()
-            await asyncio.sleep(0.5)
+            await SimClock().sleep(500)
             assert await stage.hear() == [2]
             await stage.say(2, 3)
             await stage.end(COMPLETED, 1, 2, 3)
