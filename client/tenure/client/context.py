@@ -174,7 +174,9 @@ def current_job() -> JobContext:
 
 def listener() -> Listener | None:
     """Who listens to what the running code says; None: it is no job's, or nobody does."""
-    return None if _current.get() is _INERT else current_job()._on_output
+    if _current.get() is _INERT:
+        return None
+    return current_job()._on_output  # pyright: ignore[reportPrivateUsage]
 
 
 def enter_job(make: Callable[[], JobContext]) -> None:

@@ -55,9 +55,9 @@ class _Place:
     """How far a reader has come. Leaves out what a new stream tells again."""
 
     def __init__(self, after: LogLine | None) -> None:
-        self._run, self._attempt, self._number = -1, 0, 0
-        if after is not None:
-            self._run, self._attempt, self._number = after.run, after.attempt, after.number
+        self._run: int = -1 if after is None else after.run
+        self._attempt: int = 0 if after is None else after.attempt
+        self._number: int = 0 if after is None else after.number
 
     def mark(self, request: jobs_pb2.StreamLogsRequest) -> None:
         """Asks for what comes behind."""
@@ -71,9 +71,8 @@ class _Place:
         if place < (self._run, self._attempt):
             return []
         if place != (self._run, self._attempt):
-            self._run, self._attempt = place
-            self._number = 0
-        lines = []
+            self._run, self._attempt, self._number = answer.run, answer.attempt, 0
+        lines: list[LogLine] = []
         for wire in answer.lines:
             if wire.number > self._number:
                 lines.append(_line(answer, wire, wire.number - self._number - 1))

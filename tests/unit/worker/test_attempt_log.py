@@ -1,6 +1,7 @@
 """What an attempt says, in bounded memory."""
 
 import threading
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,7 +105,7 @@ def test_the_beginning_and_the_end_are_held_within_the_bounds(lengths: list[int]
 
 def _is_beginning_and_end(numbers: list[int], count: int) -> None:
     """All lines, or those before a gap and those behind it to the last."""
-    gaps = sum(b - a > 1 for a, b in zip(numbers, numbers[1:], strict=False))
+    gaps = sum(b - a > 1 for a, b in pairwise(numbers))
     assert gaps <= 1
     if count:
         assert (numbers[0], numbers[-1]) == (1, count)

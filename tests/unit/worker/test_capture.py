@@ -50,8 +50,8 @@ class Rude:
 @job
 def talk(name: str) -> None:
     """Says things in many ways."""
-    print("hello", name)
-    print("oh", file=sys.stderr)
+    print("hello", name)  # noqa: T201  (what is tested)
+    print("oh", file=sys.stderr)  # noqa: T201  (the same)
     _LOGGER.info("about %s", name, extra={"action": "talk"})
     current_job().log.warning("careful")
     _LOGGER.debug("too fine for the worker's level")
@@ -62,7 +62,7 @@ async def talk_async(name: str) -> None:
     """Says things in tasks of its own."""
 
     async def one(number: int) -> None:
-        print(name, "task", number)
+        print(name, "task", number)  # noqa: T201  (the same)
         await asyncio.to_thread(print, name, "thread", number)
 
     await asyncio.gather(*(one(number) for number in range(2)))
@@ -147,8 +147,8 @@ def test_each_job_has_its_own_lines() -> None:
     jobs = [a_job(talk_async, f"job{n}", number=n) for n in range(1, 9)]
     jobs += [a_job(talk, f"job{n}", number=n) for n in range(9, 13)]
     run(*jobs)
-    for number, held in enumerate(jobs, 1):
-        said = [line.text for line in lines(held)]
+    for number, ended in enumerate(jobs, 1):
+        said = [line.text for line in lines(ended)]
         assert len(said) == 4
         if number <= 8:
             assert all(text.startswith(f"job{number} ") for text in said)
@@ -188,7 +188,7 @@ def test_a_job_that_says_nothing_has_no_log() -> None:
 def test_what_is_no_jobs_is_not_captured(capsys: pytest.CaptureFixture[str]) -> None:
     """Outside a job streams and loggers are as they were."""
     with listening():
-        print("plain")
+        print("plain")  # noqa: T201  (the same)
         sys.stdout.writelines(["a\n", "b\n"])
         _LOGGER.warning("plain, too")
         assert sys.stdout.encoding
