@@ -13,6 +13,7 @@ from tenure.worker.attempt_log import (
     HEAD_BYTES_MAX,
     KEPT_HEAD_BYTES_MAX,
     LINE_BYTES,
+    PARTS_MAX,
     TAIL_BYTES_MAX,
     AttemptLog,
 )
@@ -120,6 +121,33 @@ def test_a_sealed_log_takes_nothing_more() -> None:
     log.write(2, OUT, "too late\npart")
     assert log.seal() == data
     assert log.after(0) == []
+
+
+def test_threads_do_not_share_lines() -> None:
+    """Parts that two threads write by turns are two lines; and what threads have begun and left
+    is bounded.
+    """
+    log = AttemptLog()
+    log.write(1, OUT, "begun here, ")
+
+    def write(text: str) -> None:
+        thread = threading.Thread(target=log.write, args=(1, OUT, text))
+        thread.start()
+        thread.join()
+
+    write("a line of another\n")
+    log.write(1, OUT, "ended here\n")
+    assert texts(log) == ["a line of another", "begun here, ended here"]
+    parts = [threading.Thread(target=log.write, args=(1, OUT, f"{n}")) for n in range(40)]
+    # Started all before one has ended, or their numbers are given again.
+    with log._lock:
+        for thread in parts:
+            thread.start()
+    for thread in parts:
+        thread.join()
+    assert len(log._parts) <= PARTS_MAX
+    log.seal()
+    assert log.count == 2 + 40
 
 
 def test_threads_lose_no_line() -> None:

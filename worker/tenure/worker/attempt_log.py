@@ -21,6 +21,8 @@ HEAD_BYTES_MAX: Final = 16 * 1024
 TAIL_BYTES_MAX: Final = 48 * 1024
 #: What a line takes beside its text, so that many empty ones are many bytes, too.
 LINE_BYTES: Final = 64
+#: Lines that are begun and not ended; with more of them the oldest is as good as ended.
+PARTS_MAX: Final = 16
 #: Of what is kept when it has ended, so much is the beginning.
 KEPT_HEAD_BYTES_MAX: Final = 4 * 1024
 #: What a line takes beside its own bytes in a JobLog: its tag and its length.
@@ -69,8 +71,8 @@ class AttemptLog:
         self._head_room = HEAD_BYTES_MAX
         self._tail: deque[tuple[Line, int]] = deque()
         self._tail_room = TAIL_BYTES_MAX
-        #: What was written without the end of its line, by stream, and since when.
-        self._parts: dict[LogStream, tuple[int, str]] = {}
+        #: What was written without the end of its line, by stream and thread, and since when.
+        self._parts: dict[tuple[LogStream, int], tuple[int, str]] = {}
         self._sealed: bytes | None = None
 
     def record(self, time_ms: int, level: int, text: str) -> None:
@@ -81,16 +83,20 @@ class AttemptLog:
     def write(self, time_ms: int, stream: LogStream, text: str) -> None:
         """Takes what was written to a stream: lines, or parts of them."""
         *ended, rest = text.split("\n")
+        # ``print`` writes its arguments one by one: two threads do not share a line.
+        key = (stream, threading.get_ident())
         with self._lock:
             if self._sealed is not None:
                 return
             for line in ended:
-                begun_ms, begun = self._parts.pop(stream, (time_ms, ""))
+                begun_ms, begun = self._parts.pop(key, (time_ms, ""))
                 self._add(begun_ms, stream, 0, begun + line)
             if rest:
-                begun_ms, begun = self._parts.get(stream, (time_ms, ""))
+                begun_ms, begun = self._parts.get(key, (time_ms, ""))
                 # One character more than fits tells that it was cut.
-                self._parts[stream] = begun_ms, (begun + rest)[: LOG_LINE_BYTES_MAX + 1]
+                self._parts[key] = begun_ms, (begun + rest)[: LOG_LINE_BYTES_MAX + 1]
+                if len(self._parts) > PARTS_MAX:
+                    self._end_part(next(iter(self._parts)))
 
     def after(self, number: int) -> list[Line]:
         """The lines behind one that are still there."""
@@ -103,13 +109,17 @@ class AttemptLog:
         """Ends it: what is to be kept of it, a JobLog. Nothing is taken any more."""
         with self._lock:
             if self._sealed is None:
-                for stream, (begun_ms, begun) in [*self._parts.items()]:
-                    self._add(begun_ms, stream, 0, begun)
+                for key in [*self._parts]:
+                    self._end_part(key)
                 self._sealed = _kept(self.after(0))
                 self._head.clear()
                 self._tail.clear()
-                self._parts.clear()
             return self._sealed
+
+    def _end_part(self, key: tuple[LogStream, int]) -> None:
+        """What was written is a line, although nobody has ended it."""
+        begun_ms, begun = self._parts.pop(key)
+        self._add(begun_ms, key[0], 0, begun)
 
     def _add(self, time_ms: int, stream: LogStream, level: int, text: str) -> None:
         if self._sealed is not None:
