@@ -83,7 +83,7 @@ class CreditLimit(_message.Message):
     def __init__(self, number: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class PartitionUpdate(_message.Message):
-    __slots__ = ("partition", "token", "declare", "heartbeat", "accepted_assignment", "started", "returned", "reports", "logs")
+    __slots__ = ("partition", "token", "declare", "heartbeat", "accepted_assignment", "started", "returned", "reports", "checkpoints", "logs")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     DECLARE_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class PartitionUpdate(_message.Message):
     STARTED_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
     REPORTS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     LOGS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     token: _common_pb2.Token
@@ -101,8 +102,9 @@ class PartitionUpdate(_message.Message):
     started: _containers.RepeatedCompositeFieldContainer[LeaseRef]
     returned: _containers.RepeatedCompositeFieldContainer[LeaseRef]
     reports: _containers.RepeatedCompositeFieldContainer[Report]
+    checkpoints: _containers.RepeatedCompositeFieldContainer[Checkpoint]
     logs: _containers.RepeatedCompositeFieldContainer[LogChunk]
-    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., declare: _Optional[_Union[LeaseSet, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., accepted_assignment: _Optional[int] = ..., started: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., logs: _Optional[_Iterable[_Union[LogChunk, _Mapping]]] = ...) -> None: ...
+    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., declare: _Optional[_Union[LeaseSet, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., accepted_assignment: _Optional[int] = ..., started: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., logs: _Optional[_Iterable[_Union[LogChunk, _Mapping]]] = ...) -> None: ...
 
 class LogChunk(_message.Message):
     __slots__ = ("lease", "after", "lines")
@@ -172,6 +174,24 @@ class Report(_message.Message):
     log: bytes
     def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., result: _Optional[bytes] = ..., content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run_ms: _Optional[int] = ..., log: _Optional[bytes] = ...) -> None: ...
 
+class Checkpoint(_message.Message):
+    __slots__ = ("lease", "number", "data")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    number: int
+    data: bytes
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., number: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class CheckpointAck(_message.Message):
+    __slots__ = ("lease", "number")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    number: int
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., number: _Optional[int] = ...) -> None: ...
+
 class Goodbye(_message.Message):
     __slots__ = ("reason",)
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -229,7 +249,7 @@ class PartitionClosed(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class PartitionInstruction(_message.Message):
-    __slots__ = ("partition", "token", "assignment", "verdicts", "revokes", "cancels", "heartbeat_ack", "hold", "backlog", "logs")
+    __slots__ = ("partition", "token", "assignment", "verdicts", "revokes", "cancels", "heartbeat_ack", "hold", "backlog", "checkpoint_acks", "logs")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +259,7 @@ class PartitionInstruction(_message.Message):
     HEARTBEAT_ACK_FIELD_NUMBER: _ClassVar[int]
     HOLD_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ACKS_FIELD_NUMBER: _ClassVar[int]
     LOGS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     token: _common_pb2.Token
@@ -249,8 +270,9 @@ class PartitionInstruction(_message.Message):
     heartbeat_ack: HeartbeatAck
     hold: Hold
     backlog: int
+    checkpoint_acks: _containers.RepeatedCompositeFieldContainer[CheckpointAck]
     logs: _containers.RepeatedCompositeFieldContainer[LogWish]
-    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[ReportVerdict, _Mapping]]] = ..., revokes: _Optional[_Iterable[_Union[Revoke, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., backlog: _Optional[int] = ..., logs: _Optional[_Iterable[_Union[LogWish, _Mapping]]] = ...) -> None: ...
+    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[ReportVerdict, _Mapping]]] = ..., revokes: _Optional[_Iterable[_Union[Revoke, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., backlog: _Optional[int] = ..., checkpoint_acks: _Optional[_Iterable[_Union[CheckpointAck, _Mapping]]] = ..., logs: _Optional[_Iterable[_Union[LogWish, _Mapping]]] = ...) -> None: ...
 
 class LogWish(_message.Message):
     __slots__ = ("lease", "after", "stop")
@@ -273,7 +295,7 @@ class Assignment(_message.Message):
     def __init__(self, number: _Optional[int] = ..., options: _Optional[_Iterable[_Union[_common_pb2.JobOptions, _Mapping]]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("job_id", "seq", "run", "attempt", "options", "payload", "deadline_ms")
+    __slots__ = ("job_id", "seq", "run", "attempt", "options", "payload", "deadline_ms", "checkpoint")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -281,6 +303,7 @@ class Grant(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     seq: int
     run: int
@@ -288,7 +311,8 @@ class Grant(_message.Message):
     options: int
     payload: bytes
     deadline_ms: int
-    def __init__(self, job_id: _Optional[str] = ..., seq: _Optional[int] = ..., run: _Optional[int] = ..., attempt: _Optional[int] = ..., options: _Optional[int] = ..., payload: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+    checkpoint: bytes
+    def __init__(self, job_id: _Optional[str] = ..., seq: _Optional[int] = ..., run: _Optional[int] = ..., attempt: _Optional[int] = ..., options: _Optional[int] = ..., payload: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
 
 class ReportVerdict(_message.Message):
     __slots__ = ("lease", "verdict")

@@ -118,7 +118,8 @@ def test_the_report_is_the_same_when_it_is_sent_again(rig: Rig) -> None:
     rig.end(job)
     (first,) = rig.hear(master).reports
     say(job, "too late")
-    other = rig.leading("m2", token=Token(TOKEN.epoch, TOKEN.revision + 1))
+    other = rig.connect("m2")
+    rig.open(other, token=Token(TOKEN.epoch, TOKEN.revision + 1))
     (second,) = rig.hear(other).reports
     assert second.log == first.log
 

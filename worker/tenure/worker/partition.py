@@ -14,6 +14,7 @@ from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import common_pb2, worker_pb2
 from tenure.worker.held import AttemptResult, Fault, HeldJob, Terms
 from tenure.worker.log_taps import LogTaps
+from tenure.worker.saving import Saving, take_acks
 from tenure.worker.workload import Workload
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Partition:
         self._started: list[HeldJob] = []
         self._returned: list[tuple[str, Lease]] = []
         self._reports: deque[HeldJob] = deque()
+        self._saving = Saving()
         self._taps = LogTaps()
 
     # The office.
@@ -95,6 +97,7 @@ class Partition:
         self._reports = deque(job for job in self.held.values() if job.result is not None)
         for job in self._reports:
             job.reported_ms = None
+        self._saving.reopened(self.held.values())
         return True
 
     def close(self, token: Token, session: "Session") -> bool:
@@ -147,6 +150,7 @@ class Partition:
                 attempt=grant.attempt,
                 deadline_ms=grant.deadline_ms,
                 expires_ms=expires_ms,
+                resume=grant.checkpoint,
             )
             held[term + seq] = job
             runs.append(job)
@@ -162,6 +166,12 @@ class Partition:
             if job is not None and job.result is not None and job.job_id == ref.job_id:
                 del held[key]
                 job.freed = True
+                if job.saved is not None:
+                    self._saving.forget(job)
+
+    def checkpoints_safe(self, acks: Iterable[worker_pb2.CheckpointAck]) -> None:
+        """What jobs have saved, up to these numbers, is durable."""
+        take_acks(acks, self._find)
 
     def revoke(self, revokes: Iterable[worker_pb2.Revoke]) -> None:
         """Gives leases back (Started wins), or learns that they are lost."""
@@ -233,8 +243,14 @@ class Partition:
         """A job has begun."""
         self._started.append(job)
 
+    def saved(self, job: HeldJob) -> None:
+        """A job has saved something: it goes with the next envelope, if the last is long ago."""
+        self._saving.add(job)
+
     def ended(self, job: HeldJob) -> None:
         """An attempt has its result: report it, or hand it back if it was interrupted for that."""
+        if job.saved is not None:
+            self._saving.ended(job)
         if job.result is not None and job.result.outcome is _RELEASED:
             self._give_back(job)
         elif not job.freed:
@@ -270,6 +286,7 @@ class Partition:
         """
         self._taps.tick(now_ms)
         self._accept_due = self._accepted != self._accepted_sent
+        self._saving.tick(now_ms)
 
     def scan(self, now_ms: int) -> None:
         """Fences this worker off leases past their deadlines, and says when to look again."""
@@ -278,6 +295,7 @@ class Partition:
                 self._workload.watch(job.expires_ms)
             elif job.result is not None and now_ms >= job.expires_ms + DELIVERY_MS:
                 self._free(job)
+                self._saving.forget(job)
             elif not job.lapsed:
                 self._lapse(job)
             if job.lapsed and job.result is not None:
@@ -313,6 +331,7 @@ class Partition:
             or self._heartbeat_due
             or self._declare_due
             or self._accept_due
+            or self._saving.due
             or self._taps.due
         )
 
@@ -336,12 +355,17 @@ class Partition:
             running = [job for job in self._started if job.result is None]
             update.started.extend([self._ref(job.job_id, job.lease) for job in running])
             self._started.clear()
+        size = 0
+        if self._saving:
+            size = self._saving.fill(update, now_ms, REPORT_BYTES_MAX, self._ref)
+            if self._saving.any_ended:
+                # What a job has saved goes before its end, and there was no room for all.
+                return size
         if self._returned:
             update.returned.extend([self._ref(job_id, lease) for job_id, lease in self._returned])
             self._returned.clear()
-        size = 0
         if len(self._taps):
-            size = self._taps.fill(update.logs.add, self._refer, now_ms)
+            size += self._taps.fill(update.logs.add, self._refer, now_ms)
         return size + self._fill_reports(update, now_ms) if self._reports else size
 
     def _fill_heartbeat(self, heartbeat: worker_pb2.Heartbeat, now_ms: int) -> None:
@@ -360,8 +384,11 @@ class Partition:
 
         Whatever was lost on the way heals by this. A repeat changes nothing at the master.
         """
-        patience_ms = 3 * self.session.heartbeat_interval_ms if self.session else 0
+        interval_ms = self.session.heartbeat_interval_ms if self.session else 0
+        patience_ms = 3 * interval_ms
         for job in self.held.values():
+            if job.saved is not None:
+                self._saving.offer_again(job, now_ms - interval_ms // 2)
             if job.reported_ms is not None and now_ms - job.reported_ms >= patience_ms:
                 job.reported_ms = None
                 self._reports.append(job)

@@ -91,6 +91,8 @@ class Session:
             partition.heartbeat_held(said.hold.number)
         if grants:
             partition.assign(said.assignment, self.proven_ms)
+        if said.checkpoint_acks:
+            partition.checkpoints_safe(said.checkpoint_acks)
         if said.verdicts:
             partition.judge(said.verdicts)
         if said.revokes:

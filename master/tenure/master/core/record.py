@@ -110,6 +110,17 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tr
     accepted_ms: int = 0
 
 
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a job has saved for its next attempt."""
+
+    #: Under which it was saved.
+    lease: Lease
+    #: Of that lease's checkpoints.
+    number: int
+    data: bytes
+    saved_ms: int
+
+
 class KeptLog(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one ended attempt has said: a JobLog of the contract, as its worker sent it."""
 
@@ -194,6 +205,8 @@ class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=Tru
     over_budget: bool = False
     #: When its worker had the last attempt's grant, as far as the leader of its end knew.
     accepted_ms: int = 0
+    #: The last one of this run, until the job ends.
+    checkpoint: Checkpoint | None = None
     #: What attempts have said that have ended, of all runs, in their order (``core.kept_log``).
     logs: tuple[KeptLog, ...] = ()
 
