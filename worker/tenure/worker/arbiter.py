@@ -183,8 +183,9 @@ class Arbiter:
         """Takes nothing more for a while, and returns what has not begun; or takes jobs again."""
         self._workload.paused = paused
         if paused:
-            for partition in self.partitions.values():
-                self._return_unstarted(partition)
+            for job in self._unfinished():
+                if job.withdraw():
+                    self.partitions[job.partition].give_back(job)
         self._share_credit()
 
     def interrupt(self) -> None:
