@@ -84,6 +84,11 @@ class Said:
         return [request.vitals for request in self.requests if request.HasField("vitals")]
 
     @property
+    def logs(self) -> list[worker_pb2.LogChunk]:
+        """What it passed on of what jobs say, in order."""
+        return [chunk for update in self.updates for chunk in update.logs]
+
+    @property
     def limits(self) -> list[worker_pb2.CreditLimit]:
         """Credit limits, in order."""
         return [request.credit for request in self.requests if request.HasField("credit")]

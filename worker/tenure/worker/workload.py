@@ -22,6 +22,7 @@ class Workload:
         occupied: Jobs granted and not ended.
         drained: An operator wants no more work here.
         stopping: The process is about to end.
+        paused: Nothing new is taken for a while.
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.
         leases: Begun jobs whose leases were renewed or revoked.
@@ -33,6 +34,7 @@ class Workload:
         self.occupied = 0
         self.drained = False
         self.stopping = False
+        self.paused = False
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
         self.leases: list[HeldJob] = []
@@ -44,13 +46,18 @@ class Workload:
 
     @property
     def draining(self) -> bool:
-        """Whether nothing new is taken."""
+        """Whether nothing new is taken any more, or until an operator wants it."""
         return self.drained or self.stopping
+
+    @property
+    def refusing(self) -> bool:
+        """Whether nothing new is taken."""
+        return self.draining or self.paused
 
     @property
     def pool(self) -> int:
         """How many grants all masters together may still send."""
-        if self.draining:
+        if self.refusing:
             return 0
         return max(0, self.slots + self.prefetch - self.occupied)
 
