@@ -126,9 +126,10 @@ class Arbiter:
                 case FactKind.UNSTARTED:
                     partition.give_back(job)
                 case FactKind.ABANDONED:
+                    workload.occupied -= 1
                     partition.ended(job)
                 case FactKind.FREED:
-                    workload.occupied -= 1
+                    pass  # Its slot was replaced when it was given up.
                 case _:
                     assert_never(kind)
         self._share_credit()
