@@ -249,6 +249,18 @@ SETTINGS: Final = (
     ),
     Setting(
         table="master",
+        key="quarantine_failures",
+        kind=Kind.INTEGER,
+        help="Of a worker's last 20 attempts, so many failures quarantine it; 0: never.",
+        roles=_MASTER,
+        unset="16",
+        metavar="N",
+        minimum=0,
+        maximum=20,
+        example=12,
+    ),
+    Setting(
+        table="master",
         key="store_quota",
         kind=Kind.BYTES,
         help="How large the store may grow; for etcd before 3.6: its --quota-backend-bytes.",

@@ -1,6 +1,6 @@
 """What the whole worker has to do, whichever master granted it: slots, orders, averages."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from tenure.protocol.prefetch import MEAN_WEIGHT, mean_after, prefetch
 from tenure.protocol.vocabulary import AttemptOutcome
@@ -14,6 +14,20 @@ _BROKEN_OFF: Final = frozenset(
 )
 
 
+class Quarantined(NamedTuple):
+    """That masters give the worker nothing.
+
+    Attributes:
+        reason: Why, for people.
+        by_hand: An operator wants it.
+        since_ms: When it was told, on its boot clock.
+    """
+
+    reason: str
+    by_hand: bool
+    since_ms: int
+
+
 class Workload:
     """Shared by the sessions of one worker. Orders wait here until the shell takes them.
 
@@ -22,6 +36,7 @@ class Workload:
         occupied: Jobs granted and not ended.
         drained: An operator wants no more work here.
         stopping: The process is about to end.
+        quarantine: Why masters give it nothing, if they do not.
         paused: Nothing new is taken for a while.
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.
@@ -34,6 +49,7 @@ class Workload:
         self.occupied = 0
         self.drained = False
         self.stopping = False
+        self.quarantine: Quarantined | None = None
         self.paused = False
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []

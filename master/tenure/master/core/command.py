@@ -258,6 +258,23 @@ class UndrainSession:
     session_id: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkSession:
+    """A session's worker says that it is in quarantine, and for how long (volatile)."""
+
+    session_id: int
+    reason: str
+    by_hand: bool
+    for_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmarkSession:
+    """A session's worker says that its quarantine is over (volatile)."""
+
+    session_id: int
+
+
 class HeldRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A lease that a worker holds, as its heartbeats and declarations say."""
 
@@ -567,6 +584,8 @@ Command = (
     | CloseSession
     | DrainSession
     | UndrainSession
+    | MarkSession
+    | UnmarkSession
     | DeclareLeases
     | RenewLeases
     | SendHeld

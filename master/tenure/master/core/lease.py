@@ -34,6 +34,7 @@ from tenure.master.core.effect import (
     SendRevokes,
 )
 from tenure.master.core.event import AdoptedRow, AttemptsEnded, EndedRow, Event, LeasesAdopted
+from tenure.master.core.health import judge
 from tenure.master.core.record import JobRecord
 from tenure.master.core.report import revokes, settling
 from tenure.master.core.session import Holder, Holding, Session
@@ -251,7 +252,8 @@ def decide_renew(state: State, command: RenewLeases, now_ms: int) -> Decision:
     comparison = compare(state, session.holder, command.rows, command.last_assignment, now_ms)
     events = events_of(comparison, session.holder, now_ms)
     effects = effects_of(state, comparison, session)
-    return Decision(events=(*events, renewed), effects=(ack, *effects))
+    marks, told = judge(state, session, now_ms)
+    return Decision(events=(*events, renewed, *marks), effects=(ack, *effects, *told))
 
 
 def decide_start(command: StartLeases, now_ms: int) -> Decision:

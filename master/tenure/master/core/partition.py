@@ -19,6 +19,7 @@ from tenure.master.core import (
     dependents,
     dispatch,
     fire,
+    health,
     intake,
     kept_log,
     lease,
@@ -123,6 +124,8 @@ _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
     volatile.SessionClosed: lease.apply_session_closed,
     volatile.SessionDrained: lease.apply_session_drained,
     volatile.SessionUndrained: lease.apply_session_undrained,
+    volatile.SessionMarked: health.apply_marked,
+    volatile.SessionUnmarked: health.apply_unmarked,
     volatile.LeasesDeclared: lease.apply_declared,
     volatile.LeasesRenewed: lease.apply_renewed,
     volatile.HeldSent: dispatch.apply_held_sent,
@@ -234,6 +237,8 @@ class Partition:
                 | commands.CloseSession()
                 | commands.DrainSession()
                 | commands.UndrainSession()
+                | commands.MarkSession()
+                | commands.UnmarkSession()
                 | commands.RestartLeases()
                 | commands.PushDeadlines()
             ):
@@ -501,6 +506,8 @@ def _noted(
     | commands.CloseSession
     | commands.DrainSession
     | commands.UndrainSession
+    | commands.MarkSession
+    | commands.UnmarkSession
     | commands.RestartLeases
     | commands.PushDeadlines,
     now_ms: int,
@@ -515,6 +522,10 @@ def _noted(
             return volatile.SessionDrained(session_id=session_id)
         case commands.UndrainSession(session_id=session_id):
             return volatile.SessionUndrained(session_id=session_id)
+        case commands.MarkSession():
+            return health.marked(command, now_ms)
+        case commands.UnmarkSession(session_id=session_id):
+            return volatile.SessionUnmarked(session_id=session_id)
         case commands.RestartLeases():
             return volatile.LeasesRestarted(now_ms=now_ms)
         case commands.PushDeadlines(gap_ms=gap_ms):

@@ -8,8 +8,10 @@ from tenure.master.core.command import (
     CloseSession,
     Command,
     DrainSession,
+    MarkSession,
     OpenSession,
     UndrainSession,
+    UnmarkSession,
 )
 from tenure.master.core.effect import Reply
 from tenure.protocol.errors import TenureError
@@ -22,7 +24,9 @@ _COMMANDS_MAX: Final = 10_000
 #: Payloads and results kept with them; a few hundred full batches.
 _BYTES_MAX: Final = 64 * 1024 * 1024
 #: Nobody says these a second time; there are as many as streams come and go.
-_NEVER_REFUSED: Final = frozenset({OpenSession, CloseSession, DrainSession, UndrainSession})
+_NEVER_REFUSED: Final = frozenset(
+    {OpenSession, CloseSession, DrainSession, UndrainSession, MarkSession, UnmarkSession}
+)
 
 
 def ignore(_: Reply | TenureError) -> None:

@@ -174,6 +174,23 @@ class PartitionMachine(Heirs):
         if self.workers[incarnation].session_id:
             self.do(commands.UndrainSession(session_id=self.workers[incarnation].session_id))
 
+    @precondition(lambda self: self.calm > 10)
+    @step(incarnation=st.sampled_from(INCARNATIONS), by_hand=st.booleans())
+    def quarantine(self, incarnation: str, by_hand: bool) -> None:
+        """A worker says that it is in quarantine."""
+        if session_id := self.workers[incarnation].session_id:
+            self.do(
+                commands.MarkSession(
+                    session_id=session_id, reason="its disk", by_hand=by_hand, for_ms=0
+                )
+            )
+
+    @step(incarnation=st.sampled_from(INCARNATIONS))
+    def release(self, incarnation: str) -> None:
+        """It is released."""
+        if session_id := self.workers[incarnation].session_id:
+            self.do(commands.UnmarkSession(session_id=session_id))
+
     @step(incarnation=st.sampled_from(INCARNATIONS), outcome=OUTCOMES)
     def work(self, incarnation: str, outcome: AttemptOutcome) -> None:
         """A whole round, as it goes on a good day."""
