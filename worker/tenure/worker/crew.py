@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from tenure.client.parent_result import Results
 from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.config import WorkerConfig
-from tenure.worker.executor.loop import JobLoop, LoopBlocked
+from tenure.worker.executor.loop import JobLoop
 from tenure.worker.executor.pool import ExecutorPool
 from tenure.worker.executor.process import Recycling
 from tenure.worker.exits import EXIT_RESTART
@@ -207,14 +207,7 @@ class Crew:
             self._told.add(event)
         self._announce(event, fields)
 
-    # What there is to tell of the process.
-
     @property
     def lost_slots(self) -> int:
         """How many jobs were given up and still run."""
         return sum(pool.lost for pool in self._executors)
-
-    @property
-    def loop_blocked(self) -> LoopBlocked | None:
-        """What keeps the loop of async jobs from turning at present."""
-        return next((pool.loop_blocked for pool in self._executors if pool.loop_blocked), None)
