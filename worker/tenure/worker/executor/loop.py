@@ -187,4 +187,4 @@ def _stack(innermost: FrameType) -> str:
             break
         calls.append((frame, line))
     text = "".join(traceback.StackSummary.extract(iter(calls[::-1])).format())
-    return text[-STACK_CHARS_MAX:]
+    return text[-STACK_CHARS_MAX:].rstrip()
