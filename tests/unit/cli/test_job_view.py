@@ -25,4 +25,4 @@ def test_a_checkpoint_is_shown_with_its_time_and_size(capsys: pytest.CaptureFixt
     assert line.endswith("17 bytes")
     show_job(job, None, Format.JSON)
     found = json.loads(capsys.readouterr().out)
-    assert int(found["checkpoint_bytes"]) == 17
+    assert int(found["checkpointBytes"]) == 17
