@@ -27,6 +27,10 @@ def _never() -> bool:
     return False
 
 
+#: Takes what a job's code says: the number of its stream, how grave it is (0: unknown), the text.
+Listener = Callable[[int, int, str], None]
+
+
 class JobLog(logging.LoggerAdapter[logging.Logger]):
     """A logger whose records name the job and the attempt."""
 
@@ -55,6 +59,7 @@ class JobContext:
         "_lease",
         "_made",
         "_on_checkpoint",
+        "_on_output",
         "_on_progress",
         "_saved",
         "attempt",
@@ -77,6 +82,7 @@ class JobContext:
         saved: bytes = b"",
         on_checkpoint: Callable[[bytes], None] | None = None,
         is_wanted_back: Callable[[], bool] = _never,
+        on_output: Listener | None = None,
     ) -> None:
         """Used by workers.
 
@@ -94,6 +100,7 @@ class JobContext:
             on_checkpoint: Takes a checkpoint as it travels, in the thread that saves it; None: they
                 go nowhere.
             is_wanted_back: Whether the job is to go on elsewhere, for its worker is draining.
+            on_output: Takes what the job logs and prints; called in any thread.
         """
         self.id = id
         self.name = name
@@ -108,6 +115,7 @@ class JobContext:
         self._saved = saved
         self._on_checkpoint = on_checkpoint
         self._made: SavedState | None = None
+        self._on_output = on_output
 
     @property
     def fence(self) -> str:
@@ -230,6 +238,13 @@ def current_job() -> JobContext:
         current = current()
         _current.set(current)
     return current
+
+
+def listener() -> Listener | None:
+    """Who listens to what the running code says; None: it is no job's, or nobody does."""
+    if _current.get() is _INERT:
+        return None
+    return current_job()._on_output  # pyright: ignore[reportPrivateUsage]
 
 
 def enter_job(make: Callable[[], JobContext]) -> None:
