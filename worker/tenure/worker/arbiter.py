@@ -6,7 +6,7 @@ worker off leases that it could not renew. It reads no clock and no socket: the 
 passes the time in, sends what ``flush`` gives and carries out the orders in ``workload``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, assert_never
 
 from tenure.protocol.fence import Token
@@ -36,12 +36,18 @@ class Arbiter:
         partitions: Every partition that was ever opened to this worker.
     """
 
-    def __init__(self, hello: worker_pb2.Hello, rng: Rng) -> None:
+    def __init__(
+        self,
+        hello: worker_pb2.Hello,
+        rng: Rng,
+        batch_sizes: Mapping[str, int] | None = None,
+    ) -> None:
+        """``batch_sizes`` are those of batch handlers, by job name."""
         self.sessions: list[Session] = []
         self.partitions: dict[int, Partition] = {}
         self._hello = hello
         self._rng = rng
-        self._workload = Workload(hello.slots)
+        self._workload = Workload(hello.slots, batch_sizes)
         self._turn = 0
 
     # Streams.
@@ -118,7 +124,7 @@ class Arbiter:
             partition = self.partitions[job.partition]
             match kind:
                 case FactKind.ENDED:  # Most are, so it comes first.
-                    workload.occupied -= 1
+                    workload.free(job)
                     workload.note_run(job)
                     partition.ended(job)
                 case FactKind.STARTED:
@@ -128,7 +134,7 @@ class Arbiter:
                 case FactKind.ABANDONED:
                     partition.ended(job)
                 case FactKind.FREED:
-                    workload.occupied -= 1
+                    workload.free(job)
                 case _:
                     assert_never(kind)
         self._share_credit()

@@ -163,15 +163,23 @@ def returned(job: HeldJob, definition: JobDef[..., Any], value: Any) -> AttemptR
         return raised(job, error)
 
 
-def raised(job: HeldJob, error: BaseException) -> AttemptResult:
+def raised(
+    job: HeldJob, error: BaseException, describe: Callable[[BaseException], Fault] | None = None
+) -> AttemptResult:
     """The result of a function that raised.
 
     A job that was asked to stop has stopped, whatever it raised on its way out.
+
+    Args:
+        job: The job.
+        error: What it raised.
+        describe: Says what the error is; the default is ``fault_of``.
     """
+    describe = describe or fault_of
     if isinstance(error, LeaseLost) and job.lost_seen:
-        return AttemptResult(AttemptOutcome.LOST, fault=fault_of(error))
+        return AttemptResult(AttemptOutcome.LOST, fault=describe(error))
     if job.stop is not None:
-        return AttemptResult(job.stop, fault=fault_of(error))
+        return AttemptResult(job.stop, fault=describe(error))
     if isinstance(error, RefusedCall) and isinstance(error.__cause__, Rejected):
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error.__cause__))
     if isinstance(error, Rejected) and error.reason in _ELSEWHERE:
@@ -179,9 +187,9 @@ def raised(job: HeldJob, error: BaseException) -> AttemptResult:
     names = error_type_names(type(error))
     permanent = isinstance(error, Permanent) or not job.terms.non_retryable.isdisjoint(names)
     if permanent:
-        fault = fault_of(error)._replace(category=ErrorCategory.PERMANENT)
+        fault = describe(error)._replace(category=ErrorCategory.PERMANENT)
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=fault)
-    return AttemptResult(AttemptOutcome.FAILED, fault=fault_of(error))
+    return AttemptResult(AttemptOutcome.FAILED, fault=describe(error))
 
 
 def stopped(outcome: AttemptOutcome, message: str) -> AttemptResult:

@@ -97,8 +97,8 @@ class WorkerNode:
         self._rng = rng
         self._drain_timeout_ms = drain_timeout_ms
         self._announce = announce
-        self._arbiter = Arbiter(hello, rng)
         self._executor = make_executor(self._wake_from_any_thread)
+        self._arbiter = Arbiter(hello, rng, self._executor.batch_sizes)
         self._addresses = Addresses(masters)
         self._links: dict[str, MasterLink] = {}
         self._dialling: dict[str, asyncio.Task[None]] = {}

@@ -1,5 +1,7 @@
 """What the whole worker has to do, whichever master granted it: slots, orders, averages."""
 
+from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
 from tenure.protocol.prefetch import MEAN_WEIGHT, mean_after, prefetch
@@ -26,9 +28,13 @@ class Workload:
         leases: Begun jobs whose leases were renewed or revoked.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, batch_sizes: Mapping[str, int] | None = None) -> None:
+        """``batch_sizes`` are those of batch handlers, by job name."""
         self.slots = slots
         self.occupied = 0
+        self._batch_sizes = batch_sizes or {}
+        #: Of those occupied the items of batch handlers.
+        self._items = dict.fromkeys(self._batch_sizes, 0)
         self.draining = False
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
@@ -43,14 +49,43 @@ class Workload:
         """How many grants all masters together may still send."""
         if self.draining:
             return 0
-        return max(0, self.slots + self.prefetch - self.occupied)
+        free = self.slots + self.prefetch - self.occupied
+        if self._items:
+            free = self._with_batches(free)
+        return max(0, free)
+
+    def _with_batches(self, free: int) -> int:
+        """Items count as the calls that they make, and a call with a slot has room for more."""
+        room = 0
+        for name, items in self._items.items():
+            calls = -(-items // self._batch_sizes[name])
+            free += items - calls
+            room += calls * self._batch_sizes[name] - items
+        return free + self._affordable(room) if free >= 0 else free
+
+    def granted(self, count: int) -> None:
+        """The last so many ``runs`` have come."""
+        self.occupied += count
+        if self._items:
+            for job in islice(reversed(self.runs), count):
+                if job.terms.name in self._items:
+                    self._items[job.terms.name] += 1
+
+    def free(self, job: HeldJob) -> None:
+        """A job has ended, or was given back."""
+        self.occupied -= 1
+        if self._items and job.terms.name in self._items:
+            self._items[job.terms.name] -= 1
 
     @property
     def prefetch(self) -> int:
         """Jobs beyond the slots that are worth having here: none until run times are known."""
-        jobs = prefetch(self.slots, self._mean_run_ms)
+        return self._affordable(prefetch(self.slots, self._mean_run_ms))
+
+    def _affordable(self, jobs: int) -> int:
+        """Of so many jobs as many as may wait here."""
         if self._mean_payload_bytes * jobs > PREFETCH_BYTES_MAX:
-            jobs = int(PREFETCH_BYTES_MAX / self._mean_payload_bytes)
+            return int(PREFETCH_BYTES_MAX / self._mean_payload_bytes)
         return jobs
 
     def note_run(self, job: HeldJob) -> None:

@@ -30,7 +30,6 @@ from typing import Any, Final, TypeVarTuple
 from tenure.worker.attempt import context_of
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
-from tenure.worker.middleware import coroutine_runner
 
 A = TypeVarTuple("A")
 #: How long the end of the loop is waited for.
@@ -70,7 +69,7 @@ class CoroutineExecutor:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._run_code = coroutine_runner(stage.jobs)
+        self._run_code = stage.coroutine_runner()
         #: Jobs that have slots, in the order in which they are to begin.
         self._inbox: deque[HeldJob] = deque()
         self._woken = False

@@ -24,6 +24,7 @@ from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.attempt import JobTable, ThreadClock, stopped
 from tenure.worker.executor import frame
+from tenure.worker.executor.batch import BatchStage, Later, batch_sizes, batches_of, in_loop
 from tenure.worker.executor.coroutine import CoroutineExecutor
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.outbox import Outbox
@@ -60,6 +61,7 @@ class ExecutorPool:
         clock: ThreadClock,
         wake: Callable[[], None],
         parents: Results | None = None,
+        later: Later = in_loop,
     ) -> None:
         """Starts nothing yet.
 
@@ -70,12 +72,15 @@ class ExecutorPool:
             clock: Time.
             wake: Called from any thread when there are facts to take.
             parents: Where the results of jobs come from that others have as arguments.
+            later: Calls functions later, in the session's thread.
         """
         self._clock = clock
         self._parents = parents
         self._jobs = jobs
         self._outbox = Outbox(wake)
         self._gate = SlotGate(slots, self._kind_of)
+        self.batch_sizes = batch_sizes(jobs)
+        self._batches = batches_of(jobs, clock, later, self._gate.offer)
         kinds = {definition.executor for definition in jobs.values()}
         self._threads = ThreadExecutor(self._stage("thread"), slots)
         self._gate.serve("thread", self._threads.submit)
@@ -100,7 +105,10 @@ class ExecutorPool:
             self._processes.start()
 
     def run(self, jobs: list[HeldJob]) -> None:
-        self._gate.offer(jobs)
+        if self._batches is None:
+            self._gate.offer(jobs)
+        else:
+            self._batches.put(jobs)
 
     def stop(self, job: HeldJob, outcome: AttemptOutcome) -> None:
         if job.result is not None or job.stop is not None:
@@ -109,7 +117,9 @@ class ExecutorPool:
         kind = self._kind_of(job)
         grace_ms = RELEASE_GRACE_MS if outcome is AttemptOutcome.RELEASED else GRACE_MS
         if kind == "async" and self._coroutines is not None:
-            self._coroutines.interrupt(job)
+            target = job if self._batches is None else self._batches.to_interrupt(job)
+            if target is not None:
+                self._coroutines.interrupt(target)
         elif outcome in _AT_ONCE:
             grace_ms = 0
         elif self._processes is not None:
@@ -163,7 +173,10 @@ class ExecutorPool:
             self._processes.close()
 
     def _stage(self, kind: Kind) -> Stage:
-        return Stage(kind, self._jobs, self._gate, self._outbox, self._clock, self._parents)
+        given = (kind, self._jobs, self._gate, self._outbox, self._clock, self._parents)
+        if self._batches is None:
+            return Stage(*given)
+        return BatchStage(*given, batches=self._batches)
 
     def _kind_of(self, job: HeldJob) -> Kind:
         definition = self._jobs.get(job.terms.name)

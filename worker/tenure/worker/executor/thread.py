@@ -12,7 +12,6 @@ from queue import SimpleQueue
 from tenure.worker.attempt import context_of
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
-from tenure.worker.middleware import function_runner
 
 
 class ThreadExecutor:
@@ -20,7 +19,7 @@ class ThreadExecutor:
 
     def __init__(self, stage: Stage, slots: int) -> None:
         self._stage = stage
-        self._run = function_runner(stage.jobs)
+        self._run = stage.function_runner()
         self._slots = slots
         self._queue: SimpleQueue[HeldJob | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
