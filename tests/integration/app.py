@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 from tenure.client import AsyncJob, Client, Job, job
 
@@ -24,6 +25,12 @@ def count_jobs() -> int:
     """How many jobs there are in the cluster that runs this one, which is a client of it."""
     with Client() as client:
         return sum(client.count().values())
+
+
+@job(name="oversleep")
+def oversleep() -> None:
+    """Never asks whether it should stop, and does not end before its process."""
+    threading.Event().wait()
 
 
 @job(name="modules_here")

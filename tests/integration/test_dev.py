@@ -11,14 +11,15 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tenure.client import AsyncClient, Client
+from tenure.client import AsyncClient, Client, JobFailed, Retry
 from tests.chaos.cluster import REPOSITORY, tenure
-from tests.integration.app import count_jobs, double
+from tests.integration.app import count_jobs, double, oversleep
 from tests.integration.commands import run
 
 TIMEOUT_S = 40.0
@@ -119,6 +120,24 @@ def test_a_job_that_no_worker_runs_is_told(dev: Dev) -> None:
     with Client(address) as client:
         ((master,), _) = client.cluster.status()
         assert [list(worker.queues) for worker in master.workers] == [[]]
+
+
+def test_a_worker_that_asks_for_it_is_started_again(dev: Dev) -> None:
+    """Threads that do not stop: past the limit the worker restarts, and the jobs go on there."""
+    address = dev.wait_said("serving")["address"]
+    first = dev.wait_said("registered")["incarnation"]
+    with Client(address) as client:
+        endless = oversleep.options(timeout=timedelta(milliseconds=50), retry=Retry(max_attempts=1))
+        handles = [client.submit(endless) for _ in range(3)]
+        for handle in handles:
+            with pytest.raises(JobFailed):
+                handle.result(timeout=20)
+        assert dev.wait_said("registered")["incarnation"] != first
+        assert client.submit(double, 21).result(timeout=20) == 42
+    assert "status 75" in dev.errors()
+    assert "stopping the others" not in dev.errors()
+    dev.process.terminate()
+    assert dev.process.wait(TIMEOUT_S) == 0
 
 
 def test_killing_it_ends_its_children(dev: Dev) -> None:

@@ -25,6 +25,7 @@ from typing import Final
 from tenure.cli import exits
 from tenure.cli.configuration import CONFIG_VARIABLE
 from tenure.cli.settings import SETTINGS
+from tenure.worker.exits import EXIT_RESTART
 
 #: How long a child may take to end after TERM, a worker's drain included.
 STOP_TIMEOUT_S: Final = 35.0
@@ -87,6 +88,7 @@ class _Tree:
         self._serving = asyncio.Event()
         self._stopping = asyncio.Event()
         self._address = ""
+        self._workers: dict[int, Process] = {}
         self._introduced = False
         self._code = exits.OK
 
@@ -98,22 +100,21 @@ class _Tree:
         arguments = ["master", "--store", self._store, "--listen", config.listen, "--name", "dev"]
         arguments += ["--insecure"] if config.insecure else []
         master = await self._start(arguments)
-        workers: list[Process] = []
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(master))
             try:
                 if await self._until_serving():
                     for index in range(1, config.workers + 1):
                         worker = await self._start(self._worker_arguments(index))
-                        workers.append(worker)
-                        group.create_task(self._follow(worker))
+                        self._workers[index] = worker
+                        group.create_task(self._keep(index, worker))
                     self._greet()
                     await self._stopping.wait()
             finally:
                 self._stopping.set()
-                for child in workers:
+                for child in self._workers.values():
                     _signal(child, signal.SIGTERM)
-                for child in workers:
+                for child in [*self._workers.values()]:
                     await _ended(child)
                 _signal(master, signal.SIGTERM)
                 await _ended(master)
@@ -141,20 +142,33 @@ class _Tree:
             preexec_fn=_end_with_parent,
         )
 
-    async def _follow(self, child: Process) -> None:
-        """Passes a child's stdout through; if the child ends by itself, all end."""
+    async def _keep(self, index: int, worker: Process) -> None:
+        """Follows a worker, and starts it again when it asks for that."""
+        while await self._follow(worker) == EXIT_RESTART and not self._stopping.is_set():
+            worker = await self._start(self._worker_arguments(index))
+            self._workers[index] = worker
+            if self._stopping.is_set():
+                # It was started while the others were being told.
+                _signal(worker, signal.SIGTERM)
+
+    async def _follow(self, child: Process) -> int:
+        """Passes a child's stdout through; if the child ends by itself, all end.
+
+        Returns how it ended.
+        """
         if child.stdout is not None:
             while line := await _next_line(child.stdout):
                 sys.stdout.buffer.write(line)
                 sys.stdout.buffer.flush()
                 self._notice(line)
         code = await child.wait()
-        if not self._stopping.is_set():
+        if code != EXIT_RESTART and not self._stopping.is_set():
             self._code = code if code > 0 else exits.JOB_FAILED
             if not exits.USAGE <= code <= exits.CONFLICT:
                 # With those codes it has said itself what is wrong.
                 exits.say(f"tenure: a child process ended with code {code}; stopping the others")
             self._stopping.set()
+        return code
 
     def _notice(self, line: bytes) -> None:
         if not line.startswith(b'{"event"'):

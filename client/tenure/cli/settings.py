@@ -389,6 +389,17 @@ SETTINGS: Final = (
         minimum=0,
         field_name="drain_timeout_s",
     ),
+    Setting(
+        table="worker",
+        key="lost_slots_max",
+        kind=Kind.INTEGER,
+        help="Restart with more jobs than this that were given up and still run.",
+        roles=_WORKER,
+        unset="a quarter of the slots, at least 2",
+        metavar="N",
+        minimum=0,
+        example=4,
+    ),
     # ------------------------------------------------------------ a whole cluster on one machine
     Setting(
         table="dev",

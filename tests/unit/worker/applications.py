@@ -270,6 +270,40 @@ async def block_loop_later(started: str, release: str) -> str:
     return await block_loop(started, release)
 
 
+@job(name="compute")
+def compute(started: str, release: str) -> None:
+    """Computes without ever waiting, and ends with LeaseLost if its lease is lost."""
+    Path(started).touch()
+    while not Path(release).exists():
+        sum(range(20_000))
+        current_job().checkpoint()
+
+
+@job(name="compute_async")
+async def compute_async(started: str, release: str) -> None:
+    """The same in the loop, which it blocks."""
+    compute(started, release)
+
+
+@job(name="compute_in_child", executor="process")
+def compute_in_child(started: str, release: str) -> None:
+    """The same in a child."""
+    compute(started, release)
+
+
+@job(name="block_by_callback")
+async def block_by_callback(started: str, release: str) -> None:
+    """Its callback blocks the loop, not its own code."""
+
+    def _block() -> None:
+        Path(started).touch()
+        while not Path(release).exists():
+            _pause()
+
+    asyncio.get_running_loop().call_soon(_block)
+    await _wait(0.01)
+
+
 @job(name="crash_in_child", executor="process")
 def crash_in_child() -> None:
     """Ends its process behind our back."""

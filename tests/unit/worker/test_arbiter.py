@@ -119,8 +119,8 @@ class TestCredit:
         rig.end(job)
         assert session.credit.unspent == 4 + 32
 
-    def test_abandoned_job_keeps_its_slot(self) -> None:
-        """A thread that does not stop occupies its slot although the attempt is reported."""
+    def test_lost_slot_is_replaced(self) -> None:
+        """A job that does not stop is reported, and its slot is free at once; not once more."""
         rig = Rig(slots=1)
         session = rig.leading()
         rig.grant(session, 1)
@@ -128,7 +128,7 @@ class TestCredit:
         job.finish(AttemptResult(AttemptOutcome.TIMED_OUT), rig.now_ms)
         rig.arbiter.happened([(FactKind.ABANDONED, job)])
         assert len(rig.hear(session).reports) == 1
-        assert session.credit.unspent == 0
+        assert session.credit.unspent == 1
         rig.arbiter.happened([(FactKind.FREED, job)])
         assert session.credit.unspent == 1
 

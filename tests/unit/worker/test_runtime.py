@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from tenure.client.codec import encode_args
 from tenure.protocol.fence import Token
@@ -149,6 +150,29 @@ def test_blocked_loop_keeps_its_leases(tmp_path: Path) -> None:
             await master.until(lambda: master.reports)
             assert master.reports[job_id(1)].outcome == 1
             assert master.reports[job_id(1)].run_ms > 2_000
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", ["compute", "compute_async", "compute_in_child"])
+def test_busy_jobs_delay_no_heartbeat(name: str, tmp_path: Path) -> None:
+    """All slots compute for longer than the TTL, in any executor: leases are renewed in time."""
+
+    async def scenario() -> None:
+        async with running(name, slots=2) as run:
+            master = await run.leader(lease_ttl_ms=3_000, heartbeat_ms=100)
+            release = tmp_path / "r"
+            jobs = [call(n, name, str(tmp_path / f"s{n}"), str(release)) for n in range(2)]
+            master.grant(*jobs)
+            await until_exists(tmp_path / "s0")
+            before = len(master.heartbeats)
+            await master.until(lambda: len(master.heartbeats) >= before + 32)
+            for beat in master.heartbeats[before + 1 :]:
+                assert len(beat.held.leases) == 2
+            assert master.returned == []
+            release.touch()
+            await master.until(lambda: len(master.reports) == 2)
+            assert {report.outcome for report in master.reports.values()} == {1}
 
     asyncio.run(scenario())
 

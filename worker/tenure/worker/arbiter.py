@@ -132,9 +132,10 @@ class Arbiter:
                 case FactKind.UNSTARTED:
                     partition.give_back(job)
                 case FactKind.ABANDONED:
+                    workload.free(job)
                     partition.ended(job)
                 case FactKind.FREED:
-                    workload.free(job)
+                    pass  # Its slot was replaced when it was given up.
                 case _:
                     assert_never(kind)
         self._share_credit()

@@ -20,6 +20,8 @@ class WorkerConfig:
         labels: For people.
         build_id: The version of the application.
         drain_timeout_s: How long jobs may go on after SIGTERM before they are handed back.
+        lost_slots_max: Restart with more jobs than this that were given up and still run; None: a
+            quarter of the slots, at least 2.
         token: The cluster's bearer token, or the path of its file; None: as the environment says.
         tls: Files for TLS; None: as the environment says.
     """
@@ -32,5 +34,6 @@ class WorkerConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     build_id: str = ""
     drain_timeout_s: float = 30.0
+    lost_slots_max: int | None = None
     token: str | Path | None = None
     tls: Tls | None = None

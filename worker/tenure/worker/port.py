@@ -31,7 +31,7 @@ class FactKind(Enum):
     STARTED = "started"  #: user code is about to run
     ENDED = "ended"  #: ``job.result`` is set and the slot is free
     UNSTARTED = "unstarted"  #: its lease had lapsed when its turn came: it was not begun
-    ABANDONED = "abandoned"  #: ``job.result`` is set, but user code still occupies the slot
+    ABANDONED = "abandoned"  #: ``job.result`` is set and a slot is free, but user code still runs
     FREED = "freed"  #: the user code of an abandoned job has ended after all
 
 

@@ -18,7 +18,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 from tenure.client.addresses import Addresses
 from tenure.client.argument_schema import schema_of
@@ -35,7 +35,8 @@ from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
-from tenure.worker.executor.pool import RELEASE_GRACE_MS, ExecutorPool
+from tenure.worker.crew import Crew
+from tenure.worker.executor.pool import RELEASE_GRACE_MS
 from tenure.worker.link import MasterLink
 from tenure.worker.parents import ParentResults
 from tenure.worker.port import Clock, Executor, Rng
@@ -58,10 +59,8 @@ GC_YOUNG_MAX: Final = 20_000
 Announce = Callable[[str, Mapping[str, object]], None]
 
 
-class MakeExecutor(Protocol):
-    """Makes the executor once there is a loop to wake."""
-
-    def __call__(self, wake: Callable[[], None]) -> Executor: ...
+#: Makes the executor, of what it is to call when there is news from it.
+MakeExecutor = Callable[[Callable[[], None]], Executor]
 
 
 class WorkerNode:
@@ -105,6 +104,7 @@ class WorkerNode:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._kept: list[asyncio.Task[None]] = []
+        self._asked = False
         self._draining = asyncio.Event()
         self._hurry = asyncio.Event()
         self._moved = asyncio.Event()
@@ -132,8 +132,13 @@ class WorkerNode:
 
     def drain(self) -> None:
         """Finish what runs and end; asked a second time: hand back at once."""
-        if self._draining.is_set():
+        if self._asked:
             self._hurry.set()
+        self._asked = True
+        self._draining.set()
+
+    def retire(self) -> None:
+        """Finish what runs and end, though nobody has asked for it."""
         self._draining.set()
 
     # Links: the Owner port.
@@ -311,34 +316,38 @@ def introduction(config: WorkerConfig, jobs: JobTable, incarnation: str) -> work
     )
 
 
-async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -> None:
-    """Runs a worker in this loop until SIGTERM or SIGINT has drained it."""
+async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -> int:
+    """Runs a worker in this loop until SIGTERM or SIGINT has drained it, or it wants to be anew.
+
+    Returns the exit status.
+    """
     transport, clock = GrpcTransport(Credentials(config.token, config.tls)), SystemClock()
     parents = ParentResults(
         AsyncClient(",".join(config.masters), token=config.token, tls=config.tls)
     )
 
-    def make_executor(wake: Callable[[], None]) -> Executor:
-        return ExecutorPool(jobs, config.app, config.slots, clock, wake, parents)
+    def make_node(make_executor: MakeExecutor) -> WorkerNode:
+        return WorkerNode(
+            introduction(config, jobs, str(uuid.uuid4())),
+            config.masters,
+            transport=transport,
+            clock=clock,
+            rng=random.Random(),
+            make_executor=make_executor,
+            drain_timeout_ms=int(config.drain_timeout_s * 1000),
+            announce=announce,
+        )
 
-    node = WorkerNode(
-        introduction(config, jobs, str(uuid.uuid4())),
-        config.masters,
-        transport=transport,
-        clock=clock,
-        rng=random.Random(),
-        make_executor=make_executor,
-        drain_timeout_ms=int(config.drain_timeout_s * 1000),
-        announce=announce,
-    )
+    crew = Crew(config, jobs, clock=clock, parents=parents, make_node=make_node)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, node.drain)
+        asyncio.get_running_loop().add_signal_handler(number, crew.drain)
     try:
         await _ask_to_be_let_in(transport, config.masters)
-        await node.run()
+        await crew.run()
     finally:
         await asyncio.to_thread(parents.close)
         await transport.close()
+    return crew.status
 
 
 async def _ask_to_be_let_in(transport: Transport, masters: list[str]) -> None:
@@ -382,8 +391,7 @@ def main(config: WorkerConfig) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_MAX)
-    loop.run(run_worker(config, jobs, _announce))
-    return 0
+    return loop.run(run_worker(config, jobs, _announce))
 
 
 def _announce(event: str, fields: Mapping[str, object]) -> None:

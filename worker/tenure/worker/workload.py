@@ -21,7 +21,7 @@ class Workload:
 
     Attributes:
         slots: How many jobs run at once.
-        occupied: Jobs granted and not ended, and ended ones whose code still runs.
+        occupied: Jobs granted and not ended.
         draining: Nothing new is taken.
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.

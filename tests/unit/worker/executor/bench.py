@@ -12,6 +12,7 @@ from tenure.client.codec import encode_args
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker import app
 from tenure.worker.clock import SystemClock
+from tenure.worker.executor.loop import PROBE_MS
 from tenure.worker.executor.pool import ExecutorPool
 from tenure.worker.held import AttemptResult, HeldJob, Terms
 from tenure.worker.port import FactKind
@@ -35,13 +36,21 @@ class ShiftedClock(SystemClock):
 class Bench:
     """The session's side of a pool."""
 
-    def __init__(self, slots: int, jobs: list[str]) -> None:
+    def __init__(
+        self, slots: int, jobs: list[str], on_lost: Callable[[], None] | None = None
+    ) -> None:
         self.clock = ShiftedClock()
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         table = {name: JOBS[name] for name in jobs}
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self.pool = ExecutorPool(
-            table, APP, slots, self.clock, lambda: self._woken.put(None), later=self._later
+            table,
+            APP,
+            slots,
+            self.clock,
+            lambda: self._woken.put(None),
+            later=self._later,
+            on_lost=on_lost,
         )
         self.facts: list[tuple[FactKind, HeldJob]] = []
         self._number = 0
@@ -109,6 +118,17 @@ class Bench:
     def _later(self, delay_s: float, function: Callable[[], None]) -> None:
         self._timers.append((self.clock.boot_ms() + delay_s * 1000, function))
 
+    def until_turned(self) -> None:
+        """Lets the pool see that its loop turns."""
+        watch = self.pool._watch
+        if watch is None:
+            raise AssertionError("there is no loop")
+        tick, turns = threading.Event(), watch._loop.turns
+        watch._loop.probe()
+        while watch._loop.turns == turns:
+            tick.wait(0.001)
+        self.pass_time(PROBE_MS)
+
     def outcome_after(self, job: HeldJob, kind: FactKind) -> AttemptOutcome:
         """The job's outcome once the fact has come."""
         self.until(lambda: kind in self.kinds(job))
@@ -118,9 +138,9 @@ class Bench:
 
 
 @contextmanager
-def bench(*jobs: str, slots: int = 2) -> Iterator[Bench]:
+def bench(*jobs: str, slots: int = 2, on_lost: Callable[[], None] | None = None) -> Iterator[Bench]:
     """A started pool for some of the test application's jobs."""
-    made = Bench(slots, list(jobs))
+    made = Bench(slots, list(jobs), on_lost)
     made.pool.start()
     try:
         yield made

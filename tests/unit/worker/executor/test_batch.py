@@ -20,7 +20,7 @@ from tenure.worker.held import AttemptResult, HeldJob, Terms
 from tenure.worker.middleware import Application
 from tenure.worker.port import FactKind
 from tests.unit.worker.applications import CALLS
-from tests.unit.worker.executor.bench import JOBS, Bench, ShiftedClock, bench
+from tests.unit.worker.executor.bench import JOBS, Bench, ShiftedClock, bench, until_exists
 
 STARTED, ENDED, UNSTARTED = FactKind.STARTED, FactKind.ENDED, FactKind.UNSTARTED
 ABANDONED, FREED = FactKind.ABANDONED, FactKind.FREED
@@ -289,6 +289,29 @@ class TestStops:
             pool.pool.stop(items[1], CANCELLED)
             assert pool.outcome_after(items[1], ENDED) is CANCELLED
             pool.until(lambda: FREED in pool.kinds(items[0]))
+
+    def test_slot_is_lost_with_the_last_item(self, tmp_path: Path) -> None:
+        """A call that nobody waits for any more is one lost slot, however many it was for."""
+        paths, release = [tmp_path / "a", tmp_path / "b"], tmp_path / "r"
+        with bench("deaf_all", "double", slots=1) as pool:
+            items = [
+                pool.job("deaf_all", (str(path), str(release)), timeout_ms=timeout_ms)
+                for path, timeout_ms in zip(paths, (1_000, 2_000), strict=True)
+            ]
+            pool.pool.run(items)
+            until_exists(paths[1])
+            pool.until(lambda: all(STARTED in pool.kinds(item) for item in items))
+            pool.pass_time(1_001)
+            assert pool.outcome_after(items[0], ABANDONED) is TIMED_OUT
+            assert pool.pool.lost == 0
+            pool.pass_time(1_001)
+            assert pool.outcome_after(items[1], ABANDONED) is TIMED_OUT
+            assert pool.pool.lost == 1
+            assert pool.result("double", 2).outcome is COMPLETED
+            release.touch()
+            pool.until(lambda: all(FREED in pool.kinds(item) for item in items))
+            assert pool.pool.lost == 0
+            assert pool.result("double", 3).outcome is COMPLETED
 
     def test_timeout_is_each_items_own(self, tmp_path: Path) -> None:
         """It is given up at once; the other's value counts; the slot is kept until the end."""

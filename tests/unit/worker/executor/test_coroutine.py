@@ -58,7 +58,7 @@ class TestLanes:
             pool.pool.run([queued])
             executor = pool.pool._coroutines
             assert executor is not None
-        assert not executor._thread.is_alive()
+        assert not executor._job_loop._thread.is_alive()
         assert job.result is not None
         assert not queued.claimed
 

@@ -10,9 +10,10 @@ import pytest
 
 from tenure.protocol.limits import ERROR_MESSAGE_BYTES_MAX
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
-from tenure.worker.executor.pool import BLOCKED_MS, GRACE_MS, PROBE_MS, RELEASE_GRACE_MS
+from tenure.worker.executor.loop import BLOCKED_MS, PROBE_MS
+from tenure.worker.executor.pool import GRACE_MS, RELEASE_GRACE_MS
 from tenure.worker.port import FactKind
-from tests.unit.worker.executor.bench import Bench, bench
+from tests.unit.worker.executor.bench import Bench, bench, until_exists
 
 STARTED, ENDED = FactKind.STARTED, FactKind.ENDED
 CANCELLED, TIMED_OUT = AttemptOutcome.CANCELLED, AttemptOutcome.TIMED_OUT
@@ -240,35 +241,62 @@ class TestStops:
             assert job.result is not None
             assert job.result.outcome is TIMED_OUT
 
-    def test_thread_that_does_not_stop_keeps_its_slot(self, tmp_path: Path) -> None:
-        """The attempt is reported at the timeout; the slot is free when the code has ended."""
+    @pytest.mark.parametrize("name", ["deaf", "stubborn_async"])
+    def test_lost_slot_is_replaced(self, name: str, tmp_path: Path) -> None:
+        """What does not stop is reported at its limit, and the next job begins beside its code."""
         started, release = tmp_path / "s", tmp_path / "r"
-        with bench("deaf", slots=1) as pool:
-            job = pool.job("deaf", str(started), str(release), timeout_ms=1_000)
+        with bench(name, slots=1) as pool:
+            job = pool.job(name, str(started), str(release), timeout_ms=1_000)
             pool.begin(job, started)
+            beside = pool.job(name, str(tmp_path / "beside"), str(release))
+            pool.pool.run([beside])
+            assert not beside.claimed
             pool.pass_time(1_001)
+            pool.pass_time(GRACE_MS)
             assert pool.outcome_after(job, FactKind.ABANDONED) is TIMED_OUT
-            waiting = pool.job("deaf", str(started), str(release))
-            pool.pool.run([waiting])
-            assert not waiting.claimed
+            assert pool.pool.lost == 1
+            until_exists(tmp_path / "beside")
             release.touch()
-            pool.until(lambda: ENDED in pool.kinds(waiting))
+            pool.until(lambda: FactKind.FREED in pool.kinds(job))
+            pool.until(lambda: ENDED in pool.kinds(beside))
             assert pool.kinds(job) == [STARTED, FactKind.ABANDONED, FactKind.FREED]
             assert job.result is not None
             assert job.result.outcome is TIMED_OUT
+            assert pool.pool.lost == 0
 
-    def test_coroutine_that_does_not_stop_is_given_up(self, tmp_path: Path) -> None:
-        """Swallowing the cancellation only keeps the slot."""
-        started, release = tmp_path / "s", tmp_path / "r"
-        with bench("stubborn_async") as pool:
-            job = pool.begin(pool.job("stubborn_async", str(started), str(release)), started)
-            pool.pool.stop(job, CANCELLED)
-            pool.pass_time(GRACE_MS - 1_000)
-            assert job.result is None
-            pool.pass_time(1_001)
-            assert pool.outcome_after(job, FactKind.ABANDONED) is CANCELLED
+    @pytest.mark.parametrize("name", ["deaf", "stubborn_async"])
+    def test_late_end_of_a_lost_slot_frees_no_other(self, name: str, tmp_path: Path) -> None:
+        """However many were lost and have come back, no more than the slots run at once."""
+        with bench(name, slots=2) as pool:
+            late = tmp_path / "late"
+            lost = [pool.job(name, str(tmp_path / f"l{n}"), str(late)) for n in range(4)]
+            for number, job in enumerate(lost):
+                pool.begin(job, tmp_path / f"l{number}")
+                pool.pool.stop(job, CANCELLED)
+                pool.pass_time(GRACE_MS + 1)
+            assert pool.pool.lost == 4
+            late.touch()
+            pool.until(lambda: all(FactKind.FREED in pool.kinds(job) for job in lost))
+            assert pool.pool.lost == 0
+            release = tmp_path / "release"
+            jobs = [pool.job(name, str(tmp_path / f"j{n}"), str(release)) for n in range(3)]
+            pool.pool.run(jobs)
+            until_exists(tmp_path / "j0")
+            until_exists(tmp_path / "j1")
+            assert not jobs[2].claimed
             release.touch()
-            pool.until(lambda: FactKind.FREED in pool.kinds(job))
+            pool.until(lambda: all(ENDED in pool.kinds(job) for job in jobs))
+
+    def test_lost_slots_are_told_as_they_come(self, tmp_path: Path) -> None:
+        """Whoever decides on a restart learns of each one, with the count as it is then."""
+        told: list[int] = []
+        with bench("deaf", slots=1, on_lost=lambda: told.append(pool.pool.lost)) as pool:
+            for number in range(3):
+                job = pool.job("deaf", str(tmp_path / str(number)), str(tmp_path / "release"))
+                pool.begin(job, tmp_path / str(number))
+                pool.pool.stop(job, LOST)
+            (tmp_path / "release").touch()
+        assert told == [1, 2, 3]
 
     def test_deaf_child_is_killed_after_the_grace(self, tmp_path: Path) -> None:
         """A process can always be stopped."""
@@ -361,7 +389,7 @@ class TestLoop:
     def test_blocked_loop_is_reported_with_the_jobs_name(
         self, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """One warning names the job; plain functions go on meanwhile."""
+        """One warning names the job and its line; plain functions go on meanwhile."""
         started, release = tmp_path / "s", tmp_path / "r"
         with bench(name, "double") as pool, caplog.at_level(logging.WARNING):
             pool.pass_time(PROBE_MS)
@@ -369,12 +397,53 @@ class TestLoop:
             for _ in range(8):
                 pool.pass_time(BLOCKED_MS // 2)
             assert pool.result("double", 1).outcome is AttemptOutcome.COMPLETED
+            blocked = pool.pool.loop_blocked
+            assert blocked is not None
+            assert (blocked.job_id, blocked.name) == (job.job_id, name)
+            assert blocked.ms >= 3 * BLOCKED_MS
+            assert "in block_loop" in blocked.stack
+            assert "tenure/worker" not in blocked.stack
             release.touch()
             pool.until(lambda: ENDED in pool.kinds(job))
-        warnings = [record.message for record in caplog.records]
-        assert len(warnings) == 1
-        assert f"({name})" in warnings[0]
-        assert job.job_id in warnings[0]
+            pool.until_turned()
+            assert pool.pool.loop_blocked is None
+        (warning,) = [record.message for record in caplog.records]
+        assert f"({name})" in warning
+        assert job.job_id in warning
+        assert blocked.stack in warning
+
+    def test_each_blockage_is_reported(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A loop that has turned and is blocked again is news."""
+        with bench("block_loop") as pool, caplog.at_level(logging.WARNING):
+            for number in range(2):
+                started, release = tmp_path / f"s{number}", tmp_path / f"r{number}"
+                pool.until_turned()
+                job = pool.begin(pool.job("block_loop", str(started), str(release)), started)
+                for _ in range(5):
+                    pool.pass_time(BLOCKED_MS)
+                release.touch()
+                pool.until(lambda job=job: ENDED in pool.kinds(job))  # type: ignore[misc]
+        assert len(caplog.records) == 2
+
+    def test_a_callback_that_blocks_the_loop_is_found(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """No job runs at that moment: the stack alone says what it is."""
+        started, release = tmp_path / "s", tmp_path / "r"
+        with bench("block_by_callback") as pool, caplog.at_level(logging.WARNING):
+            pool.until_turned()
+            pool.pool.run([pool.job("block_by_callback", str(started), str(release))])
+            until_exists(started)
+            for _ in range(5):
+                pool.pass_time(BLOCKED_MS)
+            blocked = pool.pool.loop_blocked
+            release.touch()
+        assert blocked is not None
+        assert blocked.job_id == ""
+        assert "in _block" in blocked.stack
+        assert "a callback has blocked" in caplog.records[0].message
 
 
 def test_facts_come_in_batches() -> None:

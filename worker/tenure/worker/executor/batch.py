@@ -150,20 +150,26 @@ class Batches:
                 item = line.waiting.popleft()
                 if begin(item):
                     items.append(item)
+            self._batch_of.update(dict.fromkeys(items, batch))
         if not items:
             return False
         batch.job_id = items[0].job_id
-        self._batch_of.update(dict.fromkeys(items, batch))
         return True
 
     def release(self, batch: Batch) -> None:
-        """The call is over."""
-        for item in batch.items:
-            self._batch_of.pop(item, None)
+        """The call is over, and all its items are settled."""
+        with self._lock:
+            for item in batch.items:
+                del self._batch_of[item]
+
+    def batch_of(self, job: HeldJob) -> Batch | None:
+        """The call that the job is in; None: in none, or it is over."""
+        with self._lock:
+            return self._batch_of.get(job)
 
     def to_interrupt(self, job: HeldJob) -> HeldJob | None:
         """What is to be interrupted for a job that shall stop; None: others are in its call."""
-        batch = self._batch_of.get(job)
+        batch = self.batch_of(job)
         if batch is None:
             return job
         return batch if batch.all_stopped() else None
@@ -188,10 +194,11 @@ class BatchStage(Stage):
             return begin(job, now_ms)
         return self._batches.draw(job, lambda item: begin(item, now_ms))
 
-    def settle(self, job: HeldJob, result: AttemptResult, now_ms: int) -> None:
+    def settle(self, job: HeldJob, result: AttemptResult, now_ms: int) -> bool:
         if not isinstance(job, Batch):
-            super().settle(job, result, now_ms)
-            return
-        self._batches.release(job)
+            return super().settle(job, result, now_ms)
+        keeps_slot = job.finish(result, now_ms)
         for item in job.items:
             super().settle(item, job.results[item], now_ms)
+        self._batches.release(job)
+        return keeps_slot

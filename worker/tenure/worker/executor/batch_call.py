@@ -60,6 +60,11 @@ class Batch(HeldJob, eq=False, gc=False, kw_only=True):
         """Whether nothing is left in the call that anybody waits for."""
         return all(item.stop is not None or item in self.results for item in self.items)
 
+    def give_up(self, result: AttemptResult, now_ms: int) -> bool:
+        """Another item was given up. Whether the call is lost with it: it was the last one."""
+        left = any(item.result is None and item not in self.results for item in self.items)
+        return not left and self.finish(result, now_ms)
+
 
 class _Call:
     """A call in the making, in the thread of its executor."""

@@ -1,4 +1,4 @@
-"""Coroutine functions, in the loop of a thread of their own.
+"""Coroutine functions, in a loop that has a thread of its own.
 
 Jobs run in *lanes*. A lane is a task that runs jobs one after the other for as long as none of them
 waits, so a stream of small jobs costs no task, no callback and no turn of the loop each:
@@ -11,29 +11,24 @@ Whatever reaches a task later (a timeout, a TaskGroup, a cancel) hits only the j
 for: a lane takes no further job once one has waited in it, cancelled it, or kept a reference to it,
 be it a weak one (variables of a task are kept by those).
 
-A job that blocks this loop delays other coroutine jobs, but neither heartbeats nor reports: those
-live in the main thread's loop. ``busy_job`` says which job it is.
+The loop (``loop``) may be shared by the executors of several pools.
 """
 
 import asyncio
 import contextvars
 import sys
-import threading
 import types
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVarTuple
+from typing import Any, Final
 
 from tenure.worker.attempt import context_of
+from tenure.worker.executor.loop import JobLoop
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
 
-A = TypeVarTuple("A")
-#: How long the end of the loop is waited for.
-CLOSE_S: Final = 1.0
 #: Lanes opened by a job that waits. With two, a thousand jobs that all wait have begun after ten
 #: turns of the loop; with one it would take a thousand.
 OPENED_BY_WAIT: Final = 2
@@ -65,10 +60,17 @@ class _Lane(asyncio.Task[None]):
 
 
 class CoroutineExecutor:
-    """A thread with an event loop for user code."""
+    """Runs coroutine functions in a loop for user code."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, job_loop: JobLoop) -> None:
+        """Starts nothing yet.
+
+        Args:
+            stage: Where jobs come from and go to.
+            job_loop: Where they run.
+        """
         self._stage = stage
+        self._job_loop = job_loop
         self._run_code = stage.coroutine_runner()
         #: Jobs that have slots, in the order in which they are to begin.
         self._inbox: deque[HeldJob] = deque()
@@ -76,65 +78,29 @@ class CoroutineExecutor:
         #: Lanes that are open and have not had their first step.
         self._fresh = 0
         self._waiting: dict[HeldJob, _Lane] = {}
-        self._busy: HeldJob | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing = asyncio.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tenure-async-jobs", daemon=True)
-        #: Rises with each turn that ``probe`` asked for.
-        self.turns = 0
+        self._closed = False
 
     def start(self) -> None:
-        """Starts the loop's thread."""
-        self._thread.start()
-        self._ready.wait()
+        """Starts the loop, unless it runs."""
+        self._job_loop.enter(self._waiting)
 
     def submit(self, jobs: list[HeldJob]) -> None:
         """Queues jobs that have slots. From any thread; wakes the loop once for many."""
         self._inbox.extend(jobs)
         if not self._woken:
             self._woken = True
-            self._call(self._take)
+            self._job_loop.call(self._take)
 
     def interrupt(self, job: HeldJob) -> None:
         """Cancels the job's task."""
-        self._call(self._cancel, job)
-
-    def probe(self) -> None:
-        """Asks the loop to turn once and to count it."""
-        self._call(self._turn)
-
-    def busy_job(self) -> HeldJob | None:
-        """The job whose code runs in the loop at this moment. From any thread."""
-        return self._busy
+        self._job_loop.call(self._cancel, job)
 
     def close(self) -> None:
-        """Cancels all jobs and ends the loop. Jobs that do not obey are left behind."""
-        self._call(self._closing.set)
-        if self._thread.is_alive():
-            self._thread.join(timeout=CLOSE_S)
-
-    def _call(self, function: Callable[[*A], object], *args: *A) -> None:
-        if self._loop is not None:
-            with suppress(RuntimeError):  # The loop is closed: nothing is left to tell it.
-                self._loop.call_soon_threadsafe(function, *args)
-
-    def _run(self) -> None:
-        asyncio.run(self._serve())
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._ready.set()
-        while not self._closing.is_set():
-            with suppress(asyncio.CancelledError):  # The same.
-                await self._closing.wait()
-        for lane in self._waiting.values():
-            lane.cancel()
-        while self._waiting:
-            await asyncio.wait([*self._waiting.values()])
-
-    def _turn(self) -> None:
-        self.turns += 1
+        """Cancels all jobs and leaves the loop. Jobs that do not obey are left behind."""
+        if not self._closed:
+            self._closed = True
+            self._job_loop.call(self._cancel_all)
+        self._job_loop.leave(self._waiting)
 
     def _take(self) -> None:
         self._woken = False
@@ -146,14 +112,19 @@ class CoroutineExecutor:
         if lane is not None:
             lane.cancel()
 
+    def _cancel_all(self) -> None:
+        for lane in self._waiting.values():
+            lane.cancel()
+
     def _open_lanes(self, count: int) -> None:
         """Opens lanes for the inbox: at most so many, and no more than it has jobs."""
-        if self._loop is None or self._closing.is_set():
+        loop = self._job_loop.loop
+        if loop is None or self._closed:
             return
         for _ in range(min(count, len(self._inbox) - self._fresh)):
             self._fresh += 1
             # The loop holds it until its first step, and ``_waiting`` when that was not its last.
-            _Lane(self._drive, self._loop)
+            _Lane(self._drive, loop)
 
     async def _drive(self, lane: _Lane) -> None:
         """Runs jobs in a lane until it is spent, or the loop ought to turn."""
@@ -163,12 +134,13 @@ class CoroutineExecutor:
         self._fresh -= 1
         opened_ms = now_ms = stage.clock.boot_ms()
         try:
-            while inbox and now_ms == opened_ms and not self._closing.is_set():
+            while inbox and now_ms == opened_ms and not self._closed:
                 job = inbox.popleft()
                 if stage.begin(job, now_ms):
                     result = await self._attempt(lane, job)
                     now_ms = stage.clock.boot_ms()
-                    stage.settle(job, result, now_ms)
+                    if not stage.settle(job, result, now_ms):
+                        break  # Given up long ago, and its slot with it: this lane was replaced.
                 following = stage.next()
                 if following is not None:
                     inbox.append(following)
@@ -183,15 +155,15 @@ class CoroutineExecutor:
     @types.coroutine
     def _attempt(self, lane: _Lane, job: HeldJob) -> Generator[Any, None, AttemptResult]:
         """Runs a job in a context of its own, so that nothing leaks from it into the next one."""
-        stage, run = self._stage, contextvars.Context().run
+        stage, job_loop, run = self._stage, self._job_loop, contextvars.Context().run
         code = self._run_code(stage.jobs, job, partial(context_of, job, stage.clock))
         step: Callable[[Any], Any] = code.send
         value: BaseException | None = None
         try:
             while True:
-                self._busy = job
+                job_loop.busy = job
                 awaited = run(step, value)
-                self._busy = None
+                job_loop.busy = None
                 if job not in self._waiting:
                     lane.spent = True
                     self._waiting[job] = lane
@@ -205,5 +177,5 @@ class CoroutineExecutor:
             result: AttemptResult = end.value
             return result
         finally:
-            self._busy = None
+            job_loop.busy = None
             self._waiting.pop(job, None)

@@ -51,6 +51,13 @@ class SlotGate:
         self._submits[its_kind]([job])
         return None
 
+    def release(self) -> None:
+        """Frees the slot of a job that was given up: its code goes on without one."""
+        with self._lock:
+            self._free += 1
+            ready = self._take()
+        self._pass_on(ready)
+
     def _take(self) -> list[HeldJob]:
         count = min(self._free, len(self._queue))
         self._free -= count

@@ -9,8 +9,10 @@ learns it; killed after the grace |
 | timeout | the same | given up at once | killed at once |
 | lease of an at-most-once job lost | the same | given up at once | killed at once |
 
-"Given up" means that the attempt is reported while its code still runs; the slot stays occupied
-until that ends, because a thread cannot be killed.
+"Given up" means that the attempt is reported while its code still runs, because a thread cannot be
+killed. Its slot is *lost*: another one takes its place at once, so the worker runs as many jobs as
+before, and it is counted until the code ends after all. Only a new process gets rid of it sooner:
+``on_lost`` is told, and may have had enough.
 """
 
 import heapq
@@ -27,6 +29,7 @@ from tenure.worker.executor import frame
 from tenure.worker.executor.batch import BatchStage, Later, batch_sizes, batches_of, in_loop
 from tenure.worker.executor.coroutine import CoroutineExecutor
 from tenure.worker.executor.gate import SlotGate
+from tenure.worker.executor.loop import JobLoop, LoopBlocked, LoopWatch
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.executor.process import ProcessExecutor
 from tenure.worker.executor.runner import Stage
@@ -39,13 +42,11 @@ _LOGGER: Final = logging.getLogger(__name__)
 GRACE_MS: Final = 5_000
 #: The same when the worker itself is about to end.
 RELEASE_GRACE_MS: Final = 1_000
-#: How often the async loop is asked to turn, and how late it may be.
-PROBE_MS: Final = 500
-BLOCKED_MS: Final = 2_000
 #: Alarms of ended jobs are swept out above this.
 ALARMS_MIN: Final = 1_000
 #: Looked up once, not for each fact.
 _STARTED: Final = FactKind.STARTED
+_FREED: Final = FactKind.FREED
 #: Outcomes that leave no time to obey.
 _AT_ONCE: Final = frozenset({AttemptOutcome.TIMED_OUT, AttemptOutcome.LOST})
 
@@ -61,7 +62,10 @@ class ExecutorPool:
         clock: ThreadClock,
         wake: Callable[[], None],
         parents: Results | None = None,
+        *,
         later: Later = in_loop,
+        job_loop: JobLoop | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -73,7 +77,12 @@ class ExecutorPool:
             wake: Called from any thread when there are facts to take.
             parents: Where the results of jobs come from that others have as arguments.
             later: Calls functions later, in the session's thread.
+            job_loop: Where coroutine functions run, if others' run there, too; None: in its own.
+            on_lost: Called in the session's thread when ``lost`` has risen.
         """
+        #: Jobs whose slots are lost: they were given up, and their code still runs.
+        self._lost: set[HeldJob] = set()
+        self._on_lost = on_lost
         self._clock = clock
         self._parents = parents
         self._jobs = jobs
@@ -85,8 +94,11 @@ class ExecutorPool:
         self._threads = ThreadExecutor(self._stage("thread"), slots)
         self._gate.serve("thread", self._threads.submit)
         self._coroutines: CoroutineExecutor | None = None
+        self._watch: LoopWatch | None = None
         if "async" in kinds:
-            self._coroutines = CoroutineExecutor(self._stage("async"))
+            job_loop = job_loop or JobLoop()
+            self._watch = job_loop.watch
+            self._coroutines = CoroutineExecutor(self._stage("async"), job_loop)
             self._gate.serve("async", self._coroutines.submit)
         self._processes: ProcessExecutor | None = None
         if "process" in kinds:
@@ -96,7 +108,6 @@ class ExecutorPool:
         self._alarms: list[tuple[int, int, HeldJob, AttemptOutcome]] = []
         self._alarms_max = ALARMS_MIN
         self._order = count()
-        self._watch = _LoopWatch(self._coroutines) if self._coroutines is not None else None
 
     def start(self) -> None:
         if self._coroutines is not None:
@@ -144,6 +155,8 @@ class ExecutorPool:
                 if job.terms.timeout_ms and job.started_ms is not None:
                     due_ms = job.started_ms + job.terms.timeout_ms
                     self._alarm(due_ms, job, AttemptOutcome.TIMED_OUT)
+            elif kind is _FREED:
+                self._lost.discard(job)
             facts.append(fact)
         return facts
 
@@ -164,6 +177,16 @@ class ExecutorPool:
         if self._watch is not None:
             times.append(self._watch.next_ms)
         return min(times, default=None)
+
+    @property
+    def loop_blocked(self) -> LoopBlocked | None:
+        """What keeps the loop of async jobs from turning at present."""
+        return self._watch.blocked if self._watch is not None else None
+
+    @property
+    def lost(self) -> int:
+        """How many calls were given up whose code still runs."""
+        return len(self._lost)
 
     def close(self) -> None:
         self._threads.close()
@@ -197,46 +220,27 @@ class ExecutorPool:
             self._processes.kill(job)
             return
         result = stopped(outcome, "the job was asked to stop and has not; its code still runs")
-        if job.finish(result, self._clock.boot_ms()):
-            _LOGGER.warning(
-                "job %s (%s) was asked to stop and has not: it keeps its slot until it ends",
-                job.job_id,
-                job.terms.name,
-                extra={"action": "abandon", "job_id": job.job_id},
-            )
-            self._outbox.post(FactKind.ABANDONED, job)
-
-
-class _LoopWatch:
-    """Notices when a job blocks the async loop, and says which one."""
-
-    def __init__(self, executor: CoroutineExecutor) -> None:
-        self._executor = executor
-        self._probed_ms: int | None = None
-        self._turns = 0
-        self._warned = False
-        #: When to look again; at once, the first time.
-        self.next_ms = 0
-
-    def tick(self, now_ms: int) -> None:
-        if now_ms < self.next_ms:
+        batch = self._batches.batch_of(job) if self._batches is not None else None
+        if not job.finish(result, self._clock.boot_ms()):
             return
-        self.next_ms = now_ms + PROBE_MS
-        if self._probed_ms is None or self._executor.turns != self._turns:
-            self._turns = self._executor.turns
-            self._probed_ms = now_ms
-            self._warned = False
-            self._executor.probe()
-        elif now_ms - self._probed_ms >= BLOCKED_MS and not self._warned:
-            job = self._executor.busy_job()
-            if job is None:
-                return
-            self._warned = True
-            _LOGGER.warning(
-                "job %s (%s) has blocked the loop of async jobs for %.1f s: no other async job "
-                "gets on; make it await, or make it a plain function",
-                job.job_id,
-                job.terms.name,
-                (now_ms - self._probed_ms) / 1000,
-                extra={"action": "loop_blocked", "job_id": job.job_id},
-            )
+        if batch is not None and not batch.give_up(result, self._clock.boot_ms()):
+            # The call goes on for others, or has just ended: its slot is not lost.
+            self._outbox.post(FactKind.ABANDONED, job)
+            return
+        _LOGGER.warning(
+            "job %s (%s) was asked to stop and has not: its slot is lost until its code ends, "
+            "another one takes its place",
+            job.job_id,
+            job.terms.name,
+            extra={"action": "abandon", "job_id": job.job_id},
+        )
+        # 1. Its slot goes to the next job, for which there must be a thread.
+        # 2. From now on the session counts it as free.
+        # 3. Whenever the code ends, its thread ends or its lane takes nothing more: FREED.
+        if self._kind_of(job) == "thread":
+            self._threads.replace()
+        self._gate.release()
+        self._outbox.post(FactKind.ABANDONED, job)
+        self._lost.add(job)
+        if self._on_lost is not None:
+            self._on_lost()

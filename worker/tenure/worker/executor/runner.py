@@ -60,12 +60,13 @@ class Stage:
         self._outbox.post(_STARTED, job)
         return True
 
-    def settle(self, job: HeldJob, result: AttemptResult, now_ms: int) -> None:
-        """The job's code has ended."""
+    def settle(self, job: HeldJob, result: AttemptResult, now_ms: int) -> bool:
+        """The job's code has ended. False: too late, its slot was given to others meanwhile."""
         if job.finish(result, now_ms):
             self._outbox.post(_ENDED, job)
-        else:
-            self._outbox.post(FactKind.FREED, job)
+            return True
+        self._outbox.post(FactKind.FREED, job)
+        return False
 
     def next(self) -> HeldJob | None:
         """Frees the slot; the next job if it is of this kind."""
