@@ -22,6 +22,7 @@ LEADER_HINT: Final = LEADER_METADATA
 CLUSTER_TIME: Final = "now_ms"
 
 BACKOFF_BASE_S: Final = 0.05
+BACKOFF_FACTOR: Final = 1.25
 BACKOFF_CAP_S: Final = 2.0
 
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/,\[\]]+):([0-9]{1,5})")
@@ -65,12 +66,13 @@ def fresh_rng() -> Rng:
 def backoff_s(failures: int, rng: Rng) -> float:
     """How long to wait after so many failures in a row: exponential, with full jitter.
 
-    The first failure costs no wait: most often the leader has only moved.
+    The first failure costs no wait: most often the leader has only moved. Later waits grow slowly:
+    a hand-over is a matter of a second, and who doubled his wait would sleep for another one.
     """
     if failures <= 1:
         return 0.0
-    # 2**6 is beyond the cap already; a larger power would overflow after days of failures.
-    ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 6))
+    # This power is beyond the cap already; a larger one would overflow after days of failures.
+    ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * BACKOFF_FACTOR ** min(failures - 1, 20))
     return rng.random() * ceiling
 
 

@@ -149,13 +149,33 @@ def test_homes_follow_the_published_hash() -> None:
 
 
 def test_backoff_grows_with_full_jitter_up_to_the_cap() -> None:
-    """The first failure costs nothing; later ones draw from a doubling range that is capped."""
+    """The first failure costs nothing; later ones draw from a growing range that is capped."""
     rng = random.Random(1)
     assert backoff_s(1, rng) == 0
-    for failures, ceiling in ((2, 0.1), (3, 0.2), (5, 0.8), (9, BACKOFF_CAP_S), (10_000, 2.0)):
+    for failures, ceiling in (
+        (2, 0.0625),
+        (5, 0.122),
+        (9, 0.298),
+        (20, BACKOFF_CAP_S),
+        (10**6, 2.0),
+    ):
         drawn = [backoff_s(failures, rng) for _ in range(500)]
         assert 0 <= min(drawn) < ceiling * 0.1
         assert ceiling * 0.9 < max(drawn) <= ceiling
+
+
+def test_a_leader_that_comes_after_a_second_is_found_within_half_a_second() -> None:
+    """Who asks on while a partition is handed over has not fallen asleep when it is led again."""
+    rng = random.Random(2)
+    late_s = []
+    for _ in range(500):
+        now_s, failures = 0.0, 0
+        while now_s < 1.3:
+            failures += 1
+            now_s += backoff_s(failures, rng) + 0.005
+        late_s.append(now_s - 1.3)
+    assert sum(late_s) / len(late_s) < 0.3
+    assert sorted(late_s)[-5] < 0.8
 
 
 def test_addresses_may_be_several() -> None:

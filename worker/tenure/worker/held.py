@@ -113,15 +113,23 @@ class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
 
     @property
     def claimed(self) -> bool:
-        """Whether the job has begun or was withdrawn."""
+        """Whether the job has begun, is with the child that is to run it, or was withdrawn."""
         return self._claim.locked()
 
     def begin(self, now_ms: int) -> bool:
         """Takes the job for running. False: it was withdrawn. Called once, by an executor."""
-        if not self._claim.acquire(blocking=False):
+        if not self.claim():
             return False
         self.started_ms = now_ms
         return True
+
+    def claim(self) -> bool:
+        """Takes the job for a child that is to run it soon. False: it was withdrawn."""
+        return self._claim.acquire(blocking=False)
+
+    def unclaim(self) -> None:
+        """The job was taken back from the child: it has not begun, and may be withdrawn again."""
+        self._claim.release()
 
     def withdraw(self) -> bool:
         """Takes the job back from the executors. False: it has begun."""

@@ -11,6 +11,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,6 +70,8 @@ _CLOCK_DELAY_MS: Final = 1_000
 _LOOK_MS: Final = 1_000
 #: A larger state is not hashed for a trace when a term begins: that would hold up its first grants.
 _TRACED_JOBS_MAX: Final = 10_000
+#: How long a new term has the loop for itself, at most.
+_CALM_MS: Final = 1_000
 #: A master that is told to end waits so long for a store that is full or away.
 _HAND_OVER_MS: Final = 5_000
 #: It leads on for at most so long, until another has the partition replayed: 24 s, so that all is
@@ -398,6 +401,7 @@ class Seat:
             config, standby = around.config(self.partition), around.standbys.take(self.partition)
             recovered = await recover(self._journal, config, replay, standby)
             term = await self._open_term(tasks, office, keeper, recovered)
+            tasks.create_task(self._settle_in(term))
         courier = Courier(
             term=term,
             roster=around.roster,
@@ -448,6 +452,12 @@ class Seat:
         self._role = _Role.PARTITION_ROLE_SERVING
         around.announce("leader", {"partition": self.partition, "term": str(office.token)})
         return term
+
+    async def _settle_in(self, term: Term) -> None:
+        """Keeps the loop free for a new term until it has granted something, a second at most."""
+        with self._around.standbys.at_rest(), suppress(TimeoutError):
+            async with asyncio.timeout(_CALM_MS / 1000):
+                await term.granted.wait()
 
     def _trace_state(self, term: Term) -> None:
         partition = term.partition

@@ -50,8 +50,7 @@ _RETRY_MS_MAX: Final = 60_000
 #: While it catches up it leaves the loop to others, for so long after so many bytes.
 _REST_BYTES: Final = 256 * 1024
 _REST_MS: Final = 10
-#: And when this master begins to lead a partition: until its workers have said what they hold.
-_CALM_MS: Final = 1_000
+_HALF_MS_MAX: Final = 100
 #: Who has followed for so long has not died of what it follows.
 _SOUND_MS: Final = 60_000
 #: How long to wait after so many deaths in a row; after more as after the last.
@@ -62,6 +61,8 @@ class Pace(enum.Enum):
     """How a standby may use the loop now."""
 
     REST = enum.auto()
+    #: A leader that is to end waits for it, and this master is about to lead something else.
+    HALF = enum.auto()
     STEADY = enum.auto()
     #: A leader that is to end waits for it.
     HASTE = enum.auto()
@@ -101,6 +102,8 @@ class Standby:
         #: Bytes that were read since the others had a turn, and since it rested.
         self._unturned = 0
         self._unrested = 0
+        #: When they last had one (boot clock).
+        self._turned_ms = 0
 
     async def run(self) -> None:
         """Follows until cancelled; no error ends it."""
@@ -163,14 +166,25 @@ class Standby:
     async def _rest(self, size: int) -> None:
         self._unturned += size
         self._unrested += size
-        if self._unrested >= _REST_BYTES and self._pace() is not Pace.HASTE:
-            self._unturned = self._unrested = 0
-            await self._clock.sleep(_REST_MS)
-        elif self._unturned >= TURN_BYTES:
-            self._unturned = 0
-            await asyncio.sleep(0)
+        if self._unturned >= TURN_BYTES:
+            pace = self._pace()
+            if pace is Pace.HALF:
+                # As long as it has worked: half of the loop's time is the others'.
+                worked_ms = self._clock.boot_ms() - self._turned_ms
+                await self._pause(min(max(worked_ms, _REST_MS), _HALF_MS_MAX))
+            elif pace is Pace.STEADY and self._unrested >= _REST_BYTES:
+                await self._pause(_REST_MS)
+            else:
+                self._unturned = 0
+                await asyncio.sleep(0)
         while self._pace() is Pace.REST:
-            await self._clock.sleep(_REST_MS)
+            await self._pause(_REST_MS)
+        if self._unturned == 0:
+            self._turned_ms = self._clock.boot_ms()
+
+    async def _pause(self, ms: int) -> None:
+        self._unturned = self._unrested = 0
+        await self._clock.sleep(ms)
 
     def _extra(self, action: str) -> dict[str, object]:
         return {"action": action, "partition": self._config.partition}
@@ -209,9 +223,8 @@ class Standbys:
         #: and when that may be forgotten or tried again (boot clock).
         self._deaths: dict[int, tuple[int, int]] = {}
         self._ended = False
-        #: How many seats of this master are about to lead, and until when standbys rest after that.
+        #: How many seats of this master are about to lead.
         self._hurries = 0
-        self._calm_ms = 0
 
     async def run(self) -> None:
         """Follows what this master should, until cancelled."""
@@ -228,20 +241,20 @@ class Standbys:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Nothing is replayed meanwhile, nor for a second: a term that begins needs the loop.
+        """Nothing is replayed meanwhile: a term that begins needs the loop.
 
-        What a leader that is to end waits for goes on, with its pauses while the term begins.
+        What a leader that is to end waits for goes on, at half its pace.
         """
         self._hurries += 1
         try:
             yield
         finally:
             self._hurries -= 1
-            self._calm_ms = self._clock.boot_ms() + _CALM_MS
 
     def _pace(self, partition: int) -> Pace:
-        awaited = partition in self._awaited
-        if not awaited and (self._hurries > 0 or self._clock.boot_ms() < self._calm_ms):
+        awaited, hurried = partition in self._awaited, self._hurries > 0
+        # While a leader waits, what nobody waits for would only keep cores and the store busy.
+        if not awaited and (hurried or self._awaited):
             return Pace.REST
         loading = [number for number, (standby, _) in self._running.items() if standby.loading]
         if partition in loading:
@@ -249,7 +262,9 @@ class Standbys:
             first = min(loading, key=lambda number: number not in self._awaited)
             if partition != first:
                 return Pace.REST
-        return Pace.HASTE if awaited and self._hurries == 0 else Pace.STEADY
+        if not awaited:
+            return Pace.STEADY
+        return Pace.HALF if hurried else Pace.HASTE
 
     def release(self, partition: int) -> None:
         """This master leads it no more."""
@@ -335,7 +350,8 @@ class Standbys:
         So some master has it replayed while masters come and go.
         """
         if successor == self._roster.me.name:
-            return not self._shuns(partition)
+            # What is awaited is about to be replayed by somebody in any case.
+            return partition in self._awaited or not self._shuns(partition)
         return partition in self._running and not self._roster.is_ready(successor, partition)
 
     def _shuns(self, partition: int) -> bool:

@@ -151,6 +151,8 @@ class Term:
         #: Submits of jobs whose parents elsewhere are being asked about.
         self._unsettled = Unsettled()
         self.batch_made = asyncio.Event()
+        #: Set by the first grant.
+        self.granted = asyncio.Event()
         #: Told when messages for other partitions may leave.
         self.deliver: Callable[[Deliver], None] = lambda effect: None
         self._wake = asyncio.Event()
@@ -159,7 +161,6 @@ class Term:
         self._timer_ms = 0
         self._window_until_ms = 0
         self._ramp = Ramp()
-        self._first_grant = False
         gate.on_commit = self._wake.set
         # Nobody waits for an operator to free space: what was applied has an unknown outcome.
         gate.on_full = partial(self._answer_unknown, "its store has no space left")
@@ -502,8 +503,8 @@ class Term:
         match effect:
             case SendAssignment():
                 delivery.assignment(effect)
-                if not self._first_grant:
-                    self._first_grant = True
+                if not self.granted.is_set():
+                    self.granted.set()
                     self._announce("first_grant", {"partition": self.number})
             case SendVerdicts():
                 delivery.verdicts(effect)
