@@ -87,10 +87,10 @@ class TestBatches:
             for name, count in (("rows", 25), ("app.job", 2), ("lines", 4))
             for job in _grant(workload, name, count)
         ]
-        assert workload.pool == 0
+        assert (workload.pool, workload.calls) == (0, 3 + 2 + 2)
         for job in jobs:
             workload.free(job)
-        assert (workload.pool, workload.occupied) == (4, 0)
+        assert (workload.pool, workload.occupied, workload.calls) == (4, 0, 0)
 
     def test_room_is_bounded_in_bytes(self) -> None:
         """No more large payloads are asked for than may wait here."""

@@ -199,7 +199,7 @@ class Arbiter:
     @property
     def busy(self) -> int:
         """Slots that are taken."""
-        return min(self._workload.occupied, self._workload.slots)
+        return min(self._workload.calls, self._workload.slots)
 
     @property
     def backlog(self) -> int:

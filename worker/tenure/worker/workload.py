@@ -51,19 +51,23 @@ class Workload:
         """How many grants all masters together may still send."""
         if self.draining:
             return 0
-        free = self.slots + self.prefetch - self.occupied
-        if self._items:
-            free = self._with_batches(free)
+        free = self.slots + self.prefetch - self.calls
+        if self._items and free >= 0:
+            free += self._affordable(self._room)
         return max(0, free)
 
-    def _with_batches(self, free: int) -> int:
-        """Items count as the calls that they make, and a call with a slot has room for more."""
-        room = 0
+    @property
+    def calls(self) -> int:
+        """The fewest slots that all that is here will take."""
+        calls = self.occupied
         for name, items in self._items.items():
-            calls = -(-items // self._batch_sizes[name])
-            free += items - calls
-            room += calls * self._batch_sizes[name] - items
-        return free + self._affordable(room) if free >= 0 else free
+            calls -= items - -(-items // self._batch_sizes[name])
+        return calls
+
+    @property
+    def _room(self) -> int:
+        """Items that would go with those that are here."""
+        return sum(-items % self._batch_sizes[name] for name, items in self._items.items())
 
     def granted(self, count: int) -> None:
         """The last so many ``runs`` have come."""
