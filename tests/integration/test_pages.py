@@ -35,6 +35,7 @@ PAGES = (
     "docs/how-to/workflows.md",
     "docs/how-to/batches.md",
     "docs/how-to/batch-handlers.md",
+    "docs/how-to/checkpoints.md",
 )
 #: Pages that other tests follow, because they need more than one reader and one shell.
 FOLLOWED_BY = {

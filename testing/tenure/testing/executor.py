@@ -84,6 +84,11 @@ class LoopExecutor:
         if self._batches is not None:
             self._run_coroutine = coroutine_caller(jobs, clock)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it runs a job."""
+        return bool(self._tasks)
+
     def start(self) -> None:
         """There is nothing to make ready."""
 
@@ -155,6 +160,7 @@ class LoopExecutor:
             self._outbox.post(FactKind.UNSTARTED, job)
             return False
         job.parents = self._parents
+        job.keep = self._outbox.save
         self._outbox.post(FactKind.STARTED, job)
         return True
 

@@ -40,6 +40,7 @@ class Stage:
         self._kind = kind
         self._gate = gate
         self._outbox = outbox
+        self._keep = outbox.save
 
     def function_runner(self) -> RunFunction:
         """What runs plain functions."""
@@ -64,6 +65,7 @@ class Stage:
             self._outbox.post(FactKind.UNSTARTED, job)
             return False
         job.parents = self.parents
+        job.keep = self._keep
         return True
 
     def started(self, job: HeldJob, now_ms: int) -> None:
