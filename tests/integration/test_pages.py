@@ -25,6 +25,7 @@ PAGES = (
     "docs/how-to/run-a-cluster.md",
     "docs/tutorial/first-job.md",
     "docs/how-to/cancel.md",
+    "docs/how-to/logs.md",
     "docs/how-to/retry.md",
     "docs/how-to/upgrade.md",
     "docs/how-to/back-up.md",

@@ -38,6 +38,7 @@ from tenure.client.job import (
     job,
     named,
 )
+from tenure.client.logs import LogLine
 from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
 from tenure.client.schedule import AsyncSchedules, Cron, cron
 from tenure.client.settings import (
@@ -98,6 +99,7 @@ __all__ = [
     "JobEvent",
     "JobHandle",
     "JobVerdict",
+    "LogLine",
     "Blocker",
     "BlockerKind",
     "Explanation",

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -535,6 +536,7 @@ def raise_all(items: list[str]) -> list[None]:
 @job(name="who_all", batch=2, linger_ms=1_000)
 def who_all(items: list[int]) -> list[list[str]]:
     """What a call knows of its items and of itself."""
+    logging.getLogger("who").warning("%d items", len(items))
     call = current_job()
     return [
         [me.id, me.name, str(me.attempt), me.fence, call.id, call.name, call.fence]

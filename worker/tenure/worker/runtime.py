@@ -30,7 +30,7 @@ from tenure.protocol import loop
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.limits import PROTOCOL_REVISION
 from tenure.v1 import cluster_pb2, worker_pb2
-from tenure.worker import app, herald
+from tenure.worker import app, capture, herald
 from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
@@ -437,6 +437,7 @@ def main(config: WorkerConfig, lifeline: Lifeline | None = None) -> int:
             master lets it in.
     """
     jobs = app.load(config.app)
+    capture.install()
     # What is loaded by now stays for good: it need not be looked at again.
     gc.collect()
     gc.freeze()

@@ -21,6 +21,7 @@ from tenure.worker.middleware import Application
 from tenure.worker.port import FactKind
 from tests.unit.worker.applications import CALLS
 from tests.unit.worker.executor.bench import JOBS, Bench, ShiftedClock, bench, until_exists
+from tests.unit.worker.test_capture import listening
 
 STARTED, ENDED, UNSTARTED = FactKind.STARTED, FactKind.ENDED, FactKind.UNSTARTED
 ABANDONED, FREED = FactKind.ABANDONED, FactKind.FREED
@@ -256,6 +257,15 @@ class TestStops:
             [item.job_id, "who_all", str(item.attempt), item.lease.fence, "", "who_all", nobody]
             for item in items
         ]
+
+    def test_what_a_call_says_is_in_the_log_of_each_item(self) -> None:
+        """Nobody can tell which one a line is about."""
+        with listening(), bench("who_all") as pool:
+            items = [pool.job("who_all", number) for number in range(2)]
+            pool.run(*items)
+        for item in items:
+            assert item.log is not None
+            assert [line.text for line in item.log.after(0)] == ["2 items"]
 
     def test_cancelled_item_is_told_and_the_others_go_on(self, tmp_path: Path) -> None:
         """What its checkpoint raises, returned as its outcome, makes it CANCELLED."""

@@ -27,6 +27,7 @@ from tenure.worker.attempt import (
     prepare_in_loop,
     raised,
     returned,
+    said,
     stopped,
 )
 from tenure.worker.held import AttemptResult, HeldJob
@@ -103,6 +104,12 @@ class _Call:
             for item in items:
                 item.report_progress(pct)
 
+        def output(stream: int, level: int, text: str) -> None:
+            # Whose line it is nobody can tell: all have one log.
+            said(items[0], clock, stream, level, text)
+            for item in items:
+                item.log = items[0].log
+
         def lost() -> bool:
             now_ms = clock.boot_ms()
             if not all(item.revoked or now_ms >= item.expires_ms for item in items):
@@ -119,6 +126,7 @@ class _Call:
             lease=Lease(NO_TOKEN, 0, 0),
             deadline_ms=None if soonest is None else round(soonest.timestamp() * 1000),
             on_progress=progress,
+            on_output=output,
             is_cancelled=lambda: all(item.is_cancelled() for item in items),
             is_lost=lost,
             is_superseded=lambda: all(item.revoked for item in items),
