@@ -8,7 +8,7 @@ each job passes through are structs: one is made in a quarter of a named tuple's
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,9 @@ from tenure.master.core.timetable import ScheduleSpec
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome
+
+if TYPE_CHECKING:
+    from tenure.master.core.effect import GrantRow
 
 
 class SubmitSetting(NamedTuple):
@@ -278,6 +281,18 @@ class RenewLeases:
     number: int
     last_assignment: int
     rows: list[HeldRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendHeld:
+    """Grants that were written ahead have committed: they are sent now, with the next number.
+
+    Effect: ``SendAssignment``, if the session is open. ``rows`` are those of the effect that was
+    held.
+    """
+
+    session_id: int
+    rows: "list[GrantRow]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -546,6 +561,7 @@ Command = (
     | DrainSession
     | DeclareLeases
     | RenewLeases
+    | SendHeld
     | AcceptAssignment
     | StartLeases
     | SaveCheckpoints

@@ -94,7 +94,8 @@ class JobsGranted(
 ):
     """A session got leases; row i has lease seq ``first_lease_seq + i`` of the token's term.
 
-    ``session_id`` and ``assignment`` mean something to the term that wrote them only.
+    ``session_id`` and ``assignment`` mean something to the term that wrote them only; the latter is
+    0 if the grants are sent after this has committed, and get their number then.
     """
 
     now_ms: int

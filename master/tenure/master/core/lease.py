@@ -318,6 +318,7 @@ def apply_session_opened(state: State, event: SessionOpened) -> None:
     if holder.session is not None:
         # What its old stream says from now on is of no account.
         holder.session.unaccepted.clear()
+        holder.session.unsent.clear()
     session = Session(event, holder)
     state.lanes.enlist(session)
     state.sessions[event.session_id] = session

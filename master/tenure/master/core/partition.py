@@ -124,6 +124,7 @@ _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
     volatile.SessionDrained: lease.apply_session_drained,
     volatile.LeasesDeclared: lease.apply_declared,
     volatile.LeasesRenewed: lease.apply_renewed,
+    volatile.HeldSent: dispatch.apply_held_sent,
     volatile.AssignmentAccepted: lease.apply_accepted,
     volatile.LeasesStarted: lease.apply_started,
     volatile.TakeBacksAsked: lease.apply_take_backs_asked,
@@ -179,6 +180,8 @@ class Partition:
                 return submit.decide_submit(state, command, now_ms)
             case commands.Dispatch():
                 return dispatch.decide_dispatch(state, command, now_ms)
+            case commands.SendHeld():
+                return dispatch.decide_send_held(state, command, now_ms)
             case commands.ReportAttempts():
                 return report.decide_report(state, command, now_ms)
             case commands.StartLeases():

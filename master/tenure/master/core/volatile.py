@@ -56,6 +56,15 @@ class LeasesRenewed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     rows: list[HeldRow]
 
 
+class HeldSent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Grants that had waited for their commit were sent as this assignment."""
+
+    now_ms: int
+    session_id: int
+    number: int
+    first_lease_seq: int
+
+
 class AssignmentAccepted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Assignments up to this number have arrived."""
 
@@ -153,6 +162,7 @@ VolatileEvent = (
     | SessionDrained
     | LeasesDeclared
     | LeasesRenewed
+    | HeldSent
     | AssignmentAccepted
     | LeasesStarted
     | ReportsKept

@@ -456,7 +456,7 @@ class PartitionMachine(Heirs):
         command = commands.RestartLeases() if frozen else commands.PushDeadlines(gap_ms=3_000)
         self.do(command)
 
-    @step(rows_max=st.integers(1, 8), slices=st.integers(1, 3))
+    @step(rows_max=st.integers(1, 8), slices=st.integers(1, 5))
     def snapshot(self, rows_max: int, slices: int) -> None:
         """The node writes some more slices of a snapshot, or begins one."""
         if self.cursor is None:
