@@ -21,11 +21,11 @@ from tenure.worker.config import WorkerConfig
 from tenure.worker.executor.pool import ExecutorPool
 from tenure.worker.port import Clock, Executor
 from tenure.worker.runtime import WorkerNode, introduction
-from tests.unit.worker.applications import CALLS
+from tests.unit.worker.batch_handlers import CALLS
 from tests.unit.worker.masters import FakeMaster, FakeNetwork, job_id
 
 APP = "tests.unit.worker.applications"
-JOBS = app.load(APP)
+JOBS = {**app.load(APP), **app.load("tests.unit.worker.batch_handlers")}
 NEWER = Token(1, 101)
 
 

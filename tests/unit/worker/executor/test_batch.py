@@ -19,7 +19,7 @@ from tenure.worker.executor.pool import GRACE_MS
 from tenure.worker.held import AttemptResult, HeldJob, Terms
 from tenure.worker.middleware import Application
 from tenure.worker.port import FactKind
-from tests.unit.worker.applications import CALLS
+from tests.unit.worker.batch_handlers import CALLS
 from tests.unit.worker.executor.bench import JOBS, Bench, ShiftedClock, bench, until_exists
 from tests.unit.worker.test_capture import listening
 
