@@ -57,6 +57,7 @@ from tenure.client.sync_batches import Batches
 from tenure.client.sync_schedules import Schedules
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
+from tenure.client.workers import LoopBlocked, Worker, WorkerLease, WorkerVitals
 from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import (
@@ -67,6 +68,7 @@ from tenure.protocol.vocabulary import (
     BreakerState,
     FailureReason,
     JobState,
+    WorkerState,
     WorkflowState,
 )
 
@@ -108,6 +110,11 @@ __all__ = [
     "BreakerState",
     "FailureReason",
     "JobState",
+    "LoopBlocked",
+    "Worker",
+    "WorkerLease",
+    "WorkerState",
+    "WorkerVitals",
     "AsyncStartedFlow",
     "AsyncWorkflow",
     "AsyncWorkflows",

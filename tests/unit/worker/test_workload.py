@@ -105,7 +105,7 @@ class TestBatches:
         """A batch that is not full is no reason to."""
         workload = Workload(1, {"rows": 100})
         _grant(workload, "rows", 1)
-        workload.draining = True
+        workload.stopping = True
         assert workload.pool == 0
 
 

@@ -128,7 +128,7 @@ class Partition:
         workload = self._workload
         expires_ms = anchor_ms + self.lease_ttl_ms - SAFETY_MS
         terms = [_terms(options) for options in assignment.options]
-        refuse = workload.refusing or (self.session is not None and self.session.draining)
+        refuse = workload.refusing
         token, number, held, runs = self.token, self.number, self.held, workload.runs
         before, term = len(runs), self._term_key
         for grant in assignment.grants:

@@ -22,7 +22,8 @@ class Workload:
     Attributes:
         slots: How many jobs run at once.
         occupied: Jobs granted and not ended.
-        draining: Nothing new is taken any more.
+        drained: An operator wants no more work here.
+        stopping: The process is about to end.
         paused: Nothing new is taken for a while.
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.
@@ -37,7 +38,8 @@ class Workload:
         self._batch_sizes = batch_sizes or {}
         #: Of those occupied the items of batch handlers.
         self._items = dict.fromkeys(self._batch_sizes, 0)
-        self.draining = False
+        self.drained = False
+        self.stopping = False
         self.paused = False
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
@@ -47,6 +49,11 @@ class Workload:
         self.next_scan_ms: int | None = None
         self._mean_run_ms: float | None = None
         self._mean_payload_bytes = 0.0
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is taken any more, or until an operator wants it."""
+        return self.drained or self.stopping
 
     @property
     def refusing(self) -> bool:

@@ -125,6 +125,11 @@ class ProcessExecutor:
         """Asks a job to end; one that has not begun ends at once."""
         self._order(partial(self._stop, job, outcome))
 
+    @property
+    def children(self) -> int:
+        """How many processes there are now."""
+        return len(self._children)
+
     def renew(self, job: HeldJob) -> None:
         """Tells a job of its lease."""
         self._order(partial(self._renew, job))
