@@ -106,7 +106,7 @@ class _Call:
 
         def output(stream: int, level: int, text: str) -> None:
             # Whose line it is nobody can tell: all have one log.
-            said(items[0], clock, stream, level, text)
+            said(items[0], clock, None, stream, level, text)
             for item in items:
                 item.log = items[0].log
 
