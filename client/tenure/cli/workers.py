@@ -131,9 +131,9 @@ def quarantine(
 ) -> int:
     """Gives a worker nothing more, until release or its end. What it runs goes on.
 
-    Asks if nobody else that works runs some of its jobs: those wait until it is released. Masters do
-    the same by themselves to a worker that fails at what others do well; those they try again, and
-    never the last one that runs some job.
+    Asks if nobody else that works runs some of its jobs: those wait until it is released. Masters
+    do the same by themselves to a worker that fails at what others do well; those they try again,
+    and never the last one that runs some job.
     """
 
     async def work(client: AsyncClient) -> int:

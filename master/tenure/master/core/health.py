@@ -1,13 +1,13 @@
 """Which workers fail at what others do well, and get nothing for a while.
 
-A worker whose disk is full, whose driver is broken or whose release is wrong fails each job that it
-gets, and is free for the next one sooner than anybody else: one of them empties a queue. So a worker
-is put into *quarantine* when, of its last ``ENDS`` attempts within ``WINDOW_MS``, so many have failed
-as the configuration says, and
+A worker whose disk is full, whose driver is broken or whose release is wrong fails each job that
+it gets, and is free for the next one sooner than anybody else: one of them empties a queue. So it
+is put into *quarantine* when, of its last ``ENDS`` attempts within ``WINDOW_MS``, so many have
+failed as the configuration says, and
 
 - they were of ``JOBS_MIN`` different jobs and of two names, or of all names that it runs: it is not
   one job that fails again and again;
-- another worker has completed a job of each of these names within ``WINDOW_MS``: it is not the jobs;
+- another worker has completed a job of each of these names within ``WINDOW_MS``: it is not they;
 - all that it runs others run, too, who are neither drained nor in quarantine: it is not the last.
 
 An error of the category SYSTEM, and a lost attempt, count as two: no job asks for them.
