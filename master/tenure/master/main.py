@@ -52,8 +52,8 @@ class MasterConfig:
         partitions: For the bootstrap; None: whatever the store has (1 for a new one).
         memory_bytes_max: Payloads, results and errors that it keeps, all partitions together;
             None: 1 GiB.
-        quarantine_failures: Of a worker's last 20 attempts so many failures that others do not have put
-            it into quarantine; 0: never; None: 16.
+        quarantine_failures: Of a worker's last 20 attempts so many failures that others do not
+            have put it into quarantine; 0: never; None: 16.
         store_quota_bytes: How large the store may grow; None: what it says itself.
         insecure: Allow an address that is not loopback without TLS and token.
         tls_cert: Its certificate with its chain (PEM), read again when it changes, as all files
