@@ -17,7 +17,8 @@ async def wait(address: str) -> None:
     """Keeps a stream open until killed."""
     async with grpc.aio.insecure_channel(address) as channel:
         call = channel.stream_stream("/tenure.v1.WorkerService/Session")()
-        await asyncio.wait_for(channel.channel_ready(), 30)
+        async with asyncio.timeout(30):
+            await channel.channel_ready()
         print(json.dumps({"event": "connected"}), flush=True)
         await call.read()
 
