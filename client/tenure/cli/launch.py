@@ -74,8 +74,15 @@ def main() -> None:
     from tenure.cli import terminal
 
     terminal.log_to_stderr(told["level"])
+    from tenure.cli import exits
+
+    with exits.extra("worker"):
+        from tenure.worker.probe import Unusable
     try:
         sys.exit(_supervise(told) if "processes" in told["worker"] else _run(told))
+    except Unusable as error:
+        exits.say_refused(str(error), error.reason)
+        sys.exit(exits.code_of_reason(error.reason))
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -131,6 +138,7 @@ def _supervise(told: dict[str, Any]) -> int:
         from tenure.worker.supervisor import Command, supervise
 
     settings = told["worker"]
+    health = {name: settings.pop(name, None) for name in ("health", "insecure")}
     least, most = parse_range(settings.pop("processes"))
 
     def make_command(name: str, lifeline: int) -> Command:
@@ -145,6 +153,8 @@ def _supervise(told: dict[str, Any]) -> int:
         name=settings.get("name", ""),
         drain_timeout_s=settings["drain_timeout_s"],
         make_command=make_command,
+        health=health["health"],
+        insecure=bool(health["insecure"]),
     )
     if refusal is None:
         return exits.OK

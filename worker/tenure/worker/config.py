@@ -22,6 +22,8 @@ class WorkerConfig:
         labels: For people.
         build_id: The version of the application.
         drain_timeout_s: How long jobs may go on after SIGTERM before they are handed back.
+        health: Where it answers probes and tells its metrics, ``HOST:PORT``; None: nowhere.
+        insecure: Allow ``health`` a host that others can reach.
         processes: ``MIN:MAX``: a supervisor runs so many worker processes; None: this is one.
         lost_slots_max: Restart with more jobs than this that were given up and still run; None: a
             quarter of the slots, at least 2.
@@ -39,6 +41,8 @@ class WorkerConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     build_id: str = ""
     drain_timeout_s: float = 30.0
+    health: str | None = None
+    insecure: bool = False
     processes: str | None = None
     lost_slots_max: int | None = None
     token: str | Path | None = None

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+from tenure.protocol.systemd import Notifier
+from tenure.worker import metrics
+from tenure.worker.probe import Readiness, Report
 from tenure.worker.pulse import Phase, Pulse
 
 #: How often it is told when nothing happens.
@@ -33,6 +36,40 @@ def of_all(pulses: Sequence[Pulse]) -> Pulse:
         rss_bytes=max(pulse.rss_bytes for pulse in pulses),
         ended=dict(ended),
     )
+
+
+def to_systemd(notifier: Notifier) -> Listener:
+    """Tells systemd when the worker is ready, when it drains, and how it is."""
+    told: set[Phase] = set()
+
+    def listen(pulse: Pulse) -> None:
+        if pulse.phase not in told:
+            told.add(pulse.phase)
+            if pulse.phase is Phase.READY:
+                notifier.ready()
+            elif pulse.phase is Phase.DRAINING:
+                notifier.stopping()
+        notifier.status(summary(pulse))
+
+    return listen
+
+
+def summary(pulse: Pulse) -> str:
+    """One line for people."""
+    if pulse.refusal is not None:
+        return f"{pulse.phase}: {pulse.refusal.message}"
+    masters = f"{pulse.masters} master{'' if pulse.masters == 1 else 's'}"
+    return f"{pulse.phase}, {masters}, {pulse.busy} of {pulse.slots} slots used"
+
+
+def report(name: str, pulse: Callable[[], Pulse]) -> Report:
+    """What probes are told of a worker that has no supervisor."""
+
+    def readiness() -> Readiness:
+        now = pulse()
+        return Readiness(now.phase is Phase.READY, f"{name}: {summary(now)}\n")
+
+    return Report(readiness, lambda: metrics.of_workers({name: pulse()}))
 
 
 @asynccontextmanager

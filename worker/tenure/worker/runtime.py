@@ -29,8 +29,9 @@ from tenure.client.transport import Transport
 from tenure.protocol import loop
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.limits import PROTOCOL_REVISION
+from tenure.protocol.systemd import Notifier
 from tenure.v1 import cluster_pb2, worker_pb2
-from tenure.worker import app, herald
+from tenure.worker import app, herald, probe
 from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
@@ -343,6 +344,8 @@ async def run_worker(
     Returns the exit status.
     """
     news = asyncio.Event()
+    notifier = Notifier()
+    hello = introduction(config, jobs, str(uuid.uuid4()))
     nodes: list[WorkerNode] = []
 
     def told(event: str, fields: Mapping[str, object]) -> None:
@@ -356,7 +359,7 @@ async def run_worker(
 
     def make_node(make_executor: MakeExecutor) -> WorkerNode:
         node = WorkerNode(
-            introduction(config, jobs, str(uuid.uuid4())),
+            hello,
             config.masters,
             transport=transport,
             clock=clock,
@@ -386,10 +389,17 @@ async def run_worker(
     if lifeline is not None:
         lifeline.when_lost(lambda: running.call_soon_threadsafe(orphaned))
         listeners.append(lifeline.tell)
+    else:
+        listeners.append(herald.to_systemd(notifier))
+    probes = herald.report(hello.name, pulse)
     try:
-        await _ask_to_be_let_in(transport, config.masters)
-        async with herald.telling(pulse, listeners, news):
-            await crew.run()
+        async with probe.listening(
+            config.health, config.insecure, probes, lambda at: announce("health", {"address": at})
+        ):
+            await _ask_to_be_let_in(transport, config.masters)
+            with notifier.watched():
+                async with herald.telling(pulse, listeners, news):
+                    await crew.run()
     finally:
         await asyncio.to_thread(parents.close)
         await transport.close()
