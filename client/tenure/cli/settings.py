@@ -454,6 +454,14 @@ SETTINGS: Final = (
         maximum=256,
         example="2:8",
     ),
+    Setting(
+        table="worker",
+        key="reload",
+        kind=Kind.SWITCH,
+        help="Start it again when a source file below the current folder changes.",
+        roles=_WORKER,
+        default=False,
+    ),
     # ------------------------------------------------------------ a whole cluster on one machine
     Setting(
         table="dev",
@@ -511,6 +519,14 @@ SETTINGS: Final = (
         key="ephemeral",
         kind=Kind.SWITCH,
         help="Keep nothing: use a directory that is removed.",
+        roles=_DEV,
+        default=False,
+    ),
+    Setting(
+        table="dev",
+        key="reload",
+        kind=Kind.SWITCH,
+        help="Start workers again when a source file below the current folder changes.",
         roles=_DEV,
         default=False,
     ),

@@ -25,6 +25,7 @@ class WorkerConfig:
         health: Where it answers probes and tells its metrics, ``HOST:PORT``; None: nowhere.
         insecure: Allow ``health`` a host that others can reach.
         processes: ``MIN:MAX``: a supervisor runs so many worker processes; None: this is one.
+        reload: A supervisor starts the worker again when a source file changes.
         lost_slots_max: Restart with more jobs than this that were given up and still run; None: a
             quarter of the slots, at least 2.
         token: The cluster's bearer token, or the path of its file; None: as the environment says.
@@ -44,6 +45,7 @@ class WorkerConfig:
     health: str | None = None
     insecure: bool = False
     processes: str | None = None
+    reload: bool = False
     lost_slots_max: int | None = None
     token: str | Path | None = None
     tls: Tls | None = None

@@ -37,6 +37,9 @@ class Node(Protocol):
     def retire(self) -> None:
         """Finish what runs and end, though nobody has asked for it."""
 
+    def hurry(self) -> None:
+        """When it drains: hand back at once."""
+
 
 #: Makes a node of what makes its executor.
 MakeNode = Callable[[Callable[[Callable[[], None]], Executor]], Node]
@@ -107,8 +110,16 @@ class Crew:
         for node in self._nodes:
             node.drain()
 
-    def restart(self, why: str) -> None:
-        """Finish what runs and end, to be started again."""
+    def restart(self, why: str, *, hurry: bool = False) -> None:
+        """Finish what runs and end, to be started again.
+
+        Args:
+            why: For the log.
+            hurry: Hand back what runs at once.
+        """
+        if hurry:
+            for node in self._nodes:
+                node.hurry()
         if self._asked or self._restarting:
             return
         self._restarting = True

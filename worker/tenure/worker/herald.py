@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from tenure.protocol.systemd import Notifier
@@ -72,36 +72,37 @@ def report(name: str, pulse: Callable[[], Pulse]) -> Report:
     return Report(readiness, lambda: metrics.of_workers({name: pulse()}))
 
 
-@asynccontextmanager
-async def telling(
-    pulse: Callable[[], Pulse], listeners: Sequence[Listener], news: asyncio.Event
-) -> AsyncIterator[None]:
-    """Tells all listeners for as long as the body runs, and once more at its end.
+class Herald:
+    """Tells listeners how the process is.
 
     Args:
-        pulse: How the process is now.
+        pulse: How it is now.
+
+    Attributes:
         listeners: Who is told.
-        news: Set when that has changed.
     """
-    if not listeners:
-        yield
-        return
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_keep_telling(pulse, listeners, news))
+
+    def __init__(self, pulse: Callable[[], Pulse]) -> None:
+        self.listeners: list[Listener] = []
+        self._pulse = pulse
+        self._timer: asyncio.TimerHandle | None = None
+
+    def tell(self) -> None:
+        """Tells all at once: something has changed."""
+        pulse = self._pulse()
+        for listener in self.listeners:
+            listener(pulse)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tells all again and again for as long as the body runs."""
+        self._tick(asyncio.get_running_loop())
         try:
             yield
         finally:
-            task.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
 
-
-async def _keep_telling(
-    pulse: Callable[[], Pulse], listeners: Sequence[Listener], news: asyncio.Event
-) -> None:
-    while True:
-        news.clear()
-        said = pulse()
-        for listener in listeners:
-            listener(said)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PULSE_S):
-                await news.wait()
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(PULSE_S, self._tick, loop)
+        self.tell()

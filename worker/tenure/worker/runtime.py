@@ -18,6 +18,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from tenure.client.addresses import Addresses
@@ -31,7 +32,7 @@ from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.limits import PROTOCOL_REVISION
 from tenure.protocol.systemd import Notifier
 from tenure.v1 import cluster_pb2, worker_pb2
-from tenure.worker import app, herald, probe
+from tenure.worker import app, herald, probe, sources
 from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
@@ -44,6 +45,7 @@ from tenure.worker.parents import ParentResults
 from tenure.worker.port import Clock, Executor, Rng
 from tenure.worker.pulse import Phase, Pulse, rss_bytes
 from tenure.worker.session import Session
+from tenure.worker.sources import Sources
 
 _LOGGER: Final = logging.getLogger(__name__)
 #: Deadlines are looked at this often at least.
@@ -143,6 +145,10 @@ class WorkerNode:
     def retire(self) -> None:
         """Finish what runs and end, though nobody has asked for it."""
         self._draining.set()
+
+    def hurry(self) -> None:
+        """When it drains: hand back at once."""
+        self._hurry.set()
 
     def pulse(self) -> Pulse:
         """How it is, for its supervisor and for probes."""
@@ -343,14 +349,18 @@ async def run_worker(
 
     Returns the exit status.
     """
-    news = asyncio.Event()
     notifier = Notifier()
     hello = introduction(config, jobs, str(uuid.uuid4()))
     nodes: list[WorkerNode] = []
 
+    def pulse() -> Pulse:
+        return herald.of_all([node.pulse() for node in nodes])
+
+    teller = herald.Herald(pulse)
+
     def told(event: str, fields: Mapping[str, object]) -> None:
         announce(event, fields)
-        news.set()
+        teller.tell()
 
     transport, clock = GrpcTransport(Credentials(config.token, config.tls)), SystemClock()
     parents = ParentResults(
@@ -375,10 +385,6 @@ async def run_worker(
     running = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         running.add_signal_handler(number, crew.drain)
-    listeners: list[herald.Listener] = []
-
-    def pulse() -> Pulse:
-        return herald.of_all([node.pulse() for node in nodes])
 
     def orphaned() -> None:
         # Nobody else would ever stop it; what has begun to drain goes on doing so.
@@ -388,22 +394,38 @@ async def run_worker(
 
     if lifeline is not None:
         lifeline.when_lost(lambda: running.call_soon_threadsafe(orphaned))
-        listeners.append(lifeline.tell)
+        teller.listeners.append(lifeline.tell)
     else:
-        listeners.append(herald.to_systemd(notifier))
+        teller.listeners.append(herald.to_systemd(notifier))
     probes = herald.report(hello.name, pulse)
     try:
         async with probe.listening(
             config.health, config.insecure, probes, lambda at: announce("health", {"address": at})
         ):
             await _ask_to_be_let_in(transport, config.masters)
-            with notifier.watched():
-                async with herald.telling(pulse, listeners, news):
-                    await crew.run()
+            with notifier.watched(), teller.telling():
+                await _work(crew, config)
     finally:
         await asyncio.to_thread(parents.close)
         await transport.close()
     return crew.status
+
+
+async def _work(crew: Crew, config: WorkerConfig) -> None:
+    """Runs the crew to its end, which a changed source file brings about if that is wanted."""
+    if not config.reload:
+        await crew.run()
+        return
+    files = Sources(sources.loaded(config.app, Path.cwd()))
+
+    async def watch() -> None:
+        path = await files.until_changed()
+        crew.restart(f"{path} has changed", hurry=True)
+
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(watch())
+        await crew.run()
+        watching.cancel()
 
 
 async def _ask_to_be_let_in(transport: Transport, masters: list[str]) -> None:
