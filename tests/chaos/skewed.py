@@ -107,7 +107,7 @@ def _boot_ms() -> float:
 
 def _become_worker(told: Mapping[str, Any]) -> NoReturn:
     """The worker in this very interpreter: a fresh one would have its own clocks again."""
-    sys.exit(launch._run(told["client"], told["worker"], told["level"]))
+    sys.exit(launch.carry_out(dict(told)))
 
 
 if __name__ == "__main__":

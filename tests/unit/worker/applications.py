@@ -196,6 +196,47 @@ async def meet(here: str, number: int) -> str:
     return "met"
 
 
+def _count_on(count: int, failing_at: int, gate: Path) -> list[list[int]]:
+    """What earlier attempts have counted, and this one; the first item waits if there is a gate."""
+    me = current_job()
+    before: list[int] = me.last_checkpoint or []
+    mine: list[int] = []
+    for number in me.iterate(range(count)):
+        if number == failing_at:
+            raise RuntimeError("as it was told to")
+        if gate.name == "go":
+            gate.with_suffix(".waiting").touch()
+            while not gate.exists():
+                _pause()
+        mine.append(number)
+        me.checkpoint([*before, *mine])
+    return [before, mine]
+
+
+@job(name="count_on")
+def count_on(count: int, failing_at: int, gate: str) -> list[list[int]]:
+    """Counts, and goes on where the last attempt has ended."""
+    return _count_on(count, failing_at, Path(gate))
+
+
+@job(name="count_on_async")
+async def count_on_async(count: int, failing_at: int, gate: str) -> list[list[int]]:
+    """The same in the loop; a gate blocks it."""
+    return _count_on(count, failing_at, Path(gate))
+
+
+@job(name="count_on_in_child", executor="process")
+def count_on_in_child(count: int, failing_at: int, gate: str) -> list[list[int]]:
+    """The same in a child, which ends where it is to fail."""
+    if failing_at >= 0 and gate.endswith("kill"):
+        me = current_job()
+        for number in me.iterate(range(count)):
+            if number == failing_at:
+                os._exit(9)
+            me.checkpoint([*range(number + 1)])
+    return _count_on(count, failing_at, Path(gate))
+
+
 @job(name="until_told")
 def until_told(started: str) -> str:
     """Runs until it is told to stop."""

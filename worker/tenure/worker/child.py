@@ -134,9 +134,10 @@ class Child:
         if lease is not None:
             job.expires_ms = lease.expires_ms
             job.revoked = lease.revoked
+            job.wanted_back = lease.wanted_back
 
     def _attempt(self, job: HeldJob) -> AttemptResult:
-        context = context_of(job, self._clock, self._progress)
+        context = context_of(job, self._clock, self._progress, self._save)
         job.parents = self
         return self._run(self._jobs, job, lambda: context)
 
@@ -159,6 +160,10 @@ class Child:
             self._progressed = now
             self._say(frame.Progress(pct))
 
+    def _save(self, data: bytes) -> None:
+        # Each at once: if the next step takes this process along, the parent has it.
+        self._say(frame.Saved(data))
+
 
 def _job_of(run: frame.Run) -> HeldJob:
     lease = parse_fence(run.fence)
@@ -175,6 +180,7 @@ def _job_of(run: frame.Run) -> HeldJob:
             non_retryable=frozenset(run.non_retryable),
         ),
         payload=run.payload,
+        resume=run.resume,
         attempt=run.attempt,
         deadline_ms=run.deadline_ms,
         expires_ms=run.expires_ms,

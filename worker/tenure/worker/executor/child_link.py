@@ -232,4 +232,5 @@ def _run_of(number: int, job: HeldJob) -> frame.Run:
         terms.content_type,
         [*terms.non_retryable],
         job.payload,
+        job.resume,
     )

@@ -1,7 +1,7 @@
 """What a worker and its child processes say to each other: length-prefixed MessagePack frames.
 
 ```
- jobs:     parent ──Run, Run, Run…──► child ──Ready──► Progress…, Ask ──► Ended, Skipped ──► parent
+ jobs:     parent ──Run, Run…──► child ──Ready──► Progress, Saved, Ask…, Ended, Skipped ──► parent
  control:  parent ──Stop, Lease, Answer──► child
 ```
 There are two sockets, so that what is said to a running job passes those that wait behind it. Many
@@ -41,6 +41,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag="run", gc=False):
     content_type: str
     non_retryable: list[str]
     payload: bytes
+    resume: bytes = b""
 
 
 class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
@@ -51,11 +52,12 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True, tag="lease"):
-    """The job's lease was renewed or revoked."""
+    """The job's lease was renewed or revoked, or the job is wanted back."""
 
     number: int
     expires_ms: int
     revoked: bool
+    wanted_back: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
@@ -85,6 +87,12 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
     pct: float
 
 
+class Saved(msgspec.Struct, frozen=True, array_like=True, tag="saved"):
+    """What the job wants its next attempt to begin with."""
+
+    data: bytes
+
+
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended", gc=False):
     """How the attempt ended, and how long it took.
 
@@ -111,7 +119,7 @@ class Skipped(msgspec.Struct, frozen=True, array_like=True, tag="skipped"):
 
 ToChild = Run | Stop | Lease | Answer
 #: All but ``Ready`` and ``Skipped`` are about the job that runs: the first one not answered.
-ToParent = Ready | Progress | Ended | Skipped | Ask
+ToParent = Ready | Progress | Saved | Ended | Skipped | Ask
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_to_child: Final = msgspec.msgpack.Decoder(ToChild).decode

@@ -419,6 +419,8 @@ class ProcessExecutor:
                     self._ended(child, said, now_ms)
                 case frame.Progress(pct=pct) if child.given:
                     child.given[0].job.progress = pct
+                case frame.Saved(data=data) if child.given:
+                    child.given[0].job.save(data)
                 case frame.Ask(job_ids=job_ids) if child.given:
                     self._ask(child, child.given[0], job_ids)
                 case frame.Skipped(number=number):
@@ -494,7 +496,7 @@ class ProcessExecutor:
     def _renew(self, job: HeldJob) -> None:
         child, number = self._where(job)
         if child is not None:
-            self._say(child, frame.Lease(number, job.expires_ms, job.revoked))
+            self._say(child, frame.Lease(number, job.expires_ms, job.revoked, job.wanted_back))
 
     def _kill(self, job: HeldJob) -> None:
         """Kills a job, and certainly no other one: none can begin behind it any more."""

@@ -34,6 +34,7 @@ class Stage:
         self._kind = kind
         self._gate = gate
         self._outbox = outbox
+        self._keep = outbox.save
 
     def begin(self, job: HeldJob, now_ms: int) -> bool:
         """Begins a job, unless it was withdrawn or its lease has lapsed meanwhile."""
@@ -50,6 +51,7 @@ class Stage:
             self._outbox.post(FactKind.UNSTARTED, job)
             return False
         job.parents = self.parents
+        job.keep = self._keep
         return True
 
     def started(self, job: HeldJob, now_ms: int) -> None:
