@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import uuid
@@ -13,6 +12,7 @@ import pytest
 
 from tenure.protocol.systemd import Notifier
 from tenure.testing.loop import run_virtual
+from tenure.testing.process import elapse
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -75,8 +75,8 @@ def test_watchdog_hears_twice_as_often_as_it_must(ear: tuple[socket.socket, str]
 
     async def main() -> None:
         with notifier.watched():
-            await asyncio.sleep(21)
-        await asyncio.sleep(60)
+            await elapse(21)
+        await elapse(60)
 
     run_virtual(main)
     assert heard(ear[0]) == ["WATCHDOG=1"] * 5
