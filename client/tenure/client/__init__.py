@@ -26,6 +26,7 @@ from tenure.client.flow import Chain, Chord, Group, chain, chord, group, result_
 from tenure.client.frontier import Frontier
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import AsyncJob, Flow, Job, JobDef, Retry, Step, job, named
+from tenure.client.logs import LogLine
 from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
 from tenure.client.schedule import AsyncSchedules, Cron, cron
 from tenure.client.settings import (
@@ -44,6 +45,7 @@ from tenure.client.sync_batches import Batches
 from tenure.client.sync_schedules import Schedules
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
+from tenure.client.workers import LoopBlocked, Worker, WorkerLease, WorkerVitals
 from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import (
@@ -54,6 +56,7 @@ from tenure.protocol.vocabulary import (
     BreakerState,
     FailureReason,
     JobState,
+    WorkerState,
     WorkflowState,
 )
 
@@ -86,6 +89,7 @@ __all__ = [
     "JobEvent",
     "JobHandle",
     "JobVerdict",
+    "LogLine",
     "Blocker",
     "BlockerKind",
     "Explanation",
@@ -94,6 +98,11 @@ __all__ = [
     "BreakerState",
     "FailureReason",
     "JobState",
+    "LoopBlocked",
+    "Worker",
+    "WorkerLease",
+    "WorkerState",
+    "WorkerVitals",
     "AsyncStartedFlow",
     "AsyncWorkflow",
     "AsyncWorkflows",

@@ -16,7 +16,7 @@ from tenure.worker.attempt import JobTable, RefusedCall, ThreadClock, context_of
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.middleware import coroutine_runner, function_runner
-from tenure.worker.port import Fact, FactKind
+from tenure.worker.port import Fact, FactKind, Load
 
 #: Has a value in the code of jobs, and in what that starts: the job's id.
 IN_JOB: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("in_job")
@@ -114,6 +114,14 @@ class LoopExecutor:
     def next_wake_ms(self) -> int | None:
         due = [self._timeout_ms(job) for job in self._tasks]
         return min((due_ms for due_ms in due if due_ms is not None), default=None)
+
+    @property
+    def running(self) -> list[str]:
+        """The jobs that have begun and not ended."""
+        return [job.job_id for job in self._tasks]
+
+    def load(self, now_ms: int) -> Load:
+        return Load()
 
     def close(self) -> None:
         for task in self._tasks.values():

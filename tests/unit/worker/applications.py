@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -272,6 +273,30 @@ def deaf(started: str, release: str) -> str:
     return "late"
 
 
+@job(name="deaf_cpu", pool="cpu")
+def deaf_cpu(started: str, release: str) -> str:
+    """The same, of a class of its own."""
+    return deaf(started, release)
+
+
+@job(name="double_io", pool="io")
+def double_io(number: int) -> int:
+    """A plain function of another class."""
+    return 2 * number
+
+
+@job(name="loop_here")
+async def loop_here() -> int:
+    """Which loop it runs in."""
+    return id(asyncio.get_running_loop())
+
+
+@job(name="loop_here_io", pool="io")
+async def loop_here_io() -> int:
+    """The same of another class."""
+    return id(asyncio.get_running_loop())
+
+
 @job(name="deaf_in_child", executor="process")
 def deaf_in_child(started: str) -> None:
     """Never asks whether it should stop."""
@@ -466,3 +491,28 @@ def note_run(path: str) -> None:
     """Leaves a line for each run."""
     with Path(path).open("a") as file:
         file.write("ran\n")
+
+
+@job(name="talk_in_child", executor="process")
+def talk_in_child(release: str) -> None:
+    """Says something, waits, and says more."""
+    sys.stdout.write("a line\n")
+    logging.getLogger("app").info("a record")
+    while not Path(release).exists():
+        _pause()
+    sys.stderr.write("last words")
+
+
+@job(name="edge_in_child", executor="process")
+def edge_in_child(release: str) -> None:
+    """Says something, waits, and dies."""
+    sys.stdout.write("on the edge\n")
+    while not Path(release).exists():
+        _pause()
+    os._exit(17)
+
+
+@job(name="say_in_child", executor="process")
+def say_in_child(text: str) -> None:
+    """Says it."""
+    sys.stdout.write(f"{text}\n")

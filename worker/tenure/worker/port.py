@@ -1,9 +1,10 @@
 """What the worker needs from outside besides the transport: time, chance and executors."""
 
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.worker.executor.loop import LoopBlocked
 from tenure.worker.held import HeldJob
 
 
@@ -38,6 +39,20 @@ class FactKind(Enum):
 Fact = tuple[FactKind, HeldJob]
 
 
+class Load(NamedTuple):
+    """What executors have to say of themselves.
+
+    Attributes:
+        children: Processes that they run jobs in.
+        lost: Jobs that were given up and whose code still runs.
+        blocked: What keeps the loop of async jobs from turning; None: it turns.
+    """
+
+    children: int = 0
+    lost: int = 0
+    blocked: LoopBlocked | None = None
+
+
 class Executor(Protocol):
     """Runs jobs. All calls come from the session's thread; facts come back in batches.
 
@@ -65,6 +80,9 @@ class Executor(Protocol):
 
     def next_wake_ms(self) -> int | None:
         """When ``tick`` has something to do next."""
+
+    def load(self, now_ms: int) -> Load:
+        """How they do."""
 
     def close(self) -> None:
         """Stops everything at once; jobs that still run are given up. Idempotent."""

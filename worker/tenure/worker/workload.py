@@ -20,7 +20,9 @@ class Workload:
     Attributes:
         slots: How many jobs run at once.
         occupied: Jobs granted and not ended.
-        draining: Nothing new is taken.
+        drained: An operator wants no more work here.
+        stopping: The process is about to end.
+        paused: Nothing new is taken for a while.
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.
         leases: Begun jobs whose leases were renewed or revoked.
@@ -30,7 +32,9 @@ class Workload:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.occupied = 0
-        self.draining = False
+        self.drained = False
+        self.stopping = False
+        self.paused = False
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
         self.leases: list[HeldJob] = []
@@ -41,9 +45,19 @@ class Workload:
         self._mean_payload_bytes = 0.0
 
     @property
+    def draining(self) -> bool:
+        """Whether nothing new is taken any more, or until an operator wants it."""
+        return self.drained or self.stopping
+
+    @property
+    def refusing(self) -> bool:
+        """Whether nothing new is taken."""
+        return self.draining or self.paused
+
+    @property
     def pool(self) -> int:
         """How many grants all masters together may still send."""
-        if self.draining:
+        if self.refusing:
             return 0
         return max(0, self.slots + self.prefetch - self.occupied)
 

@@ -94,7 +94,8 @@ class JobsGranted(
 ):
     """A session got leases; row i has lease seq ``first_lease_seq + i`` of the token's term.
 
-    ``session_id`` and ``assignment`` mean something to the term that wrote them only.
+    ``session_id`` and ``assignment`` mean something to the term that wrote them only; the latter is
+    0 if the grants are sent after this has committed, and get their number then.
     """
 
     now_ms: int
@@ -198,6 +199,24 @@ class CheckpointsSaved(
 
     now_ms: int
     rows: list[SavedRow]
+
+
+class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one attempt of a job has said."""
+
+    job_id: JobId
+    run: int
+    attempt: int
+    lines: bytes
+
+
+class LogsKept(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="logs_kept"
+):
+    """Attempts that end have said something, which is kept with them."""
+
+    now_ms: int
+    rows: list[LogRow]
 
 
 class CancelsRequested(
@@ -473,6 +492,7 @@ DurableEvent = (
     | JobsCompleted
     | AttemptsEnded
     | CheckpointsSaved
+    | LogsKept
     | CancelsRequested
     | JobsCancelled
     | JobsExpired

@@ -146,6 +146,7 @@ COMMANDS: Final[dict[type, Callable[[Rig, JobId], Command]]] = {
     commands.OpenSession: open_session,
     commands.CloseSession: lambda rig, job_id: commands.CloseSession(session_id=1),
     commands.DrainSession: lambda rig, job_id: commands.DrainSession(session_id=1),
+    commands.UndrainSession: lambda rig, job_id: commands.UndrainSession(session_id=1),
     commands.DeclareLeases: lambda rig, job_id: commands.DeclareLeases(
         session_id=1, rows=[held(lease_row(rig, job_id))]
     ),

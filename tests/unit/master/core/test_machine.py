@@ -168,6 +168,12 @@ class PartitionMachine(Heirs):
         if self.workers[incarnation].session_id:
             self.do(commands.DrainSession(session_id=self.workers[incarnation].session_id))
 
+    @step(incarnation=st.sampled_from(INCARNATIONS))
+    def undrain(self, incarnation: str) -> None:
+        """It takes work again."""
+        if self.workers[incarnation].session_id:
+            self.do(commands.UndrainSession(session_id=self.workers[incarnation].session_id))
+
     @step(incarnation=st.sampled_from(INCARNATIONS), outcome=OUTCOMES)
     def work(self, incarnation: str, outcome: AttemptOutcome) -> None:
         """A whole round, as it goes on a good day."""
@@ -456,7 +462,7 @@ class PartitionMachine(Heirs):
         command = commands.RestartLeases() if frozen else commands.PushDeadlines(gap_ms=3_000)
         self.do(command)
 
-    @step(rows_max=st.integers(1, 8), slices=st.integers(1, 3))
+    @step(rows_max=st.integers(1, 8), slices=st.integers(1, 5))
     def snapshot(self, rows_max: int, slices: int) -> None:
         """The node writes some more slices of a snapshot, or begins one."""
         if self.cursor is None:

@@ -196,7 +196,6 @@ class World(RuleBasedStateMachine):
         assert self.healing or dump(state_of(self.partition)) == before
         if isinstance(decision, Refusal):
             return decision
-        waits_for = len(self.journal)
         for event in decision.events:
             self.apply(event)
         for job_id, refusal in self.partition.drain_answers():
@@ -207,8 +206,10 @@ class World(RuleBasedStateMachine):
         if not self.healing:
             audit(self.partition)
         for effect in decision.effects:
-            unawaited = isinstance(effect, SendAssignment) and not effect.write_ahead
-            self.outbox.append((waits_for if unawaited else len(self.journal), effect))
+            if isinstance(effect, SendAssignment) and not effect.write_ahead:
+                self.receive(effect)
+            else:
+                self.outbox.append((len(self.journal), effect))
         self.deliver()
         return decision
 
@@ -241,7 +242,11 @@ class World(RuleBasedStateMachine):
     def deliver(self) -> None:
         """Lets out, in order, what waits for nothing uncommitted any more."""
         while self.outbox and self.outbox[0][0] <= self.committed:
-            self.receive(self.outbox.pop(0)[1])
+            effect = self.outbox.pop(0)[1]
+            if isinstance(effect, SendAssignment):
+                self.do(commands.SendHeld(session_id=effect.session_id, rows=effect.rows))
+            else:
+                self.receive(effect)
         while self.submits and self.submits[0][0] <= self.committed:
             for job_id in self.submits.pop(0)[1]:
                 self.acked[job_id] = None

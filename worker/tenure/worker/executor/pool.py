@@ -33,7 +33,7 @@ from tenure.worker.executor.process import NEVER, ProcessExecutor, Recycling
 from tenure.worker.executor.runner import Stage
 from tenure.worker.executor.thread import ThreadExecutor
 from tenure.worker.held import HeldJob
-from tenure.worker.port import Fact, FactKind
+from tenure.worker.port import Fact, FactKind, Load
 
 _LOGGER: Final = logging.getLogger(__name__)
 #: How long a job may take to end after it was asked to.
@@ -168,6 +168,10 @@ class ExecutorPool:
         if self._watch is not None:
             times.append(self._watch.next_ms)
         return min(times, default=None)
+
+    def load(self, now_ms: int) -> Load:
+        children = 0 if self._processes is None else self._processes.children
+        return Load(children, self.lost, self.loop_blocked)
 
     @property
     def loop_blocked(self) -> LoopBlocked | None:
