@@ -36,6 +36,7 @@ PAGES = (
     "docs/how-to/workers.md",
     "docs/how-to/workflows.md",
     "docs/how-to/batches.md",
+    "docs/how-to/batch-handlers.md",
     "docs/how-to/size-a-worker.md",
     "docs/how-to/checkpoints.md",
 )

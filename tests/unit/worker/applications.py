@@ -198,7 +198,7 @@ async def meet(here: str, number: int) -> str:
 
 
 def _count_on(count: int, failing_at: int, gate: Path) -> list[list[int]]:
-    """What earlier attempts have counted, and this one; the first item waits if there is a gate."""
+    """What earlier attempts have counted, and this one; with a gate items wait, and take time."""
     me = current_job()
     before: list[int] = me.last_checkpoint or []
     mine: list[int] = []
@@ -209,6 +209,7 @@ def _count_on(count: int, failing_at: int, gate: Path) -> list[list[int]]:
             gate.with_suffix(".waiting").touch()
             while not gate.exists():
                 _pause()
+            _pause()
         mine.append(number)
         me.checkpoint([*before, *mine])
     return [before, mine]

@@ -6,7 +6,7 @@ worker off leases that it could not renew. It reads no clock and no socket: the 
 passes the time in, sends what ``flush`` gives and carries out the orders in ``workload``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, assert_never
 
 from tenure.protocol.fence import Token
@@ -45,6 +45,7 @@ class Arbiter:
         hello: worker_pb2.Hello,
         rng: Rng,
         *,
+        batch_sizes: Mapping[str, int] | None = None,
         drain_timeout_ms: int = DRAIN_TIMEOUT_MS,
         look: Callable[[int], tuple[Load, Reading]] = lambda _: (Load(), Reading()),
     ) -> None:
@@ -53,6 +54,7 @@ class Arbiter:
         Args:
             hello: How the worker introduces itself.
             rng: For jitter.
+            batch_sizes: Those of batch handlers, by job name.
             drain_timeout_ms: How long jobs may go on after a master's Drain.
             look: How the process and its executors do at a time.
         """
@@ -60,7 +62,7 @@ class Arbiter:
         self.partitions: dict[int, Partition] = {}
         self._hello = hello
         self._rng = rng
-        self._workload = Workload(hello.slots)
+        self._workload = Workload(hello.slots, batch_sizes)
         self._turn = 0
         self._look = look
         self._drain_timeout_ms = drain_timeout_ms
@@ -159,7 +161,7 @@ class Arbiter:
             partition = self.partitions[job.partition]
             match kind:
                 case FactKind.ENDED:  # Most are, so it comes first.
-                    workload.occupied -= 1
+                    workload.free(job)
                     workload.note_run(job)
                     partition.ended(job)
                 case FactKind.STARTED:
@@ -169,7 +171,7 @@ class Arbiter:
                 case FactKind.UNSTARTED:
                     partition.give_back(job)
                 case FactKind.ABANDONED:
-                    workload.occupied -= 1
+                    workload.free(job)
                     partition.ended(job)
                 case FactKind.FREED:
                     pass  # Its slot was replaced when it was given up.
@@ -258,7 +260,7 @@ class Arbiter:
     @property
     def busy(self) -> int:
         """Slots that are taken."""
-        return min(self._workload.occupied, self._workload.slots)
+        return min(self._workload.calls, self._workload.slots)
 
     @property
     def backlog(self) -> int:

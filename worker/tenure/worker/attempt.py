@@ -164,11 +164,11 @@ def context_of(
         saved=job.resume,
         on_checkpoint=on_checkpoint or job.save,
         is_wanted_back=job.is_wanted_back,
-        on_output=partial(_said, job, clock, on_word),
+        on_output=partial(said, job, clock, on_word),
     )
 
 
-def _said(
+def said(
     job: HeldJob,
     clock: ThreadClock,
     on_word: Callable[[], None] | None,
@@ -210,15 +210,23 @@ def returned(job: HeldJob, definition: JobDef[..., Any], value: Any) -> AttemptR
         return raised(job, error)
 
 
-def raised(job: HeldJob, error: BaseException) -> AttemptResult:
+def raised(
+    job: HeldJob, error: BaseException, describe: Callable[[BaseException], Fault] | None = None
+) -> AttemptResult:
     """The result of a function that raised.
 
     A job that was asked to stop has stopped, whatever it raised on its way out.
+
+    Args:
+        job: The job.
+        error: What it raised.
+        describe: Says what the error is; the default is ``fault_of``.
     """
+    describe = describe or fault_of
     if isinstance(error, LeaseLost) and job.lost_seen:
-        return AttemptResult(AttemptOutcome.LOST, fault=fault_of(error))
+        return AttemptResult(AttemptOutcome.LOST, fault=describe(error))
     if job.stop is not None:
-        return AttemptResult(job.stop, fault=fault_of(error))
+        return AttemptResult(job.stop, fault=describe(error))
     if job.handed_back:
         return AttemptResult(AttemptOutcome.RELEASED)
     if isinstance(error, RefusedCall) and isinstance(error.__cause__, Rejected):
@@ -228,9 +236,9 @@ def raised(job: HeldJob, error: BaseException) -> AttemptResult:
     names = error_type_names(type(error))
     permanent = isinstance(error, Permanent) or not job.terms.non_retryable.isdisjoint(names)
     if permanent:
-        fault = fault_of(error)._replace(category=ErrorCategory.PERMANENT)
+        fault = describe(error)._replace(category=ErrorCategory.PERMANENT)
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=fault)
-    return AttemptResult(AttemptOutcome.FAILED, fault=fault_of(error))
+    return AttemptResult(AttemptOutcome.FAILED, fault=describe(error))
 
 
 def stopped(outcome: AttemptOutcome, message: str) -> AttemptResult:

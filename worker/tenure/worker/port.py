@@ -1,5 +1,6 @@
 """What the worker needs from outside besides the transport: time, chance and executors."""
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -58,7 +59,12 @@ class Executor(Protocol):
 
     An adapter is made with a ``wake`` function, which it may call from any thread when there are
     facts to take.
+
+    Attributes:
+        batch_sizes: How many items a call takes at most, by the names of batch handlers.
     """
+
+    batch_sizes: Mapping[str, int]
 
     def start(self) -> None:
         """Makes ready to run jobs."""

@@ -100,10 +100,14 @@ class WorkerNode:
         self._drain_timeout_ms = drain_timeout_ms
         self._announce = announce
         self._gauge = gauge
-        self._arbiter = Arbiter(
-            hello, rng, drain_timeout_ms=drain_timeout_ms, look=self._look_at_itself
-        )
         self._executor = make_executor(self._wake_from_any_thread)
+        self._arbiter = Arbiter(
+            hello,
+            rng,
+            batch_sizes=self._executor.batch_sizes,
+            drain_timeout_ms=drain_timeout_ms,
+            look=self._look_at_itself,
+        )
         self._addresses = Addresses(masters)
         self._links: dict[str, MasterLink] = {}
         self._dialling: dict[str, asyncio.Task[None]] = {}

@@ -57,7 +57,7 @@ def told(workload: Workload, load: Load, reading: Reading) -> worker_pb2.Vitals:
     vitals = worker_pb2.Vitals(
         drained=workload.drained,
         stopping=workload.stopping,
-        slots_used=min(workload.occupied, workload.slots),
+        slots_used=min(workload.calls, workload.slots),
         slots_lost=load.lost,
         children=load.children,
         rss_bytes=reading.rss_bytes,
