@@ -587,13 +587,7 @@ TABLES: Final = {
 
 #: Variables of ours that are no settings: tests and tools read them, or they name a file of them.
 OTHER_VARIABLES: Final = frozenset(
-    {
-        "TENURE_CONFIG",
-        "TENURE_ETCD_BINARY",
-        "TENURE_HYPOTHESIS_PROFILE",
-        "TENURE_TOKEN",
-        "TENURE_TRACE",
-    }
+    f"TENURE_{name}" for name in ("CONFIG", "ETCD_BINARY", "HYPOTHESIS_PROFILE", "TOKEN", "TRACE")
 )
 
 
