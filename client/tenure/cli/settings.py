@@ -253,11 +253,10 @@ SETTINGS: Final = (
         kind=Kind.INTEGER,
         help="Of a worker's last 20 attempts, so many failures quarantine it; 0: never.",
         roles=_MASTER,
-        unset="16",
+        default=16,
         metavar="N",
         minimum=0,
         maximum=20,
-        example=12,
     ),
     Setting(
         table="master",
@@ -475,6 +474,24 @@ SETTINGS: Final = (
     ),
     Setting(
         table="worker",
+        key="health",
+        kind=Kind.TEXT,
+        help="Answer GET /livez, /readyz and /metrics there; port 0: any.",
+        roles=_WORKER,
+        unset="nowhere",
+        metavar="HOST:PORT",
+        example="127.0.0.1:7480",
+    ),
+    Setting(
+        table="worker",
+        key="insecure",
+        kind=Kind.SWITCH,
+        help="Let --health listen where others can reach it.",
+        roles=_WORKER,
+        default=False,
+    ),
+    Setting(
+        table="worker",
         key="processes",
         kind=Kind.RANGE,
         help="Run so many worker processes under a supervisor: N, or MIN:MAX by the backlog.",
@@ -484,6 +501,14 @@ SETTINGS: Final = (
         minimum=1,
         maximum=256,
         example="2:8",
+    ),
+    Setting(
+        table="worker",
+        key="reload",
+        kind=Kind.SWITCH,
+        help="Start it again when a source file below the current folder changes.",
+        roles=_WORKER,
+        default=False,
     ),
     # ------------------------------------------------------------ a whole cluster on one machine
     Setting(
@@ -547,6 +572,14 @@ SETTINGS: Final = (
     ),
     Setting(
         table="dev",
+        key="reload",
+        kind=Kind.SWITCH,
+        help="Start workers again when a source file below the current folder changes.",
+        roles=_DEV,
+        default=False,
+    ),
+    Setting(
+        table="dev",
         key="insecure",
         kind=Kind.SWITCH,
         help="Allow an address that others can reach.",
@@ -562,17 +595,6 @@ TABLES: Final = {
     "worker": "`tenure worker`; where its masters are is in [client].",
     "dev": "`tenure dev`, which reads nothing else.",
 }
-
-#: Variables of ours that are no settings: tests and tools read them, or they name a file of them.
-OTHER_VARIABLES: Final = frozenset(
-    {
-        "TENURE_CONFIG",
-        "TENURE_ETCD_BINARY",
-        "TENURE_HYPOTHESIS_PROFILE",
-        "TENURE_TOKEN",
-        "TENURE_TRACE",
-    }
-)
 
 
 def settings_of(role: Role, settings: Iterable[Setting] = SETTINGS) -> list[Setting]:

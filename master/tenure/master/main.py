@@ -29,6 +29,7 @@ from tenure.master.store import open_store
 from tenure.protocol import loop
 from tenure.protocol.errors import Rejected, first_of
 from tenure.protocol.refusal import Reason
+from tenure.protocol.systemd import Notifier
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class MasterConfig:
         memory_bytes_max: Payloads, results and errors that it keeps, all partitions together;
             None: 1 GiB.
         quarantine_failures: Of a worker's last 20 attempts so many failures that others do not
-            have put it into quarantine; 0: never; None: 16.
+            have put it into quarantine; 0: never.
         store_quota_bytes: How large the store may grow; None: what it says itself.
         insecure: Allow an address that is not loopback without TLS and token.
         tls_cert: Its certificate with its chain (PEM), read again when it changes, as all files
@@ -74,7 +75,7 @@ class MasterConfig:
     advertise: str | None = None
     partitions: int | None = None
     memory_bytes_max: int | None = None
-    quarantine_failures: int | None = None
+    quarantine_failures: int = QUARANTINE_FAILURES_DEFAULT
     store_quota_bytes: int | None = None
     insecure: bool = False
     tls_cert: str | Path | None = None
@@ -168,17 +169,19 @@ async def serve(config: MasterConfig) -> int:
         store_name=config.store,
         trace=trace,
         memory_bytes_max=config.memory_bytes_max or MEMORY_BYTES_DEFAULT,
-        quarantine_failures=QUARANTINE_FAILURES_DEFAULT
-        if config.quarantine_failures is None
-        else config.quarantine_failures,
+        quarantine_failures=config.quarantine_failures,
     )
     try:
         demand_quota(config.store_quota_bytes, store.partitions)
         await server.start(master)
         # Whoever hears that it serves may stop it at once.
-        _stop_on_signals(master)
+        notifier = Notifier()
+        _stop_on_signals(master, notifier)
         announce("serving", {"address": address, "name": name, "cluster": store.cluster_id})
-        return await _run(master)
+        notifier.ready()
+        notifier.status(f"serving on {address}")
+        with notifier.watched():
+            return await _run(master)
     finally:
         master.hub.close_all()
         await server.stop()
@@ -211,10 +214,14 @@ async def _run(master: Master) -> int:
     return code
 
 
-def _stop_on_signals(master: Master) -> None:
+def _stop_on_signals(master: Master, notifier: Notifier) -> None:
+    def stop() -> None:
+        notifier.stopping()
+        master.stop()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, master.stop)
+        loop.add_signal_handler(number, stop)
 
 
 def parsed_address(text: str) -> tuple[str, int]:
