@@ -105,9 +105,7 @@ class Setting:
 
 
 _CLIENTS: Final = (Role.CLIENT, Role.WORKER)
-_MASTER: Final = (Role.MASTER,)
-_WORKER: Final = (Role.WORKER,)
-_DEV: Final = (Role.DEV,)
+_MASTER, _WORKER, _DEV = (Role.MASTER,), (Role.WORKER,), (Role.DEV,)
 _LISTEN: Final = "127.0.0.1:7400"
 
 SETTINGS: Final = (

@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from tenure.master.core import (
     batch,
@@ -232,19 +232,8 @@ class Partition:
                 return batch.decide_batch(state, command, now_ms)
             case commands.OpenTerm() | commands.CloseTerm() | commands.CloseWindow():
                 return term.decide(state, command, now_ms)
-            case (
-                commands.AcceptAssignment()
-                | commands.CloseSession()
-                | commands.DrainSession()
-                | commands.UndrainSession()
-                | commands.MarkSession()
-                | commands.UnmarkSession()
-                | commands.RestartLeases()
-                | commands.PushDeadlines()
-            ):
-                return Decision(events=(_noted(command, now_ms),))
             case _:
-                assert_never(command)
+                return Decision(events=(_noted(command, now_ms),))
 
     def apply(self, event: events.Event) -> None:
         """Takes an event over; a durable one gets ``next_seq``."""

@@ -168,28 +168,18 @@ class PartitionMachine(Heirs):
         if self.workers[incarnation].session_id:
             self.do(commands.DrainSession(session_id=self.workers[incarnation].session_id))
 
-    @step(incarnation=st.sampled_from(INCARNATIONS))
-    def undrain(self, incarnation: str) -> None:
-        """It takes work again."""
-        if self.workers[incarnation].session_id:
-            self.do(commands.UndrainSession(session_id=self.workers[incarnation].session_id))
+    @step(incarnation=st.sampled_from(INCARNATIONS), released=st.booleans())
+    def take_up(self, incarnation: str, released: bool) -> None:
+        """It takes work again, or gets some again."""
+        if n := self.workers[incarnation].session_id:
+            self.do((commands.UnmarkSession if released else commands.UndrainSession)(session_id=n))
 
     @precondition(lambda self: self.calm > 10)
     @step(incarnation=st.sampled_from(INCARNATIONS), by_hand=st.booleans())
     def quarantine(self, incarnation: str, by_hand: bool) -> None:
         """A worker says that it is in quarantine."""
-        if session_id := self.workers[incarnation].session_id:
-            self.do(
-                commands.MarkSession(
-                    session_id=session_id, reason="its disk", by_hand=by_hand, for_ms=0
-                )
-            )
-
-    @step(incarnation=st.sampled_from(INCARNATIONS))
-    def release(self, incarnation: str) -> None:
-        """It is released."""
-        if session_id := self.workers[incarnation].session_id:
-            self.do(commands.UnmarkSession(session_id=session_id))
+        if n := self.workers[incarnation].session_id:
+            self.do(commands.MarkSession(session_id=n, reason="", by_hand=by_hand, for_ms=0))
 
     @step(incarnation=st.sampled_from(INCARNATIONS), outcome=OUTCOMES)
     def work(self, incarnation: str, outcome: AttemptOutcome) -> None:
