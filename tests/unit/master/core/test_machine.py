@@ -162,24 +162,19 @@ class PartitionMachine(Heirs):
         worker.held = {row: started for row, started in worker.held.items() if started}
 
     @precondition(lambda self: self.calm > 10)
-    @step(incarnation=st.sampled_from(INCARNATIONS))
-    def drain(self, incarnation: str) -> None:
-        """A worker wants nothing more."""
-        if self.workers[incarnation].session_id:
-            self.do(commands.DrainSession(session_id=self.workers[incarnation].session_id))
+    @step(incarnation=st.sampled_from(INCARNATIONS), hand=st.sampled_from([None, False, True]))
+    def drain(self, incarnation: str, hand: bool | None) -> None:
+        """A worker wants nothing more, or is to get nothing."""
+        if (n := self.workers[incarnation].session_id) and hand is None:
+            self.do(commands.DrainSession(session_id=n))
+        elif n:
+            self.do(commands.MarkSession(session_id=n, reason="", by_hand=bool(hand), for_ms=0))
 
     @step(incarnation=st.sampled_from(INCARNATIONS), released=st.booleans())
     def take_up(self, incarnation: str, released: bool) -> None:
         """It takes work again, or gets some again."""
         if n := self.workers[incarnation].session_id:
             self.do((commands.UnmarkSession if released else commands.UndrainSession)(session_id=n))
-
-    @precondition(lambda self: self.calm > 10)
-    @step(incarnation=st.sampled_from(INCARNATIONS), by_hand=st.booleans())
-    def quarantine(self, incarnation: str, by_hand: bool) -> None:
-        """A worker says that it is in quarantine."""
-        if n := self.workers[incarnation].session_id:
-            self.do(commands.MarkSession(session_id=n, reason="", by_hand=by_hand, for_ms=0))
 
     @step(incarnation=st.sampled_from(INCARNATIONS), outcome=OUTCOMES)
     def work(self, incarnation: str, outcome: AttemptOutcome) -> None:
