@@ -260,19 +260,12 @@ class UndrainSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkSession:
-    """A session's worker says that it is in quarantine, and for how long (volatile)."""
+    """A session's worker says that it is in quarantine, or not if ``reason`` is None (volatile)."""
 
     session_id: int
-    reason: str
-    by_hand: bool
-    for_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnmarkSession:
-    """A session's worker says that its quarantine is over (volatile)."""
-
-    session_id: int
+    reason: str | None
+    by_hand: bool = False
+    for_ms: int = 0
 
 
 class HeldRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -585,7 +578,6 @@ Command = (
     | DrainSession
     | UndrainSession
     | MarkSession
-    | UnmarkSession
     | DeclareLeases
     | RenewLeases
     | SendHeld

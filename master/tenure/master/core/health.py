@@ -227,8 +227,10 @@ def is_last(state: "State", session: Session) -> bool:
     return any(not any(name in other.job_names for other in others) for name in session.job_names)
 
 
-def marked(command: MarkSession, now_ms: int) -> SessionMarked:
-    """What comes of a worker's word that it is in quarantine."""
+def marked(command: MarkSession, now_ms: int) -> SessionMarked | SessionUnmarked:
+    """What comes of a worker's word that it is in quarantine, or is not."""
+    if command.reason is None:
+        return SessionUnmarked(session_id=command.session_id)
     return SessionMarked(
         now_ms=now_ms,
         session_id=command.session_id,

@@ -496,7 +496,6 @@ def _noted(
     | commands.DrainSession
     | commands.UndrainSession
     | commands.MarkSession
-    | commands.UnmarkSession
     | commands.RestartLeases
     | commands.PushDeadlines,
     now_ms: int,
@@ -513,8 +512,6 @@ def _noted(
             return volatile.SessionUndrained(session_id=session_id)
         case commands.MarkSession():
             return health.marked(command, now_ms)
-        case commands.UnmarkSession(session_id=session_id):
-            return volatile.SessionUnmarked(session_id=session_id)
         case commands.RestartLeases():
             return volatile.LeasesRestarted(now_ms=now_ms)
         case commands.PushDeadlines(gap_ms=gap_ms):

@@ -15,7 +15,6 @@ from tenure.master.core.command import (
     MarkSession,
     OpenSession,
     UndrainSession,
-    UnmarkSession,
 )
 from tenure.master.node.link import WorkerLink, token_to_wire
 from tenure.protocol.fence import Token
@@ -89,7 +88,7 @@ class WorkerHub:
         # The time that it has lasted is no news.
         if (said := _mark(link)) != quarantine and (said or quarantine):
             link.quarantine = said
-            self._tell_terms(_marking(link) or UnmarkSession(session_id=session_id))
+            self._tell_terms(_marking(link) or MarkSession(session_id=session_id, reason=None))
 
     def _tell_terms(self, command: Command) -> None:
         for term in self.terms.values():

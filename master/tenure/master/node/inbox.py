@@ -11,7 +11,6 @@ from tenure.master.core.command import (
     MarkSession,
     OpenSession,
     UndrainSession,
-    UnmarkSession,
 )
 from tenure.master.core.effect import Reply
 from tenure.protocol.errors import TenureError
@@ -25,7 +24,7 @@ _COMMANDS_MAX: Final = 10_000
 _BYTES_MAX: Final = 64 * 1024 * 1024
 #: Nobody says these a second time; there are as many as streams come and go.
 _NEVER_REFUSED: Final = frozenset(
-    {OpenSession, CloseSession, DrainSession, UndrainSession, MarkSession, UnmarkSession}
+    {OpenSession, CloseSession, DrainSession, UndrainSession, MarkSession}
 )
 
 

@@ -151,7 +151,6 @@ COMMANDS: Final[dict[type, Callable[[Rig, JobId], Command]]] = {
     commands.MarkSession: lambda rig, job_id: commands.MarkSession(
         session_id=1, reason="its disk", by_hand=False, for_ms=5
     ),
-    commands.UnmarkSession: lambda rig, job_id: commands.UnmarkSession(session_id=1),
     commands.DeclareLeases: lambda rig, job_id: commands.DeclareLeases(
         session_id=1, rows=[held(lease_row(rig, job_id))]
     ),

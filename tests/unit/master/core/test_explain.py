@@ -14,7 +14,6 @@ from tenure.master.core.command import (
     MarkSession,
     ResolveDependents,
     SubmitRow,
-    UnmarkSession,
 )
 from tenure.master.core.effect import SendAssignment
 from tenure.master.core.explain import TURN, Explanation, Halt
@@ -214,7 +213,7 @@ def _quarantine(rig: Rig) -> Scene:
     rig.open_session(1)
     rig.do(MarkSession(session_id=1, reason="its disk", by_hand=True, for_ms=0))
     job_id = rig.submit_one()
-    release = UnmarkSession(session_id=1)
+    release = MarkSession(session_id=1, reason=None)
     return Scene(job_id, [(1, 1)], lambda: rig.do(release), [(1, 1)])
 
 

@@ -240,7 +240,7 @@ def test_an_operators_quarantine_holds_until_they_end_it() -> None:
     rig.do(commands.CloseSession(session_id=WELL))
     rig.do(commands.MarkSession(session_id=SICK, reason="mine", by_hand=True, for_ms=PROBE_MS))
     assert not is_given(rig)
-    rig.do(commands.UnmarkSession(session_id=SICK))
+    rig.do(commands.MarkSession(session_id=SICK, reason=None))
     assert is_given(rig)
 
 

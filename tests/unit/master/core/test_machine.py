@@ -165,16 +165,16 @@ class PartitionMachine(Heirs):
     @step(incarnation=st.sampled_from(INCARNATIONS), hand=st.sampled_from([None, False, True]))
     def drain(self, incarnation: str, hand: bool | None) -> None:
         """A worker wants nothing more, or is to get nothing."""
-        if (n := self.workers[incarnation].session_id) and hand is None:
-            self.do(commands.DrainSession(session_id=n))
-        elif n:
-            self.do(commands.MarkSession(session_id=n, reason="", by_hand=bool(hand), for_ms=0))
+        if n := self.workers[incarnation].session_id:
+            mark = commands.MarkSession(session_id=n, reason="", by_hand=bool(hand))
+            self.do(mark if hand is not None else commands.DrainSession(session_id=n))
 
-    @step(incarnation=st.sampled_from(INCARNATIONS), released=st.booleans())
-    def take_up(self, incarnation: str, released: bool) -> None:
+    @step(incarnation=st.sampled_from(INCARNATIONS))
+    def take_up(self, incarnation: str) -> None:
         """It takes work again, or gets some again."""
         if n := self.workers[incarnation].session_id:
-            self.do((commands.UnmarkSession if released else commands.UndrainSession)(session_id=n))
+            self.do(commands.UndrainSession(session_id=n))
+            self.do(commands.MarkSession(session_id=n, reason=None))
 
     @step(incarnation=st.sampled_from(INCARNATIONS), outcome=OUTCOMES)
     def work(self, incarnation: str, outcome: AttemptOutcome) -> None:
