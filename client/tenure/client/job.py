@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
+from tenure.client.command import Command, Output, as_job, says_command
+from tenure.client.confinement import Limits
 from tenure.client.content_type import Codec, content_type_of
 from tenure.client.errors import Rejected, invalid
 from tenure.client.options import (
@@ -35,9 +37,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-#: Where a function runs: in a thread, in the worker's event loop, or in a spawned child process.
-Executor = Literal["thread", "async", "process"]
+#: Where a function runs: in a thread, in the worker's event loop, or in a spawned child process; or
+#: what runs is the command that it gives back.
+Executor = Literal["thread", "async", "process", "command"]
 
+#: Where a job has a process of its own, which can be held to limits.
+_CONFINED: Final = frozenset({"process", "command"})
 _UNCHANGED: Final[Any] = object()
 #: Settings that are no part of the options that jobs of a batch share.
 _ROW_SETTINGS: Final = frozenset(
@@ -63,6 +68,7 @@ class JobDef(Generic[P, R_co]):
         executor: Where workers run it.
         settings: Queue, priority, timeouts and so on.
         signature: What it takes and returns.
+        limits: What an attempt may use; None: as much as the worker may.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class JobDef(Generic[P, R_co]):
         executor: Executor,
         settings: Options,
         signature: Signature | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """Used by ``job()``; ``signature`` is handed on to copies of one definition."""
         check_name("name", name)
@@ -82,6 +89,7 @@ class JobDef(Generic[P, R_co]):
         self.executor: Final[Executor] = executor
         self.settings: Final = settings
         self.signature: Final = signature or Signature(name, fn)
+        self.limits: Final = limits
         self._wire: common_pb2.JobOptions | None = None
 
     @property
@@ -239,6 +247,7 @@ class JobDef(Generic[P, R_co]):
             executor=self.executor,
             settings=dataclasses.replace(self.settings, **changes),
             signature=self.signature,
+            limits=self.limits,
         )
         if changes.keys() <= _ROW_SETTINGS:
             # They belong to the row, so a batch of keyed jobs shares one message.
@@ -321,6 +330,8 @@ class JobDecorator(Protocol):
         self, fn: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncJob[P, R]: ...
     @overload
+    def __call__(self, fn: Callable[P, Command[Output]], /) -> Job[P, Output]: ...
+    @overload
     def __call__(self, fn: Callable[P, R], /) -> Job[P, R]: ...
 
 
@@ -331,6 +342,8 @@ def job(  # type: ignore[overload-overlap]
     fn: Callable[P, Coroutine[Any, Any, R]], /
 ) -> AsyncJob[P, R]: ...
 @overload
+def job(fn: Callable[P, Command[Output]], /) -> Job[P, Output]: ...
+@overload
 def job(fn: Callable[P, R], /) -> Job[P, R]: ...
 @overload
 def job(
@@ -338,6 +351,7 @@ def job(
     name: str | None = None,
     queue: str = DEFAULT_QUEUE,
     executor: Executor | None = None,
+    limits: Limits | None = None,
     retry: Retry | None = None,
     timeout: timedelta | None = None,
     priority: int | None = None,
@@ -360,6 +374,7 @@ def job(
     *,
     name: str | None = None,
     executor: Executor | None = None,
+    limits: Limits | None = None,
     labels: Mapping[str, str] | None = None,
     codec: Codec | str | None = None,
     requires: Selectors | None = None,
@@ -372,7 +387,10 @@ def job(
         fn: The function, when used without parentheses.
         name: What the cluster knows it by; default ``module.function``.
         executor: ``"process"`` runs it in a spawned child (CPU work, code that may crash). The
-            default is a thread for functions and the worker's event loop for coroutine functions.
+            default is a thread for functions, the worker's event loop for coroutine functions, and
+            ``"command"`` for functions that say which command to run: those annotated with
+            ``Command``.
+        limits: What an attempt may use, for ``"process"`` and ``"command"``.
         labels: Names and values to find jobs by.
         codec: How arguments and result are encoded; the default is MessagePack.
         requires: Labels that workers must have.
@@ -395,11 +413,15 @@ def job(
     def decorate(function: Callable[..., Any]) -> Any:
         is_async = inspect.iscoroutinefunction(function)
         kind: type[AsyncJob[..., Any] | Job[..., Any]] = AsyncJob if is_async else Job
+        where = _executor_for(function, executor)
+        if limits is not None and where not in _CONFINED:
+            raise invalid("limits", "given for process and command jobs: others share a process")
         return kind(
-            function,
+            as_job(function) if where == "command" else function,
             name=name or _default_name(function),
-            executor=_executor_for(is_async, executor),
+            executor=where,
             settings=options,
+            limits=limits,
         )
 
     return decorate if fn is None else decorate(fn)
@@ -432,11 +454,19 @@ def named(name: str, *, codec: Codec | str | None = None, **settings: Any) -> Jo
     )
 
 
-def _executor_for(is_async: bool, wish: Executor | None) -> Executor:
-    if is_async:
+def _executor_for(function: Callable[..., Any], wish: Executor | None) -> Executor:
+    if inspect.iscoroutinefunction(function):
         if wish not in (None, "async"):
             raise invalid("executor", f"'async' for a coroutine function, got {wish!r}")
         return "async"
+    if says_command(function):
+        if wish not in (None, "command"):
+            raise invalid("executor", f"'command' for one that gives a Command, got {wish!r}")
+        return "command"
+    if wish == "command":
+        raise invalid(
+            "executor", "'command' for a function annotated with what it gives back: Command[str]"
+        )
     if wish not in (None, "thread", "process"):
         raise invalid("executor", f"'thread' or 'process' for a plain function, got {wish!r}")
     return wish or "thread"

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from tenure.client import Permanent, RetryLater, current_job, job
+from tenure.client import Command, Limits, Permanent, RetryLater, current_job, job
 
 _TRACE = contextvars.ContextVar("trace", default="clean")
+#: A user who has nothing.
+NOBODY = 65534
 #: Memory that jobs have kept.
 HOARD: list[bytes] = []
 #: Tasks that jobs have kept.
@@ -418,6 +421,91 @@ def note_run_in_child(path: str, line: str, crash: bool = False) -> None:
         file.write(f"{line}\n")
     if crash:
         os.abort()
+
+
+@job(name="grasp_in_child", limits=Limits(memory="64MiB"), executor="process")
+def grasp_in_child(mib: int) -> int:
+    """Takes so much memory for a moment."""
+    return len(b"x" * (mib << 20)) >> 20
+
+
+@job(name="burn_in_child", limits=Limits(cpu=timedelta(seconds=1)), executor="process")
+def burn_in_child() -> None:
+    """Computes for ever."""
+    while True:
+        pass
+
+
+@job(name="open_in_child", limits=Limits(files=20), executor="process")
+def open_in_child(count: int) -> int:
+    """Has so many files open at once."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(Path(os.devnull).open())
+    return count
+
+
+@job(name="nice_in_child", limits=Limits(nice=7), executor="process")
+def nice_in_child(drop: bool) -> tuple[int, int]:
+    """How nice it is; may give up the right to be less so."""
+    if drop:
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    return os.getpriority(os.PRIO_PROCESS, 0), os.getpid()
+
+
+@job(name="bomb_in_child", limits=Limits(processes=30), executor="process")
+def bomb_in_child(started: str) -> int:
+    """Forks until it may not, as one who is not root."""
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    for number in range(1_000):
+        try:
+            if os.fork() == 0:
+                signal.pause()
+        except BlockingIOError:
+            return number
+    return 1_000
+
+
+@job(name="echo")
+def echo(*words: str) -> Command[str]:
+    """Says its arguments."""
+    return Command("echo", *words)
+
+
+@job(name="shout")
+def shout(text: str) -> Command[bytes]:
+    """Its stdin in capitals, as bytes."""
+    return Command("tr", "a-z", "A-Z", stdin=text)
+
+
+@job(name="told")
+def told(name: str) -> Command[str]:
+    """What a command is told in a variable."""
+    return Command("sh", "-c", f'printf %s "${name}"', env={"OWN": "mine"})
+
+
+@job(name="script", limits=Limits(nice=3))
+def script(text: str, cwd: str = "") -> Command[str]:
+    """Whatever a shell can do."""
+    return Command("sh", "-c", text, cwd=cwd or None)
+
+
+@job(name="mute_script")
+def mute_script(text: str) -> Command[None]:
+    """The same, and nobody wants to hear of it."""
+    return Command("sh", "-c", text)
+
+
+@job(name="small_python", limits=Limits(memory="64MiB", cpu=timedelta(seconds=1), files=32))
+def small_python(text: str) -> Command[str]:
+    """A program that may not have much."""
+    return Command(sys.executable, "-S", "-c", text)
+
+
+@job(name="no_such_command")
+def no_such_command() -> Command[str]:
+    """There is none."""
+    return Command("/no/such/program-4711")
 
 
 @job(name="note_run")

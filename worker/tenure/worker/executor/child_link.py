@@ -119,7 +119,7 @@ class ChildLink:
         # A session of its own: killing it takes along what its jobs have started. Its stdout goes
         # to stderr: the worker's own stdout is for events.
         return subprocess.Popen(
-            [sys.executable, "-m", "tenure.worker.child", *map(str, passed), app],
+            [sys.executable, "-m", "tenure.worker.child", *map(str, passed), str(os.getpid()), app],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,

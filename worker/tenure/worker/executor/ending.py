@@ -8,6 +8,8 @@ from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.attempt import cut
 from tenure.worker.held import AttemptResult, Fault
 
+#: Of a last line as much as fits into a message that people read.
+LINE_BYTES_MAX: Final = 300
 _KIB_PER_MIB: Final = 1024
 #: What ends a process without its doing, as people know it.
 _MEANINGS: Final = {
@@ -66,13 +68,9 @@ class Ending(NamedTuple):
         message = f"{who} {self.told()}"
         last = self.words.rpartition("\n")[2]
         if last:
-            message += f"; it said last: {cut(last, _LINE_BYTES_MAX)}"
+            message += f"; it said last: {cut(last, LINE_BYTES_MAX)}"
         fault = Fault(f"tenure.{outcome.name}", message, words, ErrorCategory.SYSTEM)
         return AttemptResult(outcome, fault=fault)
-
-
-#: Of its last line as much as fits into a message that people read.
-_LINE_BYTES_MAX: Final = 300
 
 
 def signal_name(number: int) -> str:
