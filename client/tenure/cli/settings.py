@@ -38,6 +38,7 @@ class Kind(Enum):
     LIST = "list"
     PAIRS = "pairs"
     ADDRESSES = "addresses"
+    RANGE = "range"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -422,6 +423,18 @@ SETTINGS: Final = (
         metavar="N",
         minimum=0,
         example=4,
+    ),
+    Setting(
+        table="worker",
+        key="processes",
+        kind=Kind.RANGE,
+        help="Run so many worker processes under a supervisor: N, or MIN:MAX by the backlog.",
+        roles=_WORKER,
+        unset="one, without a supervisor",
+        metavar="MIN:MAX",
+        minimum=1,
+        maximum=256,
+        example="2:8",
     ),
     # ------------------------------------------------------------ a whole cluster on one machine
     Setting(

@@ -191,6 +191,25 @@ class Arbiter:
             session.goodbye = reason
 
     @property
+    def busy(self) -> int:
+        """Slots that are taken."""
+        return min(self._workload.occupied, self._workload.slots)
+
+    @property
+    def backlog(self) -> int:
+        """Ready jobs that the worker could run, as the masters said with their last heartbeats."""
+        return sum(
+            partition.backlog_told
+            for session in self.sessions
+            for partition in session.partitions.values()
+        )
+
+    @property
+    def ended(self) -> dict[AttemptOutcome, int]:
+        """Attempts that have ended, by outcome."""
+        return {outcome: self._workload.ended[outcome] for outcome in AttemptOutcome}
+
+    @property
     def running(self) -> int:
         """Jobs that have begun and not ended."""
         return sum(1 for _ in self._unfinished())

@@ -22,6 +22,7 @@ class WorkerConfig:
         labels: For people.
         build_id: The version of the application.
         drain_timeout_s: How long jobs may go on after SIGTERM before they are handed back.
+        processes: ``MIN:MAX``: a supervisor runs so many worker processes; None: this is one.
         lost_slots_max: Restart with more jobs than this that were given up and still run; None: a
             quarter of the slots, at least 2.
         token: The cluster's bearer token, or the path of its file; None: as the environment says.
@@ -38,6 +39,7 @@ class WorkerConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     build_id: str = ""
     drain_timeout_s: float = 30.0
+    processes: str | None = None
     lost_slots_max: int | None = None
     token: str | Path | None = None
     tls: Tls | None = None

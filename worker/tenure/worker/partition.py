@@ -47,7 +47,9 @@ class Partition:
         token: The highest token seen.
         session: The stream over which it is open, if it is.
         held: Every lease from its grant until its report's verdict, by ``term_key(token) + seq``.
-        backlog: The leader's last hint: ready jobs that this worker could run.
+        backlog: The leader's last hint: ready jobs that this worker could run; less what it has
+            granted since.
+        backlog_told: The hint as it was told.
     """
 
     def __init__(self, number: int, workload: Workload) -> None:
@@ -55,7 +57,7 @@ class Partition:
         self.token = NO_TOKEN
         self.session: Session | None = None
         self.held: dict[int, HeldJob] = {}
-        self.backlog = 0
+        self.backlog = self.backlog_told = 0
         self._workload = workload
         self._term_key = term_key(NO_TOKEN)
         self._declare_due = False
@@ -83,7 +85,7 @@ class Partition:
         self.token = token
         self._term_key = term_key(token)
         self.session = session
-        self.backlog = 0
+        self.backlog = self.backlog_told = 0
         self._declare_due = self._heartbeat_due = True
         # The declaration says which leases have started.
         self._started.clear()

@@ -98,7 +98,7 @@ class Session:
         if said.cancels:
             partition.cancel(said.cancels)
         if said.backlog or said.HasField("heartbeat_ack"):
-            partition.backlog = said.backlog
+            partition.backlog = partition.backlog_told = said.backlog
         elif grants:
             partition.backlog = max(0, partition.backlog - grants)
 
