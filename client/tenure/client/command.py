@@ -4,6 +4,9 @@ There is no shell, so no argument can be taken for anything else. What the progr
 stdout is the job's result: as text, as bytes, or not at all, as the function's annotation says.
 """
 
+# Values of any type are looked at here, so that the type of their parts is not known.
+# pyright: reportUnknownArgumentType=none, reportUnknownVariableType=none
+
 from __future__ import annotations
 
 import functools
@@ -197,11 +200,10 @@ def as_job(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _argument(path: str, value: Any) -> str:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise invalid(path, f"text, a number or a path, got {type(value).__qualname__}")
-    text = str(value)
+    plain: object = os.fspath(value) if hasattr(value, "__fspath__") else value
+    if isinstance(plain, bool) or not isinstance(plain, str | int | float):
+        raise invalid(path, f"text, a number or a path, got {type(plain).__qualname__}")
+    text = str(plain)
     if "\0" in text:
         raise invalid(path, "without a NUL, which no program can be given")
     return text

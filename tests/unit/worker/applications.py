@@ -360,6 +360,16 @@ def say_and_crash_in_child() -> None:
     os._exit(17)
 
 
+@job(name="fork_and_crash_in_child", executor="process")
+def fork_and_crash_in_child(note: str) -> None:
+    """Leaves behind a copy of its process, with all that this one had open."""
+    forked = os.fork()
+    if forked == 0:
+        signal.pause()
+    Path(note).write_text(str(forked))
+    os._exit(17)
+
+
 @job(name="stop_itself_in_child", executor="process")
 def stop_itself_in_child(started: str) -> None:
     """Is stopped, and with it all of its process."""

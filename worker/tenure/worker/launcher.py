@@ -129,6 +129,7 @@ class _Running:
 
 def _become(launch: Launch, source: int, out: int, err: int, flaw: int, parent: int) -> NoReturn:
     """In the new process: becomes the command."""
+    where = ""
     try:
         os.setsid()
         for number in _RESTORED:
@@ -137,7 +138,9 @@ def _become(launch: Launch, source: int, out: int, err: int, flaw: int, parent: 
             os.dup2(descriptor, wanted)
         os.nice(launch.nice)
         if launch.cwd:
+            where = f"its working directory {launch.cwd}: "
             os.chdir(launch.cwd)
+            where = ""
         for kind, soft, hard in launch.limits:
             most = resource.getrlimit(kind)[1]
             if most != resource.RLIM_INFINITY:
@@ -146,8 +149,7 @@ def _become(launch: Launch, source: int, out: int, err: int, flaw: int, parent: 
         die_with_parent(parent)
         os.execvpe(launch.argv[0], launch.argv, launch.env)
     except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        os.write(flaw, f"{what}{error.strerror}".encode())
+        os.write(flaw, f"{where}{error.strerror}".encode())
     except ValueError as error:
         os.write(flaw, str(error).encode())
     finally:

@@ -22,7 +22,7 @@ from tenure.client.context import current_job
 from tenure.protocol.limits import PAYLOAD_BYTES_DEFAULT
 from tenure.worker.attempt import cut
 from tenure.worker.confinement import command_limits
-from tenure.worker.executor.ending import LINE_BYTES_MAX, Ending
+from tenure.worker.executor.ending import LINE_BYTES_MAX, Ending, last_line
 from tenure.worker.executor.launch import Finished, Launch
 from tenure.worker.executor.launcher_link import LauncherLink, LauncherLost
 from tenure.worker.executor.runner import Stage
@@ -126,7 +126,7 @@ def _stdout(program: str, finished: Finished, *, killed: bool) -> bytes:
         return finished.stdout
     words = finished.stderr.decode("utf-8", "replace").strip()
     ending = Ending(finished.status, finished.peak_kib, words, killed)
-    last = words.rpartition("\n")[2]
+    last = last_line(words)
     said = f"; it said last: {cut(last, LINE_BYTES_MAX)}" if last else ""
     raise CommandFailed(
         f"expected {program} to end with exit status 0, but it {ending.told()}{said}",

@@ -6,7 +6,7 @@ What a job has to obey:
 |---|---|---|---|---|
 | cancel, hand back | cancelled; given up after the grace | learns it at a checkpoint; the same | \
 learns it; killed after the grace | SIGTERM; killed after the grace |
-| timeout | the same | given up at once | killed at once | SIGTERM; killed after the grace |
+| timeout | the same | given up at once | killed at once | SIGTERM; killed after a short grace |
 | lease of an at-most-once job lost | the same | given up at once | killed at once | the same |
 
 "Given up" means that the attempt is reported while its code still runs, because a thread cannot be
@@ -43,6 +43,8 @@ _LOGGER: Final = logging.getLogger(__name__)
 GRACE_MS: Final = 5_000
 #: The same when the worker itself is about to end.
 RELEASE_GRACE_MS: Final = 1_000
+#: The same for a command that has timed out: a master waits for the word of it for a second.
+TIMEOUT_GRACE_MS: Final = 500
 #: Alarms of ended jobs are swept out above this.
 ALARMS_MIN: Final = 1_000
 #: Looked up once, not for each fact.
@@ -139,6 +141,8 @@ class ExecutorPool:
             self._coroutines.interrupt(job)
         elif kind == "command" and outcome is not AttemptOutcome.LOST:
             self._commands.terminate(job)
+            if outcome is AttemptOutcome.TIMED_OUT:
+                grace_ms = TIMEOUT_GRACE_MS
         elif outcome in _AT_ONCE:
             grace_ms = 0
         elif self._processes is not None:
