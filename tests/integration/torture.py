@@ -115,7 +115,7 @@ def riddle() -> object:
 @job(name="torture.slam", executor="process", retry=ONCE)
 def slam() -> None:
     """Scribbles over its worker's sockets."""
-    for number in range(3, 64):
+    for number in range(3, 1024):
         try:
             os.write(number, b"\xff\xff\xff\xff nonsense")
         except OSError:
