@@ -20,6 +20,7 @@ from tenure.master.core.command import (
     OpenTerm,
     ReportAttempts,
     ReportRow,
+    SendHeld,
     StartLeases,
 )
 from tenure.master.core.config import PartitionConfig
@@ -95,6 +96,16 @@ class Core:
     def hear(self) -> None:
         """Keeps the worker's session alive."""
         self.do(DeclareLeases(session_id=_SESSION, rows=[]))
+
+    def sent(self, granted: SendAssignment) -> SendAssignment:
+        """Sends what was written ahead: it has committed by now."""
+        if not granted.write_ahead:
+            return granted
+        held = SendHeld(session_id=granted.session_id, rows=granted.rows)
+        (effect,) = self.do(held, "grant").effects
+        if not isinstance(effect, SendAssignment):
+            raise TypeError(effect)
+        return effect
 
     def finish(self, sent: SendAssignment) -> None:
         """Plays the worker's part for one assignment: all of it succeeds."""

@@ -156,7 +156,7 @@ class Loop:
             for effect in core.do(grant, "grant").effects:
                 if isinstance(effect, SendAssignment):
                     granted += len(effect.rows)
-                    core.finish(effect)
+                    core.finish(core.sent(effect))
             done += granted
             core.hear()
             due = core.partition.next_timer_ms()

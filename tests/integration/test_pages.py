@@ -26,6 +26,7 @@ PAGES = (
     "docs/tutorial/first-job.md",
     "docs/how-to/executors.md",
     "docs/how-to/cancel.md",
+    "docs/how-to/logs.md",
     "docs/how-to/retry.md",
     "docs/how-to/upgrade.md",
     "docs/how-to/back-up.md",
@@ -33,8 +34,12 @@ PAGES = (
     "docs/how-to/delay.md",
     "docs/how-to/schedules.md",
     "docs/how-to/queues.md",
+    "docs/how-to/workers.md",
     "docs/how-to/workflows.md",
     "docs/how-to/batches.md",
+    "docs/how-to/batch-handlers.md",
+    "docs/how-to/size-a-worker.md",
+    "docs/how-to/checkpoints.md",
 )
 #: Pages that other tests follow, because they need more than one reader and one shell.
 FOLLOWED_BY = {

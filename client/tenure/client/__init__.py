@@ -1,5 +1,6 @@
 """The SDK: define jobs, submit them, wait for their results."""
 
+from tenure.client.batch_handler import current_batch
 from tenure.client.batches import AsyncBatches, Batch, BatchKindName
 from tenure.client.change import JobVerdict
 from tenure.client.client import AsyncClient
@@ -27,7 +28,19 @@ from tenure.client.explain import Blocker, Explanation
 from tenure.client.flow import Chain, Chord, Group, chain, chord, group, result_of, results_of
 from tenure.client.frontier import Frontier
 from tenure.client.handle import AsyncJobHandle
-from tenure.client.job import AsyncJob, Flow, Job, JobDef, Retry, Step, job, named
+from tenure.client.job import (
+    AsyncBatchJob,
+    AsyncJob,
+    BatchJob,
+    Flow,
+    Job,
+    JobDef,
+    Retry,
+    Step,
+    job,
+    named,
+)
+from tenure.client.logs import LogLine
 from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
 from tenure.client.schedule import AsyncSchedules, Cron, cron
 from tenure.client.settings import (
@@ -46,6 +59,7 @@ from tenure.client.sync_batches import Batches
 from tenure.client.sync_schedules import Schedules
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
+from tenure.client.workers import LoopBlocked, Worker, WorkerLease, WorkerVitals
 from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import (
@@ -56,6 +70,7 @@ from tenure.protocol.vocabulary import (
     BreakerState,
     FailureReason,
     JobState,
+    WorkerState,
     WorkflowState,
 )
 
@@ -88,6 +103,7 @@ __all__ = [
     "JobEvent",
     "JobHandle",
     "JobVerdict",
+    "LogLine",
     "Blocker",
     "BlockerKind",
     "Explanation",
@@ -96,6 +112,11 @@ __all__ = [
     "BreakerState",
     "FailureReason",
     "JobState",
+    "LoopBlocked",
+    "Worker",
+    "WorkerLease",
+    "WorkerState",
+    "WorkerVitals",
     "AsyncStartedFlow",
     "AsyncWorkflow",
     "AsyncWorkflows",
@@ -118,7 +139,9 @@ __all__ = [
     "CommandFailed",
     "CommandNotFound",
     "Limits",
+    "AsyncBatchJob",
     "AsyncJob",
+    "BatchJob",
     "Job",
     "JobDef",
     "Retry",
@@ -130,6 +153,7 @@ __all__ = [
     "named",
     "register_codec",
     "JobContext",
+    "current_batch",
     "current_job",
     "BatchFailed",
     "Cancelled",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
+from tenure.client.batch_handler import Batching, ItemSignature
 from tenure.client.command import Command, Output, as_job, says_command
 from tenure.client.confinement import Limits
 from tenure.client.content_type import Codec, content_type_of
@@ -31,15 +32,29 @@ from tenure.protocol.limits import DEFAULT_QUEUE
 from tenure.protocol.refusal import Reason
 from tenure.v1 import common_pb2
 
-__all__ = ["AsyncJob", "Executor", "Job", "JobDef", "Retry", "job", "named"]
+__all__ = [
+    "AsyncBatchJob",
+    "AsyncJob",
+    "BatchJob",
+    "Executor",
+    "Job",
+    "JobDef",
+    "Retry",
+    "job",
+    "named",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+#: One item of a batch handler.
+I = TypeVar("I")  # noqa: E741  (next to P and R it says what it is)
 
 #: Where a function runs: in a thread, in the worker's event loop, or in a spawned child process; or
 #: what runs is the command that it gives back.
 Executor = Literal["thread", "async", "process", "command"]
+#: Where batch handlers may run.
+BatchExecutor = Literal["thread", "async"]
 
 #: Where a job has a process of its own, which can be held to limits.
 _CONFINED: Final = frozenset({"process", "command"})
@@ -68,6 +83,8 @@ class JobDef(Generic[P, R_co]):
         executor: Where workers run it.
         settings: Queue, priority, timeouts and so on.
         signature: What it takes and returns.
+        batching: How its jobs are put together for one call; None: each has a call of its own.
+        pool: Whose slots it takes at a worker; empty: those of its executor, or the default ones.
         limits: What an attempt may use; None: as much as the worker may.
     """
 
@@ -79,16 +96,24 @@ class JobDef(Generic[P, R_co]):
         executor: Executor,
         settings: Options,
         signature: Signature | None = None,
+        batching: Batching | None = None,
+        pool: str = "",
         limits: Limits | None = None,
     ) -> None:
         """Used by ``job()``; ``signature`` is handed on to copies of one definition."""
         check_name("name", name)
+        if pool:
+            check_name("pool", pool)
         functools.update_wrapper(cast("Any", self), fn)
         self.name: Final = name
         self.fn: Final = fn
         self.executor: Final[Executor] = executor
         self.settings: Final = settings
-        self.signature: Final = signature or Signature(name, fn)
+        self.batching: Final = batching
+        self.signature: Final = signature or (
+            Signature(name, fn) if batching is None else ItemSignature(name, fn)
+        )
+        self.pool: Final = pool
         self.limits: Final = limits
         self._wire: common_pb2.JobOptions | None = None
 
@@ -248,6 +273,8 @@ class JobDef(Generic[P, R_co]):
             settings=dataclasses.replace(self.settings, **changes),
             signature=self.signature,
             limits=self.limits,
+            batching=self.batching,
+            pool=self.pool,
         )
         if changes.keys() <= _ROW_SETTINGS:
             # They belong to the row, so a batch of keyed jobs shares one message.
@@ -322,6 +349,22 @@ class AsyncJob(JobDef[P, R_co]):
         return coroutine
 
 
+class BatchJob(JobDef[[I], R_co], Generic[I, R_co]):
+    """A job whose plain function takes many items at once. Calling it calls the function, here."""
+
+    def __call__(self, items: list[I], /) -> Sequence[R_co | Exception]:
+        outcomes: Sequence[R_co | Exception] = self.fn(items)
+        return outcomes
+
+
+class AsyncBatchJob(JobDef[[I], R_co], Generic[I, R_co]):
+    """The same of a coroutine function. Calling it makes the coroutine, here."""
+
+    def __call__(self, items: list[I], /) -> Coroutine[Any, Any, Sequence[R_co | Exception]]:
+        coroutine: Coroutine[Any, Any, Sequence[R_co | Exception]] = self.fn(items)
+        return coroutine
+
+
 class JobDecorator(Protocol):
     """What ``job(queue=…)`` returns."""
 
@@ -333,6 +376,17 @@ class JobDecorator(Protocol):
     def __call__(self, fn: Callable[P, Command[Output]], /) -> Job[P, Output]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Job[P, R]: ...
+
+
+class BatchDecorator(Protocol):
+    """What ``job(batch=…)`` returns."""
+
+    @overload
+    def __call__(
+        self, fn: Callable[[list[I]], Coroutine[Any, Any, Sequence[R | Exception]]], /
+    ) -> AsyncBatchJob[I, R]: ...
+    @overload
+    def __call__(self, fn: Callable[[list[I]], Sequence[R | Exception]], /) -> BatchJob[I, R]: ...
 
 
 # The coroutine overload comes first: the other one would take it for a function that returns a
@@ -351,6 +405,7 @@ def job(
     name: str | None = None,
     queue: str = DEFAULT_QUEUE,
     executor: Executor | None = None,
+    pool: str = "",
     limits: Limits | None = None,
     retry: Retry | None = None,
     timeout: timedelta | None = None,
@@ -368,12 +423,40 @@ def job(
     requires: Selectors | None = None,
     prefers: Selectors | None = None,
 ) -> JobDecorator: ...
+@overload
+def job(
+    *,
+    batch: int,
+    linger_ms: int | None = None,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    executor: BatchExecutor | None = None,
+    pool: str = "",
+    retry: Retry | None = None,
+    timeout: timedelta | None = None,
+    priority: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    schedule_timeout: timedelta | None = None,
+    deadline: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    at_most_once: bool = False,
+    result_ttl: timedelta | None = None,
+    codec: Codec | str | None = None,
+    key_conflict: ConflictName = "return",
+    limit_key: RowKey = "",
+    sticky_key: RowKey = "",
+    requires: Selectors | None = None,
+    prefers: Selectors | None = None,
+) -> BatchDecorator: ...
 def job(
     fn: Callable[..., Any] | None = None,
     /,
     *,
+    batch: int | None = None,
+    linger_ms: int | None = None,
     name: str | None = None,
     executor: Executor | None = None,
+    pool: str = "",
     limits: Limits | None = None,
     labels: Mapping[str, str] | None = None,
     codec: Codec | str | None = None,
@@ -385,12 +468,19 @@ def job(
 
     Args:
         fn: The function, when used without parentheses.
+        batch: One call takes the items of up to this many jobs (at most 1,000): the function has
+            one parameter, a list of items, and returns a list of what came of each, a value or an
+            exception. ``submit`` takes one item.
+        linger_ms: How long the first of them waits for others; None: 50 (at most 60,000).
         name: What the cluster knows it by; default ``module.function``.
         executor: ``"process"`` runs it in a spawned child (CPU work, code that may crash). The
             default is a thread for functions, the worker's event loop for coroutine functions, and
             ``"command"`` for functions that say which command to run: those annotated with
             ``Command``.
         limits: What an attempt may use, for ``"process"`` and ``"command"``.
+        pool: Its class, for which workers may have slots of their own (``tenure worker --pool
+            cpu=2``). Where they have none, a job takes those of its executor, if there are such
+            (``--pool process=2``), or the default ones (``--slots``).
         labels: Names and values to find jobs by.
         codec: How arguments and result are encoded; the default is MessagePack.
         requires: Labels that workers must have.
@@ -410,18 +500,23 @@ def job(
         **settings,
     )
 
+    batching = _batching_for(batch, linger_ms, executor)
+
     def decorate(function: Callable[..., Any]) -> Any:
         is_async = inspect.iscoroutinefunction(function)
-        kind: type[AsyncJob[..., Any] | Job[..., Any]] = AsyncJob if is_async else Job
         where = _executor_for(function, executor)
         if limits is not None and where not in _CONFINED:
             raise invalid("limits", "given for process and command jobs: others share a process")
-        return kind(
+        if where == "command" and batching is not None:
+            raise invalid("batch", "given for a handler in Python: a command has one job")
+        return _kind_of(is_async, batching is not None)(
             as_job(function) if where == "command" else function,
             name=name or _default_name(function),
             executor=where,
             settings=options,
             limits=limits,
+            batching=batching,
+            pool=pool,
         )
 
     return decorate if fn is None else decorate(fn)
@@ -452,6 +547,24 @@ def named(name: str, *, codec: Codec | str | None = None, **settings: Any) -> Jo
         settings=Options(**settings),
         signature=Signature(name, elsewhere, stands_in=True),
     )
+
+
+def _batching_for(
+    batch: int | None, linger_ms: int | None, executor: Executor | None
+) -> Batching | None:
+    if batch is None:
+        if linger_ms is not None:
+            raise invalid("linger_ms", "given together with batch, got it alone")
+        return None
+    if executor not in (None, "thread", "async"):
+        raise invalid("executor", f"'thread' or 'async' for a batch handler, got {executor!r}")
+    return Batching.checked(batch, linger_ms)
+
+
+def _kind_of(is_async: bool, is_batch: bool) -> type[JobDef[..., Any]]:
+    if is_batch:
+        return AsyncBatchJob if is_async else BatchJob
+    return AsyncJob if is_async else Job
 
 
 def _executor_for(function: Callable[..., Any], wish: Executor | None) -> Executor:

@@ -35,11 +35,13 @@ from tenure.client.cluster import ClusterView
 from tenure.client.explain import Explanation
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef, Step
+from tenure.client.logs import LogLine
 from tenure.client.middleware import Middleware
 from tenure.client.portal import Portal, ThreadPortal
 from tenure.client.sync_batches import Batches
 from tenure.client.sync_queues import JobTypes, Queues, Tenants
 from tenure.client.sync_schedules import Schedules
+from tenure.client.sync_workers import Workers
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
 from tenure.protocol.errors import TenureError
@@ -102,6 +104,17 @@ class JobHandle(Generic[R_co]):
     def events(self) -> Iterator[JobEvent]:
         """The job's states as they change, its present one first, until it has ended."""
         yield from _iterate(self._portal, self.inner.events())
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        attempt: int | None = None,
+        after: LogLine | None = None,
+    ) -> Iterator[LogLine]:
+        """What the job's attempts have logged and printed, in order, each line once."""
+        lines = self.inner.logs(follow=follow, attempt=attempt, after=after)
+        yield from _iterate(self._portal, lines)
 
     def cancel(self, reason: str = "") -> JobState:
         """Asks the job to stop, and returns its state after that."""
@@ -205,6 +218,11 @@ class Client:
     def job_types(self) -> JobTypes:
         """Job types, a tenant's jobs of one name: how they do, and how they are run."""
         return JobTypes(self, self._portal, self._client.job_types)
+
+    @property
+    def workers(self) -> Workers:
+        """Workers: how they do, what they run, and whether they get work."""
+        return Workers(self, self._portal, self._client.workers)
 
     @property
     def workflows(self) -> Workflows:

@@ -149,6 +149,18 @@ class BlockerKind(IntEnum):
     KEY_CIRCUIT_BREAKER = 19
 
 
+class WorkerState(IntEnum):
+    """Whether a worker gets work."""
+
+    ACTIVE = 1
+    #: A job keeps the others of its event loop from going on; it gets work all the same.
+    BLOCKED = 2
+    #: It gets nothing more, and has not ended what it runs.
+    DRAINING = 4
+    #: It gets nothing, and runs nothing.
+    DRAINED = 5
+
+
 class KeyConflict(IntEnum):
     """What a submit with a taken key comes to."""
 
@@ -171,6 +183,14 @@ class ParentFailure(IntEnum):
     FAIL = 1
     IGNORE = 2
     HOLD = 3
+
+
+class LogStream(IntEnum):
+    """Where a line of a job's log comes from."""
+
+    LOGGING = 1
+    STDOUT = 2
+    STDERR = 3
 
 
 class BatchKind(IntEnum):

@@ -27,16 +27,52 @@ VERDICT_GONE: Verdict
 VERDICT_IGNORED: Verdict
 
 class SessionRequest(_message.Message):
-    __slots__ = ("hello", "credit", "updates", "goodbye")
+    __slots__ = ("hello", "credit", "updates", "goodbye", "vitals")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    VITALS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     credit: CreditLimit
     updates: _containers.RepeatedCompositeFieldContainer[PartitionUpdate]
     goodbye: Goodbye
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., credit: _Optional[_Union[CreditLimit, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[PartitionUpdate, _Mapping]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    vitals: Vitals
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., credit: _Optional[_Union[CreditLimit, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[PartitionUpdate, _Mapping]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ...) -> None: ...
+
+class Vitals(_message.Message):
+    __slots__ = ("drained", "stopping", "slots_used", "slots_lost", "children", "rss_bytes", "cpu_share", "loop_lag_ms", "loop_blocked")
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    STOPPING_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_USED_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_LOST_FIELD_NUMBER: _ClassVar[int]
+    CHILDREN_FIELD_NUMBER: _ClassVar[int]
+    RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_SHARE_FIELD_NUMBER: _ClassVar[int]
+    LOOP_LAG_MS_FIELD_NUMBER: _ClassVar[int]
+    LOOP_BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    drained: bool
+    stopping: bool
+    slots_used: int
+    slots_lost: int
+    children: int
+    rss_bytes: int
+    cpu_share: float
+    loop_lag_ms: int
+    loop_blocked: LoopBlocked
+    def __init__(self, drained: bool = ..., stopping: bool = ..., slots_used: _Optional[int] = ..., slots_lost: _Optional[int] = ..., children: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., cpu_share: _Optional[float] = ..., loop_lag_ms: _Optional[int] = ..., loop_blocked: _Optional[_Union[LoopBlocked, _Mapping]] = ...) -> None: ...
+
+class LoopBlocked(_message.Message):
+    __slots__ = ("job_id", "name", "blocked_ms", "stack")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_MS_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    name: str
+    blocked_ms: int
+    stack: str
+    def __init__(self, job_id: _Optional[str] = ..., name: _Optional[str] = ..., blocked_ms: _Optional[int] = ..., stack: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("incarnation", "name", "job_names", "queues", "slots", "labels", "build_id", "protocol", "argument_schemas")
@@ -83,7 +119,7 @@ class CreditLimit(_message.Message):
     def __init__(self, number: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class PartitionUpdate(_message.Message):
-    __slots__ = ("partition", "token", "declare", "heartbeat", "accepted_assignment", "started", "returned", "reports")
+    __slots__ = ("partition", "token", "declare", "heartbeat", "accepted_assignment", "started", "returned", "reports", "checkpoints", "logs")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     DECLARE_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +128,8 @@ class PartitionUpdate(_message.Message):
     STARTED_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
     REPORTS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    LOGS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     token: _common_pb2.Token
     declare: LeaseSet
@@ -100,7 +138,19 @@ class PartitionUpdate(_message.Message):
     started: _containers.RepeatedCompositeFieldContainer[LeaseRef]
     returned: _containers.RepeatedCompositeFieldContainer[LeaseRef]
     reports: _containers.RepeatedCompositeFieldContainer[Report]
-    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., declare: _Optional[_Union[LeaseSet, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., accepted_assignment: _Optional[int] = ..., started: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ...) -> None: ...
+    checkpoints: _containers.RepeatedCompositeFieldContainer[Checkpoint]
+    logs: _containers.RepeatedCompositeFieldContainer[LogChunk]
+    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., declare: _Optional[_Union[LeaseSet, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., accepted_assignment: _Optional[int] = ..., started: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., logs: _Optional[_Iterable[_Union[LogChunk, _Mapping]]] = ...) -> None: ...
+
+class LogChunk(_message.Message):
+    __slots__ = ("lease", "after", "lines")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    after: int
+    lines: _containers.RepeatedCompositeFieldContainer[_common_pb2.LogLine]
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., after: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[_common_pb2.LogLine, _Mapping]]] = ...) -> None: ...
 
 class LeaseRef(_message.Message):
     __slots__ = ("job_id", "seq", "run", "token")
@@ -143,20 +193,40 @@ class Heartbeat(_message.Message):
     def __init__(self, number: _Optional[int] = ..., last_assignment: _Optional[int] = ..., held: _Optional[_Union[LeaseSet, _Mapping]] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("lease", "outcome", "result", "content_type", "error", "run_ms")
+    __slots__ = ("lease", "outcome", "result", "content_type", "error", "run_ms", "log")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     RUN_MS_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseRef
     outcome: _common_pb2.AttemptOutcome
     result: bytes
     content_type: str
     error: _common_pb2.JobError
     run_ms: int
-    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., result: _Optional[bytes] = ..., content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run_ms: _Optional[int] = ...) -> None: ...
+    log: bytes
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., result: _Optional[bytes] = ..., content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run_ms: _Optional[int] = ..., log: _Optional[bytes] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("lease", "number", "data")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    number: int
+    data: bytes
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., number: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class CheckpointAck(_message.Message):
+    __slots__ = ("lease", "number")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    number: int
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason",)
@@ -165,20 +235,22 @@ class Goodbye(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("welcome", "opened", "closed", "instructions", "credit_acked", "drain")
+    __slots__ = ("welcome", "opened", "closed", "instructions", "credit_acked", "drain", "undrain")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
     CREDIT_ACKED_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    UNDRAIN_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     opened: _containers.RepeatedCompositeFieldContainer[PartitionOpened]
     closed: _containers.RepeatedCompositeFieldContainer[PartitionClosed]
     instructions: _containers.RepeatedCompositeFieldContainer[PartitionInstruction]
     credit_acked: int
     drain: Drain
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., opened: _Optional[_Iterable[_Union[PartitionOpened, _Mapping]]] = ..., closed: _Optional[_Iterable[_Union[PartitionClosed, _Mapping]]] = ..., instructions: _Optional[_Iterable[_Union[PartitionInstruction, _Mapping]]] = ..., credit_acked: _Optional[int] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
+    undrain: Undrain
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., opened: _Optional[_Iterable[_Union[PartitionOpened, _Mapping]]] = ..., closed: _Optional[_Iterable[_Union[PartitionClosed, _Mapping]]] = ..., instructions: _Optional[_Iterable[_Union[PartitionInstruction, _Mapping]]] = ..., credit_acked: _Optional[int] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., undrain: _Optional[_Union[Undrain, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("cluster_id", "master", "lease_ttl", "heartbeat_interval", "now_ms", "masters")
@@ -215,7 +287,7 @@ class PartitionClosed(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class PartitionInstruction(_message.Message):
-    __slots__ = ("partition", "token", "assignment", "verdicts", "revokes", "cancels", "heartbeat_ack", "hold", "backlog")
+    __slots__ = ("partition", "token", "assignment", "verdicts", "revokes", "cancels", "heartbeat_ack", "hold", "backlog", "checkpoint_acks", "logs")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +297,8 @@ class PartitionInstruction(_message.Message):
     HEARTBEAT_ACK_FIELD_NUMBER: _ClassVar[int]
     HOLD_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ACKS_FIELD_NUMBER: _ClassVar[int]
+    LOGS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     token: _common_pb2.Token
     assignment: Assignment
@@ -234,7 +308,19 @@ class PartitionInstruction(_message.Message):
     heartbeat_ack: HeartbeatAck
     hold: Hold
     backlog: int
-    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[ReportVerdict, _Mapping]]] = ..., revokes: _Optional[_Iterable[_Union[Revoke, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., backlog: _Optional[int] = ...) -> None: ...
+    checkpoint_acks: _containers.RepeatedCompositeFieldContainer[CheckpointAck]
+    logs: _containers.RepeatedCompositeFieldContainer[LogWish]
+    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[ReportVerdict, _Mapping]]] = ..., revokes: _Optional[_Iterable[_Union[Revoke, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., backlog: _Optional[int] = ..., checkpoint_acks: _Optional[_Iterable[_Union[CheckpointAck, _Mapping]]] = ..., logs: _Optional[_Iterable[_Union[LogWish, _Mapping]]] = ...) -> None: ...
+
+class LogWish(_message.Message):
+    __slots__ = ("lease", "after", "stop")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    after: int
+    stop: bool
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., after: _Optional[int] = ..., stop: bool = ...) -> None: ...
 
 class Assignment(_message.Message):
     __slots__ = ("number", "options", "grants")
@@ -247,7 +333,7 @@ class Assignment(_message.Message):
     def __init__(self, number: _Optional[int] = ..., options: _Optional[_Iterable[_Union[_common_pb2.JobOptions, _Mapping]]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("job_id", "seq", "run", "attempt", "options", "payload", "deadline_ms")
+    __slots__ = ("job_id", "seq", "run", "attempt", "options", "payload", "deadline_ms", "checkpoint")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -255,6 +341,7 @@ class Grant(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     seq: int
     run: int
@@ -262,7 +349,8 @@ class Grant(_message.Message):
     options: int
     payload: bytes
     deadline_ms: int
-    def __init__(self, job_id: _Optional[str] = ..., seq: _Optional[int] = ..., run: _Optional[int] = ..., attempt: _Optional[int] = ..., options: _Optional[int] = ..., payload: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+    checkpoint: bytes
+    def __init__(self, job_id: _Optional[str] = ..., seq: _Optional[int] = ..., run: _Optional[int] = ..., attempt: _Optional[int] = ..., options: _Optional[int] = ..., payload: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
 
 class ReportVerdict(_message.Message):
     __slots__ = ("lease", "verdict")
@@ -295,5 +383,9 @@ class Hold(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class Drain(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Undrain(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

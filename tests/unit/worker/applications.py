@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -199,6 +200,48 @@ async def meet(here: str, number: int) -> str:
     return "met"
 
 
+def _count_on(count: int, failing_at: int, gate: Path) -> list[list[int]]:
+    """What earlier attempts have counted, and this one; with a gate items wait, and take time."""
+    me = current_job()
+    before: list[int] = me.last_checkpoint or []
+    mine: list[int] = []
+    for number in me.iterate(range(count)):
+        if number == failing_at:
+            raise RuntimeError("as it was told to")
+        if gate.name == "go":
+            gate.with_suffix(".waiting").touch()
+            while not gate.exists():
+                _pause()
+            _pause()
+        mine.append(number)
+        me.checkpoint([*before, *mine])
+    return [before, mine]
+
+
+@job(name="count_on")
+def count_on(count: int, failing_at: int, gate: str) -> list[list[int]]:
+    """Counts, and goes on where the last attempt has ended."""
+    return _count_on(count, failing_at, Path(gate))
+
+
+@job(name="count_on_async")
+async def count_on_async(count: int, failing_at: int, gate: str) -> list[list[int]]:
+    """The same in the loop; a gate blocks it."""
+    return _count_on(count, failing_at, Path(gate))
+
+
+@job(name="count_on_in_child", executor="process")
+def count_on_in_child(count: int, failing_at: int, gate: str) -> list[list[int]]:
+    """The same in a child, which ends where it is to fail."""
+    if failing_at >= 0 and gate.endswith("kill"):
+        me = current_job()
+        for number in me.iterate(range(count)):
+            if number == failing_at:
+                os._exit(9)
+            me.checkpoint([*range(number + 1)])
+    return _count_on(count, failing_at, Path(gate))
+
+
 @job(name="until_told")
 def until_told(started: str) -> str:
     """Runs until it is told to stop."""
@@ -232,6 +275,30 @@ def deaf(started: str, release: str) -> str:
     while not Path(release).exists():
         _pause()
     return "late"
+
+
+@job(name="deaf_cpu", pool="cpu")
+def deaf_cpu(started: str, release: str) -> str:
+    """The same, of a class of its own."""
+    return deaf(started, release)
+
+
+@job(name="double_io", pool="io")
+def double_io(number: int) -> int:
+    """A plain function of another class."""
+    return 2 * number
+
+
+@job(name="loop_here")
+async def loop_here() -> int:
+    """Which loop it runs in."""
+    return id(asyncio.get_running_loop())
+
+
+@job(name="loop_here_io", pool="io")
+async def loop_here_io() -> int:
+    """The same of another class."""
+    return id(asyncio.get_running_loop())
 
 
 @job(name="deaf_in_child", executor="process")
@@ -523,3 +590,28 @@ def note_run(path: str) -> None:
     """Leaves a line for each run."""
     with Path(path).open("a") as file:
         file.write("ran\n")
+
+
+@job(name="talk_in_child", executor="process")
+def talk_in_child(release: str) -> None:
+    """Says something, waits, and says more."""
+    sys.stdout.write("a line\n")
+    logging.getLogger("app").info("a record")
+    while not Path(release).exists():
+        _pause()
+    sys.stderr.write("last words")
+
+
+@job(name="edge_in_child", executor="process")
+def edge_in_child(release: str) -> None:
+    """Says something, waits, and dies."""
+    sys.stdout.write("on the edge\n")
+    while not Path(release).exists():
+        _pause()
+    os._exit(17)
+
+
+@job(name="say_in_child", executor="process")
+def say_in_child(text: str) -> None:
+    """Says it."""
+    sys.stdout.write(f"{text}\n")

@@ -3,8 +3,10 @@
 The three executors share this; the process executor runs it on the other side of a pipe.
 """
 
+import threading
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 from tenure.client.codec import decode_args, encode_result
@@ -16,14 +18,14 @@ from tenure.client.parent_result import Fetched, Results, ResultsNeeded
 from tenure.protocol.errors import Rejected
 from tenure.protocol.limits import ERROR_MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX
 from tenure.protocol.refusal import Reason
-from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory, LogStream
+from tenure.worker.attempt_log import AttemptLog
 from tenure.worker.held import AttemptResult, Fault, HeldJob
+from tenure.worker.text import cut
 
 #: The functions that a worker serves, by job name.
 JobTable = Mapping[str, JobDef[..., Any]]
 
-#: What a cut text ends in.
-CUT: Final = "[cut]"
 #: Class names of user code have no bound of their own.
 TYPE_BYTES_MAX: Final = 512
 _SECOND_MS: Final = 1000
@@ -31,6 +33,9 @@ _SECOND_MS: Final = 1000
 _ELSEWHERE: Final = frozenset({Reason.UNKNOWN_JOB, Reason.UNKNOWN_CODEC})
 #: Looked up once, not for each job.
 _COMPLETED: Final = AttemptOutcome.COMPLETED
+_LOGGING: Final = LogStream.LOGGING
+#: Two threads of one job may say its first word at the same moment.
+_MAKING: Final = threading.Lock()
 
 
 class ThreadClock(Protocol):
@@ -126,7 +131,11 @@ async def prepare_in_loop(
 
 
 def context_of(
-    job: HeldJob, clock: ThreadClock, on_progress: Callable[[float], None] | None = None
+    job: HeldJob,
+    clock: ThreadClock,
+    on_progress: Callable[[float], None] | None = None,
+    on_checkpoint: Callable[[bytes], None] | None = None,
+    on_word: Callable[[], None] | None = None,
 ) -> JobContext:
     """What ``current_job()`` is to return inside the job, whenever it is first asked.
 
@@ -134,6 +143,8 @@ def context_of(
         job: The job.
         clock: Time.
         on_progress: Takes the job's progress; the default notes it for heartbeats.
+        on_checkpoint: Takes what the job saves; the default keeps it for the session.
+        on_word: Told whenever the job has said something.
     """
     deadline_ms = job.deadline_ms or None
     if job.terms.timeout_ms:
@@ -151,11 +162,47 @@ def context_of(
         is_cancelled=job.is_cancelled,
         is_lost=lambda: job.is_lost(clock.boot_ms()),
         is_superseded=lambda: job.revoked,
+        saved=job.resume,
+        on_checkpoint=on_checkpoint or job.save,
+        is_wanted_back=job.is_wanted_back,
+        on_output=partial(said, job, clock, on_word),
     )
+
+
+def said(
+    job: HeldJob,
+    clock: ThreadClock,
+    on_word: Callable[[], None] | None,
+    stream: int,
+    level: int,
+    text: str,
+) -> None:
+    """The job's code has said something. Most jobs never do, and have no log."""
+    log = log_of(job)
+    if stream == _LOGGING:
+        log.record(clock.wall_ms(), level, text)
+    else:
+        log.write(clock.wall_ms(), LogStream(stream), text)
+    if on_word is not None:
+        on_word()
+
+
+def log_of(job: HeldJob) -> AttemptLog:
+    """The job's log, which is made with its first word."""
+    log = job.log
+    if log is None:
+        with _MAKING:
+            log = job.log
+            if log is None:
+                log = job.log = AttemptLog()
+    return log
 
 
 def returned(job: HeldJob, definition: JobDef[..., Any], value: Any) -> AttemptResult:
     """The result of a function that returned. Its codec may be user code: it may raise anything."""
+    if job.handed_back:
+        # It was told to stop and has hidden that: what it returns is not the whole.
+        return AttemptResult(AttemptOutcome.RELEASED)
     try:
         return AttemptResult(_COMPLETED, encode_result(value, definition, job.terms.content_type))
     except Rejected as error:
@@ -164,15 +211,25 @@ def returned(job: HeldJob, definition: JobDef[..., Any], value: Any) -> AttemptR
         return raised(job, error)
 
 
-def raised(job: HeldJob, error: BaseException) -> AttemptResult:
+def raised(
+    job: HeldJob, error: BaseException, describe: Callable[[BaseException], Fault] | None = None
+) -> AttemptResult:
     """The result of a function that raised.
 
     A job that was asked to stop has stopped, whatever it raised on its way out.
+
+    Args:
+        job: The job.
+        error: What it raised.
+        describe: Says what the error is; the default is ``fault_of``.
     """
+    describe = describe or fault_of
     if isinstance(error, LeaseLost) and job.lost_seen:
-        return AttemptResult(AttemptOutcome.LOST, fault=fault_of(error))
+        return AttemptResult(AttemptOutcome.LOST, fault=describe(error))
     if job.stop is not None:
-        return AttemptResult(job.stop, fault=fault_of(error))
+        return AttemptResult(job.stop, fault=describe(error))
+    if job.handed_back:
+        return AttemptResult(AttemptOutcome.RELEASED)
     if isinstance(error, RefusedCall) and isinstance(error.__cause__, Rejected):
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error.__cause__))
     if isinstance(error, CommandNotFound | OutputTooLarge):
@@ -182,9 +239,9 @@ def raised(job: HeldJob, error: BaseException) -> AttemptResult:
     names = error_type_names(type(error))
     permanent = isinstance(error, Permanent) or not job.terms.non_retryable.isdisjoint(names)
     if permanent:
-        fault = fault_of(error)._replace(category=ErrorCategory.PERMANENT)
+        fault = describe(error)._replace(category=ErrorCategory.PERMANENT)
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=fault)
-    return AttemptResult(AttemptOutcome.FAILED, fault=fault_of(error))
+    return AttemptResult(AttemptOutcome.FAILED, fault=describe(error))
 
 
 def stopped(outcome: AttemptOutcome, message: str) -> AttemptResult:
@@ -219,14 +276,6 @@ def fault_of(error: BaseException) -> Fault:
         ErrorCategory.SYSTEM if isinstance(error, OSError | MemoryError) else _TRANSIENT,
         retry_after_ms,
     )
-
-
-def cut(text: str, bytes_max: int) -> str:
-    """The text, or its beginning and a mark, in at most this many bytes of UTF-8."""
-    data = text.encode("utf-8", "replace")
-    if len(data) <= bytes_max:
-        return data.decode()
-    return data[: bytes_max - len(CUT)].decode("utf-8", "ignore") + CUT
 
 
 _TRANSIENT: Final = ErrorCategory.TRANSIENT

@@ -1,4 +1,4 @@
-"""A child process that runs plain functions: ``tenure.worker.child JOBS CONTROL BOARD PARENT APP``.
+"""A child process: ``tenure.worker.child JOBS CONTROL BOARD PARENT APP LEVEL``.
 
 It takes jobs over one inherited socket and answers on it, one job at a time, in order. User code
 runs in the main thread, where signals and C libraries expect it; a second thread reads what the
@@ -10,6 +10,7 @@ ends at once; when it is paused, the child knows its lease's deadline.
 import asyncio
 import contextvars
 import faulthandler
+import logging
 import os
 import signal
 import socket
@@ -25,7 +26,7 @@ from tenure.protocol.errors import Rejected, error_of, refusal_from_wire
 from tenure.protocol.fence import parse_fence
 from tenure.protocol.ids import partition_of
 from tenure.v1 import common_pb2, jobs_pb2
-from tenure.worker import app
+from tenure.worker import app, capture
 from tenure.worker.attempt import JobTable, context_of, raised
 from tenure.worker.clock import SystemClock
 from tenure.worker.confinement import Confinement
@@ -34,11 +35,14 @@ from tenure.worker.executor.board import Board
 from tenure.worker.held import AttemptResult, HeldJob, Terms
 from tenure.worker.launcher import die_with_parent
 from tenure.worker.middleware import function_runner
+from tenure.worker.teller import Teller
 
 #: Exit statuses that the parent's log explains.
 EXIT_PARENT_GONE = 3
 EXIT_APP = 4
 PROGRESS_S_MIN = 0.2
+#: As that of the worker's own log.
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class Child:
@@ -65,6 +69,7 @@ class Child:
         #: What was said of leases before their jobs' turns came.
         self._early: dict[int, frame.Lease] = {}
         self._sending = threading.Lock()
+        self._teller = Teller(self._say)
         self._progressed = 0.0
         self._clock = SystemClock()
 
@@ -90,6 +95,7 @@ class Child:
             return
         job = _job_of(run)
         self._current = (number, job)
+        self._teller.begin(number, job)
         self._renew(number, job)
         definition = self._jobs.get(run.name)
         limits = definition.limits if definition is not None else None
@@ -101,7 +107,7 @@ class Child:
             result, is_spent = self._attempt_confined(job, limits)
         run_us = (perf_counter_ns() - begun_ns) // 1000
         fault = tuple(result.fault) if result.fault is not None else None
-        self._say(
+        self._teller.end(
             frame.Ended(
                 number,
                 run_us,
@@ -112,10 +118,10 @@ class Child:
             )
         )
 
-    def _say(self, said: frame.ToParent) -> None:
+    def _say(self, *said: frame.ToParent) -> None:
         # Threads that a job has started may have something to say, too.
         with self._sending:
-            frame.send(self._sock, said)
+            frame.send(self._sock, *said)
 
     def _listen(self) -> NoReturn:
         inflow = frame.inflow_of_child()
@@ -150,6 +156,7 @@ class Child:
         if lease is not None:
             job.expires_ms = lease.expires_ms
             job.revoked = lease.revoked
+            job.wanted_back = lease.wanted_back
 
     def _attempt_confined(self, job: HeldJob, limits: Limits) -> tuple[AttemptResult, bool]:
         """Runs a job within its limits. Also tells whether this child is left with some of them."""
@@ -161,7 +168,7 @@ class Child:
         return result, not confinement.lift()
 
     def _attempt(self, job: HeldJob) -> AttemptResult:
-        context = context_of(job, self._clock, self._progress)
+        context = context_of(job, self._clock, self._progress, self._save, self._teller.word)
         job.parents = self
         return self._run(self._jobs, job, lambda: context)
 
@@ -184,6 +191,10 @@ class Child:
             self._progressed = now
             self._say(frame.Progress(pct))
 
+    def _save(self, data: bytes) -> None:
+        # Each at once: if the next step takes this process along, the parent has it.
+        self._say(frame.Saved(data))
+
 
 def _job_of(run: frame.Run) -> HeldJob:
     lease = parse_fence(run.fence)
@@ -200,6 +211,7 @@ def _job_of(run: frame.Run) -> HeldJob:
             non_retryable=frozenset(run.non_retryable),
         ),
         payload=run.payload,
+        resume=run.resume,
         attempt=run.attempt,
         deadline_ms=run.deadline_ms,
         expires_ms=run.expires_ms,
@@ -214,7 +226,7 @@ def _end_with_parent() -> NoReturn:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point. Arguments: three descriptors (jobs, control, board), the parent, the app."""
+    """Entry point. Arguments: three descriptors, the parent, the application, the log's level."""
     jobs_fd, control_fd, board_fd, parent = map(int, arguments[:4])
     die_with_parent(parent)
     # The terminal's Ctrl-C goes to the whole group; the parent decides what it means.
@@ -228,7 +240,9 @@ def main(arguments: list[str]) -> int:
         inherited.set_inheritable(False)
     board = Board(board_fd)
     try:
+        logging.basicConfig(stream=sys.stderr, level=int(arguments[5]), format=LOG_FORMAT)
         jobs = app.load(arguments[4])
+        capture.install()
     except Rejected as error:
         sys.stderr.write(f"{error.message}\n")
         return EXIT_APP

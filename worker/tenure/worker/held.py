@@ -11,13 +11,17 @@ All other fields have one writer each, as their comments say.
 """
 
 import threading
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from tenure.client.parent_result import Results
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+
+if TYPE_CHECKING:
+    from tenure.worker.attempt_log import AttemptLog
 
 
 class Terms(NamedTuple):
@@ -54,6 +58,18 @@ class AttemptResult(msgspec.Struct, frozen=True, gc=False):
     outcome: AttemptOutcome
     result: bytes = b""
     fault: Fault | None = None
+
+
+class Checkpoints(msgspec.Struct, eq=False, gc=False):
+    """What a job has saved in this attempt, and how far that has come."""
+
+    #: Written by the outbox: the last one's number, from 1, and its data.
+    newest: tuple[int, bytes] = (0, b"")
+    #: Set by the outbox when it tells the session, which clears it before it takes the newest.
+    told: bool = False
+    #: Written by the session: when one was sent last, and the number of the last that is durable.
+    sent_ms: int | None = None
+    acked: int = 0
 
 
 class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
@@ -101,8 +117,20 @@ class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
     result: AttemptResult | None = None
     #: Written by the executor: where the results of parents come from; None: nowhere.
     parents: Results | None = None
+    #: What the job's own code has said: made by that, with its first word.
+    log: "AttemptLog | None" = None
     #: Written by the session: when the report was last sent; None while it waits.
     reported_ms: int | None = None
+    #: What an earlier attempt has saved; empty: nothing.
+    resume: bytes = b""
+    #: Written by the outbox: what this attempt has saved; None: nothing.
+    saved: Checkpoints | None = None
+    #: Written by the executor: takes what the job saves; None: it goes nowhere.
+    keep: "Callable[[HeldJob, bytes], None] | None" = None
+    #: Written by the session: if the job can go on elsewhere, it should.
+    wanted_back: bool = False
+    #: Written by the job's own thread: it has been told so, and stops.
+    handed_back: bool = False
     _claim: threading.Lock = msgspec.field(default_factory=threading.Lock)
     _settled: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
@@ -155,6 +183,17 @@ class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
     def report_progress(self, pct: float) -> None:
         """Notes how far the job has come; the next heartbeat carries it."""
         self.progress = pct
+
+    def save(self, data: bytes) -> None:
+        """Keeps what the job wants its next attempt to begin with."""
+        if self.keep is not None:
+            self.keep(self, data)
+
+    def is_wanted_back(self) -> bool:
+        """Whether the job must stop here to go on elsewhere. A job that was told so does."""
+        if self.wanted_back:
+            self.handed_back = True
+        return self.handed_back
 
     def is_lost(self, now_ms: int) -> bool:
         """Whether the job must stop because its lease is lost. A job that was told so stays so."""

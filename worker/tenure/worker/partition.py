@@ -13,6 +13,8 @@ from tenure.protocol.limits import DEFAULT_CONTENT_TYPE
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import common_pb2, worker_pb2
 from tenure.worker.held import AttemptResult, Fault, HeldJob, Terms
+from tenure.worker.log_taps import LogTaps
+from tenure.worker.saving import Saving, take_acks
 from tenure.worker.workload import Workload
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class Partition:
         self._started: list[HeldJob] = []
         self._returned: list[tuple[str, Lease]] = []
         self._reports: deque[HeldJob] = deque()
+        self._saving = Saving()
+        self._taps = LogTaps()
 
     # The office.
 
@@ -87,11 +91,13 @@ class Partition:
         self.session = session
         self.backlog = self.backlog_told = 0
         self._declare_due = self._heartbeat_due = True
+        self._taps.clear()
         # The declaration says which leases have started.
         self._started.clear()
         self._reports = deque(job for job in self.held.values() if job.result is not None)
         for job in self._reports:
             job.reported_ms = None
+        self._saving.reopened(self.held.values())
         return True
 
     def close(self, token: Token, session: "Session") -> bool:
@@ -122,7 +128,7 @@ class Partition:
         workload = self._workload
         expires_ms = anchor_ms + self.lease_ttl_ms - SAFETY_MS
         terms = [_terms(options) for options in assignment.options]
-        refuse = workload.draining or (self.session is not None and self.session.draining)
+        refuse = workload.refusing
         token, number, held, runs = self.token, self.number, self.held, workload.runs
         before, term = len(runs), self._term_key
         for grant in assignment.grants:
@@ -144,10 +150,11 @@ class Partition:
                 attempt=grant.attempt,
                 deadline_ms=grant.deadline_ms,
                 expires_ms=expires_ms,
+                resume=grant.checkpoint,
             )
             held[term + seq] = job
             runs.append(job)
-        workload.occupied += len(runs) - before
+        workload.granted(len(runs) - before)
         workload.watch(expires_ms)
 
     def judge(self, verdicts: Iterable[worker_pb2.ReportVerdict]) -> None:
@@ -159,6 +166,12 @@ class Partition:
             if job is not None and job.result is not None and job.job_id == ref.job_id:
                 del held[key]
                 job.freed = True
+                if job.saved is not None:
+                    self._saving.forget(job)
+
+    def checkpoints_safe(self, acks: Iterable[worker_pb2.CheckpointAck]) -> None:
+        """What jobs have saved, up to these numbers, is durable."""
+        take_acks(acks, self._find)
 
     def revoke(self, revokes: Iterable[worker_pb2.Revoke]) -> None:
         """Gives leases back (Started wins), or learns that they are lost."""
@@ -186,10 +199,15 @@ class Partition:
                 continue
             if job.withdraw():
                 job.finish(AttemptResult(AttemptOutcome.CANCELLED), 0)
-                self._workload.occupied -= 1
+                self._workload.free(job)
                 self._reports.append(job)
             else:
                 self._workload.stops.append((job, AttemptOutcome.CANCELLED))
+
+    def want_logs(self, wishes: Iterable[worker_pb2.LogWish]) -> None:
+        """Somebody reads what jobs say, or does so no more."""
+        for wish in wishes:
+            self._taps.wish(self._key(wish.lease), self._find(wish.lease), wish)
 
     def heartbeat_answered(self, number: int, now_ms: int) -> int | None:
         """Renews what the heartbeat listed. Returns when it was sent, if it is known."""
@@ -225,8 +243,14 @@ class Partition:
         """A job has begun."""
         self._started.append(job)
 
+    def saved(self, job: HeldJob) -> None:
+        """A job has saved something: it goes with the next envelope, if the last is long ago."""
+        self._saving.add(job)
+
     def ended(self, job: HeldJob) -> None:
         """An attempt has its result: report it, or hand it back if it was interrupted for that."""
+        if job.saved is not None:
+            self._saving.ended(job)
         if job.result is not None and job.result.outcome is _RELEASED:
             self._give_back(job)
         elif not job.freed:
@@ -236,7 +260,7 @@ class Partition:
     def give_back(self, job: HeldJob) -> None:
         """Returns a job that is not going to run here (any more)."""
         if self._give_back(job):
-            self._workload.occupied -= 1
+            self._workload.free(job)
 
     def _give_back(self, job: HeldJob) -> bool:
         if job.freed:
@@ -255,12 +279,14 @@ class Partition:
         """A heartbeat is due."""
         self._heartbeat_due = True
 
-    def tick(self) -> None:
+    def tick(self, now_ms: int) -> None:
         """An acceptance that has found nothing to travel with goes alone now.
 
         The master waits for it for seconds, and the reports of small jobs come in milliseconds.
         """
+        self._taps.tick(now_ms)
         self._accept_due = self._accepted != self._accepted_sent
+        self._saving.tick(now_ms)
 
     def scan(self, now_ms: int) -> None:
         """Fences this worker off leases past their deadlines, and says when to look again."""
@@ -269,6 +295,7 @@ class Partition:
                 self._workload.watch(job.expires_ms)
             elif job.result is not None and now_ms >= job.expires_ms + DELIVERY_MS:
                 self._free(job)
+                self._saving.forget(job)
             elif not job.lapsed:
                 self._lapse(job)
             if job.lapsed and job.result is not None:
@@ -304,6 +331,8 @@ class Partition:
             or self._heartbeat_due
             or self._declare_due
             or self._accept_due
+            or self._saving.due
+            or self._taps.due
         )
 
     def fill(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> int:
@@ -326,10 +355,18 @@ class Partition:
             running = [job for job in self._started if job.result is None]
             update.started.extend([self._ref(job.job_id, job.lease) for job in running])
             self._started.clear()
+        size = 0
+        if self._saving:
+            size = self._saving.fill(update, now_ms, REPORT_BYTES_MAX, self._ref)
+            if self._saving.any_ended:
+                # What a job has saved goes before its end, and there was no room for all.
+                return size
         if self._returned:
             update.returned.extend([self._ref(job_id, lease) for job_id, lease in self._returned])
             self._returned.clear()
-        return self._fill_reports(update, now_ms) if self._reports else 0
+        if len(self._taps):
+            size += self._taps.fill(update.logs.add, self._refer, now_ms)
+        return size + self._fill_reports(update, now_ms) if self._reports else size
 
     def _fill_heartbeat(self, heartbeat: worker_pb2.Heartbeat, now_ms: int) -> None:
         self._beat_number += 1
@@ -347,8 +384,11 @@ class Partition:
 
         Whatever was lost on the way heals by this. A repeat changes nothing at the master.
         """
-        patience_ms = 3 * self.session.heartbeat_interval_ms if self.session else 0
+        interval_ms = self.session.heartbeat_interval_ms if self.session else 0
+        patience_ms = 3 * interval_ms
         for job in self.held.values():
+            if job.saved is not None:
+                self._saving.offer_again(job, now_ms - interval_ms // 2)
             if job.reported_ms is not None and now_ms - job.reported_ms >= patience_ms:
                 job.reported_ms = None
                 self._reports.append(job)
@@ -394,10 +434,16 @@ class Partition:
                 ref.token.epoch, ref.token.revision = job.token
             count += 1
             size += len(result.result) + 64
+            if job.log is not None:
+                row.log = job.log.seal()
+                size += len(row.log)
             if result.fault is not None:
                 _write_fault(row.error, result.fault)
                 size += len(result.fault.message) + len(result.fault.traceback)
         return size
+
+    def _refer(self, ref: worker_pb2.LeaseRef, job: HeldJob) -> None:
+        ref.CopyFrom(self._ref(job.job_id, job.lease))
 
     def _ref(self, job_id: str, lease: Lease) -> worker_pb2.LeaseRef:
         ref = worker_pb2.LeaseRef(job_id=job_id, seq=lease.seq, run=lease.run)

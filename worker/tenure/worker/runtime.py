@@ -30,19 +30,22 @@ from tenure.protocol import loop
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.limits import PROTOCOL_REVISION
 from tenure.v1 import cluster_pb2, worker_pb2
-from tenure.worker import app, herald
+from tenure.worker import app, capture, herald
 from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
-from tenure.worker.crew import Crew
+from tenure.worker.crew import Announce, Crew, MakeExecutor
 from tenure.worker.executor.pool import RELEASE_GRACE_MS
 from tenure.worker.lifeline import Lifeline
 from tenure.worker.link import MasterLink
+from tenure.worker.memory import MemoryReader
 from tenure.worker.parents import ParentResults
-from tenure.worker.port import Clock, Executor, Rng
+from tenure.worker.pools import DEFAULT, Pool
+from tenure.worker.port import Clock, Load, Rng
 from tenure.worker.pulse import Phase, Pulse, rss_bytes
 from tenure.worker.session import Session
+from tenure.worker.vitals import Gauge, Reading
 
 _LOGGER: Final = logging.getLogger(__name__)
 #: Deadlines are looked at this often at least.
@@ -56,13 +59,6 @@ LAST_WORDS_MS: Final = 2_000
 #: Young objects before a collection. Python's 700 are a few dozen jobs: it would look at all held
 #: ones over and over, for a quarter of the worker's CPU.
 GC_YOUNG_MAX: Final = 20_000
-
-#: Says what happens to whoever started the worker: an event's name and its fields.
-Announce = Callable[[str, Mapping[str, object]], None]
-
-
-#: Makes the executor, of what it is to call when there is news from it.
-MakeExecutor = Callable[[Callable[[], None]], Executor]
 
 
 class WorkerNode:
@@ -79,6 +75,7 @@ class WorkerNode:
         make_executor: MakeExecutor,
         drain_timeout_ms: int,
         announce: Announce,
+        gauge: Gauge | None = None,
     ) -> None:
         """Dials nothing yet.
 
@@ -91,6 +88,7 @@ class WorkerNode:
             make_executor: Builds what runs the jobs.
             drain_timeout_ms: How long jobs may go on after ``drain``.
             announce: Told of registrations, drain and end.
+            gauge: Reads how the process does; None: nobody is told.
         """
         self._hello = hello
         self._transport = transport
@@ -98,8 +96,15 @@ class WorkerNode:
         self._rng = rng
         self._drain_timeout_ms = drain_timeout_ms
         self._announce = announce
-        self._arbiter = Arbiter(hello, rng)
+        self._gauge = gauge
         self._executor = make_executor(self._wake_from_any_thread)
+        self._arbiter = Arbiter(
+            hello,
+            rng,
+            batch_sizes=self._executor.batch_sizes,
+            drain_timeout_ms=drain_timeout_ms,
+            look=self._look_at_itself,
+        )
         self._addresses = Addresses(masters)
         self._links: dict[str, MasterLink] = {}
         self._dialling: dict[str, asyncio.Task[None]] = {}
@@ -143,6 +148,16 @@ class WorkerNode:
         """Finish what runs and end, though nobody has asked for it."""
         self._draining.set()
 
+    def pause(self, *, paused: bool) -> None:
+        """Take no more jobs, and hand back what has not begun; or take some again."""
+        self._arbiter.pause(paused=paused)
+        self._step()
+
+    @property
+    def running(self) -> int:
+        """How many jobs have begun and not ended."""
+        return self._arbiter.running
+
     def pulse(self) -> Pulse:
         """How it is, for its supervisor and for probes."""
         masters = sum(1 for session in self._arbiter.sessions if session.master)
@@ -163,7 +178,10 @@ class WorkerNode:
         return self._arbiter.stream_opened(address, self._clock.boot_ms())
 
     def received(self, session: Session, said: worker_pb2.SessionResponse) -> bool:
+        drained = self._arbiter.drained
         addresses = self._arbiter.received(session, said, self._clock.boot_ms())
+        if self._arbiter.drained is not drained:
+            self._tell_drained(drained=not drained)
         if said.HasField("welcome"):
             if self._has_other(session):
                 return False
@@ -181,6 +199,18 @@ class WorkerNode:
             self._named(addresses)
         self._step()
         return True
+
+    def _tell_drained(self, *, drained: bool) -> None:
+        """Says that an operator wants no more work here, or wants some again."""
+        if drained:
+            _LOGGER.info(
+                "an operator has drained this worker: it takes nothing more until it is undrained",
+                extra={"action": "drain"},
+            )
+            self._announce("drained", {"name": self._hello.name})
+        else:
+            _LOGGER.info("an operator lets this worker work again", extra={"action": "undrain"})
+            self._announce("undrained", {"name": self._hello.name})
 
     def closed(self, session: Session) -> None:
         self._arbiter.stream_closed(session)
@@ -220,6 +250,10 @@ class WorkerNode:
 
     # What drives the arbiter.
 
+    def _look_at_itself(self, now_ms: int) -> tuple[Load, Reading]:
+        reading = Reading() if self._gauge is None else self._gauge.read(now_ms)
+        return self._executor.load(now_ms), reading
+
     def _wake_from_any_thread(self) -> None:
         if self._loop is not None:
             with suppress(RuntimeError):  # The loop is closed: nobody wants to know any more.
@@ -243,7 +277,10 @@ class WorkerNode:
             wait_ms = min(
                 (due_ms - now_ms for due_ms in times if due_ms is not None), default=TICK_MS_MAX
             )
-            await self._clock.sleep(min(max(wait_ms, 1), TICK_MS_MAX))
+            sleep_ms = min(max(wait_ms, 1), TICK_MS_MAX)
+            await self._clock.sleep(sleep_ms)
+            if self._gauge is not None:
+                self._gauge.late(self._clock.boot_ms() - now_ms - sleep_ms)
 
     async def _keep_topology(self) -> None:
         """Finds masters that came after the Welcome."""
@@ -318,14 +355,17 @@ class WorkerNode:
             await self._moved.wait()
 
 
-def introduction(config: WorkerConfig, jobs: JobTable, incarnation: str) -> worker_pb2.Hello:
-    """How a worker introduces itself to masters."""
+def introduction(
+    config: WorkerConfig, jobs: JobTable, incarnation: str, pool: Pool | None = None
+) -> worker_pb2.Hello:
+    """How a worker introduces itself to masters, as a whole or with one of its pools."""
+    name = config.name or f"{socket.gethostname()}-{os.getpid()}"
     return worker_pb2.Hello(
         incarnation=incarnation,
-        name=config.name or f"{socket.gethostname()}-{os.getpid()}",
+        name=name if pool is None or pool.name == DEFAULT else f"{name}/{pool.name}",
         job_names=sorted(jobs),
         queues=config.queues,
-        slots=config.slots,
+        slots=config.slots if pool is None else pool.slots,
         labels=config.labels,
         build_id=config.build_id,
         protocol=PROTOCOL_REVISION,
@@ -354,21 +394,30 @@ async def run_worker(
         AsyncClient(",".join(config.masters), token=config.token, tls=config.tls)
     )
 
-    def make_node(make_executor: MakeExecutor) -> WorkerNode:
+    def make_node(pool: Pool, make_executor: MakeExecutor, tell: Announce) -> WorkerNode:
         node = WorkerNode(
-            introduction(config, jobs, str(uuid.uuid4())),
+            introduction(config, pool.jobs, str(uuid.uuid4()), pool),
             config.masters,
             transport=transport,
             clock=clock,
             rng=random.Random(),
             make_executor=make_executor,
             drain_timeout_ms=int(config.drain_timeout_s * 1000),
-            announce=told,
+            announce=tell,
+            gauge=Gauge(),
         )
         nodes.append(node)
         return node
 
-    crew = Crew(config, jobs, clock=clock, parents=parents, make_node=make_node)
+    crew = Crew(
+        config,
+        jobs,
+        clock=clock,
+        parents=parents,
+        make_node=make_node,
+        announce=told,
+        read_memory=MemoryReader(),
+    )
     running = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         running.add_signal_handler(number, crew.drain)
@@ -437,6 +486,7 @@ def main(config: WorkerConfig, lifeline: Lifeline | None = None) -> int:
             master lets it in.
     """
     jobs = app.load(config.app)
+    capture.install()
     # What is loaded by now stays for good: it need not be looked at again.
     gc.collect()
     gc.freeze()

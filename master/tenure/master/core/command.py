@@ -8,7 +8,7 @@ each job passes through are structs: one is made in a quarter of a named tuple's
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,9 @@ from tenure.master.core.timetable import ScheduleSpec
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome
+
+if TYPE_CHECKING:
+    from tenure.master.core.effect import GrantRow
 
 
 class SubmitSetting(NamedTuple):
@@ -248,6 +251,13 @@ class DrainSession:
     session_id: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndrainSession:
+    """Grants may go to this session again (volatile)."""
+
+    session_id: int
+
+
 class HeldRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A lease that a worker holds, as its heartbeats and declarations say."""
 
@@ -281,6 +291,18 @@ class RenewLeases:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendHeld:
+    """Grants that were written ahead have committed: they are sent now, with the next number.
+
+    Effect: ``SendAssignment``, if the session is open. ``rows`` are those of the effect that was
+    held.
+    """
+
+    session_id: int
+    rows: "list[GrantRow]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptAssignment:
     """All assignments up to this number have arrived at the worker (volatile)."""
 
@@ -311,6 +333,28 @@ class ReturnLeases:
     rows: list[LeaseRow]
 
 
+class CheckpointRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a job saved under a lease, by its worker."""
+
+    job_id: JobId
+    lease: Lease
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveCheckpoints:
+    """Keep what jobs have saved. Effect: ``SendCheckpointAcks``, after the commit.
+
+    Attributes:
+        bytes_max: As in ``SubmitJobs``.
+    """
+
+    session_id: int
+    rows: list[CheckpointRow]
+    bytes_max: int | None = None
+
+
 class ReportRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How one attempt ended, by its worker."""
 
@@ -321,6 +365,8 @@ class ReportRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     content_type: str
     fault: JobFault | None
     run_ms: int
+    #: What the attempt has said, a JobLog of the contract.
+    log: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -520,10 +566,13 @@ Command = (
     | OpenSession
     | CloseSession
     | DrainSession
+    | UndrainSession
     | DeclareLeases
     | RenewLeases
+    | SendHeld
     | AcceptAssignment
     | StartLeases
+    | SaveCheckpoints
     | ReturnLeases
     | ReportAttempts
     | Dispatch

@@ -3,15 +3,15 @@
 from typing import Final
 
 from tenure.master.core.attempt import remember_attempt
-from tenure.master.core.command import Dispatch
+from tenure.master.core.command import Dispatch, SendHeld
 from tenure.master.core.effect import Decision, Effect, GrantRow, SendAssignment
 from tenure.master.core.event import Event, JobsGranted
 from tenure.master.core.pick import Picking, Taker
 from tenure.master.core.record import JobRecord
 from tenure.master.core.reserve import Reserves
-from tenure.master.core.session import Delivery, Holding, Session
+from tenure.master.core.session import UNSENT, Delivery, Holding, Session
 from tenure.master.core.state import State, footprint
-from tenure.master.core.volatile import Turn, TurnsTaken
+from tenure.master.core.volatile import HeldSent, Turn, TurnsTaken
 from tenure.protocol.fence import Lease
 from tenure.protocol.vocabulary import JobState
 
@@ -60,11 +60,12 @@ def _assignments(state: State, turns: list[Turn], takers: list[Taker], now_ms: i
     effects: list[Effect] = []
     lease_seq = state.lease_seq
     for taker in takers:
-        session, number = taker.session, taker.session.assignment
+        session = taker.session
         for records, write_ahead in ((taker.first, False), (taker.again, True)):
             if not records:
                 continue
-            number += 1
+            # What is written ahead is overtaken by first grants: it gets its number with them.
+            number = 0 if write_ahead else session.assignment + 1
             rows = []
             first = lease_seq + 1
             for record in records:
@@ -94,6 +95,36 @@ def _assignments(state: State, turns: list[Turn], takers: list[Taker], now_ms: i
                 )
             )
     return Decision(events=tuple(events), effects=tuple(effects))
+
+
+def decide_send_held(state: State, command: SendHeld, now_ms: int) -> Decision:
+    """Sends grants that have committed: a worker gets assignments in order of their numbers."""
+    session, rows = state.sessions.get(command.session_id), command.rows
+    if session is None:
+        return Decision()
+    number = session.assignment + 1
+    sent = HeldSent(
+        now_ms=now_ms,
+        session_id=session.session_id,
+        number=number,
+        first_lease_seq=rows[0].lease_seq,
+    )
+    effect = SendAssignment(
+        session_id=session.session_id, number=number, rows=rows, write_ahead=False
+    )
+    return Decision(events=(sent,), effects=(effect,))
+
+
+def apply_held_sent(state: State, event: HeldSent) -> None:
+    """Gives a delivery its number; a newer stream of its worker may have made it void."""
+    session = state.sessions.get(event.session_id)
+    if session is None:
+        return
+    delivery = session.unsent.pop(event.first_lease_seq, None)
+    if delivery is None:
+        session.assignment = event.number
+    else:
+        session.send(delivery, event.number, event.now_ms)
 
 
 def apply_turns_taken(state: State, event: TurnsTaken) -> None:
@@ -141,11 +172,13 @@ def apply_granted(state: State, event: JobsGranted, seq: int) -> None:
 def _hold(state: State, event: JobsGranted, lease_seq: int, granted: list[JobRecord]) -> None:
     """Keeps up what is derived from grants, and notes who holds them."""
     state.lease_seq = lease_seq
-    delivery = Delivery(event.assignment, event.now_ms)
+    delivery = Delivery(event.assignment or UNSENT, event.now_ms)
     session = state.sessions.get(event.session_id)
     if session is not None:
-        session.assignment = event.assignment
-        session.unaccepted.append(delivery)
+        if event.assignment:
+            session.send(delivery, event.assignment, event.now_ms)
+        else:
+            session.unsent[event.first_lease_seq] = delivery
     holder = state.holder(event.incarnation, event.worker, event.now_ms)
     leases = holder.leases
     for record in granted:

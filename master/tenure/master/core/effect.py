@@ -2,8 +2,9 @@
 
 Effects are released by the shell in order, each after the commit that it waits for: by default the
 highest seq applied when it was computed, its own decision's events included. The one exception is a
-``SendAssignment`` with ``write_ahead=False`` (first grants): it waits only for what was applied
-before its own decision, and its jobs were committed when they were picked.
+``SendAssignment`` with ``write_ahead=False`` (first grants): it waits for nothing, as its jobs were
+committed when they were picked. One that waits is overtaken by those: it has no number, and is not
+sent but given back (``SendHeld``) when it has committed.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,12 @@ class GrantRow(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendAssignment:
-    """Grant jobs to a session."""
+    """Grant jobs to a session.
+
+    Attributes:
+        number: Of the assignment; 0: it gets one when it is sent.
+        write_ahead: ``SendHeld`` these rows when this has committed, instead of sending them.
+    """
 
     session_id: int
     number: int
@@ -54,6 +60,14 @@ class SendVerdicts:
 
     session_id: int
     rows: list[tuple[JobId, Lease, Verdict]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendCheckpointAcks:
+    """Tell a worker that what jobs saved is durable: (job, lease, number)."""
+
+    session_id: int
+    rows: list[tuple[JobId, Lease, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +127,7 @@ class Deliver:
 Effect = (
     SendAssignment
     | SendVerdicts
+    | SendCheckpointAcks
     | SendRevokes
     | SendCancels
     | SendHeartbeatAck

@@ -94,7 +94,8 @@ class JobsGranted(
 ):
     """A session got leases; row i has lease seq ``first_lease_seq + i`` of the token's term.
 
-    ``session_id`` and ``assignment`` mean something to the term that wrote them only.
+    ``session_id`` and ``assignment`` mean something to the term that wrote them only; the latter is
+    0 if the grants are sent after this has committed, and get their number then.
     """
 
     now_ms: int
@@ -177,6 +178,45 @@ class AttemptsEnded(
 
     now_ms: int
     rows: list[EndedRow]
+
+
+class SavedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a running job wants its next attempt to begin with."""
+
+    job_id: JobId
+    lease: Lease
+    #: Rises with each of one lease.
+    number: int
+    data: bytes
+    #: A job that gets on is no poison: 0, unless it saved the same as before.
+    losses_charged: int
+
+
+class CheckpointsSaved(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="checkpoints_saved"
+):
+    """RUNNING jobs saved how far they are, under their newest leases."""
+
+    now_ms: int
+    rows: list[SavedRow]
+
+
+class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one attempt of a job has said."""
+
+    job_id: JobId
+    run: int
+    attempt: int
+    lines: bytes
+
+
+class LogsKept(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="logs_kept"
+):
+    """Attempts that end have said something, which is kept with them."""
+
+    now_ms: int
+    rows: list[LogRow]
 
 
 class CancelsRequested(
@@ -451,6 +491,8 @@ DurableEvent = (
     | LeasesAdopted
     | JobsCompleted
     | AttemptsEnded
+    | CheckpointsSaved
+    | LogsKept
     | CancelsRequested
     | JobsCancelled
     | JobsExpired

@@ -49,6 +49,7 @@ from tenure.master.core.volatile import (
     SessionClosed,
     SessionDrained,
     SessionOpened,
+    SessionUndrained,
     TakeBacksAsked,
 )
 from tenure.protocol.fence import Lease
@@ -318,6 +319,7 @@ def apply_session_opened(state: State, event: SessionOpened) -> None:
     if holder.session is not None:
         # What its old stream says from now on is of no account.
         holder.session.unaccepted.clear()
+        holder.session.unsent.clear()
     session = Session(event, holder)
     state.lanes.enlist(session)
     state.sessions[event.session_id] = session
@@ -349,6 +351,13 @@ def apply_session_drained(state: State, event: SessionDrained) -> None:
         session.draining = True
         if session.holder.session is session:
             state.lanes.free(session.incarnation)
+
+
+def apply_session_undrained(state: State, event: SessionUndrained) -> None:
+    """Takes the mark back."""
+    session = state.sessions.get(event.session_id)
+    if session is not None:
+        session.draining = False
 
 
 def apply_declared(state: State, event: LeasesDeclared) -> None:

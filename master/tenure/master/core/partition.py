@@ -13,12 +13,14 @@ from typing import Any, Final, assert_never
 from tenure.master.core import (
     batch,
     boost,
+    checkpoint,
     configure,
     control,
     dependents,
     dispatch,
     fire,
     intake,
+    kept_log,
     lease,
     limit,
     query,
@@ -59,7 +61,9 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.JobsCompleted: report.apply_completed,
     events.JobsPurged: control.apply_purged,
     events.AttemptsEnded: report.apply_ended,
+    events.LogsKept: kept_log.apply_logs_kept,
     events.LeasesAdopted: report.apply_adopted,
+    events.CheckpointsSaved: checkpoint.apply_saved,
     events.JobsReadied: fire.apply_readied,
     events.JobsExpired: fire.apply_expired,
     events.JobsCancelled: control.apply_cancelled,
@@ -118,8 +122,10 @@ _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
     volatile.SessionOpened: lease.apply_session_opened,
     volatile.SessionClosed: lease.apply_session_closed,
     volatile.SessionDrained: lease.apply_session_drained,
+    volatile.SessionUndrained: lease.apply_session_undrained,
     volatile.LeasesDeclared: lease.apply_declared,
     volatile.LeasesRenewed: lease.apply_renewed,
+    volatile.HeldSent: dispatch.apply_held_sent,
     volatile.AssignmentAccepted: lease.apply_accepted,
     volatile.LeasesStarted: lease.apply_started,
     volatile.TakeBacksAsked: lease.apply_take_backs_asked,
@@ -175,6 +181,8 @@ class Partition:
                 return submit.decide_submit(state, command, now_ms)
             case commands.Dispatch():
                 return dispatch.decide_dispatch(state, command, now_ms)
+            case commands.SendHeld():
+                return dispatch.decide_send_held(state, command, now_ms)
             case commands.ReportAttempts():
                 return report.decide_report(state, command, now_ms)
             case commands.StartLeases():
@@ -183,6 +191,8 @@ class Partition:
                 return lease.decide_renew(state, command, now_ms)
             case commands.FireTimers():
                 return fire.decide_fire(state, command, now_ms)
+            case commands.SaveCheckpoints():
+                return checkpoint.decide_save(state, command, now_ms)
             case commands.ReturnLeases():
                 return lease.decide_return(state, command, now_ms)
             case commands.DeclareLeases():
@@ -223,6 +233,7 @@ class Partition:
                 commands.AcceptAssignment()
                 | commands.CloseSession()
                 | commands.DrainSession()
+                | commands.UndrainSession()
                 | commands.RestartLeases()
                 | commands.PushDeadlines()
             ):
@@ -352,6 +363,14 @@ class Partition:
         record = self._state.jobs.get(job_id)
         return None if record is None else self._state.holding_of(record)
 
+    def session_of(self, job_id: JobId) -> int | None:
+        """The stream of the worker that runs a job; None: it does not run, or has no stream."""
+        record = self._state.jobs.get(job_id)
+        if record is None or self._state.holding_of(record) is None:
+            return None
+        session = self._state.holders[record.incarnation].session
+        return None if session is None else session.session_id
+
     def scan(
         self, wanted: query.Filter = EVERY_JOB, *, before_ordinal: int | None = None
     ) -> query.Scan:
@@ -431,6 +450,10 @@ class Partition:
         """The partition's size."""
         return query.stats(self._state)
 
+    def held_by(self, session_id: int, most: int) -> list[tuple[JobRecord, Holding]]:
+        """What the worker of a session holds, in the order of the grants, so many at most."""
+        return query.held_by(self._state, session_id, most)
+
     def sessions(self) -> list[query.SessionStatus]:
         """Its open sessions, oldest first."""
         return query.sessions(self._state)
@@ -477,6 +500,7 @@ def _noted(
     command: commands.AcceptAssignment
     | commands.CloseSession
     | commands.DrainSession
+    | commands.UndrainSession
     | commands.RestartLeases
     | commands.PushDeadlines,
     now_ms: int,
@@ -489,6 +513,8 @@ def _noted(
             return volatile.SessionClosed(session_id=session_id)
         case commands.DrainSession(session_id=session_id):
             return volatile.SessionDrained(session_id=session_id)
+        case commands.UndrainSession(session_id=session_id):
+            return volatile.SessionUndrained(session_id=session_id)
         case commands.RestartLeases():
             return volatile.LeasesRestarted(now_ms=now_ms)
         case commands.PushDeadlines(gap_ms=gap_ms):

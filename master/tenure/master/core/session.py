@@ -6,6 +6,7 @@ are.
 """
 
 from collections import deque
+from typing import Final
 
 import msgspec
 
@@ -17,13 +18,17 @@ from tenure.master.core.skill import Skill
 from tenure.master.core.volatile import SessionOpened
 from tenure.protocol.ids import JobId
 
+#: The number of what was not sent yet: behind all that any worker has.
+UNSENT: Final = 1 << 62
+
 
 class Delivery(msgspec.Struct, gc=False, eq=False):
     """An assignment, on its way to its worker or there: all leases that it granted share it."""
 
-    #: 0: an older session's or term's, which no message can still carry.
+    #: 0: an older session's or term's, which no message can still carry. UNSENT: it is on its way
+    #: to nobody, as it waits for its commit; it gets its number when it is sent.
     number: int = 0
-    #: When it was sent, or its TTL began anew.
+    #: When it was sent, or its TTL began anew; or, if it was not sent yet, decided on.
     sent_ms: int = 0
     #: When its worker was heard to have it; 0: not in this term.
     accepted_ms: int = 0
@@ -119,12 +124,15 @@ class Session:
         "skill",
         "slots",
         "unaccepted",
+        "unsent",
     )
 
     #: The last assignment sent.
     assignment: int
-    #: Assignments that have not been accepted, in order.
+    #: Assignments that were sent and have not been accepted, in order.
     unaccepted: deque[Delivery]
+    #: Those that wait for their commit, by their first lease.
+    unsent: dict[int, Delivery]
     #: Whether it has listed its leases; nothing is granted before.
     declared: bool
     draining: bool
@@ -143,6 +151,7 @@ class Session:
         self.bound = {}
         self.assignment = 0
         self.unaccepted = deque()
+        self.unsent = {}
         self.declared = False
         self.draining = False
 
@@ -162,6 +171,12 @@ class Session:
         """How many ready jobs wait for nothing but credit of its like."""
         bound = [board.backlog() for board in self.bound.values()]
         return self.skill.backlog() + sum(bound)
+
+    def send(self, delivery: Delivery, number: int, now_ms: int) -> None:
+        """An assignment leaves with the next number."""
+        delivery.number, delivery.sent_ms = number, now_ms
+        self.assignment = number
+        self.unaccepted.append(delivery)
 
     def accept(self, number: int, now_ms: int) -> None:
         """Assignments up to the number have arrived."""

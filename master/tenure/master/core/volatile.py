@@ -39,6 +39,12 @@ class SessionDrained(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     session_id: int
 
 
+class SessionUndrained(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A session that got nothing takes work again."""
+
+    session_id: int
+
+
 class LeasesDeclared(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A worker listed every lease it holds: grants may go to it, its leases are renewed."""
 
@@ -54,6 +60,15 @@ class LeasesRenewed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     session_id: int
     last_assignment: int
     rows: list[HeldRow]
+
+
+class HeldSent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Grants that had waited for their commit were sent as this assignment."""
+
+    now_ms: int
+    session_id: int
+    number: int
+    first_lease_seq: int
 
 
 class AssignmentAccepted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -151,8 +166,10 @@ VolatileEvent = (
     SessionOpened
     | SessionClosed
     | SessionDrained
+    | SessionUndrained
     | LeasesDeclared
     | LeasesRenewed
+    | HeldSent
     | AssignmentAccepted
     | LeasesStarted
     | ReportsKept

@@ -29,6 +29,7 @@ from tenure.master.core.command import (
     ReportAttempts,
     ResolveDependents,
     RestartLeases,
+    SaveCheckpoints,
     SubmitJobs,
     TriggerSchedule,
 )
@@ -41,6 +42,7 @@ from tenure.master.core.effect import (
     Reply,
     SendAssignment,
     SendCancels,
+    SendCheckpointAcks,
     SendHeartbeatAck,
     SendRevokes,
     SendVerdicts,
@@ -55,6 +57,7 @@ from tenure.master.node.changes import Changes
 from tenure.master.node.clock import TermClock
 from tenure.master.node.delivery import Delivery
 from tenure.master.node.gate import CommitGate
+from tenure.master.node.grants import Grants
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.inbox import Answer, Inbox, ignore
 from tenure.master.node.keeper import Keeper
@@ -142,8 +145,9 @@ class Term:
         self._inbox = Inbox()
         self._applied_answers: dict[int, Answer] = {}
         self._answer_number = 0
-        #: Grants decided on that wait for their commit, by session.
-        self._held_grants: dict[int, int] = {}
+        self._grants = Grants(
+            partition=partition, gate=gate, hub=hub, clock=clock, send=self._release
+        )
         #: Who waits to read what has not committed yet, in the order in which they are answered.
         self._readers: dict[asyncio.Future[None], None] = {}
         #: What callers are told once the term has ended.
@@ -350,9 +354,7 @@ class Term:
             self._timer.cancel()
         self._inbox.refuse(error)
         self._answer_unknown("its leader stepped down")
-        for session_id, grants in self._held_grants.items():
-            self._hub.refund(session_id, grants)
-        self._held_grants.clear()
+        self._grants.abandon()
         self._turn_away(error)
 
     def _answer_unknown(self, why: str) -> None:
@@ -386,7 +388,7 @@ class Term:
                 rows += len(command.rows)
             if isinstance(command, SubmitJobs | TriggerSchedule):
                 command = replace(command, intake=self._intake(), bytes_max=self._bytes_max())
-            elif isinstance(command, PutSchedule):
+            elif isinstance(command, PutSchedule | SaveCheckpoints):
                 command = replace(command, bytes_max=self._bytes_max())
             if self.gate.full and answer is not ignore:
                 answer(self.no_space(command))
@@ -428,7 +430,7 @@ class Term:
             self.gate.add(*durable)
         for effect in decision.effects:
             if isinstance(effect, SendAssignment):
-                self._assign(effect, seq)
+                self._grants.assign(effect, seq)
             elif isinstance(effect, SendHeartbeatAck):
                 # It rests on no event: workers must not lose their leases to a slow or full store.
                 self._release(effect)
@@ -461,24 +463,6 @@ class Term:
                 metadata={"partition": str(self.number)},
             )
 
-    def _assign(self, effect: SendAssignment, seq: int) -> None:
-        """Sends grants, or holds them for their commit; a worker gets them in order either way."""
-        session_id, grants = effect.session_id, len(effect.rows)
-        self._hub.spend(session_id, grants)
-        held = self._held_grants.get(session_id, 0)
-        if not effect.write_ahead and not held:
-            self._release(effect)
-            return
-        self._held_grants[session_id] = held + grants
-
-        def release() -> None:
-            left = self._held_grants.pop(session_id) - grants
-            if left:
-                self._held_grants[session_id] = left
-            self._release(effect)
-
-        self.gate.hold(seq, release)
-
     def _hold_answer(self, answer: Answer, reply: Reply | TenureError, now_ms: int) -> None:
         """Answers when all so far has committed; or when it is known that jobs' parents exist."""
         if answer is ignore:
@@ -506,15 +490,11 @@ class Term:
                 if not self.granted.is_set():
                     self.granted.set()
                     self._announce("first_grant", {"partition": self.number})
-            case SendVerdicts():
-                delivery.verdicts(effect)
+            case SendVerdicts() | SendCheckpointAcks() | SendRevokes() | SendCancels():
+                delivery.word(effect)
             case SendHeartbeatAck():
                 backlog = self.partition.backlog_for(effect.session_id)
                 delivery.heartbeat_ack(effect, backlog)
-            case SendRevokes():
-                delivery.revokes(effect)
-            case SendCancels():
-                delivery.cancels(effect)
             case NotifySettled():
                 delivery.settled([r for r in effect.records if self._may_show(r)])
             case Deliver():

@@ -6,6 +6,7 @@ from typing import Final, cast
 
 from tenure.master.core.command import (
     AcceptAssignment,
+    CheckpointRow,
     DeclareLeases,
     HeldRow,
     LeaseRow,
@@ -13,14 +14,16 @@ from tenure.master.core.command import (
     ReportAttempts,
     ReportRow,
     ReturnLeases,
+    SaveCheckpoints,
     StartLeases,
 )
 from tenure.master.core.state import fault_bytes
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import WorkerLink, lease_of
+from tenure.master.node.log_taps import LogTaps
 from tenure.master.node.port import Rng
 from tenure.master.node.term import Term
-from tenure.master.node.translate import fault_from_wire, invalid
+from tenure.master.node.translate import fault_from_wire, invalid, log_from_wire
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
 from tenure.protocol.fence import Token
@@ -45,14 +48,23 @@ class WorkerApi:
         hub: The streams of this master.
         rng: Draws jitter for retries.
         welcome: Builds the first message to a worker.
+        boot_ms: The boot clock.
     """
 
     def __init__(
-        self, *, hub: WorkerHub, rng: Rng, welcome: Callable[[], worker_pb2.Welcome]
+        self,
+        *,
+        hub: WorkerHub,
+        rng: Rng,
+        welcome: Callable[[], worker_pb2.Welcome],
+        boot_ms: Callable[[], int] = lambda: 0,
     ) -> None:
+        #: Who reads what running jobs say.
+        self.taps = LogTaps(hub)
         self._hub = hub
         self._rng = rng
         self._welcome = welcome
+        self._boot_ms = boot_ms
 
     async def session(
         self,
@@ -69,7 +81,7 @@ class WorkerApi:
             return
         hello = _checked(first)
         await send(worker_pb2.SessionResponse(welcome=self._welcome()))
-        link = self._hub.connect(hello)
+        link = self._hub.connect(hello, self._boot_ms())
         try:
             async with asyncio.TaskGroup() as tasks:
                 reader = tasks.create_task(self._read(link, first, requests))
@@ -92,6 +104,8 @@ class WorkerApi:
         link.close()
 
     def _take(self, link: WorkerLink, request: worker_pb2.SessionRequest) -> None:
+        if request.HasField("vitals"):
+            self._hub.take_vitals(link, request.vitals, self._boot_ms())
         for update in request.updates:
             term = self._hub.terms.get(update.partition)
             if term is None or update.token.epoch != term.token.epoch:
@@ -111,9 +125,13 @@ class WorkerApi:
         if update.started:
             started = [LeaseRow(JobId(r.job_id), lease_of(r, token)) for r in update.started]
             term.post(StartLeases(session_id=session_id, rows=started))
+        if update.checkpoints:
+            self._save(link, term, update)
         if update.returned:
             returned = [LeaseRow(JobId(r.job_id), lease_of(r, token)) for r in update.returned]
             term.post(ReturnLeases(session_id=session_id, rows=returned))
+        if update.logs:
+            self.taps.take(term, update)
         if update.reports:
             self._report(link, term, update)
         if update.HasField("heartbeat"):
@@ -132,6 +150,19 @@ class WorkerApi:
             )
         )
 
+    def _save(self, link: WorkerLink, term: Term, update: worker_pb2.PartitionUpdate) -> None:
+        rows = [
+            CheckpointRow(
+                JobId(saved.lease.job_id),
+                lease_of(saved.lease, term.token),
+                saved.number,
+                saved.data,
+            )
+            for saved in update.checkpoints
+        ]
+        size = sum([len(row.data) for row in rows])
+        term.post(SaveCheckpoints(session_id=link.session_id, rows=rows), size=size)
+
     def _report(self, link: WorkerLink, term: Term, update: worker_pb2.PartitionUpdate) -> None:
         token = term.token
         rows: list[ReportRow] = []
@@ -140,6 +171,10 @@ class WorkerApi:
             ref, result = report.lease, report.result
             outcome = _OUTCOMES.get(report.outcome, _LOST)
             row_size = len(result) + 64
+            log = report.log
+            if log:
+                log = log_from_wire(log)
+                row_size += len(log)
             fault = None
             if outcome is not _COMPLETED and report.HasField("error"):
                 fault = fault_from_wire(report.error)
@@ -157,6 +192,7 @@ class WorkerApi:
                     report.content_type,
                     fault,
                     _span_ms(report.run_ms),
+                    log,
                 )
             )
         self._post_reports(link, term, rows, size)

@@ -34,6 +34,7 @@ from tenure.master.core.command import (
     OpenTerm,
     ReportAttempts,
     ReportRow,
+    SendHeld,
     StartLeases,
     SubmitJobs,
     SubmitRow,
@@ -311,8 +312,18 @@ class Replay:
         )
         sent = [effect for effect in decision.effects if isinstance(effect, SendAssignment)]
         for assignment in sent:
-            self._take(assignment)
+            if assignment.write_ahead:
+                self._send_held(assignment)
+            else:
+                self._take(assignment)
         return bool(sent)
+
+    def _send_held(self, held: SendAssignment) -> None:
+        """Commits take no time here."""
+        command = SendHeld(session_id=held.session_id, rows=held.rows)
+        for effect in self._step(command).effects:
+            if isinstance(effect, SendAssignment):
+                self._take(effect)
 
     def _take(self, sent: SendAssignment) -> None:
         """An assignment arrives."""

@@ -13,6 +13,7 @@ from tenure.master.core.partition import Partition
 from tenure.master.core.ready import Board, Fronts, Lane, order_key
 from tenure.master.core.record import JobRecord
 from tenure.master.core.segment import Segment
+from tenure.master.core.session import UNSENT, Holder
 from tenure.master.core.skill import Skill
 from tenure.master.core.state import State, footprint
 from tenure.master.core.transition import TERMINAL
@@ -331,8 +332,21 @@ def _audit_leases(state: State) -> None:
             assert (holder.check_ms, holder) in state.holder_timers.things()
         if holder.session is not None:
             assert holder.session.holder is holder
+            _audit_deliveries(holder)
     running = [r.ordinal for r in state.jobs.values() if r.state is JobState.RUNNING]
     assert sorted(held) == running
+
+
+def _audit_deliveries(holder: Holder) -> None:
+    session = holder.session
+    assert session is not None
+    numbers = [delivery.number for delivery in session.unaccepted]
+    assert numbers == sorted(set(numbers))
+    assert not numbers or 0 < numbers[0] <= numbers[-1] <= session.assignment
+    assert all(delivery.number == UNSENT for delivery in session.unsent.values())
+    for holding in holder.leases.values():
+        number = holding.delivery.number
+        assert number <= session.assignment or holding.delivery in session.unsent.values()
 
 
 def _audit_dependencies(state: State) -> None:
@@ -391,7 +405,10 @@ def dump(state: State) -> list[object]:
         for holder in state.holders.values()
     ]
     sessions = [
-        (s.session_id, s.assignment, _ENCODE(list(s.unaccepted)), s.declared, s.draining)
+        (
+            (s.session_id, s.assignment, s.declared, s.draining),
+            _ENCODE([list(s.unaccepted), list(s.unsent.items())]),
+        )
         for s in state.sessions.values()
     ]
     scalars = (

@@ -163,9 +163,13 @@ class Rig:
     def dispatch(self, *credits: tuple[int, int], committed_seq: int | None = None) -> Decision:
         """Grants to sessions with credit; everything has committed by default."""
         committed = self.partition.next_seq - 1 if committed_seq is None else committed_seq
-        return self.do(
+        decision = self.do(
             Dispatch(credits=list(credits), committed_seq=committed, grants_max=1_000_000)
         )
+        for effect in decision.effects:
+            if isinstance(effect, SendAssignment) and effect.write_ahead:
+                self.do(commands.SendHeld(session_id=effect.session_id, rows=effect.rows))
+        return decision
 
     def grant(self, session_id: int = 1, credit: int = 1) -> list[LeaseRow]:
         """Grants up to ``credit`` jobs to a session; its leases, in order."""

@@ -8,7 +8,9 @@ from tenure.master.core import command as commands
 from tenure.master.core.command import LeaseRow
 from tenure.master.core.effect import (
     Announce,
+    Decision,
     NotifySettled,
+    SendAssignment,
     SendCancels,
     SendHeartbeatAck,
     SendRevokes,
@@ -17,7 +19,7 @@ from tenure.master.core.event import AttemptsEnded, EndedRow
 from tenure.master.core.record import Policy
 from tenure.master.core.volatile import TakeBacksAsked
 from tenure.protocol.fence import Lease, Token
-from tenure.protocol.vocabulary import AttemptOutcome, JobState
+from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
 from tests.unit.master.core.rig import CONFIG, Rig, held, of_type
 
 ONCE = Policy(name="job", at_most_once=True)
@@ -321,3 +323,82 @@ def test_a_successor_knows_what_was_accepted_if_it_was_told(rig: Rig) -> None:
     rig.open_session(1, "w1", declare=[held(lease)])
     rig.report(lease)
     assert rig.record(row).accepted_ms == 0
+
+
+# What waits for its commit.
+
+
+def hold_one(rig: Rig) -> tuple[LeaseRow, commands.SendHeld]:
+    """A grant of a job that runs at most once, decided on and not sent yet."""
+    job_id = rig.submit_one(ONCE)
+    committed = rig.partition.next_seq - 1
+    command = commands.Dispatch(credits=[(1, 1)], committed_seq=committed, grants_max=1)
+    (effect,) = of_type(rig.do(command).effects, SendAssignment)
+    assert (effect.write_ahead, effect.number) == (True, 0)
+    lease = rig.record(job_id).lease
+    assert lease is not None
+    return LeaseRow(job_id, lease), commands.SendHeld(session_id=1, rows=effect.rows)
+
+
+def test_what_is_held_is_not_missed_by_a_heartbeat(rig: Rig) -> None:
+    """A first grant passes it and is heard of: so it gets the number behind that one."""
+    waiting, command = hold_one(rig)
+    rig.submit(1)
+    passing = rig.grant_one()
+    rig.accept(1, 1)
+    assert not ended(rig.renew(1, 1, held(passing)).events)
+    (sent,) = of_type(rig.do(command).effects, SendAssignment)
+    assert (sent.number, sent.rows, sent.write_ahead) == (2, command.rows, False)
+    assert not ended(rig.renew(1, 1, held(passing)).events)
+    assert [row.job_id for row in ended(rig.renew(1, 2, held(passing)).events)] == [waiting.job_id]
+    assert rig.record(waiting.job_id).undelivered == 1
+
+
+def test_what_is_held_is_not_accepted_with_what_passed_it(rig: Rig) -> None:
+    """It arrives when its own number is accepted."""
+    waiting, command = hold_one(rig)
+    rig.submit(1)
+    passing = rig.grant_one()
+    rig.accept(1, 1)
+    rig.do(command)
+    rig.now_ms += 10
+    rig.accept(1, 2)
+    rig.start(waiting, passing)
+    for row in (waiting, passing):
+        rig.report(row)
+    times = [rig.record(row.job_id).accepted_ms - rig.now_ms for row in (passing, waiting)]
+    assert times == [-10, 0]
+
+
+def test_a_worker_has_its_time_to_accept_from_when_a_grant_is_sent(rig: Rig) -> None:
+    """However long the commit takes, nobody is called deaf, and nothing is closed for it."""
+    waiting, command = hold_one(rig)
+    for _ in range(5):
+        rig.pass_time(CONFIG.accept_timeout_ms - 1)
+        rig.renew(1, 0)
+    assert rig.state(waiting.job_id) is JobState.RUNNING
+    rig.submit(1)
+    rig.start(rig.grant_one())
+    rig.accept(1, 1)
+    rig.do(command)
+    asked = []
+    for _ in range(2):
+        asked += of_type(rig.pass_time(CONFIG.accept_timeout_ms - 1), SendRevokes)
+    assert [row.rows for row in asked] == [[tuple(waiting)]]
+    for _ in range(4):
+        rig.pass_time(CONFIG.accept_timeout_ms - 1)
+        rig.renew(1, 1)
+    assert rig.record(waiting.job_id).failure_reason is FailureReason.LOST
+
+
+def test_a_newer_stream_makes_void_what_an_older_one_was_to_get(rig: Rig) -> None:
+    """It is gone when the worker declares itself; what commits later moves no number there."""
+    waiting, command = hold_one(rig)
+    decision = rig.open_session(2, "w1")
+    assert [row.job_id for row in ended(decision.events)] == [waiting.job_id]
+    (sent,) = of_type(rig.do(command).effects, SendAssignment)
+    assert (sent.session_id, sent.number) == (1, 1)
+    (row,) = rig.grant(2)
+    assert not ended(rig.renew(2, 1, held(row)).events)
+    rig.do(commands.CloseSession(session_id=1))
+    assert rig.do(command) == Decision()

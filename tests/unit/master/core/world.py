@@ -21,6 +21,7 @@ from tenure.master.core.effect import (
     Decision,
     Effect,
     SendAssignment,
+    SendCheckpointAcks,
     SendRevokes,
     SendVerdicts,
     SubmitReply,
@@ -175,6 +176,9 @@ class World(RuleBasedStateMachine):
         #: Results whose acceptance was told to a worker.
         self.results: dict[JobId, bytes] = {}
         self.leases: list[LeaseRow] = []
+        #: By lease: how often its job has saved something; by job: what was said to be safe.
+        self.numbers: dict[LeaseRow, int] = {}
+        self.safe: dict[JobId, tuple[Lease, int]] = {}
         self.ids: list[JobId] = []
         #: Steps since the last disturbance.
         self.calm = 0
@@ -192,7 +196,6 @@ class World(RuleBasedStateMachine):
         assert self.healing or dump(state_of(self.partition)) == before
         if isinstance(decision, Refusal):
             return decision
-        waits_for = len(self.journal)
         for event in decision.events:
             self.apply(event)
         for job_id, refusal in self.partition.drain_answers():
@@ -203,8 +206,10 @@ class World(RuleBasedStateMachine):
         if not self.healing:
             audit(self.partition)
         for effect in decision.effects:
-            unawaited = isinstance(effect, SendAssignment) and not effect.write_ahead
-            self.outbox.append((waits_for if unawaited else len(self.journal), effect))
+            if isinstance(effect, SendAssignment) and not effect.write_ahead:
+                self.receive(effect)
+            else:
+                self.outbox.append((len(self.journal), effect))
         self.deliver()
         return decision
 
@@ -237,13 +242,23 @@ class World(RuleBasedStateMachine):
     def deliver(self) -> None:
         """Lets out, in order, what waits for nothing uncommitted any more."""
         while self.outbox and self.outbox[0][0] <= self.committed:
-            self.receive(self.outbox.pop(0)[1])
+            effect = self.outbox.pop(0)[1]
+            if isinstance(effect, SendAssignment):
+                self.do(commands.SendHeld(session_id=effect.session_id, rows=effect.rows))
+            else:
+                self.receive(effect)
         while self.submits and self.submits[0][0] <= self.committed:
             for job_id in self.submits.pop(0)[1]:
                 self.acked[job_id] = None
 
     def receive(self, effect: Effect) -> None:
         """A worker gets a message."""
+        if isinstance(effect, SendCheckpointAcks):
+            for job_id, lease, number in effect.rows:
+                known = self.safe.get(job_id)
+                self.safe[job_id] = (
+                    (lease, number) if known is None else max(known, (lease, number))
+                )
         worker = self.worker_of(getattr(effect, "session_id", 0))
         if worker is None:
             return

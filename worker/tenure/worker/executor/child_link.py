@@ -1,5 +1,6 @@
 """One child process, as its worker sees it: its sockets, its jobs, its end."""
 
+import logging
 import os
 import signal
 import socket
@@ -118,8 +119,12 @@ class ChildLink:
         passed = [*self._theirs, page]
         # A session of its own: killing it takes along what its jobs have started. Its stdout goes
         # to stderr: the worker's own stdout is for events.
+        level = str(logging.getLogger().getEffectiveLevel())
         return subprocess.Popen(
-            [sys.executable, "-m", "tenure.worker.child", *map(str, passed), str(os.getpid()), app],
+            [
+                *(sys.executable, "-m", "tenure.worker.child"),
+                *(*map(str, passed), str(os.getpid()), app, level),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,
@@ -232,4 +237,5 @@ def _run_of(number: int, job: HeldJob) -> frame.Run:
         terms.content_type,
         [*terms.non_retryable],
         job.payload,
+        job.resume,
     )

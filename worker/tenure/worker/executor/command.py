@@ -20,7 +20,6 @@ from tenure.client.command import (
 from tenure.client.confinement import Limits
 from tenure.client.context import current_job
 from tenure.protocol.limits import PAYLOAD_BYTES_DEFAULT
-from tenure.worker.attempt import cut
 from tenure.worker.confinement import command_limits
 from tenure.worker.executor.ending import LINE_BYTES_MAX, Ending, last_line
 from tenure.worker.executor.launch import Finished, Launch
@@ -28,6 +27,7 @@ from tenure.worker.executor.launcher_link import LauncherLink, LauncherLost
 from tenure.worker.executor.runner import Stage
 from tenure.worker.executor.thread import ThreadExecutor
 from tenure.worker.held import AttemptResult, HeldJob
+from tenure.worker.text import cut
 
 #: What the launcher says when it is not the command's fault.
 _TROUBLE: Final = "!"

@@ -5,8 +5,8 @@ from typing import Final, NamedTuple
 
 from tenure.protocol.limits import TRACEBACK_BYTES_MAX
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
-from tenure.worker.attempt import cut
 from tenure.worker.held import AttemptResult, Fault
+from tenure.worker.text import cut
 
 #: Of a last line as much as fits into a message that people read.
 LINE_BYTES_MAX: Final = 300

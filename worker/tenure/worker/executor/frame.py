@@ -1,7 +1,7 @@
 """What a worker and its child processes say to each other: length-prefixed MessagePack frames.
 
 ```
- jobs:     parent ──Run, Run, Run…──► child ──Ready──► Progress…, Ask ──► Ended, Skipped ──► parent
+ jobs:     parent ──Run, Run…──► child ──Ready──► Progress, Saved, Ask…, Ended, Skipped ──► parent
  control:  parent ──Stop, Lease, Answer──► child
 ```
 There are two sockets, so that what is said to a running job passes those that wait behind it. Many
@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+from tenure.worker.attempt_log import Line
 from tenure.worker.executor.stream import (
     READ_BYTES,
     BrokenFrame,
@@ -35,6 +36,8 @@ __all__ = [
     "Progress",
     "Ready",
     "Run",
+    "Said",
+    "Saved",
     "Skipped",
     "Stop",
     "ToChild",
@@ -61,6 +64,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag="run", gc=False):
     content_type: str
     non_retryable: list[str]
     payload: bytes
+    resume: bytes = b""
 
 
 class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
@@ -71,11 +75,12 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True, tag="lease"):
-    """The job's lease was renewed or revoked."""
+    """The job's lease was renewed or revoked, or the job is wanted back."""
 
     number: int
     expires_ms: int
     revoked: bool
+    wanted_back: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
@@ -103,6 +108,19 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
     """How far the job has come, in percent."""
 
     pct: float
+
+
+class Saved(msgspec.Struct, frozen=True, array_like=True, tag="saved"):
+    """What the job wants its next attempt to begin with."""
+
+    data: bytes
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True, tag="said"):
+    """Lines of what a job logs and prints: number, time, stream, level, text."""
+
+    number: int
+    lines: list[Line]
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended", gc=False):
@@ -133,7 +151,7 @@ class Skipped(msgspec.Struct, frozen=True, array_like=True, tag="skipped"):
 
 ToChild = Run | Stop | Lease | Answer
 #: All but ``Ready`` and ``Skipped`` are about the job that runs: the first one not answered.
-ToParent = Ready | Progress | Ended | Skipped | Ask
+ToParent = Ready | Progress | Saved | Said | Ended | Skipped | Ask
 
 _decode_to_child: Final = msgspec.msgpack.Decoder(ToChild).decode
 _decode_to_parent: Final = msgspec.msgpack.Decoder(ToParent).decode

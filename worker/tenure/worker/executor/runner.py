@@ -9,6 +9,12 @@ from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.held import AttemptResult, HeldJob
+from tenure.worker.middleware import (
+    RunCoroutine,
+    RunFunction,
+    coroutine_runner,
+    function_runner,
+)
 from tenure.worker.port import FactKind
 
 #: Looked up once: an enum's member costs as much to look up as a fact to post.
@@ -34,6 +40,15 @@ class Stage:
         self._kind = kind
         self._gate = gate
         self._outbox = outbox
+        self._keep = outbox.save
+
+    def function_runner(self) -> RunFunction:
+        """What runs plain functions."""
+        return function_runner(self.jobs)
+
+    def coroutine_runner(self) -> RunCoroutine:
+        """What runs coroutine functions."""
+        return coroutine_runner(self.jobs)
 
     def begin(self, job: HeldJob, now_ms: int) -> bool:
         """Begins a job, unless it was withdrawn or its lease has lapsed meanwhile."""
@@ -50,6 +65,7 @@ class Stage:
             self._outbox.post(FactKind.UNSTARTED, job)
             return False
         job.parents = self.parents
+        job.keep = self._keep
         return True
 
     def started(self, job: HeldJob, now_ms: int) -> None:
