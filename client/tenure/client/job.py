@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
@@ -24,6 +23,7 @@ from tenure.client.options import (
     RunIfName,
     Selectors,
     check_name,
+    default_name,
     row_keys,
 )
 from tenure.client.parent_result import placeholder
@@ -511,7 +511,7 @@ def job(
             raise invalid("batch", "given for a handler in Python: a command has one job")
         return _kind_of(is_async, batching is not None)(
             as_job(function) if where == "command" else function,
-            name=name or _default_name(function),
+            name=name or default_name(function),
             executor=where,
             settings=options,
             limits=limits,
@@ -583,21 +583,3 @@ def _executor_for(function: Callable[..., Any], wish: Executor | None) -> Execut
     if wish not in (None, "thread", "process"):
         raise invalid("executor", f"'thread' or 'process' for a plain function, got {wish!r}")
     return wish or "thread"
-
-
-def _default_name(function: Callable[..., Any]) -> str:
-    """``module.function``, with the name a worker would import the main module by."""
-    module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        if spec is not None:
-            module = spec.name
-        elif file is not None:
-            from pathlib import Path
-
-            module = Path(file).stem
-    name = f"{module}.{function.__qualname__}"
-    if "<" in name:
-        raise invalid("name", f"given for a function inside another one: {name}")
-    return name

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from tenure.client import Command, Limits, Permanent, RetryLater, current_job, job
+from tenure.client import Limits, Permanent, RetryLater, current_job, job
 
 _TRACE = contextvars.ContextVar("trace", default="clean")
 #: A user who has nothing.
@@ -475,13 +475,6 @@ def grow_in_child(mib: int) -> int:
     return os.getpid()
 
 
-@job(name="nap_in_child", executor="process")
-def nap_in_child(seconds: float) -> int:
-    """Takes its time."""
-    threading.Event().wait(seconds)
-    return os.getpid()
-
-
 @job(name="unless_first_in_child", executor="process")
 def unless_first_in_child(started: str, mark: str) -> int:
     """Does nothing, but in the run that finds no mark yet: that one is stopped for good."""
@@ -541,48 +534,6 @@ def bomb_in_child(started: str) -> int:
         except BlockingIOError:
             return number
     return 1_000
-
-
-@job(name="echo")
-def echo(*words: str) -> Command[str]:
-    """Says its arguments."""
-    return Command("echo", *words)
-
-
-@job(name="shout")
-def shout(text: str) -> Command[bytes]:
-    """Its stdin in capitals, as bytes."""
-    return Command("tr", "a-z", "A-Z", stdin=text)
-
-
-@job(name="told")
-def told(name: str) -> Command[str]:
-    """What a command is told in a variable."""
-    return Command("sh", "-c", f'printf %s "${name}"', env={"OWN": "mine"})
-
-
-@job(name="script", limits=Limits(nice=3))
-def script(text: str, cwd: str = "") -> Command[str]:
-    """Whatever a shell can do."""
-    return Command("sh", "-c", text, cwd=cwd or None)
-
-
-@job(name="mute_script")
-def mute_script(text: str) -> Command[None]:
-    """The same, and nobody wants to hear of it."""
-    return Command("sh", "-c", text)
-
-
-@job(name="small_python", limits=Limits(memory="64MiB", cpu=timedelta(seconds=1), files=32))
-def small_python(text: str) -> Command[str]:
-    """A program that may not have much."""
-    return Command(sys.executable, "-S", "-c", text)
-
-
-@job(name="no_such_command")
-def no_such_command() -> Command[str]:
-    """There is none."""
-    return Command("/no/such/program-4711")
 
 
 @job(name="note_run")

@@ -19,7 +19,11 @@ from tenure.worker.port import FactKind
 from tests.unit.worker.masters import TOKEN, job_id
 
 APP = "tests.unit.worker.applications"
-JOBS = {**app.load(APP), **app.load("tests.unit.worker.batch_handlers")}
+JOBS = {
+    **app.load(APP),
+    **app.load("tests.unit.worker.batch_handlers"),
+    **app.load("tests.unit.worker.commands"),
+}
 WAIT_S = 30.0
 
 
