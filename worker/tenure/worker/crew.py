@@ -52,6 +52,9 @@ class Node(Protocol):
     def retire(self) -> None:
         """Finish what runs and end, though nobody has asked for it."""
 
+    def hurry(self) -> None:
+        """When it drains: hand back at once."""
+
     def pause(self, *, paused: bool) -> None:
         """Take no more jobs, and hand back what has not begun; or take some again."""
 
@@ -156,8 +159,16 @@ class Crew:
         for node in self._nodes:
             node.drain()
 
-    def restart(self, why: str) -> None:
-        """Finish what runs and end, to be started again."""
+    def restart(self, why: str, *, hurry: bool = False) -> None:
+        """Finish what runs and end, to be started again.
+
+        Args:
+            why: For the log.
+            hurry: Hand back what runs at once.
+        """
+        if hurry:
+            for node in self._nodes:
+                node.hurry()
         if self._asked or self._restarting:
             return
         self._restarting = True
