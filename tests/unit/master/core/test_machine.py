@@ -1,9 +1,8 @@
 """A partition under everything at once: all commands, several workers, deaths, a lossy wire.
 
-The machine is the world around a partition: workers with their own idea of what they hold, a
-journal of which the uncommitted tail may be lost, effects that leave only when what they wait for
-has committed. Each step is audited (``audit``) and its moves are held against the transition table;
-the end is a replay that must give the same state, from the journal alone and from a fuzzy snapshot.
+The machine is the world around it: workers with their own idea of what they hold, a journal of
+which the uncommitted tail may be lost, effects that wait for what they rest on. Each step is
+audited; the end is a replay that must give the same state, also from a fuzzy snapshot.
 """
 
 from collections.abc import Mapping
