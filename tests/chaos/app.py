@@ -68,3 +68,17 @@ async def block_the_loop(text: str, hold_s: float) -> str:
     _started()
     time.sleep(hold_s)  # noqa: ASYNC251 - it is what this job is for
     return _ended(text)
+
+
+@job(name="climb", retry=Retry(max_lost=1, backoff="none"))
+def climb(trail: str, steps: int, step_s: float) -> int:
+    """Goes up step by step, notes each as it begins it, and goes on where it was lost."""
+    me = current_job()
+    height = me.last_checkpoint or 0
+    for step in me.iterate(range(steps)):
+        with Path(trail).open("a") as file:
+            file.write(f"{step} {me.fence}\n")
+        time.sleep(step_s)
+        height += 1
+        me.checkpoint(height)
+    return height

@@ -42,6 +42,8 @@ _REVOKES_RIGHTLY = ((3, 4, 31), VERSION_FLOOR)
 
 #: A cause may show so much later: an office lives on for its TTL, a lease for its own.
 _OFFICE_LAG_MS, _LEASE_LAG_MS = 12_000.0, 25_000.0
+#: For so long a failover withholds jobs whose workers have not come back: a lease TTL.
+_WITHHELD_MS = 15_000.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -410,7 +412,8 @@ def hand_overs_of(
 ) -> list[HandOver]:
     """Each office given up in order, where nothing else could hold up an election or a grant.
 
-    Where all workers had been killed, their jobs are withheld while their leases stand.
+    Where all workers had been killed, their jobs are withheld while their leases stand; and where
+    a failover has met such jobs, for a lease TTL from then on.
 
     Args:
         events: The masters' lines.
@@ -418,9 +421,15 @@ def hand_overs_of(
         strikes: What was done to whom.
     """
     found = []
+    withheld = [(e.at_ms, e.fields["partition"]) for e in events if e.name == "suspect"]
     for place, event in enumerate(events):
         if event.name == "follower" and event.fields.get("why") == "handed over":
             partition = event.fields["partition"]
+            if any(
+                partition == of and at_ms <= event.at_ms <= at_ms + _WITHHELD_MS
+                for at_ms, of in withheld
+            ):
+                continue
             for later in events[place:]:
                 if later.name == "leader" and later.fields["partition"] == partition:
                     start = first.get(token_text(str(later.fields["term"])))

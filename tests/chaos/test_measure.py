@@ -140,6 +140,19 @@ def test_a_hand_over_without_workers_is_not_timed() -> None:
     assert len(hand_overs_of(events, first, [strike("workers-killed", 7_000, 20_000)])) == 1
 
 
+def test_a_hand_over_of_withheld_jobs_is_not_timed() -> None:
+    """A failover that misses workers withholds what they ran, for a lease TTL."""
+    hand_over = [
+        event(20_000, "master-1", "follower", 10, "handed over"),
+        event(20_200, "master-2", "leader", 20),
+    ]
+    first = {NEXT_TOKEN: FirstStart(21_700.0, 0.0)}
+    for at_ms, timed in ((4_000, True), (6_000, False), (20_100, True)):
+        suspect = event(at_ms, "master-1", "suspect", 10)
+        found = hand_overs_of(sorted([suspect, *hand_over], key=lambda e: e.at_ms), first, [])
+        assert bool(found) is timed, at_ms
+
+
 def test_a_term_without_jobs_does_not_count_as_slow() -> None:
     """Whoever submits the first one later waits from then on only."""
     start = FirstStart(9_000.0, 8_900.0)

@@ -34,6 +34,7 @@ PAGES = (
     "docs/how-to/queues.md",
     "docs/how-to/workflows.md",
     "docs/how-to/batches.md",
+    "docs/how-to/checkpoints.md",
 )
 #: Pages that other tests follow, because they need more than one reader and one shell.
 FOLLOWED_BY = {

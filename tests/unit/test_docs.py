@@ -179,11 +179,15 @@ def _choices(value: ast.expr) -> list[ast.expr]:
 
 def test_every_announced_event_is_documented() -> None:
     """What masters and workers print is what docs/operations.md lists, and nothing else."""
-    rows = re.findall(r"^\| (master|worker) \| `(\w+)` \|", text_of("docs/operations.md"), re.M)
+    text = text_of("docs/operations.md")
+    rows = re.findall(r"^\| (master|worker|supervisor) \| `(\w+)` \|", text, re.M)
     announced = set()
-    for who in ("master", "worker"):
-        for path in (REPOSITORY / who).rglob("*.py"):
-            events = re.findall(r"nnounce\(\s*(?:event=)?\"(\w+)\"", path.read_text("utf-8"))
+    for folder in ("master", "worker"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            who = "supervisor" if path.name in ("supervisor.py", "fleet.py") else folder
+            events = re.findall(
+                r"(?:nnounce|News)\(\s*(?:event=)?\"(\w+)\"", path.read_text("utf-8")
+            )
             announced |= {(who, event) for event in events}
 
     assert sorted(rows) == sorted(announced)

@@ -62,6 +62,7 @@ SLEEPS_IN_TESTS = frozenset(
         "tests/conformance/worker_app.py",
         "tests/histories/app.py",
         "tests/integration/naps.py",
+        "tests/integration/shaky.py",
         # A user's own pause between tries: a client is not told when etcd has elected.
         "tests/conformance/etcd_site.py",
         # The same, of users of a cluster that is struck.

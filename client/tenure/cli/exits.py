@@ -77,8 +77,12 @@ def say(text: str) -> None:
 
 def explain(error: TenureError) -> None:
     """An error as one line."""
-    line = " ".join(error.message.split())
-    say(f"tenure: {line} [{error.reason}]")
+    say_refused(error.message, error.reason)
+
+
+def say_refused(message: str, reason: str) -> None:
+    """The same, of an error that another process has had."""
+    say(f"tenure: {' '.join(message.split())} [{reason}]")
 
 
 @contextlib.contextmanager
@@ -88,14 +92,14 @@ def extra(name: str) -> Iterator[None]:
     Raises:
         Rejected: It is missing.
     """
-    from tenure.protocol.errors import Rejected
-    from tenure.protocol.refusal import Reason
-
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("tenure."):
             raise
+        # A supervisor has no use for gRPC, which comes with it.
+        from tenure.protocol.errors import Rejected
+
         raise Rejected(
             f"expected the packages that a {name} needs, but {error.name} is not installed; "
             f"run: pip install 'tenure[{name}]'",

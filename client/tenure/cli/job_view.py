@@ -82,6 +82,7 @@ def _details(job: jobs_pb2.Job, waits_for: str | None) -> list[tuple[str, object
         ("finished", when(job.finished_at)),
         ("run", job.run or None),
         ("progress", f"{job.progress:g} %" if job.progress else None),
+        ("checkpoint", _checkpoint(job)),
         ("arguments", decoded(job.payload, options.content_type)),
         ("result", decoded(job.result, job.result_content_type)),
         ("failure", FailureReason(job.failure_reason).name if job.failure_reason else None),
@@ -90,6 +91,12 @@ def _details(job: jobs_pb2.Job, waits_for: str | None) -> list[tuple[str, object
         ("attempts", "\n".join(map(_attempt, job.attempts))),
         ("traceback", job.error.traceback.rstrip()),
     ]
+
+
+def _checkpoint(job: jobs_pb2.Job) -> str:
+    if not job.checkpoint_bytes:
+        return ""
+    return f"{when(job.checkpoint_at)}  {job.checkpoint_bytes} bytes"
 
 
 def _selector(selector: common_pb2.LabelSelector) -> str:

@@ -38,6 +38,7 @@ class Kind(Enum):
     LIST = "list"
     PAIRS = "pairs"
     ADDRESSES = "addresses"
+    RANGE = "range"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -359,6 +360,29 @@ SETTINGS: Final = (
     ),
     Setting(
         table="worker",
+        key="recycle_jobs",
+        kind=Kind.INTEGER,
+        help="Replace a child process that has run so many process jobs.",
+        roles=_WORKER,
+        unset="never",
+        metavar="N",
+        minimum=1,
+        example=10_000,
+    ),
+    Setting(
+        table="worker",
+        key="recycle_memory",
+        kind=Kind.BYTES,
+        help="Replace a child process that has so much more memory than at its start.",
+        roles=_WORKER,
+        unset="never",
+        metavar="BYTES",
+        minimum=1024**2,
+        field_name="recycle_bytes",
+        example="512MiB",
+    ),
+    Setting(
+        table="worker",
         key="labels",
         kind=Kind.PAIRS,
         help="What it has, for jobs that ask for it; the flag may be given several times.",
@@ -399,6 +423,18 @@ SETTINGS: Final = (
         metavar="N",
         minimum=0,
         example=4,
+    ),
+    Setting(
+        table="worker",
+        key="processes",
+        kind=Kind.RANGE,
+        help="Run so many worker processes under a supervisor: N, or MIN:MAX by the backlog.",
+        roles=_WORKER,
+        unset="one, without a supervisor",
+        metavar="MIN:MAX",
+        minimum=1,
+        maximum=256,
+        example="2:8",
     ),
     # ------------------------------------------------------------ a whole cluster on one machine
     Setting(

@@ -15,6 +15,7 @@ _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _RATE: Final = re.compile(r"(\d+)/(\d+(?:\.\d+)?(?:ms|s|m|h|d)|ms|s|m|h|d)")
+_RANGE: Final = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
 _BYTES: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?")
 _BYTE_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _SWITCHES: Final = {
@@ -30,11 +31,16 @@ def parse(setting: Setting, given: object) -> Value:
         ValueError: It is something else; the text says what was expected.
     """
     value = _PARSERS[setting.kind](given)
+    numbers: tuple[float, ...] = ()
     if isinstance(value, int | float) and not isinstance(value, bool):
-        low, high = setting.minimum, setting.maximum
-        if low is not None and value < low:
+        numbers = (value,)
+    elif setting.kind is Kind.RANGE:
+        numbers = parse_range(str(value))
+    low, high = setting.minimum, setting.maximum
+    for number in numbers:
+        if low is not None and number < low:
             raise ValueError(f"at least {low:g}")
-        if high is not None and value > high:
+        if high is not None and number > high:
             raise ValueError(f"at most {high:g}")
     return value
 
@@ -158,6 +164,25 @@ def _addresses(given: object) -> str:
     return ",".join(parts)
 
 
+def parse_range(text: str) -> tuple[int, int]:
+    """``4``, or ``2:8``: the least and the most.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    match = _RANGE.fullmatch(text)
+    if match is None or (match[2] and int(match[2]) < int(match[1])):
+        raise ValueError("a number such as 4, or MIN:MAX such as 2:8")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _range(given: object) -> str:
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = str(given)
+    least, most = parse_range(_text(given))
+    return f"{least}:{most}"
+
+
 _PARSERS: Final[Mapping[Kind, Callable[[object], Value]]] = {
     Kind.TEXT: _text,
     Kind.PATH: _text,
@@ -168,4 +193,5 @@ _PARSERS: Final[Mapping[Kind, Callable[[object], Value]]] = {
     Kind.LIST: _list,
     Kind.PAIRS: _pairs,
     Kind.ADDRESSES: _addresses,
+    Kind.RANGE: _range,
 }

@@ -4,14 +4,17 @@ Outside a worker it is an inert context, so that job functions stay plain functi
 """
 
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import AsyncIterable, Callable, Iterable, MutableMapping
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from tenure.client.checkpoint import Iteration, SavedState
 from tenure.client.errors import Cancelled, LeaseLost, invalid
 from tenure.protocol.fence import NO_TOKEN, Lease
+
+T = TypeVar("T")
 
 _LOGGER: Final = logging.getLogger("tenure.job")
 
@@ -48,8 +51,10 @@ class JobContext:
         "_is_cancelled",
         "_is_lost",
         "_is_superseded",
+        "_is_wanted_back",
         "_lease",
         "_on_progress",
+        "_state",
         "attempt",
         "id",
         "name",
@@ -67,6 +72,9 @@ class JobContext:
         is_cancelled: Callable[[], bool] = _never,
         is_lost: Callable[[], bool] = _never,
         is_superseded: Callable[[], bool] = _never,
+        saved: bytes = b"",
+        on_checkpoint: Callable[[bytes], None] | None = None,
+        is_wanted_back: Callable[[], bool] = _never,
     ) -> None:
         """Used by workers.
 
@@ -80,6 +88,10 @@ class JobContext:
             is_cancelled: Whether someone has cancelled the job.
             is_lost: Whether the lease is lost.
             is_superseded: Whether it is lost because the master has taken it away.
+            saved: The last checkpoint of the job, as it travels; empty: it has none.
+            on_checkpoint: Takes a checkpoint as it travels, in the thread that saves it; None: they
+                go nowhere.
+            is_wanted_back: Whether the job is to go on elsewhere, for its worker is draining.
         """
         self.id = id
         self.name = name
@@ -90,6 +102,8 @@ class JobContext:
         self._is_cancelled = is_cancelled
         self._is_lost = is_lost
         self._is_superseded = is_superseded
+        self._is_wanted_back = is_wanted_back
+        self._state = SavedState(id, saved, on_checkpoint)
 
     @property
     def fence(self) -> str:
@@ -132,20 +146,62 @@ class JobContext:
         self.checkpoint()
         self._on_progress(pct)
 
-    def checkpoint(self, data: None = None) -> None:
-        """A point at which the job may be stopped.
+    @property
+    def last_checkpoint(self) -> Any:
+        """What the job has saved last, in an earlier attempt, on whatever worker that ran; None if
+        it has saved nothing in this run. It does not change while the attempt runs.
+        """
+        return self._state.last
+
+    def checkpoint(self, data: Any = None) -> None:
+        """Saves how far the job is, for its next attempt, and is a point at which it may stop.
+
+        This returns at once. The newest data goes to the master at most every 200 ms, and before
+        the attempt ends or its job is handed back; a worker that is killed loses what it had not
+        sent. Saving something new forgives the job its lost attempts (``max_lost``). Inside a loop
+        of ``iterate``, the data is saved with the loop's cursor, when the item is finished.
 
         Args:
-            data: Reserved for saved state.
+            data: Plain data: None, bool, numbers, text, bytes, lists, dicts. None saves nothing.
 
         Raises:
             LeaseLost: The lease is lost; this wins over a cancel.
             Cancelled: The job was cancelled.
+            Rejected: INVALID_ARGUMENT with the path of what would not come back as it is;
+                PAYLOAD_TOO_LARGE if it is more than 64 KiB encoded.
         """
         if self._is_lost():
             raise LeaseLost(self.id, superseded=self._is_superseded())
         if self._is_cancelled():
             raise Cancelled(self.id)
+        if data is not None:
+            self._state.save(data)
+
+    def iterate(self, items: Iterable[T] | AsyncIterable[T], *, name: str = "") -> Iteration[T]:
+        """A loop that goes on where the job's last attempt has left it.
+
+        ``for item in current_job().iterate(items)``, or ``async for``: when an item is finished,
+        the loop's cursor is saved as ``checkpoint`` saves data, and the next attempt skips what is
+        finished. The item at which an attempt was lost runs again. Between items the job may be
+        stopped. When its worker drains, the loop ends there with ``Cancelled``: the attempt is not
+        charged, and another worker goes on with the next item.
+
+        Args:
+            items: The same ones in the same order in each attempt. Those that are finished are
+                taken and skipped, so what makes them should be cheap.
+            name: Tells a job's loops apart [""].
+
+        Raises:
+            Rejected: The attempt has had a loop of this name.
+        """
+        return Iteration(
+            items,
+            name,
+            job_id=self.id,
+            state=self._state,
+            look=self.checkpoint,
+            is_wanted_back=self._is_wanted_back,
+        )
 
 
 _INERT: Final = JobContext(id="", name="", attempt=1, lease=Lease(NO_TOKEN, 0, 0))

@@ -67,6 +67,11 @@ RETRY_WINDOW_MS: Final = 300_000
 #: A job id further ahead than this is refused.
 ID_AHEAD_MS_MAX: Final = 60_000
 
+#: What a job saves for its next attempt.
+CHECKPOINT_BYTES_MAX: Final = 64 * 1024
+#: A worker sends no more than one of a job in this time, unless its attempt ends.
+CHECKPOINT_MS_MIN: Final = 200
+
 ERROR_MESSAGE_BYTES_MAX: Final = 4 * 1024
 TRACEBACK_BYTES_MAX: Final = 32 * 1024
 

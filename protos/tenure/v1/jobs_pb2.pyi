@@ -166,7 +166,7 @@ class Attempt(_message.Message):
     def __init__(self, number: _Optional[int] = ..., worker: _Optional[str] = ..., fence: _Optional[str] = ..., granted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run: _Optional[int] = ..., accepted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("job_id", "state", "options", "payload", "key", "submitted_at", "ready_at", "finished_at", "attempts_charged", "losses_charged", "run", "attempts", "result", "result_content_type", "error", "failure_reason", "cancel_requested", "cancel_reason", "partition", "progress", "limit_key", "sticky_key", "parents", "workflow_id")
+    __slots__ = ("job_id", "state", "options", "payload", "key", "submitted_at", "ready_at", "finished_at", "attempts_charged", "losses_charged", "run", "attempts", "result", "result_content_type", "error", "failure_reason", "cancel_requested", "cancel_reason", "partition", "progress", "limit_key", "sticky_key", "parents", "workflow_id", "checkpoint_at", "checkpoint_bytes")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +191,8 @@ class Job(_message.Message):
     STICKY_KEY_FIELD_NUMBER: _ClassVar[int]
     PARENTS_FIELD_NUMBER: _ClassVar[int]
     WORKFLOW_ID_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_AT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_BYTES_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     state: _common_pb2.JobState
     options: _common_pb2.JobOptions
@@ -215,7 +217,9 @@ class Job(_message.Message):
     sticky_key: str
     parents: _containers.RepeatedScalarFieldContainer[str]
     workflow_id: str
-    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., options: _Optional[_Union[_common_pb2.JobOptions, _Mapping]] = ..., payload: _Optional[bytes] = ..., key: _Optional[str] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts_charged: _Optional[int] = ..., losses_charged: _Optional[int] = ..., run: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., result: _Optional[bytes] = ..., result_content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., failure_reason: _Optional[_Union[_common_pb2.FailureReason, str]] = ..., cancel_requested: bool = ..., cancel_reason: _Optional[str] = ..., partition: _Optional[int] = ..., progress: _Optional[float] = ..., limit_key: _Optional[str] = ..., sticky_key: _Optional[str] = ..., parents: _Optional[_Iterable[str]] = ..., workflow_id: _Optional[str] = ...) -> None: ...
+    checkpoint_at: _timestamp_pb2.Timestamp
+    checkpoint_bytes: int
+    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., options: _Optional[_Union[_common_pb2.JobOptions, _Mapping]] = ..., payload: _Optional[bytes] = ..., key: _Optional[str] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts_charged: _Optional[int] = ..., losses_charged: _Optional[int] = ..., run: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., result: _Optional[bytes] = ..., result_content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., failure_reason: _Optional[_Union[_common_pb2.FailureReason, str]] = ..., cancel_requested: bool = ..., cancel_reason: _Optional[str] = ..., partition: _Optional[int] = ..., progress: _Optional[float] = ..., limit_key: _Optional[str] = ..., sticky_key: _Optional[str] = ..., parents: _Optional[_Iterable[str]] = ..., workflow_id: _Optional[str] = ..., checkpoint_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., checkpoint_bytes: _Optional[int] = ...) -> None: ...
 
 class GetJobRequest(_message.Message):
     __slots__ = ("job_id", "without_payload")

@@ -83,7 +83,7 @@ class CreditLimit(_message.Message):
     def __init__(self, number: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class PartitionUpdate(_message.Message):
-    __slots__ = ("partition", "token", "declare", "heartbeat", "accepted_assignment", "started", "returned", "reports")
+    __slots__ = ("partition", "token", "declare", "heartbeat", "accepted_assignment", "started", "returned", "reports", "checkpoints")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     DECLARE_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class PartitionUpdate(_message.Message):
     STARTED_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
     REPORTS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     token: _common_pb2.Token
     declare: LeaseSet
@@ -100,7 +101,8 @@ class PartitionUpdate(_message.Message):
     started: _containers.RepeatedCompositeFieldContainer[LeaseRef]
     returned: _containers.RepeatedCompositeFieldContainer[LeaseRef]
     reports: _containers.RepeatedCompositeFieldContainer[Report]
-    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., declare: _Optional[_Union[LeaseSet, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., accepted_assignment: _Optional[int] = ..., started: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ...) -> None: ...
+    checkpoints: _containers.RepeatedCompositeFieldContainer[Checkpoint]
+    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., declare: _Optional[_Union[LeaseSet, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., accepted_assignment: _Optional[int] = ..., started: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
 
 class LeaseRef(_message.Message):
     __slots__ = ("job_id", "seq", "run", "token")
@@ -157,6 +159,24 @@ class Report(_message.Message):
     error: _common_pb2.JobError
     run_ms: int
     def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., result: _Optional[bytes] = ..., content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run_ms: _Optional[int] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("lease", "number", "data")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    number: int
+    data: bytes
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., number: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class CheckpointAck(_message.Message):
+    __slots__ = ("lease", "number")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    number: int
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason",)
@@ -215,7 +235,7 @@ class PartitionClosed(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class PartitionInstruction(_message.Message):
-    __slots__ = ("partition", "token", "assignment", "verdicts", "revokes", "cancels", "heartbeat_ack", "hold", "backlog")
+    __slots__ = ("partition", "token", "assignment", "verdicts", "revokes", "cancels", "heartbeat_ack", "hold", "backlog", "checkpoint_acks")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +245,7 @@ class PartitionInstruction(_message.Message):
     HEARTBEAT_ACK_FIELD_NUMBER: _ClassVar[int]
     HOLD_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ACKS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     token: _common_pb2.Token
     assignment: Assignment
@@ -234,7 +255,8 @@ class PartitionInstruction(_message.Message):
     heartbeat_ack: HeartbeatAck
     hold: Hold
     backlog: int
-    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[ReportVerdict, _Mapping]]] = ..., revokes: _Optional[_Iterable[_Union[Revoke, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., backlog: _Optional[int] = ...) -> None: ...
+    checkpoint_acks: _containers.RepeatedCompositeFieldContainer[CheckpointAck]
+    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[ReportVerdict, _Mapping]]] = ..., revokes: _Optional[_Iterable[_Union[Revoke, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., backlog: _Optional[int] = ..., checkpoint_acks: _Optional[_Iterable[_Union[CheckpointAck, _Mapping]]] = ...) -> None: ...
 
 class Assignment(_message.Message):
     __slots__ = ("number", "options", "grants")
@@ -247,7 +269,7 @@ class Assignment(_message.Message):
     def __init__(self, number: _Optional[int] = ..., options: _Optional[_Iterable[_Union[_common_pb2.JobOptions, _Mapping]]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("job_id", "seq", "run", "attempt", "options", "payload", "deadline_ms")
+    __slots__ = ("job_id", "seq", "run", "attempt", "options", "payload", "deadline_ms", "checkpoint")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -255,6 +277,7 @@ class Grant(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     seq: int
     run: int
@@ -262,7 +285,8 @@ class Grant(_message.Message):
     options: int
     payload: bytes
     deadline_ms: int
-    def __init__(self, job_id: _Optional[str] = ..., seq: _Optional[int] = ..., run: _Optional[int] = ..., attempt: _Optional[int] = ..., options: _Optional[int] = ..., payload: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+    checkpoint: bytes
+    def __init__(self, job_id: _Optional[str] = ..., seq: _Optional[int] = ..., run: _Optional[int] = ..., attempt: _Optional[int] = ..., options: _Optional[int] = ..., payload: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
 
 class ReportVerdict(_message.Message):
     __slots__ = ("lease", "verdict")

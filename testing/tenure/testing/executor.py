@@ -78,6 +78,11 @@ class LoopExecutor:
         self._queue: deque[HeldJob] = deque()
         self._tasks: dict[HeldJob, _Task] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether it runs a job."""
+        return bool(self._tasks)
+
     def start(self) -> None:
         """There is nothing to make ready."""
 
@@ -131,6 +136,7 @@ class LoopExecutor:
                 continue
             self._free -= 1
             job.parents = self._parents
+            job.keep = self._outbox.save
             self._outbox.post(FactKind.STARTED, job)
             task = self._spawn(self._work(job), f"job {job.job_id}")
             if task is not None:

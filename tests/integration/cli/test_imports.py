@@ -83,6 +83,21 @@ def test_worker_imports_no_command_line(cluster: Cluster, job: app.Modules) -> N
     assert sorted(COMMAND_LINE & set(loaded)) == []
 
 
+def test_a_supervisor_imports_no_rpc_and_no_command_line() -> None:
+    """Nothing in it can be broken by what a worker needs; and it starts its workers from there."""
+    script = SCRIPT.replace("code = main.run(sys.argv[1:])", "code = 0").replace(
+        "from tenure.cli import main",
+        "from tenure.cli import exits, launch, terminal, texts; import tenure.worker.supervisor",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = {*done.stderr.split()}
+    assert "tenure.worker.fleet" in loaded
+    assert sorted({"grpc", "google", "tenure.client"} & loaded) == []
+    assert sorted(COMMAND_LINE & loaded) == []
+
+
 def test_the_users_modules_hide_none_of_ours(tmp_path: Path) -> None:
     """A file in the current folder that is called as one of the standard library's is let alone."""
     for name in ("asyncio", "json", "logging", "random", "uuid"):

@@ -91,6 +91,9 @@ def test_what_is_no_selector(text: str) -> None:
         (Kind.PAIRS, {"zone": "eu"}, {"zone": "eu"}),
         (Kind.ADDRESSES, "a:1, [::1]:2", "a:1,[::1]:2"),
         (Kind.ADDRESSES, ["a:1", "b:2"], "a:1,b:2"),
+        (Kind.RANGE, "2:8", "2:8"),
+        (Kind.RANGE, "4", "4:4"),
+        (Kind.RANGE, 4, "4:4"),
     ],
 )
 def test_values(kind: Kind, given: object, value: Value) -> None:
@@ -118,6 +121,10 @@ def test_values(kind: Kind, given: object, value: Value) -> None:
         (Kind.ADDRESSES, "a:0"),
         (Kind.ADDRESSES, "a:65536"),
         (Kind.ADDRESSES, ""),
+        (Kind.RANGE, "8:2"),
+        (Kind.RANGE, "2:"),
+        (Kind.RANGE, "many"),
+        (Kind.RANGE, True),
     ],
 )
 def test_what_is_no_value(kind: Kind, given: object) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +15,8 @@ from pathlib import Path
 from tenure.client import Permanent, RetryLater, current_job, job
 
 _TRACE = contextvars.ContextVar("trace", default="clean")
+#: Memory that jobs have kept.
+HOARD: list[bytes] = []
 #: Tasks that jobs have kept.
 KEPT: list[asyncio.Task[object]] = []
 #: The same, by what does not keep them.
@@ -192,6 +196,47 @@ async def meet(here: str, number: int) -> str:
     return "met"
 
 
+def _count_on(count: int, failing_at: int, gate: Path) -> list[list[int]]:
+    """What earlier attempts have counted, and this one; the first item waits if there is a gate."""
+    me = current_job()
+    before: list[int] = me.last_checkpoint or []
+    mine: list[int] = []
+    for number in me.iterate(range(count)):
+        if number == failing_at:
+            raise RuntimeError("as it was told to")
+        if gate.name == "go":
+            gate.with_suffix(".waiting").touch()
+            while not gate.exists():
+                _pause()
+        mine.append(number)
+        me.checkpoint([*before, *mine])
+    return [before, mine]
+
+
+@job(name="count_on")
+def count_on(count: int, failing_at: int, gate: str) -> list[list[int]]:
+    """Counts, and goes on where the last attempt has ended."""
+    return _count_on(count, failing_at, Path(gate))
+
+
+@job(name="count_on_async")
+async def count_on_async(count: int, failing_at: int, gate: str) -> list[list[int]]:
+    """The same in the loop; a gate blocks it."""
+    return _count_on(count, failing_at, Path(gate))
+
+
+@job(name="count_on_in_child", executor="process")
+def count_on_in_child(count: int, failing_at: int, gate: str) -> list[list[int]]:
+    """The same in a child, which ends where it is to fail."""
+    if failing_at >= 0 and gate.endswith("kill"):
+        me = current_job()
+        for number in me.iterate(range(count)):
+            if number == failing_at:
+                os._exit(9)
+            me.checkpoint([*range(number + 1)])
+    return _count_on(count, failing_at, Path(gate))
+
+
 @job(name="until_told")
 def until_told(started: str) -> str:
     """Runs until it is told to stop."""
@@ -332,6 +377,88 @@ def print_in_child() -> str:
     """Prints."""
     sys.stdout.write("not for the worker's stdout")
     return "printed"
+
+
+@job(name="segfault_in_child", executor="process")
+def segfault_in_child() -> None:
+    """Reads where nothing is."""
+    ctypes.string_at(0)
+
+
+@job(name="kill_itself_in_child", executor="process")
+def kill_itself_in_child() -> None:
+    """Dies as if memory had run out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job(name="say_and_crash_in_child", executor="process")
+def say_and_crash_in_child() -> None:
+    """Says something on the level of C, much of it, and dies."""
+    os.write(2, b"x" * 100_000 + b"\nthat was all\n")
+    os._exit(17)
+
+
+@job(name="stop_itself_in_child", executor="process")
+def stop_itself_in_child(started: str) -> None:
+    """Is stopped, and with it all of its process."""
+    Path(started).touch()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@job(name="slam_in_child", executor="process")
+def slam_in_child() -> None:
+    """Closes what is not its own."""
+    os.closerange(3, 256)
+
+
+@job(name="length_in_child", executor="process")
+def length_in_child(text: str) -> int:
+    """How long its argument is."""
+    return len(text)
+
+
+@job(name="where_in_child", executor="process")
+def where_in_child() -> int:
+    """In which process it runs."""
+    return os.getpid()
+
+
+@job(name="recurse_in_child", executor="process")
+def recurse_in_child(depth: int = 0) -> int:
+    """Calls itself for ever."""
+    return recurse_in_child(depth + 1) + 1
+
+
+@job(name="grow_in_child", executor="process")
+def grow_in_child(mib: int) -> int:
+    """Keeps so much memory for good."""
+    HOARD.append(b"x" * (mib << 20))
+    return os.getpid()
+
+
+@job(name="nap_in_child", executor="process")
+def nap_in_child(seconds: float) -> int:
+    """Takes its time."""
+    threading.Event().wait(seconds)
+    return os.getpid()
+
+
+@job(name="unless_first_in_child", executor="process")
+def unless_first_in_child(started: str, mark: str) -> int:
+    """Does nothing, but in the run that finds no mark yet: that one is stopped for good."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        stop_itself_in_child(started)
+    return os.getpid()
+
+
+@job(name="note_run_in_child", executor="process")
+def note_run_in_child(path: str, line: str, crash: bool = False) -> None:
+    """Leaves a line for each run, and dies of it."""
+    with Path(path).open("a") as file:
+        file.write(f"{line}\n")
+    if crash:
+        os.abort()
 
 
 @job(name="note_run")

@@ -21,7 +21,7 @@ from tenure.worker.held import AttemptResult, Terms
 from tenure.worker.middleware import Application, coroutine_runner, function_runner
 from tests.unit.worker.masters import TOKEN
 from tests.unit.worker.rig import held
-from tests.unit.worker.test_child import WAIT_S, run_of, spawn
+from tests.unit.worker.test_child import run_of, spawned
 
 LAYERED = "tests.unit.worker.layered"
 COMPLETED, FAILED = AttemptOutcome.COMPLETED, AttemptOutcome.FAILED
@@ -111,16 +111,13 @@ def test_the_first_is_the_outermost(name: str) -> None:
 
 def test_children_run_it_too() -> None:
     """A process job's child imports the application with its middleware."""
-    process, sock = spawn(LAYERED)
-    with process, sock:
-        assert frame.receive_in_parent(sock) == frame.Ready()
-        frame.send(sock, run_of("in_child", []))
-        answer = frame.receive_in_parent(sock)
+    with spawned(LAYERED) as child:
+        assert child.heard() == [frame.Ready()]
+        frame.send(child.jobs, run_of(1, "in_child", []))
+        (answer,) = child.heard()
         assert isinstance(answer, frame.Ended)
         expected = ["a in", "b in", "in_child", "b out", "a out"]
         assert value_of(answer.as_result()) == expected
-        sock.close()
-        process.wait(WAIT_S)
 
 
 def test_without_middleware_nothing_is_wrapped() -> None:

@@ -119,6 +119,7 @@ def test_job_runs_end_to_end() -> None:
                 (
                     "registered",
                     {
+                        "name": "w1",
                         "master": "m1",
                         "address": "m1:1",
                         "incarnation": "inc",

@@ -90,7 +90,7 @@ class Arbiter:
         if said.HasField("drain"):
             session.draining = True
             for partition in session.partitions.values():
-                self._return_unstarted(partition)
+                self._give_way(partition)
         self._share_credit()
         return addresses
 
@@ -123,6 +123,8 @@ class Arbiter:
                     partition.ended(job)
                 case FactKind.STARTED:
                     partition.started(job)
+                case FactKind.SAVED:
+                    partition.saved(job)
                 case FactKind.UNSTARTED:
                     partition.give_back(job)
                 case FactKind.ABANDONED:
@@ -169,10 +171,12 @@ class Arbiter:
     # The way out.
 
     def drain(self) -> None:
-        """Takes nothing more, and returns what has not begun. What runs goes on."""
+        """Takes nothing more, and returns what has not begun. What runs goes on, but for loops that
+        can go on elsewhere: they end with the item that they are at.
+        """
         self._workload.draining = True
         for partition in self.partitions.values():
-            self._return_unstarted(partition)
+            self._give_way(partition)
         self._share_credit()
 
     def interrupt(self) -> None:
@@ -189,6 +193,25 @@ class Arbiter:
         """Ends every stream in order, after all that is still to say."""
         for session in self.sessions:
             session.goodbye = reason
+
+    @property
+    def busy(self) -> int:
+        """Slots that are taken."""
+        return min(self._workload.occupied, self._workload.slots)
+
+    @property
+    def backlog(self) -> int:
+        """Ready jobs that the worker could run, as the masters said with their last heartbeats."""
+        return sum(
+            partition.backlog_told
+            for session in self.sessions
+            for partition in session.partitions.values()
+        )
+
+    @property
+    def ended(self) -> dict[AttemptOutcome, int]:
+        """Attempts that have ended, by outcome."""
+        return {outcome: self._workload.ended[outcome] for outcome in AttemptOutcome}
 
     @property
     def running(self) -> int:
@@ -222,10 +245,16 @@ class Arbiter:
             if job.result is None
         ]
 
-    def _return_unstarted(self, partition: Partition) -> None:
+    def _give_way(self, partition: Partition) -> None:
         for job in list(partition.held.values()):
-            if job.result is None and job.withdraw():
+            if job.result is not None:
+                continue
+            if job.withdraw():
                 partition.give_back(job)
+            elif not job.terms.at_most_once:
+                # One that must not run twice would be over if it were handed back.
+                job.wanted_back = True
+                self._workload.leases.append(job)
 
     def _share_credit(self) -> None:
         """Offers the free part of the pool to the streams that have open partitions."""

@@ -125,7 +125,10 @@ async def prepare_in_loop(
 
 
 def context_of(
-    job: HeldJob, clock: ThreadClock, on_progress: Callable[[float], None] | None = None
+    job: HeldJob,
+    clock: ThreadClock,
+    on_progress: Callable[[float], None] | None = None,
+    on_checkpoint: Callable[[bytes], None] | None = None,
 ) -> JobContext:
     """What ``current_job()`` is to return inside the job, whenever it is first asked.
 
@@ -133,6 +136,7 @@ def context_of(
         job: The job.
         clock: Time.
         on_progress: Takes the job's progress; the default notes it for heartbeats.
+        on_checkpoint: Takes what the job saves; the default keeps it for the session.
     """
     deadline_ms = job.deadline_ms or None
     if job.terms.timeout_ms:
@@ -150,11 +154,17 @@ def context_of(
         is_cancelled=job.is_cancelled,
         is_lost=lambda: job.is_lost(clock.boot_ms()),
         is_superseded=lambda: job.revoked,
+        saved=job.resume,
+        on_checkpoint=on_checkpoint or job.save,
+        is_wanted_back=job.is_wanted_back,
     )
 
 
 def returned(job: HeldJob, definition: JobDef[..., Any], value: Any) -> AttemptResult:
     """The result of a function that returned. Its codec may be user code: it may raise anything."""
+    if job.handed_back:
+        # It was told to stop and has hidden that: what it returns is not the whole.
+        return AttemptResult(AttemptOutcome.RELEASED)
     try:
         return AttemptResult(_COMPLETED, encode_result(value, definition, job.terms.content_type))
     except Rejected as error:
@@ -172,6 +182,8 @@ def raised(job: HeldJob, error: BaseException) -> AttemptResult:
         return AttemptResult(AttemptOutcome.LOST, fault=fault_of(error))
     if job.stop is not None:
         return AttemptResult(job.stop, fault=fault_of(error))
+    if job.handed_back:
+        return AttemptResult(AttemptOutcome.RELEASED)
     if isinstance(error, RefusedCall) and isinstance(error.__cause__, Rejected):
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error.__cause__))
     if isinstance(error, Rejected) and error.reason in _ELSEWHERE:

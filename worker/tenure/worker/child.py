@@ -1,12 +1,15 @@
-"""A child process that runs plain functions, one after the other: ``tenure.worker.child FD APP``.
+"""A child process that runs plain functions: ``tenure.worker.child JOBS CONTROL BOARD APP``.
 
-It takes jobs over an inherited socket and answers on it. User code runs in the main thread, where
-signals and C libraries expect it; a second thread reads what the parent says meanwhile. When the
-parent is gone, the child ends at once; when it is paused, the child knows its lease's deadline.
+It takes jobs over one inherited socket and answers on it, one job at a time, in order. User code
+runs in the main thread, where signals and C libraries expect it; a second thread reads what the
+parent says meanwhile, over a socket of its own. An answer leaves as soon as it is there, so that a
+job which ends the process takes no other one's result along. When the parent is gone, the child
+ends at once; when it is paused, the child knows its lease's deadline.
 """
 
 import asyncio
 import contextvars
+import faulthandler
 import os
 import signal
 import socket
@@ -14,7 +17,8 @@ import sys
 import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
-from time import monotonic
+from time import monotonic, perf_counter_ns
+from typing import NoReturn
 
 from tenure.protocol.errors import Rejected, error_of, refusal_from_wire
 from tenure.protocol.fence import parse_fence
@@ -24,6 +28,7 @@ from tenure.worker import app
 from tenure.worker.attempt import JobTable, context_of
 from tenure.worker.clock import SystemClock
 from tenure.worker.executor import frame
+from tenure.worker.executor.board import Board
 from tenure.worker.held import AttemptResult, HeldJob, Terms
 from tenure.worker.middleware import function_runner
 
@@ -34,60 +39,112 @@ PROGRESS_S_MIN = 0.2
 
 
 class Child:
-    """The child's side of the socket."""
+    """The child's side of the sockets.
 
-    def __init__(self, sock: socket.socket, jobs: JobTable) -> None:
+    Args:
+        sock: Jobs come and answers go here.
+        control: What the parent says to the job that runs.
+        board: Which jobs have begun, and which were taken back.
+        jobs: The functions.
+    """
+
+    def __init__(
+        self, sock: socket.socket, control: socket.socket, board: Board, jobs: JobTable
+    ) -> None:
         self._sock = sock
+        self._control = control
+        self._board = board
         self._jobs = jobs
         self._run = function_runner(jobs)
-        self._queue: SimpleQueue[HeldJob] = SimpleQueue()
         self._answers: SimpleQueue[frame.Answer] = SimpleQueue()
-        self._current: HeldJob | None = None
+        #: The job that runs, or ran last, by its number.
+        self._current: tuple[int, HeldJob] | None = None
+        #: What was said of leases before their jobs' turns came.
+        self._early: dict[int, frame.Lease] = {}
+        self._sending = threading.Lock()
         self._progressed = 0.0
         self._clock = SystemClock()
 
     def serve(self) -> None:
-        """Runs jobs for as long as the parent lives."""
-        threading.Thread(target=self._listen, name="tenure-parent", daemon=True).start()
-        frame.send(self._sock, frame.Ready())
-        while True:
-            job = self._queue.get()
-            result = contextvars.Context().run(self._attempt, job)
-            fault = tuple(result.fault) if result.fault is not None else None
-            frame.send(
-                self._sock,
-                frame.Ended(result.outcome, result.result, fault),  # type: ignore[arg-type]
-            )
+        """Runs jobs for as long as the parent has any to give.
 
-    def _listen(self) -> None:
+        Raises:
+            BrokenFrame: The parent is gone, or wants no more of this child.
+        """
+        threading.Thread(target=self._listen, name="tenure-parent", daemon=True).start()
+        self._say(frame.Ready())
+        inflow = frame.inflow_of_child()
+        while True:
+            for said in frame.receive(self._sock, inflow):
+                if isinstance(said, frame.Run):
+                    self._serve(said)
+
+    def _serve(self, run: frame.Run) -> None:
+        number = run.number
+        if not self._board.begin(number):
+            self._early.pop(number, None)
+            self._say(frame.Skipped(number))
+            return
+        job = _job_of(run)
+        self._current = (number, job)
+        self._renew(number, job)
+        begun_ns = perf_counter_ns()
+        result = contextvars.Context().run(self._attempt, job)
+        run_us = (perf_counter_ns() - begun_ns) // 1000
+        fault = tuple(result.fault) if result.fault is not None else None
+        self._say(
+            frame.Ended(number, run_us, result.outcome, result.result, fault)  # type: ignore[arg-type]
+        )
+
+    def _say(self, said: frame.ToParent) -> None:
+        # Threads that a job has started may have something to say, too.
+        with self._sending:
+            frame.send(self._sock, said)
+
+    def _listen(self) -> NoReturn:
+        inflow = frame.inflow_of_child()
         while True:
             try:
-                said = frame.receive_in_child(self._sock)
+                heard = frame.receive(self._control, inflow)
             except frame.BrokenFrame:
-                os._exit(EXIT_PARENT_GONE)
-            match said:
-                case frame.Run():
-                    self._current = _job_of(said)
-                    self._queue.put(self._current)
-                case frame.Stop(outcome=outcome) if self._current is not None:
-                    self._current.stop = outcome
-                case frame.Answer():
-                    self._answers.put(said)
-                case frame.Lease() as lease if self._current is not None:
-                    self._current.expires_ms = lease.expires_ms
-                    self._current.revoked = lease.revoked
-                case _:
-                    pass
+                _end_with_parent()
+            for said in heard:
+                self._hear(said)
+
+    def _hear(self, said: frame.ToChild) -> None:
+        current = self._current
+        match said:
+            case frame.Stop(number, outcome) if current is not None and current[0] == number:
+                current[1].stop = outcome
+            case frame.Answer(number) if current is not None and current[0] == number:
+                self._answers.put(said)
+            case frame.Lease(number):
+                # First the note, then the look at who runs; the other thread does it the other
+                # way round, so one of the two finds it.
+                self._early[number] = said
+                current = self._current
+                if current is not None and current[0] >= number:
+                    self._renew(*current)
+                    self._early.pop(number, None)
+            case _:
+                pass
+
+    def _renew(self, number: int, job: HeldJob) -> None:
+        lease = self._early.pop(number, None)
+        if lease is not None:
+            job.expires_ms = lease.expires_ms
+            job.revoked = lease.revoked
+            job.wanted_back = lease.wanted_back
 
     def _attempt(self, job: HeldJob) -> AttemptResult:
-        context = context_of(job, self._clock, self._progress)
+        context = context_of(job, self._clock, self._progress, self._save)
         job.parents = self
         return self._run(self._jobs, job, lambda: context)
 
     # Where the results of parents come from.
 
     def fetch(self, job_ids: Sequence[str]) -> Sequence[jobs_pb2.JobResult]:
-        frame.send(self._sock, frame.Ask([*job_ids]))
+        self._say(frame.Ask([*job_ids]))
         answer = self._answers.get()
         if answer.refusal:
             raise error_of(refusal_from_wire(common_pb2.Refusal.FromString(answer.refusal)))
@@ -101,7 +158,11 @@ class Child:
         now = monotonic()
         if now - self._progressed >= PROGRESS_S_MIN:
             self._progressed = now
-            frame.send(self._sock, frame.Progress(pct))
+            self._say(frame.Progress(pct))
+
+    def _save(self, data: bytes) -> None:
+        # Each at once: if the next step takes this process along, the parent has it.
+        self._say(frame.Saved(data))
 
 
 def _job_of(run: frame.Run) -> HeldJob:
@@ -119,27 +180,41 @@ def _job_of(run: frame.Run) -> HeldJob:
             non_retryable=frozenset(run.non_retryable),
         ),
         payload=run.payload,
+        resume=run.resume,
         attempt=run.attempt,
         deadline_ms=run.deadline_ms,
         expires_ms=run.expires_ms,
     )
 
 
+def _end_with_parent() -> NoReturn:
+    """Ends this process, and with it what its jobs have started."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(EXIT_PARENT_GONE)
+
+
 def main(arguments: list[str]) -> int:
-    """Entry point. Arguments: the socket's file descriptor, the application's module."""
-    descriptor, module = arguments
+    """Entry point. Arguments: three descriptors (jobs, control, board), the application."""
+    jobs_fd, control_fd, board_fd = map(int, arguments[:3])
     # The terminal's Ctrl-C goes to the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sock = socket.socket(fileno=int(descriptor))
+    # A crash says where: the parent keeps the last of what comes over stderr.
+    faulthandler.enable(all_threads=False)
+    sock, control = socket.socket(fileno=jobs_fd), socket.socket(fileno=control_fd)
+    for inherited in (sock, control):
+        # What jobs start must not hold them open.
+        inherited.set_inheritable(False)
+    board = Board(board_fd)
     try:
-        jobs = app.load(module)
+        jobs = app.load(arguments[3])
     except Rejected as error:
         sys.stderr.write(f"{error.message}\n")
         return EXIT_APP
     try:
-        Child(sock, jobs).serve()
+        Child(sock, control, board, jobs).serve()
     except frame.BrokenFrame:
-        return EXIT_PARENT_GONE
+        pass
     return 0
 
 

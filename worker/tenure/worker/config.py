@@ -17,9 +17,12 @@ class WorkerConfig:
         name: A label for people; empty: made from the host's name and the process id.
         queues: The queues it serves; empty: all.
         slots: How many jobs run at once.
+        recycle_jobs: A child process is replaced when it has run so many jobs; None: never.
+        recycle_bytes: The same when it has so much more memory than at its start.
         labels: For people.
         build_id: The version of the application.
         drain_timeout_s: How long jobs may go on after SIGTERM before they are handed back.
+        processes: ``MIN:MAX``: a supervisor runs so many worker processes; None: this is one.
         lost_slots_max: Restart with more jobs than this that were given up and still run; None: a
             quarter of the slots, at least 2.
         token: The cluster's bearer token, or the path of its file; None: as the environment says.
@@ -31,9 +34,12 @@ class WorkerConfig:
     name: str = ""
     queues: list[str] = field(default_factory=list)
     slots: int = 10
+    recycle_jobs: int | None = None
+    recycle_bytes: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     build_id: str = ""
     drain_timeout_s: float = 30.0
+    processes: str | None = None
     lost_slots_max: int | None = None
     token: str | Path | None = None
     tls: Tls | None = None

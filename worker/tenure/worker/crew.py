@@ -15,6 +15,7 @@ from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.executor.loop import JobLoop, LoopBlocked
 from tenure.worker.executor.pool import ExecutorPool
+from tenure.worker.executor.process import Recycling
 from tenure.worker.exits import EXIT_RESTART
 from tenure.worker.port import Executor
 
@@ -68,6 +69,9 @@ class Crew:
         self._asked = False
         self._restarting = False
         job_loop = JobLoop()
+        recycling = Recycling(
+            jobs=config.recycle_jobs or 0, growth_kib=(config.recycle_bytes or 0) // 1024
+        )
 
         def make_executor(wake: Callable[[], None]) -> Executor:
             pool = ExecutorPool(
@@ -77,6 +81,7 @@ class Crew:
                 clock,
                 wake,
                 parents,
+                recycling=recycling,
                 job_loop=job_loop,
                 on_lost=self._note_lost,
             )

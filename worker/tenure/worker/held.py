@@ -11,6 +11,7 @@ All other fields have one writer each, as their comments say.
 """
 
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -54,6 +55,18 @@ class AttemptResult(msgspec.Struct, frozen=True, gc=False):
     outcome: AttemptOutcome
     result: bytes = b""
     fault: Fault | None = None
+
+
+class Checkpoints(msgspec.Struct, eq=False, gc=False):
+    """What a job has saved in this attempt, and how far that has come."""
+
+    #: Written by the outbox: the last one's number, from 1, and its data.
+    newest: tuple[int, bytes] = (0, b"")
+    #: Set by the outbox when it tells the session, which clears it before it takes the newest.
+    told: bool = False
+    #: Written by the session: when one was sent last, and the number of the last that is durable.
+    sent_ms: int | None = None
+    acked: int = 0
 
 
 class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
@@ -103,6 +116,16 @@ class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
     parents: Results | None = None
     #: Written by the session: when the report was last sent; None while it waits.
     reported_ms: int | None = None
+    #: What an earlier attempt has saved; empty: nothing.
+    resume: bytes = b""
+    #: Written by the outbox: what this attempt has saved; None: nothing.
+    saved: Checkpoints | None = None
+    #: Written by the executor: takes what the job saves; None: it goes nowhere.
+    keep: "Callable[[HeldJob, bytes], None] | None" = None
+    #: Written by the session: if the job can go on elsewhere, it should.
+    wanted_back: bool = False
+    #: Written by the job's own thread: it has been told so, and stops.
+    handed_back: bool = False
     _claim: threading.Lock = msgspec.field(default_factory=threading.Lock)
     _settled: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
@@ -113,15 +136,23 @@ class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
 
     @property
     def claimed(self) -> bool:
-        """Whether the job has begun or was withdrawn."""
+        """Whether the job has begun, is with the child that is to run it, or was withdrawn."""
         return self._claim.locked()
 
     def begin(self, now_ms: int) -> bool:
         """Takes the job for running. False: it was withdrawn. Called once, by an executor."""
-        if not self._claim.acquire(blocking=False):
+        if not self.claim():
             return False
         self.started_ms = now_ms
         return True
+
+    def claim(self) -> bool:
+        """Takes the job for a child that is to run it soon. False: it was withdrawn."""
+        return self._claim.acquire(blocking=False)
+
+    def unclaim(self) -> None:
+        """The job was taken back from the child: it has not begun, and may be withdrawn again."""
+        self._claim.release()
 
     def withdraw(self) -> bool:
         """Takes the job back from the executors. False: it has begun."""
@@ -147,6 +178,17 @@ class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
     def report_progress(self, pct: float) -> None:
         """Notes how far the job has come; the next heartbeat carries it."""
         self.progress = pct
+
+    def save(self, data: bytes) -> None:
+        """Keeps what the job wants its next attempt to begin with."""
+        if self.keep is not None:
+            self.keep(self, data)
+
+    def is_wanted_back(self) -> bool:
+        """Whether the job must stop here to go on elsewhere. A job that was told so does."""
+        if self.wanted_back:
+            self.handed_back = True
+        return self.handed_back
 
     def is_lost(self, now_ms: int) -> bool:
         """Whether the job must stop because its lease is lost. A job that was told so stays so."""

@@ -13,6 +13,7 @@ from tenure.protocol.limits import DEFAULT_CONTENT_TYPE
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import common_pb2, worker_pb2
 from tenure.worker.held import AttemptResult, Fault, HeldJob, Terms
+from tenure.worker.saving import Saving, take_acks
 from tenure.worker.workload import Workload
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class Partition:
         token: The highest token seen.
         session: The stream over which it is open, if it is.
         held: Every lease from its grant until its report's verdict, by ``term_key(token) + seq``.
-        backlog: The leader's last hint: ready jobs that this worker could run.
+        backlog: The leader's last hint: ready jobs that this worker could run; less what it has
+            granted since.
+        backlog_told: The hint as it was told.
     """
 
     def __init__(self, number: int, workload: Workload) -> None:
@@ -55,7 +58,7 @@ class Partition:
         self.token = NO_TOKEN
         self.session: Session | None = None
         self.held: dict[int, HeldJob] = {}
-        self.backlog = 0
+        self.backlog = self.backlog_told = 0
         self._workload = workload
         self._term_key = term_key(NO_TOKEN)
         self._declare_due = False
@@ -70,6 +73,7 @@ class Partition:
         self._started: list[HeldJob] = []
         self._returned: list[tuple[str, Lease]] = []
         self._reports: deque[HeldJob] = deque()
+        self._saving = Saving()
 
     # The office.
 
@@ -83,13 +87,14 @@ class Partition:
         self.token = token
         self._term_key = term_key(token)
         self.session = session
-        self.backlog = 0
+        self.backlog = self.backlog_told = 0
         self._declare_due = self._heartbeat_due = True
         # The declaration says which leases have started.
         self._started.clear()
         self._reports = deque(job for job in self.held.values() if job.result is not None)
         for job in self._reports:
             job.reported_ms = None
+        self._saving.reopened(self.held.values())
         return True
 
     def close(self, token: Token, session: "Session") -> bool:
@@ -142,6 +147,7 @@ class Partition:
                 attempt=grant.attempt,
                 deadline_ms=grant.deadline_ms,
                 expires_ms=expires_ms,
+                resume=grant.checkpoint,
             )
             held[term + seq] = job
             runs.append(job)
@@ -157,6 +163,12 @@ class Partition:
             if job is not None and job.result is not None and job.job_id == ref.job_id:
                 del held[key]
                 job.freed = True
+                if job.saved is not None:
+                    self._saving.forget(job)
+
+    def checkpoints_safe(self, acks: Iterable[worker_pb2.CheckpointAck]) -> None:
+        """What jobs have saved, up to these numbers, is durable."""
+        take_acks(acks, self._find)
 
     def revoke(self, revokes: Iterable[worker_pb2.Revoke]) -> None:
         """Gives leases back (Started wins), or learns that they are lost."""
@@ -223,8 +235,14 @@ class Partition:
         """A job has begun."""
         self._started.append(job)
 
+    def saved(self, job: HeldJob) -> None:
+        """A job has saved something: it goes with the next envelope, if the last is long ago."""
+        self._saving.add(job)
+
     def ended(self, job: HeldJob) -> None:
         """An attempt has its result: report it, or hand it back if it was interrupted for that."""
+        if job.saved is not None:
+            self._saving.ended(job)
         if job.result is not None and job.result.outcome is _RELEASED:
             self._give_back(job)
         elif not job.freed:
@@ -253,12 +271,13 @@ class Partition:
         """A heartbeat is due."""
         self._heartbeat_due = True
 
-    def tick(self) -> None:
+    def tick(self, now_ms: int) -> None:
         """An acceptance that has found nothing to travel with goes alone now.
 
         The master waits for it for seconds, and the reports of small jobs come in milliseconds.
         """
         self._accept_due = self._accepted != self._accepted_sent
+        self._saving.tick(now_ms)
 
     def scan(self, now_ms: int) -> None:
         """Fences this worker off leases past their deadlines, and says when to look again."""
@@ -267,6 +286,7 @@ class Partition:
                 self._workload.watch(job.expires_ms)
             elif job.result is not None and now_ms >= job.expires_ms + DELIVERY_MS:
                 self._free(job)
+                self._saving.forget(job)
             elif not job.lapsed:
                 self._lapse(job)
             if job.lapsed and job.result is not None:
@@ -302,6 +322,7 @@ class Partition:
             or self._heartbeat_due
             or self._declare_due
             or self._accept_due
+            or self._saving.due
         )
 
     def fill(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> int:
@@ -324,10 +345,16 @@ class Partition:
             running = [job for job in self._started if job.result is None]
             update.started.extend([self._ref(job.job_id, job.lease) for job in running])
             self._started.clear()
+        size = 0
+        if self._saving:
+            size = self._saving.fill(update, now_ms, REPORT_BYTES_MAX, self._ref)
+            if self._saving.any_ended:
+                # What a job has saved goes before its end, and there was no room for all.
+                return size
         if self._returned:
             update.returned.extend([self._ref(job_id, lease) for job_id, lease in self._returned])
             self._returned.clear()
-        return self._fill_reports(update, now_ms) if self._reports else 0
+        return size + self._fill_reports(update, now_ms) if self._reports else size
 
     def _fill_heartbeat(self, heartbeat: worker_pb2.Heartbeat, now_ms: int) -> None:
         self._beat_number += 1
@@ -345,8 +372,11 @@ class Partition:
 
         Whatever was lost on the way heals by this. A repeat changes nothing at the master.
         """
-        patience_ms = 3 * self.session.heartbeat_interval_ms if self.session else 0
+        interval_ms = self.session.heartbeat_interval_ms if self.session else 0
+        patience_ms = 3 * interval_ms
         for job in self.held.values():
+            if job.saved is not None:
+                self._saving.offer_again(job, now_ms - interval_ms // 2)
             if job.reported_ms is not None and now_ms - job.reported_ms >= patience_ms:
                 job.reported_ms = None
                 self._reports.append(job)

@@ -30,16 +30,18 @@ from tenure.protocol import loop
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.limits import PROTOCOL_REVISION
 from tenure.v1 import cluster_pb2, worker_pb2
-from tenure.worker import app
+from tenure.worker import app, herald
 from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.crew import Crew
 from tenure.worker.executor.pool import RELEASE_GRACE_MS
+from tenure.worker.lifeline import Lifeline
 from tenure.worker.link import MasterLink
 from tenure.worker.parents import ParentResults
 from tenure.worker.port import Clock, Executor, Rng
+from tenure.worker.pulse import Phase, Pulse, rss_bytes
 from tenure.worker.session import Session
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -128,7 +130,7 @@ class WorkerNode:
                     task.cancel()
         finally:
             self._executor.close()
-            self._announce("stopped", {})
+            self._announce("stopped", {"name": self._hello.name})
 
     def drain(self) -> None:
         """Finish what runs and end; asked a second time: hand back at once."""
@@ -140,6 +142,20 @@ class WorkerNode:
     def retire(self) -> None:
         """Finish what runs and end, though nobody has asked for it."""
         self._draining.set()
+
+    def pulse(self) -> Pulse:
+        """How it is, for its supervisor and for probes."""
+        masters = sum(1 for session in self._arbiter.sessions if session.master)
+        phase = Phase.READY if masters else Phase.STARTING
+        return Pulse(
+            phase=Phase.DRAINING if self._draining.is_set() else phase,
+            slots=self._hello.slots,
+            busy=self._arbiter.busy,
+            backlog=self._arbiter.backlog,
+            masters=masters,
+            rss_bytes=rss_bytes(),
+            ended={outcome.name: n for outcome, n in self._arbiter.ended.items() if n},
+        )
 
     # Links: the Owner port.
 
@@ -154,6 +170,7 @@ class WorkerNode:
             self._announce(
                 "registered",
                 {
+                    "name": self._hello.name,
                     "master": session.master,
                     "address": session.address,
                     "incarnation": self._hello.incarnation,
@@ -266,7 +283,7 @@ class WorkerNode:
 
     async def _wind_down(self) -> None:
         """Finishes, hands back the rest, says goodbye."""
-        self._announce("draining", {})
+        self._announce("draining", {"name": self._hello.name})
         arbiter = self._arbiter
         arbiter.drain()
         self._step()
@@ -316,18 +333,29 @@ def introduction(config: WorkerConfig, jobs: JobTable, incarnation: str) -> work
     )
 
 
-async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -> int:
-    """Runs a worker in this loop until SIGTERM or SIGINT has drained it, or it wants to be anew.
+async def run_worker(
+    config: WorkerConfig, jobs: JobTable, announce: Announce, lifeline: Lifeline | None = None
+) -> int:
+    """Runs a worker in this loop until it was asked to drain, or wants to be started again.
+
+    SIGTERM, SIGINT and its supervisor's end ask.
 
     Returns the exit status.
     """
+    news = asyncio.Event()
+    nodes: list[WorkerNode] = []
+
+    def told(event: str, fields: Mapping[str, object]) -> None:
+        announce(event, fields)
+        news.set()
+
     transport, clock = GrpcTransport(Credentials(config.token, config.tls)), SystemClock()
     parents = ParentResults(
         AsyncClient(",".join(config.masters), token=config.token, tls=config.tls)
     )
 
     def make_node(make_executor: MakeExecutor) -> WorkerNode:
-        return WorkerNode(
+        node = WorkerNode(
             introduction(config, jobs, str(uuid.uuid4())),
             config.masters,
             transport=transport,
@@ -335,15 +363,33 @@ async def run_worker(config: WorkerConfig, jobs: JobTable, announce: Announce) -
             rng=random.Random(),
             make_executor=make_executor,
             drain_timeout_ms=int(config.drain_timeout_s * 1000),
-            announce=announce,
+            announce=told,
         )
+        nodes.append(node)
+        return node
 
     crew = Crew(config, jobs, clock=clock, parents=parents, make_node=make_node)
+    running = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, crew.drain)
+        running.add_signal_handler(number, crew.drain)
+    listeners: list[herald.Listener] = []
+
+    def pulse() -> Pulse:
+        return herald.of_all([node.pulse() for node in nodes])
+
+    def orphaned() -> None:
+        # Nobody else would ever stop it; what has begun to drain goes on doing so.
+        if pulse().phase is not Phase.DRAINING:
+            _LOGGER.warning("the supervisor is gone: draining", extra={"action": "orphaned"})
+            crew.drain()
+
+    if lifeline is not None:
+        lifeline.when_lost(lambda: running.call_soon_threadsafe(orphaned))
+        listeners.append(lifeline.tell)
     try:
         await _ask_to_be_let_in(transport, config.masters)
-        await crew.run()
+        async with herald.telling(pulse, listeners, news):
+            await crew.run()
     finally:
         await asyncio.to_thread(parents.close)
         await transport.close()
@@ -379,8 +425,12 @@ async def _ask_to_be_let_in(transport: Transport, masters: list[str]) -> None:
         raise refusal
 
 
-def main(config: WorkerConfig) -> int:
+def main(config: WorkerConfig, lifeline: Lifeline | None = None) -> int:
     """What ``tenure worker`` runs. Returns the exit code.
+
+    Args:
+        config: What it was told.
+        lifeline: To its supervisor, if it has one.
 
     Raises:
         Rejected: The application cannot be imported, a file of its credentials is unusable, or no
@@ -391,7 +441,7 @@ def main(config: WorkerConfig) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_MAX)
-    return loop.run(run_worker(config, jobs, _announce))
+    return loop.run(run_worker(config, jobs, _announce, lifeline))
 
 
 def _announce(event: str, fields: Mapping[str, object]) -> None:

@@ -91,6 +91,8 @@ class Session:
             partition.heartbeat_held(said.hold.number)
         if grants:
             partition.assign(said.assignment, self.proven_ms)
+        if said.checkpoint_acks:
+            partition.checkpoints_safe(said.checkpoint_acks)
         if said.verdicts:
             partition.judge(said.verdicts)
         if said.revokes:
@@ -98,7 +100,7 @@ class Session:
         if said.cancels:
             partition.cancel(said.cancels)
         if said.backlog or said.HasField("heartbeat_ack"):
-            partition.backlog = said.backlog
+            partition.backlog = partition.backlog_told = said.backlog
         elif grants:
             partition.backlog = max(0, partition.backlog - grants)
 
@@ -112,7 +114,7 @@ class Session:
     def tick(self, now_ms: int) -> None:
         """Sends what has waited for company, and heartbeats when they are due."""
         for partition in self.partitions.values():
-            partition.tick()
+            partition.tick(now_ms)
         if now_ms < self._beat_ms or not self.partitions:
             return
         for partition in self.partitions.values():

@@ -24,6 +24,7 @@ class Workload:
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.
         leases: Begun jobs whose leases were renewed or revoked.
+        ended: How many attempts have ended, by their outcomes' values.
     """
 
     def __init__(self, slots: int) -> None:
@@ -33,6 +34,7 @@ class Workload:
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
         self.leases: list[HeldJob] = []
+        self.ended = [0] * (1 + max(AttemptOutcome))
         #: When a lease may lapse next; nothing is scanned before.
         self.next_scan_ms: int | None = None
         self._mean_run_ms: float | None = None
@@ -54,9 +56,12 @@ class Workload:
         return jobs
 
     def note_run(self, job: HeldJob) -> None:
-        """Takes a finished run into the means, unless it was broken off: then it says nothing."""
-        if job.result is not None and job.result.outcome in _BROKEN_OFF:
-            return
+        """Counts a run that has ended; of one that was broken off the means learn nothing."""
+        if job.result is not None:
+            outcome = job.result.outcome
+            self.ended[outcome] += 1
+            if outcome in _BROKEN_OFF:
+                return
         size = len(job.payload)
         if self._mean_run_ms is None:
             self._mean_payload_bytes = size

@@ -326,6 +326,28 @@ class ReturnLeases:
     rows: list[LeaseRow]
 
 
+class CheckpointRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a job saved under a lease, by its worker."""
+
+    job_id: JobId
+    lease: Lease
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveCheckpoints:
+    """Keep what jobs have saved. Effect: ``SendCheckpointAcks``, after the commit.
+
+    Attributes:
+        bytes_max: As in ``SubmitJobs``.
+    """
+
+    session_id: int
+    rows: list[CheckpointRow]
+    bytes_max: int | None = None
+
+
 class ReportRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How one attempt ended, by its worker."""
 
@@ -540,6 +562,7 @@ Command = (
     | SendHeld
     | AcceptAssignment
     | StartLeases
+    | SaveCheckpoints
     | ReturnLeases
     | ReportAttempts
     | Dispatch

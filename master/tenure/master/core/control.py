@@ -178,6 +178,7 @@ def apply_cancelled(state: State, event: JobsCancelled, seq: int) -> None:
         record.state = JobState.CANCELLED
         record.ended_ms = event.now_ms
         record.cancel_reason = event.reason
+        record.checkpoint = None
 
 
 def apply_cancels_requested(state: State, event: CancelsRequested, seq: int) -> None:

@@ -63,6 +63,14 @@ class SendVerdicts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendCheckpointAcks:
+    """Tell a worker that what jobs saved is durable: (job, lease, number)."""
+
+    session_id: int
+    rows: list[tuple[JobId, Lease, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SendRevokes:
     """Tell a worker that leases are lost, or ask for unstarted ones (``unless_started``)."""
 
@@ -119,6 +127,7 @@ class Deliver:
 Effect = (
     SendAssignment
     | SendVerdicts
+    | SendCheckpointAcks
     | SendRevokes
     | SendCancels
     | SendHeartbeatAck

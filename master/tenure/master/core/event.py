@@ -180,6 +180,27 @@ class AttemptsEnded(
     rows: list[EndedRow]
 
 
+class SavedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a running job wants its next attempt to begin with."""
+
+    job_id: JobId
+    lease: Lease
+    #: Rises with each of one lease.
+    number: int
+    data: bytes
+    #: A job that gets on is no poison: 0, unless it saved the same as before.
+    losses_charged: int
+
+
+class CheckpointsSaved(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="checkpoints_saved"
+):
+    """RUNNING jobs saved how far they are, under their newest leases."""
+
+    now_ms: int
+    rows: list[SavedRow]
+
+
 class CancelsRequested(
     msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="cancels_requested"
 ):
@@ -452,6 +473,7 @@ DurableEvent = (
     | LeasesAdopted
     | JobsCompleted
     | AttemptsEnded
+    | CheckpointsSaved
     | CancelsRequested
     | JobsCancelled
     | JobsExpired

@@ -460,3 +460,4 @@ def apply_expired(state: State, event: JobsExpired, seq: int) -> None:
         record.state = JobState.FAILED
         record.ended_ms = event.now_ms
         record.failure_reason = event.failure_reason
+        record.checkpoint = None

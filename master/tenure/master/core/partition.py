@@ -13,6 +13,7 @@ from typing import Any, Final, assert_never
 from tenure.master.core import (
     batch,
     boost,
+    checkpoint,
     configure,
     control,
     dependents,
@@ -60,6 +61,7 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.JobsPurged: control.apply_purged,
     events.AttemptsEnded: report.apply_ended,
     events.LeasesAdopted: report.apply_adopted,
+    events.CheckpointsSaved: checkpoint.apply_saved,
     events.JobsReadied: fire.apply_readied,
     events.JobsExpired: fire.apply_expired,
     events.JobsCancelled: control.apply_cancelled,
@@ -186,6 +188,8 @@ class Partition:
                 return lease.decide_renew(state, command, now_ms)
             case commands.FireTimers():
                 return fire.decide_fire(state, command, now_ms)
+            case commands.SaveCheckpoints():
+                return checkpoint.decide_save(state, command, now_ms)
             case commands.ReturnLeases():
                 return lease.decide_return(state, command, now_ms)
             case commands.DeclareLeases():

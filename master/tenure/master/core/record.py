@@ -110,6 +110,17 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tr
     accepted_ms: int = 0
 
 
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a job has saved for its next attempt."""
+
+    #: Under which it was saved.
+    lease: Lease
+    #: Of that lease's checkpoints.
+    number: int
+    data: bytes
+    saved_ms: int
+
+
 class Ties(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """What ties a job to others. Most have none, and many the same: a record keeps it apart."""
 
@@ -185,6 +196,8 @@ class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=Tru
     over_budget: bool = False
     #: When its worker had the last attempt's grant, as far as the leader of its end knew.
     accepted_ms: int = 0
+    #: The last one of this run, until the job ends.
+    checkpoint: Checkpoint | None = None
 
     @property
     def limit_key(self) -> str:

@@ -314,6 +314,10 @@ def apply_completed(state: State, event: JobsCompleted, seq: int) -> None:
         record.outcome = _COMPLETED
         record.result = row.result
         record.result_content_type = row.content_type
+        if record.checkpoint is not None:
+            if before is _RUNNING and state.live:
+                state.stored_bytes -= len(record.checkpoint.data)
+            record.checkpoint = None
         if before is _RUNNING:
             done.append(record)
         else:
@@ -372,6 +376,8 @@ def apply_ended(state: State, event: AttemptsEnded, seq: int) -> None:
         record.undelivered = row.undelivered
         record.fault = row.fault
         record.failure_reason = row.failure_reason
+        if row.state in TERMINAL:
+            record.checkpoint = None
 
 
 def apply_adopted(state: State, event: LeasesAdopted, seq: int) -> None:

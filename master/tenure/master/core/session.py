@@ -18,7 +18,6 @@ from tenure.master.core.skill import Skill
 from tenure.master.core.volatile import SessionOpened
 from tenure.protocol.ids import JobId
 
-
 #: The number of what was not sent yet: behind all that any worker has.
 UNSENT: Final = 1 << 62
 

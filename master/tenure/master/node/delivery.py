@@ -6,13 +6,14 @@ from typing import Protocol, TypeAlias
 from tenure.master.core.effect import (
     SendAssignment,
     SendCancels,
+    SendCheckpointAcks,
     SendHeartbeatAck,
     SendRevokes,
     SendVerdicts,
 )
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.node.hub import WorkerHub
-from tenure.master.node.link import lease_ref
+from tenure.master.node.link import WorkerLink, lease_ref
 from tenure.protocol.errors import TenureError
 from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import TERMINAL
@@ -87,7 +88,9 @@ class Delivery:
         link = self._hub.get(effect.session_id)
         if link is None:
             return
-        size = sum([len(row.record.payload) for row in effect.rows]) + 96 * len(effect.rows)
+        records = [row.record for row in effect.rows]
+        size = sum([len(record.payload) for record in records]) + 96 * len(records)
+        size += sum([len(saved.data) for r in records if (saved := r.checkpoint) is not None])
         part = link.instruction(self._partition, self._token, size)
         assignment = part.assignment
         assignment.number = effect.number
@@ -113,13 +116,27 @@ class Delivery:
                 grant.run = record.run
             if row.deadline_ms:
                 grant.deadline_ms = row.deadline_ms
+            if record.checkpoint is not None:
+                grant.checkpoint = record.checkpoint.data
         link.settle(len(effect.rows))
 
-    def verdicts(self, effect: SendVerdicts) -> None:
-        """Answers to reports."""
+    def word(self, effect: SendVerdicts | SendCheckpointAcks | SendRevokes | SendCancels) -> None:
+        """What a worker is told of leases of its."""
         link = self._hub.get(effect.session_id)
         if link is None:
             return
+        match effect:
+            case SendVerdicts():
+                self._verdicts(link, effect)
+            case SendCheckpointAcks():
+                self._checkpoint_acks(link, effect)
+            case SendRevokes():
+                self._revokes(link, effect)
+            case SendCancels():
+                self._cancels(link, effect)
+
+    def _verdicts(self, link: WorkerLink, effect: SendVerdicts) -> None:
+        """Answers to reports."""
         part = link.instruction(self._partition, self._token, 64 * len(effect.rows))
         token, add = self._token, part.verdicts.add
         for job_id, lease, verdict in effect.rows:
@@ -135,21 +152,22 @@ class Delivery:
             part.heartbeat_ack.number = effect.number
             part.backlog = backlog
 
-    def revokes(self, effect: SendRevokes) -> None:
+    def _checkpoint_acks(self, link: WorkerLink, effect: SendCheckpointAcks) -> None:
+        """Saved states that are durable."""
+        part = link.instruction(self._partition, self._token, 64 * len(effect.rows))
+        for job_id, lease, number in effect.rows:
+            ack = part.checkpoint_acks.add(number=number)
+            lease_ref(ack.lease, job_id, lease, self._token)
+
+    def _revokes(self, link: WorkerLink, effect: SendRevokes) -> None:
         """Leases that are lost, or wanted back."""
-        link = self._hub.get(effect.session_id)
-        if link is None:
-            return
         part = link.instruction(self._partition, self._token)
         for job_id, lease in effect.rows:
             row = part.revokes.add(unless_started=effect.unless_started, reason=effect.reason)
             lease_ref(row.lease, job_id, lease, self._token)
 
-    def cancels(self, effect: SendCancels) -> None:
+    def _cancels(self, link: WorkerLink, effect: SendCancels) -> None:
         """Jobs that should stop."""
-        link = self._hub.get(effect.session_id)
-        if link is None:
-            return
         part = link.instruction(self._partition, self._token)
         for job_id, lease in effect.rows:
             lease_ref(part.cancels.add(), job_id, lease, self._token)

@@ -253,7 +253,8 @@ class Standbys:
 
     def _pace(self, partition: int) -> Pace:
         awaited, hurried = partition in self._awaited, self._hurries > 0
-        if hurried and not awaited:
+        # While a leader waits, what nobody waits for would only keep cores and the store busy.
+        if not awaited and (hurried or self._awaited):
             return Pace.REST
         loading = [number for number, (standby, _) in self._running.items() if standby.loading]
         if partition in loading:

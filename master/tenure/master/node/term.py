@@ -29,6 +29,7 @@ from tenure.master.core.command import (
     ReportAttempts,
     ResolveDependents,
     RestartLeases,
+    SaveCheckpoints,
     SubmitJobs,
     TriggerSchedule,
 )
@@ -41,6 +42,7 @@ from tenure.master.core.effect import (
     Reply,
     SendAssignment,
     SendCancels,
+    SendCheckpointAcks,
     SendHeartbeatAck,
     SendRevokes,
     SendVerdicts,
@@ -386,7 +388,7 @@ class Term:
                 rows += len(command.rows)
             if isinstance(command, SubmitJobs | TriggerSchedule):
                 command = replace(command, intake=self._intake(), bytes_max=self._bytes_max())
-            elif isinstance(command, PutSchedule):
+            elif isinstance(command, PutSchedule | SaveCheckpoints):
                 command = replace(command, bytes_max=self._bytes_max())
             if self.gate.full and answer is not ignore:
                 answer(self.no_space(command))
@@ -488,15 +490,11 @@ class Term:
                 if not self.granted.is_set():
                     self.granted.set()
                     self._announce("first_grant", {"partition": self.number})
-            case SendVerdicts():
-                delivery.verdicts(effect)
+            case SendVerdicts() | SendCheckpointAcks() | SendRevokes() | SendCancels():
+                delivery.word(effect)
             case SendHeartbeatAck():
                 backlog = self.partition.backlog_for(effect.session_id)
                 delivery.heartbeat_ack(effect, backlog)
-            case SendRevokes():
-                delivery.revokes(effect)
-            case SendCancels():
-                delivery.cancels(effect)
             case NotifySettled():
                 delivery.settled([r for r in effect.records if self._may_show(r)])
             case Deliver():

@@ -353,6 +353,9 @@ def job_of(record: JobRecord, holding: Holding | None, *, with_payload: bool) ->
         job.attempts.append(_last_attempt(record, holding))
     if holding is not None:
         job.progress = holding.progress
+    if record.checkpoint is not None:
+        stamp(job.checkpoint_at, record.checkpoint.saved_ms)
+        job.checkpoint_bytes = len(record.checkpoint.data)
     if record.fault is not None:
         job.error.CopyFrom(fault_to_wire(record.fault))
     if record.failure_reason is not None:

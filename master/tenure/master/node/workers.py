@@ -6,6 +6,7 @@ from typing import Final, cast
 
 from tenure.master.core.command import (
     AcceptAssignment,
+    CheckpointRow,
     DeclareLeases,
     HeldRow,
     LeaseRow,
@@ -13,6 +14,7 @@ from tenure.master.core.command import (
     ReportAttempts,
     ReportRow,
     ReturnLeases,
+    SaveCheckpoints,
     StartLeases,
 )
 from tenure.master.core.state import fault_bytes
@@ -111,6 +113,8 @@ class WorkerApi:
         if update.started:
             started = [LeaseRow(JobId(r.job_id), lease_of(r, token)) for r in update.started]
             term.post(StartLeases(session_id=session_id, rows=started))
+        if update.checkpoints:
+            self._save(link, term, update)
         if update.returned:
             returned = [LeaseRow(JobId(r.job_id), lease_of(r, token)) for r in update.returned]
             term.post(ReturnLeases(session_id=session_id, rows=returned))
@@ -131,6 +135,19 @@ class WorkerApi:
                 rows=[_held(held, term.token) for held in beat.held.leases],
             )
         )
+
+    def _save(self, link: WorkerLink, term: Term, update: worker_pb2.PartitionUpdate) -> None:
+        rows = [
+            CheckpointRow(
+                JobId(saved.lease.job_id),
+                lease_of(saved.lease, term.token),
+                saved.number,
+                saved.data,
+            )
+            for saved in update.checkpoints
+        ]
+        size = sum([len(row.data) for row in rows])
+        term.post(SaveCheckpoints(session_id=link.session_id, rows=rows), size=size)
 
     def _report(self, link: WorkerLink, term: Term, update: worker_pb2.PartitionUpdate) -> None:
         token = term.token

@@ -8,7 +8,7 @@ import pytest
 
 from tenure.master.core import command as commands
 from tenure.master.core.bulk import BatchSpec
-from tenure.master.core.command import Command, LeaseRow, SubmitRow, SubmitSetting
+from tenure.master.core.command import CheckpointRow, Command, LeaseRow, SubmitRow, SubmitSetting
 from tenure.master.core.message import RegisterChild
 from tenure.master.core.query import Filter
 from tenure.master.core.record import Policy, RetryPolicy
@@ -157,6 +157,9 @@ COMMANDS: Final[dict[type, Callable[[Rig, JobId], Command]]] = {
     ),
     commands.StartLeases: lambda rig, job_id: commands.StartLeases(
         session_id=1, rows=[lease_row(rig, job_id)]
+    ),
+    commands.SaveCheckpoints: lambda rig, job_id: commands.SaveCheckpoints(
+        session_id=1, rows=[CheckpointRow(*lease_row(rig, job_id), 1, b"saved")]
     ),
     commands.ReturnLeases: lambda rig, job_id: commands.ReturnLeases(
         session_id=1, rows=[lease_row(rig, job_id)]

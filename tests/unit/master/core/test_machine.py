@@ -18,7 +18,7 @@ from hypothesis.stateful import invariant, precondition
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from tenure.master.core import command as commands
-from tenure.master.core.command import Command, LeaseRow, SubmitRow, SubmitSetting
+from tenure.master.core.command import CheckpointRow, Command, LeaseRow, SubmitRow, SubmitSetting
 from tenure.master.core.effect import (
     Decision,
     SendAssignment,
@@ -290,6 +290,16 @@ class PartitionMachine(Heirs):
             del worker.held[row]
         self.do(commands.ReturnLeases(session_id=worker.session_id, rows=rows))
 
+    @precondition(lambda self: self.leases)
+    @step(data=st.data(), ours=st.booleans(), state=st.sampled_from([b"a", b"b", b"c" * 40]))
+    def save(self, data: st.DataObject, ours: bool, state: bytes) -> None:
+        """A job saves something, perhaps under a lease that was lost long ago."""
+        held_now = [row for worker in self.holders() for row in worker.held]
+        row = data.draw(st.sampled_from(held_now if ours and held_now else self.leases))
+        number = self.numbers[row] = self.numbers.get(row, 0) + 1
+        rows = [CheckpointRow(row.job_id, row.lease, number, state)]
+        self.do(commands.SaveCheckpoints(session_id=self.sessions or 1, rows=rows))
+
     @step(progress=st.sampled_from([0.0, 0.5]), silent=st.sampled_from(INCARNATIONS))
     def heartbeat(self, progress: float, silent: str) -> None:
         """All workers but one tell all that they hold."""
@@ -503,6 +513,16 @@ class PartitionMachine(Heirs):
             known = self.partition.get(job_id)
             if isinstance(known, JobRecord | Tombstone):
                 assert known.state is JobState.COMPLETED
+
+    @invariant()
+    def safe_checkpoints_stay(self) -> None:
+        """S21: what was said to be safe is there until its run ends, or what came after it."""
+        for job_id, (lease, number) in self.safe.items():
+            record = self.partition.get(job_id)
+            if isinstance(record, JobRecord) and record.state in OPEN and record.run == lease.run:
+                saved = record.checkpoint
+                assert saved is not None
+                assert (saved.lease, saved.number) >= (lease, number)
 
     def teardown(self) -> None:
         """Replays give the same; and once all is well again every job comes to an end."""

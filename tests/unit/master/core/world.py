@@ -21,6 +21,7 @@ from tenure.master.core.effect import (
     Decision,
     Effect,
     SendAssignment,
+    SendCheckpointAcks,
     SendRevokes,
     SendVerdicts,
     SubmitReply,
@@ -175,6 +176,9 @@ class World(RuleBasedStateMachine):
         #: Results whose acceptance was told to a worker.
         self.results: dict[JobId, bytes] = {}
         self.leases: list[LeaseRow] = []
+        #: By lease: how often its job has saved something; by job: what was said to be safe.
+        self.numbers: dict[LeaseRow, int] = {}
+        self.safe: dict[JobId, tuple[Lease, int]] = {}
         self.ids: list[JobId] = []
         #: Steps since the last disturbance.
         self.calm = 0
@@ -249,6 +253,12 @@ class World(RuleBasedStateMachine):
 
     def receive(self, effect: Effect) -> None:
         """A worker gets a message."""
+        if isinstance(effect, SendCheckpointAcks):
+            for job_id, lease, number in effect.rows:
+                known = self.safe.get(job_id)
+                self.safe[job_id] = (
+                    (lease, number) if known is None else max(known, (lease, number))
+                )
         worker = self.worker_of(getattr(effect, "session_id", 0))
         if worker is None:
             return

@@ -1,30 +1,36 @@
 """What a worker and its child processes say to each other: length-prefixed MessagePack frames.
 
 ```
- child ──Ready──► parent ──Run──► child ──Progress…──► Ended ──► parent
-                         ──Stop, Lease──►
-                         ◄──Ask── the results of its parents
-                         ──Answer──►
+ jobs:     parent ──Run, Run…──► child ──Ready──► Progress, Saved, Ask…, Ended, Skipped ──► parent
+ control:  parent ──Stop, Lease, Answer──► child
 ```
+There are two sockets, so that what is said to a running job passes those that wait behind it. Many
+frames travel in one write and are read in one; jobs are numbered by the parent, and a child runs
+them one at a time, in order.
 """
 
 import socket
 import struct
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.held import AttemptResult, Fault
 
+T = TypeVar("T")
 _LENGTH: Final = struct.Struct(">I")
 #: A length beyond this is no frame of ours.
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
+#: What one read takes at most.
+READ_BYTES: Final = 256 * 1024
 
 
-class Run(msgspec.Struct, frozen=True, array_like=True, tag="run"):
+class Run(msgspec.Struct, frozen=True, array_like=True, tag="run", gc=False):
     """Run this job. Times and lengths as in ``HeldJob``; ``fence`` is the lease's text."""
 
+    number: int
     job_id: str
     name: str
     fence: str
@@ -35,19 +41,23 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag="run"):
     content_type: str
     non_retryable: list[str]
     payload: bytes
+    resume: bytes = b""
 
 
 class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
-    """End at the next checkpoint, with this outcome."""
+    """The job is to end at its next checkpoint, with this outcome."""
 
+    number: int
     outcome: AttemptOutcome
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True, tag="lease"):
-    """The lease was renewed or revoked."""
+    """The job's lease was renewed or revoked, or the job is wanted back."""
 
+    number: int
     expires_ms: int
     revoked: bool
+    wanted_back: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
@@ -56,6 +66,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     Or, as a refusal of the contract, why they cannot be had.
     """
 
+    number: int
     results: list[bytes]
     refusal: bytes = b""
 
@@ -76,9 +87,20 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
     pct: float
 
 
-class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
-    """How the attempt ended; ``fault`` is (type, message, traceback, category, retry after)."""
+class Saved(msgspec.Struct, frozen=True, array_like=True, tag="saved"):
+    """What the job wants its next attempt to begin with."""
 
+    data: bytes
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended", gc=False):
+    """How the attempt ended, and how long it took.
+
+    ``fault`` is (type, message, traceback, category, retry after).
+    """
+
+    number: int
+    run_us: int
     outcome: AttemptOutcome
     result: bytes
     fault: tuple[str, str, str, ErrorCategory, int | None] | None
@@ -89,8 +111,15 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
         return AttemptResult(self.outcome, self.result, fault)
 
 
+class Skipped(msgspec.Struct, frozen=True, array_like=True, tag="skipped"):
+    """The job had been taken back before its turn came: it has not begun."""
+
+    number: int
+
+
 ToChild = Run | Stop | Lease | Answer
-ToParent = Ready | Progress | Ended | Ask
+#: All but ``Ready`` and ``Skipped`` are about the job that runs: the first one not answered.
+ToParent = Ready | Progress | Saved | Ended | Skipped | Ask
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_to_child: Final = msgspec.msgpack.Decoder(ToChild).decode
@@ -101,70 +130,79 @@ class BrokenFrame(Exception):
     """The peer is gone, or what it sent is no frame."""
 
 
-def send(sock: socket.socket, frame: ToChild | ToParent) -> None:
-    """Sends one frame.
+def packed(frame: ToChild | ToParent) -> bytes:
+    """A frame as it travels. Several, one after the other, are a stream."""
+    body = _encode(frame)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Inflow(Generic[T]):
+    """Takes frames out of a stream of bytes."""
+
+    def __init__(self, decode: Callable[[memoryview], T]) -> None:
+        self._decode = decode
+        self._rest = b""
+
+    def frames(self, data: bytes) -> list[T]:
+        """The frames that are whole with these bytes.
+
+        Raises:
+            BrokenFrame: They are none of ours.
+        """
+        if self._rest:
+            data = self._rest + data
+        view, at, found = memoryview(data), 0, list[T]()
+        while len(data) - at >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data, at)
+            if length > FRAME_BYTES_MAX:
+                raise BrokenFrame
+            end = at + _LENGTH.size + length
+            if end > len(data):
+                break
+            try:
+                found.append(self._decode(view[at + _LENGTH.size : end]))
+            except msgspec.DecodeError as error:
+                raise BrokenFrame from error
+            at = end
+        self._rest = data[at:]
+        return found
+
+
+def inflow_of_child() -> Inflow[ToChild]:
+    """Reads what a parent says."""
+    return Inflow(_decode_to_child)
+
+
+def inflow_of_parent() -> Inflow[ToParent]:
+    """Reads what a child says."""
+    return Inflow(_decode_to_parent)
+
+
+def send(sock: socket.socket, *frames: ToChild | ToParent) -> None:
+    """Sends frames in one write.
 
     Raises:
         BrokenFrame: The peer is gone.
     """
-    body = _encode(frame)
     try:
-        sock.sendall(_LENGTH.pack(len(body)) + body)
+        sock.sendall(b"".join(map(packed, frames)))
     except OSError as error:
         raise BrokenFrame from error
 
 
-def send_at_once(sock: socket.socket, frame: ToChild) -> None:
-    """Sends one small frame, or nothing, without ever waiting.
+def receive(sock: socket.socket, inflow: Inflow[T]) -> list[T]:
+    """The next frames, one at least.
 
     Raises:
-        BrokenFrame: The peer is gone, or does not read.
+        BrokenFrame: The peer is gone, or what it sent is no frame.
     """
-    body = _encode(frame)
-    data = _LENGTH.pack(len(body)) + body
-    try:
-        whole = sock.send(data, socket.MSG_DONTWAIT) == len(data)
-    except OSError as error:
-        raise BrokenFrame from error
-    if not whole:
-        # Half a frame makes the rest unreadable: better none at all.
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-def receive_in_child(sock: socket.socket) -> ToChild:
-    """The parent's next frame."""
-    frame: ToChild = _decode_to_child(_receive(sock))
-    return frame
-
-
-def receive_in_parent(sock: socket.socket) -> ToParent:
-    """The child's next frame.
-
-    Raises:
-        BrokenFrame: The child is gone, or its answer cannot be read.
-    """
-    try:
-        frame: ToParent = _decode_to_parent(_receive(sock))
-    except msgspec.DecodeError as error:
-        raise BrokenFrame from error
-    return frame
-
-
-def _receive(sock: socket.socket) -> bytes:
-    (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
-    if length > FRAME_BYTES_MAX:
-        raise BrokenFrame
-    return _exactly(sock, length)
-
-
-def _exactly(sock: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
+    frames: list[T] = []
+    while not frames:
         try:
-            part = sock.recv(min(count - len(data), 1 << 20))
+            data = sock.recv(READ_BYTES)
         except OSError as error:
             raise BrokenFrame from error
-        if not part:
+        if not data:
             raise BrokenFrame
-        data += part
-    return bytes(data)
+        frames = inflow.frames(data)
+    return frames

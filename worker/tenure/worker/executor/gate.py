@@ -51,6 +51,31 @@ class SlotGate:
         self._submits[its_kind]([job])
         return None
 
+    def ahead(self, kind: Kind, fits: Callable[[HeldJob], bool], parts: int) -> list[HeldJob]:
+        """The first jobs that wait, for one who has a slot and runs them one after the other.
+
+        They need no slots of their own. It ends at a job that does not fit or is of another kind.
+
+        Args:
+            kind: Theirs.
+            fits: Whether one more is wanted.
+            parts: With how many the jobs that wait are to be shared.
+        """
+        found: list[HeldJob] = []
+        with self._lock:
+            queue = self._queue
+            most = -(-len(queue) // parts)
+            while len(found) < most and self._kind_of(queue[0]) == kind and fits(queue[0]):
+                found.append(queue.popleft())
+        return found
+
+    def back(self, jobs: list[HeldJob]) -> None:
+        """Takes jobs again that ``ahead`` gave and that were not begun: they come first."""
+        with self._lock:
+            self._queue.extendleft(reversed(jobs))
+            ready = self._take()
+        self._pass_on(ready)
+
     def release(self) -> None:
         """Frees the slot of a job that was given up: its code goes on without one."""
         with self._lock:

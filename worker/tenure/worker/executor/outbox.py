@@ -1,9 +1,10 @@
 """Facts on their way from the threads of user code to the session's thread: many per wake-up."""
 
+import threading
 from collections import deque
 from collections.abc import Callable
 
-from tenure.worker.held import HeldJob
+from tenure.worker.held import Checkpoints, HeldJob
 from tenure.worker.port import Fact, FactKind
 
 
@@ -15,6 +16,8 @@ class Outbox:
         self._wake = wake
         self._facts: deque[Fact] = deque()
         self._signalled = False
+        #: For what jobs save: a job may have several threads.
+        self._saving = threading.Lock()
 
     def post(self, kind: FactKind, job: HeldJob) -> None:
         """Adds a fact."""
@@ -23,6 +26,17 @@ class Outbox:
         if not self._signalled:
             self._signalled = True
             self._wake()
+
+    def save(self, job: HeldJob, data: bytes) -> None:
+        """Keeps what a job has saved. One fact stands for all that it saves until that is sent."""
+        with self._saving:
+            saved = job.saved
+            if saved is None:
+                saved = job.saved = Checkpoints()
+            saved.newest = (saved.newest[0] + 1, data)
+            told, saved.told = saved.told, True
+        if not told:
+            self.post(FactKind.SAVED, job)
 
     def take(self) -> list[Fact]:
         """All facts posted so far, in order."""

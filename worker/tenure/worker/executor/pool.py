@@ -25,12 +25,11 @@ from tenure.client.job import Executor as Kind
 from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.attempt import JobTable, ThreadClock, stopped
-from tenure.worker.executor import frame
 from tenure.worker.executor.coroutine import CoroutineExecutor
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.loop import JobLoop, LoopBlocked, LoopWatch
 from tenure.worker.executor.outbox import Outbox
-from tenure.worker.executor.process import ProcessExecutor
+from tenure.worker.executor.process import NEVER, ProcessExecutor, Recycling
 from tenure.worker.executor.runner import Stage
 from tenure.worker.executor.thread import ThreadExecutor
 from tenure.worker.held import HeldJob
@@ -64,6 +63,7 @@ class ExecutorPool:
         *,
         job_loop: JobLoop | None = None,
         on_lost: Callable[[], None] | None = None,
+        recycling: Recycling = NEVER,
     ) -> None:
         """Starts nothing yet.
 
@@ -76,6 +76,7 @@ class ExecutorPool:
             parents: Where the results of jobs come from that others have as arguments.
             job_loop: Where coroutine functions run, if others' run there, too; None: in its own.
             on_lost: Called in the session's thread when ``lost`` has risen.
+            recycling: When child processes are replaced.
         """
         #: Jobs that were given up and whose code still runs.
         self.lost = 0
@@ -97,7 +98,7 @@ class ExecutorPool:
             self._gate.serve("async", self._coroutines.submit)
         self._processes: ProcessExecutor | None = None
         if "process" in kinds:
-            self._processes = ProcessExecutor(self._stage("process"), app, slots)
+            self._processes = ProcessExecutor(self._stage("process"), app, slots, recycling)
             self._gate.serve("process", self._processes.submit)
         #: (when, order, job, outcome): a timeout, or the end of a grace if ``job.stop`` is set.
         self._alarms: list[tuple[int, int, HeldJob, AttemptOutcome]] = []
@@ -124,7 +125,7 @@ class ExecutorPool:
         elif outcome in _AT_ONCE:
             grace_ms = 0
         elif self._processes is not None:
-            self._processes.tell(job, frame.Stop(outcome))
+            self._processes.stop(job, outcome)
         if grace_ms:
             self._alarm(self._clock.boot_ms() + grace_ms, job, outcome)
         else:
@@ -132,7 +133,7 @@ class ExecutorPool:
 
     def tell_lease(self, job: HeldJob) -> None:
         if self._processes is not None:
-            self._processes.tell(job, frame.Lease(job.expires_ms, job.revoked))
+            self._processes.renew(job)
 
     def take_facts(self) -> list[Fact]:
         facts: list[Fact] = []
@@ -157,7 +158,7 @@ class ExecutorPool:
                 continue
             if job.stop is outcome:
                 self._give_up(job, outcome)
-            else:
+            elif not self._begun_anew(job, now_ms):
                 self.stop(job, outcome)
         if self._watch is not None:
             self._watch.tick(now_ms)
@@ -195,6 +196,12 @@ class ExecutorPool:
             heapq.heapify(self._alarms)
             self._alarms_max = max(ALARMS_MIN, 2 * len(self._alarms))
         heapq.heappush(self._alarms, (due_ms, next(self._order), job, outcome))
+
+    def _begun_anew(self, job: HeldJob, now_ms: int) -> bool:
+        """Whether a job was taken back from its child meanwhile: its time begins with its code."""
+        return job.stop is None and (
+            job.started_ms is None or now_ms < job.started_ms + job.terms.timeout_ms
+        )
 
     def _give_up(self, job: HeldJob, outcome: AttemptOutcome) -> None:
         """Ends an attempt that does not end by itself."""

@@ -1,5 +1,6 @@
 """What the three executors have in common: how a job begins, ends, and frees its slot."""
 
+from collections.abc import Callable
 from typing import Final
 
 from tenure.client.job import Executor as Kind
@@ -33,18 +34,30 @@ class Stage:
         self._kind = kind
         self._gate = gate
         self._outbox = outbox
+        self._keep = outbox.save
 
     def begin(self, job: HeldJob, now_ms: int) -> bool:
         """Begins a job, unless it was withdrawn or its lease has lapsed meanwhile."""
-        if not job.begin(now_ms):
+        if not self.take(job, now_ms):
+            return False
+        self.started(job, now_ms)
+        return True
+
+    def take(self, job: HeldJob, now_ms: int) -> bool:
+        """The half of ``begin`` that claims the job, for a child that is to run it soon."""
+        if not job.claim():
             return False
         if now_ms >= job.expires_ms:
-            job.started_ms = None
             self._outbox.post(FactKind.UNSTARTED, job)
             return False
         job.parents = self.parents
-        self._outbox.post(_STARTED, job)
+        job.keep = self._keep
         return True
+
+    def started(self, job: HeldJob, now_ms: int) -> None:
+        """The other half: its code runs."""
+        job.started_ms = now_ms
+        self._outbox.post(_STARTED, job)
 
     def settle(self, job: HeldJob, result: AttemptResult, now_ms: int) -> bool:
         """The job's code has ended. False: too late, its slot was given to others meanwhile."""
@@ -53,6 +66,14 @@ class Stage:
             return True
         self._outbox.post(FactKind.FREED, job)
         return False
+
+    def ahead(self, fits: Callable[[HeldJob], bool], parts: int) -> list[HeldJob]:
+        """Jobs that are to run behind others, in slots that those have; see ``SlotGate.ahead``."""
+        return self._gate.ahead(self._kind, fits, parts)
+
+    def back(self, jobs: list[HeldJob]) -> None:
+        """What ``ahead`` gave has not begun and gets slots like the others, before them."""
+        self._gate.back(jobs)
 
     def next(self) -> HeldJob | None:
         """Frees the slot; the next job if it is of this kind."""

@@ -1,0 +1,83 @@
+"""How a process ended, in words: the signal by its name, the memory, the last that it said."""
+
+import signal
+from typing import Final, NamedTuple
+
+from tenure.protocol.limits import TRACEBACK_BYTES_MAX
+from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+from tenure.worker.attempt import cut
+from tenure.worker.held import AttemptResult, Fault
+
+_KIB_PER_MIB: Final = 1024
+#: What ends a process without its doing, as people know it.
+_MEANINGS: Final = {
+    signal.SIGABRT: "it gave up by itself",
+    signal.SIGBUS: "it touched memory that is not there",
+    signal.SIGFPE: "it divided by zero, or the like",
+    signal.SIGILL: "it ran into what is no code for this machine",
+    signal.SIGSEGV: "it touched memory that is not its own, or its stack overflowed",
+    signal.SIGXCPU: "it used up its CPU time",
+    signal.SIGXFSZ: "it wrote a file beyond its limit",
+}
+
+
+class Ending(NamedTuple):
+    """The end of a process.
+
+    Attributes:
+        status: As of ``os.waitstatus_to_exitcode``: the exit status, or minus the signal.
+        peak_kib: The most memory that it had at once.
+        words: The last that it wrote to its standard streams.
+        killed: Whether this worker has killed it.
+    """
+
+    status: int
+    peak_kib: int
+    words: str
+    killed: bool = False
+
+    def told(self) -> str:
+        """One clause: "was killed by SIGSEGV (…), having had 48 MiB of memory at most"."""
+        return f"{self._how()}, having had {self.peak_kib // _KIB_PER_MIB} MiB of memory at most"
+
+    def _how(self) -> str:
+        if self.status >= 0:
+            return f"ended itself with exit status {self.status}"
+        number = -self.status
+        name = signal_name(number)
+        if number == signal.SIGKILL and not self.killed:
+            return (
+                f"was killed by {name}, and not by this worker: the kernel does that when memory "
+                "runs out (`dmesg` says so), or a person did"
+            )
+        meaning = _MEANINGS.get(signal.Signals(number)) if name.startswith("SIG") else None
+        return f"was killed by {name} ({meaning})" if meaning else f"was killed by {name}"
+
+    def as_result(self, outcome: AttemptOutcome, who: str) -> AttemptResult:
+        """The result of the attempt that the process took along; its last words are the traceback.
+
+        Args:
+            outcome: What the attempt came to.
+            who: The process, for people: "the child process that ran the job".
+        """
+        words = f"It said last:\n{self.words}" if self.words else ""
+        if len(words.encode()) > TRACEBACK_BYTES_MAX:
+            words = cut(words, TRACEBACK_BYTES_MAX)
+        message = f"{who} {self.told()}"
+        last = self.words.rpartition("\n")[2]
+        if last:
+            message += f"; it said last: {cut(last, _LINE_BYTES_MAX)}"
+        fault = Fault(f"tenure.{outcome.name}", message, words, ErrorCategory.SYSTEM)
+        return AttemptResult(outcome, fault=fault)
+
+
+#: Of its last line as much as fits into a message that people read.
+_LINE_BYTES_MAX: Final = 300
+
+
+def signal_name(number: int) -> str:
+    """SIGSEGV for 11; the number where it has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
