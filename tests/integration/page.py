@@ -60,6 +60,7 @@ _VARIES: Final = (
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "ID"),
     (re.compile(r"\b[0-9a-f]{48}\b"), "FENCE"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)?"), "TIME"),
+    (re.compile(r"\b\d\d:\d\d:\d\d\.\d{3}\b"), "CLOCK"),
     (re.compile(r"\b\d+(?:\.\d+)? (?:ms|s|min|h) ago\b"), "AGO"),
     # A standby is ready some seconds after a master has begun.
     (re.compile(r"\b\d+ behind\b"), "-"),

@@ -25,6 +25,7 @@ PAGES = (
     "docs/how-to/run-a-cluster.md",
     "docs/tutorial/first-job.md",
     "docs/how-to/cancel.md",
+    "docs/how-to/logs.md",
     "docs/how-to/retry.md",
     "docs/how-to/upgrade.md",
     "docs/how-to/back-up.md",
@@ -34,6 +35,7 @@ PAGES = (
     "docs/how-to/queues.md",
     "docs/how-to/workflows.md",
     "docs/how-to/batches.md",
+    "docs/how-to/size-a-worker.md",
     "docs/how-to/checkpoints.md",
 )
 #: Pages that other tests follow, because they need more than one reader and one shell.

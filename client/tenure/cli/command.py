@@ -393,7 +393,8 @@ def _setting_parameter(setting: Setting, role: Role) -> click.Parameter:
     elif setting.kind is Kind.SWITCH:
         described = switch(f"{flag}/--no-{flag[2:]}", help=text)
     else:
-        more: dict[str, Any] = {"multiple": True} if setting.kind is Kind.PAIRS else {}
+        several = setting.kind in (Kind.PAIRS, Kind.COUNTS)
+        more: dict[str, Any] = {"multiple": True} if several else {}
         if setting.kind is Kind.PATH:
             more["type"] = click.Path()
         names = [flag, setting.short] if setting.short else [flag]

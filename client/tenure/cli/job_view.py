@@ -20,7 +20,7 @@ from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from tenure.client import JobEvent, JobVerdict
+    from tenure.client import JobEvent, JobVerdict, LogLine
     from tenure.v1 import common_pb2, jobs_pb2
 
 
@@ -89,6 +89,7 @@ def _details(job: jobs_pb2.Job, waits_for: str | None) -> list[tuple[str, object
         ("error", f"{job.error.type}: {job.error.message}" if job.error.type else None),
         ("cancel reason", job.cancel_reason),
         ("attempts", "\n".join(map(_attempt, job.attempts))),
+        ("log", _log(job)),
         ("traceback", job.error.traceback.rstrip()),
     ]
 
@@ -102,6 +103,12 @@ def _checkpoint(job: jobs_pb2.Job) -> str:
 def _selector(selector: common_pb2.LabelSelector) -> str:
     values = ",".join(selector.values)
     return f"{selector.key}={values}" if values else selector.key
+
+
+def _log(job: jobs_pb2.Job) -> str:
+    """How to read what it has said, if it has said something that is kept."""
+    size = sum(attempt.log_bytes for attempt in job.attempts)
+    return f"{size} bytes: tenure jobs logs {job.job_id}" if size else ""
 
 
 def _attempt(attempt: jobs_pb2.Attempt) -> str:
@@ -154,6 +161,33 @@ def show_event(event: JobEvent, form: Format) -> None:
                     "queue": event.queue,
                     "changedAt": event.at.isoformat().replace("+00:00", "Z"),
                     "cursor": event.cursor,
+                }
+            )
+
+
+def show_line(line: LogLine, form: Format) -> None:
+    """One line of a job's log, at once."""
+    match form:
+        case Format.TABLE:
+            when = line.time.strftime("%H:%M:%S.%f")[:-3]
+            if line.skipped:
+                print(f"{when}  {line.attempt}  ({line.skipped} lines were left out)")
+            text = terminal.harmless(line.text).replace("\n", "\n    ")
+            source = line.level or line.stream
+            print(f"{when}  {line.attempt}  {source:<8}  {text}", flush=True)
+        case Format.NAME:
+            print(terminal.harmless(line.text), flush=True)
+        case Format.JSON | Format.JSONL:
+            print_json_line(
+                {
+                    "time": line.time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                    "run": line.run,
+                    "attempt": line.attempt,
+                    "number": line.number,
+                    "skipped": line.skipped,
+                    "stream": line.stream,
+                    "level": line.level,
+                    "text": line.text,
                 }
             )
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
 
 from tenure.cli import batches, exits, progress
-from tenure.cli.command import Group, Takes, argument, command, option
+from tenure.cli.command import Group, Takes, argument, command, option, switch
 from tenure.cli.explain_view import show_explanation
 from tenure.cli.flags import JobId, JobIds, WaitTimeout, duration, ids
 from tenure.cli.invocation import Invocation
-from tenure.cli.job_view import COUNTS, JOBS, RESULTS, VERDICTS, show_event, show_job
+from tenure.cli.job_view import COUNTS, JOBS, RESULTS, VERDICTS, show_event, show_job, show_line
 from tenure.cli.output import Format
 from tenure.cli.submit import given_arguments
 from tenure.cli.waiting import result_of, wait_for_all
 from tenure.protocol.vocabulary import JobState
 
 if TYPE_CHECKING:
-    from tenure.client import AsyncClient, Explanation, JobVerdict
+    from tenure.client import AsyncClient, Explanation, JobVerdict, LogLine
     from tenure.v1 import jobs_pb2
 
 app = Group(
@@ -368,6 +369,64 @@ def watch(
             tenant=tenant,
         ):
             show_event(event, cli.form)
+        return exits.OK
+
+    return cli.with_client(work)
+
+
+@command(
+    "logs",
+    group=app,
+    takes=Takes.OUTPUT,
+    examples=[
+        ("tenure jobs logs ID", "what its attempts have logged and printed"),
+        ("tenure jobs logs ID -f", "and what they go on to say, until it has ended"),
+        ("tenure jobs logs ID --attempt 2 --tail 20", "the end of what its second attempt said"),
+    ],
+)
+def logs(
+    cli: Invocation,
+    job_id: JobId,
+    follow: Annotated[
+        bool, switch("--follow", "-f", help="Go on until the job has ended.")
+    ] = False,
+    attempt: Annotated[
+        int | None,
+        option(
+            "--attempt",
+            metavar="N",
+            help="Only this attempt of the newest run.",
+            type=click.IntRange(1, 2**32 - 1),
+        ),
+    ] = None,
+    tail: Annotated[
+        int | None,
+        option(
+            "--tail",
+            metavar="N",
+            help="Of what there is by now only the last lines.",
+            type=click.IntRange(0),
+        ),
+    ] = None,
+) -> int:
+    """Shows what a job's attempts have logged and printed."""
+
+    async def work(client: AsyncClient) -> int:
+        handle = await client.get(job_id)
+        last, shown = None, 0
+        if tail is not None:
+            lines: deque[LogLine] = deque(maxlen=tail)
+            async for last in handle.logs(attempt=attempt):
+                lines.append(last)
+            for line in lines:
+                show_line(line, cli.form)
+            shown = len(lines)
+        if tail is None or follow:
+            async for line in handle.logs(follow=follow, attempt=attempt, after=last):
+                show_line(line, cli.form)
+                shown += 1
+        if not shown and tail != 0:
+            cli.hint("nothing that it has said is known")
         return exits.OK
 
     return cli.with_client(work)

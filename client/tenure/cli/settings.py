@@ -13,7 +13,7 @@ from typing import Final
 from tenure.protocol.limits import DEFAULT_ADDRESS, PARTITIONS_MAX
 
 #: What a setting may be: by its kind text, a number, a switch, a list or pairs; None: not set.
-Value = str | int | float | bool | list[str] | dict[str, str] | None
+Value = str | int | float | bool | list[str] | dict[str, str] | dict[str, int] | None
 
 
 class Role(Enum):
@@ -37,6 +37,7 @@ class Kind(Enum):
     SWITCH = "switch"
     LIST = "list"
     PAIRS = "pairs"
+    COUNTS = "counts"
     ADDRESSES = "addresses"
     RANGE = "range"
 
@@ -352,11 +353,23 @@ SETTINGS: Final = (
         table="worker",
         key="slots",
         kind=Kind.INTEGER,
-        help="Jobs to run at once.",
+        help="Jobs to run at once, those of pools not counted.",
         roles=_WORKER,
         default=10,
         metavar="N",
         minimum=1,
+    ),
+    Setting(
+        table="worker",
+        key="pools",
+        kind=Kind.COUNTS,
+        help="Slots of its own for a class of jobs (@job(pool=…), or an executor); 0: none of them "
+        "here; the flag may be given several times.",
+        roles=_WORKER,
+        unset="none",
+        metavar="NAME=N",
+        flags={Role.WORKER: "--pool"},
+        example={"cpu": 2, "io": 50},
     ),
     Setting(
         table="worker",
@@ -423,6 +436,30 @@ SETTINGS: Final = (
         metavar="N",
         minimum=0,
         example=4,
+    ),
+    Setting(
+        table="worker",
+        key="memory_headroom",
+        kind=Kind.BYTES,
+        help="Take no job while the machine or the container has less memory left, as 512MiB.",
+        roles=_WORKER,
+        unset="whatever is left",
+        metavar="BYTES",
+        minimum=1024**2,
+        field_name="memory_headroom_bytes",
+        example="512MiB",
+    ),
+    Setting(
+        table="worker",
+        key="memory_max",
+        kind=Kind.BYTES,
+        help="Take no job while the worker itself takes more memory; restart if nothing runs then.",
+        roles=_WORKER,
+        unset="however large it is",
+        metavar="BYTES",
+        minimum=1024**2,
+        field_name="memory_bytes_max",
+        example="1GiB",
     ),
     Setting(
         table="worker",

@@ -15,6 +15,7 @@ _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _RATE: Final = re.compile(r"(\d+)/(\d+(?:\.\d+)?(?:ms|s|m|h|d)|ms|s|m|h|d)")
+_NAME: Final = re.compile(r"[A-Za-z0-9._/-]{1,128}")
 _RANGE: Final = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
 _BYTES: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?")
 _BYTE_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
@@ -156,6 +157,24 @@ def _pairs(given: object) -> dict[str, str]:
     return dict(map(parse_pair, _list(given)))
 
 
+def _counts(given: object) -> dict[str, int]:
+    rows = (
+        given.items()
+        if isinstance(given, dict)
+        else [row.partition("=")[::2] for row in _list(given)]
+    )
+    return dict(_count(name, number) for name, number in rows)
+
+
+def _count(name: str, number: object) -> tuple[str, int]:
+    if _NAME.fullmatch(name):
+        if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+            return name, number
+        if isinstance(number, str) and re.fullmatch(r"[0-9]{1,9}", number):
+            return name, int(number)
+    raise ValueError("a name and a number, such as cpu=2,")
+
+
 def _addresses(given: object) -> str:
     parts = _list(given)
     matches = [_ADDRESS.fullmatch(part) for part in parts]
@@ -192,6 +211,7 @@ _PARSERS: Final[Mapping[Kind, Callable[[object], Value]]] = {
     Kind.SWITCH: _switch,
     Kind.LIST: _list,
     Kind.PAIRS: _pairs,
+    Kind.COUNTS: _counts,
     Kind.ADDRESSES: _addresses,
     Kind.RANGE: _range,
 }

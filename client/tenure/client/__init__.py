@@ -26,6 +26,7 @@ from tenure.client.flow import Chain, Chord, Group, chain, chord, group, result_
 from tenure.client.frontier import Frontier
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import AsyncJob, Flow, Job, JobDef, Retry, Step, job, named
+from tenure.client.logs import LogLine
 from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
 from tenure.client.schedule import AsyncSchedules, Cron, cron
 from tenure.client.settings import (
@@ -86,6 +87,7 @@ __all__ = [
     "JobEvent",
     "JobHandle",
     "JobVerdict",
+    "LogLine",
     "Blocker",
     "BlockerKind",
     "Explanation",

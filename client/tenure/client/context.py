@@ -27,6 +27,10 @@ def _never() -> bool:
     return False
 
 
+#: Takes what a job's code says: the number of its stream, how grave it is (0: unknown), the text.
+Listener = Callable[[int, int, str], None]
+
+
 class JobLog(logging.LoggerAdapter[logging.Logger]):
     """A logger whose records name the job and the attempt."""
 
@@ -53,6 +57,7 @@ class JobContext:
         "_is_superseded",
         "_is_wanted_back",
         "_lease",
+        "_on_output",
         "_on_progress",
         "_state",
         "attempt",
@@ -75,6 +80,7 @@ class JobContext:
         saved: bytes = b"",
         on_checkpoint: Callable[[bytes], None] | None = None,
         is_wanted_back: Callable[[], bool] = _never,
+        on_output: Listener | None = None,
     ) -> None:
         """Used by workers.
 
@@ -92,6 +98,7 @@ class JobContext:
             on_checkpoint: Takes a checkpoint as it travels, in the thread that saves it; None: they
                 go nowhere.
             is_wanted_back: Whether the job is to go on elsewhere, for its worker is draining.
+            on_output: Takes what the job logs and prints; called in any thread.
         """
         self.id = id
         self.name = name
@@ -104,6 +111,7 @@ class JobContext:
         self._is_superseded = is_superseded
         self._is_wanted_back = is_wanted_back
         self._state = SavedState(id, saved, on_checkpoint)
+        self._on_output = on_output
 
     @property
     def fence(self) -> str:
@@ -218,6 +226,13 @@ def current_job() -> JobContext:
         current = current()
         _current.set(current)
     return current
+
+
+def listener() -> Listener | None:
+    """Who listens to what the running code says; None: it is no job's, or nobody does."""
+    if _current.get() is _INERT:
+        return None
+    return current_job()._on_output  # pyright: ignore[reportPrivateUsage]
 
 
 def enter_job(make: Callable[[], JobContext]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from tenure.client.change import requeue_with
 from tenure.client.codec import decode_result
 from tenure.client.errors import JobCancelled, JobFailed, RemoteError, WaitTimeout
+from tenure.client.logs import LogLine, read_logs
 from tenure.protocol.errors import error_of, refusal_from_wire
 from tenure.protocol.vocabulary import ErrorCategory, FailureReason, JobState
 from tenure.v1 import jobs_pb2
@@ -87,6 +89,41 @@ class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False):
             Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
         """
         return self._client.follow(self.id)
+
+    async def logs(
+        self,
+        *,
+        follow: bool = False,
+        attempt: int | None = None,
+        after: LogLine | None = None,
+    ) -> AsyncGenerator[LogLine, None]:
+        """What the job's attempts have logged and printed, in order, each line once.
+
+        Of attempts that have ended it is what is kept, of the running one what its worker holds.
+        Goes on through failovers and, with ``follow``, from one attempt to the next.
+
+        Args:
+            follow: Wait for more until the job has ended.
+            attempt: Only this one of the newest run; None: all.
+            after: Begin behind this line.
+
+        Raises:
+            Rejected: NOT_FOUND, or RESULT_EXPIRED after the job's retention.
+            Unavailable: No leader can be reached, or TOO_MANY_LOG_READERS.
+        """
+        client = self._client
+        router = await client.router()
+        lines = read_logs(
+            router,
+            self.id,
+            follow=follow,
+            attempt=attempt,
+            after=after,
+            timeout_s=client.timeout_s,
+        )
+        async with aclosing(lines):
+            async for line in lines:
+                yield line
 
     async def cancel(self, reason: str = "") -> JobState:
         """Asks the job to stop, and returns its state after that.

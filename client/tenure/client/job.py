@@ -63,6 +63,7 @@ class JobDef(Generic[P, R_co]):
         executor: Where workers run it.
         settings: Queue, priority, timeouts and so on.
         signature: What it takes and returns.
+        pool: Whose slots it takes at a worker; empty: those of its executor, or the default ones.
     """
 
     def __init__(
@@ -73,15 +74,19 @@ class JobDef(Generic[P, R_co]):
         executor: Executor,
         settings: Options,
         signature: Signature | None = None,
+        pool: str = "",
     ) -> None:
         """Used by ``job()``; ``signature`` is handed on to copies of one definition."""
         check_name("name", name)
+        if pool:
+            check_name("pool", pool)
         functools.update_wrapper(cast("Any", self), fn)
         self.name: Final = name
         self.fn: Final = fn
         self.executor: Final[Executor] = executor
         self.settings: Final = settings
         self.signature: Final = signature or Signature(name, fn)
+        self.pool: Final = pool
         self._wire: common_pb2.JobOptions | None = None
 
     @property
@@ -239,6 +244,7 @@ class JobDef(Generic[P, R_co]):
             executor=self.executor,
             settings=dataclasses.replace(self.settings, **changes),
             signature=self.signature,
+            pool=self.pool,
         )
         if changes.keys() <= _ROW_SETTINGS:
             # They belong to the row, so a batch of keyed jobs shares one message.
@@ -338,6 +344,7 @@ def job(
     name: str | None = None,
     queue: str = DEFAULT_QUEUE,
     executor: Executor | None = None,
+    pool: str = "",
     retry: Retry | None = None,
     timeout: timedelta | None = None,
     priority: int | None = None,
@@ -360,6 +367,7 @@ def job(
     *,
     name: str | None = None,
     executor: Executor | None = None,
+    pool: str = "",
     labels: Mapping[str, str] | None = None,
     codec: Codec | str | None = None,
     requires: Selectors | None = None,
@@ -373,6 +381,9 @@ def job(
         name: What the cluster knows it by; default ``module.function``.
         executor: ``"process"`` runs it in a spawned child (CPU work, code that may crash). The
             default is a thread for functions and the worker's event loop for coroutine functions.
+        pool: Its class, for which workers may have slots of their own (``tenure worker --pool
+            cpu=2``). Where they have none, a job takes those of its executor, if there are such
+            (``--pool process=2``), or the default ones (``--slots``).
         labels: Names and values to find jobs by.
         codec: How arguments and result are encoded; the default is MessagePack.
         requires: Labels that workers must have.
@@ -400,6 +411,7 @@ def job(
             name=name or _default_name(function),
             executor=_executor_for(is_async, executor),
             settings=options,
+            pool=pool,
         )
 
     return decorate if fn is None else decorate(fn)

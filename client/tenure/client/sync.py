@@ -35,6 +35,7 @@ from tenure.client.cluster import ClusterView
 from tenure.client.explain import Explanation
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef, Step
+from tenure.client.logs import LogLine
 from tenure.client.middleware import Middleware
 from tenure.client.portal import Portal, ThreadPortal
 from tenure.client.sync_batches import Batches
@@ -102,6 +103,17 @@ class JobHandle(Generic[R_co]):
     def events(self) -> Iterator[JobEvent]:
         """The job's states as they change, its present one first, until it has ended."""
         yield from _iterate(self._portal, self.inner.events())
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        attempt: int | None = None,
+        after: LogLine | None = None,
+    ) -> Iterator[LogLine]:
+        """What the job's attempts have logged and printed, in order, each line once."""
+        lines = self.inner.logs(follow=follow, attempt=attempt, after=after)
+        yield from _iterate(self._portal, lines)
 
     def cancel(self, reason: str = "") -> JobState:
         """Asks the job to stop, and returns its state after that."""

@@ -74,6 +74,11 @@ CHECKPOINT_MS_MIN: Final = 200
 
 ERROR_MESSAGE_BYTES_MAX: Final = 4 * 1024
 TRACEBACK_BYTES_MAX: Final = 32 * 1024
+#: One line of a job's log.
+LOG_LINE_BYTES_MAX: Final = 4 * 1024
+#: What is kept of one attempt's log, and of all of a job's, encoded.
+ATTEMPT_LOG_BYTES_MAX: Final = 16 * 1024
+JOB_LOGS_BYTES_MAX: Final = 64 * 1024
 
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1_000

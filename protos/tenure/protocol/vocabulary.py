@@ -173,6 +173,14 @@ class ParentFailure(IntEnum):
     HOLD = 3
 
 
+class LogStream(IntEnum):
+    """Where a line of a job's log comes from."""
+
+    LOGGING = 1
+    STDOUT = 2
+    STDERR = 3
+
+
 class BatchKind(IntEnum):
     """What a batch does to jobs."""
 

@@ -87,6 +87,13 @@ class ParentFailure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PARENT_FAILURE_FAIL: _ClassVar[ParentFailure]
     PARENT_FAILURE_IGNORE: _ClassVar[ParentFailure]
     PARENT_FAILURE_HOLD: _ClassVar[ParentFailure]
+
+class LogStream(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOG_STREAM_UNSPECIFIED: _ClassVar[LogStream]
+    LOG_STREAM_LOGGING: _ClassVar[LogStream]
+    LOG_STREAM_STDOUT: _ClassVar[LogStream]
+    LOG_STREAM_STDERR: _ClassVar[LogStream]
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_SCHEDULED: JobState
 JOB_STATE_BLOCKED: JobState
@@ -138,6 +145,10 @@ PARENT_FAILURE_UNSPECIFIED: ParentFailure
 PARENT_FAILURE_FAIL: ParentFailure
 PARENT_FAILURE_IGNORE: ParentFailure
 PARENT_FAILURE_HOLD: ParentFailure
+LOG_STREAM_UNSPECIFIED: LogStream
+LOG_STREAM_LOGGING: LogStream
+LOG_STREAM_STDOUT: LogStream
+LOG_STREAM_STDERR: LogStream
 
 class Token(_message.Message):
     __slots__ = ("epoch", "revision")
@@ -274,3 +285,23 @@ class Refusal(_message.Message):
     field: str
     retry_after: _duration_pb2.Duration
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., field: _Optional[str] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class LogLine(_message.Message):
+    __slots__ = ("number", "time_ms", "stream", "level", "text")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    time_ms: int
+    stream: LogStream
+    level: int
+    text: str
+    def __init__(self, number: _Optional[int] = ..., time_ms: _Optional[int] = ..., stream: _Optional[_Union[LogStream, str]] = ..., level: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
+class JobLog(_message.Message):
+    __slots__ = ("lines",)
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedCompositeFieldContainer[LogLine]
+    def __init__(self, lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ...) -> None: ...

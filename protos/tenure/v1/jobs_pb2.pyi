@@ -142,7 +142,7 @@ class LateJob(_message.Message):
     def __init__(self, index: _Optional[int] = ..., refusal: _Optional[_Union[_common_pb2.Refusal, _Mapping]] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("number", "worker", "fence", "granted_at", "started_at", "ended_at", "outcome", "error", "run", "accepted_at")
+    __slots__ = ("number", "worker", "fence", "granted_at", "started_at", "ended_at", "outcome", "error", "run", "accepted_at", "log_bytes")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +153,7 @@ class Attempt(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_AT_FIELD_NUMBER: _ClassVar[int]
+    LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
     number: int
     worker: str
     fence: str
@@ -163,7 +164,8 @@ class Attempt(_message.Message):
     error: _common_pb2.JobError
     run: int
     accepted_at: _timestamp_pb2.Timestamp
-    def __init__(self, number: _Optional[int] = ..., worker: _Optional[str] = ..., fence: _Optional[str] = ..., granted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run: _Optional[int] = ..., accepted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    log_bytes: int
+    def __init__(self, number: _Optional[int] = ..., worker: _Optional[str] = ..., fence: _Optional[str] = ..., granted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run: _Optional[int] = ..., accepted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., log_bytes: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
     __slots__ = ("job_id", "state", "options", "payload", "key", "submitted_at", "ready_at", "finished_at", "attempts_charged", "losses_charged", "run", "attempts", "result", "result_content_type", "error", "failure_reason", "cancel_requested", "cancel_reason", "partition", "progress", "limit_key", "sticky_key", "parents", "workflow_id", "checkpoint_at", "checkpoint_bytes")
@@ -468,3 +470,37 @@ class Blocker(_message.Message):
     freed_by: str
     until: _timestamp_pb2.Timestamp
     def __init__(self, kind: _Optional[_Union[BlockerKind, str]] = ..., text: _Optional[str] = ..., freed_by: _Optional[str] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class StreamLogsRequest(_message.Message):
+    __slots__ = ("job_id", "attempt", "follow", "after")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    attempt: int
+    follow: bool
+    after: LogPosition
+    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., follow: bool = ..., after: _Optional[_Union[LogPosition, _Mapping]] = ...) -> None: ...
+
+class LogPosition(_message.Message):
+    __slots__ = ("run", "attempt", "line")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    run: int
+    attempt: int
+    line: int
+    def __init__(self, run: _Optional[int] = ..., attempt: _Optional[int] = ..., line: _Optional[int] = ...) -> None: ...
+
+class StreamLogsResponse(_message.Message):
+    __slots__ = ("run", "attempt", "lines", "done")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    run: int
+    attempt: int
+    lines: _containers.RepeatedCompositeFieldContainer[_common_pb2.LogLine]
+    done: bool
+    def __init__(self, run: _Optional[int] = ..., attempt: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[_common_pb2.LogLine, _Mapping]]] = ..., done: bool = ...) -> None: ...

@@ -100,6 +100,11 @@ class JobServiceStub(object):
                 request_serializer=tenure_dot_v1_dot_jobs__pb2.ExplainJobRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_jobs__pb2.ExplainJobResponse.FromString,
                 _registered_method=True)
+        self.StreamLogs = channel.unary_stream(
+                '/tenure.v1.JobService/StreamLogs',
+                request_serializer=tenure_dot_v1_dot_jobs__pb2.StreamLogsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_jobs__pb2.StreamLogsResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer(object):
@@ -198,6 +203,14 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamLogs(self, request, context):
+        """What a job's attempts have said: what is kept of those that have ended, in order, then the
+        running one's, and on request all that comes until the job has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -265,6 +278,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ExplainJob,
                     request_deserializer=tenure_dot_v1_dot_jobs__pb2.ExplainJobRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_jobs__pb2.ExplainJobResponse.SerializeToString,
+            ),
+            'StreamLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamLogs,
+                    request_deserializer=tenure_dot_v1_dot_jobs__pb2.StreamLogsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_jobs__pb2.StreamLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -619,6 +637,33 @@ class JobService(object):
             '/tenure.v1.JobService/ExplainJob',
             tenure_dot_v1_dot_jobs__pb2.ExplainJobRequest.SerializeToString,
             tenure_dot_v1_dot_jobs__pb2.ExplainJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tenure.v1.JobService/StreamLogs',
+            tenure_dot_v1_dot_jobs__pb2.StreamLogsRequest.SerializeToString,
+            tenure_dot_v1_dot_jobs__pb2.StreamLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -83,7 +83,7 @@ class CreditLimit(_message.Message):
     def __init__(self, number: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class PartitionUpdate(_message.Message):
-    __slots__ = ("partition", "token", "declare", "heartbeat", "accepted_assignment", "started", "returned", "reports", "checkpoints")
+    __slots__ = ("partition", "token", "declare", "heartbeat", "accepted_assignment", "started", "returned", "reports", "checkpoints", "logs")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     DECLARE_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +93,7 @@ class PartitionUpdate(_message.Message):
     RETURNED_FIELD_NUMBER: _ClassVar[int]
     REPORTS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    LOGS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     token: _common_pb2.Token
     declare: LeaseSet
@@ -102,7 +103,18 @@ class PartitionUpdate(_message.Message):
     returned: _containers.RepeatedCompositeFieldContainer[LeaseRef]
     reports: _containers.RepeatedCompositeFieldContainer[Report]
     checkpoints: _containers.RepeatedCompositeFieldContainer[Checkpoint]
-    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., declare: _Optional[_Union[LeaseSet, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., accepted_assignment: _Optional[int] = ..., started: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
+    logs: _containers.RepeatedCompositeFieldContainer[LogChunk]
+    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., declare: _Optional[_Union[LeaseSet, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., accepted_assignment: _Optional[int] = ..., started: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., logs: _Optional[_Iterable[_Union[LogChunk, _Mapping]]] = ...) -> None: ...
+
+class LogChunk(_message.Message):
+    __slots__ = ("lease", "after", "lines")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    after: int
+    lines: _containers.RepeatedCompositeFieldContainer[_common_pb2.LogLine]
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., after: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[_common_pb2.LogLine, _Mapping]]] = ...) -> None: ...
 
 class LeaseRef(_message.Message):
     __slots__ = ("job_id", "seq", "run", "token")
@@ -145,20 +157,22 @@ class Heartbeat(_message.Message):
     def __init__(self, number: _Optional[int] = ..., last_assignment: _Optional[int] = ..., held: _Optional[_Union[LeaseSet, _Mapping]] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("lease", "outcome", "result", "content_type", "error", "run_ms")
+    __slots__ = ("lease", "outcome", "result", "content_type", "error", "run_ms", "log")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     RUN_MS_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
     lease: LeaseRef
     outcome: _common_pb2.AttemptOutcome
     result: bytes
     content_type: str
     error: _common_pb2.JobError
     run_ms: int
-    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., result: _Optional[bytes] = ..., content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run_ms: _Optional[int] = ...) -> None: ...
+    log: bytes
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., outcome: _Optional[_Union[_common_pb2.AttemptOutcome, str]] = ..., result: _Optional[bytes] = ..., content_type: _Optional[str] = ..., error: _Optional[_Union[_common_pb2.JobError, _Mapping]] = ..., run_ms: _Optional[int] = ..., log: _Optional[bytes] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("lease", "number", "data")
@@ -235,7 +249,7 @@ class PartitionClosed(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class PartitionInstruction(_message.Message):
-    __slots__ = ("partition", "token", "assignment", "verdicts", "revokes", "cancels", "heartbeat_ack", "hold", "backlog", "checkpoint_acks")
+    __slots__ = ("partition", "token", "assignment", "verdicts", "revokes", "cancels", "heartbeat_ack", "hold", "backlog", "checkpoint_acks", "logs")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
@@ -246,6 +260,7 @@ class PartitionInstruction(_message.Message):
     HOLD_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ACKS_FIELD_NUMBER: _ClassVar[int]
+    LOGS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     token: _common_pb2.Token
     assignment: Assignment
@@ -256,7 +271,18 @@ class PartitionInstruction(_message.Message):
     hold: Hold
     backlog: int
     checkpoint_acks: _containers.RepeatedCompositeFieldContainer[CheckpointAck]
-    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[ReportVerdict, _Mapping]]] = ..., revokes: _Optional[_Iterable[_Union[Revoke, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., backlog: _Optional[int] = ..., checkpoint_acks: _Optional[_Iterable[_Union[CheckpointAck, _Mapping]]] = ...) -> None: ...
+    logs: _containers.RepeatedCompositeFieldContainer[LogWish]
+    def __init__(self, partition: _Optional[int] = ..., token: _Optional[_Union[_common_pb2.Token, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[ReportVerdict, _Mapping]]] = ..., revokes: _Optional[_Iterable[_Union[Revoke, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[LeaseRef, _Mapping]]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., backlog: _Optional[int] = ..., checkpoint_acks: _Optional[_Iterable[_Union[CheckpointAck, _Mapping]]] = ..., logs: _Optional[_Iterable[_Union[LogWish, _Mapping]]] = ...) -> None: ...
+
+class LogWish(_message.Message):
+    __slots__ = ("lease", "after", "stop")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    lease: LeaseRef
+    after: int
+    stop: bool
+    def __init__(self, lease: _Optional[_Union[LeaseRef, _Mapping]] = ..., after: _Optional[int] = ..., stop: bool = ...) -> None: ...
 
 class Assignment(_message.Message):
     __slots__ = ("number", "options", "grants")

@@ -63,6 +63,7 @@ ELSEWHERE: Final = {
     Reason.OUTBOX_FULL: ("unit/master/core/test_dependency.py", "OUTBOX_FULL"),
     Reason.OUT_OF_ORDER: ("unit/master/core/test_outbox.py", "OUT_OF_ORDER"),
     Reason.TOO_MANY_BACKUPS: ("unit/master/node/test_cluster.py", "TOO_MANY_BACKUPS"),
+    Reason.TOO_MANY_LOG_READERS: ("unit/master/node/test_logs.py", "TOO_MANY_LOG_READERS"),
 }
 
 

@@ -411,6 +411,14 @@ class FakeCluster:
             begun = jobs_pb2.WatchPosition(partition=request.partition, seq=request.after_seq)
             stream.deliver(jobs_pb2.WatchJobsResponse(position=begun))
 
+    def read(self, stream: "FakeStream", request: jobs_pb2.StreamLogsRequest) -> None:
+        """Somebody reads a log; tests deliver its lines through ``stream.deliver``."""
+        stream.partition = partition_of(request.job_id)
+        if self.leaders.get(stream.partition) != stream.address:
+            stream.end(self.not_leader(stream.partition))
+        elif request.job_id not in self.jobs:
+            stream.end(_missing(request.job_id))
+
     def _ended(self, job: jobs_pb2.Job) -> None:
         for stream in self.streams:
             if job.job_id in stream.awaited:
@@ -443,6 +451,7 @@ class FakeStream:
             "StreamSubmits": self._cluster.submitted,
             "StreamResults": self._cluster.awaited,
             "WatchJobs": self._cluster.watched,
+            "StreamLogs": self._cluster.read,
         }
         handlers[self.method](self, copy)
 

@@ -272,6 +272,30 @@ def deaf(started: str, release: str) -> str:
     return "late"
 
 
+@job(name="deaf_cpu", pool="cpu")
+def deaf_cpu(started: str, release: str) -> str:
+    """The same, of a class of its own."""
+    return deaf(started, release)
+
+
+@job(name="double_io", pool="io")
+def double_io(number: int) -> int:
+    """A plain function of another class."""
+    return 2 * number
+
+
+@job(name="loop_here")
+async def loop_here() -> int:
+    """Which loop it runs in."""
+    return id(asyncio.get_running_loop())
+
+
+@job(name="loop_here_io", pool="io")
+async def loop_here_io() -> int:
+    """The same of another class."""
+    return id(asyncio.get_running_loop())
+
+
 @job(name="deaf_in_child", executor="process")
 def deaf_in_child(started: str) -> None:
     """Never asks whether it should stop."""

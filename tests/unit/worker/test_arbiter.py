@@ -136,6 +136,21 @@ class TestCredit:
 class TestDrain:
     """Ending in order."""
 
+    def test_a_pause_returns_what_waits_and_ends(self) -> None:
+        """No credit and nothing new for a while; what runs goes on; then all is as before."""
+        rig = Rig(slots=2)
+        session = rig.leading()
+        rig.grant(session, 1, 2)
+        rig.begin(1)
+        rig.arbiter.pause(paused=True)
+        assert rig.hear(session).returned == [job_id(2)]
+        assert session.credit.wanted == 0
+        rig.grant(session, 3)
+        assert rig.hear(session).returned == [job_id(3)]
+        assert rig.arbiter.running == 1
+        rig.arbiter.pause(paused=False)
+        assert session.credit.wanted == 1
+
     def test_drain_returns_what_waits_and_keeps_what_runs(self) -> None:
         """No credit, no unstarted job; running ones go on under their leases."""
         rig = Rig(slots=4)

@@ -179,6 +179,15 @@ class Arbiter:
             self._give_way(partition)
         self._share_credit()
 
+    def pause(self, *, paused: bool) -> None:
+        """Takes nothing more for a while, and returns what has not begun; or takes jobs again."""
+        self._workload.paused = paused
+        if paused:
+            for job in self._unfinished():
+                if job.withdraw():
+                    self.partitions[job.partition].give_back(job)
+        self._share_credit()
+
     def interrupt(self) -> None:
         """Orders all that runs to stop, to be handed back uncharged."""
         for job in self._unfinished():
@@ -261,7 +270,7 @@ class Arbiter:
         pool = self._workload.pool
         claims: list[Claim] = []
         for session in self.sessions:
-            if session.partitions and not session.draining and not self._workload.draining:
+            if session.partitions and not session.draining and not self._workload.refusing:
                 claims.append(Claim(session.credit, session.backlog, session.turn))
                 continue
             if session.credit.wanted:

@@ -3,8 +3,10 @@
 The three executors share this; the process executor runs it on the other side of a pipe.
 """
 
+import threading
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 from tenure.client.codec import decode_args, encode_result
@@ -15,14 +17,14 @@ from tenure.client.parent_result import Fetched, Results, ResultsNeeded
 from tenure.protocol.errors import Rejected
 from tenure.protocol.limits import ERROR_MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX
 from tenure.protocol.refusal import Reason
-from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory, LogStream
+from tenure.worker.attempt_log import AttemptLog
 from tenure.worker.held import AttemptResult, Fault, HeldJob
+from tenure.worker.text import cut
 
 #: The functions that a worker serves, by job name.
 JobTable = Mapping[str, JobDef[..., Any]]
 
-#: What a cut text ends in.
-CUT: Final = "[cut]"
 #: Class names of user code have no bound of their own.
 TYPE_BYTES_MAX: Final = 512
 _SECOND_MS: Final = 1000
@@ -30,6 +32,9 @@ _SECOND_MS: Final = 1000
 _ELSEWHERE: Final = frozenset({Reason.UNKNOWN_JOB, Reason.UNKNOWN_CODEC})
 #: Looked up once, not for each job.
 _COMPLETED: Final = AttemptOutcome.COMPLETED
+_LOGGING: Final = LogStream.LOGGING
+#: Two threads of one job may say its first word at the same moment.
+_MAKING: Final = threading.Lock()
 
 
 class ThreadClock(Protocol):
@@ -157,7 +162,22 @@ def context_of(
         saved=job.resume,
         on_checkpoint=on_checkpoint or job.save,
         is_wanted_back=job.is_wanted_back,
+        on_output=partial(_said, job, clock),
     )
+
+
+def _said(job: HeldJob, clock: ThreadClock, stream: int, level: int, text: str) -> None:
+    """The job's code has said something. Most jobs never do, and have no log."""
+    log = job.log
+    if log is None:
+        with _MAKING:
+            log = job.log
+            if log is None:
+                log = job.log = AttemptLog()
+    if stream == _LOGGING:
+        log.record(clock.wall_ms(), level, text)
+    else:
+        log.write(clock.wall_ms(), LogStream(stream), text)
 
 
 def returned(job: HeldJob, definition: JobDef[..., Any], value: Any) -> AttemptResult:
@@ -225,14 +245,6 @@ def fault_of(error: BaseException) -> Fault:
         ErrorCategory.SYSTEM if isinstance(error, OSError | MemoryError) else _TRANSIENT,
         retry_after_ms,
     )
-
-
-def cut(text: str, bytes_max: int) -> str:
-    """The text, or its beginning and a mark, in at most this many bytes of UTF-8."""
-    data = text.encode("utf-8", "replace")
-    if len(data) <= bytes_max:
-        return data.decode()
-    return data[: bytes_max - len(CUT)].decode("utf-8", "ignore") + CUT
 
 
 _TRANSIENT: Final = ErrorCategory.TRANSIENT

@@ -16,7 +16,8 @@ class WorkerConfig:
         masters: Addresses of masters; one that answers is enough, it names the others.
         name: A label for people; empty: made from the host's name and the process id.
         queues: The queues it serves; empty: all.
-        slots: How many jobs run at once.
+        slots: How many jobs run at once, those of ``pools`` not counted.
+        pools: The same by class of jobs, for classes with slots of their own.
         recycle_jobs: A child process is replaced when it has run so many jobs; None: never.
         recycle_bytes: The same when it has so much more memory than at its start.
         labels: For people.
@@ -25,6 +26,8 @@ class WorkerConfig:
         processes: ``MIN:MAX``: a supervisor runs so many worker processes; None: this is one.
         lost_slots_max: Restart with more jobs than this that were given up and still run; None: a
             quarter of the slots, at least 2.
+        memory_headroom_bytes: Take no job while less memory than this is available; None: whatever.
+        memory_bytes_max: Take no job while the process is larger than this; None: whatever.
         token: The cluster's bearer token, or the path of its file; None: as the environment says.
         tls: Files for TLS; None: as the environment says.
     """
@@ -34,6 +37,7 @@ class WorkerConfig:
     name: str = ""
     queues: list[str] = field(default_factory=list)
     slots: int = 10
+    pools: Mapping[str, int] = field(default_factory=dict)
     recycle_jobs: int | None = None
     recycle_bytes: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -41,5 +45,7 @@ class WorkerConfig:
     drain_timeout_s: float = 30.0
     processes: str | None = None
     lost_slots_max: int | None = None
+    memory_headroom_bytes: int | None = None
+    memory_bytes_max: int | None = None
     token: str | Path | None = None
     tls: Tls | None = None

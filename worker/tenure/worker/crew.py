@@ -7,7 +7,8 @@ be started again. If both are the case, what was asked for counts, whichever cam
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 from tenure.client.parent_result import Results
@@ -17,12 +18,23 @@ from tenure.worker.executor.loop import JobLoop, LoopBlocked
 from tenure.worker.executor.pool import ExecutorPool
 from tenure.worker.executor.process import Recycling
 from tenure.worker.exits import EXIT_RESTART
-from tenure.worker.port import Executor
+from tenure.worker.memory import Memory, MemoryGate
+from tenure.worker.pools import Pool, share_out
+from tenure.worker.port import Clock, Executor
 
 _LOGGER: Final = logging.getLogger(__name__)
 #: Lost slots that are put up with, unless a setting says otherwise: of the slots, and at least.
 LOST_PART: Final = 4
 LOST_MIN: Final = 2
+#: How often memory is looked at, if there is a limit.
+MEMORY_MS: Final = 1_000
+
+#: Says what happens to whoever started the worker: an event's name and its fields.
+Announce = Callable[[str, Mapping[str, object]], None]
+
+
+class CrewClock(Clock, ThreadClock, Protocol):
+    """Time, for sessions and for user code."""
 
 
 class Node(Protocol):
@@ -37,22 +49,33 @@ class Node(Protocol):
     def retire(self) -> None:
         """Finish what runs and end, though nobody has asked for it."""
 
+    def pause(self, *, paused: bool) -> None:
+        """Take no more jobs, and hand back what has not begun; or take some again."""
 
-#: Makes a node of what makes its executor.
-MakeNode = Callable[[Callable[[Callable[[], None]], Executor]], Node]
+    @property
+    def running(self) -> int:
+        """How many jobs have begun and not ended."""
+
+
+#: Makes the executor of a node, of what it is to call when there is news.
+MakeExecutor = Callable[[Callable[[], None]], Executor]
+#: Makes the node of a pool.
+MakeNode = Callable[[Pool, MakeExecutor, Announce], Node]
 
 
 class Crew:
-    """The nodes of one process."""
+    """The nodes of one process: one for each pool."""
 
     def __init__(
         self,
         config: WorkerConfig,
         jobs: JobTable,
         *,
-        clock: ThreadClock,
+        clock: CrewClock,
         parents: Results | None,
         make_node: MakeNode,
+        announce: Announce,
+        read_memory: Callable[[], Memory],
     ) -> None:
         """Starts nothing yet.
 
@@ -62,22 +85,38 @@ class Crew:
             clock: Time.
             parents: Where the results of jobs come from that others have as arguments.
             make_node: Makes a node, which dials nothing yet.
+            announce: Told of registrations, and of the drain and the end of the process.
+            read_memory: Reads how much is left; not used without a limit.
+
+        Raises:
+            Rejected: INVALID_ARGUMENT: pools or limits of memory make no sense.
         """
+        pools = share_out(jobs, config.slots, config.pools)
+        slots = sum(pool.slots for pool in pools)
         lost_max = config.lost_slots_max
-        self._lost_max = max(LOST_MIN, config.slots // LOST_PART) if lost_max is None else lost_max
-        self._pools: list[ExecutorPool] = []
+        self._lost_max = max(LOST_MIN, slots // LOST_PART) if lost_max is None else lost_max
+        self._clock = clock
+        self._gate: MemoryGate | None = None
+        if config.memory_headroom_bytes or config.memory_bytes_max:
+            self._gate = MemoryGate(
+                config.memory_headroom_bytes, config.memory_bytes_max, read_memory
+            )
+        self._announce = announce
+        self._told: set[str] = set()
+        self._ended = 0
         self._asked = False
         self._restarting = False
+        self._executors: list[ExecutorPool] = []
         job_loop = JobLoop()
         recycling = Recycling(
             jobs=config.recycle_jobs or 0, growth_kib=(config.recycle_bytes or 0) // 1024
         )
 
-        def make_executor(wake: Callable[[], None]) -> Executor:
-            pool = ExecutorPool(
-                jobs,
+        def make_executor(pool: Pool, wake: Callable[[], None]) -> Executor:
+            executor = ExecutorPool(
+                pool.jobs,
                 config.app,
-                config.slots,
+                pool.slots,
                 clock,
                 wake,
                 parents,
@@ -85,16 +124,20 @@ class Crew:
                 job_loop=job_loop,
                 on_lost=self._note_lost,
             )
-            self._pools.append(pool)
-            return pool
+            self._executors.append(executor)
+            return executor
 
-        self._nodes = [make_node(make_executor)]
+        self._nodes = [make_node(pool, partial(make_executor, pool), self._tell) for pool in pools]
 
     async def run(self) -> None:
         """Works until the process is to end."""
         async with asyncio.TaskGroup() as tasks:
-            for node in self._nodes:
-                tasks.create_task(node.run())
+            working = [tasks.create_task(node.run()) for node in self._nodes]
+            if self._gate is None:
+                return
+            keeper = tasks.create_task(self._keep_memory(self._gate))
+            await asyncio.wait(working)
+            keeper.cancel()
 
     @property
     def status(self) -> int:
@@ -130,14 +173,48 @@ class Crew:
                 f"{self._lost_max} (--lost-slots-max)"
             )
 
+    async def _keep_memory(self, gate: MemoryGate) -> None:
+        """Takes jobs only while there is memory for them."""
+        while True:
+            if gate.look():
+                self._pause(gate.shut)
+            if gate.too_large and not any(node.running for node in self._nodes):
+                # What no job holds is not given back: it would never take one again.
+                self.restart(f"nothing runs, and {gate.shut}")
+            await self._clock.sleep(MEMORY_MS)
+
+    def _pause(self, why: str) -> None:
+        if why:
+            _LOGGER.warning(
+                "taking no more jobs: %s; what has not begun goes back, what runs goes on",
+                why,
+                extra={"action": "memory_short"},
+            )
+        else:
+            _LOGGER.info("taking jobs again", extra={"action": "memory_back"})
+        for node in self._nodes:
+            node.pause(paused=bool(why))
+
+    def _tell(self, event: str, fields: Mapping[str, object]) -> None:
+        """Announces what a node says; of the process's drain and end once."""
+        if event == "stopped":
+            self._ended += 1
+            if self._ended < len(self._nodes):
+                return
+        elif event == "draining":
+            if event in self._told:
+                return
+            self._told.add(event)
+        self._announce(event, fields)
+
     # What there is to tell of the process.
 
     @property
     def lost_slots(self) -> int:
         """How many jobs were given up and still run."""
-        return sum(pool.lost for pool in self._pools)
+        return sum(pool.lost for pool in self._executors)
 
     @property
     def loop_blocked(self) -> LoopBlocked | None:
         """What keeps the loop of async jobs from turning at present."""
-        return next((pool.loop_blocked for pool in self._pools if pool.loop_blocked), None)
+        return next((pool.loop_blocked for pool in self._executors if pool.loop_blocked), None)

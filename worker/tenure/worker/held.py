@@ -12,13 +12,16 @@ All other fields have one writer each, as their comments say.
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from tenure.client.parent_result import Results
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+
+if TYPE_CHECKING:
+    from tenure.worker.attempt_log import AttemptLog
 
 
 class Terms(NamedTuple):
@@ -114,6 +117,8 @@ class HeldJob(msgspec.Struct, eq=False, gc=False, kw_only=True):
     result: AttemptResult | None = None
     #: Written by the executor: where the results of parents come from; None: nowhere.
     parents: Results | None = None
+    #: What the job's own code has said: made by that, with its first word.
+    log: "AttemptLog | None" = None
     #: Written by the session: when the report was last sent; None while it waits.
     reported_ms: int | None = None
     #: What an earlier attempt has saved; empty: nothing.

@@ -42,7 +42,13 @@ class Application(dict[str, JobDef[..., Any]]):
         super().__init__(
             {name: _surrounded(job, runners) for name, job in jobs.items()} if runners else jobs
         )
-        self.finishers: Final = overriding(given, "on_finish")[::-1]
+        self.finishers = overriding(given, "on_finish")[::-1]
+
+    def part(self, names: Iterable[str]) -> "Application":
+        """Some of its jobs, as they are."""
+        part = Application({name: self[name] for name in names}, ())
+        part.finishers = self.finishers
+        return part
 
 
 def function_runner(jobs: JobTable) -> RunFunction:
@@ -100,6 +106,7 @@ def _surrounded(job: JobDef[..., Any], layers: Sequence[Middleware]) -> JobDef[.
         executor=job.executor,
         settings=job.settings,
         signature=job.signature,
+        pool=job.pool,
     )
 
 

@@ -13,6 +13,7 @@ from tenure.protocol.limits import DEFAULT_CONTENT_TYPE
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import common_pb2, worker_pb2
 from tenure.worker.held import AttemptResult, Fault, HeldJob, Terms
+from tenure.worker.log_taps import LogTaps
 from tenure.worker.saving import Saving, take_acks
 from tenure.worker.workload import Workload
 
@@ -74,6 +75,7 @@ class Partition:
         self._returned: list[tuple[str, Lease]] = []
         self._reports: deque[HeldJob] = deque()
         self._saving = Saving()
+        self._taps = LogTaps()
 
     # The office.
 
@@ -89,6 +91,7 @@ class Partition:
         self.session = session
         self.backlog = self.backlog_told = 0
         self._declare_due = self._heartbeat_due = True
+        self._taps.clear()
         # The declaration says which leases have started.
         self._started.clear()
         self._reports = deque(job for job in self.held.values() if job.result is not None)
@@ -125,7 +128,7 @@ class Partition:
         workload = self._workload
         expires_ms = anchor_ms + self.lease_ttl_ms - SAFETY_MS
         terms = [_terms(options) for options in assignment.options]
-        refuse = workload.draining or (self.session is not None and self.session.draining)
+        refuse = workload.refusing or (self.session is not None and self.session.draining)
         token, number, held, runs = self.token, self.number, self.held, workload.runs
         before, term = len(runs), self._term_key
         for grant in assignment.grants:
@@ -200,6 +203,11 @@ class Partition:
                 self._reports.append(job)
             else:
                 self._workload.stops.append((job, AttemptOutcome.CANCELLED))
+
+    def want_logs(self, wishes: Iterable[worker_pb2.LogWish]) -> None:
+        """Somebody reads what jobs say, or does so no more."""
+        for wish in wishes:
+            self._taps.wish(self._key(wish.lease), self._find(wish.lease), wish)
 
     def heartbeat_answered(self, number: int, now_ms: int) -> int | None:
         """Renews what the heartbeat listed. Returns when it was sent, if it is known."""
@@ -276,6 +284,7 @@ class Partition:
 
         The master waits for it for seconds, and the reports of small jobs come in milliseconds.
         """
+        self._taps.tick(now_ms)
         self._accept_due = self._accepted != self._accepted_sent
         self._saving.tick(now_ms)
 
@@ -323,6 +332,7 @@ class Partition:
             or self._declare_due
             or self._accept_due
             or self._saving.due
+            or self._taps.due
         )
 
     def fill(self, update: worker_pb2.PartitionUpdate, now_ms: int) -> int:
@@ -354,6 +364,8 @@ class Partition:
         if self._returned:
             update.returned.extend([self._ref(job_id, lease) for job_id, lease in self._returned])
             self._returned.clear()
+        if len(self._taps):
+            size += self._taps.fill(update.logs.add, self._refer, now_ms)
         return size + self._fill_reports(update, now_ms) if self._reports else size
 
     def _fill_heartbeat(self, heartbeat: worker_pb2.Heartbeat, now_ms: int) -> None:
@@ -422,10 +434,16 @@ class Partition:
                 ref.token.epoch, ref.token.revision = job.token
             count += 1
             size += len(result.result) + 64
+            if job.log is not None:
+                row.log = job.log.seal()
+                size += len(row.log)
             if result.fault is not None:
                 _write_fault(row.error, result.fault)
                 size += len(result.fault.message) + len(result.fault.traceback)
         return size
+
+    def _refer(self, ref: worker_pb2.LeaseRef, job: HeldJob) -> None:
+        ref.CopyFrom(self._ref(job.job_id, job.lease))
 
     def _ref(self, job_id: str, lease: Lease) -> worker_pb2.LeaseRef:
         ref = worker_pb2.LeaseRef(job_id=job_id, seq=lease.seq, run=lease.run)

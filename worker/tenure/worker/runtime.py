@@ -30,17 +30,19 @@ from tenure.protocol import loop
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.limits import PROTOCOL_REVISION
 from tenure.v1 import cluster_pb2, worker_pb2
-from tenure.worker import app, herald
+from tenure.worker import app, capture, herald
 from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
-from tenure.worker.crew import Crew
+from tenure.worker.crew import Announce, Crew, MakeExecutor
 from tenure.worker.executor.pool import RELEASE_GRACE_MS
 from tenure.worker.lifeline import Lifeline
 from tenure.worker.link import MasterLink
+from tenure.worker.memory import MemoryReader
 from tenure.worker.parents import ParentResults
-from tenure.worker.port import Clock, Executor, Rng
+from tenure.worker.pools import DEFAULT, Pool
+from tenure.worker.port import Clock, Rng
 from tenure.worker.pulse import Phase, Pulse, rss_bytes
 from tenure.worker.session import Session
 
@@ -56,13 +58,6 @@ LAST_WORDS_MS: Final = 2_000
 #: Young objects before a collection. Python's 700 are a few dozen jobs: it would look at all held
 #: ones over and over, for a quarter of the worker's CPU.
 GC_YOUNG_MAX: Final = 20_000
-
-#: Says what happens to whoever started the worker: an event's name and its fields.
-Announce = Callable[[str, Mapping[str, object]], None]
-
-
-#: Makes the executor, of what it is to call when there is news from it.
-MakeExecutor = Callable[[Callable[[], None]], Executor]
 
 
 class WorkerNode:
@@ -142,6 +137,16 @@ class WorkerNode:
     def retire(self) -> None:
         """Finish what runs and end, though nobody has asked for it."""
         self._draining.set()
+
+    def pause(self, *, paused: bool) -> None:
+        """Take no more jobs, and hand back what has not begun; or take some again."""
+        self._arbiter.pause(paused=paused)
+        self._step()
+
+    @property
+    def running(self) -> int:
+        """How many jobs have begun and not ended."""
+        return self._arbiter.running
 
     def pulse(self) -> Pulse:
         """How it is, for its supervisor and for probes."""
@@ -318,14 +323,17 @@ class WorkerNode:
             await self._moved.wait()
 
 
-def introduction(config: WorkerConfig, jobs: JobTable, incarnation: str) -> worker_pb2.Hello:
-    """How a worker introduces itself to masters."""
+def introduction(
+    config: WorkerConfig, jobs: JobTable, incarnation: str, pool: Pool | None = None
+) -> worker_pb2.Hello:
+    """How a worker introduces itself to masters, as a whole or with one of its pools."""
+    name = config.name or f"{socket.gethostname()}-{os.getpid()}"
     return worker_pb2.Hello(
         incarnation=incarnation,
-        name=config.name or f"{socket.gethostname()}-{os.getpid()}",
+        name=name if pool is None or pool.name == DEFAULT else f"{name}/{pool.name}",
         job_names=sorted(jobs),
         queues=config.queues,
-        slots=config.slots,
+        slots=config.slots if pool is None else pool.slots,
         labels=config.labels,
         build_id=config.build_id,
         protocol=PROTOCOL_REVISION,
@@ -354,21 +362,29 @@ async def run_worker(
         AsyncClient(",".join(config.masters), token=config.token, tls=config.tls)
     )
 
-    def make_node(make_executor: MakeExecutor) -> WorkerNode:
+    def make_node(pool: Pool, make_executor: MakeExecutor, tell: Announce) -> WorkerNode:
         node = WorkerNode(
-            introduction(config, jobs, str(uuid.uuid4())),
+            introduction(config, pool.jobs, str(uuid.uuid4()), pool),
             config.masters,
             transport=transport,
             clock=clock,
             rng=random.Random(),
             make_executor=make_executor,
             drain_timeout_ms=int(config.drain_timeout_s * 1000),
-            announce=told,
+            announce=tell,
         )
         nodes.append(node)
         return node
 
-    crew = Crew(config, jobs, clock=clock, parents=parents, make_node=make_node)
+    crew = Crew(
+        config,
+        jobs,
+        clock=clock,
+        parents=parents,
+        make_node=make_node,
+        announce=told,
+        read_memory=MemoryReader(),
+    )
     running = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         running.add_signal_handler(number, crew.drain)
@@ -437,6 +453,7 @@ def main(config: WorkerConfig, lifeline: Lifeline | None = None) -> int:
             master lets it in.
     """
     jobs = app.load(config.app)
+    capture.install()
     # What is loaded by now stays for good: it need not be looked at again.
     gc.collect()
     gc.freeze()

@@ -99,6 +99,8 @@ class Session:
             partition.revoke(said.revokes)
         if said.cancels:
             partition.cancel(said.cancels)
+        if said.logs:
+            partition.want_logs(said.logs)
         if said.backlog or said.HasField("heartbeat_ack"):
             partition.backlog = partition.backlog_told = said.backlog
         elif grants:

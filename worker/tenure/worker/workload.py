@@ -20,7 +20,8 @@ class Workload:
     Attributes:
         slots: How many jobs run at once.
         occupied: Jobs granted and not ended.
-        draining: Nothing new is taken.
+        draining: Nothing new is taken any more.
+        paused: Nothing new is taken for a while.
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.
         leases: Begun jobs whose leases were renewed or revoked.
@@ -31,6 +32,7 @@ class Workload:
         self.slots = slots
         self.occupied = 0
         self.draining = False
+        self.paused = False
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
         self.leases: list[HeldJob] = []
@@ -41,9 +43,14 @@ class Workload:
         self._mean_payload_bytes = 0.0
 
     @property
+    def refusing(self) -> bool:
+        """Whether nothing new is taken."""
+        return self.draining or self.paused
+
+    @property
     def pool(self) -> int:
         """How many grants all masters together may still send."""
-        if self.draining:
+        if self.refusing:
             return 0
         return max(0, self.slots + self.prefetch - self.occupied)
 

@@ -358,6 +358,8 @@ class ReportRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     content_type: str
     fault: JobFault | None
     run_ms: int
+    #: What the attempt has said, a JobLog of the contract.
+    log: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

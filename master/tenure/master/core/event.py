@@ -201,6 +201,24 @@ class CheckpointsSaved(
     rows: list[SavedRow]
 
 
+class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one attempt of a job has said."""
+
+    job_id: JobId
+    run: int
+    attempt: int
+    lines: bytes
+
+
+class LogsKept(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="logs_kept"
+):
+    """Attempts that end have said something, which is kept with them."""
+
+    now_ms: int
+    rows: list[LogRow]
+
+
 class CancelsRequested(
     msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True, tag="cancels_requested"
 ):
@@ -474,6 +492,7 @@ DurableEvent = (
     | JobsCompleted
     | AttemptsEnded
     | CheckpointsSaved
+    | LogsKept
     | CancelsRequested
     | JobsCancelled
     | JobsExpired

@@ -20,6 +20,7 @@ from tenure.master.core import (
     dispatch,
     fire,
     intake,
+    kept_log,
     lease,
     limit,
     query,
@@ -60,6 +61,7 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.JobsCompleted: report.apply_completed,
     events.JobsPurged: control.apply_purged,
     events.AttemptsEnded: report.apply_ended,
+    events.LogsKept: kept_log.apply_logs_kept,
     events.LeasesAdopted: report.apply_adopted,
     events.CheckpointsSaved: checkpoint.apply_saved,
     events.JobsReadied: fire.apply_readied,
@@ -358,6 +360,14 @@ class Partition:
         """What is known in this term of a running job: start and progress."""
         record = self._state.jobs.get(job_id)
         return None if record is None else self._state.holding_of(record)
+
+    def session_of(self, job_id: JobId) -> int | None:
+        """The stream of the worker that runs a job; None: it does not run, or has no stream."""
+        record = self._state.jobs.get(job_id)
+        if record is None or self._state.holding_of(record) is None:
+            return None
+        session = self._state.holders[record.incarnation].session
+        return None if session is None else session.session_id
 
     def scan(
         self, wanted: query.Filter = EVERY_JOB, *, before_ordinal: int | None = None

@@ -121,6 +121,15 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     saved_ms: int
 
 
+class KeptLog(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one ended attempt has said: a JobLog of the contract, as its worker sent it."""
+
+    run: int
+    #: Its number in the run.
+    attempt: int
+    lines: bytes
+
+
 class Ties(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """What ties a job to others. Most have none, and many the same: a record keeps it apart."""
 
@@ -198,6 +207,8 @@ class JobRecord(msgspec.Struct, array_like=True, gc=False, eq=False, kw_only=Tru
     accepted_ms: int = 0
     #: The last one of this run, until the job ends.
     checkpoint: Checkpoint | None = None
+    #: What attempts have said that have ended, of all runs, in their order (``core.kept_log``).
+    logs: tuple[KeptLog, ...] = ()
 
     @property
     def limit_key(self) -> str:

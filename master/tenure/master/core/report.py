@@ -38,7 +38,9 @@ from tenure.master.core.event import (
     Event,
     JobsCompleted,
     LeasesAdopted,
+    LogRow,
 )
+from tenure.master.core.kept_log import log_row, logs_kept
 from tenure.master.core.record import JobFault, JobRecord
 from tenure.master.core.session import Delivery, Holding
 from tenure.master.core.state import State, fault_bytes, footprint
@@ -84,6 +86,8 @@ class Ruling(Enum):
 
 #: Looking a member up in its enum takes as long as the rest of an ordinary ruling.
 _TAKE: Final = Ruling.TAKE
+#: Of reports that are about a job's newest attempt, what it said is news.
+_HEARD: Final = frozenset({Ruling.TAKE, Ruling.ADOPT, Ruling.IGNORED})
 _ACCEPTED: Final = Verdict.ACCEPTED
 
 
@@ -124,6 +128,7 @@ class Judge:
         self._draws = draws(jitter)
         self._completed: list[CompletedRow] = []
         self._ended: list[EndedRow] = []
+        self._logs: list[LogRow] = []
         #: By incarnation and worker.
         self._adopted: dict[tuple[str, str], list[AdoptedRow]] = {}
         #: Reports that changed something, by their jobs.
@@ -147,6 +152,8 @@ class Judge:
             ruling = _TAKE
         else:
             ruling = rule(record, row)
+        if row.log:
+            self._keep_log(record, row, ruling)
         if ruling is _TAKE:
             started_ms, accepted_ms = self._times(record, row.run_ms)
         elif ruling is Ruling.ADOPT:
@@ -169,6 +176,7 @@ class Judge:
             LeasesAdopted(now_ms=now_ms, incarnation=incarnation, worker=worker, rows=rows)
             for (incarnation, worker), rows in self._adopted.items()
         ]
+        events += logs_kept(self._logs, now_ms)
         for done in chunks(self._completed, _result_bytes):
             events.append(JobsCompleted(now_ms=now_ms, rows=list(done)))
         for ended in chunks(self._ended, ended_bytes):
@@ -180,6 +188,14 @@ class Judge:
         jobs = self._state.jobs
         settled = [jobs[row.job_id] for row in self._completed]
         return settling(self._state, self._ended, settled)
+
+    def _keep_log(self, record: JobRecord, row: ReportRow, ruling: Ruling) -> None:
+        """Keeps what the job's newest attempt has said, even if how it ended was judged before."""
+        if ruling not in _HEARD or self._state.stored_bytes >= self._state.config.bytes_max:
+            return
+        kept = log_row(record, row)
+        if kept is not None:
+            self._logs.append(kept)
 
     def _unknown(self, row: ReportRow) -> Ruling:
         tombstone = self._state.tombstones.get(row.job_id, self._now_ms)

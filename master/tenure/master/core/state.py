@@ -160,7 +160,7 @@ class State:
         self.reset_holder_timers()
         self.timetable.reset_derived()
         self.workflows.reset_derived()
-        #: Payloads, results, errors and saved states, all together.
+        #: Payloads, results, errors, saved states and logs, all together.
         self.stored_bytes = 0
 
     def reset_holder_timers(self) -> None:
@@ -427,10 +427,12 @@ def fault_bytes(fault: JobFault | None) -> int:
 
 
 def footprint(record: JobRecord) -> int:
-    """How many bytes of payload, result, errors and saved state a job keeps."""
+    """How many bytes of payload, result, errors, saved state and logs a job keeps."""
     size = len(record.payload) + len(record.result) + fault_bytes(record.fault)
     if record.checkpoint is not None:
         size += len(record.checkpoint.data)
     for attempt in record.history:
         size += fault_bytes(attempt.fault)
+    for log in record.logs:
+        size += len(log.lines)
     return size

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Final, cast
 
 from msgspec import structs
@@ -312,6 +313,11 @@ class JobApi:
         async with aclosing(term.watch.follow(wanted, after_seq, pace)) as responses:
             async for response in responses:
                 await send(response)
+
+    def reader(self, job_id: str) -> tuple[Term, Callable[[], Awaitable[JobRecord]]]:
+        """A job's term, and what reads the job's record there as it has committed."""
+        term = self._term_of(job_id)
+        return term, partial(_read, term, job_id)
 
     # Changes.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import Message
 
+from tenure.master.node.logs import LogApi
 from tenure.protocol.errors import TenureError, first_of
 from tenure.v1 import (
     batches_pb2,
@@ -65,6 +66,7 @@ Method = Unary | ServerStream | Bidi
 def services(master: Master) -> dict[str, dict[str, Method]]:
     """All methods, by service and name."""
     jobs, workers, cluster = master.jobs, master.workers, master.cluster
+    logs = LogApi(jobs=jobs, taps=workers.taps)
     settings, schedules, flows = master.settings, master.schedules, master.workflows
     return {
         "JobService": {
@@ -81,6 +83,7 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
             "PurgeJobs": Unary(jobs.purge_jobs, jobs_pb2.PurgeJobsRequest),
             "BoostJobs": Unary(jobs.boost_jobs, jobs_pb2.BoostJobsRequest),
             "ExplainJob": Unary(jobs.explain_job, jobs_pb2.ExplainJobRequest),
+            "StreamLogs": ServerStream(logs.stream_logs, jobs_pb2.StreamLogsRequest),
         },
         "QueueService": {
             "GetQueue": Unary(settings.get_queue, queues_pb2.GetQueueRequest),

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tenure.master.core.command import SubmitSetting
@@ -307,6 +307,26 @@ def fault_from_wire(wire: common_pb2.JobError) -> JobFault:
     )
 
 
+def log_from_wire(data: bytes) -> bytes:
+    """What an attempt has said, from a report: its end, where a worker sends more than is kept."""
+    if len(data) <= limits.ATTEMPT_LOG_BYTES_MAX:
+        return data
+    lines, room = log_lines(data), limits.ATTEMPT_LOG_BYTES_MAX
+    kept = len(lines)
+    # What a line takes beside its own bytes is at most its tag and its length.
+    while kept and (room := room - lines[kept - 1].ByteSize() - 4) >= 0:
+        kept -= 1
+    return common_pb2.JobLog(lines=lines[kept:]).SerializeToString()
+
+
+def log_lines(data: bytes) -> Sequence[common_pb2.LogLine]:
+    """The lines of a JobLog; none, if a worker has sent something else."""
+    try:
+        return common_pb2.JobLog.FromString(data).lines
+    except DecodeError:
+        return ()
+
+
 def _cut(text: str, bytes_max: int) -> str:
     data = text.encode()
     if len(data) <= bytes_max:
@@ -351,6 +371,10 @@ def job_of(record: JobRecord, holding: Holding | None, *, with_payload: bool) ->
     job.attempts.extend(_attempt(attempt) for attempt in record.history)
     if record.lease is not None:
         job.attempts.append(_last_attempt(record, holding))
+    if record.logs:
+        sizes = {(log.run, log.attempt): len(log.lines) for log in record.logs}
+        for attempt in job.attempts:
+            attempt.log_bytes = sizes.get((attempt.run, attempt.number), 0)
     if holding is not None:
         job.progress = holding.progress
     if record.checkpoint is not None:

@@ -20,9 +20,10 @@ from tenure.master.core.command import (
 from tenure.master.core.state import fault_bytes
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import WorkerLink, lease_of
+from tenure.master.node.log_taps import LogTaps
 from tenure.master.node.port import Rng
 from tenure.master.node.term import Term
-from tenure.master.node.translate import fault_from_wire, invalid
+from tenure.master.node.translate import fault_from_wire, invalid, log_from_wire
 from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
 from tenure.protocol.fence import Token
@@ -52,6 +53,8 @@ class WorkerApi:
     def __init__(
         self, *, hub: WorkerHub, rng: Rng, welcome: Callable[[], worker_pb2.Welcome]
     ) -> None:
+        #: Who reads what running jobs say.
+        self.taps = LogTaps(hub)
         self._hub = hub
         self._rng = rng
         self._welcome = welcome
@@ -118,6 +121,8 @@ class WorkerApi:
         if update.returned:
             returned = [LeaseRow(JobId(r.job_id), lease_of(r, token)) for r in update.returned]
             term.post(ReturnLeases(session_id=session_id, rows=returned))
+        if update.logs:
+            self.taps.take(term, update)
         if update.reports:
             self._report(link, term, update)
         if update.HasField("heartbeat"):
@@ -157,6 +162,10 @@ class WorkerApi:
             ref, result = report.lease, report.result
             outcome = _OUTCOMES.get(report.outcome, _LOST)
             row_size = len(result) + 64
+            log = report.log
+            if log:
+                log = log_from_wire(log)
+                row_size += len(log)
             fault = None
             if outcome is not _COMPLETED and report.HasField("error"):
                 fault = fault_from_wire(report.error)
@@ -174,6 +183,7 @@ class WorkerApi:
                     report.content_type,
                     fault,
                     _span_ms(report.run_ms),
+                    log,
                 )
             )
         self._post_reports(link, term, rows, size)

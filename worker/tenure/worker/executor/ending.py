@@ -5,8 +5,8 @@ from typing import Final, NamedTuple
 
 from tenure.protocol.limits import TRACEBACK_BYTES_MAX
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
-from tenure.worker.attempt import cut
 from tenure.worker.held import AttemptResult, Fault
+from tenure.worker.text import cut
 
 _KIB_PER_MIB: Final = 1024
 #: What ends a process without its doing, as people know it.

@@ -1,0 +1,23 @@
+"""A job that goes on talking until it is told to end."""
+
+import logging
+import sys
+import threading
+from pathlib import Path
+
+from tenure.client import current_job, job
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@job(name="talk")
+def talk(release: str) -> int:
+    """Says something ten times a second; returns which attempt it was."""
+    attempt = current_job().attempt
+    step = 0
+    while not Path(release).exists():
+        sys.stdout.write(f"attempt {attempt} step {step}\n")
+        step += 1
+        threading.Event().wait(0.1)
+    _LOGGER.warning("attempt %d was released", attempt)
+    return attempt

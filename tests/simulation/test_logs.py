@@ -1,0 +1,108 @@
+"""Readers of logs through failovers and dead workers, in one process on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import pairwise
+
+import pytest
+
+from tenure.client import AsyncJobHandle, JobState, LogLine, current_job, job
+from tenure.client.context import listener
+from tenure.protocol.vocabulary import LogStream
+from tenure.testing.cluster import SimCluster, SimWorker, simulated_cluster
+from tenure.testing.process import elapse, run_processes
+
+STEPS = 60
+
+
+@job
+async def talk() -> int:
+    """Says a line every second."""
+    attempt = current_job().attempt
+    for step in range(STEPS):
+        listen = listener()
+        assert listen is not None
+        listen(LogStream.LOGGING, logging.INFO, f"{attempt}/{step}")
+        await elapse(1)
+    return attempt
+
+
+async def follow(handle: AsyncJobHandle[int], told: list[LogLine]) -> None:
+    """Reads until the job has ended."""
+    async for line in handle.logs(follow=True):
+        told.append(line)
+
+
+def judge(told: list[LogLine]) -> None:
+    """No line was told twice or out of its order, and each is what was said."""
+    places = [(line.attempt, line.number) for line in told]
+    assert all(a < b for a, b in pairwise(places))
+    assert all(line.text == f"{line.attempt}/{line.number - 1}" for line in told)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_reader_lives_through_failovers(seed: int) -> None:
+    """Leaders die, the job runs on, and its reader misses no line: the worker holds them all."""
+
+    async def main() -> None:
+        told: list[LogLine] = []
+        async with simulated_cluster(seed=seed, jobs=[talk], slots=2) as cluster:
+            await cluster.elected()
+            handle = await cluster.client().submit(talk)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow(handle, told))
+                for _ in range(2):
+                    await elapse(10)
+                    (await cluster.elected()).kill()
+                    await cluster.elected()
+                    cluster.restart_dead()
+            assert await handle.status() is JobState.COMPLETED
+            attempts = await handle.result()
+            assert not cluster.network.failures
+        judge(told)
+        assert attempts == 1
+        assert [line.number for line in told] == [*range(1, STEPS + 1)]
+
+    run_processes(main, limit_s=600)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_reader_goes_on_with_the_next_attempt(seed: int) -> None:
+    """Its worker dies: what was told stays told, and the next attempt is read from its first line
+    to its last; who reads later gets what is kept of that.
+    """
+
+    async def main() -> None:
+        told: list[LogLine] = []
+        later: list[LogLine] = []
+        async with simulated_cluster(seed=seed, jobs=[talk], slots=2) as cluster:
+            await cluster.elected()
+            handle = await cluster.client().submit(talk)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow(handle, told))
+                await cluster.until(lambda: len(told) >= 10)
+                holder_of(cluster).kill()
+                await elapse(30)
+                cluster.restart_dead()
+            later = [line async for line in handle.logs()]
+            assert not cluster.network.failures
+        judge(told)
+        judge(later)
+        last = told[-1].attempt
+        assert last > 1
+        first = [line.number for line in told if line.attempt == 1]
+        assert first == [*range(1, len(first) + 1)]
+        assert [line.number for line in told if line.attempt == last] == [*range(1, STEPS + 1)]
+        assert [line.number for line in later if line.attempt == last] == [*range(1, STEPS + 1)]
+
+    run_processes(main, limit_s=600)
+
+
+def holder_of(cluster: SimCluster) -> SimWorker:
+    """The worker that runs the job."""
+    for worker in cluster.workers.values():
+        if worker.node is not None and worker.node._arbiter.running:
+            return worker
+    raise AssertionError("expected a worker to run the job")
