@@ -25,6 +25,7 @@ FILES: Final = (
     "schedules",
     "batches",
     "queues",
+    "workers",
     "worker",
     "cluster",
     "common",

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-from tenure.client import Client, TenureError
+from tenure.client import Client, TenureError, WorkerState
 from tenure.master.node.share import share_out
 from tests.chaos.arena import Arena, Busy, office_key
 from tests.chaos.audit import in_flight
@@ -272,6 +272,42 @@ def workers_killed(arena: Arena, rng: random.Random) -> None:
         for name in arena.worker_names:
             arena.start_worker(name)
         arena.pause(16)
+
+
+@fault(weight=2)
+def worker_drained(arena: Arena, rng: random.Random) -> None:
+    """An operator drains a worker: it begins nothing until they let it work again."""
+    name = rng.choice(arena.worker_names)
+    with arena.claim(name), Client(arena.cluster.addresses, timeout=10) as client:
+        # With other faults beside this one, nobody may lead for a while; and it may run a job that
+        # takes its whole process along.
+        with suppress(TenureError):
+            incarnation = client.workers.drain(name).incarnation
+            # What had begun by then has said so.
+            arena.pause(1)
+            begun = _begun(arena, name)
+            arena.pause(rng.uniform(3, 12))
+            more = _begun(arena, name) - begun
+            if client.workers.get(incarnation).state in _RESTING and more:
+                raise Expired(f"drained {name} has begun {more} jobs")
+        until(lambda: _works_again(client, name), END_TIMEOUT_S)
+
+
+_RESTING: Final = frozenset({WorkerState.DRAINING, WorkerState.DRAINED})
+
+
+def _begun(arena: Arena, name: str) -> int:
+    """How many jobs a worker has begun, by its own word."""
+    rows = arena.cluster.history.glob(f"{name}-*.jsonl")
+    return sum(path.read_bytes().count(b'"f":"start"') for path in rows)
+
+
+def _works_again(client: Client, name: str) -> bool:
+    """Undrains a worker, if anybody can pass that on now."""
+    try:
+        return client.workers.undrain(name).state not in _RESTING
+    except TenureError:
+        return False
 
 
 @fault(41, costs_leases=True)

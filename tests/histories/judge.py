@@ -71,11 +71,14 @@ class Hub:
         self.posted: list[commands.Command] = []
         self.terms: dict[int, Inbox] = {}
 
-    def connect(self, hello: worker_pb2.Hello) -> WorkerLink:
-        return WorkerLink(_SESSION, hello)
+    def connect(self, hello: worker_pb2.Hello, now_ms: int) -> WorkerLink:
+        return WorkerLink(_SESSION, hello, now_ms)
 
     def disconnect(self, link: WorkerLink) -> None:
         link.close()
+
+    def take_vitals(self, link: WorkerLink, vitals: worker_pb2.Vitals, now_ms: int) -> None:
+        link.take_vitals(vitals, now_ms)
 
     def take_credit(self, link: WorkerLink, limit: worker_pb2.CreditLimit) -> None:
         link.take_credit(limit)

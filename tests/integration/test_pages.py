@@ -33,8 +33,10 @@ PAGES = (
     "docs/how-to/delay.md",
     "docs/how-to/schedules.md",
     "docs/how-to/queues.md",
+    "docs/how-to/workers.md",
     "docs/how-to/workflows.md",
     "docs/how-to/batches.md",
+    "docs/how-to/batch-handlers.md",
     "docs/how-to/size-a-worker.md",
     "docs/how-to/checkpoints.md",
 )

@@ -402,6 +402,18 @@ def lost_delivery_not_detected(patch: Patch) -> None:
     patch.replace(fire._Due, "_look_at_holder", look_at_holder)
 
 
+@mutant
+def checkpoints_lost_at_failover(patch: Patch) -> None:
+    """What jobs have saved is in memory: a new leader hears it from their workers."""
+
+    def finish(real: Any, self: Partition) -> Any:
+        for record in self._state.jobs.values():
+            record.checkpoint = None
+        yield from real(self)
+
+    patch.replace(Partition, "finish_replay_in_steps", finish)
+
+
 # ---- scheduling ---------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from math import inf
 
 from tenure.master.core.config import PartitionConfig
 from tests.oracles.beginnings import check_beginnings
+from tests.oracles.checkpoints import check_checkpoints
 from tests.oracles.commits import CommitTimes, check_commits, told_after
 from tests.oracles.crowding import check_crowding
 from tests.oracles.delays import (
@@ -243,6 +244,7 @@ class _Case:
             )
         if evidence.skew_ms is not None:
             violations += check_early_starts(rows, lives, skew_ms=evidence.skew_ms)
+        violations += check_checkpoints(rows, lives, evidence.words)
         return violations + check_registers(rows, lives)
 
     def judge_liveness(self, present: Sequence[Present]) -> list[Violation]:

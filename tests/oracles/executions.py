@@ -1,7 +1,8 @@
 """S15: how often a job may be executed, and the numbers of its attempts.
 
 Charged executions of a job are at most max_attempts + max_lost + F, where F counts the failovers
-that may have caught a first grant's event uncommitted: such a run is known to its worker alone.
+that may have caught a first grant's event uncommitted: such a run is known to its worker alone. A
+checkpoint takes back the losses that were charged before it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from tests.oracles.facts import Adopted, Closed, Fact, Granted, Settled, Submitted, run_of
+from tests.oracles.facts import Adopted, Closed, Fact, Granted, Saved, Settled, Submitted, run_of
 from tests.oracles.history import START, Row
 from tests.oracles.verdict import Violation
 
@@ -22,6 +23,9 @@ def check_executions(
     budget = {
         fact.job: fact.max_attempts + fact.max_lost for fact in facts if isinstance(fact, Submitted)
     }
+    for fact in facts:
+        if isinstance(fact, Saved) and fact.job in budget:
+            budget[fact.job] += fact.forgiven
     free = {fact.lease for fact in facts if isinstance(fact, Closed) and not fact.charged} - {
         fact.lease for fact in facts if isinstance(fact, Settled)
     }

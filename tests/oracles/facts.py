@@ -87,6 +87,20 @@ class Closed(NamedTuple):
     outcome: str = ""
 
 
+class Saved(NamedTuple):
+    """A running job saved something; ``content`` is the ``hash_of`` it, ``number`` its lease's.
+
+    ``forgiven`` are the losses that the job was charged with until then, and is no more.
+    """
+
+    seq: int
+    job: str
+    lease: str
+    number: int
+    content: str
+    forgiven: int = 0
+
+
 class Waits(NamedTuple):
     """A job whose attempt ended waits again: for a worker if ``pending``, else for its time."""
 
@@ -417,6 +431,7 @@ JobFact = (
     | Granted
     | Adopted
     | Closed
+    | Saved
     | Waits
     | Boosted
     | Freed

@@ -32,7 +32,9 @@ get      client           ok: state, and hash of the payload's content if it was
                           ``NONE`` if the answer was that there is no such job
 list     client           ok: seen, (job, state) of all that was listed; tenant and queue, if the
                           list was asked for one tenant's or one queue's
-start    the running job  lease, attempt, hash of the content that it was given
+start    the running job  lease, attempt, hash of the content that it was given, saved: hash of what
+                          an earlier attempt has saved, empty if there is nothing
+save     the running job  lease, hash of what it is about to save
 end      the running job  lease, hash of the result that it is about to return
 quit     the running job  lease: it ends without a result: failed, cancelled, or its lease lost
 ======== ================ ========================================================================
@@ -64,6 +66,7 @@ SEAL = "seal"
 GET = "get"
 LIST = "list"
 START = "start"
+SAVE = "save"
 END = "end"
 QUIT = "quit"
 
@@ -107,6 +110,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         handed: Whether its first argument stands for what others come to, and ``hash`` for whose.
         seen: What was listed: (job, state).
         whole: Jobs that were submitted with the same one are to be taken all or none.
+        saved: What an attempt began with: the hash of what an earlier one has saved.
     """
 
     wall: int
@@ -135,6 +139,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     handed: bool = False
     seen: tuple[tuple[str, str], ...] = ()
     whole: str = ""
+    saved: str = ""
 
 
 class Fields(TypedDict, total=False):
@@ -159,6 +164,7 @@ class Fields(TypedDict, total=False):
     handed: bool
     seen: tuple[tuple[str, str], ...]
     whole: str
+    saved: str
 
 
 def hash_of(value: object) -> str:

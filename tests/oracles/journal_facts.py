@@ -24,6 +24,7 @@ from tests.oracles.facts import (
     Purged,
     Readied,
     Requeued,
+    Saved,
     Settled,
     Submitted,
     TermBegan,
@@ -163,6 +164,7 @@ class _Reader:
             "leases_adopted": self._adopted,
             "jobs_completed": self._completed,
             "attempts_ended": self._ended,
+            "checkpoints_saved": self._saved,
             "cancels_requested": self._cancel_asked,
             "jobs_cancelled": self._cancelled,
             "jobs_expired": self._expired,
@@ -284,6 +286,15 @@ class _Reader:
                 self._settle(seq, event[1], job, _STATES[state], reason, lease=lease)
             else:
                 self.facts.append(Waits(seq, job, row[4], state == _PENDING))
+
+    def _saved(self, seq: int, event: list[Any]) -> None:
+        for job, lease, number, data, losses in event[2]:
+            attempts, before = self._charged.get(job, (0, 0))
+            self._charged[job] = (attempts, losses)
+            # What the SDK saves is an array: what the job's code has said, and its loops' cursors.
+            content = hash_of(_decode(data)[0])
+            fact = Saved(seq, job, fence(lease), number, content, before - losses)
+            self.facts.append(fact)
 
     def _cancel_asked(self, seq: int, event: list[Any]) -> None:
         self._asked.update(dict.fromkeys(event[2], event[3]))

@@ -29,6 +29,7 @@ from tests.oracles.facts import (
     Purged,
     Readied,
     Requeued,
+    Saved,
     Settled,
     Submitted,
     Waits,
@@ -79,6 +80,8 @@ class _Life:
                 return "" if fine else f"adopted, though it was {where}"
             case Closed():
                 return "" if where == "running" else f"a lease closed, though it was {where}"
+            case Saved():
+                return "" if where == "running" else f"saved something, though it was {where}"
             case Waits():
                 self._where = "ready" if fact.pending else "early"
                 return "" if where == "running" else f"waits again, though it was {where}"

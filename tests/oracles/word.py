@@ -14,9 +14,11 @@ class Word(NamedTuple):
         call: Which stream; each has a number of its own.
         partition: Of which partition.
         token: Under which token: the first 24 digits of the term's fences.
-        kind: ``ack`` or ``hold`` (both answer a heartbeat), or ``revoke`` (of a lease for good).
+        kind: ``ack`` or ``hold`` (both answer a heartbeat), ``revoke`` (of a lease for good), or
+            ``saved`` (a checkpoint is safe).
         leases: (job, lease's fence text): what the heartbeat listed, or what is revoked.
         heard_ms: When the heartbeat was read that is answered.
+        number: Of the checkpoint.
     """
 
     at_ms: float
@@ -27,3 +29,4 @@ class Word(NamedTuple):
     kind: str
     leases: tuple[tuple[str, str], ...]
     heard_ms: float = 0.0
+    number: int = 0

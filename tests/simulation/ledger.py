@@ -74,11 +74,14 @@ class Ledger:
         self.write("invoke", f, self._calls, **fields)
         return self._calls
 
-    def observe(self, f: str, *, hash: str = "") -> None:
-        """The running job notes its start or its end."""
+    def observe(self, f: str, *, hash: str = "", saved: str = "") -> None:
+        """The running job notes its start or its end, or what it saves."""
         me = current_job()
         self._calls += 1
-        self.write("ok", f, self._calls, job=me.id, lease=me.fence, attempt=me.attempt, hash=hash)
+        seen: Fields = {"job": me.id, "lease": me.fence, "attempt": me.attempt, "hash": hash}
+        if saved:
+            seen["saved"] = saved
+        self.write("ok", f, self._calls, **seen)
 
     def write(self, kind: Kind, f: str, call: int, **fields: Unpack[Fields]) -> None:
         """One row, at this moment of virtual time, by the process that runs now."""

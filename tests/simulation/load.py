@@ -53,6 +53,7 @@ TOPICS: Final = (
     "sticky",
     "trouble",
     "weights",
+    "workers",
     "workflows",
 )
 #: Labels of the workers, in turn; each of them has a zone.

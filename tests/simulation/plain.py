@@ -69,6 +69,13 @@ async def change_mind(visit: Visit) -> None:
     await visit.see(handle, visit.cancel(handle))
 
 
+@script(7)
+async def climb(visit: Visit) -> None:
+    """A job of many steps that saves how far it is: it may be lost often, if it gets on."""
+    retry = Retry(max_attempts=4, max_lost=visit.rng.randint(3, 6), backoff="none")
+    await visit.see(await visit.submit(visit.rng.uniform(3, 20), "climb", retry=retry))
+
+
 @script(4)
 async def bring_many(visit: Visit) -> None:
     """A batch, perhaps all or nothing, of which all results are read."""

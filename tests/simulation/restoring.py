@@ -63,6 +63,7 @@ class Changed:
         tenants: Their names.
         job_types: (tenant, job name).
         scheduled: Whether there were schedules.
+        drained: Whether workers were drained.
     """
 
     def __init__(self) -> None:
@@ -70,6 +71,7 @@ class Changed:
         self.tenants: dict[str, None] = {}
         self.job_types: dict[tuple[str, str], None] = {}
         self.scheduled = False
+        self.drained = False
         self._at_work = 0
 
     @contextmanager
@@ -98,9 +100,21 @@ class Changed:
             await insist(lambda t=tenant: client.tenants.set(t, **_TENANT))
         for tenant, name in self.job_types:
             await insist(lambda n=name, t=tenant: client.job_types.set(n, tenant=t, **_JOB_TYPE))
+        if self.drained:
+            for worker in await insist(client.workers.list):
+                await _undrain(client, worker.incarnation)
         if self.scheduled:
             for schedule in await insist(client.schedules.list):
                 await _delete(client, schedule.name, schedule.tenant)
+
+
+async def _undrain(client: AsyncClient, incarnation: str) -> None:
+    try:
+        await insist(lambda: client.workers.undrain(incarnation))
+    except Rejected as error:
+        # It has ended since it was listed.
+        if error.reason is not Reason.NOT_FOUND:
+            raise
 
 
 async def _delete(client: AsyncClient, name: str, tenant: str) -> None:

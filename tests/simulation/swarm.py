@@ -45,6 +45,7 @@ from tests.simulation import (  # noqa: F401 - they register faults, and what us
     disk_faults,
     etcd_faults,
     families,
+    fleet,
     plain,
     tuning,
     users,

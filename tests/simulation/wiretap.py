@@ -58,6 +58,9 @@ class Wiretap:
                 lost = [one.lease for one in part.revokes if not one.unless_started]
                 if lost:
                     words.append(Word(*said, "revoke", _leases(lost, part.token)))
+                for safe in part.checkpoint_acks:
+                    lease = _leases([safe.lease], part.token)
+                    words.append(Word(*said, "saved", lease, number=safe.number))
         return words
 
 

@@ -20,7 +20,7 @@ from tenure.client import (
     job,
 )
 from tenure.testing.process import Process, current_process, elapse
-from tests.oracles.history import END, QUIT, START, hash_of
+from tests.oracles.history import END, QUIT, SAVE, START, hash_of
 from tests.simulation.ledger import Ledger
 from tests.simulation.parcels import forwarder
 
@@ -28,6 +28,8 @@ from tests.simulation.parcels import forwarder
 PATIENT: Final = Retry(max_attempts=4, max_lost=10, backoff="none")
 #: A job looks so often whether it should stop (the oracles' ``reaction_ms`` is longer).
 _LOOK_S: Final = 1.5
+#: How long a step takes of a job that saves how far it is.
+_STEP_S: Final = 0.7
 
 
 class Works:
@@ -98,9 +100,14 @@ class Works:
     ) -> str:
         content = hash_of(text)
         # What was handed to it is no part of what was submitted.
-        self.ledger.observe(START, hash="" if handed else content)
+        found = current_job().last_checkpoint
+        saved = "" if found is None else hash_of(found)
+        self.ledger.observe(START, hash="" if handed else content, saved=saved)
         try:
-            await self._hold(hold_s, manner)
+            if manner == "climb":
+                await self._climb(hold_s)
+            else:
+                await self._hold(hold_s, manner)
             self._end(manner, times)
             if manner == "poison" and current_job().attempt <= times:
                 await self._die()
@@ -127,6 +134,19 @@ class Works:
                 if manner != "stubborn" or process is None or process.killed:
                     raise
             left_s -= step_s
+
+    async def _climb(self, hold_s: float) -> None:
+        """Takes its time in steps, and saves how far it is; the next attempt goes on there."""
+        me = current_job()
+        _, next_step = me.last_checkpoint or ("", 0)
+        async for step in me.iterate(range(int(hold_s / _STEP_S))):
+            if step != next_step:
+                self.wrong.append(f"{me.id} is to do step {step}, and had saved {next_step}")
+            next_step = step + 1
+            await elapse(_STEP_S)
+            state = [me.fence, next_step]
+            self.ledger.observe(SAVE, hash=hash_of(state))
+            me.checkpoint(state)
 
     @staticmethod
     def _end(manner: str, times: int) -> None:

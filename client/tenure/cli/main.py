@@ -55,6 +55,11 @@ app = LazyGroup(
             "app",
             "Queues, tenants and job types: how they do, and how they are run.",
         ),
+        "workers": (
+            "tenure.cli.workers",
+            "app",
+            "Workers: how they do, what they run, and whether they get work.",
+        ),
         "schedules": (
             "tenure.cli.schedules",
             "app",

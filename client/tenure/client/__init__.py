@@ -1,5 +1,6 @@
 """The SDK: define jobs, submit them, wait for their results."""
 
+from tenure.client.batch_handler import current_batch
 from tenure.client.batches import AsyncBatches, Batch, BatchKindName
 from tenure.client.change import JobVerdict
 from tenure.client.client import AsyncClient
@@ -25,7 +26,18 @@ from tenure.client.explain import Blocker, Explanation
 from tenure.client.flow import Chain, Chord, Group, chain, chord, group, result_of, results_of
 from tenure.client.frontier import Frontier
 from tenure.client.handle import AsyncJobHandle
-from tenure.client.job import AsyncJob, Flow, Job, JobDef, Retry, Step, job, named
+from tenure.client.job import (
+    AsyncBatchJob,
+    AsyncJob,
+    BatchJob,
+    Flow,
+    Job,
+    JobDef,
+    Retry,
+    Step,
+    job,
+    named,
+)
 from tenure.client.logs import LogLine
 from tenure.client.middleware import Call, Execution, Finish, Layer, Middleware, Submission
 from tenure.client.schedule import AsyncSchedules, Cron, cron
@@ -45,6 +57,7 @@ from tenure.client.sync_batches import Batches
 from tenure.client.sync_schedules import Schedules
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
+from tenure.client.workers import LoopBlocked, Worker, WorkerLease, WorkerVitals
 from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import (
@@ -55,6 +68,7 @@ from tenure.protocol.vocabulary import (
     BreakerState,
     FailureReason,
     JobState,
+    WorkerState,
     WorkflowState,
 )
 
@@ -96,6 +110,11 @@ __all__ = [
     "BreakerState",
     "FailureReason",
     "JobState",
+    "LoopBlocked",
+    "Worker",
+    "WorkerLease",
+    "WorkerState",
+    "WorkerVitals",
     "AsyncStartedFlow",
     "AsyncWorkflow",
     "AsyncWorkflows",
@@ -114,7 +133,9 @@ __all__ = [
     "group",
     "result_of",
     "results_of",
+    "AsyncBatchJob",
     "AsyncJob",
+    "BatchJob",
     "Job",
     "JobDef",
     "Retry",
@@ -126,6 +147,7 @@ __all__ = [
     "named",
     "register_codec",
     "JobContext",
+    "current_batch",
     "current_job",
     "BatchFailed",
     "Cancelled",

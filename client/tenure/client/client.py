@@ -33,6 +33,7 @@ from tenure.client.sending import Given, send, send_many
 from tenure.client.topology import Rng, fresh_rng, parse_addresses
 from tenure.client.transport import Transport
 from tenure.client.watch import JobEvent, Watch, follow
+from tenure.client.workers import AsyncWorkers
 from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol import limits
 from tenure.protocol.ids import is_job_id
@@ -142,6 +143,11 @@ class AsyncClient:
     def schedules(self) -> AsyncSchedules:
         """Jobs by the calendar."""
         return AsyncSchedules(self, self._timeout_s)
+
+    @property
+    def workers(self) -> AsyncWorkers:
+        """Workers: how they do, what they run, and whether they get work."""
+        return AsyncWorkers(self, self._timeout_s)
 
     @property
     def workflows(self) -> AsyncWorkflows:

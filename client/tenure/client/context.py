@@ -57,9 +57,11 @@ class JobContext:
         "_is_superseded",
         "_is_wanted_back",
         "_lease",
+        "_made",
+        "_on_checkpoint",
         "_on_output",
         "_on_progress",
-        "_state",
+        "_saved",
         "attempt",
         "id",
         "name",
@@ -110,7 +112,9 @@ class JobContext:
         self._is_lost = is_lost
         self._is_superseded = is_superseded
         self._is_wanted_back = is_wanted_back
-        self._state = SavedState(id, saved, on_checkpoint)
+        self._saved = saved
+        self._on_checkpoint = on_checkpoint
+        self._made: SavedState | None = None
         self._on_output = on_output
 
     @property
@@ -155,6 +159,13 @@ class JobContext:
         self._on_progress(pct)
 
     @property
+    def _state(self) -> SavedState:
+        """What is saved; most jobs never ask."""
+        if self._made is None:
+            self._made = SavedState(self.id, self._saved, self._on_checkpoint)
+        return self._made
+
+    @property
     def last_checkpoint(self) -> Any:
         """What the job has saved last, in an earlier attempt, on whatever worker that ran; None if
         it has saved nothing in this run. It does not change while the attempt runs.
@@ -164,10 +175,11 @@ class JobContext:
     def checkpoint(self, data: Any = None) -> None:
         """Saves how far the job is, for its next attempt, and is a point at which it may stop.
 
-        This returns at once. The newest data goes to the master at most every 200 ms, and before
-        the attempt ends or its job is handed back; a worker that is killed loses what it had not
-        sent. Saving something new forgives the job its lost attempts (``max_lost``). Inside a loop
-        of ``iterate``, the data is saved with the loop's cursor, when the item is finished.
+        This returns at once. The newest data goes to the master at most every 200 ms (64 KiB: every
+        1.2 s), and before the attempt ends or its job is handed back; a worker that is killed loses
+        what it had not sent. Saving something new forgives the job its lost attempts
+        (``max_lost``). Inside a loop of ``iterate``, the data is saved with the loop's cursor, when
+        the item is finished.
 
         Args:
             data: Plain data: None, bool, numbers, text, bytes, lists, dicts. None saves nothing.

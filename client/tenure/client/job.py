@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
+from tenure.client.batch_handler import Batching, ItemSignature
 from tenure.client.content_type import Codec, content_type_of
 from tenure.client.errors import Rejected, invalid
 from tenure.client.options import (
@@ -29,14 +30,28 @@ from tenure.protocol.limits import DEFAULT_QUEUE
 from tenure.protocol.refusal import Reason
 from tenure.v1 import common_pb2
 
-__all__ = ["AsyncJob", "Executor", "Job", "JobDef", "Retry", "job", "named"]
+__all__ = [
+    "AsyncBatchJob",
+    "AsyncJob",
+    "BatchJob",
+    "Executor",
+    "Job",
+    "JobDef",
+    "Retry",
+    "job",
+    "named",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+#: One item of a batch handler.
+I = TypeVar("I")  # noqa: E741  (next to P and R it says what it is)
 
 #: Where a function runs: in a thread, in the worker's event loop, or in a spawned child process.
 Executor = Literal["thread", "async", "process"]
+#: Where batch handlers may run.
+BatchExecutor = Literal["thread", "async"]
 
 _UNCHANGED: Final[Any] = object()
 #: Settings that are no part of the options that jobs of a batch share.
@@ -63,6 +78,7 @@ class JobDef(Generic[P, R_co]):
         executor: Where workers run it.
         settings: Queue, priority, timeouts and so on.
         signature: What it takes and returns.
+        batching: How its jobs are put together for one call; None: each has a call of its own.
         pool: Whose slots it takes at a worker; empty: those of its executor, or the default ones.
     """
 
@@ -74,6 +90,7 @@ class JobDef(Generic[P, R_co]):
         executor: Executor,
         settings: Options,
         signature: Signature | None = None,
+        batching: Batching | None = None,
         pool: str = "",
     ) -> None:
         """Used by ``job()``; ``signature`` is handed on to copies of one definition."""
@@ -85,7 +102,10 @@ class JobDef(Generic[P, R_co]):
         self.fn: Final = fn
         self.executor: Final[Executor] = executor
         self.settings: Final = settings
-        self.signature: Final = signature or Signature(name, fn)
+        self.batching: Final = batching
+        self.signature: Final = signature or (
+            Signature(name, fn) if batching is None else ItemSignature(name, fn)
+        )
         self.pool: Final = pool
         self._wire: common_pb2.JobOptions | None = None
 
@@ -244,6 +264,7 @@ class JobDef(Generic[P, R_co]):
             executor=self.executor,
             settings=dataclasses.replace(self.settings, **changes),
             signature=self.signature,
+            batching=self.batching,
             pool=self.pool,
         )
         if changes.keys() <= _ROW_SETTINGS:
@@ -319,6 +340,22 @@ class AsyncJob(JobDef[P, R_co]):
         return coroutine
 
 
+class BatchJob(JobDef[[I], R_co], Generic[I, R_co]):
+    """A job whose plain function takes many items at once. Calling it calls the function, here."""
+
+    def __call__(self, items: list[I], /) -> Sequence[R_co | Exception]:
+        outcomes: Sequence[R_co | Exception] = self.fn(items)
+        return outcomes
+
+
+class AsyncBatchJob(JobDef[[I], R_co], Generic[I, R_co]):
+    """The same of a coroutine function. Calling it makes the coroutine, here."""
+
+    def __call__(self, items: list[I], /) -> Coroutine[Any, Any, Sequence[R_co | Exception]]:
+        coroutine: Coroutine[Any, Any, Sequence[R_co | Exception]] = self.fn(items)
+        return coroutine
+
+
 class JobDecorator(Protocol):
     """What ``job(queue=…)`` returns."""
 
@@ -328,6 +365,17 @@ class JobDecorator(Protocol):
     ) -> AsyncJob[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Job[P, R]: ...
+
+
+class BatchDecorator(Protocol):
+    """What ``job(batch=…)`` returns."""
+
+    @overload
+    def __call__(
+        self, fn: Callable[[list[I]], Coroutine[Any, Any, Sequence[R | Exception]]], /
+    ) -> AsyncBatchJob[I, R]: ...
+    @overload
+    def __call__(self, fn: Callable[[list[I]], Sequence[R | Exception]], /) -> BatchJob[I, R]: ...
 
 
 # The coroutine overload comes first: the other one would take it for a function that returns a
@@ -361,10 +409,37 @@ def job(
     requires: Selectors | None = None,
     prefers: Selectors | None = None,
 ) -> JobDecorator: ...
+@overload
+def job(
+    *,
+    batch: int,
+    linger_ms: int | None = None,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    executor: BatchExecutor | None = None,
+    pool: str = "",
+    retry: Retry | None = None,
+    timeout: timedelta | None = None,
+    priority: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    schedule_timeout: timedelta | None = None,
+    deadline: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    at_most_once: bool = False,
+    result_ttl: timedelta | None = None,
+    codec: Codec | str | None = None,
+    key_conflict: ConflictName = "return",
+    limit_key: RowKey = "",
+    sticky_key: RowKey = "",
+    requires: Selectors | None = None,
+    prefers: Selectors | None = None,
+) -> BatchDecorator: ...
 def job(
     fn: Callable[..., Any] | None = None,
     /,
     *,
+    batch: int | None = None,
+    linger_ms: int | None = None,
     name: str | None = None,
     executor: Executor | None = None,
     pool: str = "",
@@ -378,6 +453,10 @@ def job(
 
     Args:
         fn: The function, when used without parentheses.
+        batch: One call takes the items of up to this many jobs (at most 1,000): the function has
+            one parameter, a list of items, and returns a list of what came of each, a value or an
+            exception. ``submit`` takes one item.
+        linger_ms: How long the first of them waits for others; None: 50 (at most 60,000).
         name: What the cluster knows it by; default ``module.function``.
         executor: ``"process"`` runs it in a spawned child (CPU work, code that may crash). The
             default is a thread for functions and the worker's event loop for coroutine functions.
@@ -403,14 +482,16 @@ def job(
         **settings,
     )
 
+    batching = _batching_for(batch, linger_ms, executor)
+
     def decorate(function: Callable[..., Any]) -> Any:
         is_async = inspect.iscoroutinefunction(function)
-        kind: type[AsyncJob[..., Any] | Job[..., Any]] = AsyncJob if is_async else Job
-        return kind(
+        return _kind_of(is_async, batching is not None)(
             function,
             name=name or _default_name(function),
             executor=_executor_for(is_async, executor),
             settings=options,
+            batching=batching,
             pool=pool,
         )
 
@@ -442,6 +523,24 @@ def named(name: str, *, codec: Codec | str | None = None, **settings: Any) -> Jo
         settings=Options(**settings),
         signature=Signature(name, elsewhere, stands_in=True),
     )
+
+
+def _batching_for(
+    batch: int | None, linger_ms: int | None, executor: Executor | None
+) -> Batching | None:
+    if batch is None:
+        if linger_ms is not None:
+            raise invalid("linger_ms", "given together with batch, got it alone")
+        return None
+    if executor not in (None, "thread", "async"):
+        raise invalid("executor", f"'thread' or 'async' for a batch handler, got {executor!r}")
+    return Batching.checked(batch, linger_ms)
+
+
+def _kind_of(is_async: bool, is_batch: bool) -> type[JobDef[..., Any]]:
+    if is_batch:
+        return AsyncBatchJob if is_async else BatchJob
+    return AsyncJob if is_async else Job
 
 
 def _executor_for(is_async: bool, wish: Executor | None) -> Executor:

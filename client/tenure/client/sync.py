@@ -41,6 +41,7 @@ from tenure.client.portal import Portal, ThreadPortal
 from tenure.client.sync_batches import Batches
 from tenure.client.sync_queues import JobTypes, Queues, Tenants
 from tenure.client.sync_schedules import Schedules
+from tenure.client.sync_workers import Workers
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
 from tenure.protocol.errors import TenureError
@@ -217,6 +218,11 @@ class Client:
     def job_types(self) -> JobTypes:
         """Job types, a tenant's jobs of one name: how they do, and how they are run."""
         return JobTypes(self, self._portal, self._client.job_types)
+
+    @property
+    def workers(self) -> Workers:
+        """Workers: how they do, what they run, and whether they get work."""
+        return Workers(self, self._portal, self._client.workers)
 
     @property
     def workflows(self) -> Workflows:

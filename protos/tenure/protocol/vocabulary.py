@@ -149,6 +149,18 @@ class BlockerKind(IntEnum):
     KEY_CIRCUIT_BREAKER = 19
 
 
+class WorkerState(IntEnum):
+    """Whether a worker gets work."""
+
+    ACTIVE = 1
+    #: A job keeps the others of its event loop from going on; it gets work all the same.
+    BLOCKED = 2
+    #: It gets nothing more, and has not ended what it runs.
+    DRAINING = 4
+    #: It gets nothing, and runs nothing.
+    DRAINED = 5
+
+
 class KeyConflict(IntEnum):
     """What a submit with a taken key comes to."""
 

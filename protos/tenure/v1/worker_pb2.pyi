@@ -27,16 +27,52 @@ VERDICT_GONE: Verdict
 VERDICT_IGNORED: Verdict
 
 class SessionRequest(_message.Message):
-    __slots__ = ("hello", "credit", "updates", "goodbye")
+    __slots__ = ("hello", "credit", "updates", "goodbye", "vitals")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    VITALS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     credit: CreditLimit
     updates: _containers.RepeatedCompositeFieldContainer[PartitionUpdate]
     goodbye: Goodbye
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., credit: _Optional[_Union[CreditLimit, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[PartitionUpdate, _Mapping]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    vitals: Vitals
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., credit: _Optional[_Union[CreditLimit, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[PartitionUpdate, _Mapping]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ...) -> None: ...
+
+class Vitals(_message.Message):
+    __slots__ = ("drained", "stopping", "slots_used", "slots_lost", "children", "rss_bytes", "cpu_share", "loop_lag_ms", "loop_blocked")
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    STOPPING_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_USED_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_LOST_FIELD_NUMBER: _ClassVar[int]
+    CHILDREN_FIELD_NUMBER: _ClassVar[int]
+    RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_SHARE_FIELD_NUMBER: _ClassVar[int]
+    LOOP_LAG_MS_FIELD_NUMBER: _ClassVar[int]
+    LOOP_BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    drained: bool
+    stopping: bool
+    slots_used: int
+    slots_lost: int
+    children: int
+    rss_bytes: int
+    cpu_share: float
+    loop_lag_ms: int
+    loop_blocked: LoopBlocked
+    def __init__(self, drained: bool = ..., stopping: bool = ..., slots_used: _Optional[int] = ..., slots_lost: _Optional[int] = ..., children: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., cpu_share: _Optional[float] = ..., loop_lag_ms: _Optional[int] = ..., loop_blocked: _Optional[_Union[LoopBlocked, _Mapping]] = ...) -> None: ...
+
+class LoopBlocked(_message.Message):
+    __slots__ = ("job_id", "name", "blocked_ms", "stack")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_MS_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    name: str
+    blocked_ms: int
+    stack: str
+    def __init__(self, job_id: _Optional[str] = ..., name: _Optional[str] = ..., blocked_ms: _Optional[int] = ..., stack: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("incarnation", "name", "job_names", "queues", "slots", "labels", "build_id", "protocol", "argument_schemas")
@@ -199,20 +235,22 @@ class Goodbye(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("welcome", "opened", "closed", "instructions", "credit_acked", "drain")
+    __slots__ = ("welcome", "opened", "closed", "instructions", "credit_acked", "drain", "undrain")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
     CREDIT_ACKED_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    UNDRAIN_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     opened: _containers.RepeatedCompositeFieldContainer[PartitionOpened]
     closed: _containers.RepeatedCompositeFieldContainer[PartitionClosed]
     instructions: _containers.RepeatedCompositeFieldContainer[PartitionInstruction]
     credit_acked: int
     drain: Drain
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., opened: _Optional[_Iterable[_Union[PartitionOpened, _Mapping]]] = ..., closed: _Optional[_Iterable[_Union[PartitionClosed, _Mapping]]] = ..., instructions: _Optional[_Iterable[_Union[PartitionInstruction, _Mapping]]] = ..., credit_acked: _Optional[int] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
+    undrain: Undrain
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., opened: _Optional[_Iterable[_Union[PartitionOpened, _Mapping]]] = ..., closed: _Optional[_Iterable[_Union[PartitionClosed, _Mapping]]] = ..., instructions: _Optional[_Iterable[_Union[PartitionInstruction, _Mapping]]] = ..., credit_acked: _Optional[int] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., undrain: _Optional[_Union[Undrain, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("cluster_id", "master", "lease_ttl", "heartbeat_interval", "now_ms", "masters")
@@ -345,5 +383,9 @@ class Hold(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class Drain(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Undrain(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -13,10 +13,12 @@ from tenure.protocol.errors import TenureError
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.testing.loop import outside_loop
 from tenure.worker.attempt import JobTable, RefusedCall, ThreadClock, context_of, prepare
+from tenure.worker.executor.batch import batch_sizes, batches_of, in_loop
+from tenure.worker.executor.batch_call import Batch, coroutine_caller, function_caller
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.middleware import coroutine_runner, function_runner
-from tenure.worker.port import Fact, FactKind
+from tenure.worker.port import Fact, FactKind, Load
 
 #: Has a value in the code of jobs, and in what that starts: the job's id.
 IN_JOB: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("in_job")
@@ -77,6 +79,10 @@ class LoopExecutor:
         self._outbox = Outbox(wake)
         self._queue: deque[HeldJob] = deque()
         self._tasks: dict[HeldJob, _Task] = {}
+        self.batch_sizes = batch_sizes(jobs)
+        self._batches = batches_of(jobs, clock, in_loop, self._offer)
+        if self._batches is not None:
+            self._run_coroutine = coroutine_caller(jobs, clock)
 
     @property
     def busy(self) -> bool:
@@ -87,6 +93,12 @@ class LoopExecutor:
         """There is nothing to make ready."""
 
     def run(self, jobs: list[HeldJob]) -> None:
+        if self._batches is None:
+            self._offer(jobs)
+        else:
+            self._batches.put(jobs)
+
+    def _offer(self, jobs: list[HeldJob]) -> None:
         self._queue.extend(jobs)
         self._fill()
 
@@ -94,7 +106,8 @@ class LoopExecutor:
         if job.result is None and job.stop is None:
             job.stop = outcome
             task = self._tasks.get(job)
-            if task is not None:
+            alone = self._batches is None or self._batches.to_interrupt(job) is not None
+            if task is not None and alone:
                 # A task cancelled before its first step would never say how it ended; that step is
                 # in the loop's queue by now.
                 asyncio.get_running_loop().call_soon(task.cancel)
@@ -115,6 +128,14 @@ class LoopExecutor:
         due = [self._timeout_ms(job) for job in self._tasks]
         return min((due_ms for due_ms in due if due_ms is not None), default=None)
 
+    @property
+    def running(self) -> list[str]:
+        """The jobs that have begun and not ended."""
+        return [job.job_id for job in self._tasks]
+
+    def load(self, now_ms: int) -> Load:
+        return Load()
+
     def close(self) -> None:
         for task in self._tasks.values():
             task.cancel()
@@ -127,27 +148,40 @@ class LoopExecutor:
     def _fill(self) -> None:
         while self._free and self._queue:
             job = self._queue.popleft()
-            now_ms = self._clock.boot_ms()
-            if not job.begin(now_ms):
-                continue
-            if now_ms >= job.expires_ms:
-                job.started_ms = None
-                self._outbox.post(FactKind.UNSTARTED, job)
+            if isinstance(job, Batch) and self._batches is not None:
+                begun = self._batches.draw(job, self._begin)
+            else:
+                begun = self._begin(job)
+            if not begun:
                 continue
             self._free -= 1
-            job.parents = self._parents
-            job.keep = self._outbox.save
-            self._outbox.post(FactKind.STARTED, job)
             task = self._spawn(self._work(job), f"job {job.job_id}")
             if task is not None:
-                self._tasks[job] = task
+                self._tasks.update(dict.fromkeys(_parts(job), task))
+
+    def _begin(self, job: HeldJob) -> bool:
+        now_ms = self._clock.boot_ms()
+        if not job.begin(now_ms):
+            return False
+        if now_ms >= job.expires_ms:
+            job.started_ms = None
+            self._outbox.post(FactKind.UNSTARTED, job)
+            return False
+        job.parents = self._parents
+        job.keep = self._outbox.save
+        self._outbox.post(FactKind.STARTED, job)
+        return True
 
     async def _work(self, job: HeldJob) -> None:
         result = await self._attempt(job)
-        self._tasks.pop(job, None)
         self._free += 1
-        job.finish(result, self._clock.boot_ms())
-        self._outbox.post(FactKind.ENDED, job)
+        if isinstance(job, Batch) and self._batches is not None:
+            self._batches.release(job)
+        for part in _parts(job):
+            self._tasks.pop(part, None)
+            of_it = job.results[part] if isinstance(job, Batch) else result
+            part.finish(of_it, self._clock.boot_ms())
+            self._outbox.post(FactKind.ENDED, part)
         self._fill()
 
     async def _attempt(self, job: HeldJob) -> AttemptResult:
@@ -155,10 +189,14 @@ class LoopExecutor:
         definition = self._jobs.get(job.terms.name)
         if definition is None or definition.executor != "async":
             clock = _StoppedClock(self._clock)
-            await self._fetch_first(job)
+            for part in _parts(job):
+                await self._fetch_first(part)
+            run = self._run_function
+            if isinstance(job, Batch):
+                run = function_caller(self._jobs, clock)
             # Real ones run in threads and processes, where each may have a loop of its own.
             with outside_loop():
-                return self._run_function(self._jobs, job, partial(context_of, job, clock))
+                return run(self._jobs, job, partial(context_of, job, clock))
         return await self._run_coroutine(self._jobs, job, partial(context_of, job, self._clock))
 
     async def _fetch_first(self, job: HeldJob) -> None:
@@ -173,3 +211,8 @@ class LoopExecutor:
             except ResultsNeeded as needed:
                 found = await results.fetch_async(needed.job_ids)
                 job.parents = Fetched(needed.job_ids, found, results)
+
+
+def _parts(job: HeldJob) -> list[HeldJob]:
+    """The jobs that run with one task."""
+    return job.items if isinstance(job, Batch) else [job]

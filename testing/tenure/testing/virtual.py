@@ -40,6 +40,7 @@ from tenure.testing.process import ProcessLoop
 from tenure.testing.serving import ServingClient
 from tenure.v1 import cluster_pb2
 from tenure.worker.attempt import run_coroutine
+from tenure.worker.executor.batch_call import coroutine_caller
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -486,8 +487,13 @@ class VirtualCluster:
 
 def _told(job: asyncio.Task[Any]) -> str:
     """Which job it is, and where in its own code it waits."""
-    own = place_of(job).rpartition(f"{run_coroutine.__qualname__}:")[2].partition(" > ")[2]
-    return f"{job.get_name()} at {own}"
+    place = place_of(job)
+    for caller in (run_coroutine.__qualname__, f"{coroutine_caller.__qualname__}.<locals>.run"):
+        _, found, inside = place.rpartition(f"{caller}:")
+        if found:
+            place = inside.partition(" > ")[2]
+            break
+    return f"{job.get_name()} at {place}"
 
 
 class _ThreadlessLoop(ProcessLoop):

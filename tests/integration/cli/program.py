@@ -3,7 +3,7 @@
 ``python -m tests.integration.cli.program ARGUMENTS…``. At a terminal it becomes the leader of a
 session there, so that Ctrl-C reaches it as it does a user's command.
 
-There are two queues, mail and media, and three schedules: nightly, hourly and once.
+There are two queues, mail and media, three schedules: nightly, hourly and once, and three workers.
 The jobs: DONE has completed, DEAD has failed, RUNNING goes on. Each look at RUNNING finds it 40 %
 further, until it completes; ``FAKE_ENDLESS`` stops it at 80 %. ``FAKE_JOBS`` adds so many more,
 ``FAKE_RESULT`` is what DONE returned.
@@ -27,9 +27,18 @@ from tenure.cli import main, session
 from tenure.client import AsyncClient, cron, named
 from tenure.client.codec import encode_args
 from tenure.client.schedule import spec_of
+from tenure.protocol.errors import Rejected
 from tenure.protocol.ids import mint
+from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import JobState
-from tenure.v1 import common_pb2, jobs_pb2, queues_pb2, schedules_pb2
+from tenure.v1 import (
+    common_pb2,
+    jobs_pb2,
+    queues_pb2,
+    schedules_pb2,
+    worker_pb2,
+    workers_pb2,
+)
 from tests.unit.client.fake_master import EPOCH_MS, FakeCluster
 
 DONE, DEAD, RUNNING = (mint(0, EPOCH_MS + n * 1_000, n) for n in range(3))
@@ -59,6 +68,42 @@ class Cluster(FakeCluster):
             queue.counts.add(state=common_pb2.JOB_STATE_RETRYING, count=3)
             queue.counts.add(state=common_pb2.JOB_STATE_RUNNING, count=20)
         return response
+
+    def _ListWorkers(
+        self, request: workers_pb2.ListWorkersRequest
+    ) -> workers_pb2.ListWorkersResponse:
+        return workers_pb2.ListWorkersResponse(workers=workers())
+
+    def _GetWorker(self, request: workers_pb2.GetWorkerRequest) -> workers_pb2.GetWorkerResponse:
+        for worker in workers():
+            if request.worker in (worker.name, worker.incarnation):
+                worker.job_names.extend(["app.jobs.add_up_all_numbers", "app.jobs.report"])
+                row = worker.running.add(
+                    job_id=RUNNING,
+                    name="app.jobs.add_up_all_numbers",
+                    tenant="default",
+                    queue="sums",
+                    attempt=2,
+                    progress=40.0,
+                )
+                row.granted_at.FromMilliseconds(EPOCH_MS)
+                row.started_at.FromMilliseconds(EPOCH_MS + 5)
+                return workers_pb2.GetWorkerResponse(worker=worker)
+        raise Rejected(
+            f"expected a connected worker named {request.worker}, but none of 3 is; did you mean "
+            "w1?",
+            reason=Reason.NOT_FOUND,
+        )
+
+    def _DrainWorker(
+        self, request: workers_pb2.DrainWorkerRequest
+    ) -> workers_pb2.DrainWorkerResponse:
+        return workers_pb2.DrainWorkerResponse()
+
+    def _UndrainWorker(
+        self, request: workers_pb2.UndrainWorkerRequest
+    ) -> workers_pb2.UndrainWorkerResponse:
+        return workers_pb2.UndrainWorkerResponse()
 
     async def close(self) -> None:
         if "FAKE_STUCK" in os.environ:
@@ -96,6 +141,42 @@ class Cluster(FakeCluster):
                 self.complete(RUNNING, {"sum": 3})
             job.progress = min(job.progress, 2 * STEP)
         return response
+
+
+def workers() -> list[workers_pb2.Worker]:
+    """One that works, one whose loop is blocked, one that is drained."""
+    found = []
+    for number, state in enumerate(("ACTIVE", "BLOCKED", "DRAINED"), 1):
+        leases = 3 if state == "BLOCKED" else number % 2
+        worker = workers_pb2.Worker(
+            incarnation=f"0000000{number}-0000-4000-8000-000000000000",
+            name=f"w{number}",
+            state=getattr(workers_pb2, f"WORKER_STATE_{state}"),
+            queues=["sums", "mail"] if number == 2 else [],
+            labels={"zone": "eu", "disk": "ssd"},
+            build_id="v7",
+            slots=10,
+            job_name_count=2,
+            leases=leases,
+            vitals=worker_pb2.Vitals(
+                drained=state == "DRAINED",
+                slots_used=leases,
+                slots_lost=number - 1,
+                children=2,
+                rss_bytes=number * 60_000_000,
+                cpu_share=0.25 * number,
+                loop_lag_ms=4,
+            ),
+        )
+        if state == "BLOCKED":
+            blocked = worker.vitals.loop_blocked
+            blocked.job_id, blocked.name, blocked.blocked_ms = RUNNING, "app.jobs.spin", 12_300
+            blocked.stack = '  File "/srv/app/jobs.py", line 7, in spin\n    while True:\n'
+        worker.connected_at.FromMilliseconds(EPOCH_MS - 60_000)
+        worker.heartbeat_age.FromMilliseconds(900 * number)
+        worker.vitals_age.FromMilliseconds(900 * number)
+        found.append(worker)
+    return found
 
 
 def more_ids(count: int) -> list[str]:

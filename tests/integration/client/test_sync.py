@@ -30,7 +30,9 @@ from tenure.client.sync import Cluster
 from tenure.client.sync_batches import Batches
 from tenure.client.sync_queues import JobTypes, Queues, Tenants
 from tenure.client.sync_schedules import Schedules
+from tenure.client.sync_workers import Workers
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
+from tenure.client.workers import AsyncWorkers
 from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.fence import NO_TOKEN, Lease
 from tenure.protocol.vocabulary import JobState
@@ -306,7 +308,7 @@ def surface(kind: type) -> dict[str, tuple[str, list[tuple[str, object, object, 
     def plain(annotation: object) -> str:
         """A type without what makes it that of an async client."""
         return re.sub(
-            r"Async(?=Batches|Client|Job|Iterator|Queues|Schedules|StartedFlow|Tenants|Workflow)"
+            r"Async(?=Batches|Client|Job|Iterator|Queues|Schedules|StartedFlow|Tenants|Worker|Workflow)"
             r"|ClusterView|^Cluster$",
             "",
             str(annotation),
@@ -347,6 +349,7 @@ PLUMBING = {
         (Workflows, AsyncWorkflows),
         (Tenants, AsyncTenants),
         (JobTypes, AsyncJobTypes),
+        (Workers, AsyncWorkers),
     ],
 )
 def test_both_clients_have_the_same_surface(ours: type, theirs: type) -> None:

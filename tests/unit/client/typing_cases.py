@@ -14,11 +14,13 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, assert_type
 
 from tenure.client import (
+    AsyncBatchJob,
     AsyncClient,
     AsyncJob,
     AsyncJobHandle,
     AsyncStartedFlow,
     AttemptOutcome,
+    BatchJob,
     Call,
     Chain,
     Chord,
@@ -27,6 +29,7 @@ from tenure.client import (
     Finish,
     Group,
     Job,
+    JobContext,
     JobDef,
     JobEvent,
     JobHandle,
@@ -39,6 +42,7 @@ from tenure.client import (
     Submission,
     chain,
     chord,
+    current_batch,
     current_job,
     group,
     job,
@@ -297,3 +301,45 @@ async def async_flows(client: AsyncClient) -> None:
 def streamed_bytes(data: bytes) -> int:
     """Takes one result."""
     return 0
+
+
+@job(batch=100, linger_ms=20)
+def store(rows: list[int]) -> list[str]:
+    """A batch handler."""
+    return []
+
+
+@job(batch=100, queue="rows")
+def store_or_not(rows: list[int]) -> list[str | Exception]:
+    """Some of its items may fail."""
+    return []
+
+
+@job(batch=100, executor="async")
+async def store_async(rows: list[tuple[int, str]]) -> list[float | Exception | None]:
+    """The same of coroutines."""
+    return []
+
+
+def batch_handlers(client: Client) -> None:
+    """A submit has one item and one result; a call has lists; errors are no results."""
+    assert_type(store, BatchJob[int, str])
+    assert_type(store_or_not, BatchJob[int, str])
+    assert_type(store_async, AsyncBatchJob[tuple[int, str], float | None])
+    assert_type(client.submit(store, 1), JobHandle[str])
+    assert_type(client.submit(store_or_not.options(priority=1), 1), JobHandle[str])
+    assert_type(client.map(store_async, [(1, "a")]), Sequence[JobHandle[float | None]])
+    assert_type(store([1, 2]), Sequence[str | Exception])
+    assert_type(current_batch(), Sequence[JobContext])
+    assert_type(chain(plain.bind(1), told, shout), Chain[bytes])
+
+
+@job(batch=10)
+def shout(texts: list[str]) -> list[bytes]:
+    """Takes one result at a time from others, many at once from its worker."""
+    return []
+
+
+async def direct_batch_call() -> None:
+    """The same, awaited."""
+    assert_type(await store_async([(1, "a")]), Sequence[float | Exception | None])

@@ -103,3 +103,23 @@ def flows(client: Client) -> None:
     group([number])  # type: ignore[arg-type]
     with client.workflow("w") as workflow:
         workflow.add(notify, result_of(first))  # type: ignore[call-arg]
+
+
+@job(batch=10)
+def store(rows: list[int]) -> list[str]:
+    """A batch handler."""
+    return []
+
+
+def batch_handlers(client: Client) -> None:
+    """Lists where one item is meant, and the other way round; what cannot be a handler."""
+    client.submit(store, [1, 2])  # type: ignore[arg-type]
+    client.submit(store, "a")  # type: ignore[arg-type]
+    client.submit(store, 1, 2)  # type: ignore[call-arg]
+    store(1)  # type: ignore[arg-type]
+    number: int = client.submit(store, 1).result()  # type: ignore[assignment]
+    job(batch="many")  # type: ignore[call-overload]
+    job(linger_ms=5)  # type: ignore[call-overload]
+    job(batch=5, executor="process")  # type: ignore[call-overload]
+    job(batch=5)(resize)  # type: ignore[arg-type]
+    _ = number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.oracles.executions import check_executions, duplicate_executions
-from tests.oracles.facts import Closed, Granted
+from tests.oracles.facts import Closed, Granted, Saved
 from tests.oracles.history import START, Row
 from tests.unit.oracles.sample import TERM_2, facts, lease, row, rows
 
@@ -25,6 +25,15 @@ def test_one_execution_too_many_is_found() -> None:
 
     assert [found.subject for found in check_executions(history, facts(), failovers=0)] == ["C"]
     assert check_executions(history, facts(), failovers=1) == []
+
+
+def test_a_loss_that_a_checkpoint_took_back_is_free() -> None:
+    """A job that gets on may be lost again; what forgives nothing excuses nothing."""
+    history = [*rows(), start(3, 2)]
+    saved = Saved(13, "C", lease(TERM_2, 2), 1, "state", forgiven=1)
+    assert check_executions(history, [*facts(), saved], failovers=0) == []
+    idle = saved._replace(forgiven=0)
+    assert check_executions(history, [*facts(), idle], failovers=0) != []
 
 
 def test_released_run_is_free() -> None:

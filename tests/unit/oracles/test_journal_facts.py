@@ -34,6 +34,7 @@ from tests.oracles.facts import (
     Purged,
     Readied,
     Requeued,
+    Saved,
     Settled,
     Submitted,
     TermBegan,
@@ -253,3 +254,22 @@ def test_jobs_that_may_be_held_up_alone_go_apart(
     assert apart(policy, row, setting)
     for other in (None, QueueSettings(rate=RateLimit(1, 1, 1)), JobTypeSettings(retry_budget=0.5)):
         assert not apart(Policy(name="echo"), (), other)
+
+
+def test_what_was_saved_and_what_it_forgave() -> None:
+    """A checkpoint's content is what the job's code has saved, without its loops' cursors."""
+    first, second = Lease(FIRST, 1, 0), Lease(FIRST, 2, 0)
+    data = msgspec.msgpack.encode([["state"], {"": 3}])
+    events = [
+        submitted(),
+        granted(FIRST, 1, [A], 1),
+        ended(A, first, JobState.PENDING, 1),
+        granted(FIRST, 2, [A], 2),
+        event.CheckpointsSaved(now_ms=0, rows=[event.SavedRow(A, second, 4, data, 0)]),
+        ended(A, second, JobState.PENDING, 1),
+    ]
+    found = journal_facts(sealed(events))
+    (one,) = [fact for fact in found if isinstance(fact, Saved)]
+    assert (one.job, one.lease, one.number) == (A, second.fence, 4)
+    assert (one.content, one.forgiven) == (hash_of(["state"]), 1)
+    assert [fact.charged for fact in found if isinstance(fact, Closed)] == ["loss", "loss"]

@@ -15,6 +15,7 @@ from tenure.client import (
     JobState,
     Retry,
     WaitTimeout,
+    current_batch,
     current_job,
     job,
 )
@@ -85,6 +86,24 @@ def first(url: str) -> str:
 def second(url: str) -> str:
     """The other one."""
     return url
+
+
+CALLS: list[int] = []
+
+
+@job(batch=100, linger_ms=200)
+def store(numbers: list[int]) -> list[int | Exception]:
+    """A batch handler of a plain function."""
+    CALLS.append(len(numbers))
+    return [number if number % 10 else ValueError("round") for number in numbers]
+
+
+@job(batch=100, linger_ms=200)
+async def store_slowly(numbers: list[int]) -> list[str]:
+    """One of a coroutine function."""
+    CALLS.append(len(numbers))
+    await elapse(1)
+    return [me.id for me in current_batch()]
 
 
 @pytest.fixture
@@ -357,3 +376,28 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
     assert run(1) == run(1)
     assert run(1) != run(2)
+
+
+def test_batch_handlers_collect(cluster: VirtualCluster) -> None:
+    """Many jobs are few calls, each as large as it may be; every item has its own end."""
+    CALLS.clear()
+    once = store.options(retry=Retry(max_attempts=1))
+    handles = cluster.client.map(once, range(1, 251))
+    assert cluster.client.wait_all(handles, timeout=5)
+    assert [handle.status() for handle in handles] == [
+        JobState.COMPLETED if number % 10 else JobState.FAILED for number in range(1, 251)
+    ]
+    assert sum(CALLS) == 250
+    assert max(CALLS) == 100
+    assert len(CALLS) <= 5
+
+
+def test_coroutines_take_batches_too(cluster: VirtualCluster) -> None:
+    """A call that waits keeps nobody else; its items are those of ``current_batch()``."""
+    CALLS.clear()
+    handles = cluster.client.map(store_slowly, range(150))
+    beside = cluster.client.submit(resize, "a")
+    assert beside.result(timeout=1) == "a?w=640"
+    assert cluster.client.wait_all(handles, timeout=10)
+    assert [handle.result() for handle in handles] == [handle.id for handle in handles]
+    assert max(CALLS) == 100

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -197,7 +198,7 @@ async def meet(here: str, number: int) -> str:
 
 
 def _count_on(count: int, failing_at: int, gate: Path) -> list[list[int]]:
-    """What earlier attempts have counted, and this one; the first item waits if there is a gate."""
+    """What earlier attempts have counted, and this one; with a gate items wait, and take time."""
     me = current_job()
     before: list[int] = me.last_checkpoint or []
     mine: list[int] = []
@@ -208,6 +209,7 @@ def _count_on(count: int, failing_at: int, gate: Path) -> list[list[int]]:
             gate.with_suffix(".waiting").touch()
             while not gate.exists():
                 _pause()
+            _pause()
         mine.append(number)
         me.checkpoint([*before, *mine])
     return [before, mine]
@@ -490,3 +492,28 @@ def note_run(path: str) -> None:
     """Leaves a line for each run."""
     with Path(path).open("a") as file:
         file.write("ran\n")
+
+
+@job(name="talk_in_child", executor="process")
+def talk_in_child(release: str) -> None:
+    """Says something, waits, and says more."""
+    sys.stdout.write("a line\n")
+    logging.getLogger("app").info("a record")
+    while not Path(release).exists():
+        _pause()
+    sys.stderr.write("last words")
+
+
+@job(name="edge_in_child", executor="process")
+def edge_in_child(release: str) -> None:
+    """Says something, waits, and dies."""
+    sys.stdout.write("on the edge\n")
+    while not Path(release).exists():
+        _pause()
+    os._exit(17)
+
+
+@job(name="say_in_child", executor="process")
+def say_in_child(text: str) -> None:
+    """Says it."""
+    sys.stdout.write(f"{text}\n")

@@ -79,6 +79,11 @@ class Said:
         return [report for update in self.updates for report in update.reports]
 
     @property
+    def vitals(self) -> list[worker_pb2.Vitals]:
+        """How it does, in order."""
+        return [request.vitals for request in self.requests if request.HasField("vitals")]
+
+    @property
     def logs(self) -> list[worker_pb2.LogChunk]:
         """What it passed on of what jobs say, in order."""
         return [chunk for update in self.updates for chunk in update.logs]

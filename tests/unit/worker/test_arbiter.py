@@ -3,6 +3,7 @@
 from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import common_pb2, worker_pb2
+from tenure.worker.arbiter import DRAIN_TIMEOUT_MS
 from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.port import FactKind
 from tenure.worker.session import Session
@@ -10,6 +11,8 @@ from tests.unit.worker.masters import job_id
 from tests.unit.worker.rig import TTL_MS, Rig
 
 NEWER = Token(1, 101)
+DRAIN = worker_pb2.SessionResponse(drain=worker_pb2.Drain())
+UNDRAIN = worker_pb2.SessionResponse(undrain=worker_pb2.Undrain())
 
 
 def ack_credit(rig: Rig, session: Session) -> None:
@@ -176,17 +179,93 @@ class TestDrain:
         assert rig.queued == []
         assert rig.hear(session).returned == [job_id(1)]
 
-    def test_a_masters_drain_is_about_its_stream(self) -> None:
-        """Its unstarted jobs go back and it gets no credit; other masters' jobs go on."""
+    def test_a_masters_drain_is_about_all_streams(self) -> None:
+        """Unstarted jobs of every master go back, none gets credit; each is told why."""
         rig = Rig(slots=4)
-        drained = rig.leading("m1", partition=0)
+        asked = rig.leading("m1", partition=0)
         other = rig.leading("m2", partition=1)
-        rig.grant(drained, 1)
-        rig.grant(other, 2, partition=1)
-        rig.tell(drained, worker_pb2.SessionResponse(drain=worker_pb2.Drain()))
-        ack_credit(rig, drained)
-        assert drained.credit.unspent == 0
-        assert [job.job_id for job in rig.begin(2)] == [job_id(2, 1)]
+        rig.grant(asked, 1)
+        rig.grant(other, 2, 3, partition=1)
+        (running, _) = rig.begin(2)
+        for session in (asked, other):
+            rig.hear(session)
+        rig.tell(asked, DRAIN)
+        assert running.job_id == job_id(1)
+        for session, returned in ((asked, []), (other, [job_id(3, 1)])):
+            said = rig.hear(session)
+            assert said.vitals[-1].drained
+            assert said.vitals[-1].slots_used == 2
+            assert said.returned == returned
+            assert session.credit.wanted == 0
+
+    def test_who_comes_later_hears_of_a_drain_at_once(self) -> None:
+        """A new leader, and a master that was restarted, learn it with the Hello."""
+        rig = Rig(slots=4)
+        rig.tell(rig.leading("m1"), DRAIN)
+        late = rig.arbiter.stream_opened("m2", rig.now_ms)
+        (first, *_) = rig.hear(late).requests
+        assert first.HasField("hello")
+        assert first.vitals.drained
+
+    def test_undrain_lets_it_work_again(self) -> None:
+        """Credit flows and grants run as before; the masters are told."""
+        rig = Rig(slots=4)
+        session = rig.leading("m1")
+        rig.tell(session, DRAIN)
+        rig.hear(session)
+        rig.tell(session, UNDRAIN)
+        said = rig.hear(session)
+        assert not said.vitals[-1].drained
+        assert session.credit.wanted == 4
+        rig.grant(session, 1)
+        assert [job.job_id for job in rig.begin()] == [job_id(1)]
+
+    def test_undrain_does_not_stop_a_worker_that_ends(self) -> None:
+        """SIGTERM stands, whatever an operator wants."""
+        rig = Rig(slots=4)
+        session = rig.leading("m1")
+        rig.arbiter.drain()
+        rig.tell(session, UNDRAIN)
+        assert rig.hear(session).vitals[-1].stopping
+        assert session.credit.wanted == 0
+
+    def test_each_drain_is_answered(self) -> None:
+        """Who asks a second time, over another master, hears of it too."""
+        rig = Rig(slots=4)
+        first, second = rig.leading("m1", partition=0), rig.leading("m2", partition=1)
+        rig.tell(first, DRAIN)
+        rig.hear(first)
+        rig.hear(second)
+        rig.tell(second, DRAIN)
+        assert rig.hear(second).vitals[-1].drained
+
+    def test_drain_hands_back_what_has_not_ended_in_time(self) -> None:
+        """At the drain timeout what runs is told to stop, as released; undrain calls that off."""
+        rig = Rig(slots=4)
+        session = rig.leading("m1")
+        rig.grant(session, 1)
+        (job,) = rig.begin()
+        rig.tell(session, DRAIN)
+        assert rig.arbiter.next_wake_ms() is not None
+        rig.wait(DRAIN_TIMEOUT_MS - 1)
+        assert rig.stops == []
+        rig.tell(session, UNDRAIN)
+        rig.wait(1)
+        assert rig.stops == []
+        rig.tell(session, DRAIN)
+        rig.wait(DRAIN_TIMEOUT_MS)
+        assert rig.stops == [(job, AttemptOutcome.RELEASED)]
+
+    def test_the_end_of_the_last_job_is_told_at_once(self) -> None:
+        """Who waits for a drained worker need not wait for its next heartbeat."""
+        rig = Rig(slots=4)
+        session = rig.leading("m1")
+        rig.grant(session, 1)
+        (job,) = rig.begin()
+        rig.tell(session, DRAIN)
+        rig.hear(session)
+        rig.end(job)
+        assert rig.hear(session).vitals[-1].slots_used == 0
 
     def test_interrupt_stops_what_runs_as_released(self) -> None:
         """Handed back uncharged, not cancelled."""

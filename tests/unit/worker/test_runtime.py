@@ -21,10 +21,11 @@ from tenure.worker.config import WorkerConfig
 from tenure.worker.executor.pool import ExecutorPool
 from tenure.worker.port import Clock, Executor
 from tenure.worker.runtime import WorkerNode, introduction
+from tests.unit.worker.batch_handlers import CALLS
 from tests.unit.worker.masters import FakeMaster, FakeNetwork, job_id
 
 APP = "tests.unit.worker.applications"
-JOBS = app.load(APP)
+JOBS = {**app.load(APP), **app.load("tests.unit.worker.batch_handlers")}
 NEWER = Token(1, 101)
 
 
@@ -127,6 +128,27 @@ def test_job_runs_end_to_end() -> None:
                     },
                 )
             ]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", ["double_all", "double_all_async"])
+def test_batch_handlers_collect_what_is_granted(name: str) -> None:
+    """The first item brings credit for the rest of its call; each has a report of its own."""
+
+    async def scenario() -> None:
+        async with running(name, slots=1) as run:
+            master = await run.leader()
+            assert master.credit == 1
+            master.grant(call(1, name, ("node", 1)))
+            await master.until(lambda: master.credit == 2)
+            master.grant(*[call(number, name, ("node", number)) for number in (2, 3)])
+            await master.until(lambda: len(master.reports) == 3)
+            results = [master.reports[job_id(number)].result for number in (1, 2, 3)]
+            assert [msgspec.msgpack.decode(result) for result in results] == [2, 4, 6]
+            master.grant(call(4, name, ("node", 4)))
+            await master.until(lambda: len(master.reports) == 4)
+        assert CALLS.pop("node") == [[1, 2, 3], [4]]
 
     asyncio.run(scenario())
 

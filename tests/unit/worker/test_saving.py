@@ -68,6 +68,18 @@ class TestThrottle:
         desk.rig.wait(CHECKPOINT_MS_MIN)
         assert desk.sent() == []
 
+    def test_large_ones_go_less_often(self) -> None:
+        """Sixty-four KiB a second and job are what a journal can bear."""
+        desk = Desk()
+        size = CHECKPOINT_BYTES_MAX
+        desk.save(b"1" * size)
+        assert desk.sent() == [(1, b"1" * size)]
+        desk.save(b"2" * size)
+        desk.rig.wait(1_000)
+        assert desk.sent() == []
+        desk.rig.wait(CHECKPOINT_MS_MIN + 24)
+        assert desk.sent() == [(2, b"2" * size)]
+
     def test_one_fact_stands_for_all_until_it_is_sent(self) -> None:
         """A job that saves a million times does not fill the session's queue."""
         rig = Rig()

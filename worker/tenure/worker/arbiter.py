@@ -6,8 +6,8 @@ worker off leases that it could not renew. It reads no clock and no socket: the 
 passes the time in, sends what ``flush`` gives and carries out the orders in ``workload``.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple, assert_never
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple, assert_never
 
 from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import AttemptOutcome
@@ -15,9 +15,13 @@ from tenure.v1 import worker_pb2
 from tenure.worker.credit import Claim, distribute
 from tenure.worker.held import HeldJob
 from tenure.worker.partition import Partition
-from tenure.worker.port import Fact, FactKind, Rng
+from tenure.worker.port import Fact, FactKind, Load, Rng
 from tenure.worker.session import Session, token_of
+from tenure.worker.vitals import Reading, told
 from tenure.worker.workload import Workload
+
+#: How long jobs may go on in a drain, where nobody says it.
+DRAIN_TIMEOUT_MS: Final = 30_000
 
 
 class Orders(NamedTuple):
@@ -36,19 +40,40 @@ class Arbiter:
         partitions: Every partition that was ever opened to this worker.
     """
 
-    def __init__(self, hello: worker_pb2.Hello, rng: Rng) -> None:
+    def __init__(
+        self,
+        hello: worker_pb2.Hello,
+        rng: Rng,
+        *,
+        batch_sizes: Mapping[str, int] | None = None,
+        drain_timeout_ms: int = DRAIN_TIMEOUT_MS,
+        look: Callable[[int], tuple[Load, Reading]] = lambda _: (Load(), Reading()),
+    ) -> None:
+        """Knows nobody yet.
+
+        Args:
+            hello: How the worker introduces itself.
+            rng: For jitter.
+            batch_sizes: Those of batch handlers, by job name.
+            drain_timeout_ms: How long jobs may go on after a master's Drain.
+            look: How the process and its executors do at a time.
+        """
         self.sessions: list[Session] = []
         self.partitions: dict[int, Partition] = {}
         self._hello = hello
         self._rng = rng
-        self._workload = Workload(hello.slots)
+        self._workload = Workload(hello.slots, batch_sizes)
         self._turn = 0
+        self._look = look
+        self._drain_timeout_ms = drain_timeout_ms
+        #: When what still runs in a drain is handed back; None: not at all.
+        self._interrupt_ms: int | None = None
 
     # Streams.
 
     def stream_opened(self, address: str, now_ms: int) -> Session:
         """A stream stands; its Hello is the first thing to flush."""
-        session = Session(address, self._hello, self._rng, now_ms)
+        session = Session(address, self._hello, self._rng, now_ms, self._vitals)
         self.sessions.append(session)
         return session
 
@@ -88,11 +113,28 @@ class Arbiter:
             if closed.hint:
                 addresses.append(closed.hint)
         if said.HasField("drain"):
-            session.draining = True
-            for partition in session.partitions.values():
-                self._give_way(partition)
+            self._rest(now_ms)
+        if said.HasField("undrain"):
+            self._workload.drained, self._interrupt_ms = False, None
+            self._tell_vitals()
         self._share_credit()
         return addresses
+
+    def _rest(self, now_ms: int) -> None:
+        """An operator wants no more work here, whichever master has passed that on."""
+        if not self._workload.drained:
+            self._workload.drained = True
+            self._interrupt_ms = now_ms + self._drain_timeout_ms
+            self._give_all_way()
+        # The master waits for this, also if it says it a second time.
+        self._tell_vitals()
+
+    def _tell_vitals(self) -> None:
+        for session in self.sessions:
+            session.tell_vitals()
+
+    def _vitals(self, now_ms: int) -> worker_pb2.Vitals:
+        return told(self._workload, *self._look(now_ms))
 
     def _open(self, session: Session, number: int, token: Token) -> None:
         partition = self._partition(number)
@@ -114,11 +156,12 @@ class Arbiter:
     def happened(self, facts: Iterable[Fact]) -> None:
         """Takes what the executors have to say."""
         workload = self._workload
+        before = workload.occupied
         for kind, job in facts:
             partition = self.partitions[job.partition]
             match kind:
                 case FactKind.ENDED:  # Most are, so it comes first.
-                    workload.occupied -= 1
+                    workload.free(job)
                     workload.note_run(job)
                     partition.ended(job)
                 case FactKind.STARTED:
@@ -128,12 +171,15 @@ class Arbiter:
                 case FactKind.UNSTARTED:
                     partition.give_back(job)
                 case FactKind.ABANDONED:
-                    workload.occupied -= 1
+                    workload.free(job)
                     partition.ended(job)
                 case FactKind.FREED:
                     pass  # Its slot was replaced when it was given up.
                 case _:
                     assert_never(kind)
+        if workload.draining and before and not workload.occupied:
+            # Whoever waits for the drain's end sees it at once.
+            self._tell_vitals()
         self._share_credit()
 
     def take_orders(self) -> Orders | None:
@@ -155,6 +201,9 @@ class Arbiter:
             for partition in self.partitions.values():
                 partition.scan(now_ms)
             self._share_credit()
+        if self._interrupt_ms is not None and now_ms >= self._interrupt_ms:
+            self._interrupt_ms = None
+            self.interrupt()
         deaf = []
         for session in self.sessions:
             session.tick(now_ms)
@@ -165,7 +214,7 @@ class Arbiter:
     def next_wake_ms(self) -> int | None:
         """When ``tick`` has something to do next."""
         times = [session.next_wake_ms() for session in self.sessions]
-        times.append(self._workload.next_scan_ms)
+        times += (self._workload.next_scan_ms, self._interrupt_ms)
         return min((time_ms for time_ms in times if time_ms is not None), default=None)
 
     # The way out.
@@ -174,9 +223,9 @@ class Arbiter:
         """Takes nothing more, and returns what has not begun. What runs goes on, but for loops that
         can go on elsewhere: they end with the item that they are at.
         """
-        self._workload.draining = True
-        for partition in self.partitions.values():
-            self._give_way(partition)
+        self._workload.stopping = True
+        self._give_all_way()
+        self._tell_vitals()
         self._share_credit()
 
     def pause(self, *, paused: bool) -> None:
@@ -204,9 +253,14 @@ class Arbiter:
             session.goodbye = reason
 
     @property
+    def drained(self) -> bool:
+        """Whether an operator wants no more work here."""
+        return self._workload.drained
+
+    @property
     def busy(self) -> int:
         """Slots that are taken."""
-        return min(self._workload.occupied, self._workload.slots)
+        return min(self._workload.calls, self._workload.slots)
 
     @property
     def backlog(self) -> int:
@@ -254,6 +308,10 @@ class Arbiter:
             if job.result is None
         ]
 
+    def _give_all_way(self) -> None:
+        for partition in self.partitions.values():
+            self._give_way(partition)
+
     def _give_way(self, partition: Partition) -> None:
         for job in list(partition.held.values()):
             if job.result is not None:
@@ -270,7 +328,7 @@ class Arbiter:
         pool = self._workload.pool
         claims: list[Claim] = []
         for session in self.sessions:
-            if session.partitions and not session.draining and not self._workload.refusing:
+            if session.partitions and not self._workload.refusing:
                 claims.append(Claim(session.credit, session.backlog, session.turn))
                 continue
             if session.credit.wanted:

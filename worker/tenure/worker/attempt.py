@@ -134,6 +134,7 @@ def context_of(
     clock: ThreadClock,
     on_progress: Callable[[float], None] | None = None,
     on_checkpoint: Callable[[bytes], None] | None = None,
+    on_word: Callable[[], None] | None = None,
 ) -> JobContext:
     """What ``current_job()`` is to return inside the job, whenever it is first asked.
 
@@ -142,6 +143,7 @@ def context_of(
         clock: Time.
         on_progress: Takes the job's progress; the default notes it for heartbeats.
         on_checkpoint: Takes what the job saves; the default keeps it for the session.
+        on_word: Told whenever the job has said something.
     """
     deadline_ms = job.deadline_ms or None
     if job.terms.timeout_ms:
@@ -162,22 +164,37 @@ def context_of(
         saved=job.resume,
         on_checkpoint=on_checkpoint or job.save,
         is_wanted_back=job.is_wanted_back,
-        on_output=partial(_said, job, clock),
+        on_output=partial(said, job, clock, on_word),
     )
 
 
-def _said(job: HeldJob, clock: ThreadClock, stream: int, level: int, text: str) -> None:
+def said(
+    job: HeldJob,
+    clock: ThreadClock,
+    on_word: Callable[[], None] | None,
+    stream: int,
+    level: int,
+    text: str,
+) -> None:
     """The job's code has said something. Most jobs never do, and have no log."""
+    log = log_of(job)
+    if stream == _LOGGING:
+        log.record(clock.wall_ms(), level, text)
+    else:
+        log.write(clock.wall_ms(), LogStream(stream), text)
+    if on_word is not None:
+        on_word()
+
+
+def log_of(job: HeldJob) -> AttemptLog:
+    """The job's log, which is made with its first word."""
     log = job.log
     if log is None:
         with _MAKING:
             log = job.log
             if log is None:
                 log = job.log = AttemptLog()
-    if stream == _LOGGING:
-        log.record(clock.wall_ms(), level, text)
-    else:
-        log.write(clock.wall_ms(), LogStream(stream), text)
+    return log
 
 
 def returned(job: HeldJob, definition: JobDef[..., Any], value: Any) -> AttemptResult:
@@ -193,15 +210,23 @@ def returned(job: HeldJob, definition: JobDef[..., Any], value: Any) -> AttemptR
         return raised(job, error)
 
 
-def raised(job: HeldJob, error: BaseException) -> AttemptResult:
+def raised(
+    job: HeldJob, error: BaseException, describe: Callable[[BaseException], Fault] | None = None
+) -> AttemptResult:
     """The result of a function that raised.
 
     A job that was asked to stop has stopped, whatever it raised on its way out.
+
+    Args:
+        job: The job.
+        error: What it raised.
+        describe: Says what the error is; the default is ``fault_of``.
     """
+    describe = describe or fault_of
     if isinstance(error, LeaseLost) and job.lost_seen:
-        return AttemptResult(AttemptOutcome.LOST, fault=fault_of(error))
+        return AttemptResult(AttemptOutcome.LOST, fault=describe(error))
     if job.stop is not None:
-        return AttemptResult(job.stop, fault=fault_of(error))
+        return AttemptResult(job.stop, fault=describe(error))
     if job.handed_back:
         return AttemptResult(AttemptOutcome.RELEASED)
     if isinstance(error, RefusedCall) and isinstance(error.__cause__, Rejected):
@@ -211,9 +236,9 @@ def raised(job: HeldJob, error: BaseException) -> AttemptResult:
     names = error_type_names(type(error))
     permanent = isinstance(error, Permanent) or not job.terms.non_retryable.isdisjoint(names)
     if permanent:
-        fault = fault_of(error)._replace(category=ErrorCategory.PERMANENT)
+        fault = describe(error)._replace(category=ErrorCategory.PERMANENT)
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=fault)
-    return AttemptResult(AttemptOutcome.FAILED, fault=fault_of(error))
+    return AttemptResult(AttemptOutcome.FAILED, fault=describe(error))
 
 
 def stopped(outcome: AttemptOutcome, message: str) -> AttemptResult:

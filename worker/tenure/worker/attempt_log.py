@@ -9,6 +9,7 @@ Lines are numbered as they come, so whoever reads sees from the numbers what was
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from tenure.protocol.limits import ATTEMPT_LOG_BYTES_MAX, LOG_LINE_BYTES_MAX
@@ -98,6 +99,20 @@ class AttemptLog:
                 if len(self._parts) > PARTS_MAX:
                     self._end_part(next(iter(self._parts)))
 
+    def extend(self, lines: Iterable[Line]) -> None:
+        """Takes what another log of the same attempt holds behind this one's last line."""
+        with self._lock:
+            for line in lines:
+                if self._sealed is None and line.number > self.count:
+                    self.count = line.number
+                    self._keep(line)
+
+    def end_lines(self) -> None:
+        """What was written without the end of its line is a line now."""
+        with self._lock:
+            for key in [*self._parts]:
+                self._end_part(key)
+
     def after(self, number: int) -> list[Line]:
         """The lines behind one that are still there."""
         with self._lock:
@@ -109,8 +124,7 @@ class AttemptLog:
         """Ends it: what is to be kept of it, a JobLog. Nothing is taken any more."""
         with self._lock:
             if self._sealed is None:
-                for key in [*self._parts]:
-                    self._end_part(key)
+                self.end_lines()
                 self._sealed = _kept(self.after(0))
                 self._head.clear()
                 self._tail.clear()
@@ -126,8 +140,10 @@ class AttemptLog:
             return
         self.count += 1
         text = cut(text.rstrip("\r\n"), LOG_LINE_BYTES_MAX)
-        line = Line(self.count, time_ms, stream, level, text)
-        size = len(text.encode()) + LINE_BYTES
+        self._keep(Line(self.count, time_ms, stream, level, text))
+
+    def _keep(self, line: Line) -> None:
+        size = len(line.text.encode()) + LINE_BYTES
         if size <= self._head_room:
             self._head_room -= size
             self._head.append(line)

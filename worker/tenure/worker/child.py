@@ -1,4 +1,4 @@
-"""A child process that runs plain functions: ``tenure.worker.child JOBS CONTROL BOARD APP``.
+"""A child process that runs plain functions: ``tenure.worker.child JOBS CONTROL BOARD APP LEVEL``.
 
 It takes jobs over one inherited socket and answers on it, one job at a time, in order. User code
 runs in the main thread, where signals and C libraries expect it; a second thread reads what the
@@ -10,6 +10,7 @@ ends at once; when it is paused, the child knows its lease's deadline.
 import asyncio
 import contextvars
 import faulthandler
+import logging
 import os
 import signal
 import socket
@@ -24,18 +25,21 @@ from tenure.protocol.errors import Rejected, error_of, refusal_from_wire
 from tenure.protocol.fence import parse_fence
 from tenure.protocol.ids import partition_of
 from tenure.v1 import common_pb2, jobs_pb2
-from tenure.worker import app
+from tenure.worker import app, capture
 from tenure.worker.attempt import JobTable, context_of
 from tenure.worker.clock import SystemClock
 from tenure.worker.executor import frame
 from tenure.worker.executor.board import Board
 from tenure.worker.held import AttemptResult, HeldJob, Terms
 from tenure.worker.middleware import function_runner
+from tenure.worker.teller import Teller
 
 #: Exit statuses that the parent's log explains.
 EXIT_PARENT_GONE = 3
 EXIT_APP = 4
 PROGRESS_S_MIN = 0.2
+#: As that of the worker's own log.
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class Child:
@@ -62,6 +66,7 @@ class Child:
         #: What was said of leases before their jobs' turns came.
         self._early: dict[int, frame.Lease] = {}
         self._sending = threading.Lock()
+        self._teller = Teller(self._say)
         self._progressed = 0.0
         self._clock = SystemClock()
 
@@ -87,19 +92,20 @@ class Child:
             return
         job = _job_of(run)
         self._current = (number, job)
+        self._teller.begin(number, job)
         self._renew(number, job)
         begun_ns = perf_counter_ns()
         result = contextvars.Context().run(self._attempt, job)
         run_us = (perf_counter_ns() - begun_ns) // 1000
         fault = tuple(result.fault) if result.fault is not None else None
-        self._say(
+        self._teller.end(
             frame.Ended(number, run_us, result.outcome, result.result, fault)  # type: ignore[arg-type]
         )
 
-    def _say(self, said: frame.ToParent) -> None:
+    def _say(self, *said: frame.ToParent) -> None:
         # Threads that a job has started may have something to say, too.
         with self._sending:
-            frame.send(self._sock, said)
+            frame.send(self._sock, *said)
 
     def _listen(self) -> NoReturn:
         inflow = frame.inflow_of_child()
@@ -137,7 +143,7 @@ class Child:
             job.wanted_back = lease.wanted_back
 
     def _attempt(self, job: HeldJob) -> AttemptResult:
-        context = context_of(job, self._clock, self._progress, self._save)
+        context = context_of(job, self._clock, self._progress, self._save, self._teller.word)
         job.parents = self
         return self._run(self._jobs, job, lambda: context)
 
@@ -195,7 +201,7 @@ def _end_with_parent() -> NoReturn:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point. Arguments: three descriptors (jobs, control, board), the application."""
+    """Entry point. Arguments: three descriptors (jobs, control, board), the module, the level."""
     jobs_fd, control_fd, board_fd = map(int, arguments[:3])
     # The terminal's Ctrl-C goes to the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -207,7 +213,9 @@ def main(arguments: list[str]) -> int:
         inherited.set_inheritable(False)
     board = Board(board_fd)
     try:
+        logging.basicConfig(stream=sys.stderr, level=int(arguments[4]), format=LOG_FORMAT)
         jobs = app.load(arguments[3])
+        capture.install()
     except Rejected as error:
         sys.stderr.write(f"{error.message}\n")
         return EXIT_APP

@@ -51,9 +51,14 @@ class Application(dict[str, JobDef[..., Any]]):
         return part
 
 
+def finishers_of(jobs: JobTable) -> Sequence[Middleware]:
+    """Those to tell about ends of attempts."""
+    return jobs.finishers if isinstance(jobs, Application) else ()
+
+
 def function_runner(jobs: JobTable) -> RunFunction:
     """What runs the plain functions of an application."""
-    finishers = jobs.finishers if isinstance(jobs, Application) else ()
+    finishers = finishers_of(jobs)
     if not finishers:
         return run_function
 
@@ -61,41 +66,55 @@ def function_runner(jobs: JobTable) -> RunFunction:
         # Here as well: an attempt that does not come to its function has a context, too.
         enter_job(context)
         result = run_function(jobs, job, context)
-        finish = _finish_of(jobs, job, result)
-        for one in finishers:
-            try:
-                waiting = one.on_finish(finish)
-                if waiting is not None:
-                    _discard(waiting)
-                    raise _needs_coroutine(one, "on_finish", job.terms.name)
-            except BaseException as error:  # noqa: BLE001  (user code: the attempt has ended)
-                _log(one, job, error)
+        tell_finish(finishers, jobs, job, result)
         return result
 
     return run
 
 
+def tell_finish(
+    finishers: Iterable[Middleware], jobs: JobTable, job: HeldJob, result: AttemptResult
+) -> None:
+    """Tells how an attempt of a plain function has ended."""
+    finish = _finish_of(jobs, job, result)
+    for one in finishers:
+        try:
+            waiting = one.on_finish(finish)
+            if waiting is not None:
+                _discard(waiting)
+                raise _needs_coroutine(one, "on_finish", job.terms.name)
+        except BaseException as error:  # noqa: BLE001  (user code: the attempt has ended)
+            _log(one, job, error)
+
+
 def coroutine_runner(jobs: JobTable) -> RunCoroutine:
     """What runs the coroutine functions of an application."""
-    finishers = jobs.finishers if isinstance(jobs, Application) else ()
+    finishers = finishers_of(jobs)
     if not finishers:
         return run_coroutine
 
     async def run(jobs: JobTable, job: HeldJob, context: MakeContext) -> AttemptResult:
         enter_job(context)
         result = await run_coroutine(jobs, job, context)
-        finish = _finish_of(jobs, job, result)
-        for one in finishers:
-            try:
-                waiting = one.on_finish(finish)
-                if waiting is not None:
-                    await waiting
-            # A cancel that comes now comes too late: the attempt has ended.
-            except BaseException as error:  # noqa: BLE001  (user code, and its end)
-                _log(one, job, error)
+        await tell_finish_in_loop(finishers, jobs, job, result)
         return result
 
     return run
+
+
+async def tell_finish_in_loop(
+    finishers: Iterable[Middleware], jobs: JobTable, job: HeldJob, result: AttemptResult
+) -> None:
+    """The same of a coroutine function."""
+    finish = _finish_of(jobs, job, result)
+    for one in finishers:
+        try:
+            waiting = one.on_finish(finish)
+            if waiting is not None:
+                await waiting
+        # A cancel that comes now comes too late: the attempt has ended.
+        except BaseException as error:  # noqa: BLE001  (user code, and its end)
+            _log(one, job, error)
 
 
 def _surrounded(job: JobDef[..., Any], layers: Sequence[Middleware]) -> JobDef[..., Any]:
@@ -106,6 +125,7 @@ def _surrounded(job: JobDef[..., Any], layers: Sequence[Middleware]) -> JobDef[.
         executor=job.executor,
         settings=job.settings,
         signature=job.signature,
+        batching=job.batching,
         pool=job.pool,
     )
 

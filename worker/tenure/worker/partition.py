@@ -128,7 +128,7 @@ class Partition:
         workload = self._workload
         expires_ms = anchor_ms + self.lease_ttl_ms - SAFETY_MS
         terms = [_terms(options) for options in assignment.options]
-        refuse = workload.refusing or (self.session is not None and self.session.draining)
+        refuse = workload.refusing
         token, number, held, runs = self.token, self.number, self.held, workload.runs
         before, term = len(runs), self._term_key
         for grant in assignment.grants:
@@ -154,7 +154,7 @@ class Partition:
             )
             held[term + seq] = job
             runs.append(job)
-        workload.occupied += len(runs) - before
+        workload.granted(len(runs) - before)
         workload.watch(expires_ms)
 
     def judge(self, verdicts: Iterable[worker_pb2.ReportVerdict]) -> None:
@@ -199,7 +199,7 @@ class Partition:
                 continue
             if job.withdraw():
                 job.finish(AttemptResult(AttemptOutcome.CANCELLED), 0)
-                self._workload.occupied -= 1
+                self._workload.free(job)
                 self._reports.append(job)
             else:
                 self._workload.stops.append((job, AttemptOutcome.CANCELLED))
@@ -260,7 +260,7 @@ class Partition:
     def give_back(self, job: HeldJob) -> None:
         """Returns a job that is not going to run here (any more)."""
         if self._give_back(job):
-            self._workload.occupied -= 1
+            self._workload.free(job)
 
     def _give_back(self, job: HeldJob) -> bool:
         if job.freed:

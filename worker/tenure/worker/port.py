@@ -1,9 +1,11 @@
 """What the worker needs from outside besides the transport: time, chance and executors."""
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.worker.executor.loop import LoopBlocked
 from tenure.worker.held import HeldJob
 
 
@@ -38,12 +40,31 @@ class FactKind(Enum):
 Fact = tuple[FactKind, HeldJob]
 
 
+class Load(NamedTuple):
+    """What executors have to say of themselves.
+
+    Attributes:
+        children: Processes that they run jobs in.
+        lost: Jobs that were given up and whose code still runs.
+        blocked: What keeps the loop of async jobs from turning; None: it turns.
+    """
+
+    children: int = 0
+    lost: int = 0
+    blocked: LoopBlocked | None = None
+
+
 class Executor(Protocol):
     """Runs jobs. All calls come from the session's thread; facts come back in batches.
 
     An adapter is made with a ``wake`` function, which it may call from any thread when there are
     facts to take.
+
+    Attributes:
+        batch_sizes: How many items a call takes at most, by the names of batch handlers.
     """
+
+    batch_sizes: Mapping[str, int]
 
     def start(self) -> None:
         """Makes ready to run jobs."""
@@ -65,6 +86,9 @@ class Executor(Protocol):
 
     def next_wake_ms(self) -> int | None:
         """When ``tick`` has something to do next."""
+
+    def load(self, now_ms: int) -> Load:
+        """How they do."""
 
     def close(self) -> None:
         """Stops everything at once; jobs that still run are given up. Idempotent."""

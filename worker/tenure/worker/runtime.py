@@ -42,9 +42,10 @@ from tenure.worker.link import MasterLink
 from tenure.worker.memory import MemoryReader
 from tenure.worker.parents import ParentResults
 from tenure.worker.pools import DEFAULT, Pool
-from tenure.worker.port import Clock, Rng
+from tenure.worker.port import Clock, Load, Rng
 from tenure.worker.pulse import Phase, Pulse, rss_bytes
 from tenure.worker.session import Session
+from tenure.worker.vitals import Gauge, Reading
 
 _LOGGER: Final = logging.getLogger(__name__)
 #: Deadlines are looked at this often at least.
@@ -74,6 +75,7 @@ class WorkerNode:
         make_executor: MakeExecutor,
         drain_timeout_ms: int,
         announce: Announce,
+        gauge: Gauge | None = None,
     ) -> None:
         """Dials nothing yet.
 
@@ -86,6 +88,7 @@ class WorkerNode:
             make_executor: Builds what runs the jobs.
             drain_timeout_ms: How long jobs may go on after ``drain``.
             announce: Told of registrations, drain and end.
+            gauge: Reads how the process does; None: nobody is told.
         """
         self._hello = hello
         self._transport = transport
@@ -93,8 +96,15 @@ class WorkerNode:
         self._rng = rng
         self._drain_timeout_ms = drain_timeout_ms
         self._announce = announce
-        self._arbiter = Arbiter(hello, rng)
+        self._gauge = gauge
         self._executor = make_executor(self._wake_from_any_thread)
+        self._arbiter = Arbiter(
+            hello,
+            rng,
+            batch_sizes=self._executor.batch_sizes,
+            drain_timeout_ms=drain_timeout_ms,
+            look=self._look_at_itself,
+        )
         self._addresses = Addresses(masters)
         self._links: dict[str, MasterLink] = {}
         self._dialling: dict[str, asyncio.Task[None]] = {}
@@ -168,7 +178,10 @@ class WorkerNode:
         return self._arbiter.stream_opened(address, self._clock.boot_ms())
 
     def received(self, session: Session, said: worker_pb2.SessionResponse) -> bool:
+        drained = self._arbiter.drained
         addresses = self._arbiter.received(session, said, self._clock.boot_ms())
+        if self._arbiter.drained is not drained:
+            self._tell_drained(drained=not drained)
         if said.HasField("welcome"):
             if self._has_other(session):
                 return False
@@ -186,6 +199,18 @@ class WorkerNode:
             self._named(addresses)
         self._step()
         return True
+
+    def _tell_drained(self, *, drained: bool) -> None:
+        """Says that an operator wants no more work here, or wants some again."""
+        if drained:
+            _LOGGER.info(
+                "an operator has drained this worker: it takes nothing more until it is undrained",
+                extra={"action": "drain"},
+            )
+            self._announce("drained", {"name": self._hello.name})
+        else:
+            _LOGGER.info("an operator lets this worker work again", extra={"action": "undrain"})
+            self._announce("undrained", {"name": self._hello.name})
 
     def closed(self, session: Session) -> None:
         self._arbiter.stream_closed(session)
@@ -225,6 +250,10 @@ class WorkerNode:
 
     # What drives the arbiter.
 
+    def _look_at_itself(self, now_ms: int) -> tuple[Load, Reading]:
+        reading = Reading() if self._gauge is None else self._gauge.read(now_ms)
+        return self._executor.load(now_ms), reading
+
     def _wake_from_any_thread(self) -> None:
         if self._loop is not None:
             with suppress(RuntimeError):  # The loop is closed: nobody wants to know any more.
@@ -248,7 +277,10 @@ class WorkerNode:
             wait_ms = min(
                 (due_ms - now_ms for due_ms in times if due_ms is not None), default=TICK_MS_MAX
             )
-            await self._clock.sleep(min(max(wait_ms, 1), TICK_MS_MAX))
+            sleep_ms = min(max(wait_ms, 1), TICK_MS_MAX)
+            await self._clock.sleep(sleep_ms)
+            if self._gauge is not None:
+                self._gauge.late(self._clock.boot_ms() - now_ms - sleep_ms)
 
     async def _keep_topology(self) -> None:
         """Finds masters that came after the Welcome."""
@@ -372,6 +404,7 @@ async def run_worker(
             make_executor=make_executor,
             drain_timeout_ms=int(config.drain_timeout_s * 1000),
             announce=tell,
+            gauge=Gauge(),
         )
         nodes.append(node)
         return node

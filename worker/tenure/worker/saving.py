@@ -5,8 +5,9 @@
    ▲              └──(stream broke, no ack for long)──► due again
    └── only the newest counts: what is saved before that is sent replaces it
 ```
-Of one job nothing is sent sooner than ``CHECKPOINT_MS_MIN`` after the last, unless its attempt
-ends: then what it has saved goes before its end, in the same envelope or an earlier one.
+Of one job nothing is sent sooner than ``CHECKPOINT_MS_MIN`` after the last, and large data later,
+unless its attempt ends: then what it has saved goes before its end, in the same envelope or an
+earlier one.
 """
 
 from collections.abc import Callable, Iterable
@@ -150,4 +151,6 @@ def _is_due(job: HeldJob, now_ms: int) -> bool:
     saved = job.saved
     if saved is None or saved.sent_ms is None:
         return True
-    return now_ms - saved.sent_ms >= CHECKPOINT_MS_MIN
+    # No job writes more than 64 KiB a second into the journal, whatever it saves.
+    pause_ms = CHECKPOINT_MS_MIN + len(saved.newest[1]) // 64
+    return now_ms - saved.sent_ms >= pause_ms

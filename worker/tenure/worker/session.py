@@ -8,6 +8,7 @@ The master announces the partitions it leads; what belongs to a partition is the
 the clock of heartbeats, and the proof of life.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from tenure.protocol.fence import Token
@@ -35,19 +36,33 @@ class Session:
         partitions: What is open here.
         credit: What this master may still grant.
         turn: Rises with each grant over any of the worker's streams.
-        draining: The master wants us to take nothing more over this stream.
         proven_ms: When the newest message that the master has answered was sent. Whatever it sends
             from now on happened later, by its clock too.
     """
 
-    def __init__(self, address: str, hello: worker_pb2.Hello, rng: Rng, now_ms: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        hello: worker_pb2.Hello,
+        rng: Rng,
+        now_ms: int,
+        vitals: Callable[[int], worker_pb2.Vitals] | None = None,
+    ) -> None:
+        """A stream that is being opened.
+
+        Args:
+            address: Of its master.
+            hello: What the worker says of itself.
+            rng: For jitter.
+            now_ms: The time.
+            vitals: How the worker does at a time; None: it does not tell.
+        """
         self.address = address
         self.master = ""
         self.masters: list[str] = []
         self.partitions: dict[int, Partition] = {}
         self.credit = CreditLine()
         self.turn = 0
-        self.draining = False
         self.lease_ttl_ms = LEASE_TTL_MS_DEFAULT
         self.heartbeat_interval_ms = HEARTBEAT_MS_DEFAULT
         self.proven_ms = now_ms
@@ -56,6 +71,8 @@ class Session:
         self._opened_ms = now_ms
         self._rng = rng
         self._beat_ms = now_ms
+        self._vitals = vitals
+        self._vitals_due = vitals is not None
 
     # What the master says. The arbiter routes it here.
 
@@ -121,8 +138,13 @@ class Session:
             return
         for partition in self.partitions.values():
             partition.heartbeat()
+        self.tell_vitals()
         spread = 1 + HEARTBEAT_JITTER * (2 * self._rng.random() - 1)
         self._beat_ms = now_ms + int(self.heartbeat_interval_ms * spread)
+
+    def tell_vitals(self) -> None:
+        """The master is to hear how the worker does."""
+        self._vitals_due = self._vitals is not None
 
     def is_deaf(self, now_ms: int) -> bool:
         """Whether the master has left us without an answer for too long: dial again.
@@ -158,6 +180,8 @@ class Session:
         """Whether there is nothing to say."""
         if self._hello is not None or self.goodbye is not None or not self.credit.silent:
             return False
+        if self._vitals_due:
+            return False
         return all(partition.silent for partition in self.partitions.values())
 
     def flush(self, now_ms: int) -> worker_pb2.SessionRequest | None:
@@ -169,6 +193,10 @@ class Session:
             self._hello = None
             # The proof that a Welcome gives is as old as this.
             self.proven_ms = now_ms
+            said = True
+        if self._vitals_due and self._vitals is not None:
+            request.vitals.CopyFrom(self._vitals(now_ms))
+            self._vitals_due = False
             said = True
         limit = self.credit.news(now_ms)
         if limit is not None:

@@ -1,5 +1,7 @@
 """What the whole worker has to do, whichever master granted it: slots, orders, averages."""
 
+from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
 from tenure.protocol.prefetch import MEAN_WEIGHT, mean_after, prefetch
@@ -20,7 +22,8 @@ class Workload:
     Attributes:
         slots: How many jobs run at once.
         occupied: Jobs granted and not ended.
-        draining: Nothing new is taken any more.
+        drained: An operator wants no more work here.
+        stopping: The process is about to end.
         paused: Nothing new is taken for a while.
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.
@@ -28,10 +31,15 @@ class Workload:
         ended: How many attempts have ended, by their outcomes' values.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, batch_sizes: Mapping[str, int] | None = None) -> None:
+        """``batch_sizes`` are those of batch handlers, by job name."""
         self.slots = slots
         self.occupied = 0
-        self.draining = False
+        self._batch_sizes = batch_sizes or {}
+        #: Of those occupied the items of batch handlers.
+        self._items = dict.fromkeys(self._batch_sizes, 0)
+        self.drained = False
+        self.stopping = False
         self.paused = False
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []
@@ -43,6 +51,11 @@ class Workload:
         self._mean_payload_bytes = 0.0
 
     @property
+    def draining(self) -> bool:
+        """Whether nothing new is taken any more, or until an operator wants it."""
+        return self.drained or self.stopping
+
+    @property
     def refusing(self) -> bool:
         """Whether nothing new is taken."""
         return self.draining or self.paused
@@ -52,14 +65,47 @@ class Workload:
         """How many grants all masters together may still send."""
         if self.refusing:
             return 0
-        return max(0, self.slots + self.prefetch - self.occupied)
+        free = self.slots + self.prefetch - self.calls
+        if self._items and free >= 0:
+            free += self._affordable(self._room)
+        return max(0, free)
+
+    @property
+    def calls(self) -> int:
+        """The fewest slots that all that is here will take."""
+        calls = self.occupied
+        for name, items in self._items.items():
+            calls -= items - -(-items // self._batch_sizes[name])
+        return calls
+
+    @property
+    def _room(self) -> int:
+        """Items that would go with those that are here."""
+        return sum(-items % self._batch_sizes[name] for name, items in self._items.items())
+
+    def granted(self, count: int) -> None:
+        """The last so many ``runs`` have come."""
+        self.occupied += count
+        if self._items:
+            for job in islice(reversed(self.runs), count):
+                if job.terms.name in self._items:
+                    self._items[job.terms.name] += 1
+
+    def free(self, job: HeldJob) -> None:
+        """A job has ended, or was given back."""
+        self.occupied -= 1
+        if self._items and job.terms.name in self._items:
+            self._items[job.terms.name] -= 1
 
     @property
     def prefetch(self) -> int:
         """Jobs beyond the slots that are worth having here: none until run times are known."""
-        jobs = prefetch(self.slots, self._mean_run_ms)
+        return self._affordable(prefetch(self.slots, self._mean_run_ms))
+
+    def _affordable(self, jobs: int) -> int:
+        """Of so many jobs as many as may wait here."""
         if self._mean_payload_bytes * jobs > PREFETCH_BYTES_MAX:
-            jobs = int(PREFETCH_BYTES_MAX / self._mean_payload_bytes)
+            return int(PREFETCH_BYTES_MAX / self._mean_payload_bytes)
         return jobs
 
     def note_run(self, job: HeldJob) -> None:

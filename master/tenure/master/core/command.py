@@ -251,6 +251,13 @@ class DrainSession:
     session_id: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndrainSession:
+    """Grants may go to this session again (volatile)."""
+
+    session_id: int
+
+
 class HeldRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A lease that a worker holds, as its heartbeats and declarations say."""
 
@@ -559,6 +566,7 @@ Command = (
     | OpenSession
     | CloseSession
     | DrainSession
+    | UndrainSession
     | DeclareLeases
     | RenewLeases
     | SendHeld

@@ -27,7 +27,7 @@ from tenure.protocol.vocabulary import BlockerKind, BreakerState, JobState
 
 #: What the node's dispatch grants in one turn: who is not among them has others before it.
 TURN: Final = 512
-#: So many queues with reserves are named.
+#: So many queues with reserves, and workers, are named.
 _NAMED_MOST: Final = 5
 #: The end of these depends on people, not on time or on jobs.
 _ENDLESS: Final = frozenset(
@@ -256,6 +256,18 @@ def _serving(state: State, record: JobRecord) -> list[Session]:
     ]
 
 
+def _drained(state: State, record: JobRecord) -> list[Session]:
+    """The sessions that would run its name and queue, and get nothing."""
+    policy = record.policy
+    return [
+        session
+        for session in state.sessions.values()
+        if session.holder.session is session
+        and session.draining
+        and session.skill.serves(policy.queue, policy.name)
+    ]
+
+
 def _able(record: JobRecord, sessions: list[Session]) -> list[Session]:
     """Those that have the labels that it requires."""
     requires = record.policy.requires
@@ -265,12 +277,15 @@ def _able(record: JobRecord, sessions: list[Session]) -> list[Session]:
 def _nobody(state: State, record: JobRecord, serving: list[Session]) -> Iterator[Blocker]:
     policy = record.policy
     if not serving:
-        yield Blocker(
-            BlockerKind.NO_WORKER,
-            f"none of {len(state.sessions)} workers runs jobs {policy.name} of queue "
-            f"{policy.queue}",
-            "a worker starts that serves it",
-        )
+        drained = _drained(state, record)
+        text = f"none of {len(state.sessions)} workers runs jobs {policy.name} of queue "
+        text += policy.queue
+        freed_by = "a worker starts that serves it"
+        if drained:
+            names = ", ".join(session.holder.worker for session in drained[:_NAMED_MOST])
+            text += f", but {len(drained)} that are drained ({names})"
+            freed_by += f", or `tenure workers undrain {drained[0].holder.worker}`"
+        yield Blocker(BlockerKind.NO_WORKER, text, freed_by)
     elif not _able(record, serving):
         wanted = ", ".join(
             selector.key + (f"={'|'.join(selector.values)}" if selector.values else "")

@@ -49,6 +49,7 @@ from tenure.master.core.volatile import (
     SessionClosed,
     SessionDrained,
     SessionOpened,
+    SessionUndrained,
     TakeBacksAsked,
 )
 from tenure.protocol.fence import Lease
@@ -350,6 +351,13 @@ def apply_session_drained(state: State, event: SessionDrained) -> None:
         session.draining = True
         if session.holder.session is session:
             state.lanes.free(session.incarnation)
+
+
+def apply_session_undrained(state: State, event: SessionUndrained) -> None:
+    """Takes the mark back."""
+    session = state.sessions.get(event.session_id)
+    if session is not None:
+        session.draining = False
 
 
 def apply_declared(state: State, event: LeasesDeclared) -> None:

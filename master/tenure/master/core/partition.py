@@ -122,6 +122,7 @@ _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
     volatile.SessionOpened: lease.apply_session_opened,
     volatile.SessionClosed: lease.apply_session_closed,
     volatile.SessionDrained: lease.apply_session_drained,
+    volatile.SessionUndrained: lease.apply_session_undrained,
     volatile.LeasesDeclared: lease.apply_declared,
     volatile.LeasesRenewed: lease.apply_renewed,
     volatile.HeldSent: dispatch.apply_held_sent,
@@ -232,6 +233,7 @@ class Partition:
                 commands.AcceptAssignment()
                 | commands.CloseSession()
                 | commands.DrainSession()
+                | commands.UndrainSession()
                 | commands.RestartLeases()
                 | commands.PushDeadlines()
             ):
@@ -448,6 +450,10 @@ class Partition:
         """The partition's size."""
         return query.stats(self._state)
 
+    def held_by(self, session_id: int, most: int) -> list[tuple[JobRecord, Holding]]:
+        """What the worker of a session holds, in the order of the grants, so many at most."""
+        return query.held_by(self._state, session_id, most)
+
     def sessions(self) -> list[query.SessionStatus]:
         """Its open sessions, oldest first."""
         return query.sessions(self._state)
@@ -494,6 +500,7 @@ def _noted(
     command: commands.AcceptAssignment
     | commands.CloseSession
     | commands.DrainSession
+    | commands.UndrainSession
     | commands.RestartLeases
     | commands.PushDeadlines,
     now_ms: int,
@@ -506,6 +513,8 @@ def _noted(
             return volatile.SessionClosed(session_id=session_id)
         case commands.DrainSession(session_id=session_id):
             return volatile.SessionDrained(session_id=session_id)
+        case commands.UndrainSession(session_id=session_id):
+            return volatile.SessionUndrained(session_id=session_id)
         case commands.RestartLeases():
             return volatile.LeasesRestarted(now_ms=now_ms)
         case commands.PushDeadlines(gap_ms=gap_ms):

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from tenure.master.core.gate import Queue, Tally
 from tenure.master.core.record import JobRecord
+from tenure.master.core.session import Holding
 from tenure.master.core.settings import SettingsKey, SettingsKind
 from tenure.master.core.state import State
 from tenure.protocol.ids import JobId
@@ -77,6 +78,13 @@ def sessions(state: State) -> list[SessionStatus]:
         )
         for session in state.sessions.values()
     ]
+
+
+def held_by(state: State, session_id: int, most: int) -> list[tuple[JobRecord, Holding]]:
+    """What the worker of a session holds, in the order of the grants, so many at most."""
+    session = state.sessions.get(session_id)
+    leases = session.holder.leases.values() if session is not None else ()
+    return [(holding.record, holding) for holding in islice(leases, most)]
 
 
 def backlog_for(state: State, session_id: int) -> int:

@@ -39,6 +39,12 @@ class SessionDrained(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     session_id: int
 
 
+class SessionUndrained(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A session that got nothing takes work again."""
+
+    session_id: int
+
+
 class LeasesDeclared(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A worker listed every lease it holds: grants may go to it, its leases are renewed."""
 
@@ -160,6 +166,7 @@ VolatileEvent = (
     SessionOpened
     | SessionClosed
     | SessionDrained
+    | SessionUndrained
     | LeasesDeclared
     | LeasesRenewed
     | HeldSent

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenure.master.core.command import CloseSession, OpenSession
+from tenure.master.core.command import (
+    CloseSession,
+    Command,
+    DrainSession,
+    OpenSession,
+    UndrainSession,
+)
 from tenure.master.node.link import WorkerLink, token_to_wire
 from tenure.protocol.fence import Token
 from tenure.v1 import worker_pb2
@@ -32,10 +38,10 @@ class WorkerHub:
 
     # Streams.
 
-    def connect(self, hello: worker_pb2.Hello) -> WorkerLink:
-        """A new stream; it is opened to every term that is open."""
+    def connect(self, hello: worker_pb2.Hello, now_ms: int = 0) -> WorkerLink:
+        """A new stream, at a time of the boot clock; it is opened to every term that is open."""
         self._last_session_id += 1
-        link = WorkerLink(self._last_session_id, hello)
+        link = WorkerLink(self._last_session_id, hello, now_ms)
         self._links[link.session_id] = link
         for term in self.terms.values():
             self._introduce(link, term)
@@ -45,8 +51,8 @@ class WorkerHub:
         """A stream has ended; its leases stay as they are."""
         self._links.pop(link.session_id, None)
         self._creditors.pop(link.session_id, None)
-        for term in self.terms.values():
-            term.post(CloseSession(session_id=link.session_id))
+        self._tell_terms(CloseSession(session_id=link.session_id))
+        link.rouse()
 
     def get(self, session_id: int) -> WorkerLink | None:
         """A stream by its session id."""
@@ -64,6 +70,24 @@ class WorkerHub:
             if job_name in link.hello.job_names
         }
         return said.pop() if len(said) == 1 else ""
+
+    # What workers say of themselves.
+
+    def take_vitals(self, link: WorkerLink, vitals: worker_pb2.Vitals, now_ms: int) -> None:
+        """A worker told how it does; the terms hear whether it takes work."""
+        before = link.draining
+        link.take_vitals(vitals, now_ms)
+        if link.draining is not before:
+            session_id = link.session_id
+            self._tell_terms(
+                DrainSession(session_id=session_id)
+                if link.draining
+                else UndrainSession(session_id=session_id)
+            )
+
+    def _tell_terms(self, command: Command) -> None:
+        for term in self.terms.values():
+            term.post(command)
 
     # Credit.
 
@@ -136,3 +160,5 @@ class WorkerHub:
                 labels=tuple(sorted(hello.labels.items())),
             )
         )
+        if link.draining:
+            term.post(DrainSession(session_id=link.session_id))

@@ -4,7 +4,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from tenure.master.core.command import CloseSession, Command, OpenSession
+from tenure.master.core.command import (
+    CloseSession,
+    Command,
+    DrainSession,
+    OpenSession,
+    UndrainSession,
+)
 from tenure.master.core.effect import Reply
 from tenure.protocol.errors import TenureError
 
@@ -16,7 +22,7 @@ _COMMANDS_MAX: Final = 10_000
 #: Payloads and results kept with them; a few hundred full batches.
 _BYTES_MAX: Final = 64 * 1024 * 1024
 #: Nobody says these a second time; there are as many as streams come and go.
-_NEVER_REFUSED: Final = frozenset({OpenSession, CloseSession})
+_NEVER_REFUSED: Final = frozenset({OpenSession, CloseSession, DrainSession, UndrainSession})
 
 
 def ignore(_: Reply | TenureError) -> None:

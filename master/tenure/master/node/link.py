@@ -26,11 +26,18 @@ class WorkerLink:
     Args:
         session_id: Unique in this master process.
         hello: What the worker said of itself.
+        connected_ms: When the stream began, on the master's boot clock.
     """
 
-    def __init__(self, session_id: int, hello: worker_pb2.Hello) -> None:
+    def __init__(self, session_id: int, hello: worker_pb2.Hello, connected_ms: int = 0) -> None:
         self.session_id = session_id
         self.hello = hello
+        self.connected_ms = connected_ms
+        #: How the worker does, and when it told; None: it has not.
+        self.vitals: worker_pb2.Vitals | None = None
+        self.vitals_ms = 0
+        #: Set, and replaced, whenever there is news of the worker, or the stream is over.
+        self._news = asyncio.Event()
         #: Cumulative: how many grants may have been sent in all, and how many were.
         self.credit_limit = 0
         self.granted = 0
@@ -44,6 +51,26 @@ class WorkerLink:
         self._room = 0
         self._wake = asyncio.Event()
         self._closed = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether the worker says that it takes nothing."""
+        vitals = self.vitals
+        return vitals is not None and (vitals.drained or vitals.stopping)
+
+    def take_vitals(self, vitals: worker_pb2.Vitals, now_ms: int) -> None:
+        """The worker has told how it does."""
+        self.vitals, self.vitals_ms = vitals, now_ms
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Wakes who waits for news of the worker."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def news(self) -> None:
+        """Waits until the worker tells how it does, or its stream is over."""
+        await self._news.wait()
 
     @property
     def credit(self) -> int:

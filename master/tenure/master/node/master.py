@@ -14,6 +14,7 @@ from tenure.master.node.alarms import Alarms
 from tenure.master.node.balance import Balancer
 from tenure.master.node.batches import BatchApi
 from tenure.master.node.cluster import ClusterApi
+from tenure.master.node.fleet import FleetApi
 from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
@@ -133,18 +134,27 @@ class Master:
         self.schedules = ScheduleApi(roster=self.roster, rng=rng)
         self.workflows = WorkflowApi(roster=self.roster)
         self.partitions = PartitionApi(roster=self.roster)
-        self.workers = WorkerApi(hub=self.hub, rng=rng, welcome=self._welcome)
+        self.workers = self._worker_api()
+        self.fleet = FleetApi(roster=self.roster, hub=self.hub, clock=clock)
         self.cluster = self._cluster_api(store_name)
-        self._balancer = Balancer(
-            self.roster,
-            clock,
-            well=self._well,
-            hand_over=lambda number: self._seats[number].hand_over(),
-        )
+        self._balancer = self._new_balancer()
 
     def _seat(self, partition: int, around: Surroundings) -> Seat:
         election, journal = self._store.election(partition), self._store.journal(partition)
         return Seat(partition=partition, election=election, journal=journal, around=around)
+
+    def _new_balancer(self) -> Balancer:
+        return Balancer(
+            self.roster,
+            self._clock,
+            well=self._well,
+            hand_over=lambda number: self._seats[number].hand_over(),
+        )
+
+    def _worker_api(self) -> WorkerApi:
+        return WorkerApi(
+            hub=self.hub, rng=self._rng, welcome=self._welcome, boot_ms=self._clock.boot_ms
+        )
 
     def _cluster_api(self, store_name: str) -> ClusterApi:
         return ClusterApi(

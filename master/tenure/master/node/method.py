@@ -19,11 +19,13 @@ from tenure.v1 import (
     queues_pb2,
     schedules_pb2,
     worker_pb2,
+    workers_pb2,
     workflows_pb2,
 )
 
 if TYPE_CHECKING:
     from tenure.master.node.batches import BatchApi
+    from tenure.master.node.fleet import FleetApi
     from tenure.master.node.master import Master
     from tenure.master.node.partitions import PartitionApi
     from tenure.master.node.settings import SettingsApi
@@ -122,6 +124,7 @@ def services(master: Master) -> dict[str, dict[str, Method]]:
         },
         "BatchService": _batch_methods(master.batches),
         "WorkerService": {"Session": Bidi(workers.session, worker_pb2.SessionRequest)},
+        "WorkersService": _worker_methods(master.fleet),
         "ClusterService": {
             "GetTopology": Unary(cluster.get_topology, cluster_pb2.GetTopologyRequest),
             "ListMembers": Unary(cluster.list_members, cluster_pb2.ListMembersRequest),
@@ -144,6 +147,15 @@ def _job_type_methods(settings: SettingsApi) -> dict[str, Method]:
         "GetArgumentSchema": Unary(
             settings.get_argument_schema, queues_pb2.GetArgumentSchemaRequest
         ),
+    }
+
+
+def _worker_methods(fleet: FleetApi) -> dict[str, Method]:
+    return {
+        "ListWorkers": Unary(fleet.list_workers, workers_pb2.ListWorkersRequest),
+        "GetWorker": Unary(fleet.get_worker, workers_pb2.GetWorkerRequest),
+        "DrainWorker": Unary(fleet.drain_worker, workers_pb2.DrainWorkerRequest),
+        "UndrainWorker": Unary(fleet.undrain_worker, workers_pb2.UndrainWorkerRequest),
     }
 
 

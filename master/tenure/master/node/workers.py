@@ -48,16 +48,23 @@ class WorkerApi:
         hub: The streams of this master.
         rng: Draws jitter for retries.
         welcome: Builds the first message to a worker.
+        boot_ms: The boot clock.
     """
 
     def __init__(
-        self, *, hub: WorkerHub, rng: Rng, welcome: Callable[[], worker_pb2.Welcome]
+        self,
+        *,
+        hub: WorkerHub,
+        rng: Rng,
+        welcome: Callable[[], worker_pb2.Welcome],
+        boot_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         #: Who reads what running jobs say.
         self.taps = LogTaps(hub)
         self._hub = hub
         self._rng = rng
         self._welcome = welcome
+        self._boot_ms = boot_ms
 
     async def session(
         self,
@@ -74,7 +81,7 @@ class WorkerApi:
             return
         hello = _checked(first)
         await send(worker_pb2.SessionResponse(welcome=self._welcome()))
-        link = self._hub.connect(hello)
+        link = self._hub.connect(hello, self._boot_ms())
         try:
             async with asyncio.TaskGroup() as tasks:
                 reader = tasks.create_task(self._read(link, first, requests))
@@ -97,6 +104,8 @@ class WorkerApi:
         link.close()
 
     def _take(self, link: WorkerLink, request: worker_pb2.SessionRequest) -> None:
+        if request.HasField("vitals"):
+            self._hub.take_vitals(link, request.vitals, self._boot_ms())
         for update in request.updates:
             term = self._hub.terms.get(update.partition)
             if term is None or update.token.epoch != term.token.epoch:

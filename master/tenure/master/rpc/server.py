@@ -38,6 +38,7 @@ from tenure.v1 import (
     queues_pb2,
     schedules_pb2,
     worker_pb2,
+    workers_pb2,
     workflows_pb2,
 )
 
@@ -67,6 +68,7 @@ _SERVICES: Final = (
     queues_pb2,
     schedules_pb2,
     worker_pb2,
+    workers_pb2,
     workflows_pb2,
 )
 _GRACE_S: Final = 0.5

@@ -9,6 +9,7 @@ import pytest
 from tenure.master.core import command as commands
 from tenure.master.core.bulk import BatchSpec
 from tenure.master.core.command import CheckpointRow, Command, LeaseRow, SubmitRow, SubmitSetting
+from tenure.master.core.effect import GrantRow
 from tenure.master.core.message import RegisterChild
 from tenure.master.core.query import Filter
 from tenure.master.core.record import Policy, RetryPolicy
@@ -146,11 +147,15 @@ COMMANDS: Final[dict[type, Callable[[Rig, JobId], Command]]] = {
     commands.OpenSession: open_session,
     commands.CloseSession: lambda rig, job_id: commands.CloseSession(session_id=1),
     commands.DrainSession: lambda rig, job_id: commands.DrainSession(session_id=1),
+    commands.UndrainSession: lambda rig, job_id: commands.UndrainSession(session_id=1),
     commands.DeclareLeases: lambda rig, job_id: commands.DeclareLeases(
         session_id=1, rows=[held(lease_row(rig, job_id))]
     ),
     commands.RenewLeases: lambda rig, job_id: commands.RenewLeases(
         session_id=1, number=9, last_assignment=9, rows=[held(lease_row(rig, job_id))]
+    ),
+    commands.SendHeld: lambda rig, job_id: commands.SendHeld(
+        session_id=1, rows=[GrantRow(rig.record(job_id), lease_row(rig, job_id).lease.seq, 1, 0)]
     ),
     commands.AcceptAssignment: lambda rig, job_id: commands.AcceptAssignment(
         session_id=1, number=9

@@ -168,6 +168,12 @@ class PartitionMachine(Heirs):
         if self.workers[incarnation].session_id:
             self.do(commands.DrainSession(session_id=self.workers[incarnation].session_id))
 
+    @step(incarnation=st.sampled_from(INCARNATIONS))
+    def undrain(self, incarnation: str) -> None:
+        """It takes work again."""
+        if self.workers[incarnation].session_id:
+            self.do(commands.UndrainSession(session_id=self.workers[incarnation].session_id))
+
     @step(incarnation=st.sampled_from(INCARNATIONS), outcome=OUTCOMES)
     def work(self, incarnation: str, outcome: AttemptOutcome) -> None:
         """A whole round, as it goes on a good day."""

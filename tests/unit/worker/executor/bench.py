@@ -19,7 +19,7 @@ from tenure.worker.port import FactKind
 from tests.unit.worker.masters import TOKEN, job_id
 
 APP = "tests.unit.worker.applications"
-JOBS = app.load(APP)
+JOBS = {**app.load(APP), **app.load("tests.unit.worker.batch_handlers")}
 WAIT_S = 30.0
 
 
@@ -42,8 +42,15 @@ class Bench:
         self.clock = ShiftedClock()
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         table = {name: JOBS[name] for name in jobs}
+        self._timers: list[tuple[float, Callable[[], None]]] = []
         self.pool = ExecutorPool(
-            table, APP, slots, self.clock, lambda: self._woken.put(None), on_lost=on_lost
+            table,
+            APP,
+            slots,
+            self.clock,
+            lambda: self._woken.put(None),
+            later=self._later,
+            on_lost=on_lost,
         )
         self.facts: list[tuple[FactKind, HeldJob]] = []
         self._number = 0
@@ -101,7 +108,15 @@ class Bench:
     def pass_time(self, ms: int) -> None:
         """Lets the pool see a later time."""
         self.clock.ahead_ms += ms
-        self.pool.tick(self.clock.boot_ms())
+        now_ms = self.clock.boot_ms()
+        due = [function for due_ms, function in self._timers if due_ms <= now_ms]
+        self._timers = [timer for timer in self._timers if timer[0] > now_ms]
+        for function in due:
+            function()
+        self.pool.tick(now_ms)
+
+    def _later(self, delay_s: float, function: Callable[[], None]) -> None:
+        self._timers.append((self.clock.boot_ms() + delay_s * 1000, function))
 
     def until_turned(self) -> None:
         """Lets the pool see that its loop turns."""

@@ -1,5 +1,6 @@
 """One child process, as its worker sees it: its sockets, its jobs, its end."""
 
+import logging
 import os
 import signal
 import socket
@@ -118,8 +119,9 @@ class ChildLink:
         passed = [*self._theirs, page]
         # A session of its own: killing it takes along what its jobs have started. Its stdout goes
         # to stderr: the worker's own stdout is for events.
+        level = str(logging.getLogger().getEffectiveLevel())
         return subprocess.Popen(
-            [sys.executable, "-m", "tenure.worker.child", *map(str, passed), app],
+            [sys.executable, "-m", "tenure.worker.child", *map(str, passed), app, level],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,

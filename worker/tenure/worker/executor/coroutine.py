@@ -28,7 +28,6 @@ from tenure.worker.attempt import context_of
 from tenure.worker.executor.loop import JobLoop
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
-from tenure.worker.middleware import coroutine_runner
 
 #: Lanes opened by a job that waits. With two, a thousand jobs that all wait have begun after ten
 #: turns of the loop; with one it would take a thousand.
@@ -72,7 +71,7 @@ class CoroutineExecutor:
         """
         self._stage = stage
         self._job_loop = job_loop
-        self._run_code = coroutine_runner(stage.jobs)
+        self._run_code = stage.coroutine_runner()
         #: Jobs that have slots, in the order in which they are to begin.
         self._inbox: deque[HeldJob] = deque()
         self._woken = False

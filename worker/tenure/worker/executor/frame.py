@@ -17,6 +17,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+from tenure.worker.attempt_log import Line
 from tenure.worker.held import AttemptResult, Fault
 
 T = TypeVar("T")
@@ -93,6 +94,13 @@ class Saved(msgspec.Struct, frozen=True, array_like=True, tag="saved"):
     data: bytes
 
 
+class Said(msgspec.Struct, frozen=True, array_like=True, tag="said"):
+    """Lines of what a job logs and prints: number, time, stream, level, text."""
+
+    number: int
+    lines: list[Line]
+
+
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended", gc=False):
     """How the attempt ended, and how long it took.
 
@@ -119,7 +127,7 @@ class Skipped(msgspec.Struct, frozen=True, array_like=True, tag="skipped"):
 
 ToChild = Run | Stop | Lease | Answer
 #: All but ``Ready`` and ``Skipped`` are about the job that runs: the first one not answered.
-ToParent = Ready | Progress | Saved | Ended | Skipped | Ask
+ToParent = Ready | Progress | Saved | Said | Ended | Skipped | Ask
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_to_child: Final = msgspec.msgpack.Decoder(ToChild).decode

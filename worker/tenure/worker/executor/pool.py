@@ -25,6 +25,7 @@ from tenure.client.job import Executor as Kind
 from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.attempt import JobTable, ThreadClock, stopped
+from tenure.worker.executor.batch import BatchStage, Later, batch_sizes, batches_of, in_loop
 from tenure.worker.executor.coroutine import CoroutineExecutor
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.loop import JobLoop, LoopBlocked, LoopWatch
@@ -33,7 +34,7 @@ from tenure.worker.executor.process import NEVER, ProcessExecutor, Recycling
 from tenure.worker.executor.runner import Stage
 from tenure.worker.executor.thread import ThreadExecutor
 from tenure.worker.held import HeldJob
-from tenure.worker.port import Fact, FactKind
+from tenure.worker.port import Fact, FactKind, Load
 
 _LOGGER: Final = logging.getLogger(__name__)
 #: How long a job may take to end after it was asked to.
@@ -61,6 +62,7 @@ class ExecutorPool:
         wake: Callable[[], None],
         parents: Results | None = None,
         *,
+        later: Later = in_loop,
         job_loop: JobLoop | None = None,
         on_lost: Callable[[], None] | None = None,
         recycling: Recycling = NEVER,
@@ -74,18 +76,21 @@ class ExecutorPool:
             clock: Time.
             wake: Called from any thread when there are facts to take.
             parents: Where the results of jobs come from that others have as arguments.
+            later: Calls functions later, in the session's thread.
             job_loop: Where coroutine functions run, if others' run there, too; None: in its own.
             on_lost: Called in the session's thread when ``lost`` has risen.
             recycling: When child processes are replaced.
         """
-        #: Jobs that were given up and whose code still runs.
-        self.lost = 0
+        #: Jobs whose slots are lost: they were given up, and their code still runs.
+        self._lost: set[HeldJob] = set()
         self._on_lost = on_lost
         self._clock = clock
         self._parents = parents
         self._jobs = jobs
         self._outbox = Outbox(wake)
         self._gate = SlotGate(slots, self._kind_of)
+        self.batch_sizes = batch_sizes(jobs)
+        self._batches = batches_of(jobs, clock, later, self._gate.offer)
         kinds = {definition.executor for definition in jobs.values()}
         self._threads = ThreadExecutor(self._stage("thread"), slots)
         self._gate.serve("thread", self._threads.submit)
@@ -112,7 +117,10 @@ class ExecutorPool:
             self._processes.start()
 
     def run(self, jobs: list[HeldJob]) -> None:
-        self._gate.offer(jobs)
+        if self._batches is None:
+            self._gate.offer(jobs)
+        else:
+            self._batches.put(jobs)
 
     def stop(self, job: HeldJob, outcome: AttemptOutcome) -> None:
         if job.result is not None or job.stop is not None:
@@ -121,7 +129,9 @@ class ExecutorPool:
         kind = self._kind_of(job)
         grace_ms = RELEASE_GRACE_MS if outcome is AttemptOutcome.RELEASED else GRACE_MS
         if kind == "async" and self._coroutines is not None:
-            self._coroutines.interrupt(job)
+            target = job if self._batches is None else self._batches.to_interrupt(job)
+            if target is not None:
+                self._coroutines.interrupt(target)
         elif outcome in _AT_ONCE:
             grace_ms = 0
         elif self._processes is not None:
@@ -147,7 +157,7 @@ class ExecutorPool:
                     due_ms = job.started_ms + job.terms.timeout_ms
                     self._alarm(due_ms, job, AttemptOutcome.TIMED_OUT)
             elif kind is _FREED:
-                self.lost -= 1
+                self._lost.discard(job)
             facts.append(fact)
         return facts
 
@@ -169,10 +179,19 @@ class ExecutorPool:
             times.append(self._watch.next_ms)
         return min(times, default=None)
 
+    def load(self, now_ms: int) -> Load:
+        children = 0 if self._processes is None else self._processes.children
+        return Load(children, self.lost, self.loop_blocked)
+
     @property
     def loop_blocked(self) -> LoopBlocked | None:
         """What keeps the loop of async jobs from turning at present."""
         return self._watch.blocked if self._watch is not None else None
+
+    @property
+    def lost(self) -> int:
+        """How many calls were given up whose code still runs."""
+        return len(self._lost)
 
     def close(self) -> None:
         self._threads.close()
@@ -182,7 +201,10 @@ class ExecutorPool:
             self._processes.close()
 
     def _stage(self, kind: Kind) -> Stage:
-        return Stage(kind, self._jobs, self._gate, self._outbox, self._clock, self._parents)
+        given = (kind, self._jobs, self._gate, self._outbox, self._clock, self._parents)
+        if self._batches is None:
+            return Stage(*given)
+        return BatchStage(*given, batches=self._batches)
 
     def _kind_of(self, job: HeldJob) -> Kind:
         definition = self._jobs.get(job.terms.name)
@@ -209,7 +231,12 @@ class ExecutorPool:
             self._processes.kill(job)
             return
         result = stopped(outcome, "the job was asked to stop and has not; its code still runs")
+        batch = self._batches.batch_of(job) if self._batches is not None else None
         if not job.finish(result, self._clock.boot_ms()):
+            return
+        if batch is not None and not batch.give_up(result, self._clock.boot_ms()):
+            # The call goes on for others, or has just ended: its slot is not lost.
+            self._outbox.post(FactKind.ABANDONED, job)
             return
         _LOGGER.warning(
             "job %s (%s) was asked to stop and has not: its slot is lost until its code ends, "
@@ -225,6 +252,6 @@ class ExecutorPool:
             self._threads.replace()
         self._gate.release()
         self._outbox.post(FactKind.ABANDONED, job)
-        self.lost += 1
+        self._lost.add(job)
         if self._on_lost is not None:
             self._on_lost()

@@ -31,7 +31,7 @@ from typing import Final
 from tenure.client.parent_result import Results
 from tenure.protocol.errors import TenureError, refusal_to_wire
 from tenure.protocol.vocabulary import AttemptOutcome
-from tenure.worker.attempt import stopped
+from tenure.worker.attempt import log_of, stopped
 from tenure.worker.executor import frame
 from tenure.worker.executor.child_link import ChildLink, Given
 from tenure.worker.executor.runner import Stage
@@ -124,6 +124,11 @@ class ProcessExecutor:
     def stop(self, job: HeldJob, outcome: AttemptOutcome) -> None:
         """Asks a job to end; one that has not begun ends at once."""
         self._order(partial(self._stop, job, outcome))
+
+    @property
+    def children(self) -> int:
+        """How many processes there are now."""
+        return len(self._children)
 
     def renew(self, job: HeldJob) -> None:
         """Tells a job of its lease."""
@@ -421,6 +426,9 @@ class ProcessExecutor:
                     child.given[0].job.progress = pct
                 case frame.Saved(data=data) if child.given:
                     child.given[0].job.save(data)
+                case frame.Said(number=number, lines=lines) if child.given:
+                    if child.given[0].number == number:
+                        log_of(child.given[0].job).extend(lines)
                 case frame.Ask(job_ids=job_ids) if child.given:
                     self._ask(child, child.given[0], job_ids)
                 case frame.Skipped(number=number):

@@ -9,6 +9,12 @@ from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.held import AttemptResult, HeldJob
+from tenure.worker.middleware import (
+    RunCoroutine,
+    RunFunction,
+    coroutine_runner,
+    function_runner,
+)
 from tenure.worker.port import FactKind
 
 #: Looked up once: an enum's member costs as much to look up as a fact to post.
@@ -35,6 +41,14 @@ class Stage:
         self._gate = gate
         self._outbox = outbox
         self._keep = outbox.save
+
+    def function_runner(self) -> RunFunction:
+        """What runs plain functions."""
+        return function_runner(self.jobs)
+
+    def coroutine_runner(self) -> RunCoroutine:
+        """What runs coroutine functions."""
+        return coroutine_runner(self.jobs)
 
     def begin(self, job: HeldJob, now_ms: int) -> bool:
         """Begins a job, unless it was withdrawn or its lease has lapsed meanwhile."""

@@ -13,7 +13,6 @@ from queue import SimpleQueue
 from tenure.worker.attempt import context_of
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
-from tenure.worker.middleware import function_runner
 
 
 class ThreadExecutor:
@@ -21,7 +20,7 @@ class ThreadExecutor:
 
     def __init__(self, stage: Stage, slots: int) -> None:
         self._stage = stage
-        self._run = function_runner(stage.jobs)
+        self._run = stage.function_runner()
         #: How many threads there may be, those of jobs that were given up included.
         self._threads_max = slots
         self._queue: SimpleQueue[HeldJob | None] = SimpleQueue()

@@ -1,0 +1,159 @@
+"""Workers through the SDK, in a cluster of several partitions: lists, drains, failovers."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+
+from tenure.client import AsyncClient, Reason, Rejected, WorkerState, job
+from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.process import elapse, run_processes
+
+PARTITIONS = 3
+
+
+@job(name="app.nap", timeout=timedelta(hours=1))
+async def nap(seconds: float) -> float:
+    """Sleeps."""
+    await elapse(seconds)
+    return seconds
+
+
+def play(work: Callable[[SimCluster, AsyncClient], Awaitable[None]], *, workers: int = 2) -> None:
+    """Runs a piece of work with a client of a cluster."""
+
+    async def main() -> None:
+        async with simulated_cluster(
+            seed=7, jobs=[nap], masters=3, workers=workers, partitions=PARTITIONS
+        ) as cluster:
+            client = cluster.client()
+            await client.submit(nap, 0.0)
+            while len(await client.workers.list()) < workers:
+                await elapse(0.1)
+            await work(cluster, client)
+
+    run_processes(main, limit_s=3_600)
+
+
+async def holding(client: AsyncClient, name: str, jobs: int) -> None:
+    """Waits until a worker holds so many jobs."""
+    while (await client.workers.get(name)).leases != jobs:
+        await elapse(0.1)
+
+
+async def runner_of(client: AsyncClient, job_id: str) -> str:
+    """The worker that has, or had, a job last; empty: none yet."""
+    job = await client.describe(job_id)
+    return job.attempts[-1].worker if job.attempts else ""
+
+
+def test_jobs_of_all_partitions_are_shown_together() -> None:
+    """Each leader knows its own leases of a worker; a list adds them up, and one worker has all."""
+
+    async def work(cluster: SimCluster, client: AsyncClient) -> None:
+        queues = [f"q{number}" for number in range(8)]
+        homes = [await client.submit(nap.options(queue=queue), 60.0) for queue in queues]
+        while sum(worker.leases for worker in await client.workers.list()) < len(homes):
+            await elapse(0.1)
+        found = await client.workers.list()
+        assert [worker.name for worker in found] == ["w1", "w2"]
+        shown = [await client.workers.get(worker.incarnation) for worker in found]
+        assert sorted(row.job_id for worker in shown for row in worker.running) == sorted(
+            handle.id for handle in homes
+        )
+        assert {row.queue for worker in shown for row in worker.running} == set(queues)
+        assert [worker.leases for worker in found] == [len(worker.running) for worker in shown]
+        assert {worker.job_names[0] for worker in shown} == {"app.nap"}
+        with pytest.raises(Rejected, match="did you mean w1") as refused:
+            await client.workers.get("w11")
+        assert refused.value.reason is Reason.NOT_FOUND
+
+    play(work)
+
+
+def test_a_drained_worker_gets_nothing_from_any_leader() -> None:
+    """What it runs ends, what waits goes to the other one; nobody's attempt is charged."""
+
+    async def work(cluster: SimCluster, client: AsyncClient) -> None:
+        queues = [f"q{number}" for number in range(8)]
+        handles = [await client.submit(nap.options(queue=queue), 5.0) for queue in queues]
+        await holding(client, "w1", 4)
+        kept = {row.job_id for row in (await client.workers.get("w1")).running}
+        found = await client.workers.drain("w1")
+        assert found.state is WorkerState.DRAINING
+        more = [await client.submit(nap.options(queue=queue), 5.0) for queue in queues]
+        found = await client.workers.drain("w1", wait=True)
+        assert (found.state, found.leases) == (WorkerState.DRAINED, 0)
+        for handle in [*handles, *more]:
+            await handle.result()
+            job = await client.describe(handle.id)
+            assert job.attempts_charged == job.losses_charged == 0
+            assert (job.attempts[-1].worker == "w1") == (handle.id in kept)
+        assert (await client.workers.undrain("w1")).state is WorkerState.ACTIVE
+        again = [await client.submit(nap.options(queue=queue), 5.0) for queue in queues]
+        await holding(client, "w1", 4)
+        for handle in again:
+            await handle.result()
+
+    play(work)
+
+
+def test_a_drain_outlives_leaders_and_masters() -> None:
+    """The worker tells each new leader, and each master that was restarted."""
+
+    async def work(cluster: SimCluster, client: AsyncClient) -> None:
+        await client.workers.drain("w1", wait=True)
+        for _ in range(2):
+            for master in list(cluster.masters.values()):
+                master.kill()
+                await master.process.join()
+                await elapse(20.0)
+                cluster.start(master)
+                await elapse(20.0)
+        handles = [await client.submit(nap.options(queue=f"q{n}"), 5.0) for n in range(8)]
+        for handle in handles:
+            await handle.result()
+            assert await runner_of(client, handle.id) == "w2"
+        assert (await client.workers.get("w1")).state is WorkerState.DRAINED
+
+    play(work)
+
+
+def test_a_drain_hands_back_what_takes_too_long() -> None:
+    """At its drain timeout a job that would go on for an hour runs elsewhere, uncharged."""
+
+    async def work(cluster: SimCluster, client: AsyncClient) -> None:
+        handle = await client.submit(nap, 3_000.0)
+        while not (name := await runner_of(client, handle.id)):
+            await elapse(0.1)
+        await client.workers.drain(name, wait=True)
+        while await runner_of(client, handle.id) == name:
+            await elapse(0.5)
+        job = await client.describe(handle.id)
+        assert job.attempts_charged == job.losses_charged == 0
+        assert (await client.workers.get(name)).state is WorkerState.DRAINED
+
+    play(work)
+
+
+def test_workers_of_one_name_are_told_apart() -> None:
+    """A name of two is refused with both incarnations, whichever master is asked."""
+
+    async def work(cluster: SimCluster, client: AsyncClient) -> None:
+        incarnations = [worker.incarnation for worker in await client.workers.list()]
+        for worker in cluster.workers.values():
+            assert worker.node is not None
+            worker.node._hello.name = "twin"
+        for master in list(cluster.masters.values()):
+            master.kill()
+            await master.process.join()
+            cluster.start(master)
+        while {worker.name for worker in await client.workers.list()} != {"twin"}:
+            await elapse(1.0)
+        with pytest.raises(Rejected) as refused:
+            await client.workers.drain("twin")
+        assert refused.value.reason is Reason.WORKER_AMBIGUOUS
+        assert all(each in refused.value.message for each in incarnations)
+        assert (await client.workers.drain(incarnations[0])).state is WorkerState.DRAINED
+
+    play(work)
