@@ -3,9 +3,9 @@
 A job's place in its queue is the static key ``ready_ms + priority * aging_step_ms``; priority 0
 comes before all others. So a job is overtaken only by jobs that become ready within
 Δpriority × step after it, and no heap is ever rebuilt. Jobs of one queue that the same workers can
-run and the same gates hold up form a lane: one job name, priority, limit key, sticky key and set of
-wishes for labels. A lane is a row of segments (see ``core.segment``) that came in order, as nearly
-all do, and a heap of the others.
+run and the same gates hold up form a lane: one job name, priority, limit key (if it may get full:
+see ``core.slack``), sticky key and set of wishes for labels. A lane is a row of segments (see
+``core.segment``) that came in order, as nearly all do, and a heap of the others.
 
 A queue's order is the merge of its lanes by the smallest key (``core.pick``).
 """

@@ -88,7 +88,7 @@ class Slack:
         for kind, own in kin.runs.items():
             parts.setdefault(_common(kind) if kind[1] in free else kind, []).append(own)
         if len(parts) == 1:
-            return {kind: kin.records for kind in parts}
+            return dict.fromkeys(parts, kin.records)
         return {
             kind: own[0] if len(own) == 1 else sorted(chain.from_iterable(own), key=_ORDINAL)
             for kind, own in parts.items()

@@ -1,6 +1,5 @@
 """Slack: jobs of limit keys that cannot get full are ordered as jobs without a key."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,7 +178,7 @@ def test_idle_keys_are_forgotten() -> None:
     most=st.integers(1, 4),
 )
 def test_order_is_that_of_one_heap(steps: list[list[str] | int | str], most: int) -> None:
-    """Each grant is the first job, by submission, whose key has room; a failover changes nothing."""
+    """Each grant is the first job, by submission, whose key has room; also after a failover."""
     rig = limited(key_concurrency=most)
     waiting: list[tuple[JobId, str]] = []
     running: list[tuple[LeaseRow, str]] = []
