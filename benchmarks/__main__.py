@@ -14,7 +14,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from benchmarks import failover, latency, memory, mix, scheduling, sdk, throughput, timers
+from benchmarks import (
+    failover,
+    latency,
+    memory,
+    mix,
+    scheduling,
+    sdk,
+    throughput,
+    timers,
+    worker,
+)
 from benchmarks.process import ProcessFailed
 from benchmarks.store import StoreKind
 from benchmarks.table import Line, print_lines
@@ -37,6 +47,7 @@ def measurements(jobs: int) -> dict[str, tuple[str, Measurement]]:
     found["latency"] = ("Latency, idle, on SQLite", partial(latency.measure, 1_000))
     found["sdk"] = ("The SDK, as its users meet it", sdk.measure)
     found["mix"] = ("Jobs of all kinds beside plain ones, on SQLite", partial(mix.measure, jobs))
+    found["worker"] = ("One worker, fed as fast as it wants", partial(worker.measure, 1_000_000))
     found["scheduling"] = ("Scheduling in the core", scheduling.measure)
     found["timers"] = ("Timers that are due at once", timers.measure)
     found["memory"] = ("Memory of the master", partial(memory.measure, 200_000))

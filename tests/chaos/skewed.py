@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import tenure.master.main
 import tenure.worker.runtime
-from tenure.cli import launch, terminal
+from tenure.cli import launch
 from tenure.cli.entry import main
 from tenure.master.etcd_store import open_etcd_store
 
@@ -107,8 +107,7 @@ def _boot_ms() -> float:
 
 def _become_worker(told: Mapping[str, Any]) -> NoReturn:
     """The worker in this very interpreter: a fresh one would have its own clocks again."""
-    terminal.log_to_stderr(told["level"])
-    sys.exit(launch._run(dict(told)))
+    sys.exit(launch.carry_out(dict(told)))
 
 
 if __name__ == "__main__":

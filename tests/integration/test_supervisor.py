@@ -229,6 +229,13 @@ def test_what_cannot_start_is_told_once_and_at_once(cluster: Cluster) -> None:
         assert "APP_NOT_IMPORTABLE" in failed.complaint
 
 
+def test_settings_that_do_not_fit_are_told_once() -> None:
+    """What only a worker notices is no crash of it."""
+    refused = run("worker", APP, "--processes", "2", "--tls-cert", "a.pem", "--tls-key", "a.key")
+    assert refused.code == 2
+    assert "--tls-ca" in refused.complaint
+
+
 @pytest.mark.parametrize("processes", ["0", "0:2", "3:2", "1:1000", "many"])
 def test_what_is_no_number_of_processes_is_refused(processes: str) -> None:
     """Before anything starts, with what was expected."""

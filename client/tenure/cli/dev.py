@@ -3,6 +3,7 @@
 ```
  tenure dev ─┬─ tenure master --store sqlite:///…   started first; its serving line starts the rest
              └─ tenure worker APP --master …        one or more; stopped first, so that it can drain
+                                                    (with --reload one, a supervisor of them all)
 ```
 Nothing of gRPC runs in this process. The children have sessions of their own: Ctrl-C reaches only
 this process, which then stops them in order. If it is killed, the kernel ends them.
@@ -48,6 +49,7 @@ class DevConfig:
         insecure: Allow an address that is not loopback.
         verbose: Let the children log more.
         quiet: Let the children log little.
+        reload: Start workers again when a source file changes; a supervisor does that.
     """
 
     app: str | None
@@ -59,6 +61,7 @@ class DevConfig:
     insecure: bool
     verbose: bool
     quiet: bool = False
+    reload: bool = False
 
 
 def run(config: DevConfig) -> int:
@@ -104,7 +107,9 @@ class _Tree:
             group.create_task(self._follow(master))
             try:
                 if await self._until_serving():
-                    for index in range(1, config.workers + 1):
+                    # A supervisor numbers its workers itself.
+                    programs = min(config.workers, 1) if config.reload else config.workers
+                    for index in range(1, programs + 1):
                         worker = await self._start(self._worker_arguments(index))
                         self._workers[index] = worker
                         group.create_task(self._keep(index, worker))
@@ -122,7 +127,10 @@ class _Tree:
 
     def _worker_arguments(self, index: int) -> list[str]:
         arguments = ["worker", str(self._config.app), "--master", self._address]
-        arguments += ["--name", f"dev-{index}"]
+        if self._config.reload:
+            arguments += ["--name", "dev", "--processes", str(self._config.workers), "--reload"]
+        else:
+            arguments += ["--name", f"dev-{index}"]
         if self._config.slots is not None:
             arguments += ["--slots", str(self._config.slots)]
         return arguments

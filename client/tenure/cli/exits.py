@@ -71,6 +71,11 @@ def code_of(error: TenureError) -> int:
     return UNAVAILABLE if error.retryable else JOB_FAILED
 
 
+def code_of_reason(reason: Reason) -> int:
+    """The same of a reason that is never worth a retry."""
+    return _BY_REASON.get(reason, JOB_FAILED)
+
+
 def say(text: str) -> None:
     """A line for people, on stderr."""
     print(terminal.harmless(text), file=sys.stderr, flush=True)

@@ -71,19 +71,35 @@ def main() -> None:
     """Runs the worker, or the supervisor, that the pipe describes, and exits."""
     with os.fdopen(int(sys.argv[1]), "rb") as pipe:
         told = json.loads(pipe.read())
-    from tenure.cli import terminal
-
-    terminal.log_to_stderr(told["level"])
     try:
-        sys.exit(_supervise(told) if "processes" in told["worker"] else _run(told))
+        sys.exit(carry_out(told))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _run(told: dict[str, Any]) -> int:
+def carry_out(told: dict[str, Any]) -> int:
+    """Runs what it was told to be, in this process. Returns the exit code."""
+    from tenure.cli import exits, terminal
+    from tenure.worker.probe import Unusable
+
+    terminal.log_to_stderr(told["level"])
+    try:
+        return _supervise(told) if _is_supervised(told) else _work(told)
+    except Unusable as error:
+        exits.say_refused(str(error), error.reason)
+        return exits.code_of_reason(error.reason)
+
+
+def _is_supervised(told: Mapping[str, Any]) -> bool:
+    settings = told["worker"]
+    return "lifeline" not in told and ("processes" in settings or bool(settings.get("reload")))
+
+
+def _work(told: dict[str, Any]) -> int:
     from tenure.cli import exits, security
     from tenure.cli.configuration import BadSetting
     from tenure.protocol.errors import TenureError
+    from tenure.protocol.refusal import Reason
 
     lifeline = _lifeline(told)
     client = told["client"]
@@ -96,14 +112,20 @@ def _run(told: dict[str, Any]) -> int:
         config = WorkerConfig(masters=masters, **security.arguments(client), **told["worker"])
         return run_worker(config, lifeline)
     except BadSetting as error:
-        exits.say(f"tenure: {error}")
+        if lifeline is None:
+            exits.say(f"tenure: {error}")
+        else:
+            _tell_refusal(lifeline, str(error), Reason.INVALID_ARGUMENT, exits.USAGE)
         return exits.USAGE
     except TenureError as error:
+        code = exits.code_of(error)
         if lifeline is None:
             exits.explain(error)
+        elif told["worker"].get("reload") and error.reason == Reason.APP_NOT_IMPORTABLE:
+            code = _wait_for_mending(lifeline, error, told["worker"]["app"])
         else:
-            _tell_refusal(lifeline, error)
-        return exits.code_of(error)
+            _tell_refusal(lifeline, error.message, error.reason, code)
+        return code
 
 
 def _lifeline(told: dict[str, Any]) -> Lifeline | None:
@@ -114,13 +136,30 @@ def _lifeline(told: dict[str, Any]) -> Lifeline | None:
     return Lifeline(told["lifeline"])
 
 
-def _tell_refusal(lifeline: Lifeline, error: TenureError) -> None:
+def _tell_refusal(
+    lifeline: Lifeline, message: str, reason: str, code: int, *, waits: bool = False
+) -> None:
     """Several workers cannot start for one reason: the supervisor says it, once."""
-    from tenure.cli import exits
     from tenure.worker.pulse import Phase, Pulse, Refusal
 
-    refusal = Refusal(message=error.message, reason=str(error.reason), code=exits.code_of(error))
-    lifeline.tell(Pulse(phase=Phase.STARTING, refusal=refusal))
+    refusal = Refusal(message=message, reason=str(reason), code=code)
+    phase = Phase.WAITING if waits else Phase.STARTING
+    lifeline.tell(Pulse(phase=phase, refusal=refusal))
+
+
+def _wait_for_mending(lifeline: Lifeline, error: TenureError, app: str) -> int:
+    """With ``--reload``, an application that does not import is tried again when a file changes."""
+    from pathlib import Path
+
+    from tenure.cli import exits
+    from tenure.worker import sources
+    from tenure.worker.exits import EXIT_RESTART
+
+    folder = Path.cwd()
+    files = sources.Sources(sources.loaded(app, folder) | sources.named_by(error, folder))
+    _tell_refusal(lifeline, error.message, error.reason, exits.code_of(error), waits=True)
+    files.wait_changed()
+    return EXIT_RESTART
 
 
 def _supervise(told: dict[str, Any]) -> int:
@@ -131,7 +170,8 @@ def _supervise(told: dict[str, Any]) -> int:
         from tenure.worker.supervisor import Command, supervise
 
     settings = told["worker"]
-    least, most = parse_range(settings.pop("processes"))
+    health = {name: settings.pop(name, None) for name in ("health", "insecure")}
+    least, most = parse_range(settings.pop("processes", "1"))
 
     def make_command(name: str, lifeline: int) -> Command:
         """How one of its workers is started: as this process was."""
@@ -145,6 +185,8 @@ def _supervise(told: dict[str, Any]) -> int:
         name=settings.get("name", ""),
         drain_timeout_s=settings["drain_timeout_s"],
         make_command=make_command,
+        health=health["health"],
+        insecure=bool(health["insecure"]),
     )
     if refusal is None:
         return exits.OK

@@ -463,6 +463,24 @@ SETTINGS: Final = (
     ),
     Setting(
         table="worker",
+        key="health",
+        kind=Kind.TEXT,
+        help="Answer GET /livez, /readyz and /metrics there; port 0: any.",
+        roles=_WORKER,
+        unset="nowhere",
+        metavar="HOST:PORT",
+        example="127.0.0.1:7480",
+    ),
+    Setting(
+        table="worker",
+        key="insecure",
+        kind=Kind.SWITCH,
+        help="Let --health listen where others can reach it.",
+        roles=_WORKER,
+        default=False,
+    ),
+    Setting(
+        table="worker",
         key="processes",
         kind=Kind.RANGE,
         help="Run so many worker processes under a supervisor: N, or MIN:MAX by the backlog.",
@@ -472,6 +490,14 @@ SETTINGS: Final = (
         minimum=1,
         maximum=256,
         example="2:8",
+    ),
+    Setting(
+        table="worker",
+        key="reload",
+        kind=Kind.SWITCH,
+        help="Start it again when a source file below the current folder changes.",
+        roles=_WORKER,
+        default=False,
     ),
     # ------------------------------------------------------------ a whole cluster on one machine
     Setting(
@@ -535,6 +561,14 @@ SETTINGS: Final = (
     ),
     Setting(
         table="dev",
+        key="reload",
+        kind=Kind.SWITCH,
+        help="Start workers again when a source file below the current folder changes.",
+        roles=_DEV,
+        default=False,
+    ),
+    Setting(
+        table="dev",
         key="insecure",
         kind=Kind.SWITCH,
         help="Allow an address that others can reach.",
@@ -553,13 +587,7 @@ TABLES: Final = {
 
 #: Variables of ours that are no settings: tests and tools read them, or they name a file of them.
 OTHER_VARIABLES: Final = frozenset(
-    {
-        "TENURE_CONFIG",
-        "TENURE_ETCD_BINARY",
-        "TENURE_HYPOTHESIS_PROFILE",
-        "TENURE_TOKEN",
-        "TENURE_TRACE",
-    }
+    f"TENURE_{name}" for name in ("CONFIG", "ETCD_BINARY", "HYPOTHESIS_PROFILE", "TOKEN", "TRACE")
 )
 
 

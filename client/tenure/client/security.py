@@ -105,7 +105,7 @@ class Credentials:
         self._warned.discard(address)
 
     def _warn(self, address: str) -> None:
-        from tenure.protocol.security import is_loopback
+        from tenure.protocol.loopback import is_loopback
 
         self._warned.add(address)
         if not is_loopback(address.rpartition(":")[0]):

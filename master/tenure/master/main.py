@@ -29,6 +29,7 @@ from tenure.master.store import open_store
 from tenure.protocol import loop
 from tenure.protocol.errors import Rejected, first_of
 from tenure.protocol.refusal import Reason
+from tenure.protocol.systemd import Notifier
 
 _log = logging.getLogger(__name__)
 
@@ -170,9 +171,13 @@ async def serve(config: MasterConfig) -> int:
         demand_quota(config.store_quota_bytes, store.partitions)
         await server.start(master)
         # Whoever hears that it serves may stop it at once.
-        _stop_on_signals(master)
+        notifier = Notifier()
+        _stop_on_signals(master, notifier)
         announce("serving", {"address": address, "name": name, "cluster": store.cluster_id})
-        return await _run(master)
+        notifier.ready()
+        notifier.status(f"serving on {address}")
+        with notifier.watched():
+            return await _run(master)
     finally:
         master.hub.close_all()
         await server.stop()
@@ -205,10 +210,14 @@ async def _run(master: Master) -> int:
     return code
 
 
-def _stop_on_signals(master: Master) -> None:
+def _stop_on_signals(master: Master, notifier: Notifier) -> None:
+    def stop() -> None:
+        notifier.stopping()
+        master.stop()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, master.stop)
+        loop.add_signal_handler(number, stop)
 
 
 def parsed_address(text: str) -> tuple[str, int]:

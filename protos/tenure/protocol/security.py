@@ -8,7 +8,6 @@ was read before stays in force, and the log says why.
 
 import hashlib
 import hmac
-import ipaddress
 import logging
 import re
 import ssl
@@ -210,16 +209,6 @@ class TokenGate:
         given = _digest(token)
         # All are compared, and digests of one length: the time says nothing about any of them.
         return sum(hmac.compare_digest(given, one) for one in self._accepted[1]) > 0
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach or listen in on a host's address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def unusable(expected: str) -> Rejected:

@@ -64,7 +64,9 @@ def test_files_are_merged_key_by_key(home: Path) -> None:
     write(home / "project/tenure.toml", "[worker]\nslots = 3\n")
     write(home / "xdg/tenure/config.toml", '[worker]\nslots = 4\nname = "w"\n')
     settings = load(Role.WORKER, {}, {"XDG_CONFIG_HOME": str(home / "xdg")})
-    assert settings.values("worker") == {"slots": 3, "name": "w", "drain_timeout_s": 30.0}
+    said = {"slots": 3, "name": "w"}
+    defaults = {"drain_timeout_s": 30.0, "insecure": False, "reload": False}
+    assert settings.values("worker") == said | defaults
     assert [path.name for path in settings.files] == ["tenure.toml", "config.toml"]
 
 

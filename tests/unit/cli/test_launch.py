@@ -53,6 +53,8 @@ def test_a_worker_is_told_its_settings_and_the_clients(
         "slots": 3,
         "labels": {"zone": "eu", "disk": "ssd"},
         "drain_timeout_s": 30.0,
+        "insecure": False,
+        "reload": False,
     }
     assert told["path"] == sys.executable
     assert told["shown"] == ["worker", "app", "--queues", "x,y"]

@@ -10,6 +10,7 @@ import pytest
 
 from tenure.protocol import security
 from tenure.protocol.errors import Rejected
+from tenure.protocol.loopback import is_loopback
 from tenure.protocol.refusal import Reason
 from tenure.protocol.security import (
     LOOK_S,
@@ -17,7 +18,6 @@ from tenure.protocol.security import (
     Tls,
     TokenGate,
     bearer,
-    is_loopback,
     read_identity,
     read_tokens,
     read_trust,

@@ -38,7 +38,7 @@ class Running:
         self.crew: Crew
         self.network = FakeNetwork()
         self.ended = asyncio.Event()
-        self.announced: list[str] = []
+        self.announced: list[tuple[str, object]] = []
         self.memory = Memory(total=64 * GIB, available=32 * GIB, resident=MIB)
 
     async def leader(self) -> FakeMaster:
@@ -81,7 +81,7 @@ async def crewed(
         clock=time,
         parents=None,
         make_node=make_node,
-        announce=lambda event, fields: run.announced.append(event),
+        announce=lambda event, fields: run.announced.append((event, fields.get("name"))),
         read_memory=lambda: run.memory,
     )
 
@@ -260,13 +260,14 @@ class TestPools:
                 await until_exists(tmp_path / "s")
                 run.crew.drain()
                 await io.until(lambda: io.goodbye)
-                assert "stopped" not in run.announced
+                assert len(run.announced) == 3
                 ref = worker_pb2.LeaseRef(job_id=job_id(1), seq=1)
                 main.instruct(cancels=[ref])
                 await main.until(lambda: main.goodbye)
                 assert main.reports[job_id(1)].outcome == AttemptOutcome.CANCELLED
                 await run.ended.wait()
-                assert run.announced == ["registered", "registered", "draining", "stopped"]
+                assert sorted(run.announced[:2]) == [("registered", "w1"), ("registered", "w1/io")]
+                assert run.announced[2:] == [("draining", "w1"), ("stopped", "w1")]
                 assert run.crew.status == 0
 
         asyncio.run(scenario())

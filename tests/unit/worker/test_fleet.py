@@ -370,6 +370,19 @@ def test_a_process_that_stands_still_is_killed_and_replaced() -> None:
     assert list(stage.running) == [1, 2]
 
 
+def test_one_that_waits_for_its_files_is_not_killed() -> None:
+    """With --reload it says once that its application does not import, and then nothing."""
+    stage = Stage(1, 1)
+    stage.ready()
+    stage.ends(1, EXIT_RESTART)
+    stage.says(1, Phase.WAITING, refusal=REFUSAL)
+    stage.tick(10 * SILENT_MS_MAX)
+    assert stage.kills == []
+    stage.ends(1, EXIT_RESTART)
+    assert list(stage.running) == [1]
+    assert stage.fleet.crashes == 0
+
+
 def test_who_stood_still_itself_blames_nobody() -> None:
     """After a supervisor was frozen, what its processes have said is still to be read."""
     stage = Stage(2, 2)

@@ -23,7 +23,10 @@ class WorkerConfig:
         labels: For people.
         build_id: The version of the application.
         drain_timeout_s: How long jobs may go on after SIGTERM before they are handed back.
+        health: Where it answers probes and tells its metrics, ``HOST:PORT``; None: nowhere.
+        insecure: Allow ``health`` a host that others can reach.
         processes: ``MIN:MAX``: a supervisor runs so many worker processes; None: this is one.
+        reload: A supervisor starts the worker again when a source file changes.
         lost_slots_max: Restart with more jobs than this that were given up and still run; None: a
             quarter of the slots, at least 2.
         memory_headroom_bytes: Take no job while less memory than this is available; None: whatever.
@@ -43,7 +46,10 @@ class WorkerConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     build_id: str = ""
     drain_timeout_s: float = 30.0
+    health: str | None = None
+    insecure: bool = False
     processes: str | None = None
+    reload: bool = False
     lost_slots_max: int | None = None
     memory_headroom_bytes: int | None = None
     memory_bytes_max: int | None = None

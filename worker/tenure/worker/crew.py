@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from tenure.client.parent_result import Results
 from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.config import WorkerConfig
-from tenure.worker.executor.loop import JobLoop, LoopBlocked
+from tenure.worker.executor.loop import JobLoop
 from tenure.worker.executor.pool import ExecutorPool
 from tenure.worker.executor.process import Recycling
 from tenure.worker.exits import EXIT_RESTART
@@ -28,6 +28,9 @@ LOST_PART: Final = 4
 LOST_MIN: Final = 2
 #: How often memory is looked at, if there is a limit.
 MEMORY_MS: Final = 1_000
+
+#: Events that all nodes have in common.
+_OF_THE_PROCESS: Final = ("draining", "stopped")
 
 #: Says what happens to whoever started the worker: an event's name and its fields.
 Announce = Callable[[str, Mapping[str, object]], None]
@@ -48,6 +51,9 @@ class Node(Protocol):
 
     def retire(self) -> None:
         """Finish what runs and end, though nobody has asked for it."""
+
+    def hurry(self) -> None:
+        """When it drains: hand back at once."""
 
     def pause(self, *, paused: bool) -> None:
         """Take no more jobs, and hand back what has not begun; or take some again."""
@@ -102,7 +108,7 @@ class Crew:
                 config.memory_headroom_bytes, config.memory_bytes_max, read_memory
             )
         self._announce = announce
-        self._told: set[str] = set()
+        self._draining = False
         self._ended = 0
         self._asked = False
         self._restarting = False
@@ -127,7 +133,10 @@ class Crew:
             self._executors.append(executor)
             return executor
 
-        self._nodes = [make_node(pool, partial(make_executor, pool), self._tell) for pool in pools]
+        self._nodes = [
+            make_node(pool, partial(make_executor, pool), partial(self._tell, pool))
+            for pool in pools
+        ]
 
     async def run(self) -> None:
         """Works until the process is to end."""
@@ -150,8 +159,16 @@ class Crew:
         for node in self._nodes:
             node.drain()
 
-    def restart(self, why: str) -> None:
-        """Finish what runs and end, to be started again."""
+    def restart(self, why: str, *, hurry: bool = False) -> None:
+        """Finish what runs and end, to be started again.
+
+        Args:
+            why: For the log.
+            hurry: Hand back what runs at once.
+        """
+        if hurry:
+            for node in self._nodes:
+                node.hurry()
         if self._asked or self._restarting:
             return
         self._restarting = True
@@ -195,26 +212,21 @@ class Crew:
         for node in self._nodes:
             node.pause(paused=bool(why))
 
-    def _tell(self, event: str, fields: Mapping[str, object]) -> None:
-        """Announces what a node says; of the process's drain and end once."""
+    def _tell(self, pool: Pool, event: str, fields: Mapping[str, object]) -> None:
+        """Announces what a node says; of the process's drain and end once, and under its name."""
         if event == "stopped":
             self._ended += 1
             if self._ended < len(self._nodes):
                 return
         elif event == "draining":
-            if event in self._told:
+            if self._draining:
                 return
-            self._told.add(event)
+            self._draining = True
+        if event in _OF_THE_PROCESS and "name" in fields:
+            fields = {**fields, "name": str(fields["name"]).removesuffix(f"/{pool.name}")}
         self._announce(event, fields)
-
-    # What there is to tell of the process.
 
     @property
     def lost_slots(self) -> int:
         """How many jobs were given up and still run."""
         return sum(pool.lost for pool in self._executors)
-
-    @property
-    def loop_blocked(self) -> LoopBlocked | None:
-        """What keeps the loop of async jobs from turning at present."""
-        return next((pool.loop_blocked for pool in self._executors if pool.loop_blocked), None)

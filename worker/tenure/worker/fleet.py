@@ -308,7 +308,8 @@ class Fleet:
                 if now_ms >= place.due_ms:
                     self._kill(place, now_ms, "it did not end in time")
             case State.STARTING | State.READY:
-                if heard_ms is not None and now_ms - heard_ms >= SILENT_MS_MAX:
+                waits = place.pulse is not None and place.pulse.phase is Phase.WAITING
+                if heard_ms is not None and not waits and now_ms - heard_ms >= SILENT_MS_MAX:
                     self._kill(place, now_ms, "it stands still")
                 elif place.state is State.READY and now_ms - place.since_ms >= WELL_MS:
                     place.failures = 0

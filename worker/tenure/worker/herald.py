@@ -2,10 +2,13 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
+from tenure.protocol.systemd import Notifier
+from tenure.worker import metrics
+from tenure.worker.probe import Readiness, Report
 from tenure.worker.pulse import Phase, Pulse
 
 #: How often it is told when nothing happens.
@@ -35,36 +38,71 @@ def of_all(pulses: Sequence[Pulse]) -> Pulse:
     )
 
 
-@asynccontextmanager
-async def telling(
-    pulse: Callable[[], Pulse], listeners: Sequence[Listener], news: asyncio.Event
-) -> AsyncIterator[None]:
-    """Tells all listeners for as long as the body runs, and once more at its end.
+def to_systemd(notifier: Notifier) -> Listener:
+    """Tells systemd when the worker is ready, when it drains, and how it is."""
+    told: set[Phase] = set()
+
+    def listen(pulse: Pulse) -> None:
+        if pulse.phase not in told:
+            told.add(pulse.phase)
+            if pulse.phase is Phase.READY:
+                notifier.ready()
+            elif pulse.phase is Phase.DRAINING:
+                notifier.stopping()
+        notifier.status(summary(pulse))
+
+    return listen
+
+
+def summary(pulse: Pulse) -> str:
+    """One line for people."""
+    if pulse.refusal is not None:
+        return f"{pulse.phase}: {pulse.refusal.message}"
+    masters = f"{pulse.masters} master{'' if pulse.masters == 1 else 's'}"
+    return f"{pulse.phase}, {masters}, {pulse.busy} of {pulse.slots} slots used"
+
+
+def report(name: str, pulse: Callable[[], Pulse]) -> Report:
+    """What probes are told of a worker that has no supervisor."""
+
+    def readiness() -> Readiness:
+        now = pulse()
+        return Readiness(now.phase is Phase.READY, f"{name}: {summary(now)}\n")
+
+    return Report(readiness, lambda: metrics.of_workers({name: pulse()}))
+
+
+class Herald:
+    """Tells listeners how the process is.
 
     Args:
-        pulse: How the process is now.
+        pulse: How it is now.
+
+    Attributes:
         listeners: Who is told.
-        news: Set when that has changed.
     """
-    if not listeners:
-        yield
-        return
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_keep_telling(pulse, listeners, news))
+
+    def __init__(self, pulse: Callable[[], Pulse]) -> None:
+        self.listeners: list[Listener] = []
+        self._pulse = pulse
+        self._timer: asyncio.TimerHandle | None = None
+
+    def tell(self) -> None:
+        """Tells all at once: something has changed."""
+        pulse = self._pulse()
+        for listener in self.listeners:
+            listener(pulse)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tells all again and again for as long as the body runs."""
+        self._tick(asyncio.get_running_loop())
         try:
             yield
         finally:
-            task.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
 
-
-async def _keep_telling(
-    pulse: Callable[[], Pulse], listeners: Sequence[Listener], news: asyncio.Event
-) -> None:
-    while True:
-        news.clear()
-        said = pulse()
-        for listener in listeners:
-            listener(said)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PULSE_S):
-                await news.wait()
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(PULSE_S, self._tick, loop)
+        self.tell()

@@ -18,6 +18,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from tenure.client.addresses import Addresses
@@ -29,8 +30,9 @@ from tenure.client.transport import Transport
 from tenure.protocol import loop
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.limits import PROTOCOL_REVISION
+from tenure.protocol.systemd import Notifier
 from tenure.v1 import cluster_pb2, worker_pb2
-from tenure.worker import app, capture, herald
+from tenure.worker import app, capture, herald, probe, sources
 from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
@@ -45,6 +47,7 @@ from tenure.worker.pools import DEFAULT, Pool
 from tenure.worker.port import Clock, Load, Rng
 from tenure.worker.pulse import Phase, Pulse, rss_bytes
 from tenure.worker.session import Session
+from tenure.worker.sources import Sources
 from tenure.worker.vitals import Gauge, Reading
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -147,6 +150,10 @@ class WorkerNode:
     def retire(self) -> None:
         """Finish what runs and end, though nobody has asked for it."""
         self._draining.set()
+
+    def hurry(self) -> None:
+        """When it drains: hand back at once."""
+        self._hurry.set()
 
     def pause(self, *, paused: bool) -> None:
         """Take no more jobs, and hand back what has not begun; or take some again."""
@@ -359,7 +366,7 @@ def introduction(
     config: WorkerConfig, jobs: JobTable, incarnation: str, pool: Pool | None = None
 ) -> worker_pb2.Hello:
     """How a worker introduces itself to masters, as a whole or with one of its pools."""
-    name = config.name or f"{socket.gethostname()}-{os.getpid()}"
+    name = _name_of(config)
     return worker_pb2.Hello(
         incarnation=incarnation,
         name=name if pool is None or pool.name == DEFAULT else f"{name}/{pool.name}",
@@ -373,6 +380,10 @@ def introduction(
     )
 
 
+def _name_of(config: WorkerConfig) -> str:
+    return config.name or f"{socket.gethostname()}-{os.getpid()}"
+
+
 async def run_worker(
     config: WorkerConfig, jobs: JobTable, announce: Announce, lifeline: Lifeline | None = None
 ) -> int:
@@ -382,12 +393,17 @@ async def run_worker(
 
     Returns the exit status.
     """
-    news = asyncio.Event()
+    notifier = Notifier()
     nodes: list[WorkerNode] = []
+
+    def pulse() -> Pulse:
+        return herald.of_all([node.pulse() for node in nodes])
+
+    teller = herald.Herald(pulse)
 
     def told(event: str, fields: Mapping[str, object]) -> None:
         announce(event, fields)
-        news.set()
+        teller.tell()
 
     transport, clock = GrpcTransport(Credentials(config.token, config.tls)), SystemClock()
     parents = ParentResults(
@@ -418,13 +434,27 @@ async def run_worker(
         announce=told,
         read_memory=MemoryReader(),
     )
+    _obey_signals(crew, lifeline, pulse)
+    teller.listeners.append(herald.to_systemd(notifier) if lifeline is None else lifeline.tell)
+    probes = herald.report(_name_of(config), pulse)
+    try:
+        async with probe.listening(
+            config.health, config.insecure, probes, lambda at: announce("health", {"address": at})
+        ):
+            await _ask_to_be_let_in(transport, config.masters)
+            with notifier.watched(), teller.telling():
+                await _work(crew, config)
+    finally:
+        await asyncio.to_thread(parents.close)
+        await transport.close()
+    return crew.status
+
+
+def _obey_signals(crew: Crew, lifeline: Lifeline | None, pulse: Callable[[], Pulse]) -> None:
+    """Lets SIGTERM, SIGINT and the end of its supervisor drain it."""
     running = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         running.add_signal_handler(number, crew.drain)
-    listeners: list[herald.Listener] = []
-
-    def pulse() -> Pulse:
-        return herald.of_all([node.pulse() for node in nodes])
 
     def orphaned() -> None:
         # Nobody else would ever stop it; what has begun to drain goes on doing so.
@@ -434,15 +464,23 @@ async def run_worker(
 
     if lifeline is not None:
         lifeline.when_lost(lambda: running.call_soon_threadsafe(orphaned))
-        listeners.append(lifeline.tell)
-    try:
-        await _ask_to_be_let_in(transport, config.masters)
-        async with herald.telling(pulse, listeners, news):
-            await crew.run()
-    finally:
-        await asyncio.to_thread(parents.close)
-        await transport.close()
-    return crew.status
+
+
+async def _work(crew: Crew, config: WorkerConfig) -> None:
+    """Runs the crew to its end, which a changed source file brings about if that is wanted."""
+    if not config.reload:
+        await crew.run()
+        return
+    files = Sources(sources.loaded(config.app, Path.cwd()))
+
+    async def watch() -> None:
+        path = await files.until_changed()
+        crew.restart(f"{path} has changed", hurry=True)
+
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(watch())
+        await crew.run()
+        watching.cancel()
 
 
 async def _ask_to_be_let_in(transport: Transport, masters: list[str]) -> None:

@@ -23,8 +23,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from tenure.worker import lifeline
-from tenure.worker.fleet import Act, Fleet, News, Order
+from tenure.protocol.systemd import Notifier
+from tenure.worker import lifeline, metrics, probe
+from tenure.worker.fleet import Act, Fleet, News, Order, State
+from tenure.worker.herald import summary
+from tenure.worker.probe import Readiness, Report
 from tenure.worker.pulse import Refusal
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ class Supervisor:
         name: Of all; each process has a number after it.
         make_command: How to start one.
         announce: Told what happens, an event and its fields.
+        notifier: To systemd.
     """
 
     def __init__(
@@ -76,8 +80,11 @@ class Supervisor:
         name: str,
         make_command: MakeCommand,
         announce: Callable[[str, Mapping[str, object]], None],
+        notifier: Notifier,
     ) -> None:
         self.fleet = fleet
+        self._notifier = notifier
+        self._is_ready = False
         self._name = name
         self._make_command = make_command
         self._announce = announce
@@ -99,6 +106,7 @@ class Supervisor:
                 self._stirred.clear()
                 self.fleet.tick(_now_ms())
                 self._obey(tasks)
+                self._tell_systemd()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
                         await self._stirred.wait()
@@ -109,10 +117,13 @@ class Supervisor:
     def _drain(self) -> None:
         if not self.fleet.ending:
             self._announce("draining", {"name": self._name})
+            self._notifier.stopping()
         self.fleet.drain(_now_ms())
         self._stirred.set()
 
     def _restart(self) -> None:
+        if not self.fleet.ending:
+            self._notifier.reloading()
         self.fleet.restart(_now_ms())
         self._stirred.set()
 
@@ -195,6 +206,70 @@ class Supervisor:
             name = self._name if news.number is None else f"{self._name}-{news.number}"
             self._announce(news.event, {"name": name, **news.fields})
             self._log(news, name)
+            if news.event in ("restarted", "restart_failed"):
+                self._notifier.ready()
+
+    def _tell_systemd(self) -> None:
+        if self.fleet.ready and not self._is_ready:
+            self._is_ready = True
+            self._notifier.ready()
+        self._notifier.status(self._summary())
+
+    def _summary(self) -> str:
+        fleet = self.fleet
+        places = fleet.places.values()
+        bad = sum(1 for place in places if place.quarantined)
+        used = sum(place.pulse.busy for place in places if place.pulse is not None)
+        slots = sum(place.pulse.slots for place in places if place.pulse is not None)
+        looping = f", {bad} in a crash loop" if bad else ""
+        return (
+            f"{fleet.ready} of {fleet.target} workers ready{looping}, {used} of {slots} slots used"
+        )
+
+    def report(self) -> Report:
+        """What probes are told: of the supervisor, and of each process."""
+        return Report(self._readiness, self._families)
+
+    def _readiness(self) -> Readiness:
+        lines = [f"{self._name}: {self._summary()}"]
+        for number, place in sorted(self.fleet.places.items()):
+            said = summary(place.pulse) if place.pulse is not None else place.state.value
+            if place.quarantined:
+                said = f"in a crash loop, {said}"
+            lines.append(f"{self._name}-{number}: {said}")
+        ready = self.fleet.ready > 0 and not self.fleet.ending
+        return Readiness(ready, "\n".join([*lines, ""]))
+
+    def _families(self) -> list[metrics.Family]:
+        fleet = self.fleet
+        pulses = {
+            f"{self._name}-{number}": place.pulse
+            for number, place in sorted(fleet.places.items())
+            if place.pulse is not None
+        }
+        counts = dict.fromkeys([*(state.value for state in State), "quarantined"], 0)
+        for place in fleet.places.values():
+            counts["quarantined" if place.quarantined else place.state.value] += 1
+        states: list[metrics.Row] = [({"state": name}, count) for name, count in counts.items()]
+        return [
+            *metrics.of_workers(pulses),
+            metrics.Family("tenure_supervisor_processes", "gauge", "Processes, by state.", states),
+            metrics.Family(
+                "tenure_supervisor_processes_wanted",
+                "gauge",
+                "How many there are to be.",
+                [({}, fleet.target)],
+            ),
+            metrics.Family(
+                "tenure_supervisor_crashes_total", "counter", "Crashes.", [({}, fleet.crashes)]
+            ),
+            metrics.Family(
+                "tenure_supervisor_restarts_total",
+                "counter",
+                "Processes started in place of others, for whatever reason.",
+                [({}, fleet.restarts)],
+            ),
+        ]
 
     def _log(self, news: News, name: str) -> None:
         level = logging.ERROR if news.loud else logging.INFO
@@ -218,7 +293,14 @@ def _now_ms() -> int:
 
 
 def supervise(
-    least: int, most: int, *, name: str, drain_timeout_s: float, make_command: MakeCommand
+    least: int,
+    most: int,
+    *,
+    name: str,
+    drain_timeout_s: float,
+    make_command: MakeCommand,
+    health: str | None = None,
+    insecure: bool = False,
 ) -> Refusal | None:
     """What ``tenure worker --processes`` runs.
 
@@ -228,15 +310,26 @@ def supervise(
         name: Of all; empty: made from the host's name and the process id.
         drain_timeout_s: How long jobs may go on in a process that is asked to end.
         make_command: How to start one.
+        health: Where probes are answered, for all of them; None: nowhere.
+        insecure: Allow ``health`` a host that others can reach.
 
     Returns:
         Why none can start; None: it was asked to end, and has.
+
+    Raises:
+        Unusable: It cannot listen on ``health``.
     """
     fleet = Fleet(least, most, int(drain_timeout_s * 1000), random.Random())
     own_name = name or f"{socket.gethostname()}-{os.getpid()}"
 
     async def run() -> Refusal | None:
-        return await Supervisor(fleet, own_name, make_command, _announce).run()
+        notifier = Notifier()
+        supervisor = Supervisor(fleet, own_name, make_command, _announce, notifier)
+        async with probe.listening(
+            health, insecure, supervisor.report(), lambda at: _announce("health", {"address": at})
+        ):
+            with notifier.watched():
+                return await supervisor.run()
 
     return asyncio.run(run())
 

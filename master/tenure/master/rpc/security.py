@@ -12,12 +12,12 @@ import grpc.aio
 
 from tenure.master.rpc.status import abort
 from tenure.protocol.errors import Rejected
+from tenure.protocol.loopback import is_loopback
 from tenure.protocol.refusal import Reason
 from tenure.protocol.security import (
     AUTHORIZATION,
     TokenGate,
     Watched,
-    is_loopback,
     read_identity,
     read_tokens,
     unusable,

@@ -19,7 +19,11 @@ from tenure.worker.port import FactKind
 from tests.unit.worker.masters import TOKEN, job_id
 
 APP = "tests.unit.worker.applications"
-JOBS = {**app.load(APP), **app.load("tests.unit.worker.batch_handlers")}
+JOBS = {
+    **app.load(APP),
+    **app.load("tests.unit.worker.batch_handlers"),
+    **app.load("tests.unit.worker.bad_values"),
+}
 WAIT_S = 30.0
 
 
@@ -37,7 +41,11 @@ class Bench:
     """The session's side of a pool."""
 
     def __init__(
-        self, slots: int, jobs: list[str], on_lost: Callable[[], None] | None = None
+        self,
+        slots: int,
+        jobs: list[str],
+        on_lost: Callable[[], None] | None = None,
+        module: str = APP,
     ) -> None:
         self.clock = ShiftedClock()
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -45,7 +53,7 @@ class Bench:
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self.pool = ExecutorPool(
             table,
-            APP,
+            module,
             slots,
             self.clock,
             lambda: self._woken.put(None),
@@ -138,9 +146,14 @@ class Bench:
 
 
 @contextmanager
-def bench(*jobs: str, slots: int = 2, on_lost: Callable[[], None] | None = None) -> Iterator[Bench]:
-    """A started pool for some of the test application's jobs."""
-    made = Bench(slots, list(jobs), on_lost)
+def bench(
+    *jobs: str,
+    slots: int = 2,
+    on_lost: Callable[[], None] | None = None,
+    module: str = APP,
+) -> Iterator[Bench]:
+    """A started pool for some of the test application's jobs; children import the module."""
+    made = Bench(slots, list(jobs), on_lost, module)
     made.pool.start()
     try:
         yield made

@@ -55,13 +55,11 @@ class LoopWatch:
 
     Attributes:
         blocked: What blocks the loop now; None: it turns.
-        blockages: How often it was blocked.
         next_ms: When to look again; at once, the first time.
     """
 
     def __init__(self, loop: "JobLoop") -> None:
         self.blocked: LoopBlocked | None = None
-        self.blockages = 0
         self.next_ms = 0
         self._loop = loop
         self._probed_ms: int | None = None
@@ -84,7 +82,6 @@ class LoopWatch:
             self.blocked = replace(self.blocked, ms=ms)
             return
         self.blocked = self._look(ms)
-        self.blockages += 1
         self._log(self.blocked)
 
     def _look(self, ms: int) -> LoopBlocked:
@@ -190,4 +187,4 @@ def _stack(innermost: FrameType) -> str:
             break
         calls.append((frame, line))
     text = "".join(traceback.StackSummary.extract(iter(calls[::-1])).format())
-    return text[-STACK_CHARS_MAX:]
+    return text[-STACK_CHARS_MAX:].rstrip()
