@@ -10,7 +10,6 @@ from operator import attrgetter
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from tenure.master.core.record import JobRecord
 
@@ -51,7 +50,7 @@ class Segment(msgspec.Struct, gc=False, eq=False):
         index = bisect_left(records, record.ordinal, lo=self.next, key=_ORDINAL)
         if index == len(records) or records[index] is not record:
             return False
-        records[index] = replace(record, seq=-1)
+        records[index] = msgspec.structs.replace(record, seq=-1)
         return True
 
     @property
