@@ -166,6 +166,12 @@ class Arena:
         queues = ",".join([*self.queues, *self.planned_queues])
         return self.cluster.start_worker(name, slots=self.slots, queues=queues)
 
+    def start_group(self, name: str) -> Process:
+        """Start two workers under a supervisor; their names have numbers after this one."""
+        queues = ",".join([*self.queues, *self.planned_queues])
+        flags = ("--processes", "2", "--drain-timeout", "5")
+        return self.cluster.start_worker(name, slots=50, queues=queues, flags=flags)
+
     def start_client(self, name: str) -> Process:
         """Start a client, or another process under its name: it takes up a load of its own."""
         if name == PLANNER:

@@ -9,12 +9,16 @@ The two halves: ``masters and workers`` here, ``etcd and the network`` in ``faul
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
+
+import psutil
 
 from tenure.client import Client, TenureError, WorkerState
 from tenure.master.node.share import share_out
@@ -262,6 +266,34 @@ def worker_paused(arena: Arena, rng: random.Random) -> None:
         arena.pause(2)
 
 
+@fault(weight=2)
+def worker_group_killed(arena: Arena, rng: random.Random) -> None:
+    """kill -9 of one of a supervisor's workers; it starts another one in its place."""
+    with supervised(arena) as group:
+        doomed = rng.choice(group.events("started")).fields
+        os.kill(doomed["pid"], signal.SIGKILL)
+
+        def replaced() -> bool:
+            heir = group.events("started")[2:]
+            came = [e for e in group.events("registered") if e.fields["name"] == doomed["name"]]
+            return bool(heir) and bool(came) and came[-1].at_ms > heir[-1].at_ms
+
+        if not until(replaced, START_TIMEOUT_S):
+            raise Expired(f"nobody took the place of {doomed['name']}:\n{group.log_tail(40)}")
+        arena.pause(rng.uniform(2, 16))
+
+
+@fault()
+def supervisor_killed(arena: Arena, rng: random.Random) -> None:
+    """kill -9 of a supervisor: its workers drain by themselves, and leave nothing behind."""
+    with supervised(arena) as group:
+        pids = [event.fields["pid"] for event in group.events("started")]
+        arena.kill(group)
+        if not until(lambda: not any(map(_lives, pids)), END_TIMEOUT_S):
+            raise Expired(f"orphans are left of {pids}:\n{group.log_tail(40)}")
+        arena.pause(rng.uniform(0, 3))
+
+
 @fault(14)
 def workers_killed(arena: Arena, rng: random.Random) -> None:
     """kill -9 of all workers; nobody works until they are back."""
@@ -332,6 +364,34 @@ def client_killed(arena: Arena, rng: random.Random) -> None:
 
 
 # What several do.
+
+
+@contextmanager
+def supervised(arena: Arena) -> Iterator[Process]:
+    """Two workers under a supervisor while the body runs; what is left of them ends in order."""
+    with arena.claim("group-1"):
+        group = arena.start_group("group-1")
+        try:
+            if not until(lambda: len(_names(group, "registered")) == 2, START_TIMEOUT_S):
+                raise Expired(f"a group of workers did not come up:\n{group.log_tail(40)}")
+            for event in group.events("started"):
+                arena.links.know(event.fields["name"], pid=event.fields["pid"])
+            yield group
+        finally:
+            if group.running:
+                group.terminate()
+                if group.wait_exit(END_TIMEOUT_S) != 0:
+                    raise Expired(f"{group.name} failed at its end:\n{group.log_tail(40)}")
+
+
+def _names(group: Process, event: str) -> set[str]:
+    return {said.fields["name"] for said in group.events(event)}
+
+
+def _lives(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @contextmanager

@@ -287,7 +287,7 @@ _BY_ITSELF = frozenset(
     {
         *("leader-killed", "worker-killed", "worker-paused", "workers-killed", "client-killed"),
         *("worker-unheard", "worker-clock-fast", "narrow-line", "etcd-compacted"),
-        "masters-restarted",
+        *("masters-restarted", "worker-group-killed", "supervisor-killed"),
     }
 )
 

@@ -175,6 +175,20 @@ def test_row_51_etcd_is_defragmented_under_load(here: Site) -> None:
     assert here.lost() == lost
 
 
+def test_one_of_a_supervisors_workers_is_killed(here: Site) -> None:
+    """Another one takes its place, and the jobs that it ran are run again."""
+    lost = here.lost()
+    here.strike("worker-group-killed")
+    assert here.lost() == lost
+
+
+def test_a_supervisor_is_killed(here: Site) -> None:
+    """Its workers drain, and none is left."""
+    lost = here.lost()
+    here.strike("supervisor-killed")
+    assert here.lost() == lost
+
+
 # Longer ones.
 
 

@@ -24,6 +24,7 @@ PAGES = (
     "docs/how-to/idempotency.md",
     "docs/how-to/run-a-cluster.md",
     "docs/tutorial/first-job.md",
+    "docs/how-to/executors.md",
     "docs/how-to/cancel.md",
     "docs/how-to/logs.md",
     "docs/how-to/retry.md",

@@ -585,10 +585,11 @@ TABLES: Final = {
     "dev": "`tenure dev`, which reads nothing else.",
 }
 
-#: Variables of ours that are no settings: tests and tools read them, or they name a file of them.
-OTHER_VARIABLES: Final = frozenset(
-    f"TENURE_{name}" for name in ("CONFIG", "ETCD_BINARY", "HYPOTHESIS_PROFILE", "TOKEN", "TRACE")
-)
+#: Variables of ours that are no settings: tests and tools read them, they name a file of them, or
+#: tell a command of its job.
+_OTHERS: Final = ("CONFIG", "ETCD_BINARY", "HYPOTHESIS_PROFILE", "TOKEN", "TRACE")
+_OF_JOBS: Final = ("ATTEMPT", "DEADLINE", "FENCE", "JOB_ID", "JOB_NAME")
+OTHER_VARIABLES: Final = frozenset(f"TENURE_{name}" for name in _OTHERS + _OF_JOBS)
 
 
 def settings_of(role: Role, settings: Iterable[Setting] = SETTINGS) -> list[Setting]:

@@ -4,6 +4,8 @@ from tenure.client.batch_handler import current_batch
 from tenure.client.batches import AsyncBatches, Batch, BatchKindName
 from tenure.client.change import JobVerdict
 from tenure.client.client import AsyncClient
+from tenure.client.command import Command, CommandFailed, CommandNotFound
+from tenure.client.confinement import Limits
 from tenure.client.content_type import Codec, register_codec
 from tenure.client.context import JobContext, current_job
 from tenure.client.errors import (
@@ -133,6 +135,10 @@ __all__ = [
     "group",
     "result_of",
     "results_of",
+    "Command",
+    "CommandFailed",
+    "CommandNotFound",
+    "Limits",
     "AsyncBatchJob",
     "AsyncJob",
     "BatchJob",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from tenure.client.batch_handler import Batching, ItemSignature
+from tenure.client.command import Command, Output, as_job, says_command
+from tenure.client.confinement import Limits
 from tenure.client.content_type import Codec, content_type_of
 from tenure.client.errors import Rejected, invalid
 from tenure.client.options import (
@@ -22,6 +23,7 @@ from tenure.client.options import (
     RunIfName,
     Selectors,
     check_name,
+    default_name,
     row_keys,
 )
 from tenure.client.parent_result import placeholder
@@ -48,11 +50,14 @@ R_co = TypeVar("R_co", covariant=True)
 #: One item of a batch handler.
 I = TypeVar("I")  # noqa: E741  (next to P and R it says what it is)
 
-#: Where a function runs: in a thread, in the worker's event loop, or in a spawned child process.
-Executor = Literal["thread", "async", "process"]
+#: Where a function runs: in a thread, in the worker's event loop, or in a spawned child process; or
+#: what runs is the command that it gives back.
+Executor = Literal["thread", "async", "process", "command"]
 #: Where batch handlers may run.
 BatchExecutor = Literal["thread", "async"]
 
+#: Where a job has a process of its own, which can be held to limits.
+_CONFINED: Final = frozenset({"process", "command"})
 _UNCHANGED: Final[Any] = object()
 #: Settings that are no part of the options that jobs of a batch share.
 _ROW_SETTINGS: Final = frozenset(
@@ -80,6 +85,7 @@ class JobDef(Generic[P, R_co]):
         signature: What it takes and returns.
         batching: How its jobs are put together for one call; None: each has a call of its own.
         pool: Whose slots it takes at a worker; empty: those of its executor, or the default ones.
+        limits: What an attempt may use; None: as much as the worker may.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class JobDef(Generic[P, R_co]):
         signature: Signature | None = None,
         batching: Batching | None = None,
         pool: str = "",
+        limits: Limits | None = None,
     ) -> None:
         """Used by ``job()``; ``signature`` is handed on to copies of one definition."""
         check_name("name", name)
@@ -107,6 +114,7 @@ class JobDef(Generic[P, R_co]):
             Signature(name, fn) if batching is None else ItemSignature(name, fn)
         )
         self.pool: Final = pool
+        self.limits: Final = limits
         self._wire: common_pb2.JobOptions | None = None
 
     @property
@@ -264,6 +272,7 @@ class JobDef(Generic[P, R_co]):
             executor=self.executor,
             settings=dataclasses.replace(self.settings, **changes),
             signature=self.signature,
+            limits=self.limits,
             batching=self.batching,
             pool=self.pool,
         )
@@ -364,6 +373,8 @@ class JobDecorator(Protocol):
         self, fn: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncJob[P, R]: ...
     @overload
+    def __call__(self, fn: Callable[P, Command[Output]], /) -> Job[P, Output]: ...
+    @overload
     def __call__(self, fn: Callable[P, R], /) -> Job[P, R]: ...
 
 
@@ -385,6 +396,8 @@ def job(  # type: ignore[overload-overlap]
     fn: Callable[P, Coroutine[Any, Any, R]], /
 ) -> AsyncJob[P, R]: ...
 @overload
+def job(fn: Callable[P, Command[Output]], /) -> Job[P, Output]: ...
+@overload
 def job(fn: Callable[P, R], /) -> Job[P, R]: ...
 @overload
 def job(
@@ -393,6 +406,7 @@ def job(
     queue: str = DEFAULT_QUEUE,
     executor: Executor | None = None,
     pool: str = "",
+    limits: Limits | None = None,
     retry: Retry | None = None,
     timeout: timedelta | None = None,
     priority: int | None = None,
@@ -443,6 +457,7 @@ def job(
     name: str | None = None,
     executor: Executor | None = None,
     pool: str = "",
+    limits: Limits | None = None,
     labels: Mapping[str, str] | None = None,
     codec: Codec | str | None = None,
     requires: Selectors | None = None,
@@ -459,7 +474,10 @@ def job(
         linger_ms: How long the first of them waits for others; None: 50 (at most 60,000).
         name: What the cluster knows it by; default ``module.function``.
         executor: ``"process"`` runs it in a spawned child (CPU work, code that may crash). The
-            default is a thread for functions and the worker's event loop for coroutine functions.
+            default is a thread for functions, the worker's event loop for coroutine functions, and
+            ``"command"`` for functions that say which command to run: those annotated with
+            ``Command``.
+        limits: What an attempt may use, for ``"process"`` and ``"command"``.
         pool: Its class, for which workers may have slots of their own (``tenure worker --pool
             cpu=2``). Where they have none, a job takes those of its executor, if there are such
             (``--pool process=2``), or the default ones (``--slots``).
@@ -486,11 +504,17 @@ def job(
 
     def decorate(function: Callable[..., Any]) -> Any:
         is_async = inspect.iscoroutinefunction(function)
+        where = _executor_for(function, executor)
+        if limits is not None and where not in _CONFINED:
+            raise invalid("limits", "given for process and command jobs: others share a process")
+        if where == "command" and batching is not None:
+            raise invalid("batch", "given for a handler in Python: a command has one job")
         return _kind_of(is_async, batching is not None)(
-            function,
-            name=name or _default_name(function),
-            executor=_executor_for(is_async, executor),
+            as_job(function) if where == "command" else function,
+            name=name or default_name(function),
+            executor=where,
             settings=options,
+            limits=limits,
             batching=batching,
             pool=pool,
         )
@@ -543,29 +567,19 @@ def _kind_of(is_async: bool, is_batch: bool) -> type[JobDef[..., Any]]:
     return AsyncJob if is_async else Job
 
 
-def _executor_for(is_async: bool, wish: Executor | None) -> Executor:
-    if is_async:
+def _executor_for(function: Callable[..., Any], wish: Executor | None) -> Executor:
+    if inspect.iscoroutinefunction(function):
         if wish not in (None, "async"):
             raise invalid("executor", f"'async' for a coroutine function, got {wish!r}")
         return "async"
+    if says_command(function):
+        if wish not in (None, "command"):
+            raise invalid("executor", f"'command' for one that gives a Command, got {wish!r}")
+        return "command"
+    if wish == "command":
+        raise invalid(
+            "executor", "'command' for a function annotated with what it gives back: Command[str]"
+        )
     if wish not in (None, "thread", "process"):
         raise invalid("executor", f"'thread' or 'process' for a plain function, got {wish!r}")
     return wish or "thread"
-
-
-def _default_name(function: Callable[..., Any]) -> str:
-    """``module.function``, with the name a worker would import the main module by."""
-    module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        if spec is not None:
-            module = spec.name
-        elif file is not None:
-            from pathlib import Path
-
-            module = Path(file).stem
-    name = f"{module}.{function.__qualname__}"
-    if "<" in name:
-        raise invalid("name", f"given for a function inside another one: {name}")
-    return name

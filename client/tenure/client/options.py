@@ -6,6 +6,7 @@ Everything a user can get wrong is refused here, with the field's name.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -303,3 +304,21 @@ def _values(values: str | Sequence[str]) -> Sequence[str]:
 def _told(value: object) -> str:
     """A value, or what there is of it if it is long."""
     return f"{len(value)} characters" if isinstance(value, str) else repr(value)
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """``module.function``, with the name a worker would import the main module by."""
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        if spec is not None:
+            module = spec.name
+        elif file is not None:
+            from pathlib import Path
+
+            module = Path(file).stem
+    name = f"{module}.{function.__qualname__}"
+    if "<" in name:
+        raise invalid("name", f"given for a function inside another one: {name}")
+    return name

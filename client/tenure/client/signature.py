@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tenure.client.command import output_of
 from tenure.client.content_type import Format, format_of
 from tenure.protocol.errors import Rejected
 from tenure.protocol.refusal import Reason
@@ -128,6 +129,8 @@ class Signature:
         if self._hints is None:
             try:
                 self._hints = typing.get_type_hints(self._function, include_extras=True)
+                if "return" in self._hints:
+                    self._hints["return"] = output_of(self._hints["return"])
             except NameError as error:
                 raise Rejected(
                     f"expected annotations of {self.name} that can be resolved, but {error}; "

@@ -25,6 +25,7 @@ from tenure.client import (
     Chain,
     Chord,
     Client,
+    Command,
     Execution,
     Finish,
     Group,
@@ -34,6 +35,7 @@ from tenure.client import (
     JobEvent,
     JobHandle,
     JobState,
+    Limits,
     Middleware,
     RemoteError,
     Retry,
@@ -301,6 +303,33 @@ async def async_flows(client: AsyncClient) -> None:
 def streamed_bytes(data: bytes) -> int:
     """Takes one result."""
     return 0
+
+
+@job(name="rows", limits=Limits(memory="1GiB"))
+def rows(path: str) -> Command[str]:
+    """Text."""
+    return Command("wc", "-l", path)
+
+
+@job
+def picture(path: str, width: int = 3) -> Command[bytes]:
+    """Bytes."""
+    return Command("convert", path, "-resize", width, "-")
+
+
+@job(executor="command")
+def quiet() -> Command[None]:
+    """Nothing."""
+    return Command("true", env={"A": "b"}, stdin="")
+
+
+def commands(client: Client) -> None:
+    """A command is a job that gives its stdout."""
+    assert_type(rows("a"), str)
+    assert_type(client.submit(rows, "a"), JobHandle[str])
+    assert_type(client.submit(picture, "a", width=2).result(), bytes)
+    assert_type(client.submit(quiet).result(), None)
+    client.submit(picture, 3)  # type: ignore[arg-type]
 
 
 @job(batch=100, linger_ms=20)

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from tenure.client import Permanent, RetryLater, current_job, job
+from tenure.client import Limits, Permanent, RetryLater, current_job, job
 
 _TRACE = contextvars.ContextVar("trace", default="clean")
+#: A user who has nothing.
+NOBODY = 65534
 #: Memory that jobs have kept.
 HOARD: list[bytes] = []
 #: Tasks that jobs have kept.
@@ -356,12 +359,6 @@ async def compute_async(started: str, release: str) -> None:
     compute(started, release)
 
 
-@job(name="compute_in_child", executor="process")
-def compute_in_child(started: str, release: str) -> None:
-    """The same in a child."""
-    compute(started, release)
-
-
 @job(name="block_by_callback")
 async def block_by_callback(started: str, release: str) -> None:
     """Its callback blocks the loop, not its own code."""
@@ -424,6 +421,16 @@ def say_and_crash_in_child() -> None:
     os._exit(17)
 
 
+@job(name="fork_and_crash_in_child", executor="process")
+def fork_and_crash_in_child(note: str) -> None:
+    """Leaves behind a copy of its process, with all that this one had open."""
+    forked = os.fork()
+    if forked == 0:
+        signal.pause()
+    Path(note).write_text(str(forked))
+    os._exit(17)
+
+
 @job(name="stop_itself_in_child", executor="process")
 def stop_itself_in_child(started: str) -> None:
     """Is stopped, and with it all of its process."""
@@ -462,13 +469,6 @@ def grow_in_child(mib: int) -> int:
     return os.getpid()
 
 
-@job(name="nap_in_child", executor="process")
-def nap_in_child(seconds: float) -> int:
-    """Takes its time."""
-    threading.Event().wait(seconds)
-    return os.getpid()
-
-
 @job(name="unless_first_in_child", executor="process")
 def unless_first_in_child(started: str, mark: str) -> int:
     """Does nothing, but in the run that finds no mark yet: that one is stopped for good."""
@@ -485,6 +485,49 @@ def note_run_in_child(path: str, line: str, crash: bool = False) -> None:
         file.write(f"{line}\n")
     if crash:
         os.abort()
+
+
+@job(name="grasp_in_child", limits=Limits(memory="64MiB"), executor="process")
+def grasp_in_child(mib: int) -> int:
+    """Takes so much memory for a moment."""
+    return len(b"x" * (mib << 20)) >> 20
+
+
+@job(name="burn_in_child", limits=Limits(cpu=timedelta(seconds=1)), executor="process")
+def burn_in_child() -> None:
+    """Computes for ever."""
+    while True:
+        pass
+
+
+@job(name="open_in_child", limits=Limits(files=20), executor="process")
+def open_in_child(count: int) -> int:
+    """Has so many files open at once."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(Path(os.devnull).open())
+    return count
+
+
+@job(name="nice_in_child", limits=Limits(nice=7), executor="process")
+def nice_in_child(drop: bool) -> tuple[int, int]:
+    """How nice it is; may give up the right to be less so."""
+    if drop:
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    return os.getpriority(os.PRIO_PROCESS, 0), os.getpid()
+
+
+@job(name="bomb_in_child", limits=Limits(processes=30), executor="process")
+def bomb_in_child(started: str) -> int:
+    """Forks until it may not, as one who is not root."""
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    for number in range(1_000):
+        try:
+            if os.fork() == 0:
+                signal.pause()
+        except BlockingIOError:
+            return number
+    return 1_000
 
 
 @job(name="note_run")

@@ -48,7 +48,10 @@ def spawned(app: str = APP) -> Iterator[Spawned]:
     page = new_page()
     passed = [theirs.fileno(), their_control.fileno(), page]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tenure.worker.child", *map(str, passed), app, "20"],
+        [
+            *(sys.executable, "-m", "tenure.worker.child"),
+            *(*map(str, passed), str(os.getpid()), app, "20"),
+        ],
         pass_fds=passed,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path)},

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from tenure.client.codec import decode_args, encode_result
+from tenure.client.command import CommandFailed, CommandNotFound, OutputTooLarge
 from tenure.client.context import JobContext, enter_job
 from tenure.client.errors import LeaseLost, Permanent, RetryLater, error_type_names
 from tenure.client.job import JobDef
@@ -231,6 +232,8 @@ def raised(
         return AttemptResult(AttemptOutcome.RELEASED)
     if isinstance(error, RefusedCall) and isinstance(error.__cause__, Rejected):
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error.__cause__))
+    if isinstance(error, CommandNotFound | OutputTooLarge):
+        return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error))
     if isinstance(error, Rejected) and error.reason in _ELSEWHERE:
         return AttemptResult(AttemptOutcome.FAILED, fault=_rejection(error, _TRANSIENT))
     names = error_type_names(type(error))
@@ -263,6 +266,9 @@ def fault_of(error: BaseException) -> Fault:
         lines = traceback.format_exception(type(error), error, inner)
     except Exception as broken:  # noqa: BLE001  (the same)
         lines = [f"(no traceback: formatting it raised {type(broken).__name__})"]
+    if isinstance(error, CommandFailed):
+        # Whose fault it is says the command, and no line of Python's.
+        lines = ["It said last:\n", error.stderr] if error.stderr else []
     return Fault(
         cut(error_type_names(type(error))[0], TYPE_BYTES_MAX),
         cut(message, ERROR_MESSAGE_BYTES_MAX),

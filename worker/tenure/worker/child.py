@@ -1,4 +1,4 @@
-"""A child process that runs plain functions: ``tenure.worker.child JOBS CONTROL BOARD APP LEVEL``.
+"""A child process: ``tenure.worker.child JOBS CONTROL BOARD PARENT APP LEVEL``.
 
 It takes jobs over one inherited socket and answers on it, one job at a time, in order. User code
 runs in the main thread, where signals and C libraries expect it; a second thread reads what the
@@ -21,16 +21,19 @@ from queue import SimpleQueue
 from time import monotonic, perf_counter_ns
 from typing import NoReturn
 
+from tenure.client.confinement import Limits
 from tenure.protocol.errors import Rejected, error_of, refusal_from_wire
 from tenure.protocol.fence import parse_fence
 from tenure.protocol.ids import partition_of
 from tenure.v1 import common_pb2, jobs_pb2
 from tenure.worker import app, capture
-from tenure.worker.attempt import JobTable, context_of
+from tenure.worker.attempt import JobTable, context_of, raised
 from tenure.worker.clock import SystemClock
+from tenure.worker.confinement import Confinement
 from tenure.worker.executor import frame
 from tenure.worker.executor.board import Board
 from tenure.worker.held import AttemptResult, HeldJob, Terms
+from tenure.worker.launcher import die_with_parent
 from tenure.worker.middleware import function_runner
 from tenure.worker.teller import Teller
 
@@ -94,12 +97,25 @@ class Child:
         self._current = (number, job)
         self._teller.begin(number, job)
         self._renew(number, job)
+        definition = self._jobs.get(run.name)
+        limits = definition.limits if definition is not None else None
         begun_ns = perf_counter_ns()
-        result = contextvars.Context().run(self._attempt, job)
+        is_spent = False
+        if limits is None:
+            result = contextvars.Context().run(self._attempt, job)
+        else:
+            result, is_spent = self._attempt_confined(job, limits)
         run_us = (perf_counter_ns() - begun_ns) // 1000
         fault = tuple(result.fault) if result.fault is not None else None
         self._teller.end(
-            frame.Ended(number, run_us, result.outcome, result.result, fault)  # type: ignore[arg-type]
+            frame.Ended(
+                number,
+                run_us,
+                result.outcome,
+                result.result,
+                fault,  # type: ignore[arg-type]
+                is_spent,
+            )
         )
 
     def _say(self, *said: frame.ToParent) -> None:
@@ -141,6 +157,15 @@ class Child:
             job.expires_ms = lease.expires_ms
             job.revoked = lease.revoked
             job.wanted_back = lease.wanted_back
+
+    def _attempt_confined(self, job: HeldJob, limits: Limits) -> tuple[AttemptResult, bool]:
+        """Runs a job within its limits. Also tells whether this child is left with some of them."""
+        try:
+            confinement = Confinement(limits)
+        except (OSError, ValueError) as error:
+            return raised(job, error), True
+        result = contextvars.Context().run(self._attempt, job)
+        return result, not confinement.lift()
 
     def _attempt(self, job: HeldJob) -> AttemptResult:
         context = context_of(job, self._clock, self._progress, self._save, self._teller.word)
@@ -201,20 +226,22 @@ def _end_with_parent() -> NoReturn:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point. Arguments: three descriptors (jobs, control, board), the module, the level."""
-    jobs_fd, control_fd, board_fd = map(int, arguments[:3])
+    """Entry point. Arguments: three descriptors, the parent, the application, the log's level."""
+    jobs_fd, control_fd, board_fd, parent = map(int, arguments[:4])
+    die_with_parent(parent)
     # The terminal's Ctrl-C goes to the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A crash says where: the parent keeps the last of what comes over stderr.
     faulthandler.enable(all_threads=False)
+    faulthandler.register(signal.SIGXCPU, all_threads=False, chain=True)
     sock, control = socket.socket(fileno=jobs_fd), socket.socket(fileno=control_fd)
     for inherited in (sock, control):
         # What jobs start must not hold them open.
         inherited.set_inheritable(False)
     board = Board(board_fd)
     try:
-        logging.basicConfig(stream=sys.stderr, level=int(arguments[4]), format=LOG_FORMAT)
-        jobs = app.load(arguments[3])
+        logging.basicConfig(stream=sys.stderr, level=int(arguments[5]), format=LOG_FORMAT)
+        jobs = app.load(arguments[4])
         capture.install()
     except Rejected as error:
         sys.stderr.write(f"{error.message}\n")

@@ -125,6 +125,7 @@ def _surrounded(job: JobDef[..., Any], layers: Sequence[Middleware]) -> JobDef[.
         executor=job.executor,
         settings=job.settings,
         signature=job.signature,
+        limits=job.limits,
         batching=job.batching,
         pool=job.pool,
     )

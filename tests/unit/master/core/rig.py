@@ -334,8 +334,9 @@ def report_row(
     *,
     result: bytes | None = None,
     fault: JobFault | None = None,
+    log: bytes = b"",
 ) -> ReportRow:
     """One report; successes have a result by default."""
     if result is None:
         result = b"result" if outcome is AttemptOutcome.COMPLETED else b""
-    return ReportRow(row.job_id, row.lease, outcome, result, "text/plain", fault, 1)
+    return ReportRow(row.job_id, row.lease, outcome, result, "text/plain", fault, 1, log)

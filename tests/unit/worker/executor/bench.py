@@ -22,6 +22,7 @@ APP = "tests.unit.worker.applications"
 JOBS = {
     **app.load(APP),
     **app.load("tests.unit.worker.batch_handlers"),
+    **app.load("tests.unit.worker.commands"),
     **app.load("tests.unit.worker.bad_values"),
 }
 WAIT_S = 30.0

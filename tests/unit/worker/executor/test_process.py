@@ -151,6 +151,14 @@ class TestCharges:
             assert pool.outcome_after(first, ENDED) is CANCELLED
         assert not trace.exists()
 
+    def test_a_crash_is_noticed_though_a_copy_of_the_child_lives(self, tmp_path: Path) -> None:
+        """What it has forked holds its sockets open, and ends with it."""
+        with bench("fork_and_crash_in_child", slots=1) as pool:
+            assert pool.result("fork_and_crash_in_child", str(tmp_path / "f")).outcome is LOST
+            forked = Path(f"/proc/{(tmp_path / 'f').read_text()}/stat")
+            while forked.exists() and forked.read_text().rpartition(") ")[2][0] != "Z":
+                _wait(0.01)
+
 
 class TestReplacement:
     """Children grow old."""
@@ -242,3 +250,54 @@ def _ran(pool: Bench, name: str, *args: object) -> HeldJob:
 
 def _wait(seconds: float) -> None:
     threading.Event().wait(seconds)
+
+
+class TestLimits:
+    """What one job may use, and that the next one in its child may use as much."""
+
+    def test_memory(self) -> None:
+        """An allocation beyond the limit fails; below it, and after it, all is well."""
+        with bench("grasp_in_child", slots=1) as pool:
+            for _ in range(2):
+                result = pool.result("grasp_in_child", 200)
+                assert result.outcome is AttemptOutcome.FAILED
+                assert result.fault is not None
+                assert result.fault.type == "MemoryError"
+                assert values([_ran(pool, "grasp_in_child", 20)]) == [20]
+
+    def test_files(self) -> None:
+        """So many besides those of the child."""
+        with bench("open_in_child", slots=1) as pool:
+            assert values([_ran(pool, "open_in_child", 20)]) == [20]
+            result = pool.result("open_in_child", 60)
+            assert result.fault is not None
+            assert "Too many open files" in result.fault.message
+
+    def test_cpu_time(self) -> None:
+        """Whoever uses it up is killed where it is; that is its own failure, and no lost worker."""
+        with bench("burn_in_child", "double_in_child", slots=1) as pool:
+            result = pool.result("burn_in_child")
+            assert result.outcome is AttemptOutcome.FAILED
+            assert result.fault is not None
+            assert "SIGXCPU (it used up its CPU time)" in result.fault.message
+            assert "in burn_in_child" in result.fault.traceback
+            assert pool.result("double_in_child", 2).outcome is COMPLETED
+
+    def test_niceness_is_the_jobs_only(self) -> None:
+        """A child that cannot be less nice again runs no other job."""
+        with bench("nice_in_child", "double_in_child", slots=1) as pool:
+            nice = min(os.getpriority(os.PRIO_PROCESS, 0) + 7, 19)
+            ((first, child),) = values([_ran(pool, "nice_in_child", False)])  # type: ignore[misc]
+            assert first == nice
+            ((again, same),) = values([_ran(pool, "nice_in_child", True)])  # type: ignore[misc]
+            assert (again, same) == (nice, child)
+            ((_, other),) = values([_ran(pool, "nice_in_child", False)])  # type: ignore[misc]
+            assert other != child
+
+    def test_a_fork_bomb(self, tmp_path: Path) -> None:
+        """The kernel stops it, and what it has forked goes with its child."""
+        with bench("bomb_in_child", slots=1) as pool:
+            executor_of(pool)._recycling = Recycling(jobs=1)
+            (count,) = values([_ran(pool, "bomb_in_child", str(tmp_path / "s"))])
+            assert isinstance(count, int)
+            assert count < 30

@@ -121,7 +121,10 @@ class ChildLink:
         # to stderr: the worker's own stdout is for events.
         level = str(logging.getLogger().getEffectiveLevel())
         return subprocess.Popen(
-            [sys.executable, "-m", "tenure.worker.child", *map(str, passed), app, level],
+            [
+                *(sys.executable, "-m", "tenure.worker.child"),
+                *(*map(str, passed), str(os.getpid()), app, level),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,

@@ -8,6 +8,10 @@ from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.held import AttemptResult, Fault
 from tenure.worker.text import cut
 
+#: Of a last line as much as fits into a message that people read.
+LINE_BYTES_MAX: Final = 300
+#: How ``faulthandler`` begins to tell where Python was.
+_STACK: Final = "(most recent call first):\n"
 _KIB_PER_MIB: Final = 1024
 #: What ends a process without its doing, as people know it.
 _MEANINGS: Final = {
@@ -64,15 +68,11 @@ class Ending(NamedTuple):
         if len(words.encode()) > TRACEBACK_BYTES_MAX:
             words = cut(words, TRACEBACK_BYTES_MAX)
         message = f"{who} {self.told()}"
-        last = self.words.rpartition("\n")[2]
+        last = last_line(self.words)
         if last:
-            message += f"; it said last: {cut(last, _LINE_BYTES_MAX)}"
+            message += f"; it said last: {cut(last, LINE_BYTES_MAX)}"
         fault = Fault(f"tenure.{outcome.name}", message, words, ErrorCategory.SYSTEM)
         return AttemptResult(outcome, fault=fault)
-
-
-#: Of its last line as much as fits into a message that people read.
-_LINE_BYTES_MAX: Final = 300
 
 
 def signal_name(number: int) -> str:
@@ -81,3 +81,9 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def last_line(words: str) -> str:
+    """Of what a process wrote the line that says most: where Python was, or else the last one."""
+    _, stack, frames = words.rpartition(_STACK)
+    return frames.partition("\n")[0].strip() if stack else words.rpartition("\n")[2]

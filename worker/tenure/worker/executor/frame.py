@@ -9,23 +9,45 @@ frames travel in one write and are read in one; jobs are numbered by the parent,
 them one at a time, in order.
 """
 
-import socket
-import struct
-from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 import msgspec
 
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.attempt_log import Line
+from tenure.worker.executor.stream import (
+    READ_BYTES,
+    BrokenFrame,
+    Inflow,
+    packed,
+    receive,
+    send,
+)
 from tenure.worker.held import AttemptResult, Fault
 
-T = TypeVar("T")
-_LENGTH: Final = struct.Struct(">I")
-#: A length beyond this is no frame of ours.
-FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
-#: What one read takes at most.
-READ_BYTES: Final = 256 * 1024
+__all__ = [
+    "READ_BYTES",
+    "Answer",
+    "Ask",
+    "BrokenFrame",
+    "Ended",
+    "Inflow",
+    "Lease",
+    "Progress",
+    "Ready",
+    "Run",
+    "Said",
+    "Saved",
+    "Skipped",
+    "Stop",
+    "ToChild",
+    "ToParent",
+    "inflow_of_child",
+    "inflow_of_parent",
+    "packed",
+    "receive",
+    "send",
+]
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag="run", gc=False):
@@ -104,7 +126,8 @@ class Said(msgspec.Struct, frozen=True, array_like=True, tag="said"):
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended", gc=False):
     """How the attempt ended, and how long it took.
 
-    ``fault`` is (type, message, traceback, category, retry after).
+    ``fault`` is (type, message, traceback, category, retry after). A child that is spent has not
+    got rid of the job's limits, and is to run no other one.
     """
 
     number: int
@@ -112,6 +135,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended", gc=False)
     outcome: AttemptOutcome
     result: bytes
     fault: tuple[str, str, str, ErrorCategory, int | None] | None
+    is_spent: bool = False
 
     def as_result(self) -> AttemptResult:
         """The same as the parent's own executors say it."""
@@ -129,51 +153,8 @@ ToChild = Run | Stop | Lease | Answer
 #: All but ``Ready`` and ``Skipped`` are about the job that runs: the first one not answered.
 ToParent = Ready | Progress | Saved | Said | Ended | Skipped | Ask
 
-_encode: Final = msgspec.msgpack.Encoder().encode
 _decode_to_child: Final = msgspec.msgpack.Decoder(ToChild).decode
 _decode_to_parent: Final = msgspec.msgpack.Decoder(ToParent).decode
-
-
-class BrokenFrame(Exception):
-    """The peer is gone, or what it sent is no frame."""
-
-
-def packed(frame: ToChild | ToParent) -> bytes:
-    """A frame as it travels. Several, one after the other, are a stream."""
-    body = _encode(frame)
-    return _LENGTH.pack(len(body)) + body
-
-
-class Inflow(Generic[T]):
-    """Takes frames out of a stream of bytes."""
-
-    def __init__(self, decode: Callable[[memoryview], T]) -> None:
-        self._decode = decode
-        self._rest = b""
-
-    def frames(self, data: bytes) -> list[T]:
-        """The frames that are whole with these bytes.
-
-        Raises:
-            BrokenFrame: They are none of ours.
-        """
-        if self._rest:
-            data = self._rest + data
-        view, at, found = memoryview(data), 0, list[T]()
-        while len(data) - at >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(data, at)
-            if length > FRAME_BYTES_MAX:
-                raise BrokenFrame
-            end = at + _LENGTH.size + length
-            if end > len(data):
-                break
-            try:
-                found.append(self._decode(view[at + _LENGTH.size : end]))
-            except msgspec.DecodeError as error:
-                raise BrokenFrame from error
-            at = end
-        self._rest = data[at:]
-        return found
 
 
 def inflow_of_child() -> Inflow[ToChild]:
@@ -184,33 +165,3 @@ def inflow_of_child() -> Inflow[ToChild]:
 def inflow_of_parent() -> Inflow[ToParent]:
     """Reads what a child says."""
     return Inflow(_decode_to_parent)
-
-
-def send(sock: socket.socket, *frames: ToChild | ToParent) -> None:
-    """Sends frames in one write.
-
-    Raises:
-        BrokenFrame: The peer is gone.
-    """
-    try:
-        sock.sendall(b"".join(map(packed, frames)))
-    except OSError as error:
-        raise BrokenFrame from error
-
-
-def receive(sock: socket.socket, inflow: Inflow[T]) -> list[T]:
-    """The next frames, one at least.
-
-    Raises:
-        BrokenFrame: The peer is gone, or what it sent is no frame.
-    """
-    frames: list[T] = []
-    while not frames:
-        try:
-            data = sock.recv(READ_BYTES)
-        except OSError as error:
-            raise BrokenFrame from error
-        if not data:
-            raise BrokenFrame
-        frames = inflow.frames(data)
-    return frames

@@ -2,12 +2,12 @@
 
 What a job has to obey:
 
-| order | async | thread | process |
-|---|---|---|---|
+| order | async | thread | process | command |
+|---|---|---|---|---|
 | cancel, hand back | cancelled; given up after the grace | learns it at a checkpoint; the same | \
-learns it; killed after the grace |
-| timeout | the same | given up at once | killed at once |
-| lease of an at-most-once job lost | the same | given up at once | killed at once |
+learns it; killed after the grace | SIGTERM; killed after the grace |
+| timeout | the same | given up at once | killed at once | SIGTERM; killed after a short grace |
+| lease of an at-most-once job lost | the same | given up at once | killed at once | the same |
 
 "Given up" means that the attempt is reported while its code still runs, because a thread cannot be
 killed. Its slot is *lost*: another one takes its place at once, so the worker runs as many jobs as
@@ -17,6 +17,7 @@ before, and it is counted until the code ends after all. Only a new process gets
 
 import heapq
 import logging
+import os
 from collections.abc import Callable
 from itertools import count
 from typing import Final
@@ -26,8 +27,10 @@ from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.attempt import JobTable, ThreadClock, stopped
 from tenure.worker.executor.batch import BatchStage, Later, batch_sizes, batches_of, in_loop
+from tenure.worker.executor.command import CommandExecutor
 from tenure.worker.executor.coroutine import CoroutineExecutor
 from tenure.worker.executor.gate import SlotGate
+from tenure.worker.executor.launcher_link import LauncherLink
 from tenure.worker.executor.loop import JobLoop, LoopBlocked, LoopWatch
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.executor.process import NEVER, ProcessExecutor, Recycling
@@ -41,6 +44,8 @@ _LOGGER: Final = logging.getLogger(__name__)
 GRACE_MS: Final = 5_000
 #: The same when the worker itself is about to end.
 RELEASE_GRACE_MS: Final = 1_000
+#: The same for a command that has timed out: a master waits for the word of it for a second.
+TIMEOUT_GRACE_MS: Final = 500
 #: Alarms of ended jobs are swept out above this.
 ALARMS_MIN: Final = 1_000
 #: Looked up once, not for each fact.
@@ -101,10 +106,14 @@ class ExecutorPool:
             self._watch = job_loop.watch
             self._coroutines = CoroutineExecutor(self._stage("async"), job_loop)
             self._gate.serve("async", self._coroutines.submit)
+        launcher = self._launcher = LauncherLink()
         self._processes: ProcessExecutor | None = None
         if "process" in kinds:
-            self._processes = ProcessExecutor(self._stage("process"), app, slots, recycling)
+            stage = self._stage("process")
+            self._processes = ProcessExecutor(stage, app, slots, launcher, recycling)
             self._gate.serve("process", self._processes.submit)
+        self._commands = CommandExecutor(self._stage("command"), slots, launcher)
+        self._gate.serve("command", self._commands.submit)
         #: (when, order, job, outcome): a timeout, or the end of a grace if ``job.stop`` is set.
         self._alarms: list[tuple[int, int, HeldJob, AttemptOutcome]] = []
         self._alarms_max = ALARMS_MIN
@@ -115,6 +124,14 @@ class ExecutorPool:
             self._coroutines.start()
         if self._processes is not None:
             self._processes.start()
+        if any(definition.limits is not None for definition in self._jobs.values()):
+            _LOGGER.info(
+                "jobs are held to their limits by rlimits, each of their processes by itself%s",
+                "; as this worker runs as root, limits on processes hold nobody"
+                if os.geteuid() == 0
+                else "",
+                extra={"action": "limits"},
+            )
 
     def run(self, jobs: list[HeldJob]) -> None:
         if self._batches is None:
@@ -132,6 +149,10 @@ class ExecutorPool:
             target = job if self._batches is None else self._batches.to_interrupt(job)
             if target is not None:
                 self._coroutines.interrupt(target)
+        elif kind == "command" and outcome is not AttemptOutcome.LOST:
+            self._commands.terminate(job)
+            if outcome is AttemptOutcome.TIMED_OUT:
+                grace_ms = TIMEOUT_GRACE_MS
         elif outcome in _AT_ONCE:
             grace_ms = 0
         elif self._processes is not None:
@@ -199,6 +220,8 @@ class ExecutorPool:
             self._coroutines.close()
         if self._processes is not None:
             self._processes.close()
+        self._commands.close()
+        self._launcher.close()
 
     def _stage(self, kind: Kind) -> Stage:
         given = (kind, self._jobs, self._gate, self._outbox, self._clock, self._parents)
@@ -230,6 +253,8 @@ class ExecutorPool:
         if self._kind_of(job) == "process" and self._processes is not None:
             self._processes.kill(job)
             return
+        if self._commands.kill(job):
+            return
         result = stopped(outcome, "the job was asked to stop and has not; its code still runs")
         batch = self._batches.batch_of(job) if self._batches is not None else None
         if not job.finish(result, self._clock.boot_ms()):
@@ -248,8 +273,8 @@ class ExecutorPool:
         # 1. Its slot goes to the next job, for which there must be a thread.
         # 2. From now on the session counts it as free.
         # 3. Whenever the code ends, its thread ends or its lane takes nothing more: FREED.
-        if self._kind_of(job) == "thread":
-            self._threads.replace()
+        if (kind := self._kind_of(job)) != "async":
+            (self._commands if kind == "command" else self._threads).replace()
         self._gate.release()
         self._outbox.post(FactKind.ABANDONED, job)
         self._lost.add(job)

@@ -19,6 +19,7 @@ never forked: a copy of a process that uses gRPC deadlocks.
 import logging
 import os
 import selectors
+import signal
 import socket
 import threading
 from collections import deque
@@ -34,6 +35,8 @@ from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.attempt import log_of, stopped
 from tenure.worker.executor import frame
 from tenure.worker.executor.child_link import ChildLink, Given
+from tenure.worker.executor.ending import Ending
+from tenure.worker.executor.launcher_link import LauncherLink
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import HeldJob
 
@@ -84,13 +87,22 @@ class ProcessExecutor:
         stage: Where jobs come from and go to.
         app: What children import.
         children: How many jobs run at once at most.
+        launcher: Kills the children's groups when this process dies.
         recycling: When children are replaced.
     """
 
-    def __init__(self, stage: Stage, app: str, children: int, recycling: Recycling = NEVER) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        app: str,
+        children: int,
+        launcher: LauncherLink,
+        recycling: Recycling = NEVER,
+    ) -> None:
         self._stage = stage
         self._app = app
         self._most = children
+        self._launcher = launcher
         self._recycling = recycling
         self._cores = os.cpu_count() or 1
         #: What other threads want done here; the bell wakes this one, once for many.
@@ -221,6 +233,7 @@ class ProcessExecutor:
                     extra={"action": "spawn"},
                 )
                 return
+            self._launcher.guard(child.pid)
             child.due_ms = now_ms + READY_MS_MAX
             self._children.append(child)
             fresh.append(child)
@@ -276,6 +289,7 @@ class ProcessExecutor:
         waiting = [given.job for given in child.given]
         child.given.clear()
         ending = child.bury()
+        self._launcher.release(child.pid)
         if not child.is_ready and not self._closing:
             self._spawn_ms = now_ms + RESPAWN_MS
             _LOGGER.error(
@@ -286,20 +300,27 @@ class ProcessExecutor:
             )
         if run is not None:
             job = run.job
-            result = ending.as_result(
-                job.stop or AttemptOutcome.LOST, "the child process that ran the job"
-            )
+            outcome = job.stop or self._outcome_of(job, ending)
+            result = ending.as_result(outcome, "the child process that ran the job")
             self._note_start(job, now_ms)
             self._stage.settle(job, result, now_ms)
             if job.stop is None:
                 _LOGGER.warning(
-                    "the child process that ran job %s (%s) %s: the attempt is lost",
+                    "the child process that ran job %s (%s) %s: that costs its attempt",
                     job.job_id,
                     job.terms.name,
                     ending.told(),
                     extra={"action": "child_lost", "job_id": job.job_id},
                 )
         self._came_back(child, waiting, now_ms, keeps_slot=run is None)
+
+    def _outcome_of(self, job: HeldJob, ending: Ending) -> AttemptOutcome:
+        """What a job comes to whose child has died. Whose CPU time is over has failed."""
+        definition = self._stage.jobs.get(job.terms.name)
+        limits = definition.limits if definition is not None else None
+        if limits is not None and limits.cpu is not None and ending.status == -signal.SIGXCPU:
+            return AttemptOutcome.FAILED
+        return AttemptOutcome.LOST
 
     def _deafen(self, child: ChildLink) -> None:
         """Nothing that a child says counts any more."""
@@ -463,6 +484,9 @@ class ProcessExecutor:
         known = self._costs.get(name, run_us)
         self._costs[name] = known + int((run_us - known) * COST_WEIGHT)
         self._stage.settle(job, said.as_result(), now_ms)
+        if said.is_spent and not child.is_leaving:
+            child.retire()
+            self._take_back(child, now_ms)
 
     def _note_start(self, job: HeldJob, now_ms: int) -> None:
         if job.started_ms is None:

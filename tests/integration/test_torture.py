@@ -1,0 +1,155 @@
+"""User code hurts its worker in all ways that it knows; the worker and its other jobs go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenure.client import Client, JobFailed, JobHandle, Step
+from tests.chaos.cluster import Cluster
+from tests.chaos.process import Process
+from tests.integration import torture
+
+pytestmark = pytest.mark.timeout(240)
+
+WAIT_S = 90.0
+#: How many hurt at a time: there are slots for others.
+AT_ONCE = 3
+#: How much later than when it was quiet others' jobs may end, and how late is soon all the same.
+SLOWER_MAX = 3.0
+SOON_S = 0.4
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A master."""
+    with Cluster(tmp_path / "cluster", f"sqlite://{tmp_path}/store.db") as cluster:
+        cluster.start_masters(1)
+        yield cluster
+
+
+def start_worker(cluster: Cluster, slots: int) -> Process:
+    """A worker that is to be tortured."""
+    worker = cluster.start_worker("worker-1", slots=slots, app="tests.integration.torture")
+    cluster.wait_said(worker, "registered")
+    return worker
+
+
+class Pings:
+    """Sends a small job again and again, and notes how long each took."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.took_s: list[float] = []
+
+    def ping(self) -> None:
+        """One more."""
+        begun = time.monotonic()
+        self._client.submit(torture.ping).result(timeout=WAIT_S)
+        self.took_s.append(time.monotonic() - begun)
+
+    def p99_s(self) -> float:
+        """What all but one in a hundred took at most."""
+        return sorted(self.took_s)[int(len(self.took_s) * 0.99)]
+
+
+def test_torture(cluster: Cluster, tmp_path: Path) -> None:
+    """Each attempt comes to what the documents say, and nobody else notices."""
+    worker = start_worker(cluster, slots=8)
+    pid = worker.pid
+    grim: dict[Step[Any], tuple[str, str]] = {
+        torture.leave.bind(): ("POISON", "ended itself with exit status 17"),
+        torture.segfault.bind(): ("POISON", "SIGSEGV"),
+        torture.overflow.bind(): ("POISON", "SIGSEGV"),
+        torture.kill.bind(): ("POISON", "SIGKILL, and not by this worker"),
+        torture.halt.bind(): ("TIMED_OUT", "tenure.TIMED_OUT"),
+        torture.spin.bind(f"{tmp_path}/spin"): ("TIMED_OUT", "tenure.TIMED_OUT"),
+        torture.burn.bind(): ("EXHAUSTED", "SIGXCPU"),
+        torture.hog.bind(): ("EXHAUSTED", "MemoryError"),
+        torture.breed.bind(f"{tmp_path}/breed"): ("TIMED_OUT", "tenure.TIMED_OUT"),
+        torture.recurse.bind(): ("EXHAUSTED", "RecursionError"),
+        torture.riddle.bind(): ("PERMANENT", "INVALID_ARGUMENT"),
+        torture.slam.bind(): ("POISON", "tenure.LOST"),
+        torture.yes.bind(): ("PERMANENT", "PAYLOAD_TOO_LARGE"),
+        torture.stubborn.bind(): ("TIMED_OUT", "CommandFailed"),
+        torture.absent.bind(): ("PERMANENT", "COMMAND_NOT_FOUND"),
+    }
+    with Client(cluster.addresses) as client:
+        quiet, loud = Pings(client), Pings(client)
+        for _ in range(100):
+            quiet.ping()
+        handles: dict[Step[Any], JobHandle[Any]] = {}
+        open_jobs: list[JobHandle[Any]] = []
+        for step in grim:
+            handles[step] = _submit(client, step)
+            open_jobs = [handle for handle in [*open_jobs, handles[step]] if not handle.wait(0.01)]
+            while len(open_jobs) >= AT_ONCE:
+                loud.ping()
+                open_jobs = [handle for handle in open_jobs if not handle.wait(0.01)]
+        well = [_submit(client, step.bind()) for step in (torture.babble, torture.leak)]
+        while len(loud.took_s) < 100 or not client.wait_all(open_jobs, timeout=0.01):
+            loud.ping()
+        for step, (reason, text) in grim.items():
+            told = _fate(handles[step])
+            assert told[0] == reason, (step, told)
+            assert text in told[1], (step, told)
+        for handle in well:
+            handle.result(timeout=WAIT_S)
+        assert worker.pid == pid
+        assert worker.running
+        assert loud.p99_s() <= max(SLOWER_MAX * quiet.p99_s(), SOON_S)
+    group = int((tmp_path / "breed").read_text())
+    _until(lambda: not [pid for pid, its in _groups().items() if its == group])
+
+
+def test_nothing_outlives_a_worker_that_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    """Children, commands, and what they have started end with it, though it could say nothing."""
+    worker = start_worker(cluster, slots=4)
+    notes = [tmp_path / "process", tmp_path / "command"]
+    with Client(cluster.addresses) as client:
+        client.submit(torture.stay, str(notes[0]))
+        client.submit(torture.stay_command, str(notes[1]))
+        _until(lambda: all(note.exists() and len(note.read_text().split()) == 2 for note in notes))
+    left = [int(pid) for note in notes for pid in note.read_text().split()]
+    assert all(pid in _groups() for pid in left)
+    worker.kill()
+    _until(lambda: not any(pid in _groups() for pid in left))
+
+
+def _submit(client: Client, step: Step[Any]) -> JobHandle[Any]:
+    return client.submit(step.job, *step.args, **step.kwargs)
+
+
+def _fate(handle: JobHandle[Any]) -> tuple[str, str]:
+    """Why a job has failed, and with what."""
+    try:
+        return "COMPLETED", str(handle.result(timeout=WAIT_S))
+    except JobFailed as failed:
+        reason = failed.failure_reason
+        return reason.name if reason is not None else "", str(failed.error)
+
+
+def _groups() -> dict[int, int]:
+    """The group of each process that has not ended."""
+    found: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = stat.read_text().rpartition(") ")[2].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if state != "Z":
+            found[int(stat.parent.name)] = int(group)
+    return found
+
+
+def _until(done: Callable[[], object]) -> None:
+    tick, end = threading.Event(), time.monotonic() + WAIT_S
+    while not done():
+        if time.monotonic() > end:
+            raise AssertionError("it never came to be")
+        tick.wait(0.02)

@@ -1,0 +1,135 @@
+"""Commands: programs with arguments, each waited for in a thread.
+
+The launcher starts them and keeps their output (``launcher.py``); here is what they are told, and
+what becomes of their ends. A command that is to stop gets SIGTERM, and SIGKILL after the grace, it
+and all that it has started.
+"""
+
+import os
+import signal
+from functools import partial
+from typing import Any, Final
+
+from tenure.client.command import (
+    Command,
+    CommandFailed,
+    CommandNotFound,
+    OutputTooLarge,
+    run_commands_by,
+)
+from tenure.client.confinement import Limits
+from tenure.client.context import current_job
+from tenure.protocol.limits import PAYLOAD_BYTES_DEFAULT
+from tenure.worker.confinement import command_limits
+from tenure.worker.executor.ending import LINE_BYTES_MAX, Ending, last_line
+from tenure.worker.executor.launch import Finished, Launch
+from tenure.worker.executor.launcher_link import LauncherLink, LauncherLost
+from tenure.worker.executor.runner import Stage
+from tenure.worker.executor.thread import ThreadExecutor
+from tenure.worker.held import AttemptResult, HeldJob
+from tenure.worker.text import cut
+
+#: What the launcher says when it is not the command's fault.
+_TROUBLE: Final = "!"
+
+
+class CommandExecutor(ThreadExecutor):
+    """Waits for commands, each in a thread that is told of its end.
+
+    Args:
+        stage: Where jobs come from and go to.
+        slots: How many run at once at most.
+        launcher: Starts them.
+    """
+
+    def __init__(self, stage: Stage, slots: int, launcher: LauncherLink) -> None:
+        super().__init__(stage, slots)
+        self._launcher = launcher
+        #: By what the launcher calls the commands of jobs.
+        self._numbers: dict[HeldJob, int] = {}
+
+    def terminate(self, job: HeldJob) -> None:
+        """Asks a command to end. ``job.stop`` is set: one that has not begun does not begin."""
+        self._signal(job, signal.SIGTERM)
+
+    def kill(self, job: HeldJob) -> bool:
+        """Ends a command and all that it has started. False: there is none."""
+        return self._signal(job, signal.SIGKILL)
+
+    def _signal(self, job: HeldJob, what: int) -> bool:
+        number = self._numbers.get(job)
+        if number is None:
+            return False
+        self._launcher.signal(number, what)
+        return True
+
+    def _attempt(self, job: HeldJob) -> AttemptResult:
+        run_commands_by(partial(self._command, job))
+        return super()._attempt(job)
+
+    def _command(self, job: HeldJob, command: Command[Any], wanted: bool) -> bytes:
+        """Runs a job's command.
+
+        Raises:
+            CommandFailed: It ended with another status than 0.
+            CommandNotFound: There is no such program.
+            OutputTooLarge: It writes too much.
+            OSError: It could not be started.
+        """
+        limits = self._stage.jobs[job.terms.name].limits or Limits()
+        number = self._launcher.number()
+        launch = Launch(
+            number,
+            [*command.argv],
+            {**os.environ, **command.env, **_environment()},
+            command.cwd or "",
+            command.stdin,
+            wanted,
+            PAYLOAD_BYTES_DEFAULT,
+            command_limits(limits),
+            limits.nice or 0,
+        )
+        # First the note, then the look: a stop that comes meanwhile finds one of the two.
+        self._numbers[job] = number
+        try:
+            if job.stop is not None:
+                raise CommandFailed("it had not begun", status=-signal.SIGTERM)
+            finished = self._launcher.run(launch)
+        finally:
+            del self._numbers[job]
+        return _stdout(command.argv[0], finished, killed=job.stop is not None)
+
+
+def _environment() -> dict[str, str]:
+    """What a command is told of its job."""
+    me = current_job()
+    told = {
+        "TENURE_JOB_ID": me.id,
+        "TENURE_JOB_NAME": me.name,
+        "TENURE_ATTEMPT": str(me.attempt),
+        "TENURE_FENCE": me.fence,
+    }
+    if me.deadline is not None:
+        told["TENURE_DEADLINE"] = me.deadline.isoformat()
+    return told
+
+
+def _stdout(program: str, finished: Finished, *, killed: bool) -> bytes:
+    """What a command that has ended gives back."""
+    if finished.refusal.startswith(_TROUBLE):
+        raise LauncherLost(f"expected to start {program}, but {finished.refusal[1:]}")
+    if finished.refusal:
+        raise CommandNotFound(program, finished.refusal)
+    if finished.is_cut:
+        raise OutputTooLarge(program)
+    if finished.status == 0:
+        return finished.stdout
+    words = finished.stderr.decode("utf-8", "replace").strip()
+    ending = Ending(finished.status, finished.peak_kib, words, killed)
+    last = last_line(words)
+    said = f"; it said last: {cut(last, LINE_BYTES_MAX)}" if last else ""
+    raise CommandFailed(
+        f"expected {program} to end with exit status 0, but it {ending.told()}{said}",
+        status=finished.status,
+        stderr=words,
+    )
