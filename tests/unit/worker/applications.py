@@ -359,12 +359,6 @@ async def compute_async(started: str, release: str) -> None:
     compute(started, release)
 
 
-@job(name="compute_in_child", executor="process")
-def compute_in_child(started: str, release: str) -> None:
-    """The same in a child."""
-    compute(started, release)
-
-
 @job(name="block_by_callback")
 async def block_by_callback(started: str, release: str) -> None:
     """Its callback blocks the loop, not its own code."""

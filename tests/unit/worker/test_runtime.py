@@ -177,9 +177,9 @@ def test_blocked_loop_keeps_its_leases(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("name", ["compute", "compute_async", "compute_in_child"])
+@pytest.mark.parametrize("name", ["compute", "compute_async"])
 def test_busy_jobs_delay_no_heartbeat(name: str, tmp_path: Path) -> None:
-    """All slots compute for longer than the TTL, in any executor: leases are renewed in time."""
+    """All slots compute in our own process for longer than the TTL: leases are renewed in time."""
 
     async def scenario() -> None:
         async with running(name, slots=2) as run:
