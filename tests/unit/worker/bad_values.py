@@ -1,9 +1,30 @@
 """Jobs that are given and give back what cannot be, in each executor."""
 
+import os
 import threading
 from typing import Any
 
 from tenure.client import job
+
+
+class Bomb:
+    """A codec that does not survive what it is given."""
+
+    content_type = "application/vnd.tests.bomb"
+    version = 1
+
+    def encode(self, data: object) -> bytes:
+        return b"harmless"
+
+    def decode(self, payload: bytes) -> object:
+        if payload == b"harmful":
+            os.abort()
+        return [[0], {}]
+
+
+@job(name="defuse_in_child", executor="process", codec=Bomb())
+def defuse_in_child(value: int) -> None:
+    """Takes what kills its decoder."""
 
 
 @job(name="take")

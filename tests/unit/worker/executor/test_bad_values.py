@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tenure.protocol.vocabulary import AttemptOutcome
-from tests.unit.worker.executor.bench import bench
+from tests.unit.worker.executor.bench import JOBS, bench
 
 APP = "tests.unit.worker.bad_values"
 PERMANENT, COMPLETED = AttemptOutcome.FAILED_PERMANENT, AttemptOutcome.COMPLETED
@@ -68,3 +68,16 @@ def test_results_that_cannot_travel(kind: str, what: str, type_name: str, says: 
         assert result.fault.type == type_name
         assert says in result.fault.message
         assert pool.result(f"give{kind}", "fine").outcome is COMPLETED
+
+
+def test_payload_that_kills_its_decoder_costs_its_attempt() -> None:
+    """In a child it is a loss like any other crash, and so poison in the end; the next job runs."""
+    name = "defuse_in_child"
+    content_type = JOBS[name].settings.content_type
+    with bench(name, slots=1, module=APP) as pool:
+        result = pool.result(name, payload=b"harmful", content_type=content_type)
+        assert result.outcome is AttemptOutcome.LOST
+        assert result.fault is not None
+        assert "SIGABRT" in result.fault.message
+        fine = pool.result(name, payload=b"harmless", content_type=content_type)
+        assert fine.outcome is COMPLETED
