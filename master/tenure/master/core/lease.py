@@ -322,6 +322,8 @@ def apply_session_opened(state: State, event: SessionOpened) -> None:
         # What its old stream says from now on is of no account.
         holder.session.unaccepted.clear()
         holder.session.unsent.clear()
+    # Whether it is in quarantine its worker says anew, on each stream.
+    state.health.marks.pop(event.incarnation, None)
     session = Session(event, holder)
     state.lanes.enlist(session)
     state.sessions[event.session_id] = session
