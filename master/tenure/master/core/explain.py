@@ -375,7 +375,7 @@ def _held_up(
     elif halt is not None:
         yield Blocker(BlockerKind.LEADER, *halt)
     lane = state.lanes.of(record)
-    job_type, key = lane.job_type, lane.key
+    job_type, key = lane.job_type, queue.limit_keys.get(record.limit_key)
     yield from _breaker(
         job_type.breaker,
         BlockerKind.CIRCUIT_BREAKER,

@@ -184,6 +184,7 @@ class Queue(Limiter):
     """A queue with jobs."""
 
     __slots__ = (
+        "common",
         "counts",
         "key_empty_ms",
         "lanes",
@@ -201,6 +202,8 @@ class Queue(Limiter):
         "tripped",
     )
 
+    #: How many ready jobs with a limit key stand in lanes without one (see ``core.slack``).
+    common: int
     #: Its jobs by state.
     counts: list[int]
     #: The same of each job name.
@@ -227,6 +230,7 @@ class Queue(Limiter):
         super().__init__(settings.concurrency, settings.rate, now_ms)
         self.tenant = tenant
         self.name = name
+        self.common = 0
         self.counts = [0] * (max(JobState) + 1)
         self.tallies = {}
         self.lanes = {}
@@ -353,10 +357,13 @@ class JobType(Gate):
 
 
 class LimitKey(Limiter):
-    """The jobs of a queue that share its limits per key. It lives while it has a lane."""
+    """The jobs of a queue that share its limits per key. It lives while it has a lane or jobs."""
 
-    __slots__ = ("breaker", "jobs", "key", "queue")
+    __slots__ = ("breaker", "jobs", "key", "queue", "waiting")
 
+    #: Ready ones that stand in lanes without a key (see ``core.slack``), with their keys of the
+    #: order.
+    waiting: dict[JobRecord, int]
     #: Those that run, in the order in which they began to.
     jobs: dict[JobId, JobRecord]
     #: None: its queue has none for its keys.
@@ -368,6 +375,7 @@ class LimitKey(Limiter):
         self.queue = queue
         self.key = key
         self.jobs = {}
+        self.waiting = {}
         self.breaker = None
         if settings.key_breaker is not None or settings.key_breaker_overrides:
             self._follow_breaker(anew=True)
@@ -450,6 +458,7 @@ class LimitKey(Limiter):
         """Whether forgetting it changes nothing."""
         return (
             not self.jobs
+            and not self.waiting
             and (self.bucket is None or self.bucket.is_full(now_ms))
             and (self.breaker is None or self.breaker.is_idle(now_ms))
         )

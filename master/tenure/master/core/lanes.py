@@ -12,6 +12,7 @@ from tenure.master.core.ready import Board, Fronts, Lane, LaneName
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.settings import JobTypeSettings, QueueSettings, Settings, SettingsKind
 from tenure.master.core.skill import Member, Skill
+from tenure.master.core.slack import Slack
 from tenure.master.core.sticky import Bindings, StickyKey
 from tenure.master.core.timer import Timers
 from tenure.protocol.vocabulary import FairBy, JobState
@@ -39,6 +40,7 @@ class Lanes:
         "_members",
         "_settings",
         "_skills",
+        "_slack",
         "_tenants",
         "counts",
         "crowded",
@@ -68,6 +70,7 @@ class Lanes:
         self._settings = settings
         self._tenants: dict[str, Tenant] = {}
         self._job_types: dict[tuple[str, str], JobType] = {}
+        self._slack = Slack(self)
         self._skills: dict[tuple[object, ...], Skill] = {}
         #: The newest session of each incarnation.
         self._members: dict[str, Member] = {}
@@ -190,7 +193,7 @@ class Lanes:
             began_ms = self._empty_ms if empty_ms is None else empty_ms
             queue = self.queues[tenant, name] = Queue(owner, name, settings, began_ms)
             owner.queues[name] = queue
-            self._await_tokens(queue)
+            self.await_tokens(queue)
             queue.refresh()
             self._note_kind(queue)
         return queue
@@ -224,9 +227,10 @@ class Lanes:
         """The lane of a job."""
         policy = record.policy
         queue = self.queue(policy.tenant, policy.queue)
-        return self._lane(queue, policy, (record.priority, record.limit_key, record.sticky_key))
+        return self.lane_of(queue, policy, self._slack.kind_of(record, queue))
 
-    def _lane(self, queue: Queue, policy: Policy, kind: Kind) -> Lane:
+    def lane_of(self, queue: Queue, policy: Policy, kind: Kind) -> Lane:
+        """The lane of alike jobs; one with a limit key is under it."""
         label: LaneName = (policy.name, *kind)
         if policy.requires or policy.prefers:
             label += (policy.requires, policy.prefers)
@@ -235,7 +239,9 @@ class Lanes:
             priority, limit_key, sticky_key = kind
             lane = self._new_lane(label, queue, policy, priority)
             if limit_key:
-                self._put_under_key(lane, limit_key)
+                lane.key = self._slack.key(queue, limit_key)
+                lane.key.under[lane] = None
+                lane.refresh()
             if sticky_key:
                 lane.sticky = self._bindings.get(queue, sticky_key)
                 lane.sticky.lanes[lane] = None
@@ -250,15 +256,6 @@ class Lanes:
         lane.requires, lane.prefers = policy.requires, policy.prefers
         self._note_empty(lane)
         return lane
-
-    def _put_under_key(self, lane: Lane, name: str) -> None:
-        key = lane.queue.limit_keys.get(name)
-        if key is None:
-            key = lane.queue.limit_keys[name] = LimitKey(lane.queue, name)
-            self._await_tokens(key)
-        lane.key = key
-        key.under[lane] = None
-        lane.refresh()
 
     def _hang(self, lane: Lane) -> None:
         """Puts a lane where those find it who can run its jobs now."""
@@ -315,13 +312,12 @@ class Lanes:
 
     def resume(self, record: JobRecord) -> None:
         """A job was found running after a replay, and has been counted."""
-        lane = self.of(record)
-        queue = lane.queue
+        queue = self.queue(record.policy.tenant, record.policy.queue)
         if queue.concurrency:
             queue.refresh()
         queue.running_of[record.priority] += 1
-        if lane.key is not None:
-            lane.key.count([record], 1)
+        if record.limit_key:
+            self._slack.count(self._slack.key(queue, record.limit_key), [record], 1)
         if record.sticky_key:
             self._resume_binding(record)
 
@@ -348,17 +344,20 @@ class Lanes:
                 if budget is not None:
                     budget.retried(len(alike), self.now_ms)
             for kind, own in runs.items():
+                if before is _PENDING:
+                    left = kind if priority_before is None else (priority_before, *kind[1:])
+                    for lane, jobs in self._slack.leave(queue, policy, left, own):
+                        self.left(lane, jobs)
+                key = self._slack.moved(queue, kind[1], runs=after is _RUNNING)
                 if before is _RUNNING or after is _RUNNING:
-                    key = self._key_of(queue, policy, kind) if kind[1] else None
                     if ended and key is not None:
                         self._judge(key, own, done=done)
                     by = (after is _RUNNING) - (before is _RUNNING)
                     queue.running_of[kind[0]] += by * len(own)
                     if key is not None:
-                        key.count(own, by)
-                if before is _PENDING:
-                    left = kind if priority_before is None else (priority_before, *kind[1:])
-                    self._leave(self._lane(queue, policy, left), len(own))
+                        self._slack.count(key, own, by)
+                if key is not None:
+                    self._slack.forget_if_unused(key)
 
     def _recount(
         self, queue: Queue, name: str, jobs: int, before: JobState, after: JobState
@@ -370,12 +369,8 @@ class Lanes:
         if queue.concurrency and (before is _RUNNING or after is _RUNNING):
             queue.refresh()
 
-    def _key_of(self, queue: Queue, policy: Policy, kind: Kind) -> LimitKey | None:
-        """The limit key of jobs that have one; it is there while one of them runs."""
-        key = queue.limit_keys.get(kind[1])
-        return self._lane(queue, policy, kind).key if key is None else key
-
-    def _leave(self, lane: Lane, jobs: int) -> None:
+    def left(self, lane: Lane, jobs: int) -> None:
+        """So many jobs of a lane are not ready any more; see ``Lane.leave``."""
         lane.leave(jobs)
         if not lane.ready:
             self._note_empty(lane)
@@ -388,15 +383,18 @@ class Lanes:
             self._recount(queue, policy.name, len(alike), _PENDING, _RUNNING)
             self._charge(queue, len(alike), now_ms)
             self.job_type(policy.tenant, policy.name).granted(alike, now_ms)
+            left: dict[Lane, int] = {}
             for kind, own in runs.items():
-                lane = self._lane(queue, policy, kind)
-                key = lane.key
                 queue.running_of[kind[0]] += len(own)
-                if key is not None:
+                for lane, jobs in self._slack.leave(queue, policy, kind, own):
+                    left[lane] = left.get(lane, 0) + jobs
+                if kind[1]:
+                    key = self._slack.key(queue, kind[1])
                     key.count(own, 1)
                     self._charge(key, len(own), now_ms)
                     key.granted(own)
-                self._leave(lane, len(own))
+            for lane, jobs in left.items():
+                self.left(lane, jobs)
                 if lane.sticky is not None:
                     self.bind(lane.sticky, incarnation)
             queue.pulse.granted(now_ms, len(alike), any(queue.ready_of))
@@ -415,13 +413,16 @@ class Lanes:
             queue.ready_seq = seq
         # After a replay events may come in another order.
         queue.ready_seq = min(queue.ready_seq, seq)
-        for _, _, runs in kin_of(records):
-            for kind, own in runs.items():
-                lane = self._lane(queue, policy, kind)
-                self._empty.pop(lane, None)
-                lane.push(key, seq, own)
-                if lane.key is not None and lane.key.cancels:
-                    self.crowded[lane.key] = None
+        for kin in kin_of(records):
+            for kind, own in self._slack.place(queue, kin, key).items():
+                self.put(self.lane_of(queue, policy, kind), key, seq, own)
+
+    def put(self, lane: Lane, key: int, seq: int, records: list[JobRecord]) -> None:
+        """Puts ready jobs into a lane; see ``Lane.push``."""
+        self._empty.pop(lane, None)
+        lane.push(key, seq, records)
+        if lane.key is not None and lane.key.cancels:
+            self.crowded[lane.key] = None
 
     def relieved(self, keys: int) -> None:
         """So many crowded keys were looked at, the first ones."""
@@ -454,7 +455,7 @@ class Lanes:
             if not limiter.is_dry and not bucket.room(now_ms):
                 self._run_dry(limiter)
 
-    def _await_tokens(self, limiter: Limiter) -> None:
+    def await_tokens(self, limiter: Limiter) -> None:
         """A limiter has a new bucket."""
         if limiter.bucket is not None and not limiter.bucket.room(self.now_ms):
             self._run_dry(limiter)
@@ -509,11 +510,12 @@ class Lanes:
         if anew:
             queue.key_empty_ms = now_ms
         if queue.limit(settings.concurrency, settings.rate, now_ms, anew=anew):
-            self._await_tokens(queue)
+            self.await_tokens(queue)
         queue.refresh()
         for key in list(queue.limit_keys.values()):
             if key.configure(anew=anew):
-                self._await_tokens(key)
+                self.await_tokens(key)
+            self._slack.follow(key)
             key.refresh()
             if key.cancels:
                 self.crowded[key] = None
@@ -590,9 +592,7 @@ class Lanes:
         if lane.key is not None:
             lane.key.under.pop(lane, None)
             if not lane.key.under:
-                lane.queue.limit_keys.pop(lane.key.key, None)
-                lane.queue.tripped.pop(lane.key, None)
-                self.crowded.pop(lane.key, None)
+                self._slack.drop(lane.key)
         if lane.sticky is not None:
             lane.sticky.lanes.pop(lane, None)
             self._bindings.forget_if_idle(lane.sticky)

@@ -53,8 +53,11 @@ class Taker:
         self.first: list[JobRecord] = []
         self.again: list[JobRecord] = []
 
-    def take(self, records: list[JobRecord], *, ahead: bool) -> None:
-        """Takes jobs; ``ahead``: whatever they are, their grants must be written ahead."""
+    def take(self, records: list[JobRecord], *, ahead: bool, keyed: bool) -> None:
+        """Takes jobs; ``ahead``: whatever they are, their grants must be written ahead.
+
+        ``keyed``: so must those of jobs that have a limit key.
+        """
         jobs = len(records)
         self.credit -= jobs
         self.held += jobs
@@ -63,7 +66,11 @@ class Taker:
             self.again += records
             return
         for record in records:
-            if record.lease is not None or record.policy.at_most_once:
+            if (
+                record.lease is not None
+                or record.policy.at_most_once
+                or (keyed and record.ties.limit_key)
+            ):
                 self.again.append(record)
             else:
                 self.first.append(record)
@@ -442,8 +449,9 @@ class Picking:
     def _hand_over(
         self, lane: Lane, records: list[JobRecord], taker: Taker, *, ahead: bool
     ) -> None:
-        jobs, owner = len(records), taker.group
-        taker.take(records, ahead=ahead)
+        jobs, owner, queue = len(records), taker.group, lane.queue
+        keyed = queue.common > 0 and queue.settings.key_concurrency > 0
+        taker.take(records, ahead=ahead, keyed=keyed)
         owner.credit -= jobs
         self._taken[owner] = self._taken.get(owner, 0) + jobs
         if self._reserves is not None:

@@ -3,17 +3,18 @@
 A job's place in its queue is the static key ``ready_ms + priority * aging_step_ms``; priority 0
 comes before all others. So a job is overtaken only by jobs that become ready within
 Δpriority × step after it, and no heap is ever rebuilt. Jobs of one queue that the same workers can
-run and the same gates hold up form a lane: one job name, priority, limit key, sticky key and set of
-wishes for labels. A lane is a row of segments (see ``core.segment``) that came in order, as nearly
-all do, and a heap of the others.
+run and the same gates hold up form a lane: one job name, priority, limit key (if it may get full:
+see ``core.slack``), sticky key and set of wishes for labels. A lane is a row of segments (see
+``core.segment``) that came in order, as nearly all do, and a heap of the others.
 
 A queue's order is the merge of its lanes by the smallest key (``core.pick``).
 """
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush, heapreplace
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tenure.master.core.gate import JobType, LimitKey, Queue
@@ -36,6 +37,10 @@ HeapEntry: TypeAlias = tuple[int, int, int, Segment]
 #: What tells a lane from the others of its queue: (name, priority, limit key, sticky key), then
 #: (required labels, preferred labels) if there are any.
 LaneName: TypeAlias = tuple[object, ...]
+
+
+def _last_place(segment: Segment) -> tuple[int, int]:
+    return segment.at_ms, segment.records[-1].ordinal
 
 
 def order_key(priority: int, ready_ms: int, aging_step_ms: int) -> int:
@@ -154,6 +159,20 @@ class Lane:
         if self.entries > 2 * self.ready + _GONE_MAX:
             self._compact()
         self._move_front()
+
+    def take_out(self, key: int, record: JobRecord) -> bool:
+        """Lets a job that came with this key go elsewhere; ``leave`` afterwards.
+
+        Returns:
+            Whether it was there: else another event has taken it.
+        """
+        place = key, record.ordinal
+        index = bisect_left(self.row, place, key=_last_place)
+        segments = [self.row[index]] if index < len(self.row) else []
+        for segment in chain(segments, [segment for *_, segment in self.heap]):
+            if segment.seq == record.seq and segment.take_out(record):
+                return True
+        return False
 
     def _empty(self) -> None:
         """None of its jobs is ready any more: whatever is in the segments has left."""

@@ -2,14 +2,18 @@
 
 All jobs of a segment were last written by the same event. A job has left a segment exactly when its
 seq is another one: so leaving costs nothing, and entries that are no longer true find themselves.
+One that is moved to another order has a stand-in with no seq where it was.
 """
 
+from bisect import bisect_left
+from operator import attrgetter
 from typing import Final
 
 import msgspec
 
 from tenure.master.core.record import JobRecord
 
+_ORDINAL: Final = attrgetter("ordinal")
 #: More jobs than a segment has.
 _ALL: Final = 1 << 50
 
@@ -39,6 +43,15 @@ class Segment(msgspec.Struct, gc=False, eq=False):
             if position < len(records):
                 self.ordinal = records[position].ordinal
         return position - first
+
+    def take_out(self, record: JobRecord) -> bool:
+        """Lets a job leave though its seq does not say so; tells whether it was there."""
+        records = self.records
+        index = bisect_left(records, record.ordinal, lo=self.next, key=_ORDINAL)
+        if index == len(records) or records[index] is not record:
+            return False
+        records[index] = msgspec.structs.replace(record, seq=-1)
+        return True
 
     @property
     def is_over(self) -> bool:

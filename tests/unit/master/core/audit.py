@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from tenure.master.core import slack
 from tenure.master.core.breaker import Breaker
 from tenure.master.core.dependency import Dependencies
 from tenure.master.core.fair import Level
@@ -113,8 +114,14 @@ def _audit_gates(state: State) -> None:
         waiting = [job for lane in queue.lanes.values() for job in lane.jobs()]
         assert all(job.seq >= queue.ready_seq for job in waiting)
         assert (queue in lanes.reserving) is bool(queue.settings.reserved)
+        common = [job for lane in queue.lanes.values() if lane.key is None for job in lane.jobs()]
+        keyed_jobs = {job.job_id: job.limit_key for job in common if job.limit_key}
+        assert queue.common == len(keyed_jobs) <= slack.COMMON_MAX
+        known = [(job.job_id, key.key) for key in queue.limit_keys.values() for job in key.waiting]
+        assert dict(known) == keyed_jobs
         for key in queue.limit_keys.values():
-            assert key.under
+            assert key.under or key.waiting or key.jobs or not key.is_idle(lanes.now_ms)
+            assert not key.waiting or (slack.has_slack(key) and not slack.holds_up(key))
             keyed = {r.job_id for r in own if r.limit_key == key.key}
             assert set(key.jobs) == keyed
             full = bool(key.concurrency) and len(keyed) >= key.concurrency

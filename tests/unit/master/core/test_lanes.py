@@ -7,7 +7,7 @@ import pytest
 from tenure.master.core import command as commands
 from tenure.master.core.command import SubmitRow
 from tenure.master.core.record import Policy
-from tenure.master.core.settings import QueueSettings, RateLimit
+from tenure.master.core.settings import BreakerSettings, QueueSettings, RateLimit
 from tenure.protocol.vocabulary import LimitStrategy
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import CONFIG, Rig
@@ -21,9 +21,9 @@ JOB = Policy(name="job", queue="q")
 
 
 def come_and_go(rig: Rig, keys: int) -> None:
-    """So many keys are used once."""
+    """So many keys are used once, by more jobs than may run: those have lanes under them."""
     for index in range(keys):
-        ids = rig.submit(1, JOB, limit_key=f"k{index}")
+        ids = rig.submit(2, JOB, limit_key=f"k{index}")
         rig.do(commands.CancelJobs(job_ids=ids))
 
 
@@ -34,7 +34,7 @@ def test_of_many_empty_lanes_the_oldest_are_dropped() -> None:
     come_and_go(rig, EMPTY_MAX)
     queue = state_of(rig.partition).lanes.queues["default", "q"]
     assert len(queue.lanes) == len(queue.limit_keys) == EMPTY_MAX
-    rig.submit(1, JOB, limit_key="one more")
+    rig.submit(2, JOB, limit_key="one more")
     assert len(queue.lanes) == len(queue.limit_keys) == EMPTY_MAX
     assert next(iter(queue.limit_keys)) == "k1"
     audit(rig.partition)
@@ -44,7 +44,11 @@ def test_a_peak_of_limit_keys_is_forgotten_as_it_ends() -> None:
     """Though no other key comes after it."""
     rig = Rig(audited=False)
     rig.configure(("default", "q"), QueueSettings(key_concurrency=1))
-    ids = [rig.submit(1, JOB, limit_key=f"k{number}")[0] for number in range(3 * EMPTY_MAX)]
+    ids = [
+        job_id
+        for number in range(3 * EMPTY_MAX)
+        for job_id in rig.submit(2, JOB, limit_key=f"k{number}")
+    ]
     queue = state_of(rig.partition).lanes.queues["default", "q"]
     assert len(queue.limit_keys) == 3 * EMPTY_MAX
     rig.do(commands.CancelJobs(job_ids=ids))
@@ -92,6 +96,7 @@ def test_a_key_that_remembers_something_outlives_its_lane(limits: QueueSettings)
 def test_a_sticky_key_stays_bound_though_it_has_no_lane() -> None:
     """Its next job goes where the others went, after many lanes have come and gone."""
     rig = Rig(audited=False)
+    rig.configure(("default", "q"), QueueSettings(key_concurrency=1))
     rig.open_session(1)
     rig.open_session(2)
     rig.submit(1, JOB, sticky_key="s")
@@ -137,6 +142,7 @@ def test_a_tenant_is_rid_of_shares_without_a_queue() -> None:
 def test_one_event_makes_jobs_of_several_lanes_ready() -> None:
     """They differ by their keys only, and each goes to its own lane, in order."""
     rig = Rig()
+    rig.configure(("default", "q"), QueueSettings(key_breaker=BreakerSettings()))
     rig.open_session(1)
     rows = [
         SubmitRow(rig.mint(), 0, b"", "", limit_key, sticky_key)

@@ -86,7 +86,8 @@ class Site:
         decision = self.rig.dispatch(*((session_id, 1_000) for session_id in self.workers))
         for effect in of_type(decision.effects, SendAssignment):
             self.workers[effect.session_id] += leases_of([effect])
-            self.rig.accept(effect.session_id, effect.number)
+            number = state_of(self.rig.partition).sessions[effect.session_id].assignment
+            self.rig.accept(effect.session_id, number)
 
     def end(self, what: str, number: int) -> None:
         """Somebody ends a job: a worker that is there, or one that was thought dead."""
