@@ -511,15 +511,17 @@ def gates(state: State) -> list[object]:
         )
         for queue in state.lanes.queues.values()
     ]
-    lanes = [
-        (lane.queue.label, lane.name, lane.front, lane.is_open)
-        for lane in state.lanes.lanes()
-        if lane.ready
-    ]
+    # Jobs of a limit key may stand in a lane of its own or among those without one, as it came.
+    ready: dict[tuple[str, str, bool], list[str]] = {}
+    for lane in state.lanes.lanes():
+        if lane.ready:
+            place = lane.queue.label, lane.name, lane.is_open
+            ready.setdefault(place, []).extend(record.job_id for record in lane.jobs())
     bound = [
         (sticky.place, sticky.key, sticky.incarnation) for sticky in state.lanes._bindings.bound()
     ]
-    return [sorted(queues, key=lambda row: row[0][0]), sorted(lanes), sorted(bound)]
+    rows = sorted((*place, sorted(jobs)) for place, jobs in ready.items())
+    return [sorted(queues, key=lambda row: row[0][0]), rows, sorted(bound)]
 
 
 def _bucket(limiter: Limiter) -> object:

@@ -274,10 +274,18 @@ class PartitionMachine(Heirs):
         self._report(worker.session_id, [*rows, rows[0]], outcome)
 
     @precondition(lambda self: self.leases)
-    @step(data=st.data(), outcome=OUTCOMES)
-    def report_late(self, data: st.DataObject, outcome: AttemptOutcome) -> None:
-        """Somebody reports any lease there ever was."""
-        row = data.draw(st.sampled_from(self.leases))
+    @step(data=st.data(), closed=st.booleans(), outcome=OUTCOMES)
+    def report_late(self, data: st.DataObject, closed: bool, outcome: AttemptOutcome) -> None:
+        """Somebody reports any lease there ever was, or one that its open job has lost."""
+        jobs = state_of(self.partition).jobs
+        lost = [
+            row
+            for row in self.leases
+            if (record := jobs.get(row.job_id)) is not None
+            and record.lease == row.lease
+            and record.state in OPEN - {JobState.RUNNING}
+        ]
+        row = data.draw(st.sampled_from(lost if closed and lost else self.leases))
         self._report(self.sessions or 1, [row], outcome)
 
     def _report(self, session_id: int, rows: list[LeaseRow], outcome: AttemptOutcome) -> None:
