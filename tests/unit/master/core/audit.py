@@ -511,17 +511,16 @@ def gates(state: State) -> list[object]:
         )
         for queue in state.lanes.queues.values()
     ]
-    # Jobs of a limit key may stand in a lane of its own or among those without one, as it came.
-    ready: dict[tuple[str, str, bool], list[str]] = {}
-    for lane in state.lanes.lanes():
-        if lane.ready:
-            place = lane.queue.label, lane.name, lane.is_open
-            ready.setdefault(place, []).extend(record.job_id for record in lane.jobs())
+    # Which lanes the jobs of a limit key stand in depends on what was before (see ``core.slack``).
+    ready = [
+        (lane.queue.label, lane.name, record.ordinal, lane.is_open)
+        for lane in state.lanes.lanes()
+        for record in lane.jobs()
+    ]
     bound = [
         (sticky.place, sticky.key, sticky.incarnation) for sticky in state.lanes._bindings.bound()
     ]
-    rows = sorted((*place, sorted(jobs)) for place, jobs in ready.items())
-    return [sorted(queues, key=lambda row: row[0][0]), rows, sorted(bound)]
+    return [sorted(queues, key=lambda row: row[0][0]), sorted(ready), sorted(bound)]
 
 
 def _bucket(limiter: Limiter) -> object:
