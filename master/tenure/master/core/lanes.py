@@ -109,7 +109,7 @@ class Lanes:
             skill = self._skills[name] = Skill(member.job_names, member.queues, labels)
             self._forget_places()
             for lane in self.lanes():
-                if not lane.is_bound and skill.serves_lane(lane):
+                if skill.serves_lane(lane) and not lane.waits_for_one(self._members):
                     fronts = skill.share_of(lane.queue).board.fronts(lane.job_type)
                     lane.hang([*lane.places, fronts])
         skill.members[member.session_id] = member

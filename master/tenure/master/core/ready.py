@@ -12,7 +12,7 @@ A queue's order is the merge of its lanes by the smallest key (``core.pick``).
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -22,7 +22,7 @@ from tenure.master.core.record import JobRecord, LabelSelector
 from tenure.master.core.segment import Segment
 
 if TYPE_CHECKING:
-    from tenure.master.core.skill import QueueShare
+    from tenure.master.core.skill import Member, QueueShare
     from tenure.master.core.sticky import StickyKey
 
 #: Above every time in milliseconds.
@@ -243,10 +243,16 @@ class Lane:
         first = min(heads, key=lambda head: (head.at_ms, head.ordinal))
         return first.records[first.next]
 
-    @property
-    def is_bound(self) -> bool:
-        """Whether its jobs go to one worker only."""
-        return self.sticky is not None and bool(self.sticky.incarnation)
+    def waits_for_one(self, members: Mapping[str, "Member"]) -> bool:
+        """Whether its jobs go to one worker only: not if that one is there and cannot run them.
+
+        Args:
+            members: Who is there, by incarnation.
+        """
+        if self.sticky is None or not self.sticky.incarnation:
+            return False
+        member = members.get(self.sticky.incarnation)
+        return member is None or member.skill.serves_lane(self)
 
     def refresh(self) -> None:
         """Its key has opened or closed."""

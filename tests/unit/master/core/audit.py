@@ -511,15 +511,16 @@ def gates(state: State) -> list[object]:
         )
         for queue in state.lanes.queues.values()
     ]
-    lanes = [
-        (lane.queue.label, lane.name, lane.front, lane.is_open)
+    # Which lanes the jobs of a limit key stand in depends on what was before (see ``core.slack``).
+    ready = [
+        (lane.queue.label, lane.name, record.ordinal, lane.is_open)
         for lane in state.lanes.lanes()
-        if lane.ready
+        for record in lane.jobs()
     ]
     bound = [
         (sticky.place, sticky.key, sticky.incarnation) for sticky in state.lanes._bindings.bound()
     ]
-    return [sorted(queues, key=lambda row: row[0][0]), sorted(lanes), sorted(bound)]
+    return [sorted(queues, key=lambda row: row[0][0]), sorted(ready), sorted(bound)]
 
 
 def _bucket(limiter: Limiter) -> object:

@@ -51,6 +51,7 @@ from tests.unit.master.core.world import (
     SETTINGS,
     STEPS,
     Worker,
+    said,
     step,
 )
 
@@ -275,19 +276,16 @@ class PartitionMachine(Heirs):
         self._report(worker.session_id, [*rows, rows[0]], outcome)
 
     @precondition(lambda self: self.leases)
-    @step(data=st.data(), outcome=OUTCOMES)
-    def report_late(self, data: st.DataObject, outcome: AttemptOutcome) -> None:
-        """Somebody reports any lease there ever was."""
-        row = data.draw(st.sampled_from(self.leases))
+    @step(data=st.data(), closed=st.booleans(), outcome=OUTCOMES)
+    def report_late(self, data: st.DataObject, closed: bool, outcome: AttemptOutcome) -> None:
+        """Somebody reports any lease there ever was, or one that its open job has lost."""
+        lost = self.closed_leases() if closed else []
+        row = data.draw(st.sampled_from(lost or self.leases))
         self._report(self.sessions or 1, [row], outcome)
 
     def _report(self, session_id: int, rows: list[LeaseRow], outcome: AttemptOutcome) -> None:
         fault = None if outcome is AttemptOutcome.COMPLETED else JobFault("app.Error", "x" * 50)
-        # Every third attempt has said something.
-        reports = [
-            report_row(row, outcome, fault=fault, log=b"" if row.lease.seq % 3 else b"said")
-            for row in rows
-        ]
+        reports = [report_row(row, outcome, fault=fault, log=said(row)) for row in rows]
         command = commands.ReportAttempts(session_id=session_id, rows=reports, jitter=[0.3])
         self.do(command)
 

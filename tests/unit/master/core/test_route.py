@@ -212,6 +212,16 @@ def test_a_worker_that_cannot_run_bound_jobs_any_more_does_not_keep_them() -> No
     judge.judge([(other, rig.record(row.job_id)) for row in rows])
 
 
+def test_jobs_bound_to_who_cannot_run_them_go_to_workers_that_come_later() -> None:
+    """Also to one of another kind than all that were there when their worker lost the name."""
+    rig, bound = sticky_rig()
+    rig.do(CloseSession(session_id=int(bound[1:])))
+    rig.open_session(7, bound, names=("other",))
+    ids = rig.submit(2, sticky_key="s")
+    rig.open_session(8, "later", names=("job", "third"))
+    assert {row.job_id for row in rig.grant(8, 9)} >= set(ids)
+
+
 def test_a_binding_outlives_the_jobs_of_its_queue() -> None:
     """Also when its last job is purged: the worker keeps what it holds for the key."""
     rig = Rig()

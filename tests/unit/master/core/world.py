@@ -45,10 +45,12 @@ from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Refusal
 from tenure.protocol.vocabulary import (
+    TERMINAL,
     AttemptOutcome,
     Backoff,
     BreakerOverride,
     FairBy,
+    JobState,
     LimitStrategy,
 )
 from tests.unit.master.core.audit import audit, dump, state_of
@@ -307,7 +309,23 @@ class World(RuleBasedStateMachine):
         """Workers that hold something and can say so."""
         return [w for w in self.workers.values() if w.held and w.session_id]
 
+    def closed_leases(self) -> list[LeaseRow]:
+        """The last leases of open jobs that nobody runs."""
+        jobs = state_of(self.partition).jobs
+        return [
+            row
+            for row in self.leases
+            if (record := jobs.get(row.job_id)) is not None
+            and record.lease == row.lease
+            and record.state not in TERMINAL | {JobState.RUNNING}
+        ]
+
     @property
     def token(self) -> Token:
         """The present term's token."""
         return Token(1, self.term)
+
+
+def said(row: LeaseRow) -> bytes:
+    """What an attempt has logged: every third one has said something."""
+    return b"" if row.lease.seq % 3 else b"said"
