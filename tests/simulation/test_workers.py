@@ -5,11 +5,33 @@ from datetime import timedelta
 
 import pytest
 
-from tenure.client import AsyncClient, Reason, Rejected, WorkerState, job
+from tenure.client import AsyncClient, BlockerKind, Reason, Rejected, Retry, WorkerState, job
 from tenure.testing.cluster import SimCluster, simulated_cluster
-from tenure.testing.process import elapse, run_processes
+from tenure.testing.process import current_process, elapse, run_processes
 
 PARTITIONS = 3
+
+
+#: Workers that fail whatever they get.
+BROKEN: set[str] = set()
+
+
+@job(name="app.read", retry=Retry(max_attempts=20, backoff="none"))
+async def read(name: str) -> str:
+    """Fails where something is broken."""
+    process = current_process()
+    if process is not None and process.name in BROKEN:
+        raise OSError("its disk is gone")
+    return name
+
+
+@job(name="app.write", retry=Retry(max_attempts=20, backoff="none"))
+async def write(name: str) -> str:
+    """The same."""
+    process = current_process()
+    if process is not None and process.name in BROKEN:
+        raise OSError("its disk is gone")
+    return name
 
 
 @job(name="app.nap", timeout=timedelta(hours=1))
@@ -24,7 +46,7 @@ def play(work: Callable[[SimCluster, AsyncClient], Awaitable[None]], *, workers:
 
     async def main() -> None:
         async with simulated_cluster(
-            seed=7, jobs=[nap], masters=3, workers=workers, partitions=PARTITIONS
+            seed=7, jobs=[nap, read, write], masters=3, workers=workers, partitions=PARTITIONS
         ) as cluster:
             client = cluster.client()
             await client.submit(nap, 0.0)
@@ -155,5 +177,65 @@ def test_workers_of_one_name_are_told_apart() -> None:
         assert refused.value.reason is Reason.WORKER_AMBIGUOUS
         assert all(each in refused.value.message for each in incarnations)
         assert (await client.workers.drain(incarnations[0])).state is WorkerState.DRAINED
+
+    play(work)
+
+
+def test_a_broken_worker_empties_no_queue() -> None:
+    """It fails some jobs at once, gets nothing more from any leader through failovers, is tried
+    when it is whole again, and works on.
+    """
+
+    async def work(cluster: SimCluster, client: AsyncClient) -> None:
+        BROKEN.add("w1")
+        try:
+            handles = []
+            while (await client.workers.get("w1")).state is not WorkerState.QUARANTINED:
+                for _ in range(4):
+                    handles.append(await client.submit(read.options(queue="q1"), "a"))
+                    handles.append(await client.submit(write.options(queue="q1"), "b"))
+                await elapse(0.2)
+            for handle in handles:
+                await handle.result()
+            vitals = (await client.workers.get("w1")).vitals
+            assert vitals is not None
+            assert vitals.quarantine is not None
+            assert not vitals.quarantine.by_hand
+            assert "other workers complete" in vitals.quarantine.reason
+            for master in list(cluster.masters.values()):
+                master.kill()
+                await master.process.join()
+                cluster.start(master)
+                await elapse(10.0)
+            handles = [await client.submit(read.options(queue=f"q{n}"), "a") for n in range(8)]
+            for handle in handles:
+                await handle.result()
+                assert await runner_of(client, handle.id) == "w2"
+        finally:
+            BROKEN.clear()
+        while (await client.workers.get("w1")).state is WorkerState.QUARANTINED:
+            await (await client.submit(read.options(queue="q1"), "a")).result()
+            await elapse(5.0)
+        assert (await client.workers.get("w1")).state is WorkerState.ACTIVE
+
+    play(work)
+
+
+def test_an_operator_quarantines_and_releases() -> None:
+    """Nothing comes to it, through a failover; explain says what keeps the job."""
+
+    async def work(cluster: SimCluster, client: AsyncClient) -> None:
+        found = await client.workers.quarantine("w1", "its disk")
+        assert found.state is WorkerState.QUARANTINED
+        await client.workers.quarantine("w2", "its disk")
+        (await cluster.elected()).kill()
+        await elapse(30.0)
+        handle = await client.submit(nap, 0.0)
+        await elapse(5.0)
+        explanation = await client.explain(handle.id)
+        assert [blocker.kind for blocker in explanation.blockers] == [BlockerKind.QUARANTINE]
+        await client.workers.release("w1")
+        await handle.result()
+        assert await runner_of(client, handle.id) == "w1"
 
     play(work)

@@ -13,19 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tenure.cli.settings import (
-    OTHER_VARIABLES,
-    SETTINGS,
-    TABLES,
-    Role,
-    Setting,
-    Value,
-    settings_of,
-)
+from tenure.cli.settings import SETTINGS, TABLES, Role, Setting, Value, settings_of
 from tenure.cli.texts import parse
 
 CONFIG_VARIABLE: Final = "TENURE_CONFIG"
 PROJECT_FILE: Final = "tenure.toml"
+#: Variables of ours that are no settings: tests and tools read them, they name a file of them, or
+#: tell a command of its job.
+_OTHERS: Final = ("CONFIG", "ETCD_BINARY", "HYPOTHESIS_PROFILE", "TOKEN", "TRACE")
+_OF_JOBS: Final = ("ATTEMPT", "DEADLINE", "FENCE", "JOB_ID", "JOB_NAME")
+OTHER_VARIABLES: Final = frozenset(f"TENURE_{name}" for name in _OTHERS + _OF_JOBS)
 _FILE: Final = Path("tenure") / "config.toml"
 _SYSTEM: Final = Path("/etc")
 

@@ -105,9 +105,7 @@ class Setting:
 
 
 _CLIENTS: Final = (Role.CLIENT, Role.WORKER)
-_MASTER: Final = (Role.MASTER,)
-_WORKER: Final = (Role.WORKER,)
-_DEV: Final = (Role.DEV,)
+_MASTER, _WORKER, _DEV = (Role.MASTER,), (Role.WORKER,), (Role.DEV,)
 _LISTEN: Final = "127.0.0.1:7400"
 
 SETTINGS: Final = (
@@ -246,6 +244,17 @@ SETTINGS: Final = (
         minimum=1024**2,
         field_name="memory_bytes_max",
         example="4GiB",
+    ),
+    Setting(
+        table="master",
+        key="quarantine_failures",
+        kind=Kind.INTEGER,
+        help="Of a worker's last 20 attempts, so many failures quarantine it; 0: never.",
+        roles=_MASTER,
+        default=16,
+        metavar="N",
+        minimum=0,
+        maximum=20,
     ),
     Setting(
         table="master",
@@ -584,12 +593,6 @@ TABLES: Final = {
     "worker": "`tenure worker`; where its masters are is in [client].",
     "dev": "`tenure dev`, which reads nothing else.",
 }
-
-#: Variables of ours that are no settings: tests and tools read them, they name a file of them, or
-#: tell a command of its job.
-_OTHERS: Final = ("CONFIG", "ETCD_BINARY", "HYPOTHESIS_PROFILE", "TOKEN", "TRACE")
-_OF_JOBS: Final = ("ATTEMPT", "DEADLINE", "FENCE", "JOB_ID", "JOB_NAME")
-OTHER_VARIABLES: Final = frozenset(f"TENURE_{name}" for name in _OTHERS + _OF_JOBS)
 
 
 def settings_of(role: Role, settings: Iterable[Setting] = SETTINGS) -> list[Setting]:

@@ -75,6 +75,7 @@ def _fields(worker: Worker) -> list[tuple[str, object]]:
             ("children", vitals.children or None),
             ("loop lag", f"{vitals.loop_lag.total_seconds() * 1000:.0f} ms"),
             ("blocked by", _blocked(vitals)),
+            ("quarantine", _quarantine(vitals)),
         ]
     return [*fields, ("jobs", "\n".join(worker.job_names))]
 
@@ -106,6 +107,15 @@ def _blocked(vitals: WorkerVitals) -> str | None:
         return None
     who = f"job {blocked.job_id} ({blocked.name})" if blocked.job_id else "a callback"
     return f"{who}, for {rough_text(blocked.blocked)}\n{blocked.stack}".rstrip()
+
+
+def _quarantine(vitals: WorkerVitals) -> str | None:
+    quarantine = vitals.quarantine
+    if quarantine is None:
+        return None
+    why = quarantine.reason or "no reason given"
+    who = ", by an operator" if quarantine.by_hand else ""
+    return f"for {rough_text(quarantine.lasting)}{who}: {why}"
 
 
 def _data(worker: Worker) -> dict[str, Any]:
@@ -158,6 +168,11 @@ def _data(worker: Worker) -> dict[str, Any]:
             wire.vitals.loop_blocked.name = blocked.name
             wire.vitals.loop_blocked.blocked_ms = _ms(blocked.blocked)
             wire.vitals.loop_blocked.stack = blocked.stack
+        quarantine = vitals.quarantine
+        if quarantine is not None:
+            wire.vitals.quarantine.reason = quarantine.reason
+            wire.vitals.quarantine.by_hand = quarantine.by_hand
+            wire.vitals.quarantine.for_ms = _ms(quarantine.lasting)
     return message_data(wire)
 
 

@@ -59,7 +59,7 @@ from tenure.client.sync_batches import Batches
 from tenure.client.sync_schedules import Schedules
 from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
 from tenure.client.watch import JobEvent
-from tenure.client.workers import LoopBlocked, Worker, WorkerLease, WorkerVitals
+from tenure.client.workers import LoopBlocked, Quarantine, Worker, WorkerLease, WorkerVitals
 from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol.tls import Tls
 from tenure.protocol.vocabulary import (
@@ -113,6 +113,7 @@ __all__ = [
     "FailureReason",
     "JobState",
     "LoopBlocked",
+    "Quarantine",
     "Worker",
     "WorkerLease",
     "WorkerState",

@@ -40,3 +40,11 @@ class Workers:
     def undrain(self, worker: str) -> Worker:
         """Lets a drained worker work again."""
         return self._portal.run(self._inner.undrain(worker))
+
+    def quarantine(self, worker: str, reason: str = "") -> Worker:
+        """Gives a worker nothing more, from any master, until ``release`` or its end."""
+        return self._portal.run(self._inner.quarantine(worker, reason))
+
+    def release(self, worker: str) -> Worker:
+        """Ends a worker's quarantine, whoever has begun it."""
+        return self._portal.run(self._inner.release(worker))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from tenure.client.errors import invalid
 from tenure.client.settings import moment_of
@@ -23,7 +23,19 @@ _PAGE: Final = 1_000
 #: How often it is looked whether a worker has ended what it ran.
 _LOOK_S: Final = 0.25
 
-R = TypeVar("R", workers_pb2.DrainWorkerResponse, workers_pb2.UndrainWorkerResponse)
+R = TypeVar(
+    "R",
+    workers_pb2.DrainWorkerResponse,
+    workers_pb2.UndrainWorkerResponse,
+    workers_pb2.QuarantineWorkerResponse,
+    workers_pb2.ReleaseWorkerResponse,
+)
+_Wish: TypeAlias = (
+    workers_pb2.DrainWorkerRequest
+    | workers_pb2.UndrainWorkerRequest
+    | workers_pb2.QuarantineWorkerRequest
+    | workers_pb2.ReleaseWorkerRequest
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +56,22 @@ class LoopBlocked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantine:
+    """Why a worker gets nothing for a while.
+
+    Attributes:
+        reason: In words.
+        by_hand: An operator wants it; else masters found that it fails at what others do well, and
+            try it with one job now and then.
+        lasting: For how long by now, when the worker told it.
+    """
+
+    reason: str
+    by_hand: bool
+    lasting: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerVitals:
     """How a worker's process does, as it told with its last heartbeat.
 
@@ -56,6 +84,7 @@ class WorkerVitals:
         cpu_share: Of one core, lately: 0.5 is half of it.
         loop_lag: How late its session has been with what was due, at most, lately.
         loop_blocked: Who blocks the loop of async jobs; None: nobody does.
+        quarantine: Why it gets nothing for a while; None: it is in no quarantine.
     """
 
     age: timedelta
@@ -66,6 +95,7 @@ class WorkerVitals:
     cpu_share: float = 0.0
     loop_lag: timedelta = timedelta()
     loop_blocked: LoopBlocked | None = None
+    quarantine: Quarantine | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +243,9 @@ class AsyncWorkers:
             Rejected: As ``get``; or WRONG_STATE: its release cannot be drained.
             Unavailable: It has not answered; it may be drained all the same.
         """
-        found = await self._tell("DrainWorker", worker, workers_pb2.DrainWorkerResponse)
+        incarnation = (await self.get(worker)).incarnation
+        request = workers_pb2.DrainWorkerRequest(worker=incarnation)
+        found = await self._tell("DrainWorker", request, workers_pb2.DrainWorkerResponse)
         while wait and found.state is not WorkerState.DRAINED:
             await asyncio.sleep(_LOOK_S)
             found = await self.get(found.incarnation)
@@ -229,17 +261,45 @@ class AsyncWorkers:
             Rejected: As ``drain``.
             Unavailable: As ``drain``.
         """
-        return await self._tell("UndrainWorker", worker, workers_pb2.UndrainWorkerResponse)
+        incarnation = (await self.get(worker)).incarnation
+        request = workers_pb2.UndrainWorkerRequest(worker=incarnation)
+        return await self._tell("UndrainWorker", request, workers_pb2.UndrainWorkerResponse)
 
-    async def _tell(self, method: str, worker: str, kind: type[R]) -> Worker:
+    async def quarantine(self, worker: str, reason: str = "") -> Worker:
+        """Gives a worker nothing more, from any master, until ``release`` or its end.
+
+        What it runs goes on, for as long as it takes. Masters do the same by themselves to one that
+        fails at what others do well; those they try again.
+
+        Args:
+            worker: Its incarnation or its name.
+            reason: For who looks at it, 256 characters at most.
+
+        Raises:
+            Rejected: As ``drain``; or the reason is too long.
+            Unavailable: As ``drain``.
+        """
+        incarnation = (await self.get(worker)).incarnation
+        request = workers_pb2.QuarantineWorkerRequest(worker=incarnation, reason=reason)
+        return await self._tell("QuarantineWorker", request, workers_pb2.QuarantineWorkerResponse)
+
+    async def release(self, worker: str) -> Worker:
+        """Ends a worker's quarantine, whoever has begun it.
+
+        Args:
+            worker: Its incarnation or its name.
+
+        Raises:
+            Rejected: As ``drain``.
+            Unavailable: As ``drain``.
+        """
+        incarnation = (await self.get(worker)).incarnation
+        request = workers_pb2.ReleaseWorkerRequest(worker=incarnation)
+        return await self._tell("ReleaseWorker", request, workers_pb2.ReleaseWorkerResponse)
+
+    async def _tell(self, method: str, request: _Wish, kind: type[R]) -> Worker:
         """Has a master tell a worker something; the worker, as it is then."""
         router = await self._client.router()
-        incarnation = (await self.get(worker)).incarnation
-        request: workers_pb2.DrainWorkerRequest | workers_pb2.UndrainWorkerRequest
-        if kind is workers_pb2.DrainWorkerResponse:
-            request = workers_pb2.DrainWorkerRequest(worker=incarnation)
-        else:
-            request = workers_pb2.UndrainWorkerRequest(worker=incarnation)
         missing: Rejected | None = None
         for partition in range(router.topology.partitions):
             # Any master that the worker is connected to can pass it on; leaders it looks for first.
@@ -250,8 +310,8 @@ class AsyncWorkers:
                     raise
                 missing = error
             else:
-                return await self.get(incarnation)
-        raise missing or _nobody(worker)
+                return await self.get(request.worker)
+        raise missing or _nobody(request.worker)
 
 
 def worker_of(wire: workers_pb2.Worker) -> Worker:
@@ -286,6 +346,13 @@ def _vitals_of(wire: worker_pb2.Vitals, age: timedelta) -> WorkerVitals:
             blocked=timedelta(milliseconds=wire.loop_blocked.blocked_ms),
             stack=wire.loop_blocked.stack,
         )
+    quarantine = None
+    if wire.HasField("quarantine"):
+        quarantine = Quarantine(
+            reason=wire.quarantine.reason,
+            by_hand=wire.quarantine.by_hand,
+            lasting=timedelta(milliseconds=wire.quarantine.for_ms),
+        )
     return WorkerVitals(
         age=age,
         slots_used=wire.slots_used,
@@ -295,6 +362,7 @@ def _vitals_of(wire: worker_pb2.Vitals, age: timedelta) -> WorkerVitals:
         cpu_share=wire.cpu_share,
         loop_lag=timedelta(milliseconds=wire.loop_lag_ms),
         loop_blocked=blocked,
+        quarantine=quarantine,
     )
 
 

@@ -19,7 +19,7 @@ from typing import Final
 from tenure.master.backend.errors import StoreIoError, StoreMismatch
 from tenure.master.election.port import Candidate
 from tenure.master.node.clock import SystemClock
-from tenure.master.node.master import MEMORY_BYTES_DEFAULT, Master
+from tenure.master.node.master import MEMORY_BYTES_DEFAULT, QUARANTINE_FAILURES_DEFAULT, Master
 from tenure.master.node.space import demand_quota
 from tenure.master.node.trace import Trace
 from tenure.master.rpc.peers import GrpcPeers
@@ -53,6 +53,8 @@ class MasterConfig:
         partitions: For the bootstrap; None: whatever the store has (1 for a new one).
         memory_bytes_max: Payloads, results and errors that it keeps, all partitions together;
             None: 1 GiB.
+        quarantine_failures: Of a worker's last 20 attempts so many failures that others do not
+            have put it into quarantine; 0: never.
         store_quota_bytes: How large the store may grow; None: what it says itself.
         insecure: Allow an address that is not loopback without TLS and token.
         tls_cert: Its certificate with its chain (PEM), read again when it changes, as all files
@@ -73,6 +75,7 @@ class MasterConfig:
     advertise: str | None = None
     partitions: int | None = None
     memory_bytes_max: int | None = None
+    quarantine_failures: int = QUARANTINE_FAILURES_DEFAULT
     store_quota_bytes: int | None = None
     insecure: bool = False
     tls_cert: str | Path | None = None
@@ -166,6 +169,7 @@ async def serve(config: MasterConfig) -> int:
         store_name=config.store,
         trace=trace,
         memory_bytes_max=config.memory_bytes_max or MEMORY_BYTES_DEFAULT,
+        quarantine_failures=config.quarantine_failures,
     )
     try:
         demand_quota(config.store_quota_bytes, store.partitions)

@@ -147,6 +147,7 @@ class BlockerKind(IntEnum):
     LEADER = 17
     RETRY_BUDGET = 18
     KEY_CIRCUIT_BREAKER = 19
+    QUARANTINE = 20
 
 
 class WorkerState(IntEnum):
@@ -155,6 +156,8 @@ class WorkerState(IntEnum):
     ACTIVE = 1
     #: A job keeps the others of its event loop from going on; it gets work all the same.
     BLOCKED = 2
+    #: It fails at what others do well, or an operator wants it: it gets nothing for a while.
+    QUARANTINED = 3
     #: It gets nothing more, and has not ended what it runs.
     DRAINING = 4
     #: It gets nothing, and runs nothing.

@@ -34,6 +34,7 @@ class BlockerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BLOCKER_KIND_LEADER: _ClassVar[BlockerKind]
     BLOCKER_KIND_RETRY_BUDGET: _ClassVar[BlockerKind]
     BLOCKER_KIND_KEY_CIRCUIT_BREAKER: _ClassVar[BlockerKind]
+    BLOCKER_KIND_QUARANTINE: _ClassVar[BlockerKind]
 BLOCKER_KIND_UNSPECIFIED: BlockerKind
 BLOCKER_KIND_NOT_DUE: BlockerKind
 BLOCKER_KIND_PARENTS: BlockerKind
@@ -54,6 +55,7 @@ BLOCKER_KIND_ORDER: BlockerKind
 BLOCKER_KIND_LEADER: BlockerKind
 BLOCKER_KIND_RETRY_BUDGET: BlockerKind
 BLOCKER_KIND_KEY_CIRCUIT_BREAKER: BlockerKind
+BLOCKER_KIND_QUARANTINE: BlockerKind
 
 class JobSpec(_message.Message):
     __slots__ = ("job_id", "options", "payload", "key", "limit_key", "sticky_key", "parents", "workflow_id")

@@ -41,9 +41,10 @@ class SessionRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., credit: _Optional[_Union[CreditLimit, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[PartitionUpdate, _Mapping]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., vitals: _Optional[_Union[Vitals, _Mapping]] = ...) -> None: ...
 
 class Vitals(_message.Message):
-    __slots__ = ("drained", "stopping", "slots_used", "slots_lost", "children", "rss_bytes", "cpu_share", "loop_lag_ms", "loop_blocked")
+    __slots__ = ("drained", "stopping", "quarantine", "slots_used", "slots_lost", "children", "rss_bytes", "cpu_share", "loop_lag_ms", "loop_blocked")
     DRAINED_FIELD_NUMBER: _ClassVar[int]
     STOPPING_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINE_FIELD_NUMBER: _ClassVar[int]
     SLOTS_USED_FIELD_NUMBER: _ClassVar[int]
     SLOTS_LOST_FIELD_NUMBER: _ClassVar[int]
     CHILDREN_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +54,7 @@ class Vitals(_message.Message):
     LOOP_BLOCKED_FIELD_NUMBER: _ClassVar[int]
     drained: bool
     stopping: bool
+    quarantine: Quarantine
     slots_used: int
     slots_lost: int
     children: int
@@ -60,7 +62,19 @@ class Vitals(_message.Message):
     cpu_share: float
     loop_lag_ms: int
     loop_blocked: LoopBlocked
-    def __init__(self, drained: bool = ..., stopping: bool = ..., slots_used: _Optional[int] = ..., slots_lost: _Optional[int] = ..., children: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., cpu_share: _Optional[float] = ..., loop_lag_ms: _Optional[int] = ..., loop_blocked: _Optional[_Union[LoopBlocked, _Mapping]] = ...) -> None: ...
+    def __init__(self, drained: bool = ..., stopping: bool = ..., quarantine: _Optional[_Union[Quarantine, _Mapping]] = ..., slots_used: _Optional[int] = ..., slots_lost: _Optional[int] = ..., children: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., cpu_share: _Optional[float] = ..., loop_lag_ms: _Optional[int] = ..., loop_blocked: _Optional[_Union[LoopBlocked, _Mapping]] = ...) -> None: ...
+
+class Quarantine(_message.Message):
+    __slots__ = ("reason", "by_hand", "lifted", "for_ms")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BY_HAND_FIELD_NUMBER: _ClassVar[int]
+    LIFTED_FIELD_NUMBER: _ClassVar[int]
+    FOR_MS_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    by_hand: bool
+    lifted: bool
+    for_ms: int
+    def __init__(self, reason: _Optional[str] = ..., by_hand: bool = ..., lifted: bool = ..., for_ms: _Optional[int] = ...) -> None: ...
 
 class LoopBlocked(_message.Message):
     __slots__ = ("job_id", "name", "blocked_ms", "stack")
@@ -235,7 +249,7 @@ class Goodbye(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("welcome", "opened", "closed", "instructions", "credit_acked", "drain", "undrain")
+    __slots__ = ("welcome", "opened", "closed", "instructions", "credit_acked", "drain", "undrain", "quarantine")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +257,7 @@ class SessionResponse(_message.Message):
     CREDIT_ACKED_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     UNDRAIN_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     opened: _containers.RepeatedCompositeFieldContainer[PartitionOpened]
     closed: _containers.RepeatedCompositeFieldContainer[PartitionClosed]
@@ -250,7 +265,8 @@ class SessionResponse(_message.Message):
     credit_acked: int
     drain: Drain
     undrain: Undrain
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., opened: _Optional[_Iterable[_Union[PartitionOpened, _Mapping]]] = ..., closed: _Optional[_Iterable[_Union[PartitionClosed, _Mapping]]] = ..., instructions: _Optional[_Iterable[_Union[PartitionInstruction, _Mapping]]] = ..., credit_acked: _Optional[int] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., undrain: _Optional[_Union[Undrain, _Mapping]] = ...) -> None: ...
+    quarantine: Quarantine
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., opened: _Optional[_Iterable[_Union[PartitionOpened, _Mapping]]] = ..., closed: _Optional[_Iterable[_Union[PartitionClosed, _Mapping]]] = ..., instructions: _Optional[_Iterable[_Union[PartitionInstruction, _Mapping]]] = ..., credit_acked: _Optional[int] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., undrain: _Optional[_Union[Undrain, _Mapping]] = ..., quarantine: _Optional[_Union[Quarantine, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("cluster_id", "master", "lease_ttl", "heartbeat_interval", "now_ms", "masters")

@@ -17,11 +17,13 @@ class WorkerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WORKER_STATE_UNSPECIFIED: _ClassVar[WorkerState]
     WORKER_STATE_ACTIVE: _ClassVar[WorkerState]
     WORKER_STATE_BLOCKED: _ClassVar[WorkerState]
+    WORKER_STATE_QUARANTINED: _ClassVar[WorkerState]
     WORKER_STATE_DRAINING: _ClassVar[WorkerState]
     WORKER_STATE_DRAINED: _ClassVar[WorkerState]
 WORKER_STATE_UNSPECIFIED: WorkerState
 WORKER_STATE_ACTIVE: WorkerState
 WORKER_STATE_BLOCKED: WorkerState
+WORKER_STATE_QUARANTINED: WorkerState
 WORKER_STATE_DRAINING: WorkerState
 WORKER_STATE_DRAINED: WorkerState
 
@@ -137,5 +139,27 @@ class UndrainWorkerRequest(_message.Message):
     def __init__(self, worker: _Optional[str] = ...) -> None: ...
 
 class UndrainWorkerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class QuarantineWorkerRequest(_message.Message):
+    __slots__ = ("worker", "reason")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    reason: str
+    def __init__(self, worker: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class QuarantineWorkerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReleaseWorkerRequest(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    def __init__(self, worker: _Optional[str] = ...) -> None: ...
+
+class ReleaseWorkerResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

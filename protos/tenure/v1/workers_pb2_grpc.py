@@ -59,6 +59,16 @@ class WorkersServiceStub(object):
                 request_serializer=tenure_dot_v1_dot_workers__pb2.UndrainWorkerRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_workers__pb2.UndrainWorkerResponse.FromString,
                 _registered_method=True)
+        self.QuarantineWorker = channel.unary_unary(
+                '/tenure.v1.WorkersService/QuarantineWorker',
+                request_serializer=tenure_dot_v1_dot_workers__pb2.QuarantineWorkerRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_workers__pb2.QuarantineWorkerResponse.FromString,
+                _registered_method=True)
+        self.ReleaseWorker = channel.unary_unary(
+                '/tenure.v1.WorkersService/ReleaseWorker',
+                request_serializer=tenure_dot_v1_dot_workers__pb2.ReleaseWorkerRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_workers__pb2.ReleaseWorkerResponse.FromString,
+                _registered_method=True)
 
 
 class WorkersServiceServicer(object):
@@ -99,6 +109,21 @@ class WorkersServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QuarantineWorker(self, request, context):
+        """Gives a worker nothing more until it is released; what it runs goes on, for as long as it takes.
+        Any master answers, when the worker has said that it knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseWorker(self, request, context):
+        """Ends a quarantine, whoever has begun it. Any master answers, when the worker has said so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkersServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +146,16 @@ def add_WorkersServiceServicer_to_server(servicer, server):
                     servicer.UndrainWorker,
                     request_deserializer=tenure_dot_v1_dot_workers__pb2.UndrainWorkerRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_workers__pb2.UndrainWorkerResponse.SerializeToString,
+            ),
+            'QuarantineWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.QuarantineWorker,
+                    request_deserializer=tenure_dot_v1_dot_workers__pb2.QuarantineWorkerRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_workers__pb2.QuarantineWorkerResponse.SerializeToString,
+            ),
+            'ReleaseWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseWorker,
+                    request_deserializer=tenure_dot_v1_dot_workers__pb2.ReleaseWorkerRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_workers__pb2.ReleaseWorkerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -236,6 +271,60 @@ class WorkersService(object):
             '/tenure.v1.WorkersService/UndrainWorker',
             tenure_dot_v1_dot_workers__pb2.UndrainWorkerRequest.SerializeToString,
             tenure_dot_v1_dot_workers__pb2.UndrainWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuarantineWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.WorkersService/QuarantineWorker',
+            tenure_dot_v1_dot_workers__pb2.QuarantineWorkerRequest.SerializeToString,
+            tenure_dot_v1_dot_workers__pb2.QuarantineWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.WorkersService/ReleaseWorker',
+            tenure_dot_v1_dot_workers__pb2.ReleaseWorkerRequest.SerializeToString,
+            tenure_dot_v1_dot_workers__pb2.ReleaseWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

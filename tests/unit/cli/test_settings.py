@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tenure.cli.configuration import OTHER_VARIABLES
 from tenure.cli.dev import DevConfig
 from tenure.cli.settings import (
-    OTHER_VARIABLES,
     SETTINGS,
     TABLES,
     Kind,

@@ -256,6 +256,32 @@ class TestDrain:
         rig.wait(DRAIN_TIMEOUT_MS)
         assert rig.stops == [(job, AttemptOutcome.RELEASED)]
 
+    def test_a_quarantine_is_remembered_for_all_masters(self) -> None:
+        """Each hears of it and for how long, those who come later with the Hello."""
+        rig = Rig(slots=4)
+        first, second = rig.leading("m1", partition=0), rig.leading("m2", partition=1)
+        found = worker_pb2.Quarantine(reason="its disk")
+        rig.tell(first, worker_pb2.SessionResponse(quarantine=found))
+        for session in (first, second):
+            assert rig.hear(session).vitals[-1].quarantine == found
+        rig.wait(700)
+        late = rig.arbiter.stream_opened("m3", rig.now_ms)
+        assert rig.hear(late).vitals[0].quarantine.for_ms == 700
+        assert first.credit.wanted
+        lifted = worker_pb2.Quarantine(lifted=True)
+        rig.tell(second, worker_pb2.SessionResponse(quarantine=lifted))
+        assert not rig.hear(first).vitals[-1].HasField("quarantine")
+
+    def test_an_operators_quarantine_wins(self) -> None:
+        """Over what masters find, whichever came first."""
+        rig = Rig(slots=4)
+        session = rig.leading("m1")
+        found = worker_pb2.Quarantine(reason="its disk")
+        wanted = worker_pb2.Quarantine(reason="mine", by_hand=True)
+        for said in (found, wanted, found):
+            rig.tell(session, worker_pb2.SessionResponse(quarantine=said))
+        assert rig.hear(session).vitals[-1].quarantine == wanted
+
     def test_the_end_of_the_last_job_is_told_at_once(self) -> None:
         """Who waits for a drained worker need not wait for its next heartbeat."""
         rig = Rig(slots=4)

@@ -6,7 +6,7 @@ from tenure.v1 import worker_pb2
 from tenure.worker.executor.loop import LoopBlocked
 from tenure.worker.port import Load
 from tenure.worker.vitals import FRESH_MS, Gauge, Reading, told
-from tenure.worker.workload import Workload
+from tenure.worker.workload import Quarantined, Workload
 from tests.unit.worker.rig import HEARTBEAT_MS, Rig
 
 
@@ -35,7 +35,7 @@ def test_what_masters_are_told() -> None:
     workload.occupied, workload.drained = 6, True
     blocked = LoopBlocked(job_id="j", name="app.spin", ms=2_500, stack="here")
     load, reading = Load(2, 1, blocked), Reading(1_000, 0.5, 3)
-    assert told(workload, load, reading) == worker_pb2.Vitals(
+    assert told(workload, load, reading, 0) == worker_pb2.Vitals(
         drained=True,
         slots_used=4,
         slots_lost=1,
@@ -48,7 +48,10 @@ def test_what_masters_are_told() -> None:
         ),
     )
     workload.drained, workload.stopping = False, True
-    assert told(workload, Load(), Reading()).stopping
+    workload.quarantine = Quarantined("its disk", False, 4_000)
+    vitals = told(workload, Load(), Reading(), 5_000)
+    assert vitals.stopping
+    assert vitals.quarantine == worker_pb2.Quarantine(reason="its disk", for_ms=1_000)
 
 
 def test_vitals_go_with_heartbeats() -> None:

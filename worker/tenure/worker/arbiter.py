@@ -18,7 +18,7 @@ from tenure.worker.partition import Partition
 from tenure.worker.port import Fact, FactKind, Load, Rng
 from tenure.worker.session import Session, token_of
 from tenure.worker.vitals import Reading, told
-from tenure.worker.workload import Workload
+from tenure.worker.workload import Quarantined, Workload
 
 #: How long jobs may go on in a drain, where nobody says it.
 DRAIN_TIMEOUT_MS: Final = 30_000
@@ -117,8 +117,22 @@ class Arbiter:
         if said.HasField("undrain"):
             self._workload.drained, self._interrupt_ms = False, None
             self._tell_vitals()
+        if said.HasField("quarantine"):
+            self._take_quarantine(said.quarantine, now_ms)
         self._share_credit()
         return addresses
+
+    def _take_quarantine(self, said: worker_pb2.Quarantine, now_ms: int) -> None:
+        """Remembers, for all masters, that this worker gets nothing; or that it does again.
+
+        What a master has found does not take the place of an operator's wish.
+        """
+        workload, known = self._workload, self._workload.quarantine
+        if said.lifted:
+            workload.quarantine = None
+        elif known is None or (said.by_hand and not known.by_hand):
+            workload.quarantine = Quarantined(said.reason, said.by_hand, now_ms)
+        self._tell_vitals()
 
     def _rest(self, now_ms: int) -> None:
         """An operator wants no more work here, whichever master has passed that on."""
@@ -134,7 +148,7 @@ class Arbiter:
             session.tell_vitals()
 
     def _vitals(self, now_ms: int) -> worker_pb2.Vitals:
-        return told(self._workload, *self._look(now_ms))
+        return told(self._workload, *self._look(now_ms), now_ms)
 
     def _open(self, session: Session, number: int, token: Token) -> None:
         partition = self._partition(number)
@@ -251,6 +265,11 @@ class Arbiter:
         """Ends every stream in order, after all that is still to say."""
         for session in self.sessions:
             session.goodbye = reason
+
+    @property
+    def quarantine(self) -> Quarantined | None:
+        """Why masters give this worker nothing, if they do not."""
+        return self._workload.quarantine
 
     @property
     def drained(self) -> bool:

@@ -185,10 +185,12 @@ class WorkerNode:
         return self._arbiter.stream_opened(address, self._clock.boot_ms())
 
     def received(self, session: Session, said: worker_pb2.SessionResponse) -> bool:
-        drained = self._arbiter.drained
+        drained, quarantine = self._arbiter.drained, self._arbiter.quarantine
         addresses = self._arbiter.received(session, said, self._clock.boot_ms())
         if self._arbiter.drained is not drained:
             self._tell_drained(drained=not drained)
+        if self._arbiter.quarantine != quarantine:
+            self._tell_quarantine()
         if said.HasField("welcome"):
             if self._has_other(session):
                 return False
@@ -218,6 +220,21 @@ class WorkerNode:
         else:
             _LOGGER.info("an operator lets this worker work again", extra={"action": "undrain"})
             self._announce("undrained", {"name": self._hello.name})
+
+    def _tell_quarantine(self) -> None:
+        """Says that masters give this worker nothing, or do again."""
+        quarantine, name = self._arbiter.quarantine, self._hello.name
+        if quarantine is None:
+            _LOGGER.info("released from quarantine", extra={"action": "release"})
+            self._announce("released", {"name": name})
+            return
+        why = quarantine.reason or "an operator wants it"
+        _LOGGER.warning(
+            "in quarantine, masters give this worker nothing: %s",
+            why,
+            extra={"action": "quarantine"},
+        )
+        self._announce("quarantined", {"name": name, "reason": why})
 
     def closed(self, session: Session) -> None:
         self._arbiter.stream_closed(session)

@@ -52,7 +52,7 @@ class Gauge:
         return self._last
 
 
-def told(workload: Workload, load: Load, reading: Reading) -> worker_pb2.Vitals:
+def told(workload: Workload, load: Load, reading: Reading, now_ms: int) -> worker_pb2.Vitals:
     """What masters are told."""
     vitals = worker_pb2.Vitals(
         drained=workload.drained,
@@ -64,6 +64,11 @@ def told(workload: Workload, load: Load, reading: Reading) -> worker_pb2.Vitals:
         cpu_share=reading.cpu_share,
         loop_lag_ms=reading.loop_lag_ms,
     )
+    quarantine = workload.quarantine
+    if quarantine is not None:
+        vitals.quarantine.reason = quarantine.reason
+        vitals.quarantine.by_hand = quarantine.by_hand
+        vitals.quarantine.for_ms = max(0, now_ms - quarantine.since_ms)
     blocked = load.blocked
     if blocked is not None:
         vitals.loop_blocked.job_id = blocked.job_id

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from tenure.protocol.prefetch import MEAN_WEIGHT, mean_after, prefetch
 from tenure.protocol.vocabulary import AttemptOutcome
@@ -16,6 +16,20 @@ _BROKEN_OFF: Final = frozenset(
 )
 
 
+class Quarantined(NamedTuple):
+    """That masters give the worker nothing.
+
+    Attributes:
+        reason: Why, for people.
+        by_hand: An operator wants it.
+        since_ms: When it was told, on its boot clock.
+    """
+
+    reason: str
+    by_hand: bool
+    since_ms: int
+
+
 class Workload:
     """Shared by the sessions of one worker. Orders wait here until the shell takes them.
 
@@ -24,6 +38,7 @@ class Workload:
         occupied: Jobs granted and not ended.
         drained: An operator wants no more work here.
         stopping: The process is about to end.
+        quarantine: Why masters give it nothing, if they do not.
         paused: Nothing new is taken for a while.
         runs: Orders to run, in order.
         stops: Orders to stop begun jobs, with the outcome to report.
@@ -40,6 +55,7 @@ class Workload:
         self._items = dict.fromkeys(self._batch_sizes, 0)
         self.drained = False
         self.stopping = False
+        self.quarantine: Quarantined | None = None
         self.paused = False
         self.runs: list[HeldJob] = []
         self.stops: list[tuple[HeldJob, AttemptOutcome]] = []

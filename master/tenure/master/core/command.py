@@ -258,6 +258,16 @@ class UndrainSession:
     session_id: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkSession:
+    """A session's worker says that it is in quarantine, or not if ``reason`` is None (volatile)."""
+
+    session_id: int
+    reason: str | None
+    by_hand: bool = False
+    for_ms: int = 0
+
+
 class HeldRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A lease that a worker holds, as its heartbeats and declarations say."""
 
@@ -567,6 +577,7 @@ Command = (
     | CloseSession
     | DrainSession
     | UndrainSession
+    | MarkSession
     | DeclareLeases
     | RenewLeases
     | SendHeld

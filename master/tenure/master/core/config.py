@@ -42,6 +42,8 @@ class PartitionConfig:
         retention: What becomes of finished jobs.
         queue_depth_max: Jobs that may wait in one queue.
         bytes_max: Payloads, results and errors kept in the partition, all together.
+        quarantine_failures: Of a worker's last 20 attempts so many failures that others do not have
+            put it into quarantine; 0: never (``health``).
         retry_after_ms: When a client should come back to a full partition.
     """
 
@@ -59,4 +61,5 @@ class PartitionConfig:
     retention: Retention = field(default_factory=Retention)
     queue_depth_max: int = 1_000_000
     bytes_max: int = 512 * 1024 * 1024
+    quarantine_failures: int = 16
     retry_after_ms: int = 1_000

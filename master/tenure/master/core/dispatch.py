@@ -6,6 +6,7 @@ from tenure.master.core.attempt import remember_attempt
 from tenure.master.core.command import Dispatch, SendHeld
 from tenure.master.core.effect import Decision, Effect, GrantRow, SendAssignment
 from tenure.master.core.event import Event, JobsGranted
+from tenure.master.core.health import allowance
 from tenure.master.core.pick import Picking, Taker
 from tenure.master.core.record import JobRecord
 from tenure.master.core.reserve import Reserves
@@ -45,6 +46,10 @@ def _pick(
             if session is None or credit <= 0:
                 continue
             if session.may_be_granted(now_ms, accept_timeout_ms):
+                if state.health.marks:
+                    credit = allowance(state, session, credit, now_ms)
+                    if not credit:
+                        continue
                 able.append((session, credit))
     queues = state.lanes.reserving if reserving and able else ()
     reserves = Reserves(queues, state.sessions.values(), able)

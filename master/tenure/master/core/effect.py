@@ -81,6 +81,15 @@ class SendRevokes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendQuarantine:
+    """Tell a worker that it gets no work, and why; or that it gets some again."""
+
+    session_id: int
+    reason: str
+    lifted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SendCancels:
     """Ask a worker to stop jobs."""
 
@@ -108,7 +117,8 @@ class Announce:
     """Something an operator or an audit wants to see: a line on the master's stdout.
 
     Attributes:
-        event: adopted | expired | suspect | taken_back | poisoned | window_closed.
+        event: adopted | expired | suspect | taken_back | poisoned | window_closed | quarantined |
+            released.
         counts: For example ``{"leases": 12, "closed": 1}``.
     """
 
@@ -129,6 +139,7 @@ Effect = (
     | SendVerdicts
     | SendCheckpointAcks
     | SendRevokes
+    | SendQuarantine
     | SendCancels
     | SendHeartbeatAck
     | NotifySettled

@@ -14,6 +14,7 @@ from tenure.master.core.command import Dispatch
 from tenure.master.core.dependency import Fate, fate_of_job
 from tenure.master.core.dispatch import would_grant
 from tenure.master.core.gate import MANY, Limiter, Queue
+from tenure.master.core.health import allowance
 from tenure.master.core.ready import Lane, order_key
 from tenure.master.core.record import JobRecord
 from tenure.master.core.segment import Segment
@@ -38,6 +39,7 @@ _ENDLESS: Final = frozenset(
         BlockerKind.JOB_TYPE_PAUSED,
         BlockerKind.NO_WORKER,
         BlockerKind.NO_LABELS,
+        BlockerKind.QUARANTINE,
     }
 )
 _BREAKERS: Final = frozenset({BlockerKind.CIRCUIT_BREAKER, BlockerKind.KEY_CIRCUIT_BREAKER})
@@ -443,6 +445,16 @@ def _credit(
     bound = sticky is not None and (bool(own) or bool(sticky.incarnation and not lane.places))
     takers = own if bound else able
     ready = [s for s in takers if s.may_be_granted(now_ms, patience_ms)]
+    free = [s for s in ready if allowance(state, s, 1, now_ms)]
+    if ready and not free:
+        names = ", ".join(session.holder.worker for session in ready[:_NAMED_MOST])
+        yield Blocker(
+            BlockerKind.QUARANTINE,
+            f"the workers that serve it are in quarantine ({names})",
+            f"an operator: tenure workers release {ready[0].holder.worker}",
+        )
+        return
+    ready = free
     if any(credit.get(session.session_id, 0) > 0 for session in ready):
         return
     if bound and sticky is not None:

@@ -34,6 +34,7 @@ from tenure.master.core.effect import (
     SendRevokes,
 )
 from tenure.master.core.event import AdoptedRow, AttemptsEnded, EndedRow, Event, LeasesAdopted
+from tenure.master.core.health import judge
 from tenure.master.core.record import JobRecord
 from tenure.master.core.report import revokes, settling
 from tenure.master.core.session import Holder, Holding, Session
@@ -251,7 +252,8 @@ def decide_renew(state: State, command: RenewLeases, now_ms: int) -> Decision:
     comparison = compare(state, session.holder, command.rows, command.last_assignment, now_ms)
     events = events_of(comparison, session.holder, now_ms)
     effects = effects_of(state, comparison, session)
-    return Decision(events=(*events, renewed), effects=(ack, *effects))
+    marks, told = judge(state, session, now_ms)
+    return Decision(events=(*events, renewed, *marks), effects=(ack, *effects, *told))
 
 
 def decide_start(command: StartLeases, now_ms: int) -> Decision:
@@ -320,6 +322,8 @@ def apply_session_opened(state: State, event: SessionOpened) -> None:
         # What its old stream says from now on is of no account.
         holder.session.unaccepted.clear()
         holder.session.unsent.clear()
+    # Whether it is in quarantine its worker says anew, on each stream.
+    state.health.marks.pop(event.incarnation, None)
     session = Session(event, holder)
     state.lanes.enlist(session)
     state.sessions[event.session_id] = session

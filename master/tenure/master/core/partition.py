@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from tenure.master.core import (
     batch,
@@ -19,6 +19,7 @@ from tenure.master.core import (
     dependents,
     dispatch,
     fire,
+    health,
     intake,
     kept_log,
     lease,
@@ -123,6 +124,8 @@ _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
     volatile.SessionClosed: lease.apply_session_closed,
     volatile.SessionDrained: lease.apply_session_drained,
     volatile.SessionUndrained: lease.apply_session_undrained,
+    volatile.SessionMarked: health.apply_marked,
+    volatile.SessionUnmarked: health.apply_unmarked,
     volatile.LeasesDeclared: lease.apply_declared,
     volatile.LeasesRenewed: lease.apply_renewed,
     volatile.HeldSent: dispatch.apply_held_sent,
@@ -229,17 +232,8 @@ class Partition:
                 return batch.decide_batch(state, command, now_ms)
             case commands.OpenTerm() | commands.CloseTerm() | commands.CloseWindow():
                 return term.decide(state, command, now_ms)
-            case (
-                commands.AcceptAssignment()
-                | commands.CloseSession()
-                | commands.DrainSession()
-                | commands.UndrainSession()
-                | commands.RestartLeases()
-                | commands.PushDeadlines()
-            ):
-                return Decision(events=(_noted(command, now_ms),))
             case _:
-                assert_never(command)
+                return Decision(events=(_noted(command, now_ms),))
 
     def apply(self, event: events.Event) -> None:
         """Takes an event over; a durable one gets ``next_seq``."""
@@ -501,6 +495,7 @@ def _noted(
     | commands.CloseSession
     | commands.DrainSession
     | commands.UndrainSession
+    | commands.MarkSession
     | commands.RestartLeases
     | commands.PushDeadlines,
     now_ms: int,
@@ -515,6 +510,8 @@ def _noted(
             return volatile.SessionDrained(session_id=session_id)
         case commands.UndrainSession(session_id=session_id):
             return volatile.SessionUndrained(session_id=session_id)
+        case commands.MarkSession():
+            return health.marked(command, now_ms)
         case commands.RestartLeases():
             return volatile.LeasesRestarted(now_ms=now_ms)
         case commands.PushDeadlines(gap_ms=gap_ms):

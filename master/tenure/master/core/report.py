@@ -19,6 +19,7 @@ from zlib import crc32
 
 import msgspec
 
+from tenure.master.core import health
 from tenure.master.core.attempt import draws, end_attempt, remember_attempt
 from tenure.master.core.chunk import chunks
 from tenure.master.core.command import ReportAttempts, ReportRow
@@ -309,7 +310,8 @@ def decide_report(state: State, command: ReportAttempts, now_ms: int) -> Decisio
     effects: list[Effect] = [SendVerdicts(session_id=command.session_id, rows=verdicts)]
     effects += revokes(state, judge.losers, "superseded")
     effects += judge.effects()
-    return Decision(events=tuple(judge.events()), effects=tuple(effects))
+    marks, told = health.judge(state, session, now_ms)
+    return Decision(events=(*judge.events(), *marks), effects=(*effects, *told))
 
 
 def apply_completed(state: State, event: JobsCompleted, seq: int) -> None:
@@ -373,6 +375,8 @@ def _index_completed(state: State, done: list[JobRecord], seq: int) -> None:
     if state.timetable.waiting:
         for record in done:
             state.timetable.ended(record.job_id)
+    if state.health.watching:
+        state.health.completed(done, done[0].ended_ms)
 
 
 def apply_ended(state: State, event: AttemptsEnded, seq: int) -> None:
@@ -380,6 +384,9 @@ def apply_ended(state: State, event: AttemptsEnded, seq: int) -> None:
     for record, row in state.written_rows(((row.job_id, row) for row in event.rows), seq):
         if state.live:
             state.release(record)
+            if row.outcome in health.FAILURES and record.incarnation in state.holders:
+                category = None if row.fault is None else row.fault.category
+                state.health.failed(record.incarnation, record, category, event.now_ms)
         record.state = row.state
         record.ready_ms = row.ready_ms
         record.over_budget = False

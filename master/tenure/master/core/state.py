@@ -17,6 +17,7 @@ from tenure.master.core.bulk import BatchRecord
 from tenure.master.core.command import ReportRow
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.dependency import Dependencies
+from tenure.master.core.health import Health
 from tenure.master.core.key import Keys
 from tenure.master.core.lanes import Lanes
 from tenure.master.core.outbox import InboxMarks, Outbox
@@ -70,6 +71,7 @@ class State:
         "config",
         "dependencies",
         "finished",
+        "health",
         "holder_timers",
         "holders",
         "id_partition",
@@ -143,6 +145,8 @@ class State:
         self.known: list[str] = []
         self.lease_seq = 0
         self.holders: dict[str, Holder] = {}
+        #: How workers have done lately.
+        self.health = Health()
         self.sessions: dict[int, Session] = {}
         #: Reports kept for the window's end, by job and lease.
         self.kept: dict[tuple[JobId, Lease], KeptReport] = {}
@@ -369,6 +373,7 @@ class State:
         """Drops a holder that has neither a stream nor a lease."""
         if holder.session is None and not holder.leases and holder.claims is None:
             self.holders.pop(holder.incarnation, None)
+            self.health.forget(holder.incarnation)
             self.lanes.free(holder.incarnation)
             # Its timers are not for whoever comes back under its name.
             holder.check_ms = 0

@@ -45,6 +45,23 @@ class SessionUndrained(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     session_id: int
 
 
+class SessionMarked(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A session's worker is in quarantine."""
+
+    now_ms: int
+    session_id: int
+    since_ms: int
+    reason: str
+    #: An operator wants it.
+    by_hand: bool
+
+
+class SessionUnmarked(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A session's worker is in quarantine no more."""
+
+    session_id: int
+
+
 class LeasesDeclared(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A worker listed every lease it holds: grants may go to it, its leases are renewed."""
 
@@ -167,6 +184,8 @@ VolatileEvent = (
     | SessionClosed
     | SessionDrained
     | SessionUndrained
+    | SessionMarked
+    | SessionUnmarked
     | LeasesDeclared
     | LeasesRenewed
     | HeldSent

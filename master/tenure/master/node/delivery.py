@@ -1,13 +1,15 @@
 """Effects to workers and waiters, as parts of the envelopes that are filling up."""
 
+import logging
 from collections.abc import Iterable
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from tenure.master.core.effect import (
     SendAssignment,
     SendCancels,
     SendCheckpointAcks,
     SendHeartbeatAck,
+    SendQuarantine,
     SendRevokes,
     SendVerdicts,
 )
@@ -19,8 +21,10 @@ from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import TERMINAL
 from tenure.v1 import worker_pb2
 
+_LOGGER: Final = logging.getLogger(__name__)
 #: What a worker goes by of a policy: name, timeout in milliseconds, whether at most once, content
 #: type, error types that are not retried.
+Word: TypeAlias = SendVerdicts | SendCheckpointAcks | SendRevokes | SendCancels | SendQuarantine
 _Terms: TypeAlias = tuple[str, int, bool, str, tuple[str, ...]]
 
 
@@ -120,8 +124,8 @@ class Delivery:
                 grant.checkpoint = record.checkpoint.data
         link.settle(len(effect.rows))
 
-    def word(self, effect: SendVerdicts | SendCheckpointAcks | SendRevokes | SendCancels) -> None:
-        """What a worker is told of leases of its."""
+    def word(self, effect: Word) -> None:
+        """What a worker is told of leases of its, or of itself."""
         link = self._hub.get(effect.session_id)
         if link is None:
             return
@@ -134,6 +138,8 @@ class Delivery:
                 self._revokes(link, effect)
             case SendCancels():
                 self._cancels(link, effect)
+            case SendQuarantine():
+                self._quarantine(link, effect)
 
     def _verdicts(self, link: WorkerLink, effect: SendVerdicts) -> None:
         """Answers to reports."""
@@ -171,6 +177,20 @@ class Delivery:
         part = link.instruction(self._partition, self._token)
         for job_id, lease in effect.rows:
             lease_ref(part.cancels.add(), job_id, lease, self._token)
+
+    def _quarantine(self, link: WorkerLink, effect: SendQuarantine) -> None:
+        """That it gets nothing, or does again: it tells all masters."""
+        _LOGGER.warning(
+            "worker %s (%s) %s",
+            link.hello.name,
+            link.hello.incarnation,
+            "is released from quarantine: it has done a job well"
+            if effect.lifted
+            else f"is in quarantine, it gets nothing for a while: {effect.reason}",
+            extra={"action": "quarantine", "partition": self._partition},
+        )
+        wish = link.envelope().quarantine
+        wish.reason, wish.by_hand, wish.lifted = effect.reason, False, effect.lifted
 
     def settled(self, records: list[JobRecord]) -> None:
         """Results for those who wait."""

@@ -16,7 +16,7 @@ from tenure.master.node.paging import page_size, page_token, place_of
 from tenure.master.node.port import Clock
 from tenure.master.node.roster import Roster
 from tenure.master.node.term import Term
-from tenure.master.node.translate import stamp
+from tenure.master.node.translate import invalid, stamp
 from tenure.protocol.errors import Rejected, Unavailable
 from tenure.protocol.refusal import Reason
 from tenure.v1 import worker_pb2, workers_pb2
@@ -25,6 +25,7 @@ from tenure.v1 import worker_pb2, workers_pb2
 _LEASES_SHOWN: Final = 1_000
 #: A worker that is told something answers at once; one that has not by then may be frozen.
 _ANSWER_S: Final = 2.0
+_REASON_CHARS_MAX: Final = 256
 #: So many are named where a name is not enough, or is not known.
 _NAMED_MOST: Final = 5
 
@@ -118,6 +119,37 @@ class FleetApi:
         link.envelope().undrain.SetInParent()
         await self._until(link, lambda vitals: not vitals.drained, "work again")
         return workers_pb2.UndrainWorkerResponse()
+
+    async def quarantine_worker(
+        self, request: workers_pb2.QuarantineWorkerRequest
+    ) -> workers_pb2.QuarantineWorkerResponse:
+        """Has nothing more given to a worker; returns when it has said that it knows.
+
+        Raises:
+            Rejected: As ``drain_worker``; or the reason is too long.
+            Unavailable: As ``drain_worker``.
+        """
+        if len(request.reason) > _REASON_CHARS_MAX:
+            raise invalid("reason", f"at most {_REASON_CHARS_MAX} characters")
+        link = self._told(request.worker)
+        wish = link.envelope().quarantine
+        wish.reason, wish.by_hand = request.reason, True
+        await self._until(link, lambda vitals: vitals.quarantine.by_hand, "be in quarantine")
+        return workers_pb2.QuarantineWorkerResponse()
+
+    async def release_worker(
+        self, request: workers_pb2.ReleaseWorkerRequest
+    ) -> workers_pb2.ReleaseWorkerResponse:
+        """Ends a worker's quarantine; returns when it has said so.
+
+        Raises:
+            Rejected: As ``drain_worker``.
+            Unavailable: As ``drain_worker``.
+        """
+        link = self._told(request.worker)
+        link.envelope().quarantine.lifted = True
+        await self._until(link, lambda vitals: not vitals.HasField("quarantine"), "be released")
+        return workers_pb2.ReleaseWorkerResponse()
 
     def _links(self) -> Iterable[WorkerLink]:
         """The newest stream of each worker."""
@@ -219,6 +251,8 @@ def _state(link: WorkerLink, leases: int) -> workers_pb2.WorkerState:
         if leases or vitals.slots_used:
             return workers_pb2.WORKER_STATE_DRAINING
         return workers_pb2.WORKER_STATE_DRAINED
+    if vitals is not None and vitals.HasField("quarantine"):
+        return workers_pb2.WORKER_STATE_QUARANTINED
     if vitals is not None and vitals.HasField("loop_blocked"):
         return workers_pb2.WORKER_STATE_BLOCKED
     return workers_pb2.WORKER_STATE_ACTIVE

@@ -12,6 +12,7 @@ from tenure.master.core.command import (
     CloseSession,
     Command,
     DrainSession,
+    MarkSession,
     OpenSession,
     UndrainSession,
 )
@@ -75,15 +76,19 @@ class WorkerHub:
 
     def take_vitals(self, link: WorkerLink, vitals: worker_pb2.Vitals, now_ms: int) -> None:
         """A worker told how it does; the terms hear whether it takes work."""
-        before = link.draining
+        draining, quarantine = link.draining, link.quarantine
         link.take_vitals(vitals, now_ms)
-        if link.draining is not before:
-            session_id = link.session_id
+        session_id = link.session_id
+        if link.draining is not draining:
             self._tell_terms(
                 DrainSession(session_id=session_id)
                 if link.draining
                 else UndrainSession(session_id=session_id)
             )
+        # The time that it has lasted is no news.
+        if (said := _mark(link)) != quarantine and (said or quarantine):
+            link.quarantine = said
+            self._tell_terms(_marking(link) or MarkSession(session_id=session_id, reason=None))
 
     def _tell_terms(self, command: Command) -> None:
         for term in self.terms.values():
@@ -162,3 +167,23 @@ class WorkerHub:
         )
         if link.draining:
             term.post(DrainSession(session_id=link.session_id))
+        marking = _marking(link)
+        if marking is not None:
+            term.post(marking)
+
+
+def _mark(link: WorkerLink) -> tuple[str, bool] | None:
+    """Why a worker is in quarantine by its own word, and whether an operator wants it."""
+    vitals = link.vitals
+    if vitals is None or not vitals.HasField("quarantine"):
+        return None
+    return vitals.quarantine.reason, vitals.quarantine.by_hand
+
+
+def _marking(link: WorkerLink) -> MarkSession | None:
+    """What the terms are told of a worker in quarantine."""
+    if link.vitals is None or link.quarantine is None:
+        return None
+    reason, by_hand = link.quarantine
+    for_ms = max(0, link.vitals.quarantine.for_ms)
+    return MarkSession(session_id=link.session_id, reason=reason, by_hand=by_hand, for_ms=for_ms)

@@ -8,6 +8,7 @@ from tenure.master.core.command import (
     CloseSession,
     Command,
     DrainSession,
+    MarkSession,
     OpenSession,
     UndrainSession,
 )
@@ -22,7 +23,9 @@ _COMMANDS_MAX: Final = 10_000
 #: Payloads and results kept with them; a few hundred full batches.
 _BYTES_MAX: Final = 64 * 1024 * 1024
 #: Nobody says these a second time; there are as many as streams come and go.
-_NEVER_REFUSED: Final = frozenset({OpenSession, CloseSession, DrainSession, UndrainSession})
+_NEVER_REFUSED: Final = frozenset(
+    {OpenSession, CloseSession, DrainSession, UndrainSession, MarkSession}
+)
 
 
 def ignore(_: Reply | TenureError) -> None:

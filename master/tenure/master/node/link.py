@@ -36,6 +36,8 @@ class WorkerLink:
         #: How the worker does, and when it told; None: it has not.
         self.vitals: worker_pb2.Vitals | None = None
         self.vitals_ms = 0
+        #: Why it is in quarantine as the terms have been told, and whether an operator wants it.
+        self.quarantine: tuple[str, bool] | None = None
         #: Set, and replaced, whenever there is news of the worker, or the stream is over.
         self._news = asyncio.Event()
         #: Cumulative: how many grants may have been sent in all, and how many were.

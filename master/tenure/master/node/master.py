@@ -53,6 +53,8 @@ _LEASE_TTL_MS: Final = 15_000
 _HEARTBEAT_MS: Final = 5_000
 #: Of payloads, results and errors; records take about a KiB each besides.
 MEMORY_BYTES_DEFAULT: Final = 1024**3
+#: Of a worker's last 20 attempts.
+QUARANTINE_FAILURES_DEFAULT: Final = 16
 
 
 class Master:
@@ -69,6 +71,7 @@ class Master:
         store_name: The store's URL, for people.
         trace: Told of every append.
         memory_bytes_max: Payloads, results and errors that it keeps, should it lead everything.
+        quarantine_failures: How many failures put a worker into quarantine; 0: it never is.
         log_sizes: Of the batches and snapshots that it writes.
     """
 
@@ -85,10 +88,12 @@ class Master:
         store_name: str,
         trace: Trace,
         memory_bytes_max: int = MEMORY_BYTES_DEFAULT,
+        quarantine_failures: int = QUARANTINE_FAILURES_DEFAULT,
         log_sizes: LogSizes = LOG_SIZES,
     ) -> None:
         self._store = store
         self._memory_bytes_max = memory_bytes_max
+        self._quarantine_failures = quarantine_failures
         self._clock = clock
         self._rng = rng
         self._peers = peers
@@ -220,6 +225,7 @@ class Master:
             partitions=self._store.partitions,
             lease_ttl_ms=_LEASE_TTL_MS,
             bytes_max=self.space.bytes_max(self._memory_bytes_max),
+            quarantine_failures=self._quarantine_failures,
         )
 
     def _backup(self) -> AsyncIterator[bytes]:

@@ -156,6 +156,8 @@ def _worker_methods(fleet: FleetApi) -> dict[str, Method]:
         "GetWorker": Unary(fleet.get_worker, workers_pb2.GetWorkerRequest),
         "DrainWorker": Unary(fleet.drain_worker, workers_pb2.DrainWorkerRequest),
         "UndrainWorker": Unary(fleet.undrain_worker, workers_pb2.UndrainWorkerRequest),
+        "QuarantineWorker": Unary(fleet.quarantine_worker, workers_pb2.QuarantineWorkerRequest),
+        "ReleaseWorker": Unary(fleet.release_worker, workers_pb2.ReleaseWorkerRequest),
     }
 
 

@@ -44,6 +44,7 @@ from tenure.master.core.effect import (
     SendCancels,
     SendCheckpointAcks,
     SendHeartbeatAck,
+    SendQuarantine,
     SendRevokes,
     SendVerdicts,
     SubmitReply,
@@ -490,7 +491,13 @@ class Term:
                 if not self.granted.is_set():
                     self.granted.set()
                     self._announce("first_grant", {"partition": self.number})
-            case SendVerdicts() | SendCheckpointAcks() | SendRevokes() | SendCancels():
+            case (
+                SendVerdicts()
+                | SendCheckpointAcks()
+                | SendRevokes()
+                | SendCancels()
+                | SendQuarantine()
+            ):
                 delivery.word(effect)
             case SendHeartbeatAck():
                 backlog = self.partition.backlog_for(effect.session_id)

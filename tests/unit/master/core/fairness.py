@@ -6,6 +6,7 @@
 from collections import Counter
 
 from tenure.master.core.gate import MANY
+from tenure.master.core.health import allowance
 from tenure.master.core.record import JobRecord, LabelSelector
 from tenure.master.core.session import Session
 from tenure.master.core.state import State
@@ -46,7 +47,7 @@ class Round:
         self._state = state
         self._grants_max = grants_max
         self._credit = {
-            session_id: credit
+            session_id: allowance(state, state.sessions[session_id], credit, now_ms)
             for session_id, credit in credits
             if state.sessions[session_id].may_be_granted(now_ms, state.config.accept_timeout_ms)
         }

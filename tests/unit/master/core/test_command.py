@@ -148,6 +148,9 @@ COMMANDS: Final[dict[type, Callable[[Rig, JobId], Command]]] = {
     commands.CloseSession: lambda rig, job_id: commands.CloseSession(session_id=1),
     commands.DrainSession: lambda rig, job_id: commands.DrainSession(session_id=1),
     commands.UndrainSession: lambda rig, job_id: commands.UndrainSession(session_id=1),
+    commands.MarkSession: lambda rig, job_id: commands.MarkSession(
+        session_id=1, reason="its disk", by_hand=False, for_ms=5
+    ),
     commands.DeclareLeases: lambda rig, job_id: commands.DeclareLeases(
         session_id=1, rows=[held(lease_row(rig, job_id))]
     ),

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenure.master.core.command import BoostJobs, Dispatch, LeaseRow, ResolveDependents, SubmitRow
+from tenure.master.core.command import (
+    BoostJobs,
+    Dispatch,
+    LeaseRow,
+    MarkSession,
+    ResolveDependents,
+    SubmitRow,
+)
 from tenure.master.core.effect import SendAssignment
 from tenure.master.core.explain import TURN, Explanation, Halt
 from tenure.master.core.ready import order_key
@@ -202,6 +209,14 @@ def _order(rig: Rig) -> Scene:
     return Scene(job_id, [(1, 1)], rig.grant_one, [(1, 1)])
 
 
+def _quarantine(rig: Rig) -> Scene:
+    rig.open_session(1)
+    rig.do(MarkSession(session_id=1, reason="its disk", by_hand=True, for_ms=0))
+    job_id = rig.submit_one()
+    release = MarkSession(session_id=1, reason=None)
+    return Scene(job_id, [(1, 1)], lambda: rig.do(release), [(1, 1)])
+
+
 SCENES: dict[BlockerKind, Callable[[Rig], Scene]] = {
     K.NOT_DUE: _not_due,
     K.PARENTS: _parents,
@@ -219,6 +234,7 @@ SCENES: dict[BlockerKind, Callable[[Rig], Scene]] = {
     K.NO_LABELS: _no_labels,
     K.STICKY_WORKER_BUSY: _sticky,
     K.NO_CREDIT: _no_credit,
+    K.QUARANTINE: _quarantine,
     K.RESERVED: _reserved,
     K.ORDER: _order,
 }

@@ -1,9 +1,8 @@
 """A partition under everything at once: all commands, several workers, deaths, a lossy wire.
 
-The machine is the world around a partition: workers with their own idea of what they hold, a
-journal of which the uncommitted tail may be lost, effects that leave only when what they wait for
-has committed. Each step is audited (``audit``) and its moves are held against the transition table;
-the end is a replay that must give the same state, from the journal alone and from a fuzzy snapshot.
+The machine is the world around it: workers with their own idea of what they hold, a journal of
+which the uncommitted tail may be lost, effects that wait for what they rest on. Each step is
+audited; the end is a replay that must give the same state, also from a fuzzy snapshot.
 """
 
 from collections.abc import Mapping
@@ -163,17 +162,19 @@ class PartitionMachine(Heirs):
         worker.held = {row: started for row, started in worker.held.items() if started}
 
     @precondition(lambda self: self.calm > 10)
-    @step(incarnation=st.sampled_from(INCARNATIONS))
-    def drain(self, incarnation: str) -> None:
-        """A worker wants nothing more."""
-        if self.workers[incarnation].session_id:
-            self.do(commands.DrainSession(session_id=self.workers[incarnation].session_id))
+    @step(incarnation=st.sampled_from(INCARNATIONS), hand=st.sampled_from([None, False, True]))
+    def drain(self, incarnation: str, hand: bool | None) -> None:
+        """A worker wants nothing more, or is to get nothing."""
+        if n := self.workers[incarnation].session_id:
+            mark = commands.MarkSession(session_id=n, reason="", by_hand=bool(hand))
+            self.do(mark if hand is not None else commands.DrainSession(session_id=n))
 
     @step(incarnation=st.sampled_from(INCARNATIONS))
-    def undrain(self, incarnation: str) -> None:
-        """It takes work again."""
-        if self.workers[incarnation].session_id:
-            self.do(commands.UndrainSession(session_id=self.workers[incarnation].session_id))
+    def take_up(self, incarnation: str) -> None:
+        """It takes work again, or gets some again."""
+        if n := self.workers[incarnation].session_id:
+            self.do(commands.UndrainSession(session_id=n))
+            self.do(commands.MarkSession(session_id=n, reason=None))
 
     @step(incarnation=st.sampled_from(INCARNATIONS), outcome=OUTCOMES)
     def work(self, incarnation: str, outcome: AttemptOutcome) -> None:

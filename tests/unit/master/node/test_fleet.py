@@ -222,6 +222,47 @@ def test_a_worker_that_tells_nothing_of_itself_cannot_be_drained() -> None:
     run_virtual(main)
 
 
+def test_a_quarantine_is_answered_when_the_worker_has_said_so() -> None:
+    """As a drain; the leader grants it nothing until it is released."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            fleet = fleet_of(rig)
+            link = rig.connect()
+            tell(rig, link)
+            await rig.commit()
+            async with asyncio.TaskGroup() as group:
+                wish = workers_pb2.QuarantineWorkerRequest(worker="w", reason="its disk")
+                group.create_task(fleet.quarantine_worker(wish))
+                await settle()
+                said = link._envelopes[-1].quarantine
+                assert (said.reason, said.by_hand) == ("its disk", True)
+                tell(rig, link, quarantine=said)
+            rig.submit()
+            await rig.commit()
+            assert granted(rig.heard(link)) == []
+            assert await state_of(fleet, "w") == "QUARANTINED"
+            rig.hub.open_partition(rig.term)
+            rig.say(link, declare=worker_pb2.LeaseSet())
+            await rig.commit()
+            assert granted(rig.heard(link)) == []
+            async with asyncio.TaskGroup() as group:
+                group.create_task(
+                    fleet.release_worker(workers_pb2.ReleaseWorkerRequest(worker="w"))
+                )
+                await settle()
+                assert link._envelopes[-1].quarantine.lifted
+                tell(rig, link)
+            rig.submit()
+            await rig.commit()
+            assert granted(rig.heard(link))
+            assert await state_of(fleet, "w") == "ACTIVE"
+            long = workers_pb2.QuarantineWorkerRequest(worker="w", reason="x" * 257)
+            assert (await refusal_of(fleet.quarantine_worker(long))).field == "reason"
+
+    run_virtual(main)
+
+
 def test_a_blocked_loop_is_a_state() -> None:
     """Who blocks it is told; the worker gets work all the same."""
 
