@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -96,7 +96,7 @@ class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False):
         follow: bool = False,
         attempt: int | None = None,
         after: LogLine | None = None,
-    ) -> AsyncGenerator[LogLine, None]:
+    ) -> AsyncIterator[LogLine]:
         """What the job's attempts have logged and printed, in order, each line once.
 
         Of attempts that have ended it is what is kept, of the running one what its worker holds.
