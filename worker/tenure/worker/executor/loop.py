@@ -180,11 +180,18 @@ class JobLoop:
 
 
 def _stack(innermost: FrameType) -> str:
-    """The calls of user code, as a traceback shows them."""
+    """The calls of user code, as a traceback shows them, without its lines of source.
+
+    Those are read from files, and each such call waits for the interpreter's lock behind the very
+    code that is looked at: seconds, in which the session would not say that its jobs run.
+    """
     calls: list[tuple[FrameType, int]] = []
     for frame, line in islice(traceback.walk_stack(innermost), STACK_CALLS_MAX):
         if calls and frame.f_globals.get("__name__", "").startswith(_CALLERS):
             break
         calls.append((frame, line))
-    text = "".join(traceback.StackSummary.extract(iter(calls[::-1])).format())
+    text = "".join(
+        f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}\n'
+        for frame, line in calls[::-1]
+    )
     return text[-STACK_CHARS_MAX:].rstrip()
