@@ -17,6 +17,7 @@ from tenure.master.node.batches import BatchApi
 from tenure.master.node.clock import SystemClock
 from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.health import Health
+from tenure.master.node.fleet import FleetApi
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.master import Master
@@ -112,6 +113,7 @@ class StandIn:
         self.partitions = PartitionApi(roster=roster)
         self.workflows = WorkflowApi(roster=roster)
         self.batches = BatchApi(roster=roster)
+        self.fleet = FleetApi(roster=roster, hub=hub, clock=clock)
         self.workers = WorkerApi(hub=hub, rng=random.Random(1), welcome=worker_pb2.Welcome)
         self.cluster = ClusterApi(
             roster=roster,
