@@ -65,11 +65,13 @@ class Shop:
     Attributes:
         cluster: Its processes.
         client: Of it.
+        ill: Workers in quarantine.
     """
 
     def __init__(self, cluster: Cluster, client: Client) -> None:
         self.cluster = cluster
         self.client = client
+        self.ill: list[str] = []
 
     def keep(self, job: Job) -> Job:
         """Waits until a job runs."""
@@ -95,7 +97,9 @@ class Shop:
                 job = bring_about(self)
 
     def clear(self) -> None:
-        """Ends all jobs."""
+        """Ends all jobs, and all quarantine."""
+        while self.ill:
+            self.client.workers.release(self.ill.pop())
         states = [state for state in JobState if state not in ENDED]
         self.client.cancel([job.job_id for job in self.client.list(states=states)])
         self.cluster.until(lambda: not any(self._open()), WAIT_S, "the end of all jobs")
@@ -140,6 +144,14 @@ def retry_budget(shop: Shop) -> Job:
     """It fails again and again, and its job type has --retry-budget 0.1."""
     shop.client.job_types.set(fetch.name, retry_budget=0.1)
     return shop.client.submit(fetch.options(queue="stock"), 1)
+
+
+def quarantine(shop: Shop) -> Job:
+    """An operator has put both workers into quarantine."""
+    for name in ("anna", "bert"):
+        shop.client.workers.quarantine(name, "a disk that fails")
+        shop.ill.append(name)
+    return shop.client.submit(send.options(queue="mail"), 1)
 
 
 def parents(shop: Shop) -> Job:
@@ -249,6 +261,7 @@ SCENES: Final[dict[Callable[[Shop], Job], set[BlockerKind]]] = {
     parents: {K.PARENTS},
     no_worker: {K.NO_WORKER},
     no_labels: {K.NO_LABELS},
+    quarantine: {K.QUARANTINE},
     no_credit: {K.NO_CREDIT},
     sticky: {K.STICKY_WORKER_BUSY},
     leader: {K.LEADER},

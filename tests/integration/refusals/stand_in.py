@@ -16,8 +16,8 @@ from tenure.master.election.port import Candidate, Leader, Member
 from tenure.master.node.batches import BatchApi
 from tenure.master.node.clock import SystemClock
 from tenure.master.node.cluster import ClusterApi
-from tenure.master.node.health import Health
 from tenure.master.node.fleet import FleetApi
+from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.master import Master

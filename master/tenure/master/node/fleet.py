@@ -25,6 +25,8 @@ from tenure.v1 import worker_pb2, workers_pb2
 _LEASES_SHOWN: Final = 1_000
 #: A worker that is told something answers at once; one that has not by then may be frozen.
 _ANSWER_S: Final = 2.0
+#: When who was not answered may ask again.
+_AGAIN_MS: Final = 1_000
 _REASON_CHARS_MAX: Final = 256
 #: So many are named where a name is not enough, or is not known.
 _NAMED_MOST: Final = 5
@@ -214,6 +216,7 @@ class FleetApi:
             "has not: it may yet; ask again, or look at it with `tenure workers get`",
             reason=Reason.DEADLINE_EXCEEDED,
             metadata={"worker": name, "timeout_s": f"{_ANSWER_S:g}"},
+            retry_after_ms=_AGAIN_MS,
         )
 
     def _fill(
