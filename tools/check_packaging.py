@@ -363,7 +363,11 @@ def run_units(environment: Environment, cache: Path) -> None:
         f"tests/unit/{name}" for name in PORTIONS if (REPOSITORY / "tests/unit" / name).is_dir()
     ]
     pytest = (environment.python, "-m", "pytest", "-q", "-o", f"cache_dir={cache}")
-    chosen = ("-m", "not nightly and not etcd and not hypothesis", *(f"--ignore={name}" for name in _NOT_OF_WHEEL))
+    chosen = (
+        "-m",
+        "not nightly and not etcd and not hypothesis",
+        *(f"--ignore={name}" for name in _NOT_OF_WHEEL),
+    )
     run(*pytest, *chosen, *units, "tests/histories", timeout_s=600)
 
 
