@@ -235,19 +235,19 @@ class Seat:
             if not await self._vacated():
                 return None, 0
             leader = None
-        halted = await self._journal.halted()
-        if halted is not None:
-            halts[self.partition] = halted.detail
-            self._role = _Role.PARTITION_ROLE_HALTED
-            await self._pause(_HALTED_LOOK_MS)
-            return None, 0
-        halts.pop(self.partition, None)
-        self._role = _Role.PARTITION_ROLE_FOLLOWER
         with around.standbys.at_rest():
-            if leader is None and await self._give_way():
-                return None, 0
-            sent_ms = around.clock.boot_ms()
-            return await self._election.campaign(), sent_ms
+            halted = await self._journal.halted()
+            if halted is None:
+                halts.pop(self.partition, None)
+                self._role = _Role.PARTITION_ROLE_FOLLOWER
+                if leader is None and await self._give_way():
+                    return None, 0
+                sent_ms = around.clock.boot_ms()
+                return await self._election.campaign(), sent_ms
+        halts[self.partition] = halted.detail
+        self._role = _Role.PARTITION_ROLE_HALTED
+        await self._pause(_HALTED_LOOK_MS)
+        return None, 0
 
     async def _vacated(self) -> bool:
         """Waits for the end of another's term, for a while; whether it was seen."""
