@@ -346,8 +346,7 @@ class Lanes:
             for kind, own in runs.items():
                 if before is _PENDING:
                     left = kind if priority_before is None else (priority_before, *kind[1:])
-                    for lane, jobs in self._slack.leave(queue, policy, left, own):
-                        self.left(lane, jobs)
+                    self.left(self._slack.leave(queue, policy, left, own), len(own))
                 key = self._slack.moved(queue, kind[1], runs=after is _RUNNING)
                 if before is _RUNNING or after is _RUNNING:
                     if ended and key is not None:
@@ -386,8 +385,8 @@ class Lanes:
             left: dict[Lane, int] = {}
             for kind, own in runs.items():
                 queue.running_of[kind[0]] += len(own)
-                for lane, jobs in self._slack.leave(queue, policy, kind, own):
-                    left[lane] = left.get(lane, 0) + jobs
+                lane = self._slack.leave(queue, policy, kind, own)
+                left[lane] = left.get(lane, 0) + len(own)
                 if kind[1]:
                     key = self._slack.key(queue, kind[1])
                     key.count(own, 1)

@@ -111,31 +111,23 @@ class Slack:
                 self._end(key)
         return found
 
-    def leave(
-        self, queue: Queue, policy: Policy, kind: Kind, records: list[JobRecord]
-    ) -> list[tuple[Lane, int]]:
-        """Alike jobs are not ready any more; of which lanes, and how many of each."""
-        lanes, jobs = self._lanes, len(records)
-        key = queue.limit_keys.get(kind[1])
-        waited = 0 if key is None else self._stop(key, records)
-        if not waited:
-            return [(lanes.lane_of(queue, policy, kind), jobs)]
-        common = lanes.lane_of(queue, policy, _common(kind))
-        if waited == jobs:
-            return [(common, jobs)]
-        return [(common, waited), (lanes.lane_of(queue, policy, kind), jobs - waited)]
+    def leave(self, queue: Queue, policy: Policy, kind: Kind, records: list[JobRecord]) -> Lane:
+        """Alike jobs are not ready any more; which lane they were in.
 
-    def _stop(self, key: LimitKey, records: list[JobRecord]) -> int:
-        """Jobs do not wait in common lanes any more; tells how many of them did."""
-        waiting = key.waiting
-        if not waiting:
-            return 0
-        before = len(waiting)
+        All of a key's ready jobs wait in common lanes, or none; so do those that one event moves,
+        while it puts the others under their key.
+        """
+        key = queue.limit_keys.get(kind[1])
+        if key is not None and records[0] in key.waiting:
+            self._stop(key, records)
+            kind = _common(kind)
+        return self._lanes.lane_of(queue, policy, kind)
+
+    def _stop(self, key: LimitKey, records: list[JobRecord]) -> None:
+        """Jobs do not wait in common lanes any more."""
         for record in records:
-            waiting.pop(record, None)
-        stopped = before - len(waiting)
-        key.queue.common -= stopped
-        return stopped
+            del key.waiting[record]
+        key.queue.common -= len(records)
 
     def _end(self, key: LimitKey) -> None:
         """Puts a key's jobs into lanes under it."""
@@ -145,7 +137,8 @@ class Slack:
             lane = lanes.lane_of(key.queue, record.policy, _common(kind))
             # What the same event has taken out of its lane is about to leave it.
             if lane.take_out(at, record):
-                left[lane] = left.get(lane, 0) + self._stop(key, [record])
+                self._stop(key, [record])
+                left[lane] = left.get(lane, 0) + 1
                 lanes.put(lanes.lane_of(key.queue, record.policy, kind), at, record.seq, [record])
         for lane, jobs in left.items():
             lanes.left(lane, jobs)
@@ -166,7 +159,7 @@ def has_slack(key: LimitKey, more: int = 0) -> bool:
 def _may_wait(key: LimitKey, jobs: int) -> bool:
     if key.queue.common + jobs > COMMON_MAX or not has_slack(key, jobs):
         return False
-    return bool(key.waiting) or not holds_up(key)
+    return not holds_up(key)
 
 
 def _common(kind: Kind) -> Kind:

@@ -5,7 +5,7 @@ import pytest
 from tenure.master.core import command as commands
 from tenure.master.core.command import CheckpointRow, LeaseRow
 from tenure.master.core.effect import SendCheckpointAcks
-from tenure.master.core.event import CheckpointsSaved
+from tenure.master.core.event import CheckpointsSaved, SavedRow
 from tenure.master.core.partition import PartitionConfig
 from tenure.master.core.record import Policy, RetryPolicy
 from tenure.protocol.fence import Lease, Token
@@ -120,6 +120,67 @@ class TestWhichCounts:
         assert len(data_of(rig, row.job_id)) == 900
         assert save(rig, row, 3, b"x" * 800) == [3]
 
+    def test_what_is_left_of_the_room_is_for_the_next(self) -> None:
+        """To the byte; one that does not fit leaves room for a smaller one."""
+        rig = Rig(PartitionConfig(partition=0, partitions=1, bytes_max=1_000))
+        rig.open_session(1)
+        rig.submit(4, payload=b"")
+        leases = rig.grant(1, 4)
+        rows = [
+            CheckpointRow(row.job_id, row.lease, 1, b"x" * size)
+            for row, size in zip(leases, (600, 401, 400, 1), strict=True)
+        ]
+        decision = rig.do(commands.SaveCheckpoints(session_id=1, rows=rows))
+        (acks,) = of_type(decision.effects, SendCheckpointAcks)
+        assert acks.session_id == 1
+        assert [job_id for job_id, _, _ in acks.rows] == [leases[0].job_id, leases[2].job_id]
+        assert save(rig, leases[0], 2, b"y" * 600) == [2]
+        again = rig.do(commands.SaveCheckpoints(session_id=1, rows=[rows[3]]))
+        assert again.effects == ()
+
+    def test_one_takes_the_place_of_another_that_came_with_it(self) -> None:
+        """It needs no more room than that one; and a number stands for what came first under it."""
+        rig = Rig(PartitionConfig(partition=0, partitions=1, bytes_max=100))
+        rig.open_session(1)
+        rig.submit(payload=b"")
+        row = rig.grant_one()
+        rows = [
+            CheckpointRow(row.job_id, row.lease, number, data * 100)
+            for number, data in ((1, b"a"), (2, b"b"), (2, b"c"))
+        ]
+        rig.do(commands.SaveCheckpoints(session_id=1, rows=rows))
+        assert data_of(rig, row.job_id) == b"b" * 100
+
+    def test_a_master_short_of_memory_takes_less(self, rig: Rig) -> None:
+        """It says with each command how much it may hold."""
+        row = running(rig)
+        room = state_of(rig.partition).stored_bytes + 10
+        for size, acknowledged in ((11, 0), (10, 1)):
+            rows = [CheckpointRow(row.job_id, row.lease, 1, b"x" * size)]
+            command = commands.SaveCheckpoints(session_id=1, rows=rows, bytes_max=room)
+            effects = of_type(rig.do(command).effects, SendCheckpointAcks)
+            assert len(effects) == acknowledged
+
+    def test_what_does_not_count_is_passed_over(self, rig: Rig) -> None:
+        """In a command, in an event that is replayed over a newer snapshot, and in any replay."""
+        stale, fresh, other = running(rig), running(rig), running(rig)
+        rows = [CheckpointRow(stale.job_id, Lease(Token(1, 1), 1, 0), 1, b"stale")]
+        rows += [CheckpointRow(row.job_id, row.lease, 1, b"fresh") for row in (fresh, other)]
+        rig.do(commands.SaveCheckpoints(session_id=1, rows=rows))
+        assert [data_of(rig, row.job_id) for row in (stale, fresh, other)] == [
+            b"",
+            b"fresh",
+            b"fresh",
+        ]
+        assert rig.replayed().state_hash() == rig.partition.state_hash()
+        gone = SavedRow(JobId("gone"), fresh.lease, 1, b"gone", 0)
+        seen = SavedRow(fresh.job_id, fresh.lease, 1, b"older", 0)
+        event = CheckpointsSaved(now_ms=rig.now_ms, rows=[gone, seen])
+        rig.partition.replay(event, rig.record(fresh.job_id).seq)
+        assert data_of(rig, fresh.job_id) == b"fresh"
+        rig.partition.replay(event, rig.partition.next_seq)
+        assert data_of(rig, fresh.job_id) == b"older"
+
     def test_many_large_ones_make_events_that_fit(self, rig: Rig) -> None:
         """A batch of the journal takes no event of any size."""
         rig.submit(5)
@@ -145,6 +206,17 @@ class TestLosses:
             rig.open_session(number + 2)
             row = rig.grant_one(number + 2)
         save(rig, row, 1, b"step 5")
+        assert rig.record(row.job_id).losses_charged == 0
+
+    def test_one_that_was_new_forgives_though_it_came_again_at_once(self, rig: Rig) -> None:
+        """What a job saves twice before it is heard was news the first time."""
+        row = running(rig)
+        rig.pass_time(SILENCE_MS)
+        assert rig.record(row.job_id).losses_charged == 1
+        rig.open_session(2)
+        row = rig.grant_one(2)
+        rows = [CheckpointRow(row.job_id, row.lease, number, b"new") for number in (1, 2)]
+        rig.do(commands.SaveCheckpoints(session_id=2, rows=rows))
         assert rig.record(row.job_id).losses_charged == 0
 
     def test_the_same_again_forgives_nothing(self, rig: Rig) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tenure.master.core.command import LeaseRow, PurgeJobs, ReportAttempts, RequeueJobs
 from tenure.master.core.effect import SendVerdicts
-from tenure.master.core.event import LogsKept
+from tenure.master.core.event import LogRow, LogsKept
 from tenure.master.core.kept_log import LOGS_MAX
 from tenure.master.core.record import JobFault, JobRecord, Policy, RetryPolicy
 from tenure.protocol.ids import JobId
@@ -141,6 +141,38 @@ def test_an_adopted_leases_log_is_kept() -> None:
     rig.open_session(1)
     assert end(rig, row, b"adopted") is Verdict.ACCEPTED
     assert kept(rig.record(job_id)) == [(0, 1, b"adopted")]
+
+
+def test_an_adopted_lease_is_counted_behind_those_that_failed() -> None:
+    """Its number is that of its attempt, not the first one's."""
+    rig = Rig()
+    rig.open_session(1)
+    job_id = rig.submit_one(STUBBORN)
+    fail_again(rig, job_id, b"one")
+    rig.pass_time(1)
+    row = rig.grant_one()
+    rig.crash(lose=1, window_ms=0)
+    rig.open_session(1)
+    assert end(rig, row, b"adopted") is Verdict.ACCEPTED
+    assert kept(rig.record(job_id)) == [(0, 1, b"one"), (0, 2, b"adopted")]
+
+
+def test_many_large_ones_make_events_that_fit(rig: Rig) -> None:
+    """A batch of the journal takes no event of any size."""
+    rig.submit(12)
+    log = bytes(ATTEMPT_LOG_BYTES_MAX)
+    rows = [report_row(row, log=log) for row in rig.grant(1, 12)]
+    decision = rig.do(ReportAttempts(session_id=1, rows=rows, jitter=[0.5] * 12))
+    events = [event for event in decision.events if isinstance(event, LogsKept)]
+    assert [len(event.rows) for event in events] == [9, 3]
+
+
+def test_what_is_news_is_kept_beside_what_is_not(rig: Rig) -> None:
+    """An event that is replayed over a newer snapshot may name jobs that are gone by then."""
+    job_id = rig.submit_one(STUBBORN)
+    rows = [LogRow(JobId("gone"), 0, 1, b"one"), LogRow(job_id, 0, 1, b"two")]
+    rig.partition.replay(LogsKept(now_ms=rig.now_ms, rows=rows), rig.partition.next_seq)
+    assert kept(rig.record(job_id)) == [(0, 1, b"two")]
 
 
 def test_a_repeated_event_changes_nothing(rig: Rig) -> None:

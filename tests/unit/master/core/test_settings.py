@@ -18,7 +18,7 @@ from tenure.master.core.settings import (
     TenantSettings,
     refuse,
 )
-from tenure.protocol.limits import KEY_OVERRIDES_MAX, SETTINGS_MAX
+from tenure.protocol.limits import KEY_OVERRIDES_MAX
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import BreakerOverride, FairBy, LimitStrategy
 from tests.unit.master.core.audit import state_of
@@ -206,13 +206,3 @@ def test_bounds_are_in() -> None:
     assert refuse(QueueSettings(weight=1e-9)) is None
     assert refuse(TenantSettings(weight=1_000_000)) is None
     assert refuse(JobTypeSettings(breaker=BreakerSettings(failure_rate=1.0))) is None
-
-
-def test_room_for_settings_ends(rig: Rig) -> None:
-    """Beyond the limit of entries none is added, and those that are there still change."""
-    settings = state_of(rig.partition).settings
-    for number in range(SETTINGS_MAX):
-        settings.put((f"t{number}",), TenantSettings(paused=True), 1)
-    refusal = rig.refused(UpdateSettings(key=MAIL, settings=FULL))
-    assert refusal.reason is Reason.MEMORY_FULL
-    assert update(rig, ("t0",), TenantSettings(weight=2.0)) == TenantSettings(weight=2.0)

@@ -153,6 +153,14 @@ def test_a_setting_moves_so_many_jobs_at_most() -> None:
     assert len(rig.grant(1, 1_000)) == 200
 
 
+def test_common_lanes_take_so_many_jobs_and_no_more() -> None:
+    """The next one of another key stands under it, though that has slack."""
+    rig = limited(key_concurrency=2 * COMMON_MAX)
+    submit(rig, *["a"] * COMMON_MAX)
+    submit(rig, "b")
+    assert lanes_of(rig) == {"": COMMON_MAX, "b": 1}
+
+
 def test_idle_keys_are_forgotten() -> None:
     """A key is known while a job of it is ready or runs, and nothing else hangs on it."""
     rig = limited(key_concurrency=2)
@@ -198,3 +206,62 @@ def test_order_is_that_of_one_heap(steps: list[list[str] | int | str], most: int
         elif step == "crash":
             rig.crash(window_ms=0)
             rig.open_session(1, "w1", slots=1_000, declare=[held(row) for row, _ in running])
+
+
+@pytest.mark.parametrize("name", ["a", ""])
+def test_a_key_is_known_from_what_is_proved_to_run(name: str) -> None:
+    """Also if nothing else of it is there; a job without a key makes none."""
+    rig = limited(key_concurrency=1)
+    (failed,) = submit(rig, name)
+    row = rig.grant_one()
+    rig.fail(row)
+    newer = LeaseRow(failed, row.lease._replace(seq=row.lease.seq + 100))
+    rig.open_session(2, "w2", declare=[held(newer)])
+    assert rig.state(failed) is JobState.RUNNING
+    assert list(keys_of(rig)) == [name] * bool(name)
+    submit(rig, "a")
+    assert len(rig.grant(1, 9)) == (0 if name else 1)
+
+
+def test_no_key_is_made_for_a_job_that_is_not_to_run() -> None:
+    """A key with a rate would be kept until its bucket is full, for nothing."""
+    rig = limited()
+    (job_id,) = submit(rig, "a")
+    rig.fail(rig.grant_one())
+    rig.configure(MAIL, QueueSettings(key_rate=RateLimit(1, 1_000, 9)))
+    rig.do(CancelJobs(job_ids=[job_id]))
+    assert keys_of(rig) == {}
+
+
+def test_a_key_is_known_until_its_bucket_is_full() -> None:
+    """Forgotten earlier, it would give its tokens a second time."""
+    for idle_ms, known in ((0, ["a"]), (9_000, [])):
+        rig = limited()
+        (failed,) = submit(rig, "a")
+        row = rig.grant_one()
+        rig.fail(row)
+        rig.configure(MAIL, QueueSettings(key_rate=RateLimit(1, 1_000, 9)))
+        newer = LeaseRow(failed, row.lease._replace(seq=row.lease.seq + 100))
+        rig.now_ms += idle_ms
+        rig.open_session(2, "w2", declare=[held(newer)])
+        rig.report(newer, session_id=2)
+        assert list(keys_of(rig)) == known
+
+
+def test_slack_that_gets_less_is_slack() -> None:
+    """Jobs stay where they are while all of them may run."""
+    rig = limited(key_concurrency=3)
+    submit(rig, "a", "a")
+    rig.configure(MAIL, QueueSettings(key_concurrency=2))
+    assert lanes_of(rig) == {"": 2}
+
+
+def test_nothing_is_left_of_a_key_that_is_dropped() -> None:
+    """Whatever had noted it."""
+    rig = limited(key_concurrency=1)
+    submit(rig, "a")
+    lanes, queue = state_of(rig.partition).lanes, queue_of(rig)
+    key = queue.limit_keys["a"]
+    queue.tripped[key] = lanes.crowded[key] = None
+    lanes._slack.drop(key)
+    assert (queue.limit_keys, queue.tripped, lanes.crowded) == ({}, {}, {})
