@@ -11,7 +11,8 @@ import pytest
 from tenure.client import AsyncJobHandle, JobState, LogLine, current_job, job
 from tenure.client.context import listener
 from tenure.protocol.vocabulary import LogStream
-from tenure.testing.cluster import SimCluster, SimWorker, simulated_cluster
+from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.nodes import SimWorker
 from tenure.testing.process import elapse, run_processes
 
 STEPS = 60
