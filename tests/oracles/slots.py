@@ -77,13 +77,17 @@ def _past_ms(faults: Iterable[FaultWindow], row: Row, since_ms: float) -> float:
 
 
 def given_up(rows: Iterable[Row]) -> int:
-    """How many attempts went on for longer than any grace, as far as they lived to tell."""
-    since_ms: dict[tuple[str, str], float] = {}
+    """How many attempts went on for longer than any grace, as far as their processes tell."""
+    since: dict[tuple[str, str], Row] = {}
+    last_ms: dict[str, float] = {}
     count = 0
     for row in rows:
         attempt = row.job, row.lease
+        last_ms[row.incarnation] = row.boottime
         if row.f == DEFY:
-            since_ms.setdefault(attempt, row.boottime)
-        elif row.f in (END, QUIT) and attempt in since_ms:
-            count += row.boottime - since_ms[attempt] > GRACE_MAX_MS
-    return count
+            since.setdefault(attempt, row)
+        elif row.f in (END, QUIT) and attempt in since:
+            count += row.boottime - since.pop(attempt).boottime > GRACE_MAX_MS
+    return count + sum(
+        last_ms[asked.incarnation] - asked.boottime > GRACE_MAX_MS for asked in since.values()
+    )

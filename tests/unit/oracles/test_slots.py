@@ -87,10 +87,13 @@ def test_who_has_lost_too_many_begins_nothing() -> None:
 
 
 def test_attempts_that_were_given_up_are_counted() -> None:
-    """Those that went on for longer than any grace; that obeyed late is none."""
+    """Those that went on for longer than any grace, and that never ended, too; not who was late."""
     worker = Worker()
-    worker.note(0, START, 1, 2, 3)
-    worker.note(100, DEFY, 1, 2)
+    worker.note(0, START, 1, 2, 3, 4)
+    worker.note(100, DEFY, 1, 2, 4)
     worker.note(100 + GRACE_MAX_MS, QUIT, 2)
-    worker.note(101 + GRACE_MAX_MS, END, 1, 3)
-    assert given_up(worker.rows) == 1
+    assert given_up(worker.rows) == 0
+    worker.note(101 + GRACE_MAX_MS, END, 3)
+    assert given_up(worker.rows) == 2
+    worker.note(102 + GRACE_MAX_MS, END, 1)
+    assert given_up(worker.rows) == 2
