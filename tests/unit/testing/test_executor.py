@@ -15,6 +15,7 @@ from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.testing.clock import SimClock
 from tenure.testing.executor import LoopExecutor
 from tenure.testing.loop import run_virtual
+from tenure.testing.process import elapse
 from tenure.v1 import jobs_pb2
 from tenure.worker.executor.patience import GRACE_MS
 from tenure.worker.held import HeldJob, Terms
@@ -49,7 +50,7 @@ async def go_on(seconds: float) -> None:
     until_s = loop.time() + seconds
     while loop.time() < until_s:
         try:
-            await asyncio.sleep(until_s - loop.time())
+            await elapse(until_s - loop.time())
         except asyncio.CancelledError:
             continue
 
@@ -91,7 +92,7 @@ class Bench:
 
     async def after(self, ms: int) -> list[tuple[FactKind, HeldJob]]:
         """What is said in the meantime."""
-        await asyncio.sleep(ms / 1000)
+        await elapse(ms / 1000)
         self.executor.tick(self.clock.boot_ms())
         return self.executor.take_facts()
 
