@@ -114,9 +114,10 @@ async def test_vacancy_is_announced(shared_bench: Bench) -> None:
     alice, bob = await shared_bench.open("alice"), await shared_bench.open("bob")
     office = await won(alice)
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        group.create_task(bob.election(0).vacancy(3_600_000))
+        vacancy = group.create_task(bob.election(0).vacancy(3_600_000))
         await asyncio.sleep(0)
         await office.resign()
+    assert vacancy.result()
     await alice.close()
     await bob.close()
 
@@ -126,7 +127,7 @@ async def test_vacancy_ends_with_its_timeout(bench: Bench) -> None:
     store = await bench.open()
     office = await won(store)
     async with asyncio.timeout(30):
-        await store.election(0).vacancy(50)
+        assert not await store.election(0).vacancy(50)
     await office.verify()
     await store.close()
 
@@ -135,7 +136,7 @@ async def test_a_vacant_office_needs_no_waiting(bench: Bench) -> None:
     """Nobody waits for an office that is free already."""
     store = await bench.open()
     async with asyncio.timeout(30):
-        await store.election(0).vacancy(3_600_000)
+        assert await store.election(0).vacancy(3_600_000)
     await store.close()
 
 

@@ -180,7 +180,7 @@ class Visit:
         """How long a job takes: some take no time, a few longer than a lease lives."""
         rng = self.rng
         if rng.random() < _LONG_SHARE:
-            return rng.uniform(10, 40)
+            return rng.uniform(10, 25)
         return rng.choice((0.0, 0.05, 1.0, rng.uniform(0, 6), rng.uniform(0, 12)))
 
     def options(self) -> dict[str, Any]:

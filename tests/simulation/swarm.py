@@ -57,8 +57,8 @@ from tests.simulation.load import CROWD_ROW, TOPICS, WORKER_LABELS, Load
 from tests.simulation.wiretap import Wiretap
 
 #: At least so many strokes of faults are drawn for a run, in waves; one in ten finds no target.
-STROKES_MIN: Final = 12
-WAVE_S: Final = 5.0
+STROKES_MIN: Final = 11
+WAVE_S: Final = 4.0
 #: How many of the runs have one master on SQLite instead of a cluster on etcd, and how many are
 #: in liveness mode.
 SQLITE_SHARE: Final = 0.15
@@ -68,7 +68,7 @@ CROWD_SHARE, CROWD_WORKERS, CROWD_USERS = 0.02, 12, 80
 #: 200 ppm: a bad quartz.
 DRIFT_MAX: Final = 2e-4
 #: After everything is whole again: the TTL of a lost lease, a failover, and the rest of the jobs,
-#: of which the longest take 40 s and four slots may have many.
+#: of which the longest take 25 s and four slots may have many.
 DRAIN_S: Final = 200.0
 #: How much virtual time a run may take in all.
 LIMIT_S: Final = 1_200.0
@@ -190,7 +190,7 @@ def draw_plan(seed: int) -> Plan:
         mode=mode,
         store=store,
         crowd=crowd,
-        partitions=rng.choice((1, 1, 1, 2, 3, 4)),
+        partitions=rng.choice((1, 1, 1, 1, 2, 3, 4)),
         workers=CROWD_WORKERS if crowd else rng.choice((2, 2, 3)),
         clients=2,
         slots=rng.choice((2, 4, 8)),
@@ -201,7 +201,7 @@ def draw_plan(seed: int) -> Plan:
         strokes=strokes,
         lasting=lasting,
         topics=_draw_topics(Random(f"{seed}/topics")),
-        users=tuple(range(CROWD_USERS if crowd else rng.choice((8, 16, 24)))),
+        users=tuple(range(CROWD_USERS if crowd else rng.choice((6, 12, 18)))),
         storm_s=storm_s,
     )
 

@@ -82,6 +82,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._now_s
 
+    # Asked for each handle. ``bool()`` is False, and takes no call of Python's own.
+    get_debug = bool
+
     def call_soon(
         self,
         callback: Callable[[*Ts], object],

@@ -2,8 +2,7 @@
 
 A campaign ends in one of four ways::
 
-    read the office ── another's ───────────────────────────────► None
-          │ free, or left by an office of ours that was given up (revoked first)
+    settle what an earlier campaign or office of ours has left ─ a late win ► Office
           ▼
     grant a lease under an id of our own
           ▼
@@ -67,6 +66,8 @@ class EtcdOffice:
         self.ttl_ms: int | None = ttl_s * 1_000
         #: Given up or found lost: the key, if it is still there, is nobody's any more.
         self.abandoned = False
+        #: The lease has ended, and took the key with it.
+        self.ended = False
         self._client = client
         self._keys = keys
         self._lease_id = lease_id
@@ -79,6 +80,7 @@ class EtcdOffice:
             # One try: the caller counts from when it called, so a second would count too long.
             await self._client.lease_keepalive(self._lease_id)
         except LeaseNotFound as error:
+            self.ended = True
             raise self._lost(action, "its lease has ended") from error
         except EtcdError as error:
             raise failed(action, error) from error
@@ -101,11 +103,11 @@ class EtcdOffice:
         action = f"resign from partition {self._keys.partition}"
         try:
             # The lease is this office's alone, so no guard is needed: it can take no other key.
-            await resolve(lambda: self._client.lease_revoke(self._lease_id), action)
-        except LeaseNotFound:
-            return
+            with suppress(LeaseNotFound):
+                await resolve(lambda: self._client.lease_revoke(self._lease_id), action)
         except EtcdError as error:
             raise failed(action, error) from error
+        self.ended = True
 
     def _lost(self, action: str, why: str) -> OfficeLost:
         self.abandoned = True
@@ -175,32 +177,29 @@ class EtcdElection:
         )
         return Leader(candidate=candidate, token=Token(fields["epoch"], held.create_revision))
 
-    async def vacancy(self, timeout_ms: int) -> None:
+    async def vacancy(self, timeout_ms: int) -> bool:
         try:
             async with asyncio.timeout(timeout_ms / 1_000):
                 while True:
                     if await self._watch_until_free():
-                        return
+                        return True
                     await asyncio.sleep(_VACANCY_PAUSE_S)
         except TimeoutError:
-            return
+            return False
 
     async def _campaign(self, action: str) -> EtcdOffice | None:
-        held = await self._read(action)
         if self._pending is not None:
             # An earlier try of ours got no answer: has it been applied meanwhile?
-            won = self._won(self._pending, held)
+            won = self._won(self._pending, await self._read(action))
             if won is not None:
                 # Its lease is older than this call, and the caller counts from this call.
                 return await self._renewed(won)
             # It may still arrive late, and must then fail: without its lease it does.
             await self._revoke(self._pending.lease_id, action)
             self._pending = None
-            held = await self._read(action)
-        if held is not None:
-            if not self._left_behind(held):
-                return None
-            await self._revoke(held.lease, action)
+        former = self._office
+        if former is not None and former.abandoned and not former.ended:
+            await former.resign()
         ballot = _Ballot(f"{self._rng.getrandbits(64):016x}", self._rng.getrandbits(62) + 1)
         self._pending = ballot
         await self._grant(ballot, action)
@@ -258,15 +257,6 @@ class EtcdElection:
         token = Token(self._epoch, revision)
         self._office = EtcdOffice(self._client, self._keys, token, ballot.lease_id, self._ttl_s)
         return self._office
-
-    def _left_behind(self, held: pb.KeyValue) -> bool:
-        """Whether the office is one of ours that was given up, but whose lease still lives."""
-        office = self._office
-        return (
-            office is not None
-            and office.abandoned
-            and office.token.revision == held.create_revision
-        )
 
     async def _grant(self, ballot: _Ballot, action: str) -> None:
         try:

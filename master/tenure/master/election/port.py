@@ -119,5 +119,8 @@ class Election(Protocol):
     async def leader(self) -> Leader | None:
         """Who holds the office now (may be stale by a network delay: a hint)."""
 
-    async def vacancy(self, timeout_ms: int) -> None:
-        """Returns when the office may be free, or after the timeout. A hint, never a proof."""
+    async def vacancy(self, timeout_ms: int) -> bool:
+        """Waits until the office is seen free, at most for the timeout; whether it was seen.
+
+        A hint, never a proof: another may have won it meanwhile.
+        """

@@ -75,9 +75,10 @@ class SqliteElection:
     async def leader(self) -> Leader | None:
         return self._held and Leader(candidate=self._candidate, token=self._held)
 
-    async def vacancy(self, timeout_ms: int) -> None:
+    async def vacancy(self, timeout_ms: int) -> bool:
         if self._held is not None:
             await asyncio.sleep(timeout_ms / 1000)
+        return self._held is None
 
     async def verify(self, token: Token) -> None:
         """For the office: raises OfficeLost if a later campaign or a resignation ended it."""

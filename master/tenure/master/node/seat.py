@@ -225,28 +225,32 @@ class Seat:
         Returns:
             The office, if it was won; since when it may have been held (boot clock).
         """
-        around, me = self._around, self._around.roster.me
-        halted = await self._journal.halted()
-        halts = around.roster.halted
-        if halted is not None:
-            halts[self.partition] = halted.detail
-            self._role = _Role.PARTITION_ROLE_HALTED
-            await self._pause(_HALTED_LOOK_MS)
-            return None, 0
-        halts.pop(self.partition, None)
-        self._role = _Role.PARTITION_ROLE_FOLLOWER
+        around, halts = self._around, self._around.roster.halted
         leader = await self._election.leader()
-        if leader is not None and leader.candidate != me:
+        if leader is not None and leader.candidate != around.roster.me:
             around.roster.leaders[self.partition] = leader
-            await self._await_vacancy()
-            return None, 0
-        with around.standbys.at_rest():
-            if leader is None and await self._give_way():
+            # It can be read, then.
+            halts.pop(self.partition, None)
+            self._role = _Role.PARTITION_ROLE_FOLLOWER
+            if not await self._vacated():
                 return None, 0
-            sent_ms = around.clock.boot_ms()
-            return await self._election.campaign(), sent_ms
+            leader = None
+        with around.standbys.at_rest():
+            halted = await self._journal.halted()
+            if halted is None:
+                halts.pop(self.partition, None)
+                self._role = _Role.PARTITION_ROLE_FOLLOWER
+                if leader is None and await self._give_way():
+                    return None, 0
+                sent_ms = around.clock.boot_ms()
+                return await self._election.campaign(), sent_ms
+        halts[self.partition] = halted.detail
+        self._role = _Role.PARTITION_ROLE_HALTED
+        await self._pause(_HALTED_LOOK_MS)
+        return None, 0
 
-    async def _await_vacancy(self) -> None:
+    async def _vacated(self) -> bool:
+        """Waits for the end of another's term, for a while; whether it was seen."""
         self.watching = True
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -257,6 +261,7 @@ class Seat:
                 stopped.cancel()
         finally:
             self.watching = False
+        return not vacancy.cancelled() and vacancy.result()
 
     async def _give_way(self) -> bool:
         """Lets the masters that the partition prefers go first, so that masters share them out.

@@ -61,7 +61,7 @@ class Pace(enum.Enum):
     """How a standby may use the loop now."""
 
     REST = enum.auto()
-    #: A leader that is to end waits for it, and this master is about to lead something else.
+    #: A leader that is to end waits for it, and this master leads something else soon.
     HALF = enum.auto()
     STEADY = enum.auto()
     #: A leader that is to end waits for it.
@@ -252,7 +252,7 @@ class Standbys:
             self._hurries -= 1
 
     def _pace(self, partition: int) -> Pace:
-        awaited, hurried = partition in self._awaited, self._hurries > 0
+        awaited, hurried = partition in self._awaited, self._hurries > 0 or self._is_expected()
         # While a leader waits, what nobody waits for would only keep cores and the store busy.
         if not awaited and (hurried or self._awaited):
             return Pace.REST
@@ -265,6 +265,16 @@ class Standbys:
         if not awaited:
             return Pace.STEADY
         return Pace.HALF if hurried else Pace.HASTE
+
+    def _is_expected(self) -> bool:
+        """Whether a leader that is to end is about to hand over to this master.
+
+        It does so as soon as it hears that this one could lead: the loop must be able to turn.
+        """
+        return any(
+            standby.caught_up and number in self._awaited
+            for number, (standby, _) in self._running.items()
+        )
 
     def release(self, partition: int) -> None:
         """This master leads it no more."""

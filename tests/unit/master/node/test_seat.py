@@ -49,8 +49,8 @@ class WonElection:
     async def leader(self) -> None:
         return None
 
-    async def vacancy(self, timeout_ms: int) -> None:
-        await asyncio.Event().wait()
+    async def vacancy(self, timeout_ms: int) -> bool:
+        return await asyncio.Event().wait()
 
 
 class UnmarkedJournal:
@@ -245,10 +245,11 @@ class HeldElection:
     async def leader(self) -> Leader | None:
         return None if self.vacant.is_set() else self._leader
 
-    async def vacancy(self, timeout_ms: int) -> None:
+    async def vacancy(self, timeout_ms: int) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_ms / 1_000):
                 await self.vacant.wait()
+        return self.vacant.is_set()
 
 
 @pytest.mark.parametrize(("ready", "taken"), [(True, True), (True, False), (False, False)])

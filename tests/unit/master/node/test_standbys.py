@@ -212,6 +212,33 @@ def test_a_leader_that_is_to_end_is_not_kept_waiting() -> None:
     run_virtual(main, limit_s=60)
 
 
+def test_a_master_that_is_about_to_take_over_keeps_half_of_its_loop_free() -> None:
+    """A leader that ends hands over what is ready: what else it waits for is loaded more slowly."""
+
+    async def main() -> None:
+        clock, logs = SimClock(), [Log(), Log()]
+        for log in logs:
+            for _ in range(40):
+                log.submit(100)
+        roster, members = _pair(clock, "life", {}, partitions=2)
+        roster.meet([members[0], replace(members[1], ending=True)])
+        standbys = _standbys(roster, clock, *logs)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(standbys.run())
+            ready_ms = []
+            for count in (1, 2):
+                while len(standbys.caught_up()) < count:
+                    await clock.sleep(1)
+                ready_ms.append(clock.boot_ms())
+            # The first takes no virtual time but that of the review that begins it.
+            # A load that nobody has to make room for takes no virtual time but the test's own.
+            assert ready_ms[0] < 1_050
+            assert ready_ms[1] - ready_ms[0] >= 200
+            task.cancel()
+
+    run_virtual(main, limit_s=60)
+
+
 def test_what_a_leader_waits_for_is_loaded_also_by_who_has_died_of_it() -> None:
     """The partition is about to be recovered by somebody in any case, and then without a leader."""
 
