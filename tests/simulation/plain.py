@@ -157,7 +157,7 @@ async def dig_in(visit: Visit) -> None:
         timeout=timedelta(seconds=rng.uniform(0.5, 3)),
         retry=Retry(max_attempts=rng.choice((1, 2)), max_lost=10, backoff="none"),
     )
-    calls = [(visit.text(), rng.uniform(5, 40), "deaf", 0) for _ in range(rng.randint(2, 6))]
+    calls = [(visit.text(), rng.uniform(7, 25), "deaf", 0) for _ in range(rng.randint(2, 6))]
     await visit.see_all(await visit.desk.submit_many(job, calls))
 
 

@@ -32,7 +32,7 @@ class Bar(NamedTuple):
     faults: int = 10_000
     failovers: int = 2_000
     hits: int = 20
-    restarts: int = 100
+    restarts: int = 50
     #: On how many cores it may take how long. What a machine takes that is merely slow is told,
     #: and nothing more.
     cores: int = 2
