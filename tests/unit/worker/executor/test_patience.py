@@ -191,3 +191,13 @@ def test_a_job_that_was_taken_back_begins_anew() -> None:
     assert room.asked == []
     room.pass_time(TIMEOUT_MS - 1)
     assert room.asked == [(job, TIMED_OUT)]
+
+
+def test_a_job_that_went_back_is_not_given_up() -> None:
+    """A cancel may meet one whose lease had lapsed when its turn came: its slot is free by then."""
+    room = Room()
+    job = room.begin()
+    room.patience.stop(job, CANCELLED)
+    job.freed = True
+    room.pass_time(GRACE_MS)
+    assert (job.result, room.replaced, room.facts(), room.told) == (None, [], [], [])

@@ -149,6 +149,9 @@ class Patience:
 
     def _give_up(self, job: HeldJob, outcome: AttemptOutcome) -> None:
         """Ends an attempt that does not end by itself."""
+        if job.freed:
+            # It went back meanwhile: it has not begun after all, or the process is ending.
+            return
         if self._means.kill(job):
             return
         result = stopped(outcome, "the job was asked to stop and has not; its code still runs")
