@@ -101,12 +101,17 @@ class _Running:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Sends a signal to it and to all that it has started."""
-        with suppress(ProcessLookupError, PermissionError):
-            try:
-                os.killpg(self.pid, number)
-            except ProcessLookupError:
-                # It has no group yet. It blocks what it is to ignore, and meets it later.
-                os.kill(self.pid, number)
+        with suppress(PermissionError):
+            while True:
+                try:
+                    os.killpg(self.pid, number)
+                    return
+                except ProcessLookupError:
+                    # It has no group yet, but for a moment only, unless it is dead. What it is to
+                    # ignore it blocks until then, and meets it later.
+                    if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                        return
+                    os.sched_yield()
 
     def take(self, descriptor: int) -> bool:
         """Reads some of its output. False: there is none, or no more."""
