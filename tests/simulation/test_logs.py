@@ -101,6 +101,36 @@ def test_a_reader_goes_on_with_the_next_attempt(seed: int) -> None:
     run_processes(main, limit_s=600)
 
 
+def test_what_was_said_before_a_drain_is_kept() -> None:
+    """At the drain's timeout the job is handed back, uncharged: what the attempt had said is there
+    beside the next one's, and whoever follows has missed nothing of it.
+    """
+
+    async def main() -> None:
+        told: list[LogLine] = []
+        async with simulated_cluster(seed=1, jobs=[talk], slots=2, workers=2) as cluster:
+            await cluster.elected()
+            client = cluster.client()
+            handle = await client.submit(talk)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow(handle, told))
+                await cluster.until(lambda: len(told) >= 5)
+                name = (await client.describe(handle.id)).attempts[-1].worker
+                await client.workers.drain(name, wait=True)
+            later = [line async for line in handle.logs()]
+            job = await client.describe(handle.id)
+            assert job.attempts_charged == job.losses_charged == 0
+            assert not cluster.network.failures
+        judge(told)
+        judge(later)
+        assert [(line.attempt, line.number) for line in told] == [
+            (line.attempt, line.number) for line in later
+        ]
+        assert {line.attempt for line in later} == {1, 2}
+
+    run_processes(main, limit_s=600)
+
+
 def holder_of(cluster: SimCluster) -> SimWorker:
     """The worker that runs the job."""
     for worker in cluster.workers.values():

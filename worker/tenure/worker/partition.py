@@ -248,10 +248,13 @@ class Partition:
         self._saving.add(job)
 
     def ended(self, job: HeldJob) -> None:
-        """An attempt has its result: report it, or hand it back if it was interrupted for that."""
+        """An attempt has its result: report it, or hand it back if it was interrupted for that.
+
+        One that was interrupted and has said something is reported, too: so that is kept.
+        """
         if job.saved is not None:
             self._saving.ended(job)
-        if job.result is not None and job.result.outcome is _RELEASED:
+        if job.result is not None and job.result.outcome is _RELEASED and job.log is None:
             self._give_back(job)
         elif not job.freed:
             self._reports.append(job)
@@ -441,7 +444,8 @@ class Partition:
             if job.log is not None:
                 row.log = job.log.seal()
                 size += len(row.log)
-            if result.fault is not None:
+            # What an interrupted attempt ended with is not its fault.
+            if result.fault is not None and result.outcome is not _RELEASED:
                 _write_fault(row.error, result.fault)
                 size += len(result.fault.message) + len(result.fault.traceback)
         return size
