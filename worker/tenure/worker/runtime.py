@@ -38,7 +38,8 @@ from tenure.worker.attempt import JobTable
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.crew import Announce, Crew, MakeExecutor
-from tenure.worker.executor.pool import RELEASE_GRACE_MS
+from tenure.worker.executor.patience import RELEASE_GRACE_MS
+from tenure.worker.executor.pool import pool_maker
 from tenure.worker.lifeline import Lifeline
 from tenure.worker.link import MasterLink
 from tenure.worker.memory import MemoryReader
@@ -446,7 +447,7 @@ async def run_worker(
         config,
         jobs,
         clock=clock,
-        parents=parents,
+        make_pool=pool_maker(config, clock, parents),
         make_node=make_node,
         announce=told,
         read_memory=MemoryReader(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tenure.client.codec import encode_args
+from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker import app
 from tenure.worker.clock import SystemClock
@@ -24,6 +25,7 @@ JOBS = {
     **app.load("tests.unit.worker.batch_handlers"),
     **app.load("tests.unit.worker.commands"),
     **app.load("tests.unit.worker.bad_values"),
+    **app.load("tests.unit.worker.relatives"),
 }
 WAIT_S = 30.0
 
@@ -47,6 +49,7 @@ class Bench:
         jobs: list[str],
         on_lost: Callable[[], None] | None = None,
         module: str = APP,
+        parents: Results | None = None,
     ) -> None:
         self.clock = ShiftedClock()
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -58,6 +61,7 @@ class Bench:
             slots,
             self.clock,
             lambda: self._woken.put(None),
+            parents,
             later=self._later,
             on_lost=on_lost,
         )
@@ -152,9 +156,10 @@ def bench(
     slots: int = 2,
     on_lost: Callable[[], None] | None = None,
     module: str = APP,
+    parents: Results | None = None,
 ) -> Iterator[Bench]:
     """A started pool for some of the test application's jobs; children import the module."""
-    made = Bench(slots, list(jobs), on_lost, module)
+    made = Bench(slots, list(jobs), on_lost, module, parents)
     made.pool.start()
     try:
         yield made
