@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from tenure.client.parent_result import Results
 from tenure.worker.attempt import JobTable, ThreadClock
+from tenure.worker.cgroup import Groups, NotDelegated
 from tenure.worker.config import WorkerConfig
 from tenure.worker.executor.loop import JobLoop
 from tenure.worker.executor.pool import ExecutorPool
@@ -82,6 +83,7 @@ class Crew:
         make_node: MakeNode,
         announce: Announce,
         read_memory: Callable[[], Memory],
+        groups: Groups | NotDelegated | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -93,6 +95,7 @@ class Crew:
             make_node: Makes a node, which dials nothing yet.
             announce: Told of registrations, and of the drain and the end of the process.
             read_memory: Reads how much is left; not used without a limit.
+            groups: Where jobs with limits get control groups, or why they get none.
 
         Raises:
             Rejected: INVALID_ARGUMENT: pools or limits of memory make no sense.
@@ -129,6 +132,7 @@ class Crew:
                 recycling=recycling,
                 job_loop=job_loop,
                 on_lost=self._note_lost,
+                groups=groups,
             )
             self._executors.append(executor)
             return executor

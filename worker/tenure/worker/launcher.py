@@ -15,9 +15,12 @@ import socket
 import sys
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Final, NoReturn
 
+from tenure.worker.cgroup import Leaf
 from tenure.worker.executor.launch import (
+    TROUBLE,
     Finished,
     Guard,
     Launch,
@@ -86,6 +89,8 @@ class _Running:
         """Sends a signal to it and to all that it has started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+        if number == signal.SIGKILL:
+            _kill_leaf(self.launch.leaf)
 
     def take(self, descriptor: int) -> bool:
         """Reads some of its output. False: there is none, or no more."""
@@ -127,11 +132,21 @@ class _Running:
         )
 
 
+def _kill_leaf(folder: str) -> None:
+    """Kills what is in a control group, if there is one: also what has left its process group."""
+    if folder:
+        Leaf(Path(folder)).kill()
+
+
 def _become(launch: Launch, source: int, out: int, err: int, flaw: int, parent: int) -> NoReturn:
     """In the new process: becomes the command."""
     where = ""
     try:
         os.setsid()
+        if launch.leaf:
+            where = f"{TROUBLE}its control group {launch.leaf}: "
+            Leaf(Path(launch.leaf)).join()
+            where = ""
         for number in _RESTORED:
             signal.signal(number, signal.SIG_DFL)
         for wanted, descriptor in enumerate((source, out, err)):
@@ -167,7 +182,8 @@ class Launcher:
         self._sock = sock
         self._inflow = inflow_of_launcher()
         self._running: dict[int, _Running] = {}
-        self._guarded: set[int] = set()
+        #: Groups of processes, with their control groups.
+        self._guarded: dict[int, str] = {}
         self._selector = selectors.DefaultSelector()
 
     def serve(self) -> None:
@@ -184,9 +200,10 @@ class Launcher:
         finally:
             for running in self._running.values():
                 running.kill()
-            for group in self._guarded:
+            for group, leaf in self._guarded.items():
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(group, signal.SIGKILL)
+                _kill_leaf(leaf)
 
     def _hear(self) -> None:
         try:
@@ -202,17 +219,17 @@ class Launcher:
                 case Signal(number, what):
                     if number in self._running:
                         self._running[number].kill(what)
-                case Guard(group):
-                    self._guarded.add(group)
+                case Guard(group, leaf):
+                    self._guarded[group] = leaf
                 case Release(group):
-                    self._guarded.discard(group)
+                    self._guarded.pop(group, None)
 
     def _launch(self, launch: Launch) -> None:
         try:
             running = _Running(launch)
         except OSError as error:
             # Too many processes or files: the command is not to blame.
-            send(self._sock, Finished(launch.number, -1, b"", b"", 0, False, f"!{error}"))
+            send(self._sock, Finished(launch.number, -1, b"", b"", 0, False, f"{TROUBLE}{error}"))
             return
         self._running[launch.number] = running
         for descriptor in (running.out, running.err):

@@ -35,6 +35,7 @@ from tenure.v1 import cluster_pb2, worker_pb2
 from tenure.worker import app, capture, herald, probe, sources
 from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
+from tenure.worker.cgroup import take_over_for
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.crew import Announce, Crew, MakeExecutor
@@ -450,6 +451,7 @@ async def run_worker(
         make_node=make_node,
         announce=told,
         read_memory=MemoryReader(),
+        groups=take_over_for(wanted=any(job.limits is not None for job in jobs.values())),
     )
     _obey_signals(crew, lifeline, pulse)
     teller.listeners.append(herald.to_systemd(notifier) if lifeline is None else lifeline.tell)

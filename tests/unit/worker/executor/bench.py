@@ -11,6 +11,7 @@ from typing import Any
 from tenure.client.codec import encode_args
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker import app
+from tenure.worker.cgroup import Groups, NotDelegated
 from tenure.worker.clock import SystemClock
 from tenure.worker.executor.loop import PROBE_MS
 from tenure.worker.executor.pool import ExecutorPool
@@ -24,6 +25,7 @@ JOBS = {
     **app.load("tests.unit.worker.batch_handlers"),
     **app.load("tests.unit.worker.commands"),
     **app.load("tests.unit.worker.bad_values"),
+    **app.load("tests.unit.worker.confined"),
 }
 WAIT_S = 30.0
 
@@ -47,6 +49,7 @@ class Bench:
         jobs: list[str],
         on_lost: Callable[[], None] | None = None,
         module: str = APP,
+        groups: Groups | NotDelegated | None = None,
     ) -> None:
         self.clock = ShiftedClock()
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -60,6 +63,7 @@ class Bench:
             lambda: self._woken.put(None),
             later=self._later,
             on_lost=on_lost,
+            groups=groups,
         )
         self.facts: list[tuple[FactKind, HeldJob]] = []
         self._number = 0
@@ -152,9 +156,10 @@ def bench(
     slots: int = 2,
     on_lost: Callable[[], None] | None = None,
     module: str = APP,
+    groups: Groups | NotDelegated | None = None,
 ) -> Iterator[Bench]:
     """A started pool for some of the test application's jobs; children import the module."""
-    made = Bench(slots, list(jobs), on_lost, module)
+    made = Bench(slots, list(jobs), on_lost, module, groups)
     made.pool.start()
     try:
         yield made

@@ -8,7 +8,7 @@ and all that it has started.
 import os
 import signal
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from tenure.client.command import (
     Command,
@@ -20,17 +20,15 @@ from tenure.client.command import (
 from tenure.client.confinement import Limits
 from tenure.client.context import current_job
 from tenure.protocol.limits import PAYLOAD_BYTES_DEFAULT
+from tenure.worker.cgroup import Groups, Leaf, leaf_for
 from tenure.worker.confinement import command_limits
 from tenure.worker.executor.ending import LINE_BYTES_MAX, Ending, last_line
-from tenure.worker.executor.launch import Finished, Launch
+from tenure.worker.executor.launch import TROUBLE, Finished, Launch
 from tenure.worker.executor.launcher_link import LauncherLink, LauncherLost
 from tenure.worker.executor.runner import Stage
 from tenure.worker.executor.thread import ThreadExecutor
 from tenure.worker.held import AttemptResult, HeldJob
 from tenure.worker.text import cut
-
-#: What the launcher says when it is not the command's fault.
-_TROUBLE: Final = "!"
 
 
 class CommandExecutor(ThreadExecutor):
@@ -40,10 +38,14 @@ class CommandExecutor(ThreadExecutor):
         stage: Where jobs come from and go to.
         slots: How many run at once at most.
         launcher: Starts them.
+        groups: Where those with limits get control groups; None: nowhere.
     """
 
-    def __init__(self, stage: Stage, slots: int, launcher: LauncherLink) -> None:
+    def __init__(
+        self, stage: Stage, slots: int, launcher: LauncherLink, groups: Groups | None = None
+    ) -> None:
         super().__init__(stage, slots)
+        self._groups = groups
         self._launcher = launcher
         #: By what the launcher calls the commands of jobs.
         self._numbers: dict[HeldJob, int] = {}
@@ -76,7 +78,13 @@ class CommandExecutor(ThreadExecutor):
             OutputTooLarge: It writes too much.
             OSError: It could not be started.
         """
-        limits = self._stage.jobs[job.terms.name].limits or Limits()
+        limits = self._stage.jobs[job.terms.name].limits
+        with leaf_for(self._groups, limits) as leaf:
+            return self._confined(job, command, wanted, limits or Limits(), leaf)
+
+    def _confined(
+        self, job: HeldJob, command: Command[Any], wanted: bool, limits: Limits, leaf: Leaf | None
+    ) -> bytes:
         number = self._launcher.number()
         launch = Launch(
             number,
@@ -86,8 +94,9 @@ class CommandExecutor(ThreadExecutor):
             command.stdin,
             wanted,
             PAYLOAD_BYTES_DEFAULT,
-            command_limits(limits),
+            command_limits(limits, leaf),
             limits.nice or 0,
+            str(leaf.folder) if leaf is not None else "",
         )
         # First the note, then the look: a stop that comes meanwhile finds one of the two.
         self._numbers[job] = number
@@ -97,7 +106,11 @@ class CommandExecutor(ThreadExecutor):
             finished = self._launcher.run(launch)
         finally:
             del self._numbers[job]
-        return _stdout(command.argv[0], finished, killed=job.stop is not None)
+        words = finished.stderr.decode("utf-8", "replace").strip()
+        ending = Ending(finished.status, finished.peak_kib, words, job.stop is not None)
+        if leaf is not None and not ending.killed:
+            ending = ending.by_group(leaf, limits.memory_bytes)
+        return _stdout(command.argv[0], finished, ending)
 
 
 def _environment() -> dict[str, str]:
@@ -114,9 +127,9 @@ def _environment() -> dict[str, str]:
     return told
 
 
-def _stdout(program: str, finished: Finished, *, killed: bool) -> bytes:
+def _stdout(program: str, finished: Finished, ending: Ending) -> bytes:
     """What a command that has ended gives back."""
-    if finished.refusal.startswith(_TROUBLE):
+    if finished.refusal.startswith(TROUBLE):
         raise LauncherLost(f"expected to start {program}, but {finished.refusal[1:]}")
     if finished.refusal:
         raise CommandNotFound(program, finished.refusal)
@@ -124,12 +137,10 @@ def _stdout(program: str, finished: Finished, *, killed: bool) -> bytes:
         raise OutputTooLarge(program)
     if finished.status == 0:
         return finished.stdout
-    words = finished.stderr.decode("utf-8", "replace").strip()
-    ending = Ending(finished.status, finished.peak_kib, words, killed)
-    last = last_line(words)
+    last = last_line(ending.words)
     said = f"; it said last: {cut(last, LINE_BYTES_MAX)}" if last else ""
     raise CommandFailed(
         f"expected {program} to end with exit status 0, but it {ending.told()}{said}",
         status=finished.status,
-        stderr=words,
+        stderr=ending.words,
     )

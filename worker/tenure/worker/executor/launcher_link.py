@@ -37,7 +37,7 @@ class LauncherLink:
         self._sock: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._waiting: dict[int, SimpleQueue[Finished | None]] = {}
-        self._guarded: set[int] = set()
+        self._guarded: dict[int, Guard] = {}
         self._numbers = itertools.count(1)
         self._closed = False
 
@@ -66,16 +66,16 @@ class LauncherLink:
             if number in self._waiting:
                 self._say(Signal(number, what))
 
-    def guard(self, group: int) -> None:
-        """Has a group of processes killed when this process dies."""
+    def guard(self, group: int, leaf: str = "") -> None:
+        """Has a group of processes, and its control group, killed when this process dies."""
         with self._lock:
-            self._guarded.add(group)
-            self._say(Guard(group))
+            self._guarded[group] = Guard(group, leaf)
+            self._say(self._guarded[group])
 
     def release(self, group: int) -> None:
         """The group has ended."""
         with self._lock:
-            self._guarded.discard(group)
+            self._guarded.pop(group, None)
             self._say(Release(group))
 
     def close(self) -> None:
@@ -128,8 +128,8 @@ class LauncherLink:
                 self._lost()
                 return
         self._sock = ours
-        for group in self._guarded:
-            send(ours, Guard(group))
+        for guard in self._guarded.values():
+            send(ours, guard)
         threading.Thread(
             target=self._listen, args=(ours, self._process), name="tenure-launcher", daemon=True
         ).start()
