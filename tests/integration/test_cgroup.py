@@ -45,22 +45,19 @@ def _place(*wanted: str) -> tuple[Path | None, frozenset[str], str]:
     return None, frozenset(), f"expected a control group (v2) with {want} to make others in{told}"
 
 
-PLACE, _, NO_PLACE = _place()
-LIMITED, CONTROLLERS, NO_LIMITS = _place("memory", "pids")
-
-
 @contextmanager
-def made(place: Path | None) -> Iterator[Path]:
-    """A group for the test's processes alone."""
+def made(*wanted: str) -> Iterator[tuple[Path, frozenset[str]]]:
+    """A group for the test's processes alone, and its controllers."""
+    place, controllers, why = _place(*wanted)
     if place is None:
-        raise AssertionError("there is no place for it")
+        pytest.skip(why)
     folder = place / f"tenure-test-{os.getpid()}"
     folder.mkdir()
     with suppress(OSError):
         # As systemd marks what it has delegated.
         os.setxattr(folder, "user.delegate", b"1")
     try:
-        yield folder
+        yield folder, controllers
     finally:
         with suppress(OSError):
             (folder / "cgroup.kill").write_text("1")
@@ -91,10 +88,9 @@ def _run(folder: Path, *names: str) -> dict[str, tuple[str, str, object]]:
     }
 
 
-@pytest.mark.skipif(PLACE is None, reason=NO_PLACE)
 def test_what_has_left_its_process_group_ends_with_its_control_group() -> None:
     """Commands and children are in groups of their own, and leave nothing behind."""
-    with made(PLACE) as folder:
+    with made() as (folder, _):
         for outcome, message, told in _run(folder, "stray", "stray_in_child").values():
             assert outcome == "COMPLETED", message
             assert re.search(rf"0::/.*{folder.name}/tenure\.\d+-\d+\n", str(told))
@@ -102,12 +98,11 @@ def test_what_has_left_its_process_group_ends_with_its_control_group() -> None:
             _remove(leaf)
 
 
-@pytest.mark.skipif(LIMITED is None, reason=NO_LIMITS)
 def test_the_kernel_holds_all_processes_of_an_attempt_together() -> None:
     """Also root's: who wants more processes gets none, and who wants more memory is killed."""
-    sprees = ["spree", "spree_in_child"] if "pids" in CONTROLLERS else []
-    meals = ["overeat", "overeat_in_child"] if "memory" in CONTROLLERS else []
-    with made(LIMITED) as folder:
+    with made("memory", "pids") as (folder, controllers):
+        sprees = ["spree", "spree_in_child"] if "pids" in controllers else []
+        meals = ["overeat", "overeat_in_child"] if "memory" in controllers else []
         said = _run(folder, *sprees, *meals)
     for name in sprees:
         assert int(str(said[name][2])) == 8, said[name]
