@@ -9,8 +9,8 @@ may have processes, so it moves into one before it hands controllers down:
 Where anything of that fails it goes back, nothing is left, and limits are held by rlimits alone.
 
 A leaf is made by the worker; whoever is to be in it joins by itself, before it runs user code. Its
-end kills whatever is in it, also what has left its process group. Little is loaded here: the
-launcher is copied for each command. Source: Documentation/admin-guide/cgroup-v2.rst of Linux.
+end kills whatever is in it, also what has left its process group. Source of the rules:
+Documentation/admin-guide/cgroup-v2.rst of Linux.
 """
 
 from __future__ import annotations

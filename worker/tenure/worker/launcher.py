@@ -15,10 +15,8 @@ import socket
 import sys
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Final, NoReturn
 
-from tenure.worker.cgroup import Leaf
 from tenure.worker.executor.launch import (
     TROUBLE,
     Finished,
@@ -135,7 +133,17 @@ class _Running:
 def _kill_leaf(folder: str) -> None:
     """Kills what is in a control group, if there is one: also what has left its process group."""
     if folder:
-        Leaf(Path(folder)).kill()
+        # A kernel before 5.14 does not have this; there the worker kills what it finds.
+        with suppress(OSError):
+            _write(f"{folder}/cgroup.kill", b"1")
+
+
+def _write(file: str, data: bytes) -> None:
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
 
 
 def _become(launch: Launch, source: int, out: int, err: int, flaw: int, parent: int) -> NoReturn:
@@ -145,7 +153,7 @@ def _become(launch: Launch, source: int, out: int, err: int, flaw: int, parent: 
         os.setsid()
         if launch.leaf:
             where = f"{TROUBLE}its control group {launch.leaf}: "
-            Leaf(Path(launch.leaf)).join()
+            _write(f"{launch.leaf}/cgroup.procs", b"0")
             where = ""
         for number in _RESTORED:
             signal.signal(number, signal.SIG_DFL)
