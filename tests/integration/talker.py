@@ -5,7 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tenure.client import current_job, job
+from tenure.client import Command, current_job, job
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -21,3 +21,10 @@ def talk(release: str) -> int:
         threading.Event().wait(0.1)
     _LOGGER.warning("attempt %d was released", attempt)
     return attempt
+
+
+@job(name="recite")
+def recite(release: str) -> Command[str]:
+    """A command that does the same on its stderr; what it writes to stdout is the result."""
+    step = 'echo result; i=0; while [ ! -e "$0" ]; do echo step $i >&2; i=$((i+1)); sleep 0.1; done'
+    return Command("sh", "-c", step, release)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 
 from tenure.client import AsyncClient, Client
 from tests.chaos.cluster import Cluster, tenure
-from tests.integration.talker import talk
+from tests.integration.talker import recite, talk
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -106,3 +107,49 @@ def test_a_running_job_can_be_looked_at(cluster: Cluster, tmp_path: Path) -> Non
             assert await handle.result(timeout=30) == 1
 
     asyncio.run(look())
+
+
+def test_a_reader_follows_a_command(cluster: Cluster, tmp_path: Path) -> None:
+    """Its stderr comes while it runs, and is kept; its stdout is the result, and no line."""
+    release = tmp_path / "release"
+    with Client(cluster.addresses) as client:
+        handle = client.submit(recite, str(release))
+        with following(cluster, handle.id, "-f") as reader:
+            first = [line(reader) for _ in range(5)]
+            assert [(said["stream"], said["text"]) for said in first] == [
+                ("stderr", f"step {step}") for step in range(5)
+            ]
+            assert not handle.wait(0.01)
+            release.touch()
+            assert reader.stdout is not None
+            rest = [json.loads(text) for text in reader.stdout]
+            assert reader.wait(30) == 0
+        assert handle.result(timeout=30) == "result\n"
+        kept = [said.text for said in handle.logs()]
+        assert kept == [f"step {step}" for step in range(5 + len(rest))]
+
+
+def test_what_was_said_before_a_hand_back_is_kept(cluster: Cluster, tmp_path: Path) -> None:
+    """A worker that is to end at once hands its jobs back, a function's and a command's: nothing is
+    charged, and what the attempts have said is there beside the next ones'.
+    """
+    release = tmp_path / "release"
+    with Client(cluster.addresses) as client:
+        handles = [client.submit(function, str(release)) for function in (talk, recite)]
+        for handle in handles:
+            with following(cluster, handle.id, "-f") as reader:
+                line(reader)
+        worker = cluster.processes["worker-1"]
+        worker.send(signal.SIGTERM)
+        cluster.wait_said(worker, "draining")
+        worker.send(signal.SIGTERM)
+        cluster.wait_said(worker, "stopped")
+        for handle in handles:
+            kept = [(said.attempt, said.number) for said in handle.logs()]
+            assert kept == [(1, number + 1) for number in range(len(kept))]
+            assert kept
+        cluster.wait_said(cluster.start_worker("worker-1", app=APP), "registered")
+        release.touch()
+        for handle in handles:
+            handle.result(timeout=30)
+        assert client.count(filter="attempts_charged > 0 OR losses_charged > 0") == {}

@@ -124,6 +124,16 @@ def test_nothing_outlives_a_worker_that_is_killed(cluster: Cluster, tmp_path: Pa
     _until(lambda: not any(pid in _groups() for pid in left))
 
 
+def test_a_thread_that_a_job_leaves_behind_does_not_keep_its_worker(cluster: Cluster) -> None:
+    """A worker that was told to end does, with status 0, and says what it has not waited for."""
+    worker = start_worker(cluster, slots=4)
+    with Client(cluster.addresses) as client:
+        client.submit(torture.dangle).result(timeout=WAIT_S)
+    worker.terminate()
+    assert worker.wait_exit(WAIT_S) == 0
+    assert "threads that jobs have left behind" in worker.log_tail()
+
+
 def _submit(client: Client, step: Step[Any]) -> JobHandle[Any]:
     return client.submit(step.job, *step.args, **step.kwargs)
 

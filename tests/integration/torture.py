@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -145,6 +146,12 @@ def stubborn() -> Command[None]:
 def absent() -> Command[str]:
     """Is not there."""
     return Command("/no/such/program-4711")
+
+
+@job(name="torture.dangle", retry=ONCE)
+def dangle() -> None:
+    """Leaves a thread behind that never ends, and that Python waits for at its exit."""
+    ThreadPoolExecutor(1).submit(threading.Event().wait)
 
 
 @job(name="torture.stay", executor="process", retry=ONCE)

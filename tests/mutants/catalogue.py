@@ -53,6 +53,7 @@ from tenure.protocol.ids import mint
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tenure.testing.process import current_process, elapse
 from tenure.v1.journal_pb2 import JournalBatch
+from tenure.worker.executor.runner import Stage
 from tests.mutants.patching import Mutant, Patch
 
 MUTANTS: Final[dict[str, Mutant]] = {}
@@ -412,6 +413,17 @@ def checkpoints_lost_at_failover(patch: Patch) -> None:
         yield from real(self)
 
     patch.replace(Partition, "finish_replay_in_steps", finish)
+
+
+@mutant
+def late_end_frees_its_slot_again(patch: Patch) -> None:
+    """Code that has ended frees its slot, as all code does that ends, also when it was given up."""
+
+    def settle(real: Any, self: Stage, *args: Any) -> bool:
+        real(self, *args)
+        return True
+
+    patch.replace(Stage, "settle", settle)
 
 
 # ---- scheduling ---------------------------------------------------------------------------------

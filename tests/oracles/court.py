@@ -46,6 +46,7 @@ from tests.oracles.replay import check_replay
 from tests.oracles.resources import check_resources
 from tests.oracles.results import accepted_twice, check_echo, check_results
 from tests.oracles.schedules import check_schedules
+from tests.oracles.slots import check_slots, given_up
 from tests.oracles.submits import (
     Present,
     Tally,
@@ -93,6 +94,7 @@ class Verdict:
         reruns: Jobs that were started under more than one lease, with how many.
         overlaps: Executions of one job that ran side by side.
         overlap_ms: How long the longest of them did.
+        given_up: Attempts that were given up while their code went on.
         terms: Terms that began.
     """
 
@@ -111,6 +113,7 @@ class Verdict:
     reruns: dict[str, int]
     overlaps: int
     overlap_ms: float
+    given_up: int
     terms: int
 
     def count(self, invariant: str) -> int:
@@ -123,7 +126,8 @@ class Verdict:
             f" ({self.recovered} recovered); lost {self.lost}, unexpected {self.unexpected},"
             f" duplicated {self.duplicated}, accepted twice {self.accepted_twice};"
             f" {self.results} results read, {self.executions} executions, {len(self.reruns)} jobs"
-            f" started again, {self.overlaps} at once (at most {self.overlap_ms:.0f} ms);"
+            f" started again, {self.overlaps} at once (at most {self.overlap_ms:.0f} ms),"
+            f" {self.given_up} given up;"
             f" {self.terms} terms; {len(self.violations)} violations"
         )
 
@@ -242,6 +246,13 @@ class _Case:
             violations += check_overlaps(
                 found, evidence.faults, lease_ttl_ms=ttl_ms, reaction_ms=reaction_ms
             )
+            if evidence.slots:
+                violations += check_slots(
+                    rows,
+                    evidence.faults,
+                    slots=evidence.slots,
+                    lost_max=evidence.lost_slots_max,
+                )
         if evidence.skew_ms is not None:
             violations += check_early_starts(rows, lives, skew_ms=evidence.skew_ms)
         violations += check_checkpoints(rows, lives, evidence.words)
@@ -294,5 +305,6 @@ def _sum_up(case: _Case, tally: Tally, found: Sequence[Overlap], terms: int) -> 
         reruns=duplicate_executions(rows),
         overlaps=len(found),
         overlap_ms=max((overlap.length_ms for overlap in found), default=0.0),
+        given_up=given_up(rows),
         terms=terms,
     )

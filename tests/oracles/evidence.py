@@ -115,6 +115,8 @@ class Evidence:
         office_ttl_ms: The time to live of an office.
         reaction_ms: How long a job takes to notice that its lease is lost.
         aging_step_ms: What one step of priority is worth.
+        slots: How many jobs each worker runs at once; 0: they differ, or nobody knows.
+        lost_slots_max: How many a worker may have given up whose code still runs, before it ends.
         echo: Whether jobs return what was submitted.
     """
 
@@ -132,4 +134,6 @@ class Evidence:
     office_ttl_ms: float = 6_000.0
     reaction_ms: float = 2_000.0
     aging_step_ms: int = 300_000
+    slots: int = 0
+    lost_slots_max: int = 0
     echo: bool = True

@@ -2,7 +2,8 @@
 
 Charged executions of a job are at most max_attempts + max_lost + F, where F counts the failovers
 that may have caught a first grant's event uncommitted: such a run is known to its worker alone. A
-checkpoint takes back the losses that were charged before it.
+checkpoint takes back the losses that were charged before it. What a worker hands back when it ends,
+or is drained, costs nothing.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ def check_executions(
     for fact in facts:
         if isinstance(fact, Saved) and fact.job in budget:
             budget[fact.job] += fact.forgiven
+    violations = [
+        Violation("S15", fact.job, f"lease {fact.lease} was handed back, and charged")
+        for fact in facts
+        if isinstance(fact, Closed) and fact.outcome == "RELEASED" and fact.charged
+    ]
     free = {fact.lease for fact in facts if isinstance(fact, Closed) and not fact.charged} - {
         fact.lease for fact in facts if isinstance(fact, Settled)
     }
     starts = _starts(rows)
-    violations = []
     for (job, _run), leases in starts.items():
         charged = [lease for lease in leases if lease not in free]
         limit = budget.get(job, 0) + failovers

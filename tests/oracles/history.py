@@ -35,6 +35,7 @@ list     client           ok: seen, (job, state) of all that was listed; tenant 
 start    the running job  lease, attempt, hash of the content that it was given, saved: hash of what
                           an earlier attempt has saved, empty if there is nothing
 save     the running job  lease, hash of what it is about to save
+defy     the running job  lease: it was asked to stop, and goes on
 end      the running job  lease, hash of the result that it is about to return
 quit     the running job  lease: it ends without a result: failed, cancelled, or its lease lost
 ======== ================ ========================================================================
@@ -67,6 +68,7 @@ GET = "get"
 LIST = "list"
 START = "start"
 SAVE = "save"
+DEFY = "defy"
 END = "end"
 QUIT = "quit"
 

@@ -8,6 +8,9 @@ it. After the deadline the job must notice. So the overlap is at most
 
     lease TTL + reaction + the time for which the first execution's process could not act.
 
+Code that was asked to stop and says that it goes on (``DEFY``) its worker can only give up. What it
+does from then on is no execution of the job any more; until then it is one.
+
 An execution whose end nobody recorded (its process died) counts up to its start: the claim is the
 weaker for it, never wrong.
 """
@@ -19,7 +22,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from tests.oracles.evidence import FaultWindow
-from tests.oracles.history import END, QUIT, START, Row
+from tests.oracles.history import DEFY, END, QUIT, START, Row
 from tests.oracles.verdict import Violation
 
 
@@ -41,11 +44,14 @@ def overlaps(rows: Iterable[Row]) -> list[Overlap]:
     """All pairs of executions of one job under different leases that ran side by side."""
     starts: dict[str, dict[str, Row]] = {}
     ends: dict[tuple[str, str], float] = {}
+    defied: dict[tuple[str, str], float] = {}
     for row in rows:
         if row.f == START:
             starts.setdefault(row.job, {}).setdefault(row.lease, row)
         elif row.f in (END, QUIT):
             ends[row.job, row.lease] = row.boottime
+        elif row.f == DEFY:
+            defied.setdefault((row.job, row.lease), row.boottime)
     found = []
     for job, leases in starts.items():
         if len(leases) < 2:
@@ -53,6 +59,7 @@ def overlaps(rows: Iterable[Row]) -> list[Overlap]:
         for first, second in combinations([leases[lease] for lease in sorted(leases)], 2):
             since_ms = max(first.boottime, second.boottime)
             until_ms = min(ends.get((job, row.lease), row.boottime) for row in (first, second))
+            until_ms = min(until_ms, defied.get((job, first.lease), until_ms))
             if since_ms < until_ms:
                 found.append(Overlap(job, first.process, since_ms, until_ms))
     return found

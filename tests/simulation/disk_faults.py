@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenure.testing.cluster import SimMaster
+from tenure.testing.nodes import SimMaster
 from tests.simulation.faults import Stage, fault, of_leader
 
 _MIB = 1024 * 1024

@@ -10,7 +10,8 @@ from typing import Final
 
 from tenure.etcdapi import etcd_pb2
 from tenure.testing.call import Link
-from tenure.testing.cluster import SimMaster, StoreKind
+from tenure.testing.cluster import StoreKind
+from tenure.testing.nodes import SimMaster
 from tenure.testing.process import elapse
 from tenure.testing.simetcd.member import SimEtcdMember
 from tests.simulation.faults import Stage, both, changed, cut, fault, frozen, of_leader

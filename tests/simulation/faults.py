@@ -16,7 +16,8 @@ from random import Random
 from typing import Final, NamedTuple, Protocol
 
 from tenure.testing.call import Link
-from tenure.testing.cluster import SimCluster, SimMaster, SimNode, StoreKind
+from tenure.testing.cluster import SimCluster, StoreKind
+from tenure.testing.nodes import SimMaster, SimNode
 from tenure.testing.process import Process, elapse
 
 BOTH: Final[tuple[StoreKind, ...]] = ("etcd", "sqlite")

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Collection
 
 from tenure.client import Rejected, TenureError, Unavailable, Worker
-from tenure.testing.cluster import SimCluster, SimWorker
+from tenure.testing.cluster import SimCluster
+from tenure.testing.nodes import SimWorker
 from tenure.testing.process import elapse
 from tests.simulation.load import Visit, script
 

@@ -21,7 +21,8 @@ from typing import Any, Final, NamedTuple
 
 from tenure.client import AsyncClient, AsyncJobHandle, JobDef
 from tenure.protocol.ids import home_partition
-from tenure.testing.cluster import SimCluster, SimNode
+from tenure.testing.cluster import SimCluster
+from tenure.testing.nodes import SimNode
 from tenure.testing.process import Process, elapse
 from tenure.worker.middleware import Application
 from tests.simulation.ledger import Desk, Ledger

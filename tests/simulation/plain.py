@@ -64,7 +64,7 @@ async def wait_first(visit: Visit) -> None:
 @script(5)
 async def change_mind(visit: Visit) -> None:
     """A job that is cancelled; it may not listen."""
-    manner = visit.rng.choice(("", "", "progress", "stubborn"))
+    manner = visit.rng.choice(("", "", "progress", "stubborn", "deaf"))
     handle = await visit.submit(visit.rng.uniform(0, 10), manner)
     await visit.see(handle, visit.cancel(handle))
 
@@ -146,6 +146,19 @@ async def run_into_limit(visit: Visit) -> None:
         options: dict[str, Any] = {"retry": retry, name: limit}
         handle = await visit.submit(rng.uniform(1, 12), manner, **options)
     await visit.see(handle)
+
+
+@script(3, row=17)
+async def dig_in(visit: Visit) -> None:
+    """Jobs that neither end in time nor listen: workers lose more slots than they put up with."""
+    rng = visit.rng
+    job = visit.works.act.options(
+        **visit.options(),
+        timeout=timedelta(seconds=rng.uniform(0.5, 3)),
+        retry=Retry(max_attempts=rng.choice((1, 2)), max_lost=10, backoff="none"),
+    )
+    calls = [(visit.text(), rng.uniform(7, 25), "deaf", 0) for _ in range(rng.randint(2, 6))]
+    await visit.see_all(await visit.desk.submit_many(job, calls))
 
 
 @script(1)

@@ -32,6 +32,7 @@ class Bar(NamedTuple):
     faults: int = 10_000
     failovers: int = 2_000
     hits: int = 20
+    restarts: int = 50
     #: On how many cores it may take how long. What a machine takes that is merely slow is told,
     #: and nothing more.
     cores: int = 2
@@ -50,6 +51,8 @@ class Totals:
         modes: Runs by mode and store.
         failovers: Terms after the first of each partition.
         acked: Jobs that were accepted.
+        given_up: Attempts that were given up while their code went on.
+        restarts: Workers that were started again because they had lost too many slots.
         virtual_s: Time on the clusters' clocks.
         cpu_s: Time on real processors.
         failed: By seed: the first violation.
@@ -62,6 +65,8 @@ class Totals:
     modes: Counter[str] = field(default_factory=Counter)
     failovers: int = 0
     acked: int = 0
+    given_up: int = 0
+    restarts: int = 0
     virtual_s: float = 0.0
     cpu_s: float = 0.0
     failed: dict[int, str] = field(default_factory=dict)
@@ -75,6 +80,8 @@ class Totals:
         self.modes += other.modes
         self.failovers += other.failovers
         self.acked += other.acked
+        self.given_up += other.given_up
+        self.restarts += other.restarts
         self.virtual_s += other.virtual_s
         self.cpu_s += other.cpu_s
         self.failed |= other.failed
@@ -86,6 +93,7 @@ class Totals:
             "delivered messages": (self.delivered, bar.delivered),
             "faults": (self.struck.total(), bar.faults),
             "failovers": (self.failovers, bar.failovers),
+            "workers that started anew": (self.restarts, bar.restarts),
         }
         missed = [
             f"{name}: {found:,} of {wanted:,}"
@@ -119,6 +127,8 @@ class Totals:
             "faults": self.struck.total(),
             "failovers": self.failovers,
             "jobs_accepted": self.acked,
+            "attempts_given_up": self.given_up,
+            "workers_restarted": self.restarts,
             "virtual_s": round(self.virtual_s),
             "processor_s": round(self.cpu_s),
             "rows": {str(row): self.rows[row] for row in injectable()},
@@ -133,6 +143,7 @@ class Totals:
             f"seeds {self.seeds:,} ({modes}), failed {len(self.failed):,}\n"
             f"delivered messages {self.delivered:,}\n"
             f"failovers {self.failovers:,}, jobs accepted {self.acked:,}\n"
+            f"attempts given up {self.given_up:,}, workers that started anew {self.restarts:,}\n"
             f"virtual time {self.virtual_s / 3600:,.1f} h, processor time {self.cpu_s:,.0f} s"
             f" ({self.cpu_s / max(1, self.seeds):.2f} s a seed)\n"
             f"faults {self.struck.total():,}: {kinds}\n"
@@ -164,6 +175,8 @@ def play(seeds: list[int]) -> Totals:
                 modes=Counter({f"{outcome.plan.store} {outcome.plan.mode}": 1}),
                 failovers=outcome.failovers,
                 acked=outcome.acked,
+                given_up=outcome.given_up,
+                restarts=outcome.restarts,
                 virtual_s=outcome.virtual_s,
                 cpu_s=time.process_time() - started_s,
                 failed={seed: str(outcome.violations[0])} if outcome.violations else {},

@@ -33,6 +33,7 @@ from tenure.testing.cluster import Announcement, SimCluster, StoreKind, simulate
 from tenure.testing.ground import EtcdGround
 from tenure.testing.loop import Deadlock, TimeLimit
 from tenure.testing.process import all_processes, elapse, run_processes
+from tenure.worker.crew import LOST_MIN, LOST_PART
 from tests.oracles.court import hear
 from tests.oracles.evidence import Evidence, FaultWindow, PartitionLog, Said
 from tests.oracles.history import hash_of
@@ -144,6 +145,8 @@ class Outcome:
         delivered: How many messages arrived.
         failovers: How many terms began after each partition's first.
         acked: How many jobs were accepted.
+        given_up: How many attempts were given up while their code went on.
+        restarts: How many workers were started again because they had lost too many slots.
         virtual_s: How long it took, on the cluster's clock.
     """
 
@@ -156,6 +159,8 @@ class Outcome:
     delivered: int
     failovers: int
     acked: int
+    given_up: int
+    restarts: int
     virtual_s: float
 
     def digest(self) -> str:
@@ -302,6 +307,8 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
                 delivered=cluster.network.delivered,
                 failovers=_failovers(cluster),
                 acked=verdict.acked,
+                given_up=verdict.given_up,
+                restarts=play.restarts,
                 virtual_s=asyncio.get_running_loop().time(),
             )
 
@@ -311,6 +318,7 @@ class _Play:
 
     def __init__(self, plan: Plan, load: Load, cluster: SimCluster) -> None:
         self.struck: list[Struck] = []
+        self.restarts = 0
         self._plan = plan
         self._load = load
         load.attach(cluster)
@@ -370,11 +378,12 @@ class _Play:
             struck.until_s = loop.time()
 
     async def _keep_up(self) -> None:
-        """Starts processes again that have exited with an error, as a service manager does."""
+        """Starts processes again that have exited by themselves, as a service manager does."""
         while True:
             await elapse(1)
             for node in self._cluster.nodes:
-                if node.process.ended and node.process.error is not None:
+                if node.to_restart:
+                    self.restarts += node.process.error is None
                     self._cluster.start(node)
 
     async def _user(self, number: int) -> None:
@@ -413,6 +422,8 @@ def _evidence(plan: Plan, load: Load, cluster: SimCluster, play: _Play) -> Evide
         faults=[window for stroke in play.struck for window in _windows(cluster, stroke)],
         words=play.wiretap.words(),
         skew_ms=_skew_ms(plan, play.struck),
+        slots=plan.slots,
+        lost_slots_max=max(LOST_MIN, plan.slots // LOST_PART),
     )
 
 
@@ -483,5 +494,7 @@ def _stuck(plan: Plan, error: Exception) -> Outcome:
         delivered=0,
         failovers=0,
         acked=0,
+        given_up=0,
+        restarts=0,
         virtual_s=LIMIT_S,
     )

@@ -11,7 +11,8 @@ import pytest
 from tenure.client import cron
 from tenure.protocol.ids import time_ms_of
 from tenure.testing.clock import WALL_ORIGIN_MS
-from tenure.testing.cluster import SimCluster, SimMaster, simulated_cluster
+from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.nodes import SimMaster
 from tenure.testing.process import elapse, run_processes
 from tests.oracles.facts import Submitted
 from tests.oracles.history import hash_of

@@ -9,7 +9,8 @@ import pytest
 
 from tenure.protocol.errors import TenureError
 from tenure.protocol.refusal import Reason
-from tenure.testing.cluster import SimCluster, SimMaster, simulated_cluster
+from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.nodes import SimMaster
 from tenure.testing.process import elapse, run_processes
 from tests.simulation.run import Run
 

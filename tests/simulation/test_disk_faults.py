@@ -12,8 +12,9 @@ import pytest
 
 from tenure.client import AsyncJobHandle, Reason, TenureError
 from tenure.master.node.sizes import LogSizes
-from tenure.testing.cluster import SimCluster, SimMaster, simulated_cluster
+from tenure.testing.cluster import SimCluster, simulated_cluster
 from tenure.testing.ground import DiskGround
+from tenure.testing.nodes import SimMaster
 from tenure.testing.process import elapse, run_processes
 from tests.simulation.run import Run
 

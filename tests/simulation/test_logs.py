@@ -11,7 +11,8 @@ import pytest
 from tenure.client import AsyncJobHandle, JobState, LogLine, current_job, job
 from tenure.client.context import listener
 from tenure.protocol.vocabulary import LogStream
-from tenure.testing.cluster import SimCluster, SimWorker, simulated_cluster
+from tenure.testing.cluster import SimCluster, simulated_cluster
+from tenure.testing.nodes import SimWorker
 from tenure.testing.process import elapse, run_processes
 
 STEPS = 60
@@ -96,6 +97,36 @@ def test_a_reader_goes_on_with_the_next_attempt(seed: int) -> None:
         assert first == [*range(1, len(first) + 1)]
         assert [line.number for line in told if line.attempt == last] == [*range(1, STEPS + 1)]
         assert [line.number for line in later if line.attempt == last] == [*range(1, STEPS + 1)]
+
+    run_processes(main, limit_s=600)
+
+
+def test_what_was_said_before_a_drain_is_kept() -> None:
+    """At the drain's timeout the job is handed back, uncharged: what the attempt had said is there
+    beside the next one's, and whoever follows has missed nothing of it.
+    """
+
+    async def main() -> None:
+        told: list[LogLine] = []
+        async with simulated_cluster(seed=1, jobs=[talk], slots=2, workers=2) as cluster:
+            await cluster.elected()
+            client = cluster.client()
+            handle = await client.submit(talk)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow(handle, told))
+                await cluster.until(lambda: len(told) >= 5)
+                name = (await client.describe(handle.id)).attempts[-1].worker
+                await client.workers.drain(name, wait=True)
+            later = [line async for line in handle.logs()]
+            job = await client.describe(handle.id)
+            assert job.attempts_charged == job.losses_charged == 0
+            assert not cluster.network.failures
+        judge(told)
+        judge(later)
+        assert [(line.attempt, line.number) for line in told] == [
+            (line.attempt, line.number) for line in later
+        ]
+        assert {line.attempt for line in later} == {1, 2}
 
     run_processes(main, limit_s=600)
 

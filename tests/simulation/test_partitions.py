@@ -13,7 +13,8 @@ from tenure.master.node.cluster import ClusterApi
 from tenure.master.node.seat import Seat
 from tenure.protocol.errors import Rejected, Unavailable
 from tenure.protocol.refusal import Reason
-from tenure.testing.cluster import SimCluster, SimMaster
+from tenure.testing.cluster import SimCluster
+from tenure.testing.nodes import SimMaster
 from tenure.testing.process import elapse
 from tenure.v1 import cluster_pb2
 from tests.simulation.run import Run, play

@@ -88,7 +88,7 @@ def test_totals_are_held_to_the_bar() -> None:
     assert totals.delivered > 0
     assert totals.rows.keys() <= set(injectable())
     assert any(what.startswith("seeds: 1 of 1,000") for what in totals.missed(Bar()))
-    assert totals.missed(Bar(0, 0, 0, 0, 0)) == []
+    assert totals.missed(Bar(0, 0, 0, 0, 0, 0)) == []
 
 
 def test_a_slow_machine_fails_no_run() -> None:
@@ -97,7 +97,7 @@ def test_a_slow_machine_fails_no_run() -> None:
     assert "5000 s" in totals.timing(Bar())
     assert "not met" in totals.timing(Bar())
     assert "not met" not in totals.timing(Bar(seconds=5_000.0))
-    assert totals.missed(Bar(0, 0, 0, 0, 0)) == []
+    assert totals.missed(Bar(0, 0, 0, 0, 0, 0)) == []
 
 
 def test_what_a_whole_run_came_to_can_be_quoted() -> None:

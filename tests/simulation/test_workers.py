@@ -214,7 +214,9 @@ def test_a_broken_worker_empties_no_queue() -> None:
         finally:
             BROKEN.clear()
         while (await client.workers.get("w1")).state is WorkerState.QUARANTINED:
-            await (await client.submit(read.options(queue="q1"), "a")).result()
+            # More than the other worker has slots for.
+            for handle in await client.submit_many(read.options(queue="q1"), [("a",)] * 20):
+                await handle.result()
             await elapse(5.0)
         assert (await client.workers.get("w1")).state is WorkerState.ACTIVE
 

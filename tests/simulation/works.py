@@ -20,7 +20,7 @@ from tenure.client import (
     job,
 )
 from tenure.testing.process import Process, current_process, elapse
-from tests.oracles.history import END, QUIT, SAVE, START, hash_of
+from tests.oracles.history import DEFY, END, QUIT, SAVE, START, hash_of
 from tests.simulation.ledger import Ledger
 from tests.simulation.parcels import forwarder
 
@@ -28,6 +28,8 @@ from tests.simulation.parcels import forwarder
 PATIENT: Final = Retry(max_attempts=4, max_lost=10, backoff="none")
 #: A job looks so often whether it should stop (the oracles' ``reaction_ms`` is longer).
 _LOOK_S: Final = 1.5
+#: Jobs of these manners go on when they are asked to stop; those that are deaf do not even look.
+_HEEDLESS: Final = ("deaf", "stubborn")
 #: How long a step takes of a job that saves how far it is.
 _STEP_S: Final = 0.7
 
@@ -119,20 +121,23 @@ class Works:
 
     async def _hold(self, hold_s: float, manner: str) -> None:
         """Takes its time, and looks now and then whether it should stop."""
-        left_s = hold_s
+        left_s, defying = hold_s, False
         while left_s > 0:
             step_s = min(left_s, _LOOK_S)
             try:
                 await elapse(step_s)
                 if manner == "progress":
                     current_job().progress(100 * (1 - left_s / hold_s))
-                else:
+                elif manner != "deaf":
                     current_job().checkpoint()
             except (Cancelled, asyncio.CancelledError):
-                # A stubborn one goes on, unless its whole process ends.
+                # A heedless one goes on, unless its whole process ends.
                 process = current_process()
-                if manner != "stubborn" or process is None or process.killed:
+                if manner not in _HEEDLESS or process is None or process.killed:
                     raise
+                if not defying:
+                    defying = True
+                    self.ledger.observe(DEFY)
             left_s -= step_s
 
     async def _climb(self, hold_s: float) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: What a pipe holds on every system that we run on; a writer would wait for a reader beyond it.
 _PIPE_BYTES: Final = 65_536
+#: How long a worker that has ended waits for what its application does at its exit.
+EXIT_S: Final = 5.0
 
 
 def become_worker(told: Mapping[str, Any]) -> NoReturn:
@@ -72,9 +74,34 @@ def main() -> None:
     with os.fdopen(int(sys.argv[1]), "rb") as pipe:
         told = json.loads(pipe.read())
     try:
-        sys.exit(carry_out(told))
+        code = carry_out(told)
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    _end_in_time(code)
+    sys.exit(code)
+
+
+def _end_in_time(code: int) -> None:
+    """Ends this process soon, whatever the application still does at its exit.
+
+    Python waits there for the threads of pools, as long as they take: a job that hangs in one would
+    keep a worker from being started again.
+    """
+    import logging
+    import threading
+
+    def end() -> None:
+        logging.getLogger(__name__).warning(
+            "ending without waiting any longer for threads that jobs have left behind, or for what "
+            "the application does at its exit",
+            extra={"action": "exit"},
+        )
+        sys.stdout.flush()
+        os._exit(code)
+
+    timer = threading.Timer(EXIT_S, end)
+    timer.daemon = True
+    timer.start()
 
 
 def carry_out(told: dict[str, Any]) -> int:

@@ -9,6 +9,7 @@ stdout is the job's result: as text, as bytes, or not at all, as the function's 
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -28,6 +29,8 @@ Output = TypeVar("Output", str, bytes, None)
 #: What an argument may be.
 Argument = str | int | float | os.PathLike[str]
 
+#: What a command may be given in all. Nobody passes on more to the process that starts commands.
+COMMAND_BYTES_MAX: Final = 8 * 1024 * 1024
 _ANNOTATION: Final = re.compile(r"(\w+\.)*Command(\[.*\])?")
 
 
@@ -55,7 +58,8 @@ class Command(Generic[Output]):
         """Runs nothing yet.
 
         Raises:
-            Rejected: INVALID_ARGUMENT: an argument is none; ``field`` names it.
+            Rejected: INVALID_ARGUMENT: an argument is none; ``field`` names it. PAYLOAD_TOO_LARGE:
+                all of them and ``stdin`` are more than 8 MiB.
         """
         given = enumerate((program, *arguments))
         self.argv: Final = tuple(_argument(f"argv[{index}]", part) for index, part in given)
@@ -70,6 +74,9 @@ class Command(Generic[Output]):
         for name in self.env:
             if not name or "=" in name:
                 raise invalid("env", f"names of variables, got {name!r}")
+        texts = (*self.argv, *self.env, *self.env.values())
+        if len(self.stdin) + sum(len(os.fsencode(text)) for text in texts) > COMMAND_BYTES_MAX:
+            raise CommandTooLarge(self.argv[0])
 
     def __repr__(self) -> str:
         return f"<Command {self.argv[0]}>"
@@ -104,6 +111,23 @@ class CommandNotFound(Rejected):
         )
 
 
+class CommandTooLarge(Rejected):
+    """A command is given more than a program can be given: no retry can help.
+
+    The reason is PAYLOAD_TOO_LARGE.
+    """
+
+    def __init__(self, program: str) -> None:
+        super().__init__(
+            f"expected {program} to be given arguments that the kernel takes, and at most "
+            f"{COMMAND_BYTES_MAX} bytes with its stdin; give it long texts as stdin, and more than "
+            "that in a file",
+            reason=Reason.PAYLOAD_TOO_LARGE,
+            metadata={"program": program, "limit": str(COMMAND_BYTES_MAX)},
+            field="command",
+        )
+
+
 class OutputTooLarge(Rejected):
     """A command wrote more to its stdout than a result may have, and was killed for that.
 
@@ -119,6 +143,13 @@ class OutputTooLarge(Rejected):
             metadata={"program": program, "limit": str(PAYLOAD_BYTES_DEFAULT)},
             field="result",
         )
+
+
+def not_started(program: str, why: str) -> Rejected:
+    """Why a command could not be started, by what the system said."""
+    if why == os.strerror(errno.E2BIG):
+        return CommandTooLarge(program)
+    return CommandNotFound(program, why)
 
 
 #: Runs a command to its end and gives back its stdout; asked whether that is wanted.
@@ -140,7 +171,7 @@ def _run_here(command: Command[Any], wanted: bool) -> bytes:
             check=False,
         )
     except OSError as error:
-        raise CommandNotFound(command.argv[0], os.strerror(error.errno or 0)) from None
+        raise not_started(command.argv[0], os.strerror(error.errno or 0)) from None
     if done.returncode:
         stderr = done.stderr.decode("utf-8", "replace")
         raise CommandFailed(
@@ -206,4 +237,8 @@ def _argument(path: str, value: Any) -> str:
     text = str(plain)
     if "\0" in text:
         raise invalid(path, "without a NUL, which no program can be given")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise invalid(path, f"text that can be encoded, got {text!r}") from None
     return text

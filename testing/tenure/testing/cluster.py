@@ -10,46 +10,28 @@ Run it inside ``process.run_processes``; the same seed and the same program give
 """
 
 import asyncio
-import uuid
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, Final, Literal, NamedTuple
-from weakref import WeakSet
 
 from tenure.client.client import AsyncClient
 from tenure.client.job import JobDef
-from tenure.master.election.port import Candidate
-from tenure.master.node.master import Master
-from tenure.master.node.method import PACKAGE, services
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
-from tenure.master.node.trace import Trace
-from tenure.master.store import Store
-from tenure.testing.clock import SimClock
 from tenure.testing.disk import SimDisk
-from tenure.testing.executor import LoopExecutor
 from tenure.testing.ground import DiskGround, EtcdGround, Ground
 from tenure.testing.loop import VirtualLoop
-from tenure.testing.network import SimNetwork, full_names
-from tenure.testing.process import Process, current_process
+from tenure.testing.network import SimNetwork
+from tenure.testing.nodes import SimMaster, SimNode, SimWorker
+from tenure.testing.process import Process
 from tenure.testing.simetcd.cluster import SimEtcd
 from tenure.worker.attempt import JobTable
-from tenure.worker.config import WorkerConfig
-from tenure.worker.parents import LoopParents
-from tenure.worker.port import Executor
-from tenure.worker.runtime import WorkerNode, introduction
-
-VERSION: Final = "0-simulated"
 
 #: ``etcd``: three members serve all masters. ``sqlite``: the only master has a disk.
 StoreKind = Literal["etcd", "sqlite"]
 
-_PORT: Final = 7400
 #: As the command's default.
 _DRAIN_MS: Final = 30_000
-#: What the listener allows open streams when it closes.
-_GRACE_MS: Final = 500
 _POLL_S: Final = 0.01
 
 
@@ -61,250 +43,6 @@ class Announcement(NamedTuple):
     incarnation: str
     event: str
     fields: Mapping[str, object]
-
-
-class SimNode(ABC):
-    """A machine of the cluster, and the process that runs there now.
-
-    Attributes:
-        name: Its name.
-        host: Its name on the network.
-        clock: Its clocks.
-        process: The present incarnation.
-    """
-
-    def __init__(self, cluster: "SimCluster", name: str, host: str) -> None:
-        self.name = name
-        self.host = host
-        self.clock = SimClock()
-        self.process = Process(name)
-        self._cluster = cluster
-        self._incarnations = 0
-
-    @property
-    def running(self) -> bool:
-        """Whether its process lives (frozen or not)."""
-        return not self.process.ended and not self.process.killed
-
-    def start(self, group: asyncio.TaskGroup) -> None:
-        """A new process on this node."""
-        self._incarnations += 1
-        process = self.process = Process(self.name)
-        rng = self._cluster.rng(f"{self.name}.{self._incarnations}")
-        process.start(group, lambda: self._run(process, rng))
-
-    @abstractmethod
-    def stop(self) -> None:
-        """As SIGTERM does: it ends in order."""
-
-    def kill(self) -> None:
-        """As ``kill -9`` does."""
-        self._cluster.network.crash(self.host)
-        self.process.kill()
-
-    def freeze(self) -> None:
-        """As SIGSTOP does: the node's clocks go on, its process does not."""
-        self._cluster.network.stall(self.host)
-        self.process.freeze()
-
-    def thaw(self) -> None:
-        """As SIGCONT does."""
-        self._cluster.network.unstall(self.host)
-        self.process.thaw()
-
-    @abstractmethod
-    async def _run(self, process: Process, rng: Random) -> None:
-        """What ``main`` of the process does."""
-
-
-class SimMaster(SimNode):
-    """A master.
-
-    Attributes:
-        store: Its store; None until it has opened it.
-        node: The shipped master; None until it has opened the store.
-    """
-
-    def __init__(self, cluster: "SimCluster", name: str) -> None:
-        super().__init__(cluster, name, f"{name}:{_PORT}")
-        self.store: Store | None = None
-        self.node: Master | None = None
-
-    def leads(self, partition: int) -> bool:
-        """Whether it serves a partition, as far as it knows."""
-        return self.running and self.node is not None and partition in self.node.roster.terms
-
-    def start(self, group: asyncio.TaskGroup) -> None:
-        self.store = self.node = None
-        super().start(group)
-
-    def stop(self) -> None:
-        """As SIGTERM does: it hands over what it leads, and ends."""
-        if self.node is not None:
-            self.node.stop()
-        elif self.running:
-            # It has not got as far as to listen for signals.
-            self.kill()
-
-    def kill(self) -> None:
-        self._cluster.ground.crash(self.host)
-        super().kill()
-
-    async def _run(self, process: Process, rng: Random) -> None:
-        cluster = self._cluster
-        incarnation = str(uuid.UUID(int=rng.getrandbits(128), version=4))
-        process.incarnation = incarnation
-        me = Candidate(incarnation=incarnation, name=self.name, address=self.host)
-        store = self.store = await cluster.ground.open(
-            me, process, partitions=cluster.partitions, wall_ms=self.clock.wall_ms(), rng=rng
-        )
-        node = self.node = Master(
-            store=store,
-            me=me,
-            clock=self.clock,
-            rng=rng,
-            peers=cluster.network.transport(self.host),
-            announce=cluster.announcer(process),
-            version=VERSION,
-            store_name="simulated",
-            log_sizes=cluster.log_sizes,
-            trace=_ClusterTrace(self.clock, cluster),
-        )
-        cluster.network.listen(self.host, process, full_names(services(node), PACKAGE))
-        try:
-            await node.run()
-        finally:
-            if not process.killed:
-                node.hub.close_all()
-                await self.clock.sleep(_GRACE_MS)
-                cluster.network.crash(self.host)
-                await store.close()
-
-
-class SimWorker(SimNode):
-    """A worker.
-
-    Attributes:
-        node: The shipped worker; None until its process has started.
-        executor: What runs its jobs; None until its process has started.
-        former: Earlier releases of its program that may still run.
-    """
-
-    def __init__(self, cluster: "SimCluster", name: str) -> None:
-        super().__init__(cluster, name, name)
-        self.node: WorkerNode | None = None
-        self.executor: LoopExecutor | None = None
-        self.former: dict[WorkerNode, Process] = {}
-        self._retired: WeakSet[WorkerNode] = WeakSet()
-
-    def start(self, group: asyncio.TaskGroup) -> None:
-        self.node = None
-        super().start(group)
-
-    def stop(self) -> None:
-        """As SIGTERM does: it drains, and ends."""
-        if self.node is not None:
-            self.node.drain()
-
-    def release(self, group: asyncio.TaskGroup) -> None:
-        """Starts a new release of the program; the present one goes on until ``retire``."""
-        if self.node is not None:
-            self.former[self.node] = self.process
-        self.start(group)
-
-    def retire(self) -> None:
-        """All but the newest release drain, and end. Idempotent."""
-        former = self.former.items()
-        self.former = {node: process for node, process in former if not process.ended}
-        for node in self.former:
-            if node not in self._retired:
-                self._retired.add(node)
-                node.drain()
-
-    def kill(self) -> None:
-        for process in self.former.values():
-            process.kill()
-        super().kill()
-
-    def freeze(self) -> None:
-        for process in self.former.values():
-            process.freeze()
-        super().freeze()
-
-    def thaw(self) -> None:
-        for process in self.former.values():
-            process.thaw()
-        super().thaw()
-
-    async def _run(self, process: Process, rng: Random) -> None:
-        cluster = self._cluster
-        config = WorkerConfig(
-            app="simulated",
-            masters=cluster.addresses,
-            name=self.name,
-            slots=cluster.slots,
-            labels=cluster.labels_of(self),
-        )
-        incarnation = str(uuid.UUID(int=rng.getrandbits(128), version=4))
-        process.incarnation = incarnation
-
-        def make_executor(wake: Callable[[], None]) -> Executor:
-            self.executor = LoopExecutor(
-                cluster.jobs,
-                cluster.slots,
-                clock=self.clock,
-                spawn=process.spawn,
-                wake=wake,
-                parents=LoopParents(client),
-            )
-            return self.executor
-
-        client = AsyncClient(
-            ",".join(cluster.addresses),
-            transport=cluster.network.transport(self.name),
-            rng=Random(incarnation),
-        )
-        transport = cluster.network.transport(self.name)
-        self.node = WorkerNode(
-            introduction(config, cluster.jobs, incarnation),
-            config.masters,
-            transport=transport,
-            clock=self.clock,
-            rng=rng,
-            make_executor=make_executor,
-            drain_timeout_ms=cluster.drain_ms,
-            announce=cluster.announcer(process),
-        )
-        try:
-            await self.node.run()
-        finally:
-            await client.close()
-            await transport.close()
-
-
-class _ClusterTrace(Trace):
-    """Keeps what masters trace, for those who judge the run."""
-
-    def __init__(self, clock: SimClock, cluster: "SimCluster") -> None:
-        super().__init__(None, clock)
-        self._cluster = cluster
-
-    def append_sent(self, partition: int, number: int, last_seq: int) -> None:
-        self._note("append_sent", partition, number)
-
-    def append_committed(self, partition: int, number: int, last_seq: int) -> None:
-        self._note("append_committed", partition, number)
-
-    def state(self, partition: int, last_seq: int, state_hash: Callable[[], bytes]) -> None:
-        self._cluster.state_hashes[partition, last_seq] = state_hash().hex()
-
-    def _note(self, event: str, partition: int, number: int) -> None:
-        # By the loop's time: the master's own clocks may be bent.
-        at_ms = asyncio.get_running_loop().time() * 1000
-        process = current_process()
-        by = "" if process is None else process.incarnation
-        row = {"boot_ms": at_ms, "event": event, "number": number, "by": by}
-        self._cluster.traces.setdefault(partition, []).append(row)
 
 
 class SimCluster:
@@ -336,6 +74,7 @@ class SimCluster:
         store_delay_ms: int | None,
         log_sizes: LogSizes,
         drain_ms: int,
+        lost_slots_max: int | None,
     ) -> None:
         self._group = group
         self._seed = seed
@@ -343,6 +82,7 @@ class SimCluster:
         self.slots = slots
         self._worker_labels = worker_labels
         self.drain_ms = drain_ms
+        self.lost_slots_max = lost_slots_max
         self.log_sizes = log_sizes
         self.jobs: JobTable = {job.name: job for job in jobs}
         self.network = SimNetwork(self.rng("network"))
@@ -558,6 +298,7 @@ async def simulated_cluster(
     store_delay_ms: int | None = None,
     log_sizes: LogSizes = LOG_SIZES,
     drain_ms: int = _DRAIN_MS,
+    lost_slots_max: int | None = None,
     start: bool = True,
 ) -> AsyncIterator[SimCluster]:
     """A cluster whose processes start now and end with the block.
@@ -575,6 +316,8 @@ async def simulated_cluster(
             None: as long as all others.
         log_sizes: How large batches and snapshots are.
         drain_ms: How long a worker that ends waits for what it runs.
+        lost_slots_max: With more lost slots than this a worker wants to be started again; None: as
+            the command's default.
         start: Whether the nodes start with the block; else whoever asks for it starts them.
     """
     async with asyncio.TaskGroup() as group:
@@ -591,6 +334,7 @@ async def simulated_cluster(
             store_delay_ms=store_delay_ms,
             log_sizes=log_sizes,
             drain_ms=drain_ms,
+            lost_slots_max=lost_slots_max,
         )
         if start:
             cluster.restart_dead()

@@ -32,8 +32,10 @@ class Process:
         self.ended_s: float | None = None
         #: Whether it stands still.
         self.frozen = False
-        #: Whether it was killed: it only unwinds.
+        #: Whether it was killed, or has exited: it only unwinds.
         self.killed = False
+        #: The status that it has exited with; None: it has not, or says nothing of it.
+        self.status: int | None = None
         #: What it has ended by, if not in order: an exit with a message, as an operator sees it.
         self.error: TenureError | None = None
         #: How long its machine has been suspended: its timers do not count that time.
@@ -63,8 +65,8 @@ class Process:
         return self._group.create_task(work, name=name, context=self._context.copy())
 
     def freeze(self) -> None:
-        """Nothing of it runs from now on. Idempotent."""
-        self.frozen = True
+        """Nothing of it runs from now on, unless it unwinds. Idempotent."""
+        self.frozen = not self.killed
 
     def thaw(self) -> None:
         """It goes on, first with what was due meanwhile, in order. Idempotent."""
@@ -97,19 +99,32 @@ class Process:
         """
         self._end()
         self.killed = True
+        self.status = None
         self.thaw()
         self._unwind()
+
+    def exit(self, status: int) -> None:
+        """Its program is about to return: whatever else it runs ends with it, as by ``kill``.
+
+        A process that has threads which never end exits all the same.
+        """
+        self._end()
+        self.killed = True
+        self.status = status
+        self._unwind(asyncio.current_task())
 
     def _end(self) -> None:
         if self.ended_s is None:
             self.ended_s = asyncio.get_running_loop().time()
 
-    def _unwind(self) -> None:
-        if self._tasks:
-            for task in list(self._tasks):
+    def _unwind(self, main: asyncio.Task[Any] | None = None) -> None:
+        """Cancels all that is left, but for the main program if that ends by itself."""
+        left = [task for task in self._tasks if task is not main]
+        if left:
+            for task in left:
                 task.cancel()
             loop = asyncio.get_running_loop()
-            loop.call_soon(self._unwind, context=contextvars.Context())
+            loop.call_soon(self._unwind, main, context=contextvars.Context())
 
     @property
     def ended(self) -> bool:

@@ -60,6 +60,8 @@ _SLICE: Final = 1_000
 _WAITING: Final = Filter(states=frozenset({JobState.SCHEDULED, JobState.RETRYING}))
 #: Workers of an earlier release finish what they run, however long that takes.
 _DRAIN_MS: Final = 366 * 86_400_000
+#: A worker that waited so long before it is started again would be missed: it puts up with all.
+_LOST_SLOTS_MAX: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +260,7 @@ class VirtualCluster:
                 slots=shape.slots,
                 store=self._store,
                 drain_ms=_DRAIN_MS,
+                lost_slots_max=_LOST_SLOTS_MAX,
                 start=False,
             ) as self.sim:
                 for master in self.sim.masters.values():

@@ -45,8 +45,16 @@ DONE, DEAD, RUNNING = (mint(0, EPOCH_MS + n * 1_000, n) for n in range(3))
 STEP = 40.0
 
 
+#: What a worker is told that it remembers.
+Tell = workers_pb2.DrainWorkerRequest | workers_pb2.QuarantineWorkerRequest
+
+
 class Cluster(FakeCluster):
     """One whose running job comes further each time that somebody looks."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._told: list[Tell] = []
 
     async def unary(
         self, address: str, method: str, request: Any, response_type: Any, timeout_s: float
@@ -54,7 +62,7 @@ class Cluster(FakeCluster):
         if address not in self.masters:
             sys.stderr.write(f"nobody at {address}\n")
         name = method.rpartition("/")[2]
-        if name in ("DrainWorker", "UndrainWorker"):
+        if name in ("DrainWorker", "UndrainWorker", "QuarantineWorker", "ReleaseWorker"):
             # Any master can pass that on: they are about no partition.
             return getattr(self, f"_{name}")(request)
         return await super().unary(address, method, request, response_type, timeout_s)
@@ -76,12 +84,23 @@ class Cluster(FakeCluster):
     def _ListWorkers(
         self, request: workers_pb2.ListWorkersRequest
     ) -> workers_pb2.ListWorkersResponse:
-        return workers_pb2.ListWorkersResponse(workers=workers())
+        return workers_pb2.ListWorkersResponse(workers=self._workers())
+
+    def _workers(self) -> list[workers_pb2.Worker]:
+        """As they are, and as they were told to be."""
+        found = workers()
+        for worker in found:
+            for tell in self._told:
+                if tell.worker == worker.incarnation:
+                    _obey(worker, tell)
+        return found
 
     def _GetWorker(self, request: workers_pb2.GetWorkerRequest) -> workers_pb2.GetWorkerResponse:
-        for worker in workers():
+        for worker in self._workers():
             if request.worker in (worker.name, worker.incarnation):
                 worker.job_names.extend(["app.jobs.add_up_all_numbers", "app.jobs.report"])
+                if worker.name == "w1":
+                    worker.job_names.append("app.jobs.sweep")
                 row = worker.running.add(
                     job_id=RUNNING,
                     name="app.jobs.add_up_all_numbers",
@@ -102,12 +121,24 @@ class Cluster(FakeCluster):
     def _DrainWorker(
         self, request: workers_pb2.DrainWorkerRequest
     ) -> workers_pb2.DrainWorkerResponse:
+        self._told.append(request)
         return workers_pb2.DrainWorkerResponse()
 
     def _UndrainWorker(
         self, request: workers_pb2.UndrainWorkerRequest
     ) -> workers_pb2.UndrainWorkerResponse:
         return workers_pb2.UndrainWorkerResponse()
+
+    def _QuarantineWorker(
+        self, request: workers_pb2.QuarantineWorkerRequest
+    ) -> workers_pb2.QuarantineWorkerResponse:
+        self._told.append(request)
+        return workers_pb2.QuarantineWorkerResponse()
+
+    def _ReleaseWorker(
+        self, request: workers_pb2.ReleaseWorkerRequest
+    ) -> workers_pb2.ReleaseWorkerResponse:
+        return workers_pb2.ReleaseWorkerResponse()
 
     async def close(self) -> None:
         if "FAKE_STUCK" in os.environ:
@@ -145,6 +176,17 @@ class Cluster(FakeCluster):
                 self.complete(RUNNING, {"sum": 3})
             job.progress = min(job.progress, 2 * STEP)
         return response
+
+
+def _obey(worker: workers_pb2.Worker, tell: Tell) -> None:
+    """A worker has been told something."""
+    if isinstance(tell, workers_pb2.DrainWorkerRequest):
+        worker.vitals.drained = True
+        worker.state = workers_pb2.WORKER_STATE_DRAINING
+    else:
+        quarantine = worker.vitals.quarantine
+        quarantine.by_hand, quarantine.reason, quarantine.for_ms = True, tell.reason, 20
+        worker.state = workers_pb2.WORKER_STATE_QUARANTINED
 
 
 def workers() -> list[workers_pb2.Worker]:

@@ -44,6 +44,12 @@ def sloppy() -> Command:  # type: ignore[type-arg]
     return Command("echo", 1, 2.5, Path("a"))
 
 
+@job(name="wordy")
+def wordy(size: int) -> Command[None]:
+    """One long argument."""
+    return Command("true", "x" * size)
+
+
 @job(name="liar")
 def liar() -> Command[str]:
     """Not what it says."""
@@ -79,6 +85,9 @@ class TestDefinitions:
             raw("/no/such/file")
         assert failed.value.status == 1
         assert "No such file" in failed.value.stderr
+        with pytest.raises(Rejected, match="give it long texts as stdin") as too_large:
+            wordy(200_000)
+        assert too_large.value.reason is Reason.PAYLOAD_TOO_LARGE
         with pytest.raises(CommandNotFound) as caught:
             count_words("", program="no-such-program-4711")
         assert caught.value.reason is Reason.COMMAND_NOT_FOUND
@@ -122,6 +131,8 @@ class TestCommand:
             (lambda: Command(""), "argv[0]"),
             (lambda: Command("ls", env={"A": None}), "env[A]"),  # type: ignore[dict-item]
             (lambda: Command("ls", env={"A=B": "1"}), "env"),
+            (lambda: Command("ls", "\ud800"), "argv[1]"),
+            (lambda: Command("ls", stdin=bytes((8 << 20) + 1)), "command"),
         ],
     )
     def test_what_is_no_argument_is_refused(

@@ -44,6 +44,15 @@ def test_released_run_is_free() -> None:
     assert check_executions(history, [*facts(), released], failovers=0) == []
 
 
+def test_a_charge_for_what_was_handed_back_is_found() -> None:
+    """A worker that drains costs its jobs nothing, however many budgets are left."""
+    released = Closed(13, "C", lease(TERM_2, 2), "attempt", outcome="RELEASED")
+
+    assert check_executions(rows(), [*facts(), released], failovers=0) != []
+    free = released._replace(charged="")
+    assert check_executions(rows(), [*facts(), free], failovers=0) == []
+
+
 def test_one_lease_executed_twice_is_found() -> None:
     """A duplicated grant must not become a second run."""
     history = [*rows(), start(2, 1)]

@@ -27,7 +27,18 @@ from tests.oracles.facts import (
     TermBegan,
     Waits,
 )
-from tests.oracles.history import CANCEL, END, GET, PURGE, REQUEUE, RESULT, START, SUBMIT, Row
+from tests.oracles.history import (
+    CANCEL,
+    DEFY,
+    END,
+    GET,
+    PURGE,
+    REQUEUE,
+    RESULT,
+    START,
+    SUBMIT,
+    Row,
+)
 from tests.oracles.journal_facts import Extents
 from tests.oracles.lifecycle import check_lives, check_times
 from tests.oracles.overlaps import check_overlaps, overlaps
@@ -187,6 +198,26 @@ def test_overlaps_are_measured_and_bounded() -> None:
     assert broken(1_100, elsewhere) == []
     assert broken(1_300, elsewhere) == ["S5"]
     assert broken(1_300, FREEZE._replace(node="p", until_ms=200.0)) == []
+
+
+def test_code_that_defies_its_worker_is_no_execution_any_more() -> None:
+    """From when it says that it goes on; what ran side by side before is counted all the same."""
+
+    def twice(defies_ms: float, which: str) -> list[float]:
+        found = overlaps(
+            [
+                at(0, "ok", START, 1, job="A", lease=FIRST),
+                at(100, "ok", START, 2, job="A", lease=SECOND),
+                at(defies_ms, "ok", DEFY, 3, job="A", lease=which),
+                at(9_000, "ok", END, 4, job="A", lease=FIRST, content="a"),
+                at(9_500, "ok", END, 5, job="A", lease=SECOND, content="a"),
+            ]
+        )
+        return [overlap.length_ms for overlap in found]
+
+    assert twice(90, FIRST) == []
+    assert twice(250, FIRST) == [150]
+    assert twice(250, SECOND) == [8_900]
 
 
 # ---- commits ------------------------------------------------------------------------------------

@@ -120,6 +120,39 @@ def test_kill_ends_a_process_that_cleans_up_for_ever() -> None:
     assert run_processes(main)
 
 
+def test_what_exits_takes_along_what_does_not_end() -> None:
+    """Its program returns: the process has ended, with its status, and no code of it goes on."""
+    ticks: list[float] = []
+
+    async def heedless() -> None:
+        try:
+            await ticking(ticks)
+        finally:
+            await asyncio.Event().wait()
+
+    async def program(process: list[Process]) -> None:
+        process[0].spawn(heedless(), "heedless")
+        await elapse(2.5)
+        process[0].exit(75)
+
+    async def main() -> None:
+        given: list[Process] = []
+        async with started(lambda: program(given)) as process:
+            given.append(process)
+            await elapse(2)
+            assert process.status is None
+            await elapse(1)
+            assert process.ended
+            assert (process.ended_s, process.status) == (2.5, 75)
+            process.freeze()
+            process.kill()
+            assert process.status is None
+            await elapse(3)
+
+    run_processes(main)
+    assert ticks == [1, 2]
+
+
 def test_an_ended_process_takes_nothing_more() -> None:
     """``spawn`` runs a task inside, until the program has returned; that ends the task too."""
     seen: list[str] = []

@@ -344,7 +344,7 @@ async def submit_beside(cluster: VirtualCluster) -> str:
 def test_iterators_and_handles_outlive_the_test() -> None:
     """They are ended with the cluster, and say that the test is over when they are asked."""
     with VirtualCluster() as cluster:
-        handle = cluster.client.submit(resize, "a")
+        handle = cluster.client.submit(nap, 1.0)
         changes = cluster.client.watch()
         assert next(changes).job_id == handle.id
         done = [h.result() for h in cluster.client.as_completed(cluster.client.map(resize, "bc"))]

@@ -18,6 +18,12 @@ def shout(text: str) -> Command[bytes]:
     return Command("tr", "a-z", "A-Z", stdin=text)
 
 
+@job(name="shout_file")
+def shout_file(size: int) -> Command[None]:
+    """So many bytes, as its stdin."""
+    return Command("tr", "a-z", "A-Z", stdin=bytes(size))
+
+
 @job(name="told")
 def told(name: str) -> Command[str]:
     """What a command is told in a variable."""

@@ -305,7 +305,10 @@ class TestDrain:
         assert orders.stops == [(job, AttemptOutcome.RELEASED)]
 
     def test_forsaken_job_is_returned(self) -> None:
-        """What cannot be stopped is handed back; its late end is nobody's business."""
+        """What cannot be stopped is handed back; its late end is nobody's business.
+
+        Its slot is taken until then, and freed once.
+        """
         rig = Rig(slots=2)
         session = rig.leading()
         rig.grant(session, 1)
@@ -314,8 +317,10 @@ class TestDrain:
         rig.hear(session)
         rig.arbiter.forsake()
         assert rig.hear(session).returned == [job_id(1)]
+        assert rig.arbiter.busy == 1
         rig.end(job)
         assert rig.hear(session).reports == []
+        assert rig.arbiter.busy == 0
 
 
 class TestOrders:

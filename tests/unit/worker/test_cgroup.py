@@ -297,7 +297,7 @@ class TestJobs:
                 }
                 assert not is_space_bounded
                 files = msgspec.msgpack.decode(pool.result("files_in_child").result)
-    X
+                assert {text.split()[0] for text in files.values()} == {"max"}
         assert not [*kernel.unit.glob("tenure.*-*")]
 
     def test_a_job_that_outgrows_its_limit_takes_its_child_along(self, kernel: Kernel) -> None:

@@ -88,7 +88,7 @@ def test_child_ends_with_its_parent(busy: bool, tmp_path: Path) -> None:
         assert child.heard() == [frame.Ready()]
         if busy:
             frame.send(child.jobs, run_of(1, "until_told_in_child", f"{tmp_path}/s"))
-            assert child.heard() == [frame.Progress(50)]
+            assert child.heard() == [frame.Progress(1, 50)]
         child.control.close()
         assert child.process.wait(WAIT_S) == EXIT_PARENT_GONE
 
@@ -119,7 +119,7 @@ def test_stop_and_lease_reach_the_running_job(tmp_path: Path) -> None:
             (3, frame.Lease(3, 0, False), AttemptOutcome.LOST),
         ):
             frame.send(child.jobs, run_of(number, "until_told_in_child", f"{tmp_path}/s"))
-            assert child.heard() == [frame.Progress(50)]
+            assert child.heard() == [frame.Progress(number, 50)]
             frame.send(child.control, frame.Stop(number - 1, AttemptOutcome.RELEASED), said)
             (answer,) = child.heard()
             assert isinstance(answer, frame.Ended)
@@ -136,7 +136,7 @@ def test_jobs_of_one_write_run_in_order_and_the_lease_waits_for_its_job(tmp_path
             run_of(2, "double_in_child", 2),
             run_of(3, "until_told_in_child", f"{tmp_path}/s"),
         )
-        assert child.heard() == [frame.Progress(50)]
+        assert child.heard() == [frame.Progress(1, 50)]
         frame.send(child.control, frame.Lease(3, 0, False))
         frame.send(child.control, frame.Stop(1, AttemptOutcome.CANCELLED))
         first, second, third = child.heard(3)
@@ -157,7 +157,7 @@ def test_what_was_taken_back_is_skipped(tmp_path: Path) -> None:
             run_of(2, "double_in_child", 2),
             run_of(3, "double_in_child", 3),
         )
-        assert child.heard() == [frame.Progress(50)]
+        assert child.heard() == [frame.Progress(1, 50)]
         assert child.board.take_back(3) == 1
         frame.send(child.jobs, run_of(4, "double_in_child", 4))
         frame.send(child.control, frame.Stop(1, AttemptOutcome.CANCELLED))

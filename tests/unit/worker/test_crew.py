@@ -16,7 +16,8 @@ from tenure.v1 import worker_pb2
 from tenure.worker import app
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
-from tenure.worker.crew import MEMORY_MS, Announce, Crew, CrewClock, MakeExecutor
+from tenure.worker.crew import MEMORY_MS, Announce, Crew, MakeExecutor
+from tenure.worker.executor.pool import pool_maker
 from tenure.worker.exits import EXIT_RESTART
 from tenure.worker.memory import Memory
 from tenure.worker.pools import Pool
@@ -56,7 +57,7 @@ class Running:
 
 @asynccontextmanager
 async def crewed(
-    *names: str, slots: int = 4, clock: CrewClock | None = None, **settings: Any
+    *names: str, slots: int = 4, clock: SystemClock | None = None, **settings: Any
 ) -> AsyncIterator[Running]:
     """A process that serves some of the test application's jobs."""
     jobs = {name: JOBS[name] for name in names}
@@ -79,7 +80,7 @@ async def crewed(
         config,
         jobs,
         clock=time,
-        parents=None,
+        make_pool=pool_maker(config, time, None),
         make_node=make_node,
         announce=lambda event, fields: run.announced.append((event, fields.get("name"))),
         read_memory=lambda: run.memory,

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from tenure.protocol.fence import Token
-from tenure.protocol.vocabulary import AttemptOutcome
-from tenure.v1 import worker_pb2
-from tenure.worker.held import AttemptResult
+from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+from tenure.v1 import common_pb2, worker_pb2
+from tenure.worker.attempt_log import AttemptLog
+from tenure.worker.held import AttemptResult, Fault
 from tenure.worker.partition import DELIVERY_MS, SAFETY_MS
 from tests.unit.worker.masters import job_id
 from tests.unit.worker.rig import HEARTBEAT_MS, TTL_MS, Rig
@@ -426,6 +427,28 @@ class TestReports:
         rig.end(job, AttemptResult(AttemptOutcome.RELEASED))
         said = rig.hear(session)
         assert (said.returned, said.reports) == ([job_id(1)], [])
+        assert rig.arbiter.held == 0
+
+    def test_interrupted_job_that_has_said_something_is_reported(self) -> None:
+        """Its words are kept with the attempt; how its code met the interruption is no error."""
+        rig = Rig()
+        session = rig.leading()
+        (ref,) = rig.grant(session, 1)
+        (job,) = rig.begin()
+        job.log = AttemptLog()
+        job.log.record(1, 20, "on my way")
+        fault = Fault("CancelledError", "", "", ErrorCategory.TRANSIENT)
+        rig.end(job, AttemptResult(AttemptOutcome.RELEASED, fault=fault))
+        said = rig.hear(session)
+        assert said.returned == []
+        (report,) = said.reports
+        assert report.outcome == AttemptOutcome.RELEASED
+        assert not report.HasField("error")
+        assert [line.text for line in common_pb2.JobLog.FromString(report.log).lines] == [
+            "on my way"
+        ]
+        assert rig.arbiter.held == 1
+        rig.judge(session, ref)
         assert rig.arbiter.held == 0
 
     def test_partitions_are_apart(self) -> None:

@@ -259,7 +259,7 @@ class Arbiter:
     def forsake(self) -> None:
         """Hands back what could not be stopped: the process is about to end, and it with it."""
         for job in self._unfinished():
-            self.partitions[job.partition].give_back(job)
+            self.partitions[job.partition].forsake(job)
 
     def say_goodbye(self, reason: str) -> None:
         """Ends every stream in order, after all that is still to say."""

@@ -3,6 +3,7 @@
 The three executors share this; the process executor runs it on the other side of a pipe.
 """
 
+import os
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from tenure.client.codec import decode_args, encode_result
-from tenure.client.command import CommandFailed, CommandNotFound, OutputTooLarge
+from tenure.client.command import CommandFailed, CommandNotFound, CommandTooLarge, OutputTooLarge
 from tenure.client.context import JobContext, enter_job
 from tenure.client.errors import LeaseLost, Permanent, RetryLater, error_type_names
 from tenure.client.job import JobDef
@@ -34,6 +35,7 @@ _ELSEWHERE: Final = frozenset({Reason.UNKNOWN_JOB, Reason.UNKNOWN_CODEC})
 #: Looked up once, not for each job.
 _COMPLETED: Final = AttemptOutcome.COMPLETED
 _LOGGING: Final = LogStream.LOGGING
+_getpid: Final = os.getpid
 #: Two threads of one job may say its first word at the same moment.
 _MAKING: Final = threading.Lock()
 
@@ -60,12 +62,15 @@ def run_function(jobs: JobTable, job: HeldJob, context: Callable[[], JobContext]
         job: Which one, and its arguments.
         context: Makes what ``current_job()`` returns.
     """
+    pid = _getpid()
     try:
         definition, args, kwargs = prepare(jobs, job, job.parents)
         enter_job(context)
         value = definition.fn(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
+        _end_copy_of(pid)
         return raised(job, error)
+    _end_copy_of(pid)
     return returned(job, definition, value)
 
 
@@ -76,13 +81,26 @@ async def run_coroutine(
 
     A task that is cancelled here is a stopped job: the outcome is reported, the loop goes on.
     """
+    pid = _getpid()
     try:
         definition, args, kwargs = await prepare_in_loop(jobs, job)
         enter_job(context)
         value = await definition.fn(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
+        _end_copy_of(pid)
         return raised(job, error)
+    _end_copy_of(pid)
     return returned(job, definition, value)
+
+
+def _end_copy_of(pid: int) -> None:
+    """Ends this process if it is a copy of that one, which the job's code has forked.
+
+    Its work is done when the code returns. It must not answer in the other one's place, nor take
+    the next job that waits there.
+    """
+    if _getpid() != pid:
+        os._exit(0)
 
 
 def prepare(
@@ -232,7 +250,7 @@ def raised(
         return AttemptResult(AttemptOutcome.RELEASED)
     if isinstance(error, RefusedCall) and isinstance(error.__cause__, Rejected):
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error.__cause__))
-    if isinstance(error, CommandNotFound | OutputTooLarge):
+    if isinstance(error, CommandNotFound | CommandTooLarge | OutputTooLarge):
         return AttemptResult(AttemptOutcome.FAILED_PERMANENT, fault=_rejection(error))
     if isinstance(error, Rejected) and error.reason in _ELSEWHERE:
         return AttemptResult(AttemptOutcome.FAILED, fault=_rejection(error, _TRANSIENT))

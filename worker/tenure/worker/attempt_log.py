@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from tenure.protocol.limits import ATTEMPT_LOG_BYTES_MAX, LOG_LINE_BYTES_MAX
 from tenure.protocol.vocabulary import LogStream
 from tenure.v1 import common_pb2
-from tenure.worker.text import cut
+from tenure.worker.text import CUT, cut
 
 #: What is held here while the attempt runs.
 HEAD_BYTES_MAX: Final = 16 * 1024
@@ -98,6 +98,19 @@ class AttemptLog:
                 self._parts[key] = begun_ms, (begun + rest)[: LOG_LINE_BYTES_MAX + 1]
                 if len(self._parts) > PARTS_MAX:
                     self._end_part(next(iter(self._parts)))
+
+    def skip(self, stream: LogStream, lines: int) -> None:
+        """Of what is written to a stream so many ends of lines are left out at this place."""
+        key = (stream, threading.get_ident())
+        with self._lock:
+            if self._sealed is not None:
+                return
+            if key in self._parts:
+                begun_ms, begun = self._parts[key]
+                self._parts[key] = begun_ms, begun + CUT
+                self._end_part(key)
+                lines -= 1
+            self.count += max(0, lines)
 
     def extend(self, lines: Iterable[Line]) -> None:
         """Takes what another log of the same attempt holds behind this one's last line."""

@@ -10,6 +10,7 @@ ends at once; when it is paused, the child knows its lease's deadline.
 import asyncio
 import contextvars
 import faulthandler
+import itertools
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic, perf_counter_ns
@@ -72,7 +74,9 @@ class Child:
         self._jobs = jobs
         self._leaf = leaf
         self._run = function_runner(jobs)
-        self._answers: SimpleQueue[frame.Answer] = SimpleQueue()
+        #: Where threads wait for the answers to what they have asked.
+        self._answers: dict[int, SimpleQueue[frame.Answer]] = {}
+        self._asks = itertools.count(1)
         #: The job that runs, or ran last, by its number.
         self._current: tuple[int, HeldJob] | None = None
         #: What was said of leases before their jobs' turns came.
@@ -111,9 +115,9 @@ class Child:
         begun_ns = perf_counter_ns()
         is_spent = False
         if limits is None:
-            result = contextvars.Context().run(self._attempt, job)
+            result = contextvars.Context().run(self._attempt, number, job)
         else:
-            result, is_spent = self._attempt_confined(job, limits)
+            result, is_spent = self._attempt_confined(number, job, limits)
         run_us = (perf_counter_ns() - begun_ns) // 1000
         fault = tuple(result.fault) if result.fault is not None else None
         self._teller.end(
@@ -147,8 +151,10 @@ class Child:
         match said:
             case frame.Stop(number, outcome) if current is not None and current[0] == number:
                 current[1].stop = outcome
-            case frame.Answer(number) if current is not None and current[0] == number:
-                self._answers.put(said)
+            case frame.Answer(ask):
+                answers = self._answers.get(ask)
+                if answers is not None:
+                    answers.put(said)
             case frame.Lease(number):
                 # First the note, then the look at who runs; the other thread does it the other
                 # way round, so one of the two finds it.
@@ -167,42 +173,54 @@ class Child:
             job.revoked = lease.revoked
             job.wanted_back = lease.wanted_back
 
-    def _attempt_confined(self, job: HeldJob, limits: Limits) -> tuple[AttemptResult, bool]:
+    def _attempt_confined(
+        self, number: int, job: HeldJob, limits: Limits
+    ) -> tuple[AttemptResult, bool]:
         """Runs a job within its limits. Also tells whether this child is left with some of them."""
         try:
             confinement = Confinement(limits, self._leaf)
         except (OSError, ValueError) as error:
             return raised(job, error), True
-        result = contextvars.Context().run(self._attempt, job)
+        result = contextvars.Context().run(self._attempt, number, job)
         return result, not confinement.lift()
 
-    def _attempt(self, job: HeldJob) -> AttemptResult:
-        context = context_of(job, self._clock, self._progress, self._save, self._teller.word)
+    def _attempt(self, number: int, job: HeldJob) -> AttemptResult:
+        progress, save = partial(self._progress, number), partial(self._save, number)
+        context = context_of(job, self._clock, progress, save, self._teller.word)
         job.parents = self
         return self._run(self._jobs, job, lambda: context)
 
     # Where the results of parents come from.
 
     def fetch(self, job_ids: Sequence[str]) -> Sequence[jobs_pb2.JobResult]:
-        self._say(frame.Ask([*job_ids]))
-        answer = self._answers.get()
-        if answer.refusal:
-            raise error_of(refusal_from_wire(common_pb2.Refusal.FromString(answer.refusal)))
-        return [jobs_pb2.JobResult.FromString(row) for row in answer.results]
+        ask, answers = next(self._asks), SimpleQueue[frame.Answer]()
+        self._answers[ask] = answers
+        found: list[jobs_pb2.JobResult] = []
+        try:
+            self._say(frame.Ask(ask, [*job_ids]))
+            while True:
+                answer = answers.get()
+                if answer.refusal:
+                    raise error_of(refusal_from_wire(common_pb2.Refusal.FromString(answer.refusal)))
+                found += map(jobs_pb2.JobResult.FromString, answer.results)
+                if not answer.more:
+                    return found
+        finally:
+            del self._answers[ask]
 
     async def fetch_async(self, job_ids: Sequence[str]) -> Sequence[jobs_pb2.JobResult]:
         return await asyncio.to_thread(self.fetch, job_ids)
 
-    def _progress(self, pct: float) -> None:
+    def _progress(self, number: int, pct: float) -> None:
         # The parent's heartbeats carry it: more often than this nobody would see.
         now = monotonic()
         if now - self._progressed >= PROGRESS_S_MIN:
             self._progressed = now
-            self._say(frame.Progress(pct))
+            self._say(frame.Progress(number, pct))
 
-    def _save(self, data: bytes) -> None:
+    def _save(self, number: int, data: bytes) -> None:
         # Each at once: if the next step takes this process along, the parent has it.
-        self._say(frame.Saved(data))
+        self._say(frame.Saved(number, data))
 
 
 def _job_of(run: frame.Run) -> HeldJob:

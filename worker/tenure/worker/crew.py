@@ -11,13 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, Protocol
 
-from tenure.client.parent_result import Results
-from tenure.worker.attempt import JobTable, ThreadClock
-from tenure.worker.cgroup import Groups, NotDelegated
+from tenure.worker.attempt import JobTable
 from tenure.worker.config import WorkerConfig
-from tenure.worker.executor.loop import JobLoop
-from tenure.worker.executor.pool import ExecutorPool
-from tenure.worker.executor.process import Recycling
 from tenure.worker.exits import EXIT_RESTART
 from tenure.worker.memory import Memory, MemoryGate
 from tenure.worker.pools import Pool, share_out
@@ -35,10 +30,6 @@ _OF_THE_PROCESS: Final = ("draining", "stopped")
 
 #: Says what happens to whoever started the worker: an event's name and its fields.
 Announce = Callable[[str, Mapping[str, object]], None]
-
-
-class CrewClock(Clock, ThreadClock, Protocol):
-    """Time, for sessions and for user code."""
 
 
 class Node(Protocol):
@@ -66,6 +57,8 @@ class Node(Protocol):
 
 #: Makes the executor of a node, of what it is to call when there is news.
 MakeExecutor = Callable[[Callable[[], None]], Executor]
+#: Makes the executor of a pool, of what to call when there is news and when a slot was lost.
+MakePool = Callable[[Pool, Callable[[], None], Callable[[], None]], Executor]
 #: Makes the node of a pool.
 MakeNode = Callable[[Pool, MakeExecutor, Announce], Node]
 
@@ -78,12 +71,11 @@ class Crew:
         config: WorkerConfig,
         jobs: JobTable,
         *,
-        clock: CrewClock,
-        parents: Results | None,
+        clock: Clock,
+        make_pool: MakePool,
         make_node: MakeNode,
         announce: Announce,
         read_memory: Callable[[], Memory],
-        groups: Groups | NotDelegated | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -91,11 +83,10 @@ class Crew:
             config: How to run.
             jobs: The application's jobs.
             clock: Time.
-            parents: Where the results of jobs come from that others have as arguments.
+            make_pool: Makes what runs the jobs of a pool (``executor.pool.pool_maker``).
             make_node: Makes a node, which dials nothing yet.
             announce: Told of registrations, and of the drain and the end of the process.
             read_memory: Reads how much is left; not used without a limit.
-            groups: Where jobs with limits get control groups, or why they get none.
 
         Raises:
             Rejected: INVALID_ARGUMENT: pools or limits of memory make no sense.
@@ -115,25 +106,10 @@ class Crew:
         self._ended = 0
         self._asked = False
         self._restarting = False
-        self._executors: list[ExecutorPool] = []
-        job_loop = JobLoop()
-        recycling = Recycling(
-            jobs=config.recycle_jobs or 0, growth_kib=(config.recycle_bytes or 0) // 1024
-        )
+        self._executors: list[Executor] = []
 
         def make_executor(pool: Pool, wake: Callable[[], None]) -> Executor:
-            executor = ExecutorPool(
-                pool.jobs,
-                config.app,
-                pool.slots,
-                clock,
-                wake,
-                parents,
-                recycling=recycling,
-                job_loop=job_loop,
-                on_lost=self._note_lost,
-                groups=groups,
-            )
+            executor = make_pool(pool, wake, self._note_lost)
             self._executors.append(executor)
             return executor
 
@@ -233,4 +209,5 @@ class Crew:
     @property
     def lost_slots(self) -> int:
         """How many jobs were given up and still run."""
-        return sum(pool.lost for pool in self._executors)
+        now_ms = self._clock.boot_ms()
+        return sum(executor.load(now_ms).lost for executor in self._executors)

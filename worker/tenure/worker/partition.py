@@ -248,10 +248,13 @@ class Partition:
         self._saving.add(job)
 
     def ended(self, job: HeldJob) -> None:
-        """An attempt has its result: report it, or hand it back if it was interrupted for that."""
+        """An attempt has its result: report it, or hand it back if it was interrupted for that.
+
+        One that was interrupted and has said something is reported, too: so that is kept.
+        """
         if job.saved is not None:
             self._saving.ended(job)
-        if job.result is not None and job.result.outcome is _RELEASED:
+        if job.result is not None and job.result.outcome is _RELEASED and job.log is None:
             self._give_back(job)
         elif not job.freed:
             self._reports.append(job)
@@ -261,6 +264,10 @@ class Partition:
         """Returns a job that is not going to run here (any more)."""
         if self._give_back(job):
             self._workload.free(job)
+
+    def forsake(self, job: HeldJob) -> None:
+        """Returns a job whose code goes on: it has its slot until the executors say otherwise."""
+        self._give_back(job)
 
     def _give_back(self, job: HeldJob) -> bool:
         if job.freed:
@@ -437,7 +444,8 @@ class Partition:
             if job.log is not None:
                 row.log = job.log.seal()
                 size += len(row.log)
-            if result.fault is not None:
+            # What an interrupted attempt ended with is not its fault.
+            if result.fault is not None and result.outcome is not _RELEASED:
                 _write_fault(row.error, result.fault)
                 size += len(result.fault.message) + len(result.fault.traceback)
         return size

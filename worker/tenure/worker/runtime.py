@@ -39,7 +39,8 @@ from tenure.worker.cgroup import take_over_for
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.crew import Announce, Crew, MakeExecutor
-from tenure.worker.executor.pool import RELEASE_GRACE_MS
+from tenure.worker.executor.patience import RELEASE_GRACE_MS
+from tenure.worker.executor.pool import pool_maker
 from tenure.worker.lifeline import Lifeline
 from tenure.worker.link import MasterLink
 from tenure.worker.memory import MemoryReader
@@ -443,15 +444,15 @@ async def run_worker(
         nodes.append(node)
         return node
 
+    groups = take_over_for(wanted=any(job.limits is not None for job in jobs.values()))
     crew = Crew(
         config,
         jobs,
         clock=clock,
-        parents=parents,
+        make_pool=pool_maker(config, clock, parents, groups),
         make_node=make_node,
         announce=told,
         read_memory=MemoryReader(),
-        groups=take_over_for(wanted=any(job.limits is not None for job in jobs.values())),
     )
     _obey_signals(crew, lifeline, pulse)
     teller.listeners.append(herald.to_systemd(notifier) if lifeline is None else lifeline.tell)

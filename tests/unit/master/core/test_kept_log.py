@@ -17,6 +17,7 @@ from tests.unit.master.core.rig import CONFIG, Rig, report_row, verdicts_of
 
 STUBBORN = Policy(name="job", retry=RetryPolicy(backoff=Backoff.NONE, max_attempts=100))
 COMPLETED, FAILED = AttemptOutcome.COMPLETED, AttemptOutcome.FAILED
+RELEASED = AttemptOutcome.RELEASED
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def end(
     rig: Rig, row: LeaseRow, log: bytes, outcome: AttemptOutcome = COMPLETED, session_id: int = 1
 ) -> Verdict:
     """Reports an attempt that has said something."""
-    fault = None if outcome is COMPLETED else JobFault("app.Error", "it broke")
+    fault = None if outcome in (COMPLETED, RELEASED) else JobFault("app.Error", "it broke")
     report = msgspec.structs.replace(report_row(row, outcome, fault=fault), log=log)
     decision = rig.do(ReportAttempts(session_id=session_id, rows=[report], jitter=[0.5]))
     assert any(isinstance(effect, SendVerdicts) for effect in decision.effects)
@@ -129,6 +130,25 @@ def test_the_late_word_of_a_lost_attempt_is_kept(rig: Rig) -> None:
     assert kept(rig.record(job_id)) == [(0, 1, b"late")]
     assert rig.record(job_id).seq == seq
     assert len([event for event in rig.events() if isinstance(event, LogsKept)]) == 1
+
+
+def test_what_was_said_before_a_hand_back_is_kept(rig: Rig) -> None:
+    """An attempt that was interrupted charges nothing, its job is next again, and what it has said
+    stays, also if its worker says so twice.
+    """
+    job_id = rig.submit_one()
+    row = rig.grant_one()
+    rig.start(row)
+    for _ in range(2):
+        assert end(rig, row, b"on my way", RELEASED) is Verdict.ACCEPTED
+    record = rig.record(job_id)
+    assert (record.state, record.outcome) == (JobState.PENDING, RELEASED)
+    assert (record.attempts_charged, record.losses_charged, record.undelivered) == (0, 0, 0)
+    assert record.fault is None
+    assert kept(record) == [(0, 1, b"on my way")]
+    end(rig, rig.grant_one(), b"again")
+    assert kept(rig.record(job_id)) == [(0, 1, b"on my way"), (0, 2, b"again")]
+    assert rig.replayed().state_hash() == rig.partition.state_hash()
 
 
 def test_an_adopted_leases_log_is_kept() -> None:

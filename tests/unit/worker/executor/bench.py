@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tenure.client.codec import encode_args
+from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker import app
 from tenure.worker.cgroup import Groups, NotDelegated
@@ -26,6 +27,7 @@ JOBS = {
     **app.load("tests.unit.worker.commands"),
     **app.load("tests.unit.worker.bad_values"),
     **app.load("tests.unit.worker.confined"),
+    **app.load("tests.unit.worker.relatives"),
 }
 WAIT_S = 30.0
 
@@ -50,6 +52,7 @@ class Bench:
         on_lost: Callable[[], None] | None = None,
         module: str = APP,
         groups: Groups | NotDelegated | None = None,
+        parents: Results | None = None,
     ) -> None:
         self.clock = ShiftedClock()
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -61,6 +64,7 @@ class Bench:
             slots,
             self.clock,
             lambda: self._woken.put(None),
+            parents,
             later=self._later,
             on_lost=on_lost,
             groups=groups,
@@ -157,9 +161,10 @@ def bench(
     on_lost: Callable[[], None] | None = None,
     module: str = APP,
     groups: Groups | NotDelegated | None = None,
+    parents: Results | None = None,
 ) -> Iterator[Bench]:
     """A started pool for some of the test application's jobs; children import the module."""
-    made = Bench(slots, list(jobs), on_lost, module, groups)
+    made = Bench(slots, list(jobs), on_lost, module, groups, parents)
     made.pool.start()
     try:
         yield made

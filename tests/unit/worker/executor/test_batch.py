@@ -15,7 +15,7 @@ from tenure.protocol.fence import NO_TOKEN, Lease
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.executor.batch import Batches
 from tenure.worker.executor.batch_call import Batch, coroutine_caller, function_caller
-from tenure.worker.executor.pool import GRACE_MS
+from tenure.worker.executor.patience import GRACE_MS
 from tenure.worker.held import AttemptResult, HeldJob, Terms
 from tenure.worker.middleware import Application
 from tenure.worker.port import FactKind

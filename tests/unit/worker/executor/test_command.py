@@ -3,13 +3,16 @@
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+from tenure.worker.executor.launch import Finished
 from tenure.worker.executor.pool import TIMEOUT_GRACE_MS
 from tenure.worker.port import FactKind
-from tests.unit.worker.executor.bench import Bench, bench
+from tests.unit.worker.executor.bench import WAIT_S, Bench, bench
 
 COMPLETED, FAILED = AttemptOutcome.COMPLETED, AttemptOutcome.FAILED
 PERMANENT = AttemptOutcome.FAILED_PERMANENT
@@ -46,6 +49,13 @@ class TestRuns:
             assert value(pool, "told", "TENURE_JOB_NAME") == "told"
             assert value(pool, "told", "OWN") == "mine"
             assert value(pool, "told", "PATH") == os.environ["PATH"]
+
+    def test_a_workers_variables_need_not_be_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What its environment holds is passed on as it is."""
+        monkeypatch.setitem(os.environb, b"ODD", b"\xff")
+        with bench("shout", "told") as pool:
+            assert value(pool, "shout", "on") == b"ON"
+            assert value(pool, "told", "ODD") == "\ufffd"
 
     def test_working_directory_and_niceness(self, tmp_path: Path) -> None:
         """As the command and the job's limits say."""
@@ -100,6 +110,22 @@ class TestEnds:
             assert (result.outcome, result.fault.type) == (PERMANENT, "COMMAND_NOT_FOUND")
             assert "/no/such/folder" in result.fault.message
 
+    def test_more_than_a_program_can_be_given(self) -> None:
+        """One long argument, or a long stdin: no retry helps, and the error says what does. Other
+        commands of the worker run on.
+        """
+        with bench("echo", "script", "shout_file", slots=3) as pool:
+            other = pool.job("script", "sleep 0.5; echo on")
+            pool.pool.run([other])
+            for job in (pool.job("echo", "x" * 200_000), pool.job("shout_file", 20 << 20)):
+                (result,) = pool.run(job)
+                assert result.fault is not None
+                assert (result.outcome, result.fault.type) == (PERMANENT, "PAYLOAD_TOO_LARGE")
+                assert "as stdin" in result.fault.message
+            pool.until(lambda: other.result is not None)
+            assert other.result is not None
+            assert other.result.outcome is COMPLETED
+
     def test_endless_output_ends_the_command(self) -> None:
         """A result is bounded: whoever writes on is killed, and the worker keeps none of it."""
         with bench("script", "mute_script") as pool:
@@ -153,6 +179,27 @@ class TestStops:
             pool.pool.stop(job, CANCELLED)
             assert pool.outcome_after(job, FactKind.ENDED) is CANCELLED
             assert (tmp_path / "c").read_text() == "clean\n"
+
+    def test_a_stop_at_the_last_moment_is_met(self) -> None:
+        """It comes when the command is about to be launched and is not known yet: it is not begun,
+        for nobody would end it later.
+        """
+        with bench("script") as pool:
+            launcher, about, stopped = pool.pool._launcher, threading.Event(), threading.Event()
+            run = launcher.run
+
+            def run_late(*args: Any) -> Finished | None:
+                about.set()
+                stopped.wait(WAIT_S)
+                return run(*args)
+
+            launcher.run = run_late  # type: ignore[method-assign]
+            job = pool.job("script", "sleep 600", at_most_once=True)
+            pool.pool.run([job])
+            about.wait(WAIT_S)
+            pool.pool.stop(job, AttemptOutcome.LOST)
+            stopped.set()
+            assert pool.outcome_after(job, FactKind.ENDED) is AttemptOutcome.LOST
 
     def test_a_timeout_ends_all_that_it_has_started(self, tmp_path: Path) -> None:
         """SIGTERM, and after the grace SIGKILL, to the whole group."""

@@ -11,7 +11,7 @@ import pytest
 from tenure.protocol.limits import ERROR_MESSAGE_BYTES_MAX
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.executor.loop import BLOCKED_MS, PROBE_MS
-from tenure.worker.executor.pool import GRACE_MS, RELEASE_GRACE_MS
+from tenure.worker.executor.patience import GRACE_MS, RELEASE_GRACE_MS
 from tenure.worker.port import FactKind
 from tests.unit.worker.executor.bench import Bench, bench, until_exists
 
@@ -334,7 +334,7 @@ class TestStops:
         with bench("double", slots=4) as pool:
             for _ in range(4):
                 pool.run(*[pool.job("double", 1, timeout_ms=3_600_000) for _ in range(600)])
-            assert len(pool.pool._alarms) <= 1_100
+            assert len(pool.pool._patience._alarms) <= 1_100
 
 
 class TestChildren:

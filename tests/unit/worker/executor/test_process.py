@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from tenure.protocol.vocabulary import AttemptOutcome
-from tenure.worker.executor import process
+from tenure.worker.executor import child_link, process
 from tenure.worker.executor.child_link import ChildLink
 from tenure.worker.executor.process import NEVER, ProcessExecutor, Recycling
+from tenure.worker.executor.words import LastWords
 from tenure.worker.held import HeldJob
 from tenure.worker.port import FactKind
 from tests.unit.worker.executor.bench import Bench, bench, until_exists
@@ -186,6 +187,25 @@ class TestReplacement:
             (big,) = values([_ran(pool, "grow_in_child", 100)])
             while values([_ran(pool, "grow_in_child", 0)]) == [big]:
                 pass
+
+    def test_a_child_that_cannot_be_listened_to_is_tried_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There may be no more threads for a while: it is ended, and jobs wait for the next one."""
+        tries: list[int] = []
+
+        class Scarce(LastWords):
+            def __init__(self, descriptor: int) -> None:
+                tries.append(descriptor)
+                if len(tries) <= 2:
+                    raise RuntimeError("can't start new thread")
+                super().__init__(descriptor)
+
+        monkeypatch.setattr(child_link, "LastWords", Scarce)
+        monkeypatch.setattr(process, "RESPAWN_MS", 10)
+        with bench("double_in_child", slots=1) as pool:
+            assert pool.result("double_in_child", 2).outcome is COMPLETED
+        assert len(tries) > 2
 
     def test_there_is_one_child_more_than_are_busy(self, tmp_path: Path) -> None:
         """So that a crash does not cost the next job the start of a child."""

@@ -202,3 +202,13 @@ class BatchStage(Stage):
             super().settle(item, job.results[item], now_ms)
         self._batches.release(job)
         return keeps_slot
+
+
+def stage_of(batches: Batches | None, *arguments: Any) -> Stage:
+    """The stage of jobs of one kind.
+
+    Args:
+        batches: Those of batch handlers; None: there are none.
+        *arguments: Of ``Stage``.
+    """
+    return Stage(*arguments) if batches is None else BatchStage(*arguments, batches=batches)

@@ -85,6 +85,7 @@ class ChildLink:
 
         Raises:
             OSError: It cannot be started.
+            RuntimeError: The same: there can be no more threads.
         """
         self.given: deque[Given] = deque()
         self.is_ready = self.has_slot = self.is_old = self.is_leaving = self.is_stalled = False
@@ -103,12 +104,16 @@ class ChildLink:
             theirs.callback(os.close, writer)
             kept.callback(os.close, reader)
             self._process = self._start(app, page, writer)
+            kept.callback(self._process.wait)
+            kept.callback(self._kill_group)
             self.board = Board(os.dup(page))
+            kept.callback(self.board.close)
             #: Readable when the process has ended.
             self.pidfd = os.pidfd_open(self._process.pid)
+            kept.callback(os.close, self.pidfd)
+            self._words = LastWords(reader)
             kept.pop_all()
         self.jobs, self.control = map(Outflow, ours)
-        self._words = LastWords(reader)
         self.inflow = frame.inflow_of_parent()
 
     def _sockets(self, theirs: ExitStack) -> list[socket.socket]:
@@ -178,6 +183,10 @@ class ChildLink:
     def has_begun(self, number: int) -> bool:
         """Whether a job's turn has come."""
         return self.board.begun >= number
+
+    def running(self, number: int) -> HeldJob | None:
+        """The job of this number, if it is its turn."""
+        return self.given[0].job if self.given and self.given[0].number == number else None
 
     def take_back(self) -> list[HeldJob]:
         """Takes back all jobs that have not begun, in order."""

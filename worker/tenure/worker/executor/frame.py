@@ -9,10 +9,13 @@ frames travel in one write and are read in one; jobs are numbered by the parent,
 them one at a time, in order.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
+from tenure.client.parent_result import Results
+from tenure.protocol.errors import TenureError, refusal_to_wire
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.attempt_log import Line
 from tenure.worker.executor.stream import (
@@ -42,6 +45,7 @@ __all__ = [
     "Stop",
     "ToChild",
     "ToParent",
+    "answers_of",
     "inflow_of_child",
     "inflow_of_parent",
     "packed",
@@ -86,17 +90,19 @@ class Lease(msgspec.Struct, frozen=True, array_like=True, tag="lease"):
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     """Final states of the jobs that were asked for, in order, as the contract has them.
 
-    Or, as a refusal of the contract, why they cannot be had.
+    There is more to come if it says so. Or, as a refusal of the contract, why they cannot be had.
     """
 
-    number: int
+    ask: int
     results: list[bytes]
     refusal: bytes = b""
+    more: bool = False
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
-    """What did these jobs come to?"""
+    """What did these jobs come to? Several threads of a child may want to know."""
 
+    ask: int
     job_ids: list[str]
 
 
@@ -107,12 +113,14 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
     """How far the job has come, in percent."""
 
+    number: int
     pct: float
 
 
 class Saved(msgspec.Struct, frozen=True, array_like=True, tag="saved"):
     """What the job wants its next attempt to begin with."""
 
+    number: int
     data: bytes
 
 
@@ -149,8 +157,11 @@ class Skipped(msgspec.Struct, frozen=True, array_like=True, tag="skipped"):
     number: int
 
 
+#: An answer with results that are longer than this together is not the last.
+ANSWER_BYTES: Final = 1024 * 1024
+
 ToChild = Run | Stop | Lease | Answer
-#: All but ``Ready`` and ``Skipped`` are about the job that runs: the first one not answered.
+#: A thread that a job has left behind may go on saying things of it when the next one runs.
 ToParent = Ready | Progress | Saved | Said | Ended | Skipped | Ask
 
 _decode_to_child: Final = msgspec.msgpack.Decoder(ToChild).decode
@@ -165,3 +176,19 @@ def inflow_of_child() -> Inflow[ToChild]:
 def inflow_of_parent() -> Inflow[ToParent]:
     """Reads what a child says."""
     return Inflow(_decode_to_parent)
+
+
+def answers_of(ask: int, parents: Results, job_ids: Sequence[str]) -> Iterator[Answer]:
+    """What a child that asked for results is told, in frames of a size that is read."""
+    try:
+        found = parents.fetch(job_ids)
+    except TenureError as error:
+        yield Answer(ask, [], refusal_to_wire(error.to_refusal()).SerializeToString())
+        return
+    rows: list[bytes] = []
+    for row in found:
+        if sum(map(len, rows)) >= ANSWER_BYTES:
+            yield Answer(ask, rows, more=True)
+            rows = []
+        rows.append(row.SerializeToString())
+    yield Answer(ask, rows)

@@ -1,7 +1,7 @@
 """What a worker and its launcher say to each other.
 
 ```
- worker ──Launch, Signal, Guard, Release──► launcher ──Finished──► worker
+ worker ──Launch, Signal, Guard, Release──► launcher ──Said…, Finished──► worker
 ```
 This module loads little: the launcher is a copy of itself for each command that it starts.
 """
@@ -10,9 +10,10 @@ from typing import Final
 
 import msgspec
 
+from tenure.protocol.vocabulary import LogStream
 from tenure.worker.executor.stream import Inflow
 
-#: A refusal that begins so is not the command's fault.
+#: What a refusal begins with that is not the command's fault: another time it can be started.
 TROUBLE: Final = "!"
 
 
@@ -21,7 +22,7 @@ class Launch(msgspec.Struct, frozen=True, array_like=True, tag="launch"):
 
     Attributes:
         number: By which both call it.
-        argv: The program and its arguments.
+        argv: The program and its arguments, which need not be text.
         env: All its variables.
         cwd: Its working directory; empty: the launcher's.
         stdin: What it can read.
@@ -33,9 +34,9 @@ class Launch(msgspec.Struct, frozen=True, array_like=True, tag="launch"):
     """
 
     number: int
-    argv: list[str]
-    env: dict[str, str]
-    cwd: str
+    argv: list[bytes]
+    env: dict[bytes, bytes]
+    cwd: bytes
     stdin: bytes
     wanted: bool
     bytes_max: int
@@ -64,13 +65,29 @@ class Release(msgspec.Struct, frozen=True, array_like=True, tag="release"):
     group: int
 
 
+class Said(msgspec.Struct, frozen=True, array_like=True, tag="said"):
+    """What a command has written, of a long text its beginning and its end.
+
+    Attributes:
+        number: Which.
+        stream: Where.
+        skipped: How many ends of lines are left out before it; None: nothing is.
+        data: The text.
+    """
+
+    number: int
+    stream: LogStream
+    skipped: int | None
+    data: bytes
+
+
 class Finished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
     """A command has ended.
 
     Attributes:
         number: Which.
         status: Its exit status, or minus a signal's number.
-        stdout: What it wrote there.
+        stdout: What it wrote there, if that is wanted and the status is 0.
         stderr: The end of what it wrote there.
         peak_kib: The most memory that a process of it had at once.
         is_cut: It wrote more to its stdout than it may, and was killed for that.
@@ -87,9 +104,10 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
 
 
 ToLauncher = Launch | Signal | Guard | Release
+FromLauncher = Said | Finished
 
 _decode_to_launcher: Final = msgspec.msgpack.Decoder(ToLauncher).decode
-_decode_finished: Final = msgspec.msgpack.Decoder(Finished).decode
+_decode_from_launcher: Final = msgspec.msgpack.Decoder(FromLauncher).decode
 
 
 def inflow_of_launcher() -> Inflow[ToLauncher]:
@@ -97,6 +115,6 @@ def inflow_of_launcher() -> Inflow[ToLauncher]:
     return Inflow(_decode_to_launcher)
 
 
-def inflow_of_worker() -> Inflow[Finished]:
+def inflow_of_worker() -> Inflow[FromLauncher]:
     """Reads what a launcher says."""
-    return Inflow(_decode_finished)
+    return Inflow(_decode_from_launcher)

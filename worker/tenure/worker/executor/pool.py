@@ -1,6 +1,4 @@
-"""All executors as one: the slots, the timeouts, the graces, and the watch over the async loop.
-
-What a job has to obey:
+"""All executors as one: the slots, what jobs have to obey, and the watch over the async loop.
 
 | order | async | thread | process | command |
 |---|---|---|---|---|
@@ -9,49 +7,38 @@ learns it; killed after the grace | SIGTERM; killed after the grace |
 | timeout | the same | given up at once | killed at once | SIGTERM; killed after a short grace |
 | lease of an at-most-once job lost | the same | given up at once | killed at once | the same |
 
-"Given up" means that the attempt is reported while its code still runs, because a thread cannot be
-killed. Its slot is *lost*: another one takes its place at once, so the worker runs as many jobs as
-before, and it is counted until the code ends after all. Only a new process gets rid of it sooner:
-``on_lost`` is told, and may have had enough.
+When these are over, and what giving up means, is in ``patience.py``.
 """
 
-import heapq
 import logging
 import os
 from collections.abc import Callable
-from itertools import count
 from typing import Final
 
 from tenure.client.job import Executor as Kind
 from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
-from tenure.worker.attempt import JobTable, ThreadClock, stopped
+from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.cgroup import Groups, NotDelegated, told
-from tenure.worker.executor.batch import BatchStage, Later, batch_sizes, batches_of, in_loop
+from tenure.worker.config import WorkerConfig
+from tenure.worker.executor.batch import Later, batch_sizes, batches_of, in_loop, stage_of
 from tenure.worker.executor.command import CommandExecutor
 from tenure.worker.executor.coroutine import CoroutineExecutor
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.launcher_link import LauncherLink
 from tenure.worker.executor.loop import JobLoop, LoopBlocked, LoopWatch
 from tenure.worker.executor.outbox import Outbox
+from tenure.worker.executor.patience import Patience, grace_ms
 from tenure.worker.executor.process import NEVER, ProcessExecutor, Recycling
 from tenure.worker.executor.runner import Stage
 from tenure.worker.executor.thread import ThreadExecutor
 from tenure.worker.held import HeldJob
-from tenure.worker.port import Fact, FactKind, Load
+from tenure.worker.pools import Pool
+from tenure.worker.port import Fact, Load
 
 _LOGGER: Final = logging.getLogger(__name__)
-#: How long a job may take to end after it was asked to.
-GRACE_MS: Final = 5_000
-#: The same when the worker itself is about to end.
-RELEASE_GRACE_MS: Final = 1_000
-#: The same for a command that has timed out: a master waits for the word of it for a second.
+#: The grace of a command that has timed out: a master waits for the word of it for a second.
 TIMEOUT_GRACE_MS: Final = 500
-#: Alarms of ended jobs are swept out above this.
-ALARMS_MIN: Final = 1_000
-#: Looked up once, not for each fact.
-_STARTED: Final = FactKind.STARTED
-_FREED: Final = FactKind.FREED
 #: Outcomes that leave no time to obey.
 _AT_ONCE: Final = frozenset({AttemptOutcome.TIMED_OUT, AttemptOutcome.LOST})
 
@@ -89,9 +76,6 @@ class ExecutorPool:
             recycling: When child processes are replaced.
             groups: Where jobs with limits get control groups, or why they get none.
         """
-        #: Jobs whose slots are lost: they were given up, and their code still runs.
-        self._lost: set[HeldJob] = set()
-        self._on_lost = on_lost
         self._clock = clock
         self._parents = parents
         self._jobs = jobs
@@ -122,10 +106,7 @@ class ExecutorPool:
             self._gate.serve("process", self._processes.submit)
         self._commands = CommandExecutor(self._stage("command"), slots, launcher, leaves)
         self._gate.serve("command", self._commands.submit)
-        #: (when, order, job, outcome): a timeout, or the end of a grace if ``job.stop`` is set.
-        self._alarms: list[tuple[int, int, HeldJob, AttemptOutcome]] = []
-        self._alarms_max = ALARMS_MIN
-        self._order = count()
+        self._patience = Patience(self, clock, self._outbox, self._batches, on_lost)
 
     def start(self) -> None:
         if self._coroutines is not None:
@@ -141,65 +122,25 @@ class ExecutorPool:
             self._batches.put(jobs)
 
     def stop(self, job: HeldJob, outcome: AttemptOutcome) -> None:
-        if job.result is not None or job.stop is not None:
-            return
-        job.stop = outcome
-        kind = self._kind_of(job)
-        grace_ms = RELEASE_GRACE_MS if outcome is AttemptOutcome.RELEASED else GRACE_MS
-        if kind == "async" and self._coroutines is not None:
-            target = job if self._batches is None else self._batches.to_interrupt(job)
-            if target is not None:
-                self._coroutines.interrupt(target)
-        elif kind == "command" and outcome is not AttemptOutcome.LOST:
-            self._commands.terminate(job)
-            if outcome is AttemptOutcome.TIMED_OUT:
-                grace_ms = TIMEOUT_GRACE_MS
-        elif outcome in _AT_ONCE:
-            grace_ms = 0
-        elif self._processes is not None:
-            self._processes.stop(job, outcome)
-        if grace_ms:
-            self._alarm(self._clock.boot_ms() + grace_ms, job, outcome)
-        else:
-            self._give_up(job, outcome)
+        self._patience.stop(job, outcome)
 
     def tell_lease(self, job: HeldJob) -> None:
         if self._processes is not None:
             self._processes.renew(job)
 
     def take_facts(self) -> list[Fact]:
-        facts: list[Fact] = []
-        for fact in self._outbox.take():
-            kind, job = fact
-            if kind is _STARTED:
-                if job.result is not None:
-                    # It has ended meanwhile, and its result says that it had started.
-                    continue
-                if job.terms.timeout_ms and job.started_ms is not None:
-                    due_ms = job.started_ms + job.terms.timeout_ms
-                    self._alarm(due_ms, job, AttemptOutcome.TIMED_OUT)
-            elif kind is _FREED:
-                self._lost.discard(job)
-            facts.append(fact)
-        return facts
+        return self._patience.hear(self._outbox.take())
 
     def tick(self, now_ms: int) -> None:
-        while self._alarms and self._alarms[0][0] <= now_ms:
-            _, _, job, outcome = heapq.heappop(self._alarms)
-            if job.result is not None:
-                continue
-            if job.stop is outcome:
-                self._give_up(job, outcome)
-            elif not self._begun_anew(job, now_ms):
-                self.stop(job, outcome)
+        self._patience.tick(now_ms)
         if self._watch is not None:
             self._watch.tick(now_ms)
 
     def next_wake_ms(self) -> int | None:
-        times = [self._alarms[0][0]] if self._alarms else []
-        if self._watch is not None:
-            times.append(self._watch.next_ms)
-        return min(times, default=None)
+        due_ms = self._patience.next_ms()
+        if self._watch is None:
+            return due_ms
+        return self._watch.next_ms if due_ms is None else min(due_ms, self._watch.next_ms)
 
     def load(self, now_ms: int) -> Load:
         children = 0 if self._processes is None else self._processes.children
@@ -213,7 +154,7 @@ class ExecutorPool:
     @property
     def lost(self) -> int:
         """How many calls were given up whose code still runs."""
-        return len(self._lost)
+        return self._patience.lost
 
     def close(self) -> None:
         self._threads.close()
@@ -223,6 +164,35 @@ class ExecutorPool:
             self._processes.close()
         self._commands.close()
         self._launcher.close()
+
+    # What can be done about jobs: the Means port.
+
+    def ask(self, job: HeldJob, outcome: AttemptOutcome) -> int:
+        kind = self._kind_of(job)
+        if kind == "async" and self._coroutines is not None:
+            target = job if self._batches is None else self._batches.to_interrupt(job)
+            if target is not None:
+                self._coroutines.interrupt(target)
+        elif kind == "command" and outcome is not AttemptOutcome.LOST:
+            self._commands.terminate(job)
+            if outcome is AttemptOutcome.TIMED_OUT:
+                return TIMEOUT_GRACE_MS
+        elif outcome in _AT_ONCE:
+            return 0
+        elif self._processes is not None:
+            self._processes.stop(job, outcome)
+        return grace_ms(outcome)
+
+    def kill(self, job: HeldJob) -> bool:
+        if self._kind_of(job) == "process" and self._processes is not None:
+            self._processes.kill(job)
+            return True
+        return self._commands.kill(job)
+
+    def replace(self, job: HeldJob) -> None:
+        if (kind := self._kind_of(job)) != "async":
+            (self._commands if kind == "command" else self._threads).replace()
+        self._gate.release()
 
     def _tell_limits(self) -> None:
         """Says who holds jobs to their limits, and to which nobody does."""
@@ -249,58 +219,45 @@ class ExecutorPool:
 
     def _stage(self, kind: Kind) -> Stage:
         given = (kind, self._jobs, self._gate, self._outbox, self._clock, self._parents)
-        if self._batches is None:
-            return Stage(*given)
-        return BatchStage(*given, batches=self._batches)
+        return stage_of(self._batches, *given)
 
     def _kind_of(self, job: HeldJob) -> Kind:
         definition = self._jobs.get(job.terms.name)
         # An unknown job fails in a thread, with its name.
         return definition.executor if definition is not None else "thread"
 
-    def _alarm(self, due_ms: int, job: HeldJob, outcome: AttemptOutcome) -> None:
-        if len(self._alarms) >= self._alarms_max:
-            # Most jobs end long before their timeouts: forget those that have.
-            self._alarms = [alarm for alarm in self._alarms if alarm[2].result is None]
-            heapq.heapify(self._alarms)
-            self._alarms_max = max(ALARMS_MIN, 2 * len(self._alarms))
-        heapq.heappush(self._alarms, (due_ms, next(self._order), job, outcome))
 
-    def _begun_anew(self, job: HeldJob, now_ms: int) -> bool:
-        """Whether a job was taken back from its child meanwhile: its time begins with its code."""
-        return job.stop is None and (
-            job.started_ms is None or now_ms < job.started_ms + job.terms.timeout_ms
+def pool_maker(
+    config: WorkerConfig,
+    clock: ThreadClock,
+    parents: Results | None,
+    groups: Groups | NotDelegated | None = None,
+) -> Callable[[Pool, Callable[[], None], Callable[[], None]], ExecutorPool]:
+    """What makes the executors of a process's pools: their coroutines share a loop.
+
+    Args:
+        config: How the worker is run.
+        clock: Time.
+        parents: Where the results of jobs come from that others have as arguments.
+        groups: Where jobs with limits get control groups, or why they get none.
+    """
+    job_loop = JobLoop()
+    recycling = Recycling(
+        jobs=config.recycle_jobs or 0, growth_kib=(config.recycle_bytes or 0) // 1024
+    )
+
+    def make(pool: Pool, wake: Callable[[], None], on_lost: Callable[[], None]) -> ExecutorPool:
+        return ExecutorPool(
+            pool.jobs,
+            config.app,
+            pool.slots,
+            clock,
+            wake,
+            parents,
+            recycling=recycling,
+            job_loop=job_loop,
+            on_lost=on_lost,
+            groups=groups,
         )
 
-    def _give_up(self, job: HeldJob, outcome: AttemptOutcome) -> None:
-        """Ends an attempt that does not end by itself."""
-        if self._kind_of(job) == "process" and self._processes is not None:
-            self._processes.kill(job)
-            return
-        if self._commands.kill(job):
-            return
-        result = stopped(outcome, "the job was asked to stop and has not; its code still runs")
-        batch = self._batches.batch_of(job) if self._batches is not None else None
-        if not job.finish(result, self._clock.boot_ms()):
-            return
-        if batch is not None and not batch.give_up(result, self._clock.boot_ms()):
-            # The call goes on for others, or has just ended: its slot is not lost.
-            self._outbox.post(FactKind.ABANDONED, job)
-            return
-        _LOGGER.warning(
-            "job %s (%s) was asked to stop and has not: its slot is lost until its code ends, "
-            "another one takes its place",
-            job.job_id,
-            job.terms.name,
-            extra={"action": "abandon", "job_id": job.job_id},
-        )
-        # 1. Its slot goes to the next job, for which there must be a thread.
-        # 2. From now on the session counts it as free.
-        # 3. Whenever the code ends, its thread ends or its lane takes nothing more: FREED.
-        if (kind := self._kind_of(job)) != "async":
-            (self._commands if kind == "command" else self._threads).replace()
-        self._gate.release()
-        self._outbox.post(FactKind.ABANDONED, job)
-        self._lost.add(job)
-        if self._on_lost is not None:
-            self._on_lost()
+    return make

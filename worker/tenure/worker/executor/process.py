@@ -30,13 +30,11 @@ from functools import partial
 from typing import Final
 
 from tenure.client.confinement import Limits
-from tenure.client.parent_result import Results
-from tenure.protocol.errors import TenureError, refusal_to_wire
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.attempt import log_of, stopped
 from tenure.worker.cgroup import Groups
 from tenure.worker.executor import frame
-from tenure.worker.executor.child_link import ChildLink, Given
+from tenure.worker.executor.child_link import ChildLink
 from tenure.worker.executor.ending import Ending
 from tenure.worker.executor.launcher_link import LauncherLink
 from tenure.worker.executor.runner import Stage
@@ -231,7 +229,7 @@ class ProcessExecutor:
         while len(fresh) < wanted and starting < self._cores and now_ms >= self._spawn_ms:
             try:
                 child = ChildLink(self._app, self._groups)
-            except OSError as error:
+            except (OSError, RuntimeError) as error:
                 self._spawn_ms = now_ms + RESPAWN_MS
                 _LOGGER.error(
                     "expected to start a child process, but %s; trying again",
@@ -446,15 +444,17 @@ class ProcessExecutor:
             match said:
                 case frame.Ended():
                     self._ended(child, said, now_ms)
-                case frame.Progress(pct=pct) if child.given:
-                    child.given[0].job.progress = pct
-                case frame.Saved(data=data) if child.given:
-                    child.given[0].job.save(data)
-                case frame.Said(number=number, lines=lines) if child.given:
-                    if child.given[0].number == number:
-                        log_of(child.given[0].job).extend(lines)
-                case frame.Ask(job_ids=job_ids) if child.given:
-                    self._ask(child, child.given[0], job_ids)
+                case frame.Progress(number=number, pct=pct):
+                    if job := child.running(number):
+                        job.progress = pct
+                case frame.Saved(number=number, data=data):
+                    if job := child.running(number):
+                        job.save(data)
+                case frame.Said(number=number, lines=lines):
+                    if job := child.running(number):
+                        log_of(job).extend(lines)
+                case frame.Ask(ask=ask, job_ids=job_ids):
+                    self._ask(child, ask, job_ids)
                 case frame.Skipped(number=number):
                     # Most were taken off the books when they were taken back.
                     if child.given and child.given[0].number == number:
@@ -501,15 +501,15 @@ class ProcessExecutor:
             child.has_slot = False
             self._next()
 
-    def _ask(self, child: ChildLink, given: Given, job_ids: list[str]) -> None:
+    def _ask(self, child: ChildLink, ask: int, job_ids: list[str]) -> None:
         """Fetches the results of a job's parents, in a thread: it takes a while."""
-        parents = given.job.parents
+        parents = self._stage.parents
         if parents is None:
             raise frame.BrokenFrame
 
         def fetch() -> None:
-            answer = _answer(given.number, parents, job_ids)
-            self._order(partial(self._say, child, answer))
+            for answer in frame.answers_of(ask, parents, job_ids):
+                self._order(partial(self._say, child, answer))
 
         threading.Thread(target=fetch, name="tenure-parents", daemon=True).start()
 
@@ -589,12 +589,3 @@ def _outcome_of(limits: Limits, ending: Ending) -> AttemptOutcome:
     if ending.memory_max or (limits.cpu is not None and ending.status == -signal.SIGXCPU):
         return AttemptOutcome.FAILED
     return AttemptOutcome.LOST
-
-
-def _answer(number: int, parents: Results, job_ids: list[str]) -> frame.Answer:
-    """What a child that asked for results is told."""
-    try:
-        rows = [row.SerializeToString() for row in parents.fetch(job_ids)]
-        return frame.Answer(number, rows)
-    except TenureError as error:
-        return frame.Answer(number, [], refusal_to_wire(error.to_refusal()).SerializeToString())

@@ -5,7 +5,7 @@ from typing import Final
 
 from tenure.client.job import Executor as Kind
 from tenure.client.parent_result import Results
-from tenure.worker.attempt import JobTable, ThreadClock
+from tenure.worker.attempt import JobTable, ThreadClock, stopped
 from tenure.worker.executor.gate import SlotGate
 from tenure.worker.executor.outbox import Outbox
 from tenure.worker.held import AttemptResult, HeldJob
@@ -60,6 +60,10 @@ class Stage:
     def take(self, job: HeldJob, now_ms: int) -> bool:
         """The half of ``begin`` that claims the job, for a child that is to run it soon."""
         if not job.claim():
+            return False
+        if job.stop is not None:
+            # It was told so while it was on its way back from a child that it had not begun in.
+            self.settle(job, stopped(job.stop, "it had not begun"), now_ms)
             return False
         if now_ms >= job.expires_ms:
             self._outbox.post(FactKind.UNSTARTED, job)
