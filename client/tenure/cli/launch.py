@@ -69,16 +69,14 @@ def _arguments(reader: int, shown: list[str]) -> list[str]:
     return [sys.executable, *switches, "-m", "tenure.cli.launch", str(reader), *shown]
 
 
-def main() -> None:
-    """Runs the worker, or the supervisor, that the pipe describes, and exits."""
+def main() -> int:
+    """Runs the worker, or the supervisor, that the pipe describes. Returns an exit code."""
     with os.fdopen(int(sys.argv[1]), "rb") as pipe:
         told = json.loads(pipe.read())
     try:
-        code = carry_out(told)
+        return carry_out(told)
     except KeyboardInterrupt:
-        code = 130
-    _end_in_time(code)
-    sys.exit(code)
+        return 130
 
 
 def _end_in_time(code: int) -> None:
@@ -222,4 +220,6 @@ def _supervise(told: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    exit_code = main()
+    _end_in_time(exit_code)
+    sys.exit(exit_code)
