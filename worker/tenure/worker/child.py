@@ -1,4 +1,4 @@
-"""A child process: ``tenure.worker.child JOBS CONTROL BOARD PARENT APP LEVEL``.
+"""A child process: ``tenure.worker.child JOBS CONTROL BOARD PARENT APP LEVEL [LEAF]``.
 
 It takes jobs over one inherited socket and answers on it, one job at a time, in order. User code
 runs in the main thread, where signals and C libraries expect it; a second thread reads what the
@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic, perf_counter_ns
 from typing import NoReturn
@@ -30,6 +31,7 @@ from tenure.protocol.ids import partition_of
 from tenure.v1 import common_pb2, jobs_pb2
 from tenure.worker import app, capture
 from tenure.worker.attempt import JobTable, context_of, raised
+from tenure.worker.cgroup import Leaf
 from tenure.worker.clock import SystemClock
 from tenure.worker.confinement import Confinement
 from tenure.worker.executor import frame
@@ -55,15 +57,22 @@ class Child:
         control: What the parent says to the job that runs.
         board: Which jobs have begun, and which were taken back.
         jobs: The functions.
+        leaf: Its control group, if it has one of its own.
     """
 
     def __init__(
-        self, sock: socket.socket, control: socket.socket, board: Board, jobs: JobTable
+        self,
+        sock: socket.socket,
+        control: socket.socket,
+        board: Board,
+        jobs: JobTable,
+        leaf: Leaf | None = None,
     ) -> None:
         self._sock = sock
         self._control = control
         self._board = board
         self._jobs = jobs
+        self._leaf = leaf
         self._run = function_runner(jobs)
         #: Where threads wait for the answers to what they have asked.
         self._answers: dict[int, SimpleQueue[frame.Answer]] = {}
@@ -169,7 +178,7 @@ class Child:
     ) -> tuple[AttemptResult, bool]:
         """Runs a job within its limits. Also tells whether this child is left with some of them."""
         try:
-            confinement = Confinement(limits)
+            confinement = Confinement(limits, self._leaf)
         except (OSError, ValueError) as error:
             return raised(job, error), True
         result = contextvars.Context().run(self._attempt, number, job)
@@ -244,9 +253,16 @@ def _end_with_parent() -> NoReturn:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point. Arguments: three descriptors, the parent, the application, the log's level."""
+    """Entry point.
+
+    Arguments: three descriptors, the parent, the application, the log's level, and the folder of a
+    control group, if there is one for this process.
+    """
     jobs_fd, control_fd, board_fd, parent = map(int, arguments[:4])
     die_with_parent(parent)
+    leaf = Leaf(Path(arguments[6])) if len(arguments) > 6 else None
+    if leaf is not None:
+        leaf.join()
     # The terminal's Ctrl-C goes to the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A crash says where: the parent keeps the last of what comes over stderr.
@@ -265,7 +281,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{error.message}\n")
         return EXIT_APP
     try:
-        Child(sock, control, board, jobs).serve()
+        Child(sock, control, board, jobs, leaf).serve()
     except frame.BrokenFrame:
         pass
     return 0

@@ -101,6 +101,8 @@ class _Running:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Sends a signal to it and to all that it has started."""
+        if number == signal.SIGKILL:
+            _kill_leaf(self.launch.leaf)
         with suppress(PermissionError):
             while True:
                 try:
@@ -172,6 +174,22 @@ class _Running:
         )
 
 
+def _kill_leaf(folder: str) -> None:
+    """Kills what is in a control group, if there is one: also what has left its process group."""
+    if folder:
+        # A kernel before 5.14 does not have this; there the worker kills what it finds.
+        with suppress(OSError):
+            _write(f"{folder}/cgroup.kill", b"1")
+
+
+def _write(file: str, data: bytes) -> None:
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
 def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
     """A pipe that is read here and written there."""
     reader, writer = os.pipe()
@@ -191,6 +209,10 @@ def _become(launch: Launch, source: int, out: int, err: int, flaw: int, parent: 
     where = ""
     try:
         os.setsid()
+        if launch.leaf:
+            where = f"{TROUBLE}its control group {launch.leaf}: "
+            _write(f"{launch.leaf}/cgroup.procs", b"0")
+            where = ""
         for number in _RESTORED:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -228,7 +250,8 @@ class Launcher:
         self._sock = sock
         self._inflow = inflow_of_launcher()
         self._running: dict[int, _Running] = {}
-        self._guarded: set[int] = set()
+        #: Groups of processes, with their control groups.
+        self._guarded: dict[int, str] = {}
         self._selector = selectors.DefaultSelector()
         #: When what was said is to be told; None: nothing was.
         self._tell_s: float | None = None
@@ -249,9 +272,10 @@ class Launcher:
         finally:
             for running in self._running.values():
                 running.kill()
-            for group in self._guarded:
+            for group, leaf in self._guarded.items():
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(group, signal.SIGKILL)
+                _kill_leaf(leaf)
 
     def _patience_s(self) -> float | None:
         """How long nothing needs to be told."""
@@ -278,10 +302,10 @@ class Launcher:
                 case Signal(number, what):
                     if number in self._running:
                         self._running[number].kill(what)
-                case Guard(group):
-                    self._guarded.add(group)
+                case Guard(group, leaf):
+                    self._guarded[group] = leaf
                 case Release(group):
-                    self._guarded.discard(group)
+                    self._guarded.pop(group, None)
 
     def _launch(self, launch: Launch) -> None:
         try:

@@ -35,6 +35,7 @@ from tenure.v1 import cluster_pb2, worker_pb2
 from tenure.worker import app, capture, herald, probe, sources
 from tenure.worker.arbiter import Arbiter
 from tenure.worker.attempt import JobTable
+from tenure.worker.cgroup import take_over_for
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.crew import Announce, Crew, MakeExecutor
@@ -443,11 +444,12 @@ async def run_worker(
         nodes.append(node)
         return node
 
+    groups = take_over_for(wanted=any(job.limits is not None for job in jobs.values()))
     crew = Crew(
         config,
         jobs,
         clock=clock,
-        make_pool=pool_maker(config, clock, parents),
+        make_pool=pool_maker(config, clock, parents, groups),
         make_node=make_node,
         announce=told,
         read_memory=MemoryReader(),

@@ -25,6 +25,7 @@ from typing import Final, assert_never
 
 from tenure.protocol.systemd import Notifier
 from tenure.worker import lifeline, metrics, probe
+from tenure.worker.cgroup import take_over_for
 from tenure.worker.fleet import Act, Fleet, News, Order, State
 from tenure.worker.herald import summary
 from tenure.worker.probe import Readiness, Report
@@ -321,6 +322,10 @@ def supervise(
     """
     fleet = Fleet(least, most, int(drain_timeout_s * 1000), random.Random())
     own_name = name or f"{socket.gethostname()}-{os.getpid()}"
+
+    # Its workers can divide their control group only if nobody stays in there, and then they say
+    # what came of it: this process does not know whether they have a use for that.
+    take_over_for(wanted=True)
 
     async def run() -> Refusal | None:
         notifier = Notifier()

@@ -12,6 +12,7 @@ from tenure.client.codec import encode_args
 from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker import app
+from tenure.worker.cgroup import Groups, NotDelegated
 from tenure.worker.clock import SystemClock
 from tenure.worker.executor.loop import PROBE_MS
 from tenure.worker.executor.pool import ExecutorPool
@@ -25,6 +26,7 @@ JOBS = {
     **app.load("tests.unit.worker.batch_handlers"),
     **app.load("tests.unit.worker.commands"),
     **app.load("tests.unit.worker.bad_values"),
+    **app.load("tests.unit.worker.confined"),
     **app.load("tests.unit.worker.relatives"),
 }
 WAIT_S = 30.0
@@ -49,6 +51,7 @@ class Bench:
         jobs: list[str],
         on_lost: Callable[[], None] | None = None,
         module: str = APP,
+        groups: Groups | NotDelegated | None = None,
         parents: Results | None = None,
     ) -> None:
         self.clock = ShiftedClock()
@@ -64,6 +67,7 @@ class Bench:
             parents,
             later=self._later,
             on_lost=on_lost,
+            groups=groups,
         )
         self.facts: list[tuple[FactKind, HeldJob]] = []
         self._number = 0
@@ -156,10 +160,11 @@ def bench(
     slots: int = 2,
     on_lost: Callable[[], None] | None = None,
     module: str = APP,
+    groups: Groups | NotDelegated | None = None,
     parents: Results | None = None,
 ) -> Iterator[Bench]:
     """A started pool for some of the test application's jobs; children import the module."""
-    made = Bench(slots, list(jobs), on_lost, module, parents)
+    made = Bench(slots, list(jobs), on_lost, module, groups, parents)
     made.pool.start()
     try:
         yield made

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tenure.worker.cgroup import Groups
 from tenure.worker.executor import frame
 from tenure.worker.executor.board import Board, new_page
 from tenure.worker.executor.ending import Ending
@@ -75,8 +76,12 @@ class ChildLink:
         weighed_ms: When its memory was looked at.
     """
 
-    def __init__(self, app: str) -> None:
+    def __init__(self, app: str, groups: Groups | None = None) -> None:
         """Starts the process.
+
+        Args:
+            app: What it imports.
+            groups: Where it gets a control group of its own; None: it is in its worker's.
 
         Raises:
             OSError: It cannot be started.
@@ -88,7 +93,10 @@ class ChildLink:
         self.due_ms: int | None = None
         self._killed = False
         self._number = 0
+        self._groups = groups
+        self._leaf = groups.leaf() if groups is not None else None
         with ExitStack() as kept, ExitStack() as theirs:
+            kept.callback(self._end_leaf)
             ours = [kept.enter_context(sock) for sock in self._sockets(theirs)]
             page = new_page()
             theirs.callback(os.close, page)
@@ -129,6 +137,7 @@ class ChildLink:
             [
                 *(sys.executable, "-m", "tenure.worker.child"),
                 *(*map(str, passed), str(os.getpid()), app, level),
+                *([self.leaf] if self.leaf else []),
             ],
             stdin=subprocess.DEVNULL,
             stdout=writer,
@@ -142,6 +151,11 @@ class ChildLink:
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
+
+    @property
+    def leaf(self) -> str:
+        """The folder of its control group; empty: it has none of its own."""
+        return str(self._leaf.folder) if self._leaf is not None else ""
 
     @property
     def is_idle(self) -> bool:
@@ -220,8 +234,12 @@ class ChildLink:
         except (OSError, IndexError):
             return 0
 
-    def bury(self) -> Ending:
-        """Reaps it, and ends what it has started. Waits for its end."""
+    def bury(self, memory_max: int = 0) -> Ending:
+        """Reaps it, and ends what it has started. Waits for its end.
+
+        Args:
+            memory_max: The limit on memory of the job that ran, in bytes; 0: it had none.
+        """
         self._kill_group()
         _, status, usage = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
@@ -229,7 +247,15 @@ class ChildLink:
             sock.close()
         os.close(self.pidfd)
         self.board.close()
-        return Ending(self._process.returncode, usage.ru_maxrss, self._words.last(), self._killed)
+        ending = Ending(self._process.returncode, usage.ru_maxrss, self._words.last(), self._killed)
+        if self._leaf is not None and memory_max and not self._killed:
+            ending = ending.by_group(self._leaf, memory_max)
+        self._end_leaf()
+        return ending
+
+    def _end_leaf(self) -> None:
+        if self._groups is not None and self._leaf is not None:
+            self._groups.end(self._leaf)
 
 
 def _run_of(number: int, job: HeldJob) -> frame.Run:

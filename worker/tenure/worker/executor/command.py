@@ -27,6 +27,7 @@ from tenure.client.context import current_job
 from tenure.protocol.limits import PAYLOAD_BYTES_DEFAULT
 from tenure.protocol.vocabulary import LogStream
 from tenure.worker.attempt import ThreadClock, log_of
+from tenure.worker.cgroup import Groups, Leaf, leaf_for
 from tenure.worker.confinement import command_limits
 from tenure.worker.executor.ending import LINE_BYTES_MAX, Ending, last_line
 from tenure.worker.executor.launch import TROUBLE, Finished, Launch, Said
@@ -44,10 +45,14 @@ class CommandExecutor(ThreadExecutor):
         stage: Where jobs come from and go to.
         slots: How many run at once at most.
         launcher: Starts them.
+        groups: Where those with limits get control groups; None: nowhere.
     """
 
-    def __init__(self, stage: Stage, slots: int, launcher: LauncherLink) -> None:
+    def __init__(
+        self, stage: Stage, slots: int, launcher: LauncherLink, groups: Groups | None = None
+    ) -> None:
         super().__init__(stage, slots)
+        self._groups = groups
         self._launcher = launcher
         #: By what the launcher calls the commands of jobs.
         self._numbers: dict[HeldJob, int] = {}
@@ -81,7 +86,13 @@ class CommandExecutor(ThreadExecutor):
             OutputTooLarge: It writes too much.
             OSError: It could not be started.
         """
-        limits = self._stage.jobs[job.terms.name].limits or Limits()
+        limits = self._stage.jobs[job.terms.name].limits
+        with leaf_for(self._groups, limits) as leaf:
+            return self._confined(job, command, wanted, limits or Limits(), leaf)
+
+    def _confined(
+        self, job: HeldJob, command: Command[Any], wanted: bool, limits: Limits, leaf: Leaf | None
+    ) -> bytes:
         number = self._launcher.number()
         launch = Launch(
             number,
@@ -91,8 +102,9 @@ class CommandExecutor(ThreadExecutor):
             command.stdin,
             wanted,
             PAYLOAD_BYTES_DEFAULT,
-            command_limits(limits),
+            command_limits(limits, leaf),
             limits.nice or 0,
+            str(leaf.folder) if leaf is not None else "",
         )
         hear = _Transcript(job, self._stage.clock).hear
         # First the note, then the look: a stop that comes meanwhile finds one of the two.
@@ -103,7 +115,11 @@ class CommandExecutor(ThreadExecutor):
             del self._numbers[job]
         if finished is None:
             raise CommandFailed("it had not begun", status=-signal.SIGTERM)
-        return _stdout(command.argv[0], finished, killed=job.stop is not None)
+        words = finished.stderr.decode("utf-8", "replace").strip()
+        ending = Ending(finished.status, finished.peak_kib, words, job.stop is not None)
+        if leaf is not None and not ending.killed:
+            ending = ending.by_group(leaf, limits.memory_bytes)
+        return _stdout(command.argv[0], finished, ending)
 
 
 def _encoded(env: Mapping[str, str]) -> dict[bytes, bytes]:
@@ -145,7 +161,7 @@ def _environment() -> dict[str, str]:
     return told
 
 
-def _stdout(program: str, finished: Finished, *, killed: bool) -> bytes:
+def _stdout(program: str, finished: Finished, ending: Ending) -> bytes:
     """What a command that has ended gives back."""
     if finished.refusal.startswith(TROUBLE):
         why = finished.refusal.removeprefix(TROUBLE)
@@ -156,12 +172,10 @@ def _stdout(program: str, finished: Finished, *, killed: bool) -> bytes:
         raise OutputTooLarge(program)
     if finished.status == 0:
         return finished.stdout
-    words = finished.stderr.decode("utf-8", "replace").strip()
-    ending = Ending(finished.status, finished.peak_kib, words, killed)
-    last = last_line(words)
+    last = last_line(ending.words)
     said = f"; it said last: {cut(last, LINE_BYTES_MAX)}" if last else ""
     raise CommandFailed(
         f"expected {program} to end with exit status 0, but it {ending.told()}{said}",
         status=finished.status,
-        stderr=words,
+        stderr=ending.words,
     )

@@ -1,10 +1,11 @@
 """How a process ended, in words: the signal by its name, the memory, the last that it said."""
 
 import signal
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from tenure.protocol.limits import TRACEBACK_BYTES_MAX
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
+from tenure.worker.cgroup import Leaf
 from tenure.worker.held import AttemptResult, Fault
 from tenure.worker.text import cut
 
@@ -33,12 +34,26 @@ class Ending(NamedTuple):
         peak_kib: The most memory that it had at once.
         words: The last that it wrote to its standard streams.
         killed: Whether this worker has killed it.
+        memory_max: The limit on memory, in bytes, that it was killed for; 0: it was not.
     """
 
     status: int
     peak_kib: int
     words: str
     killed: bool = False
+    memory_max: int = 0
+
+    def by_group(self, leaf: Leaf, memory_max: int) -> Self:
+        """The same end, as the process's control group tells of it.
+
+        Args:
+            leaf: The control group, which nothing has removed yet.
+            memory_max: The limit on memory that the job had, in bytes.
+        """
+        if self.status != -signal.SIGKILL or not leaf.outgrown():
+            return self
+        peak_kib = max(self.peak_kib, leaf.peak_kib())
+        return self._replace(memory_max=memory_max, peak_kib=peak_kib)
 
     def told(self) -> str:
         """One clause: "was killed by SIGSEGV (…), having had 48 MiB of memory at most"."""
@@ -49,6 +64,11 @@ class Ending(NamedTuple):
             return f"ended itself with exit status {self.status}"
         number = -self.status
         name = signal_name(number)
+        if self.memory_max:
+            return (
+                f"was killed by {name} (the kernel's: it and what it had started took more memory "
+                f"than the {self.memory_max >> 20} MiB of limits.memory)"
+            )
         if number == signal.SIGKILL and not self.killed:
             return (
                 f"was killed by {name}, and not by this worker: the kernel does that when memory "

@@ -30,6 +30,7 @@ class Launch(msgspec.Struct, frozen=True, array_like=True, tag="launch"):
         bytes_max: How long its stdout may be.
         limits: Kinds of resources with their soft and hard limits.
         nice: How much others come first.
+        leaf: The control group that it runs in; empty: the launcher's.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Launch(msgspec.Struct, frozen=True, array_like=True, tag="launch"):
     bytes_max: int
     limits: list[tuple[int, int, int]]
     nice: int
+    leaf: str = ""
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
@@ -51,9 +53,10 @@ class Signal(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
 
 
 class Guard(msgspec.Struct, frozen=True, array_like=True, tag="guard"):
-    """When the worker dies, kill this group of processes."""
+    """When the worker dies, kill this group of processes, and its control group if it has one."""
 
     group: int
+    leaf: str = ""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True, tag="release"):

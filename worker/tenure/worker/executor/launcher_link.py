@@ -51,7 +51,7 @@ class LauncherLink:
         self._sock: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._waiting: dict[int, _Waiting] = {}
-        self._guarded: set[int] = set()
+        self._guarded: dict[int, Guard] = {}
         self._numbers = itertools.count(1)
         self._closed = False
 
@@ -90,16 +90,16 @@ class LauncherLink:
             if number in self._waiting:
                 self._say(Signal(number, what))
 
-    def guard(self, group: int) -> None:
-        """Has a group of processes killed when this process dies."""
+    def guard(self, group: int, leaf: str = "") -> None:
+        """Has a group of processes, and its control group, killed when this process dies."""
         with self._lock:
-            self._guarded.add(group)
-            self._say(Guard(group))
+            self._guarded[group] = Guard(group, leaf)
+            self._say(self._guarded[group])
 
     def release(self, group: int) -> None:
         """The group has ended."""
         with self._lock:
-            self._guarded.discard(group)
+            self._guarded.pop(group, None)
             self._say(Release(group))
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ class LauncherLink:
             return
         self._sock, self._process = sock, process
         with suppress(BrokenFrame):  # The same.
-            send(sock, *map(Guard, self._guarded))
+            send(sock, *self._guarded.values())
 
     def _spawned(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         """A launcher that is listened to, and the socket to it."""

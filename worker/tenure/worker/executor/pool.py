@@ -19,6 +19,7 @@ from tenure.client.job import Executor as Kind
 from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.attempt import JobTable, ThreadClock
+from tenure.worker.cgroup import Groups, NotDelegated, told
 from tenure.worker.config import WorkerConfig
 from tenure.worker.executor.batch import Later, batch_sizes, batches_of, in_loop, stage_of
 from tenure.worker.executor.command import CommandExecutor
@@ -58,6 +59,7 @@ class ExecutorPool:
         job_loop: JobLoop | None = None,
         on_lost: Callable[[], None] | None = None,
         recycling: Recycling = NEVER,
+        groups: Groups | NotDelegated | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -72,6 +74,7 @@ class ExecutorPool:
             job_loop: Where coroutine functions run, if others' run there, too; None: in its own.
             on_lost: Called in the session's thread when ``lost`` has risen.
             recycling: When child processes are replaced.
+            groups: Where jobs with limits get control groups, or why they get none.
         """
         self._clock = clock
         self._parents = parents
@@ -91,12 +94,17 @@ class ExecutorPool:
             self._coroutines = CoroutineExecutor(self._stage("async"), job_loop)
             self._gate.serve("async", self._coroutines.submit)
         launcher = self._launcher = LauncherLink()
+        self._groups = groups
+        leaves = groups if isinstance(groups, Groups) else None
         self._processes: ProcessExecutor | None = None
         if "process" in kinds:
             stage = self._stage("process")
-            self._processes = ProcessExecutor(stage, app, slots, launcher, recycling)
+            are_held = any(d.limits and d.executor == "process" for d in jobs.values())
+            self._processes = ProcessExecutor(
+                stage, app, slots, launcher, recycling, leaves if are_held else None
+            )
             self._gate.serve("process", self._processes.submit)
-        self._commands = CommandExecutor(self._stage("command"), slots, launcher)
+        self._commands = CommandExecutor(self._stage("command"), slots, launcher, leaves)
         self._gate.serve("command", self._commands.submit)
         self._patience = Patience(self, clock, self._outbox, self._batches, on_lost)
 
@@ -105,14 +113,7 @@ class ExecutorPool:
             self._coroutines.start()
         if self._processes is not None:
             self._processes.start()
-        if any(definition.limits is not None for definition in self._jobs.values()):
-            _LOGGER.info(
-                "jobs are held to their limits by rlimits, each of their processes by itself%s",
-                "; as this worker runs as root, limits on processes hold nobody"
-                if os.geteuid() == 0
-                else "",
-                extra={"action": "limits"},
-            )
+        self._tell_limits()
 
     def run(self, jobs: list[HeldJob]) -> None:
         if self._batches is None:
@@ -193,6 +194,29 @@ class ExecutorPool:
             (self._commands if kind == "command" else self._threads).replace()
         self._gate.release()
 
+    def _tell_limits(self) -> None:
+        """Says who holds jobs to their limits, and to which nobody does."""
+        limited = {name: job.limits for name, job in self._jobs.items() if job.limits is not None}
+        if not limited:
+            return
+        held = self._groups.controllers if isinstance(self._groups, Groups) else frozenset()
+        _LOGGER.info(
+            "jobs are held to their limits by %s%s",
+            told(self._groups),
+            "; as this worker runs as root, limits on processes hold nobody"
+            if os.geteuid() == 0 and "pids" not in held
+            else "",
+            extra={"action": "limits"},
+        )
+        shared = sorted(name for name, limits in limited.items() if limits.cpus)
+        if shared and "cpu" not in held:
+            _LOGGER.warning(
+                "expected to hold %s to limits.cpus, but only a control group with the controller "
+                "cpu can: they take as many cores as there are",
+                ", ".join(shared),
+                extra={"action": "limits"},
+            )
+
     def _stage(self, kind: Kind) -> Stage:
         given = (kind, self._jobs, self._gate, self._outbox, self._clock, self._parents)
         return stage_of(self._batches, *given)
@@ -204,7 +228,10 @@ class ExecutorPool:
 
 
 def pool_maker(
-    config: WorkerConfig, clock: ThreadClock, parents: Results | None
+    config: WorkerConfig,
+    clock: ThreadClock,
+    parents: Results | None,
+    groups: Groups | NotDelegated | None = None,
 ) -> Callable[[Pool, Callable[[], None], Callable[[], None]], ExecutorPool]:
     """What makes the executors of a process's pools: their coroutines share a loop.
 
@@ -212,6 +239,7 @@ def pool_maker(
         config: How the worker is run.
         clock: Time.
         parents: Where the results of jobs come from that others have as arguments.
+        groups: Where jobs with limits get control groups, or why they get none.
     """
     job_loop = JobLoop()
     recycling = Recycling(
@@ -229,6 +257,7 @@ def pool_maker(
             recycling=recycling,
             job_loop=job_loop,
             on_lost=on_lost,
+            groups=groups,
         )
 
     return make

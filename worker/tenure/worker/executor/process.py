@@ -29,8 +29,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from tenure.client.confinement import Limits
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.attempt import log_of, stopped
+from tenure.worker.cgroup import Groups
 from tenure.worker.executor import frame
 from tenure.worker.executor.child_link import ChildLink
 from tenure.worker.executor.ending import Ending
@@ -76,6 +78,7 @@ class Recycling:
 
 
 NEVER: Final = Recycling()
+NO_LIMITS: Final = Limits()
 
 
 class ProcessExecutor:
@@ -87,6 +90,7 @@ class ProcessExecutor:
         children: How many jobs run at once at most.
         launcher: Kills the children's groups when this process dies.
         recycling: When children are replaced.
+        groups: Where they get control groups; None: nowhere.
     """
 
     def __init__(
@@ -96,12 +100,14 @@ class ProcessExecutor:
         children: int,
         launcher: LauncherLink,
         recycling: Recycling = NEVER,
+        groups: Groups | None = None,
     ) -> None:
         self._stage = stage
         self._app = app
         self._most = children
         self._launcher = launcher
         self._recycling = recycling
+        self._groups = groups
         self._cores = os.cpu_count() or 1
         #: What other threads want done here; the bell wakes this one, once for many.
         self._orders: deque[Callable[[], None]] = deque()
@@ -222,7 +228,7 @@ class ProcessExecutor:
         starting = sum(not child.is_ready for child in fresh)
         while len(fresh) < wanted and starting < self._cores and now_ms >= self._spawn_ms:
             try:
-                child = ChildLink(self._app)
+                child = ChildLink(self._app, self._groups)
             except (OSError, RuntimeError) as error:
                 self._spawn_ms = now_ms + RESPAWN_MS
                 _LOGGER.error(
@@ -231,7 +237,7 @@ class ProcessExecutor:
                     extra={"action": "spawn"},
                 )
                 return
-            self._launcher.guard(child.pid)
+            self._launcher.guard(child.pid, child.leaf)
             child.due_ms = now_ms + READY_MS_MAX
             self._children.append(child)
             fresh.append(child)
@@ -286,7 +292,8 @@ class ProcessExecutor:
             child.given.popleft()
         waiting = [given.job for given in child.given]
         child.given.clear()
-        ending = child.bury()
+        limits = self._limits_of(run.job) if run is not None else NO_LIMITS
+        ending = child.bury(limits.memory_bytes)
         self._launcher.release(child.pid)
         if not child.is_ready and not self._closing:
             self._spawn_ms = now_ms + RESPAWN_MS
@@ -298,7 +305,7 @@ class ProcessExecutor:
             )
         if run is not None:
             job = run.job
-            outcome = job.stop or self._outcome_of(job, ending)
+            outcome = job.stop or _outcome_of(limits, ending)
             result = ending.as_result(outcome, "the child process that ran the job")
             self._note_start(job, now_ms)
             self._stage.settle(job, result, now_ms)
@@ -312,13 +319,9 @@ class ProcessExecutor:
                 )
         self._came_back(child, waiting, now_ms, keeps_slot=run is None)
 
-    def _outcome_of(self, job: HeldJob, ending: Ending) -> AttemptOutcome:
-        """What a job comes to whose child has died. Whose CPU time is over has failed."""
+    def _limits_of(self, job: HeldJob) -> Limits:
         definition = self._stage.jobs.get(job.terms.name)
-        limits = definition.limits if definition is not None else None
-        if limits is not None and limits.cpu is not None and ending.status == -signal.SIGXCPU:
-            return AttemptOutcome.FAILED
-        return AttemptOutcome.LOST
+        return (definition.limits if definition is not None else None) or NO_LIMITS
 
     def _deafen(self, child: ChildLink) -> None:
         """Nothing that a child says counts any more."""
@@ -579,3 +582,10 @@ class ProcessExecutor:
             self._stage.back(again)
         if not child.given:
             self._idle(child)
+
+
+def _outcome_of(limits: Limits, ending: Ending) -> AttemptOutcome:
+    """What a job comes to whose child has died. Whoever has used up what it may has failed."""
+    if ending.memory_max or (limits.cpu is not None and ending.status == -signal.SIGXCPU):
+        return AttemptOutcome.FAILED
+    return AttemptOutcome.LOST
