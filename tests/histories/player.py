@@ -94,8 +94,7 @@ class Player:
                 continue
             if known.begin(now_ms):
                 yield FactKind.UNSTARTED, known
-            else:
-                known.finish(AttemptResult(AttemptOutcome.RELEASED), now_ms)
+            elif known.finish(AttemptResult(AttemptOutcome.RELEASED), now_ms):
                 yield FactKind.ENDED, known
         for report in update.reports:
             job = self._jobs[key_of(report.lease, update)]
