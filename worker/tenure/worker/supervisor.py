@@ -205,8 +205,9 @@ class Supervisor:
     def _tell(self) -> None:
         for news in self.fleet.take_news():
             name = self._name if news.number is None else f"{self._name}-{news.number}"
-            self._announce(news.event, {"name": name, **news.fields})
+            # Who has seen the event finds in the log why.
             self._log(news, name)
+            self._announce(news.event, {"name": name, **news.fields})
             if news.event in ("restarted", "restart_failed"):
                 self._notifier.ready()
 

@@ -447,11 +447,11 @@ def _credit(
     ready = [s for s in takers if s.may_be_granted(now_ms, patience_ms)]
     free = [s for s in ready if allowance(state, s, 1, now_ms)]
     if ready and not free:
-        names = ", ".join(session.holder.worker for session in ready[:_NAMED_MOST])
+        workers = sorted(session.holder.worker for session in ready)
         yield Blocker(
             BlockerKind.QUARANTINE,
-            f"the workers that serve it are in quarantine ({names})",
-            f"an operator: tenure workers release {ready[0].holder.worker}",
+            f"the workers that serve it are in quarantine ({', '.join(workers[:_NAMED_MOST])})",
+            f"an operator: tenure workers release {workers[0]}",
         )
         return
     ready = free
