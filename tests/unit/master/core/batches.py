@@ -1,25 +1,31 @@
 """Batches in the machine's world: one thing is done to many jobs, in slices, while all goes on."""
 
+from typing import Final
+
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition
 
 from tenure.master.core import command as commands
-from tenure.master.core.bulk import BatchSpec
+from tenure.master.core.bulk import BatchRecord, BatchSpec
 from tenure.master.core.query import Filter
-from tenure.protocol.vocabulary import BatchKind, JobState
+from tenure.protocol.vocabulary import BatchKind, BatchState, JobState
 from tests.unit.master.core.almanac import Almanac
 from tests.unit.master.core.world import step
 
-PENDING = Filter(frozenset({JobState.PENDING}))
+#: What is done to which jobs.
+MATCHES: Final = {
+    BatchKind.CANCEL: Filter(frozenset({JobState.PENDING})),
+    BatchKind.REQUEUE: Filter(frozenset({JobState.FAILED, JobState.CANCELLED})),
+}
 
 
 class Batches(Almanac):
     """Rules about batches."""
 
-    @step()
-    def create_batch(self) -> None:
-        """Somebody wants all jobs cancelled that wait."""
-        spec = BatchSpec(kind=BatchKind.CANCEL, filter="state = PENDING", reason="all of them")
+    @step(kind=st.sampled_from(list(MATCHES)))
+    def create_batch(self, kind: BatchKind) -> None:
+        """Somebody wants all jobs cancelled that wait, or requeued that have no result."""
+        spec = BatchSpec(kind=kind, filter="all of them")
         self.minted += 1
         self.do(commands.CreateBatch(batch_id=f"b{self.minted}", spec=spec, matched=0))
 
@@ -27,8 +33,11 @@ class Batches(Almanac):
     @step(data=st.data(), rows_max=st.integers(1, 3))
     def advance_batch(self, data: st.DataObject, rows_max: int) -> None:
         """The node does some jobs of a batch."""
-        batch = data.draw(st.sampled_from(self.partition.batches()))
-        scan = self.partition.scan(PENDING, before_ordinal=batch.cursor)
+        self._advance(data.draw(st.sampled_from(self.partition.batches())), rows_max)
+
+    def _advance(self, batch: BatchRecord, rows_max: int) -> None:
+        wanted = MATCHES[batch.spec.kind]
+        scan = self.partition.scan(wanted, before_ordinal=batch.cursor)
         self.do(
             commands.AdvanceBatch(
                 batch_id=batch.batch_id, scan=scan, rows_max=rows_max, looks_max=10
@@ -41,3 +50,9 @@ class Batches(Almanac):
         """Somebody stops a batch."""
         batch = data.draw(st.sampled_from(self.partition.batches()))
         self.do(commands.CancelBatch(batch_id=batch.batch_id))
+
+    def heal_batches(self) -> None:
+        """The node goes on with those that are under way until they are done."""
+        for batch in self.partition.batches():
+            while batch.state is BatchState.RUNNING:
+                self._advance(batch, 10)
