@@ -113,7 +113,7 @@ def cron(
         catch_up: Ticks that are later do not fire (5 s to 366 days).
         overlap: What becomes of a tick while the job of the one before has not ended: ``skip``
             leaves it out, ``buffer_one`` lets one wait, ``allow`` fires it, ``cancel_other``
-            cancels that job and fires it.
+            cancels that job, and the newest tick fires when it has ended.
         jitter: Each tick fires up to so much later, always the same for the same tick (at most one
             day, and never later than the next tick).
         start_at: No tick before.
