@@ -126,6 +126,17 @@ def test_the_map_leads_to_every_page() -> None:
     assert {*DOCUMENTS, *HISTORIES, "CHANGELOG.md"} - linked == {"docs/README.md"}
 
 
+def test_the_track_record_tells_of_each_bug_by_itself() -> None:
+    """The newest comes first, and how a bug was found is said in its own row."""
+    text = text_of("docs/track-record.md")
+    rows = [re.split(r" (?<!\\)\| ", row) for row in re.findall(r"^\| (20.+) \|$", text, re.M)]
+    dates = [row[0] for row in rows]
+    vague = {"the same", "review", "reading"}
+
+    assert dates == sorted(dates, reverse=True)
+    assert [row for row in rows if len(row) != 4 or row[2] in vague] == []
+
+
 def test_decisions_are_all_listed() -> None:
     """The index has each record under its own title."""
     index = text_of("docs/adr/README.md")
@@ -242,6 +253,31 @@ def test_limits_are_those_of_the_code() -> None:
     text = text_of("docs/limits.md")
 
     assert [part for part, true in said.items() if part not in text or not true] == []
+
+
+@pytest.mark.parametrize(
+    ("row", "quotes"),
+    [
+        ("new leader after `kill -9`", ["docs/operations.md"]),
+        (
+            "first grant after `kill -9`",
+            ["docs/operations.md", "docs/how-to/run-a-cluster.md", "README.md"],
+        ),
+        ("first grant after SIGTERM", ["docs/operations.md"]),
+    ],
+)
+def test_times_of_failovers_are_those_of_the_long_run(row: str, quotes: list[str]) -> None:
+    """Who quotes how long a failover takes says what the counts of docs/reliability.md say."""
+    counts = re.search(
+        rf"^\| {row}: median; worst \| ([\d.]+ s); ([\d.]+ s) \|",
+        text_of("docs/reliability.md"),
+        re.M,
+    )
+    assert counts is not None
+    median, worst = counts.groups()
+    said = re.compile(rf"median(?: of)? {re.escape(median)}, (?:at )?worst {re.escape(worst)}")
+
+    assert [name for name in quotes if not said.search(" ".join(text_of(name).split()))] == []
 
 
 def test_a_path_that_is_not_there_is_found() -> None:
