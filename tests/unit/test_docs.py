@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -144,6 +145,34 @@ def test_decisions_are_all_listed() -> None:
     for path in sorted((REPOSITORY / "docs" / "adr").glob("0*.md")):
         title = path.read_text("utf-8").partition("\n")[0].partition(". ")[2]
         assert f"[{title}]({path.name})" in index
+
+
+def test_every_requirement_has_a_reason() -> None:
+    """What pyproject.toml asks for, and for which part, is what ADR 4 gives reasons for."""
+    toml = tomllib.loads(text_of("pyproject.toml"))
+    project, development = toml["project"], toml["dependency-groups"]
+    groups = {
+        "base": project["dependencies"],
+        "build": toml["build-system"]["requires"],
+        "development": [*development["test"], *development["dev"]],
+        **project["optional-dependencies"],
+    }
+    asked = {
+        (where, re.sub(r"^types-.*", "types-*", re.split(r"[^\w-]", requirement)[0]))
+        for where, requirements in groups.items()
+        for requirement in requirements
+        if isinstance(requirement, str) and not requirement.startswith("tenure[")
+    }
+    decision = text_of("docs/adr/0004-dependencies.md")
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| .+ \|$", decision, re.M)
+    explained = {
+        (where, library.split()[0])
+        for places, libraries in rows[1:]
+        for where in places.replace("`", "").split(", ")
+        for library in libraries.split(", ")
+    }
+
+    assert explained == asked
 
 
 def test_reasons_are_complete_and_true() -> None:
