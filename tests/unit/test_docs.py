@@ -3,12 +3,15 @@
 import ast
 import re
 import tomllib
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tenure.cli import exits
+from tenure.client import BreakerSettings, RateLimit
+from tenure.client.settings import JobTypeChanges, QueueChanges
 from tenure.master.core.config import PartitionConfig
 from tenure.master.node.master import MEMORY_BYTES_DEFAULT
 from tenure.protocol import limits
@@ -173,6 +176,23 @@ def test_every_requirement_has_a_reason() -> None:
     }
 
     assert explained == asked
+
+
+def test_settings_of_queues_are_said_as_both_languages_have_them() -> None:
+    """Each flag of the guide's tables is one of ``tenure queues set``, each keyword the SDK's."""
+    names = {"RateLimit": RateLimit, "BreakerSettings": BreakerSettings}
+    names |= {"timedelta": timedelta, "minute": timedelta(minutes=1)}
+    keywords = QueueChanges.__annotations__.keys() | JobTypeChanges.__annotations__.keys()
+    options = set(re.findall(r"--[\w-]+", text_of("docs/cli.md").partition("queues set\n")[2]))
+    rows = re.findall(r"^\| (`--.+?) \| (`\w+[(=].+?) \|", text_of("docs/how-to/queues.md"), re.M)
+    for flags, spellings in rows:
+        assert set(re.findall(r"--[\w-]+", flags)) <= options
+        for spelling in re.findall(r"`(.+?)`", spellings):
+            if not spelling.startswith("BreakerSettings"):
+                assert eval(f"dict({spelling})", names).keys() <= keywords
+            else:
+                assert eval(spelling, names)
+    assert len(rows) > 15
 
 
 def test_reasons_are_complete_and_true() -> None:
