@@ -337,11 +337,10 @@ class JobType(Gate):
         # No queue has an empty name.
         return f"{self.tenant}::{self.name}"
 
-    def granted(self, records: list[JobRecord], now_ms: int) -> None:
-        """Jobs of it were granted together."""
-        if self.budget is not None:
-            self.budget.granted(len(records), now_ms)
+    def granted(self, records: list[JobRecord], now_ms: int) -> bool:
+        """Jobs of it were granted together; tells whether retries may come earlier by now."""
         probe(self, self.breaker, records)
+        return self.budget is not None and self.budget.granted(len(records), now_ms)
 
     def refresh(self) -> None:
         """Opens or closes it as it should be."""

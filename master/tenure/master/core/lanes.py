@@ -374,14 +374,17 @@ class Lanes:
         if not lane.ready:
             self._note_empty(lane)
 
-    def granted(self, records: list[JobRecord], incarnation: str, now_ms: int) -> None:
-        """Follows ready jobs that one event has granted: they take tokens and bind sticky keys."""
+    def granted(self, records: list[JobRecord], incarnation: str, now_ms: int) -> list[JobType]:
+        """Ready jobs were granted by one event; of which job types retries may come earlier now."""
+        eased = []
         for policy, alike, runs in kin_of(records):
             queue = self.queue(policy.tenant, policy.queue)
             # First the gates: a lane that is closed by them needs no new front now.
             self._recount(queue, policy.name, len(alike), _PENDING, _RUNNING)
             self._charge(queue, len(alike), now_ms)
-            self.job_type(policy.tenant, policy.name).granted(alike, now_ms)
+            job_type = self.job_type(policy.tenant, policy.name)
+            if job_type.granted(alike, now_ms):
+                eased.append(job_type)
             left: dict[Lane, int] = {}
             for kind, own in runs.items():
                 queue.running_of[kind[0]] += len(own)
@@ -397,6 +400,7 @@ class Lanes:
                 if lane.sticky is not None:
                     self.bind(lane.sticky, incarnation)
             queue.pulse.granted(now_ms, len(alike), any(queue.ready_of))
+        return eased
 
     def _judge(self, gate: JobType | LimitKey, records: list[JobRecord], *, done: bool) -> None:
         """Attempts of a gate have ended together."""
@@ -534,11 +538,6 @@ class Lanes:
         if settings.retry_budget:
             self.job_type(tenant, name)
         return False
-
-    def settle_run(self, skill: Skill, queue: Queue, run_ms: int, charged_ms: int) -> None:
-        """A job of a queue that is counted in time has run: puts right what it was charged."""
-        queue.note_run(run_ms)
-        skill.owe(queue, (run_ms - charged_ms) / 1_000)
 
     # What goes.
 

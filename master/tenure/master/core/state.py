@@ -367,7 +367,8 @@ class State:
         queue = self.lanes.queues.get((policy.tenant, policy.queue))
         if queue in self.lanes.timed and queue is not None and holder.session is not None:
             run_ms = max(ended_ms - holding.started_ms, 0) if holding.started_ms else 0
-            self.lanes.settle_run(holder.session.skill, queue, run_ms, holding.charged_ms)
+            queue.note_run(run_ms)
+            holder.session.skill.owe(queue, (run_ms - holding.charged_ms) / 1_000)
 
     def forget_if_idle(self, holder: Holder) -> None:
         """Drops a holder that has neither a stream nor a lease."""
