@@ -63,8 +63,8 @@ class Lanes:
     refills: Timers[Gate]
     #: Queues that have a reserve.
     reserving: dict[Queue, None]
-    #: Queues that are counted in time.
-    timed: dict[Queue, None]
+    #: Queues that are counted in time, and since when, at the earliest since the term began.
+    timed: dict[Queue, int]
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -200,11 +200,12 @@ class Lanes:
 
     def _note_kind(self, queue: Queue) -> None:
         self.reserving.pop(queue, None)
-        self.timed.pop(queue, None)
         if queue.settings.reserved:
             self.reserving[queue] = None
         if queue.settings.fair_by is FairBy.TIME:
-            self.timed[queue] = None
+            self.timed.setdefault(queue, self.now_ms)
+        else:
+            self.timed.pop(queue, None)
 
     def job_type(self, tenant: str, name: str) -> JobType:
         """A tenant's jobs of one name."""
@@ -478,6 +479,7 @@ class Lanes:
     def begin_term(self, now_ms: int) -> None:
         """All buckets are empty now; reserves are kept from now on, and no rate is known yet."""
         self._empty_ms = self.now_ms = now_ms
+        self.timed = dict.fromkeys(self.timed, now_ms)
         for key, entry in self._settings.entries(SettingsKind.QUEUE):
             if isinstance(entry.value, QueueSettings) and entry.value.lasting:
                 tenant, name = key
