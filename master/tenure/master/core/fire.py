@@ -400,7 +400,7 @@ def _waiting(record: JobRecord, ready_ms: int, to: JobState) -> BoostedRow:
 
 def apply_timers_fired(state: State, event: TimersFired) -> None:
     """Arms again what was looked at and still waits."""
-    now_ms = event.now_ms
+    now_ms = state.lanes.now_ms = event.now_ms
     if event.parked:
         parked = [state.jobs[job_id] for job_id in event.parked]
         state.finished.park(parked, state.lanes.counts)

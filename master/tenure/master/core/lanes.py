@@ -32,7 +32,6 @@ class Lanes:
     """See the module."""
 
     __slots__ = (
-        "_bindings",
         "_empty",
         "_empty_ms",
         "_job_types",
@@ -42,6 +41,7 @@ class Lanes:
         "_skills",
         "_slack",
         "_tenants",
+        "bindings",
         "counts",
         "crowded",
         "now_ms",
@@ -76,7 +76,7 @@ class Lanes:
         self._members: dict[str, Member] = {}
         #: Labels that some job has asked for: those only tell skills apart.
         self._known_labels: dict[str, None] = {}
-        self._bindings = Bindings(_BOUND_MAX)
+        self.bindings = Bindings(_BOUND_MAX)
         #: Lanes without a ready job; first those that were not looked at for the longest time.
         self._empty: OrderedDict[Lane, None] = OrderedDict()
         #: When the term began: then all buckets were empty.
@@ -164,8 +164,8 @@ class Lanes:
 
     def free(self, incarnation: str) -> None:
         """Nothing waits for a worker any more: it drains, or is forgotten."""
-        for sticky in self._bindings.of(incarnation):
-            self._bindings.unbind(sticky)
+        for sticky in self.bindings.of(incarnation):
+            self.bindings.unbind(sticky)
             self._hang_all(sticky)
 
     def skills(self) -> list[Skill]:
@@ -191,7 +191,7 @@ class Lanes:
                 owner = self._tenants[tenant] = Tenant(tenant, self._settings.tenant(tenant))
             settings = self._settings.queue(tenant, name)
             began_ms = self._empty_ms if empty_ms is None else empty_ms
-            queue = self.queues[tenant, name] = Queue(owner, name, settings, began_ms)
+            queue = self.queues[tenant, name] = Queue(owner, name, settings, began_ms, self)
             owner.queues[name] = queue
             self.await_tokens(queue)
             queue.refresh()
@@ -244,7 +244,7 @@ class Lanes:
                 lane.key.under[lane] = None
                 lane.refresh()
             if sticky_key:
-                lane.sticky = self._bindings.get(queue, sticky_key)
+                lane.sticky = self.bindings.get(queue, sticky_key)
                 lane.sticky.lanes[lane] = None
             self._hang(lane)
         return lane
@@ -280,7 +280,7 @@ class Lanes:
             self._hang(lane)
 
     def _hang_bound(self, incarnation: str) -> None:
-        for sticky in self._bindings.of(incarnation):
+        for sticky in self.bindings.of(incarnation):
             self._hang_all(sticky)
 
     def _places_of(self, lane: Lane) -> list[Fronts]:
@@ -400,7 +400,7 @@ class Lanes:
                 self.left(lane, jobs)
                 if lane.sticky is not None:
                     self.bind(lane.sticky, incarnation)
-            queue.pulse.granted(now_ms, len(alike), any(queue.ready_of))
+            queue.pulse.granted(now_ms, len(alike))
         return eased
 
     def _judge(self, gate: JobType | LimitKey, records: list[JobRecord], *, done: bool) -> None:
@@ -413,7 +413,6 @@ class Lanes:
         policy = records[0].policy
         queue = self.queue(policy.tenant, policy.queue)
         if not any(queue.ready_of):
-            queue.pulse.waiting(self.now_ms)
             queue.ready_seq = seq
         # After a replay events may come in another order.
         queue.ready_seq = min(queue.ready_seq, seq)
@@ -435,13 +434,13 @@ class Lanes:
 
     def bind(self, sticky: StickyKey, incarnation: str) -> None:
         """A job of a sticky key has gone to a worker."""
-        for changed in self._bindings.bind(sticky, incarnation):
+        for changed in self.bindings.bind(sticky, incarnation):
             self._hang_all(changed)
 
     def rebind(self, running: list[JobRecord]) -> None:
         """Binds sticky keys to who runs their jobs and to nobody else, as after a replay."""
-        for sticky in self._bindings.bound():
-            self._bindings.unbind(sticky)
+        for sticky in self.bindings.bound():
+            self.bindings.unbind(sticky)
             self._hang_all(sticky)
         for record in sorted(running, key=attrgetter("ordinal")):
             if record.sticky_key:
@@ -485,7 +484,7 @@ class Lanes:
                 tenant, name = key
                 self.queue(tenant, name)
         for queue in self.queues.values():
-            queue.begin_term(now_ms)
+            queue.begin_term()
             self._configure_limits(queue, now_ms, anew=True)
         for key, entry in self._settings.entries(SettingsKind.JOB_TYPE):
             if isinstance(entry.value, JobTypeSettings) and entry.value.retry_budget:
@@ -508,6 +507,7 @@ class Lanes:
         if before.key_rate != settings.key_rate:
             queue.key_empty_ms = now_ms
         self._configure_limits(queue, now_ms)
+        queue.follow()
         self._forget_if_idle(queue)
 
     def _configure_limits(self, queue: Queue, now_ms: int, *, anew: bool = False) -> None:
@@ -530,6 +530,8 @@ class Lanes:
         tenant = self._tenants.get(name)
         if tenant is not None:
             tenant.configure(self._settings.tenant(name))
+            for queue in tenant.queues.values():
+                queue.follow()
 
     def configure_job_type(self, tenant: str, name: str) -> bool:
         """A job type has new settings; tells whether they let more of it be retries."""
@@ -595,4 +597,4 @@ class Lanes:
                 self._slack.drop(lane.key)
         if lane.sticky is not None:
             lane.sticky.lanes.pop(lane, None)
-            self._bindings.forget_if_idle(lane.sticky)
+            self.bindings.forget_if_idle(lane.sticky)

@@ -9,8 +9,8 @@ from tenure.master.core.command import SubmitRow, SubmitSetting
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.effect import SubmitReply
 from tenure.master.core.event import JobsSubmitted, SubmittedSetting
-from tenure.master.core.record import JobRecord, Policy
-from tenure.master.core.settings import QueueSettings
+from tenure.master.core.record import JobRecord, LabelSelector, Policy
+from tenure.master.core.settings import BreakerSettings, JobTypeSettings, QueueSettings
 from tenure.protocol.ids import home_partition, mint
 from tenure.protocol.limits import DAY_MS, ID_AHEAD_MS_MAX, RETRY_WINDOW_MS
 from tenure.protocol.refusal import Reason, Refusal
@@ -409,6 +409,114 @@ def test_nothing_known_refuses_nobody() -> None:
         rig.renew(1, 1_000)
         rig.pass_time(5_000)
     rig.submit(500, patient)
+
+
+PATIENT = Policy(name="job", schedule_timeout_ms=1_000)
+PARKED_SETTINGS = QueueSettings(refuse_late=True, key_concurrency=1)
+#: Nobody has to tell that it lives.
+LONG = replace(CONFIG, lease_ttl_ms=1 << 40, accept_timeout_ms=1 << 40)
+
+
+def park(rig: Rig, how: str) -> None:
+    """Two thousand jobs wait for something that is not a free worker."""
+    options: dict[str, str] = {}
+    policy = Policy(name="second")
+    match how:
+        case "key":
+            options = {"limit_key": "acme"}
+        case "type":
+            rig.configure(("default", "second"), JobTypeSettings(paused=True))
+        case "breaker":
+            tuned = BreakerSettings(volume_min=1, open_for_ms=1_000, probes=1)
+            rig.configure(("default", "second"), JobTypeSettings(breaker=tuned))
+            rig.submit(1, policy)
+            rig.fail(rig.grant_one())
+            rig.pass_time(1_000)
+        case "labels":
+            policy = Policy(name="second", requires=(LabelSelector("gpu"),))
+        case "name":
+            policy = Policy(name="nobodys")
+        case "worker":
+            rig.open_session(2, names=("second",))
+            options = {"sticky_key": "s"}
+    rig.submit(2_000, policy, **options)  # type: ignore[arg-type]
+    if how in ("key", "breaker"):
+        rig.grant_one()
+    elif how == "worker":
+        rig.grant_one(2)
+
+
+@pytest.mark.parametrize("how", ["key", "type", "breaker", "labels", "name", "worker"])
+def test_what_is_parked_makes_nobody_late(how: str) -> None:
+    """Jobs behind a full key, a pause, a breaker, or for workers that are not there or full, come
+    before nobody; and their time says nothing of how fast others begin.
+    """
+    rig = Rig(LONG, audited=False)
+    rig.configure(("default", "default"), PARKED_SETTINGS)
+    rig.open_session(1, names=("job", "second"), slots=5_000)
+    park(rig, how)
+    for _ in range(150):
+        rig.submit(1)
+        rig.pass_time(10)
+        (row,) = rig.grant(1, 1)
+        assert rig.record(row.job_id).policy.name == "job"
+        rig.pass_time(90)
+    ids = rig.submit(90, PATIENT)
+    reply = rig.submit_rows([SubmitRow(rig.mint(), 0, b"", "") for _ in range(30)], PATIENT)
+    first = reply.refusals[0][0]
+    assert 11 <= first <= 13
+    assert {row.job_id for row in rig.grant(1, 90 + first)} == {*ids, *reply.job_ids[:first]}
+
+
+def test_what_waits_behind_its_own_gate_is_not_predicted() -> None:
+    """A key that is full, or a job type that is held, goes by another pace than the queue. Of a key
+    with room for one, one comes before others.
+    """
+    rig = Rig(LONG, audited=False)
+    rig.configure(("default", "default"), PARKED_SETTINGS)
+    rig.open_session(1, names=("job", "second"), slots=5_000)
+    rig.submit(200, limit_key="acme")
+    (first,) = rig.grant(1, 9)
+    for _ in range(20):
+        rig.submit(1)
+        rig.pass_time(100)
+        rig.grant_one()
+    rig.submit(20, PATIENT, limit_key="acme")
+    rig.report(first)
+    row = SubmitRow(rig.mint(), 0, b"", "")
+    slow = Policy(name="job", schedule_timeout_ms=50)
+    ((_, refusal),) = rig.submit_rows([row], slow).refusals
+    assert refusal.metadata["ahead"] == "1"
+    rig.configure(("default", "second"), JobTypeSettings(paused=True))
+    rig.submit(5, Policy(name="second", schedule_timeout_ms=1))
+
+
+def test_an_hours_pause_is_no_hours_wait() -> None:
+    """After it jobs are predicted by how fast they go, not by how long they were paused."""
+    rig = Rig(LONG, audited=False)
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True, paused=True))
+    rig.submit(200)
+    rig.pass_time(3_600_000)
+    rig.open_session(1, slots=1_000)
+    rig.pass_time(5_000)
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True))
+    for _ in range(200):
+        rig.pass_time(10)
+        rig.grant_one()
+    rig.submit(100, PATIENT)
+
+
+def test_too_many_lanes_are_not_counted() -> None:
+    """With a thousand sticky keys before it a job is refused, with more it is taken uncounted."""
+    rig = Rig(audited=False)
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True))
+    backlog(rig)
+    for number in range(999):
+        rig.submit(1, sticky_key=f"key-{number}")
+    rows = [SubmitRow(rig.mint(), 0, b"", "")]
+    assert rig.submit_rows(rows, PATIENT).refusals
+    rig.submit(1, sticky_key="one more")
+    assert not rig.submit_rows(rows, PATIENT).refusals
 
 
 FAR = Policy(name="job", tenant="acme", queue="mail")
