@@ -355,6 +355,28 @@ def test_drain_waits_for_grants_that_are_on_their_way() -> None:
     run_virtual(scenario)
 
 
+@pytest.mark.parametrize("hurried", [False, True])
+def test_a_drain_hands_back_over_the_next_stream(hurried: bool, tmp_path: Path) -> None:
+    """What goes back while its stream is down, or is lost with it, goes over the next one."""
+
+    async def scenario() -> None:
+        async with running("until_told_async", drain_ms=600_000 if hurried else 50) as run:
+            master = await run.leader()
+            master.grant(call(1, "until_told_async", str(tmp_path / "s")))
+            await until_exists(tmp_path / "s")
+            master.stream.cancel()
+            run.node.drain()
+            if hurried:
+                run.node.hurry()
+            again = await run.leader()
+            await again.until(lambda: again.goodbye)
+            assert [row.lease.job_id for row in again.declared[0].leases] == [job_id(1)]
+            assert again.returned == [job_id(1)]
+            await run.ended.wait()
+
+    asyncio.run(scenario())
+
+
 def test_a_worker_without_a_leader_rests() -> None:
     """Welcomed by a master that leads nothing, it looks at the clock as seldom as when idle."""
 

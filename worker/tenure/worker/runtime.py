@@ -351,8 +351,7 @@ class WorkerNode:
         arbiter.drain()
         self._step()
         await self._until(
-            # A grant that nobody answers would cost its job the whole lease, and a loss.
-            lambda: self._hurry.is_set() or (arbiter.held == 0 and arbiter.expected == 0),
+            lambda: self._hurry.is_set() or (arbiter.held == 0 and self._is_quits),
             self._drain_timeout_ms,
         )
         if arbiter.running:
@@ -366,11 +365,20 @@ class WorkerNode:
             await self._until(lambda: arbiter.running == 0, 2 * RELEASE_GRACE_MS)
             arbiter.forsake()
             self._step()
-        await self._until(lambda: arbiter.deliverable == 0, LAST_WORDS_MS)
+        await self._until(lambda: arbiter.deliverable == arbiter.unheard == 0, LAST_WORDS_MS)
         arbiter.say_goodbye("drained")
         for link in self._links.values():
             link.leave()
         await self._until(lambda: not arbiter.sessions, LAST_WORDS_MS)
+
+    @property
+    def _is_quits(self) -> bool:
+        """Whether masters believe nothing to be here that is not.
+
+        A grant that nobody answers, and a lease that nobody knows to be handed back, would cost
+        their jobs the whole lease, and a loss.
+        """
+        return self._arbiter.expected == 0 and self._arbiter.unheard == 0
 
     async def _until(self, done: Callable[[], bool], timeout_ms: int) -> None:
         """Waits until something is so, or for this long."""
