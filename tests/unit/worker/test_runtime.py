@@ -335,13 +335,16 @@ def test_drain_finishes_what_runs(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_drain_waits_for_grants_that_are_on_their_way() -> None:
+@pytest.mark.parametrize("hurried", [False, True])
+def test_drain_waits_for_grants_that_are_on_their_way(hurried: bool) -> None:
     """A job granted at the moment of the drain goes back; nobody has to wait for its lease."""
 
     async def scenario() -> None:
         async with running("double") as run:
             master = await run.leader()
             run.node.drain()
+            if hurried:
+                run.node.hurry()
             said = await master.stream.requests.get()
             while not said.HasField("credit"):
                 said = await master.stream.requests.get()

@@ -365,7 +365,7 @@ class WorkerNode:
             await self._until(lambda: arbiter.running == 0, 2 * RELEASE_GRACE_MS)
             arbiter.forsake()
             self._step()
-        await self._until(lambda: arbiter.deliverable == arbiter.unheard == 0, LAST_WORDS_MS)
+        await self._until(lambda: arbiter.deliverable == 0 and self._is_quits, LAST_WORDS_MS)
         arbiter.say_goodbye("drained")
         for link in self._links.values():
             link.leave()
