@@ -551,15 +551,29 @@ def main(config: WorkerConfig, lifeline: Lifeline | None = None) -> int:
         Rejected: The application cannot be imported, a file of its credentials is unusable, or no
             master lets it in.
     """
+    announce = _announcer()
     jobs = app.load(config.app)
     capture.install()
     # What is loaded by now stays for good: it need not be looked at again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_MAX)
-    return loop.run(run_worker(config, jobs, _announce, lifeline))
+    return loop.run(run_worker(config, jobs, announce, lifeline))
 
 
-def _announce(event: str, fields: Mapping[str, object]) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+def _announcer() -> Announce:
+    """Takes stdout for events, a line each: all else that is written there goes to stderr.
+
+    That is what the application prints, and programs that it starts: their last line may lack its
+    end.
+    """
     sys.stdout.flush()
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout = sys.stderr
+
+    def announce(event: str, fields: Mapping[str, object]) -> None:
+        events.write(json.dumps({"event": event, **fields}) + "\n")
+        events.flush()
+
+    return announce
