@@ -471,7 +471,7 @@ class Seat:
     def _make_term(
         self, office: Office, keeper: Keeper, recovered: Replayed, clock: TermClock
     ) -> Term:
-        around = self._around
+        around, partition = self._around, recovered.partition
         gate = CommitGate(
             journal=self._journal,
             token=office.token,
@@ -479,10 +479,11 @@ class Seat:
             clock=around.clock,
             stamp=clock.now_ms,
             trace=around.trace,
+            format_=lambda: partition.format,
             sizes=around.sizes,
         )
         return Term(
-            partition=recovered.partition,
+            partition=partition,
             changes=recovered.changes,
             gate=gate,
             keeper=keeper,
