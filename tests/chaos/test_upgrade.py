@@ -171,7 +171,7 @@ def test_an_older_master_steps_aside_for_what_it_does_not_know(
         run.after("kill -9 of the only master that can lead", killed_ms)
         cluster.wait_said(load, "completed", at_least={"completed": 40})
         with Client(cluster.addresses, timeout=30) as client:
-            assert client.queues.get("default").weight == 2.0
+            assert client.queues.get("default").settings.weight == 2.0
         cluster.drain(load)
         report = run.finish()
 

@@ -330,6 +330,7 @@ class Seat:
             _log.warning("Gave up: %s", first_of(gone), extra=self._extra("unavailable"))
         except* FormatTooNew as newer:
             why = "format too new"
+            _log.error("Campaigning no more: %s", first_of(newer), extra=self._extra("too_old"))
             around.roster.halted[self.partition] = str(first_of(newer))
             self.stop()
         except* ReplayFailed as failed:
