@@ -1,4 +1,22 @@
-"""All lanes of a partition: how many jobs there are of what, and what is ready for whom."""
+"""All lanes of a partition: how many jobs there are of what, and what is ready for whom.
+
+A ready job goes into a lane from below; a worker's credit comes from above, and finds it:
+```
+ Member ── Skill ── … TenantShare ── … QueueShare ── Board ── Fronts ──┐   (``core.skill``)
+   └─────── bound: a Board for each queue ────────────────── Fronts ───┤   its sticky keys
+                                                              places   ▼
+ JobRecord ──► Queue: counts ──────────────────────────────────────► Lane  (``core.ready``)
+                 └─ what holds it up: Tenant, Queue, JobType, LimitKey     (``core.gate``)
+```
+*Who is there*: sessions that can run the same share a skill. *What there is*: a lane, made when a
+job needs it, hangs in the places where those find it who may run its jobs: each skill that serves
+it, or the worker to whom its sticky key is bound. *What changes*: the jobs of one event, those that
+are alike at once; counts first, then tokens and gates, then lanes, so that none takes a place that
+its gate is about to take away. *What goes*: some lanes without ready jobs are kept, for most are
+needed again; a queue goes with its last job, unless its settings keep it (``lasting``).
+
+All of it is derived from records, settings and sessions: ``core.rebuild`` makes it after a replay.
+"""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -7,14 +25,14 @@ from operator import attrgetter
 from typing import Final
 
 from tenure.master.core.alike import Kind, kin_of
-from tenure.master.core.gate import Gate, JobType, Limiter, LimitKey, Queue, Tenant, judge
+from tenure.master.core.gate import JobType, LimitKey, Queue, Tenant, judge
 from tenure.master.core.ready import Board, Fronts, Lane, LaneName
 from tenure.master.core.record import JobRecord, Policy
+from tenure.master.core.refill import Refills
 from tenure.master.core.settings import JobTypeSettings, QueueSettings, Settings, SettingsKind
 from tenure.master.core.skill import Member, Skill
 from tenure.master.core.slack import Slack
 from tenure.master.core.sticky import Bindings, StickyKey
-from tenure.master.core.timer import Timers
 from tenure.protocol.vocabulary import FairBy, JobState
 
 _KIND: Final = attrgetter("policy", "state")
@@ -29,7 +47,7 @@ _BOUND_MAX: Final = 100_000
 
 
 class Lanes:
-    """See the module."""
+    """The lanes of one partition, with their queues, gates and takers."""
 
     __slots__ = (
         "_bindings",
@@ -60,7 +78,7 @@ class Lanes:
     #: The time of the newest event.
     now_ms: int
     #: Gates that wait for a token, or for the time at which their breaker lets probes through.
-    refills: Timers[Gate]
+    refills: Refills
     #: Queues that have a reserve.
     reserving: dict[Queue, None]
     #: Queues that are counted in time.
@@ -85,11 +103,7 @@ class Lanes:
         self.queues = {}
         self.counts = [0] * (max(JobState) + 1)
         self.crowded = {}
-        self.refills = Timers(
-            lambda gate: gate.next_ms(),
-            attrgetter("label"),
-            lambda: len(self._empty) + len(self._job_types),
-        )
+        self.refills = Refills(lambda: len(self._empty) + len(self._job_types))
         self.reserving = {}
         self.timed = {}
 
@@ -189,7 +203,7 @@ class Lanes:
             began_ms = self._empty_ms if empty_ms is None else empty_ms
             queue = self.queues[tenant, name] = Queue(owner, name, settings, began_ms)
             owner.queues[name] = queue
-            self.await_tokens(queue)
+            self.refills.await_tokens(queue, self.now_ms)
             queue.refresh()
             self._note_kind(queue)
         return queue
@@ -376,7 +390,7 @@ class Lanes:
             queue = self.queue(policy.tenant, policy.queue)
             # First the gates: a lane that is closed by them needs no new front now.
             self._recount(queue, policy.name, len(alike), _PENDING, _RUNNING)
-            self._charge(queue, len(alike), now_ms)
+            self.refills.charge(queue, len(alike), now_ms)
             self.job_type(policy.tenant, policy.name).granted(alike, now_ms)
             left: dict[Lane, int] = {}
             for kind, own in runs.items():
@@ -386,7 +400,7 @@ class Lanes:
                 if kind[1]:
                     key = self._slack.key(queue, kind[1])
                     key.count(own, 1)
-                    self._charge(key, len(own), now_ms)
+                    self.refills.charge(key, len(own), now_ms)
                     key.granted(own)
             for lane, jobs in left.items():
                 self.left(lane, jobs)
@@ -443,30 +457,6 @@ class Lanes:
         if sticky is not None:
             self.bind(sticky, record.incarnation)
 
-    def _charge(self, limiter: Limiter, grants: int, now_ms: int) -> None:
-        bucket = limiter.bucket
-        if bucket is not None:
-            bucket.charge(grants, now_ms)
-            if not limiter.is_dry and not bucket.room(now_ms):
-                self._run_dry(limiter)
-
-    def await_tokens(self, limiter: Limiter) -> None:
-        """A limiter has a new bucket."""
-        if limiter.bucket is not None and not limiter.bucket.room(self.now_ms):
-            self._run_dry(limiter)
-
-    def _run_dry(self, limiter: Limiter) -> None:
-        limiter.is_dry = True
-        limiter.refresh()
-        self.refills.arm(limiter)
-
-    def refill(self, gate: Gate, now_ms: int) -> None:
-        """A gate's time has come, or it is another one by now."""
-        due_ms = gate.next_ms()
-        if due_ms is not None and due_ms <= now_ms:
-            gate.wake(now_ms)
-        self.refills.arm(gate)
-
     def begin_term(self, now_ms: int) -> None:
         """All buckets are empty now; reserves are kept from now on, and no rate is known yet."""
         self._empty_ms = self.now_ms = now_ms
@@ -505,11 +495,11 @@ class Lanes:
         if anew:
             queue.key_empty_ms = now_ms
         if queue.limit(settings.concurrency, settings.rate, now_ms, anew=anew):
-            self.await_tokens(queue)
+            self.refills.await_tokens(queue, self.now_ms)
         queue.refresh()
         for key in list(queue.limit_keys.values()):
             if key.configure(anew=anew):
-                self.await_tokens(key)
+                self.refills.await_tokens(key, self.now_ms)
             self._slack.follow(key)
             key.refresh()
             if key.cancels:
