@@ -47,11 +47,13 @@ class Load(NamedTuple):
         children: Processes that they run jobs in.
         lost: Jobs that were given up and whose code still runs.
         blocked: What keeps the loop of async jobs from turning; None: it turns.
+        stuck: Nobody can do anything about that.
     """
 
     children: int = 0
     lost: int = 0
     blocked: LoopBlocked | None = None
+    stuck: bool = False
 
 
 class Executor(Protocol):
