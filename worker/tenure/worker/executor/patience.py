@@ -33,6 +33,8 @@ _LOGGER: Final = logging.getLogger(__name__)
 GRACE_MS: Final = 5_000
 #: The same when the worker itself is about to end.
 RELEASE_GRACE_MS: Final = 1_000
+#: When a job is looked at again that was to be given up while it was about to begin.
+BEGIN_MS: Final = 10
 #: What the error of a job says that was given up, if nothing else does.
 DEAF: Final = "the job was asked to stop and has not; its code still runs"
 #: Alarms of ended jobs are swept out above this.
@@ -166,6 +168,12 @@ class Patience:
             # It went back meanwhile: it has not begun after all, or the process is ending.
             return
         if self._means.kill(job):
+            return
+        if job.started_ms is None:
+            # 1. An executor has claimed it, a moment ago, and has yet to see the wish or the clock.
+            # 2. It does, and the job ends without having begun: its slot is freed by that.
+            # 3. Or it has begun by the next look. Given up before, it would free its slot twice.
+            self._alarm(self._clock.boot_ms() + BEGIN_MS, job, outcome)
             return
         result = stopped(outcome, why)
         batch = self._batches.batch_of(job) if self._batches is not None else None
