@@ -31,7 +31,7 @@ class FactKind(Enum):
 
     STARTED = "started"  #: user code is about to run
     ENDED = "ended"  #: ``job.result`` is set and the slot is free
-    UNSTARTED = "unstarted"  #: its lease had lapsed when its turn came: it was not begun
+    UNSTARTED = "unstarted"  #: its lease had lapsed when its turn came, or it cannot begin here
     ABANDONED = "abandoned"  #: ``job.result`` is set and a slot is free, but user code still runs
     SAVED = "saved"  #: ``job.saved`` has news
     FREED = "freed"  #: the user code of an abandoned job has ended after all

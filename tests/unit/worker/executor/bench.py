@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tenure.client.codec import encode_args
 from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
@@ -170,6 +172,21 @@ def bench(
         yield made
     finally:
         made.pool.close()
+
+
+@contextmanager
+def no_threads(name: str) -> Iterator[None]:
+    """Lets no thread start whose name begins so, as a limit on processes would."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(name):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
 
 
 def until_exists(path: Path) -> None:

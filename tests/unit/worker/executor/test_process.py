@@ -1,9 +1,12 @@
 """Child processes: batches over the pipe, who is charged for a crash, replacement, last words."""
 
+import logging
 import os
 import signal
 import threading
 from pathlib import Path
+from queue import SimpleQueue
+from typing import NoReturn
 
 import msgspec
 import pytest
@@ -13,9 +16,10 @@ from tenure.worker.executor import child_link, process
 from tenure.worker.executor.child_link import ChildLink
 from tenure.worker.executor.process import NEVER, ProcessExecutor, Recycling
 from tenure.worker.executor.words import LastWords
+from tenure.worker.exits import EXIT_BROKEN
 from tenure.worker.held import HeldJob
 from tenure.worker.port import FactKind
-from tests.unit.worker.executor.bench import Bench, bench, until_exists
+from tests.unit.worker.executor.bench import WAIT_S, Bench, bench, until_exists
 
 STARTED, ENDED = FactKind.STARTED, FactKind.ENDED
 COMPLETED, LOST = AttemptOutcome.COMPLETED, AttemptOutcome.LOST
@@ -321,3 +325,21 @@ class TestLimits:
             (count,) = values([_ran(pool, "bomb_in_child", str(tmp_path / "s"))])
             assert isinstance(count, int)
             assert count < 30
+
+
+def test_a_worker_whose_children_nobody_serves_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody could say what becomes of their jobs, and their leases would be renewed for ever."""
+    statuses: SimpleQueue[int] = SimpleQueue()
+
+    def end(status: int) -> NoReturn:
+        statuses.put(status)
+        raise SystemExit
+
+    monkeypatch.setattr(os, "_exit", end)
+    with bench("double_in_child") as pool:
+        executor_of(pool)._order(lambda: [][0])
+        assert statuses.get(timeout=WAIT_S) == EXIT_BROKEN
+    (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert record.exc_info is not None

@@ -141,6 +141,8 @@ class ExecutorPool:
 
     def tick(self, now_ms: int) -> None:
         self._patience.tick(now_ms)
+        self._threads.tick(now_ms)
+        self._commands.tick(now_ms)
         if self._watch is not None:
             self._watch.tick(now_ms)
             self._mind(self._watch)

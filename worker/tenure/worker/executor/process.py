@@ -38,6 +38,7 @@ from tenure.worker.executor.child_link import ChildLink
 from tenure.worker.executor.ending import Ending
 from tenure.worker.executor.launcher_link import LauncherLink
 from tenure.worker.executor.runner import Stage
+from tenure.worker.exits import EXIT_BROKEN
 from tenure.worker.held import HeldJob
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -190,6 +191,16 @@ class ProcessExecutor:
                 self._feed(now_ms)
                 for child in [*self._children]:
                     self._look_after(child, now_ms)
+        except BaseException:
+            _LOGGER.critical(
+                "the thread that serves the child processes has failed, and nobody else can say "
+                "what becomes of their jobs: this worker ends with status %d",
+                EXIT_BROKEN,
+                exc_info=True,
+                extra={"action": "broken"},
+            )
+            # Its leases would be renewed for ever. The launcher kills the children.
+            os._exit(EXIT_BROKEN)
         finally:
             for child in self._children:
                 child.kill()
@@ -511,7 +522,10 @@ class ProcessExecutor:
             for answer in frame.answers_of(ask, parents, job_ids):
                 self._order(partial(self._say, child, answer))
 
-        threading.Thread(target=fetch, name="tenure-parents", daemon=True).start()
+        try:
+            threading.Thread(target=fetch, name="tenure-parents", daemon=True).start()
+        except RuntimeError as error:
+            self._say(child, frame.refusal_of(ask, error))
 
     # What jobs are told.
 
