@@ -197,3 +197,12 @@ def until_exists(path: Path) -> None:
         if time.monotonic() > end:
             raise AssertionError(f"{path} never came")
         tick.wait(0.005)
+
+
+def wait_gone(pid: int) -> None:
+    """Waits until a process has ended (a zombie that nobody reaps has, too)."""
+    tick = threading.Event()
+    while Path(f"/proc/{pid}").exists():
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        tick.wait(0.005)

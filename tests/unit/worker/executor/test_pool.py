@@ -10,11 +10,11 @@ import pytest
 
 from tenure.protocol.limits import ERROR_MESSAGE_BYTES_MAX
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
-from tenure.worker.executor.loop import BLOCKED_MS, PROBE_MS, STUCK_LOOKS_MAX
+from tenure.worker.executor.loop import BLOCKED_MS, PROBE_MS, STUCK_LOOKS_MAX, STUCK_LOOKS_MIN
 from tenure.worker.executor.patience import GRACE_MS, RELEASE_GRACE_MS
 from tenure.worker.held import HeldJob
 from tenure.worker.port import FactKind, Load
-from tests.unit.worker.executor.bench import Bench, bench, until_exists
+from tests.unit.worker.executor.bench import Bench, bench, until_exists, wait_gone
 
 STARTED, ENDED = FactKind.STARTED, FactKind.ENDED
 CANCELLED, TIMED_OUT = AttemptOutcome.CANCELLED, AttemptOutcome.TIMED_OUT
@@ -318,7 +318,7 @@ class TestStops:
             grandchild = _written(started)
             pool.pass_time(1_001)
             assert pool.outcome_after(job, ENDED) is TIMED_OUT
-        _wait_gone(grandchild)
+        wait_gone(grandchild)
 
     def test_first_wish_counts(self, tmp_path: Path) -> None:
         """A timeout after a cancel does not change what was asked for."""
@@ -447,7 +447,6 @@ class TestLoop:
         assert "in _block" in blocked.stack
         assert "a callback has blocked" in caplog.records[0].message
 
-
     def test_a_blocked_loop_takes_no_slots(self, tmp_path: Path) -> None:
         """What could not begin in it lets others have the slots, and comes first when it turns."""
         started, release = tmp_path / "s", tmp_path / "r"
@@ -496,7 +495,8 @@ class TestLoop:
             assert told == []
             pool.pass_time(GRACE_MS)
             assert pool.outcome_after(job, FactKind.ABANDONED) is TIMED_OUT
-            pool.pass_time(PROBE_MS)
+            for _ in range(STUCK_LOOKS_MIN):
+                pool.pass_time(PROBE_MS)
             load = told[-1]
             assert (load.stuck, load.lost) == (True, 1)
             assert load.blocked is not None
@@ -593,12 +593,3 @@ def _written(path: Path) -> int:
     while not path.read_text():
         tick.wait(0.005)
     return int(path.read_text())
-
-
-def _wait_gone(pid: int) -> None:
-    """Waits until a process has ended (a zombie that nobody reaps has, too)."""
-    tick = threading.Event()
-    while Path(f"/proc/{pid}").exists():
-        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            return
-        tick.wait(0.005)

@@ -16,6 +16,7 @@ import msgspec
 
 from tenure.client.parent_result import Results
 from tenure.protocol.errors import TenureError, Unavailable, refusal_to_wire
+from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.attempt_log import Line
 from tenure.worker.executor.stream import (
@@ -181,8 +182,8 @@ def inflow_of_parent() -> Inflow[ToParent]:
 
 def refusal_of(ask: int, error: RuntimeError) -> Answer:
     """What a child is told that cannot be answered for now: its job may be tried again."""
-    unavailable = Unavailable(f"expected to fetch the results of a job's parents, but {error}")
-    return _refusal(ask, unavailable)
+    why = f"expected to fetch the results of a job's parents, but {error}"
+    return _refusal(ask, Unavailable(why, reason=Reason.UNREACHABLE))
 
 
 def _refusal(ask: int, error: TenureError) -> Answer:

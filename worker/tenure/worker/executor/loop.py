@@ -65,8 +65,8 @@ class LoopWatch:
     Attributes:
         blocked: What blocks the loop now; None: it turns.
         by: The job whose code that is; None: no job's own, or it turns.
-        looks: At how many looks in a row it was this one. Looks, not time: a process that was
-            stopped for an hour has seen nobody block it.
+        looks: At how many looks in a row it was this one. Looks count, not time: in a process that
+            was stopped for an hour nobody has blocked it.
         next_ms: When to look again; at once, the first time.
     """
 
@@ -77,6 +77,8 @@ class LoopWatch:
         self.next_ms = 0
         self._loop = loop
         self._probed_ms: int | None = None
+        #: At how many looks it had not turned since.
+        self._unanswered = 0
         self._turns = 0
 
     def tick(self, now_ms: int) -> None:
@@ -87,12 +89,13 @@ class LoopWatch:
             self._turns = self._loop.turns
             self._probed_ms = now_ms
             self.blocked = self.by = None
-            self.looks = 0
+            self.looks = self._unanswered = 0
             self._loop.probe()
             return
-        ms = now_ms - self._probed_ms
-        if ms < BLOCKED_MS:
+        self._unanswered += 1
+        if self._unanswered < BLOCKED_MS // PROBE_MS:
             return
+        ms = now_ms - self._probed_ms
         job, known = self._loop.busy, self.blocked
         if known is not None and job is self.by:
             self.looks += 1

@@ -265,8 +265,7 @@ class ProcessExecutor:
             child.kill()
         if not child.given:
             if child.is_old and child.is_idle and self._idle_child() is not child:
-                child.due_ms = now_ms + EXIT_MS_MAX
-                child.retire()
+                child.retire(now_ms + EXIT_MS_MAX)
             return
         waited_ms = now_ms - child.head_ms
         if not child.has_begun(child.given[0].number):
@@ -499,7 +498,7 @@ class ProcessExecutor:
         self._costs[name] = known + int((run_us - known) * COST_WEIGHT)
         self._stage.settle(job, said.as_result(), now_ms)
         if said.is_spent and not child.is_leaving:
-            child.retire()
+            child.retire(now_ms + EXIT_MS_MAX)
             self._take_back(child, now_ms)
 
     def _note_start(self, job: HeldJob, now_ms: int) -> None:

@@ -19,7 +19,6 @@ from tenure.worker.attempt import context_of
 from tenure.worker.executor.runner import Stage
 from tenure.worker.held import AttemptResult, HeldJob
 
-
 _LOGGER: Final = logging.getLogger(__name__)
 #: How often it is tried to start threads that could not be started, and how long jobs wait for it.
 RETRY_MS: Final = 1_000
@@ -94,8 +93,8 @@ class ThreadExecutor:
             return
         self._refused_ms = now_ms
         _LOGGER.error(
-            "expected to start a thread for a job, but %s: %d threads are to do; raise the limit on "
-            "this worker's processes, or lower --slots",
+            "expected to start a thread for a job, but %s; trying again, until then there are %d: "
+            "raise the limit on this worker's processes, or lower --slots",
             error,
             len(self._threads),
             extra={"action": "spawn"},
