@@ -116,7 +116,15 @@ def test_results_that_cannot_be_fetched_now_cost_the_job_that_wants_them() -> No
         assert result.outcome is AttemptOutcome.COMPLETED
 
 
-@pytest.mark.parametrize("name", ["fork_and_return", "fork_and_return_in_child"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fork_and_return",
+        "fork_and_return_in_child",
+        "fork_and_return_all",
+        "fork_and_return_all_async",
+    ],
+)
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_copy_that_a_job_has_forked_ends_with_its_code(name: str, fails: bool) -> None:
     """It answers nobody, and takes no other job: what the original returns counts."""
