@@ -38,7 +38,7 @@ from tenure.worker.executor.child_link import ChildLink
 from tenure.worker.executor.ending import Ending
 from tenure.worker.executor.launcher_link import LauncherLink
 from tenure.worker.executor.runner import Stage
-from tenure.worker.exits import EXIT_BROKEN
+from tenure.worker.exits import end_broken
 from tenure.worker.held import HeldJob
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -191,16 +191,9 @@ class ProcessExecutor:
                 self._feed(now_ms)
                 for child in [*self._children]:
                     self._look_after(child, now_ms)
-        except BaseException:
-            _LOGGER.critical(
-                "the thread that serves the child processes has failed, and nobody else can say "
-                "what becomes of their jobs: this worker ends with status %d",
-                EXIT_BROKEN,
-                exc_info=True,
-                extra={"action": "broken"},
-            )
-            # Its leases would be renewed for ever. The launcher kills the children.
-            os._exit(EXIT_BROKEN)
+        except BaseException as error:  # noqa: BLE001  (whatever it is)
+            # Their jobs' leases would be renewed for ever. The launcher kills the children.
+            end_broken("the thread that serves the child processes", error)
         finally:
             for child in self._children:
                 child.kill()
