@@ -406,7 +406,7 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
         if due_ms is not None:
             state.timers.arm_at(record, max(due_ms, now_ms + 1))
     for gate in state.lanes.refills.take(event.refill_mark):
-        state.lanes.refill(gate, now_ms)
+        state.lanes.refills.look_at(gate, now_ms)
     for tenant, name, last_ms in event.put_off:
         budget = state.lanes.job_type(tenant, name).budget
         if budget is not None:

@@ -1,4 +1,28 @@
-"""All lanes of a partition: how many jobs there are of what, and what is ready for whom."""
+"""All lanes of a partition: how many jobs there are of what, and what is ready for whom.
+
+A ready job goes into a lane from below; a worker's credit comes from above, and finds it:
+```
+ Member ── Skill ── … TenantShare ── … QueueShare ── Board ── Fronts ──┐   (``core.skill``)
+   └─────── bound: a Board for each queue ────────────────── Fronts ───┤   its sticky keys
+                                                              places   ▼
+ JobRecord ──► Queue: counts ──────────────────────────────────────► Lane  (``core.ready``)
+                 └─ what holds it up: Tenant, Queue, JobType, LimitKey     (``core.gate``)
+```
+1. *Who is there.* Sessions that can run the same share a skill. A label tells them apart from the
+   first job on that asks for it.
+2. *What there is.* Queues, job types and lanes are made when a job needs them. A lane hangs in the
+   places where those find it who may run its jobs: each skill that serves it; or the one worker
+   to whom its sticky key is bound, while that one can.
+3. *What changes.* ``move``, ``granted`` and ``push`` follow the jobs of one event, those that are
+   alike at once: counts first, then tokens and gates, then lanes, so that no lane takes a new place
+   which its gate is about to take away.
+4. *Settings.* New ones count at once, whatever waits.
+5. *What goes.* Some lanes without ready jobs are kept, for most are needed again; the longest idle
+   go first. A queue goes with its last job, unless its settings keep it (``lasting``).
+
+All of it is derived from records, settings and sessions, and never journaled: ``core.rebuild``
+makes it anew after a replay.
+"""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -7,14 +31,14 @@ from operator import attrgetter
 from typing import Final
 
 from tenure.master.core.alike import Kind, kin_of
-from tenure.master.core.gate import Gate, JobType, Limiter, LimitKey, Queue, Tenant, judge
+from tenure.master.core.gate import JobType, LimitKey, Queue, Tenant, judge
 from tenure.master.core.ready import Board, Fronts, Lane, LaneName
 from tenure.master.core.record import JobRecord, Policy
+from tenure.master.core.refill import Refills
 from tenure.master.core.settings import JobTypeSettings, QueueSettings, Settings, SettingsKind
 from tenure.master.core.skill import Member, Skill
 from tenure.master.core.slack import Slack
 from tenure.master.core.sticky import Bindings, StickyKey
-from tenure.master.core.timer import Timers
 from tenure.protocol.vocabulary import FairBy, JobState
 
 _KIND: Final = attrgetter("policy", "state")
@@ -29,7 +53,7 @@ _BOUND_MAX: Final = 100_000
 
 
 class Lanes:
-    """See the module."""
+    """The lanes of one partition, with their queues, gates and takers."""
 
     __slots__ = (
         "_bindings",
@@ -60,7 +84,7 @@ class Lanes:
     #: The time of the newest event.
     now_ms: int
     #: Gates that wait for a token, or for the time at which their breaker lets probes through.
-    refills: Timers[Gate]
+    refills: Refills
     #: Queues that have a reserve.
     reserving: dict[Queue, None]
     #: Queues that are counted in time.
@@ -85,11 +109,7 @@ class Lanes:
         self.queues = {}
         self.counts = [0] * (max(JobState) + 1)
         self.crowded = {}
-        self.refills = Timers(
-            lambda gate: gate.next_ms(),
-            attrgetter("label"),
-            lambda: len(self._empty) + len(self._job_types),
-        )
+        self.refills = Refills(lambda: len(self._empty) + len(self._job_types))
         self.reserving = {}
         self.timed = {}
 
@@ -168,10 +188,6 @@ class Lanes:
             self._bindings.unbind(sticky)
             self._hang_all(sticky)
 
-    def skills(self) -> list[Skill]:
-        """Those of all sessions."""
-        return list(self._skills.values())
-
     def has_work(self) -> bool:
         """Whether some ready job waits for nothing but a taker's credit."""
         return any(skill.level.heap for skill in self._skills.values()) or any(
@@ -193,7 +209,7 @@ class Lanes:
             began_ms = self._empty_ms if empty_ms is None else empty_ms
             queue = self.queues[tenant, name] = Queue(owner, name, settings, began_ms)
             owner.queues[name] = queue
-            self.await_tokens(queue)
+            self.refills.await_tokens(queue, self.now_ms)
             queue.refresh()
             self._note_kind(queue)
         return queue
@@ -380,7 +396,7 @@ class Lanes:
             queue = self.queue(policy.tenant, policy.queue)
             # First the gates: a lane that is closed by them needs no new front now.
             self._recount(queue, policy.name, len(alike), _PENDING, _RUNNING)
-            self._charge(queue, len(alike), now_ms)
+            self.refills.charge(queue, len(alike), now_ms)
             self.job_type(policy.tenant, policy.name).granted(alike, now_ms)
             left: dict[Lane, int] = {}
             for kind, own in runs.items():
@@ -390,7 +406,7 @@ class Lanes:
                 if kind[1]:
                     key = self._slack.key(queue, kind[1])
                     key.count(own, 1)
-                    self._charge(key, len(own), now_ms)
+                    self.refills.charge(key, len(own), now_ms)
                     key.granted(own)
             for lane, jobs in left.items():
                 self.left(lane, jobs)
@@ -447,30 +463,6 @@ class Lanes:
         if sticky is not None:
             self.bind(sticky, record.incarnation)
 
-    def _charge(self, limiter: Limiter, grants: int, now_ms: int) -> None:
-        bucket = limiter.bucket
-        if bucket is not None:
-            bucket.charge(grants, now_ms)
-            if not limiter.is_dry and not bucket.room(now_ms):
-                self._run_dry(limiter)
-
-    def await_tokens(self, limiter: Limiter) -> None:
-        """A limiter has a new bucket."""
-        if limiter.bucket is not None and not limiter.bucket.room(self.now_ms):
-            self._run_dry(limiter)
-
-    def _run_dry(self, limiter: Limiter) -> None:
-        limiter.is_dry = True
-        limiter.refresh()
-        self.refills.arm(limiter)
-
-    def refill(self, gate: Gate, now_ms: int) -> None:
-        """A gate's time has come, or it is another one by now."""
-        due_ms = gate.next_ms()
-        if due_ms is not None and due_ms <= now_ms:
-            gate.wake(now_ms)
-        self.refills.arm(gate)
-
     def begin_term(self, now_ms: int) -> None:
         """All buckets are empty now; reserves are kept from now on, and no rate is known yet."""
         self._empty_ms = self.now_ms = now_ms
@@ -509,11 +501,11 @@ class Lanes:
         if anew:
             queue.key_empty_ms = now_ms
         if queue.limit(settings.concurrency, settings.rate, now_ms, anew=anew):
-            self.await_tokens(queue)
+            self.refills.await_tokens(queue, self.now_ms)
         queue.refresh()
         for key in list(queue.limit_keys.values()):
             if key.configure(anew=anew):
-                self.await_tokens(key)
+                self.refills.await_tokens(key, self.now_ms)
             self._slack.follow(key)
             key.refresh()
             if key.cancels:

@@ -242,6 +242,8 @@ class Seat:
                 self._role = _Role.PARTITION_ROLE_FOLLOWER
                 if leader is None and await self._give_way():
                     return None, 0
+                if self._stopping.is_set():
+                    return None, 0
                 sent_ms = around.clock.boot_ms()
                 return await self._election.campaign(), sent_ms
         halts[self.partition] = halted.detail
@@ -373,12 +375,16 @@ class Seat:
         self._leaving.set()
 
     def _awaits_heir(self) -> bool:
-        """Whether others live, but none of them could lead at once what is served here."""
+        """Whether others live, but none of them could lead at once what is served here.
+
+        Or is about to be: who recovers a partition has the start of all others in that.
+        """
         term, keeper = self._term, self._keeper
-        if term is None or keeper is None or keeper.frozen or term.gate.full:
-            return False
-        if term.partition.stats().jobs <= _COLD_JOBS_MAX:
-            return False
+        if term is not None and keeper is not None:
+            if keeper.frozen or term.gate.full:
+                return False
+            if term.partition.stats().jobs <= _COLD_JOBS_MAX:
+                return False
         roster = self._around.roster
         others = [name for name in roster.heirs(self.partition) if name != roster.me.name]
         return bool(others) and not any(roster.is_ready(n, self.partition) for n in others)

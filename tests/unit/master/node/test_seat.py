@@ -285,6 +285,26 @@ def test_a_master_asks_for_a_free_office_after_those_that_should_lead(
     run_virtual(main, limit_s=120)
 
 
+@pytest.mark.parametrize("stopped_ms", [0, 1_000])
+def test_a_master_that_is_stopped_does_not_ask_for_an_office(stopped_ms: int) -> None:
+    """It would have to give it up at once, to a master that may have nothing replayed."""
+
+    async def main() -> None:
+        clock = SimClock()
+        election = HeldElection(clock)
+        seat = _seat(election, UnmarkedJournal())
+        _meet_another(seat, 0)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(seat.run())
+            await clock.sleep(5_000)
+            election.vacant.set()
+            await clock.sleep(stopped_ms)
+            seat.stop()
+        assert election.campaigned_ms == []
+
+    run_virtual(main, limit_s=120)
+
+
 def _leading_seat(jobs: int) -> Seat:
     seat = _seat(WonElection(), UnmarkedJournal())
     gate = SimpleNamespace(full=False)
@@ -329,6 +349,30 @@ def test_a_master_that_is_stopped_leads_on_until_another_could_lead_at_once() ->
     """A large partition is served until its next leader has it replayed, or for 24 s."""
     assert 4_000 <= _leaves_after_ms(_leading_seat(jobs=100_000), ready_ms=4_000) <= 4_200
     assert 24_000 <= _leaves_after_ms(_leading_seat(jobs=100_000), ready_ms=None) <= 24_100
+
+
+def test_a_master_that_is_stopped_while_it_recovers_leads_on_too() -> None:
+    """Others would have to begin at the beginning, and a small partition is left at once."""
+    seat = _seat(WonElection(), UnmarkedJournal())
+    assert 4_000 <= _leaves_after_ms(seat, ready_ms=4_000) <= 4_200
+    assert _leaves_after_ms(_seat(WonElection(), UnmarkedJournal()), ready_ms=0) == 0
+
+    async def main() -> int:
+        clock = SimClock()
+        seat = _seat(WonElection(), UnmarkedJournal())
+        _meet_another(seat)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(seat._leave_when_stopped())
+            seat.stop()
+            await clock.sleep(1_000)
+            assert not seat._leaving.is_set()
+            began = _leading_seat(jobs=100)
+            seat._term, seat._keeper = began._term, began._keeper
+            since_ms = clock.boot_ms()
+            await seat._leaving.wait()
+            return clock.boot_ms() - since_ms
+
+    assert run_virtual(main, limit_s=120) <= 100
 
 
 @pytest.mark.parametrize("why", ["ready", "alone", "ending", "small", "frozen", "full"])
