@@ -8,20 +8,14 @@ A ready job goes into a lane from below; a worker's credit comes from above, and
  JobRecord ──► Queue: counts ──────────────────────────────────────► Lane  (``core.ready``)
                  └─ what holds it up: Tenant, Queue, JobType, LimitKey     (``core.gate``)
 ```
-1. *Who is there.* Sessions that can run the same share a skill. A label tells them apart from the
-   first job on that asks for it.
-2. *What there is.* Queues, job types and lanes are made when a job needs them. A lane hangs in the
-   places where those find it who may run its jobs: each skill that serves it; or the one worker
-   to whom its sticky key is bound, while that one can.
-3. *What changes.* ``move``, ``granted`` and ``push`` follow the jobs of one event, those that are
-   alike at once: counts first, then tokens and gates, then lanes, so that no lane takes a new place
-   which its gate is about to take away.
-4. *Settings.* New ones count at once, whatever waits.
-5. *What goes.* Some lanes without ready jobs are kept, for most are needed again; the longest idle
-   go first. A queue goes with its last job, unless its settings keep it (``lasting``).
+*Who is there*: sessions that can run the same share a skill. *What there is*: a lane, made when a
+job needs it, hangs in the places where those find it who may run its jobs: each skill that serves
+it, or the worker to whom its sticky key is bound. *What changes*: the jobs of one event, those that
+are alike at once; counts first, then tokens and gates, then lanes, so that none takes a place that
+its gate is about to take away. *What goes*: some lanes without ready jobs are kept, for most are
+needed again; a queue goes with its last job, unless its settings keep it (``lasting``).
 
-All of it is derived from records, settings and sessions, and never journaled: ``core.rebuild``
-makes it anew after a replay.
+All of it is derived from records, settings and sessions: ``core.rebuild`` makes it after a replay.
 """
 
 from collections import OrderedDict
