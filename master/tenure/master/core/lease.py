@@ -323,6 +323,7 @@ def decide_open_session(command: OpenSession, now_ms: int) -> Decision:
 
 def apply_session_opened(state: State, event: SessionOpened) -> None:
     """Adds a session; it speaks for its incarnation from now on."""
+    state.lanes.now_ms = event.now_ms
     holder = state.holder(event.incarnation, event.worker, event.now_ms)
     if holder.session is not None:
         # What its old stream says from now on is of no account.

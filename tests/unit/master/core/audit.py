@@ -111,6 +111,10 @@ def _audit_gates(state: State) -> None:
         assert queue.ready_of == [ready_of[p] for p in range(len(queue.ready_of))]
         running_of = Counter(r.priority for r in own)
         assert queue.running_of == [running_of[p] for p in range(len(queue.running_of))]
+        shares = [share for skill in lanes.skills() if (share := skill.known_share(queue))]
+        assert queue.givers == sum(bool(share.board.giving) for share in shares)
+        paused = queue.settings.paused or queue.tenant.settings.paused
+        assert bool(queue.pulse._waits_from_ms) is (queue.givers > 0 and not paused)
         waiting = [job for lane in queue.lanes.values() for job in lane.jobs()]
         assert all(job.seq >= queue.ready_seq for job in waiting)
         assert (queue in lanes.reserving) is bool(queue.settings.reserved)
@@ -148,7 +152,7 @@ def _audit_gates(state: State) -> None:
 
 
 def _audit_skills(state: State) -> None:
-    skills = state.lanes._skills.values()
+    skills = state.lanes.skills()
     free: dict[Queue, list[Lane]] = {}
     for lane in _free_lanes(state):
         free.setdefault(lane.queue, []).append(lane)
@@ -488,7 +492,7 @@ def _dump_lanes(state: State) -> list[object]:
                 for share in skill.shares()
             ],
         )
-        for skill in state.lanes._skills.values()
+        for skill in state.lanes.skills()
     ]
     types = [
         (job_type.label, _breaker(job_type.breaker), job_type.next_ms())
@@ -518,7 +522,7 @@ def gates(state: State) -> list[object]:
         for record in lane.jobs()
     ]
     bound = [
-        (sticky.place, sticky.key, sticky.incarnation) for sticky in state.lanes._bindings.bound()
+        (sticky.place, sticky.key, sticky.incarnation) for sticky in state.lanes.bindings.bound()
     ]
     return [sorted(queues, key=lambda row: row[0][0]), sorted(ready), sorted(bound)]
 
