@@ -55,6 +55,8 @@ class Blocker(NamedTuple):
     freed_by: str
     #: When it ends by itself; 0: nobody knows.
     until_ms: int = 0
+    #: How far apart those begin that wait for it, if it lets one after the other through; else 0.
+    each_ms: float = 0.0
 
 
 class Halt(NamedTuple):
@@ -101,8 +103,8 @@ class Explaining:
         now_ms: int,
         halt: Halt | None,
     ) -> None:
-        self._ahead = 0
-        self._segments: Iterator[Segment] = iter(())
+        self._ahead = _Ahead(0, 0, 0)
+        self._segments: Iterator[tuple[Segment, _Ahead]] = iter(())
         self._place = (0, 0)
         self._found = _explain(state, record, credits, now_ms, halt)
         self.done = record.state is not JobState.PENDING
@@ -119,16 +121,18 @@ class Explaining:
         """Looks at about so many jobs that may come before it."""
         looks = 0
         while looks < looks_max:
-            segment = next(self._segments, None)
-            if segment is None:
+            found = next(self._segments, None)
+            if found is None:
                 self.done = True
                 return
+            segment, each = found
             left = segment.left()
             looks += 1 + len(left)
-            if segment.at_ms < self._place[0]:
-                self._ahead += len(left)
-            else:
-                self._ahead += sum(record.ordinal < self._place[1] for record in left)
+            jobs = len(left)
+            if segment.at_ms >= self._place[0]:
+                jobs = sum(record.ordinal < self._place[1] for record in left)
+            sums = zip(self._ahead, each, strict=True)
+            self._ahead = _Ahead(*[known + jobs * counts for known, counts in sums])
 
     def result(self) -> Explanation:
         """What there is to say, once it is ``done``."""
@@ -136,38 +140,78 @@ class Explaining:
         estimate_ms, basis = found.estimate_ms, found.basis
         if found.state is JobState.PENDING:
             estimate_ms, basis = _estimate(found.blockers, self._ahead, self._rate, self._now_ms)
-        return found._replace(ahead=self._ahead, estimate_ms=estimate_ms, basis=basis)
+        return found._replace(ahead=self._ahead.jobs, estimate_ms=estimate_ms, basis=basis)
 
 
-def _segments_ahead(lane: Lane, key: int) -> list[Segment]:
+class _Ahead(NamedTuple):
+    """Jobs before one, or what each job of a lane counts for among them."""
+
+    #: Those that would be granted before it, and those of its own lane.
+    jobs: int
+    #: Those of its own limit key, in whatever lane.
+    of_key: int
+    #: Those of other keys, or of none, that would be granted before it.
+    others: int
+
+
+def _segments_ahead(lane: Lane, key: int) -> list[tuple[Segment, _Ahead]]:
     """Where jobs may be that would be granted before one with this key, as things stand."""
-    return [
-        segment
-        for other in lane.queue.lanes.values()
-        if other is lane or (other.is_open and other.job_type.is_open and other.places)
-        for segment in other.segments()
-        if segment.at_ms <= key
-    ]
+    found = []
+    for other in lane.queue.lanes.values():
+        may_run = other.is_open and other.job_type.is_open and bool(other.places)
+        of_key = lane.key is not None and other.key is lane.key
+        each = _Ahead(other is lane or may_run, of_key, may_run and not of_key)
+        if any(each):
+            found += [(part, each) for part in other.segments() if part.at_ms <= key]
+    return found
 
 
 def _estimate(
-    blockers: list[Blocker], ahead: int, rate: float, now_ms: int
+    blockers: list[Blocker], ahead: _Ahead, rate: float, now_ms: int
 ) -> tuple[int | None, str]:
-    """When a ready job may begin, and what says so."""
+    """When a ready job may begin, and what says so: the last of all that it waits for."""
     if any(_is_endless(blocker) for blocker in blockers):
         return None, "nobody knows when what keeps it ends"
     if not blockers:
         return 0, "it is its turn"
-    gates_ms = max([max(b.until_ms - now_ms, 0) for b in blockers], default=0)
-    gates = "what keeps it ends then" if gates_ms else ""
-    if not rate:
-        if gates_ms and all(blocker.until_ms for blocker in blockers):
-            return gates_ms, f"{gates}, and {ahead} jobs come before it" if ahead else gates
-        return None, "how fast jobs of its queue begin is not known yet"
-    queue_ms = round((ahead + 1) * 1_000 / rate)
-    if gates_ms > queue_ms:
-        return gates_ms, gates
-    return queue_ms, f"{ahead} jobs before it, and {rate:.3g} a second have begun while jobs waited"
+    paced = {blocker.kind for blocker in blockers if blocker.each_ms}
+    jobs = ahead.others if BlockerKind.KEY_RATE in paced else ahead.jobs
+    if any(_is_unmeasured(blocker, jobs) for blocker in blockers):
+        return None, "how fast those begin that wait for the same is not known"
+    waits = [_wait_for(blocker, ahead, now_ms) for blocker in blockers if blocker.until_ms]
+    if BlockerKind.QUEUE_RATE in paced:
+        jobs = 0
+    if jobs or len(waits) < len(blockers):
+        if not rate:
+            return None, "how fast jobs of its queue begin is not known yet"
+        text = f"{jobs} jobs before it, and {rate:.3g} a second have begun while jobs waited"
+        waits.append((round((jobs + 1) * 1_000 / rate), text))
+    return max(waits)
+
+
+def _is_unmeasured(blocker: Blocker, jobs: int) -> bool:
+    """Whether those that wait for it begin at another pace than their queue, which nobody knows."""
+    match blocker.kind:
+        case BlockerKind.KEY_CONCURRENCY | BlockerKind.STICKY_WORKER_BUSY:
+            return True
+        case BlockerKind.CIRCUIT_BREAKER | BlockerKind.KEY_CIRCUIT_BREAKER:
+            return not blocker.until_ms
+        case BlockerKind.QUARANTINE:
+            return not blocker.until_ms or jobs > 0
+        case _:
+            return False
+
+
+def _wait_for(blocker: Blocker, ahead: _Ahead, now_ms: int) -> tuple[int, str]:
+    """How long a job waits for what ends by itself, after those before it; and what says so."""
+    until_ms = max(blocker.until_ms - now_ms, 0)
+    jobs = ahead.of_key if blocker.kind is BlockerKind.KEY_RATE else ahead.jobs
+    if not blocker.each_ms or not jobs:
+        return until_ms, "what keeps it ends then"
+    each_s = blocker.each_ms / 1_000
+    return until_ms + round(
+        jobs * blocker.each_ms
+    ), f"{jobs} jobs before it, one every {each_s:.3g} s"
 
 
 def _is_endless(blocker: Blocker) -> bool:
@@ -433,6 +477,7 @@ def _limits(
             f"{what} begins at most {tokens.count} jobs in {tokens.per_ms / 1_000:g} s",
             "its next token",
             limiter.next_ms() or 0,
+            each_ms=tokens.per_ms / tokens.count,
         )
 
 

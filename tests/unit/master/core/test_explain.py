@@ -402,22 +402,84 @@ def test_the_estimate_is_what_is_ahead_by_what_was_granted() -> None:
     assert "40 jobs before it, and 10 a second" in found.basis
 
 
-def test_what_ends_by_itself_is_an_estimate_though_others_come_first() -> None:
-    """How fast they go nobody knows yet, but when the breaker lets some through is known."""
+def test_what_ends_by_itself_is_no_estimate_while_others_come_first() -> None:
+    """When the breaker lets some through is known, but not how fast they go."""
     rig = Rig()
-    _, credits, _, _ = _breaker(rig)
-    job_id = rig.submit_one()
-    found = explain(rig, job_id, credits)
-    assert (found.ahead, found.estimate_ms) == (1, 1_000)
-    assert found.basis.endswith("and 1 jobs come before it")
-    rig.configure(QUEUE, QueueSettings(concurrency=1))
-    rig.open_session(2, names=("second",))
-    other = rig.submit_one(Policy(name="second"))
+    first, credits, _, _ = _breaker(rig)
+    assert explain(rig, first, credits).estimate_ms == 1_000
+    found = explain(rig, rig.submit_one(), credits)
+    assert (kinds(found), found.ahead, found.estimate_ms) == ([K.CIRCUIT_BREAKER], 1, None)
+    assert "not known yet" in found.basis
+    leaderless = Rig(window_ms=3_000)
+    leaderless.open_session(1)
+    jobs = leaderless.submit(1_000)
+    assert explain(leaderless, jobs[0], [(1, 1)]).estimate_ms == 3_000
+    assert explain(leaderless, jobs[-1], [(1, 1)]).estimate_ms is None
+
+
+def flow(rig: Rig) -> None:
+    """Ten jobs a second begin."""
+    for _ in range(50):
+        rig.submit(1)
+        rig.pass_time(100)
+        rig.grant_one()
+        rig.accept(1, 1_000)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_who_waits_for_tokens_waits_for_one_each(known: bool) -> None:
+    """One a minute: those before it, a minute each, however fast others go. Of a key's rate only
+    jobs of the key count, of the queue's all.
+    """
+    minutely = RateLimit(1, 60_000, 1)
+    rig = Rig(audited=False)
+    rig.open_session(1, slots=1_000)
+    rig.configure(QUEUE, QueueSettings(key_rate=minutely))
+    rig.submit(10, priority=9, limit_key="k")
+    jobs = rig.submit(490, limit_key="k")
+    rig.submit(20, priority=1, limit_key="k")
+    if known:
+        flow(rig)
+    found = explain(rig, jobs[-1], [(1, 1)])
+    (blocker,) = found.blockers
+    assert (blocker.kind, found.ahead) == (K.KEY_RATE, 489)
+    assert found.estimate_ms == blocker.until_ms - rig.now_ms + 509 * 60_000
+    assert found.basis == "509 jobs before it, one every 60 s"
+    rig.configure(QUEUE, QueueSettings(rate=minutely))
+    rig.submit(30)
+    found = explain(rig, jobs[-1], [(1, 1)])
+    (blocker,) = found.blockers
+    assert (blocker.kind, found.ahead) == (K.QUEUE_RATE, 509)
+    assert found.estimate_ms == 60_000 + 509 * 60_000
+
+
+def test_behind_its_own_gate_the_pace_of_its_queue_says_nothing() -> None:
+    """Neither of a full key nor of a worker that is bound to a sticky key is known how fast it
+    goes, nor of probes that run; the queue's other jobs are not held up by them.
+    """
+    rig = Rig(audited=False)
+    rig.configure(QUEUE, QueueSettings(key_concurrency=1))
+    rig.open_session(2, names=("bound",))
+    rig.submit(1, Policy(name="bound"), sticky_key="s")
     rig.grant_one(2)
-    found = explain(rig, job_id, credits)
-    assert rig.state(other) is JobState.RUNNING
-    assert set(kinds(found)) == {K.CIRCUIT_BREAKER, K.QUEUE_CONCURRENCY}
-    assert found.estimate_ms is None
+    bound = rig.submit(50, Policy(name="bound"), sticky_key="s")
+    rig.open_session(1, slots=1_000)
+    keyed = rig.submit(51, limit_key="k")
+    rig.grant_one(1)
+    tuned = BreakerSettings(volume_min=1, open_for_ms=1_000, probes=1)
+    rig.configure(("default", "probed"), JobTypeSettings(breaker=tuned))
+    flow(rig)
+    for job_id, kind in ((keyed[-1], K.KEY_CONCURRENCY), (bound[-1], K.STICKY_WORKER_BUSY)):
+        found = explain(rig, job_id, [(1, 1)])
+        assert (kinds(found), found.estimate_ms) == ([kind], None)
+    rig.open_session(3, names=("probed",))
+    quick = Policy(name="probed", retry=RetryPolicy(backoff=Backoff.NONE))
+    rig.submit(1, quick)
+    rig.fail(rig.grant_one(3), session_id=3)
+    rig.pass_time(1_000)
+    rig.grant_one(3)
+    found = explain(rig, rig.submit_one(quick), [(3, 1)])
+    assert (kinds(found), found.estimate_ms) == ([K.CIRCUIT_BREAKER], None)
 
 
 def test_advice_names_the_tenant() -> None:
