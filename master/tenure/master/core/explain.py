@@ -6,13 +6,12 @@ dispatch that has credit.
 """
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final, NamedTuple
 
 from tenure.master.core.breaker import Breaker
 from tenure.master.core.command import Dispatch
 from tenure.master.core.dependency import Fate, fate_of_job
-from tenure.master.core.dispatch import would_grant
+from tenure.master.core.dispatch import reserved_for, would_grant
 from tenure.master.core.gate import MANY, Limiter, Queue
 from tenure.master.core.health import allowance
 from tenure.master.core.ready import Lane, order_key
@@ -39,10 +38,8 @@ _ENDLESS: Final = frozenset(
         BlockerKind.JOB_TYPE_PAUSED,
         BlockerKind.NO_WORKER,
         BlockerKind.NO_LABELS,
-        BlockerKind.QUARANTINE,
     }
 )
-_BREAKERS: Final = frozenset({BlockerKind.CIRCUIT_BREAKER, BlockerKind.KEY_CIRCUIT_BREAKER})
 
 
 class Blocker(NamedTuple):
@@ -57,6 +54,8 @@ class Blocker(NamedTuple):
     until_ms: int = 0
     #: How far apart those begin that wait for it, if it lets one after the other through; else 0.
     each_ms: float = 0.0
+    #: Whether an operator wants it so, until they take it back.
+    by_hand: bool = False
 
 
 class Halt(NamedTuple):
@@ -215,9 +214,7 @@ def _wait_for(blocker: Blocker, ahead: _Ahead, now_ms: int) -> tuple[int, str]:
 
 
 def _is_endless(blocker: Blocker) -> bool:
-    return blocker.kind in _ENDLESS or (
-        blocker.kind in _BREAKERS and "operator" in blocker.freed_by
-    )
+    return blocker.kind in _ENDLESS or blocker.by_hand
 
 
 def _explain(
@@ -451,6 +448,7 @@ def _breaker(breaker: Breaker, kind: BlockerKind, whose: str, let_go: str) -> It
     if breaker.probes != 0:
         return
     until_ms = breaker.next_ms() or 0
+    by_hand = False
     if breaker.state is BreakerState.HALF_OPEN:
         text, freed_by = f"the breaker of {whose} is half open, and its probes run", "they succeed"
     elif until_ms:
@@ -459,7 +457,8 @@ def _breaker(breaker: Breaker, kind: BlockerKind, whose: str, let_go: str) -> It
     else:
         text = f"the breaker of {whose} was opened by hand"
         freed_by = f"an operator: tenure queues set {let_go}"
-    yield Blocker(kind, text, freed_by, until_ms)
+        by_hand = True
+    yield Blocker(kind, text, freed_by, until_ms, by_hand=by_hand)
 
 
 def _limits(
@@ -492,12 +491,7 @@ def _credit(
     ready = [s for s in takers if s.may_be_granted(now_ms, patience_ms)]
     free = [s for s in ready if allowance(state, s, 1, now_ms)]
     if ready and not free:
-        workers = sorted(session.holder.worker for session in ready)
-        yield Blocker(
-            BlockerKind.QUARANTINE,
-            f"the workers that serve it are in quarantine ({', '.join(workers[:_NAMED_MOST])})",
-            f"an operator: tenure workers release {workers[0]}",
-        )
+        yield _quarantine(state, ready)
         return
     ready = free
     if any(credit.get(session.session_id, 0) > 0 for session in ready):
@@ -519,6 +513,20 @@ def _credit(
     )
 
 
+def _quarantine(state: State, sessions: list[Session]) -> Blocker:
+    """All who could be given the job are in quarantine."""
+    workers = sorted(session.holder.worker for session in sessions)
+    text = f"the workers that serve it are in quarantine ({', '.join(workers[:_NAMED_MOST])})"
+    operator = f"an operator: tenure workers release {workers[0]}"
+    marks = [(state.health.marks[session.incarnation], session) for session in sessions]
+    if all(mark.by_hand for mark, _ in marks):
+        return Blocker(BlockerKind.QUARANTINE, text, operator, by_hand=True)
+    # Who is being tried has to end that job first.
+    tries = [mark.probe_ms for mark, s in marks if not mark.by_hand and not s.holder.leases]
+    freed_by = f"one of them is tried with one job, or {operator}"
+    return Blocker(BlockerKind.QUARANTINE, text, freed_by, min(tries, default=0))
+
+
 def _others_first(
     state: State, record: JobRecord, credits: list[tuple[int, int]], now_ms: int
 ) -> list[Blocker]:
@@ -527,11 +535,12 @@ def _others_first(
     if would_grant(state, command, now_ms, record):
         return []
     if state.lanes.reserving and would_grant(state, command, now_ms, record, reserving=False):
-        whose = ", ".join(queue.name for queue in islice(state.lanes.reserving, _NAMED_MOST))
+        names = [queue.name for queue in reserved_for(state, command, now_ms, record)]
+        whose = f" ({', '.join(names[:_NAMED_MOST])})" if names else ""
         return [
             Blocker(
                 BlockerKind.RESERVED,
-                f"the slots that are free are reserved for others ({whose})",
+                f"the slots that are free are reserved for others{whose}",
                 "more slots become free",
             )
         ]

@@ -482,6 +482,52 @@ def test_behind_its_own_gate_the_pace_of_its_queue_says_nothing() -> None:
     assert (kinds(found), found.estimate_ms) == ([K.CIRCUIT_BREAKER], None)
 
 
+def test_a_worker_in_quarantine_is_tried_again_by_itself() -> None:
+    """Unless an operator put it there: then nobody knows how long. While it is tried with a job,
+    nobody knows, either.
+    """
+    rig = Rig()
+    rig.open_session(1, names=("job", "second"), labels={"gpu": "a100"})
+    rig.open_session(2, names=("job", "second"))
+    gpu = Policy(name="job", requires=(GPU,))
+    job_id, other = rig.submit(2, gpu)
+    rig.do(MarkSession(session_id=1, reason="its disk", by_hand=False, for_ms=20_000))
+    found = explain(rig, job_id, [(1, 1), (2, 1)])
+    (blocker,) = found.blockers
+    assert (blocker.kind, blocker.until_ms) == (K.QUARANTINE, rig.now_ms + 40_000)
+    assert found.estimate_ms == 40_000
+    assert "tried" in blocker.freed_by
+    assert explain(rig, other, [(1, 1), (2, 1)]).estimate_ms is None
+    rig.now_ms += 40_000
+    rig.renew(1, 0)
+    rig.renew(2, 0)
+    assert kinds(explain(rig, job_id, [(1, 1), (2, 1)])) == []
+    rig.grant_one(1)
+    found = explain(rig, other, [(1, 1), (2, 1)])
+    assert (kinds(found), found.estimate_ms) == ([K.QUARANTINE], None)
+    assert found.blockers[0].until_ms == 0
+    rig.do(MarkSession(session_id=1, reason="its disk", by_hand=True, for_ms=0))
+    found = explain(rig, other, [(1, 1), (2, 1)])
+    assert (found.estimate_ms, found.basis) == (None, "nobody knows when what keeps it ends")
+    assert "tried" not in found.blockers[0].freed_by
+
+
+def test_reserves_that_keep_it_are_named_and_no_others() -> None:
+    """Not those of queues that its workers do not serve, or that have all that they are due."""
+    rig = Rig()
+    rig.open_session(1, names=("job",), queues=("default", "urgent", "met"), slots=10)
+    rig.open_session(2, names=("job",), queues=("elsewhere",), slots=10)
+    for name in ("elsewhere", "met", "urgent"):
+        rig.configure(("default", name), QueueSettings(reserved=0.5))
+        rig.submit_one(Policy(name="job", queue=name), delay_ms=60_000)
+    rig.submit(5, Policy(name="job", queue="met"))
+    assert len(rig.grant(1, 10)) == 5
+    job_id = rig.submit_one()
+    (blocker,) = explain(rig, job_id, [(1, 5), (2, 5)]).blockers
+    assert blocker.kind is K.RESERVED
+    assert blocker.text.endswith("reserved for others (urgent)")
+
+
 def test_advice_names_the_tenant() -> None:
     """A command that would free it is about its own tenant's queue, job type or breaker."""
     rig = Rig()
