@@ -373,15 +373,20 @@ class Seat:
         self._leaving.set()
 
     def _awaits_heir(self) -> bool:
-        """Whether others live, but none of them could lead at once what is served here."""
-        term, keeper = self._term, self._keeper
-        if term is None or keeper is None or keeper.frozen or term.gate.full:
-            return False
-        if term.partition.stats().jobs <= _COLD_JOBS_MAX:
-            return False
+        """Whether others live, but none of them could lead at once what is served here.
+
+        While the term begins, nobody knows yet how much that is.
+        """
         roster = self._around.roster
         others = [name for name in roster.heirs(self.partition) if name != roster.me.name]
-        return bool(others) and not any(roster.is_ready(n, self.partition) for n in others)
+        if not others or any(roster.is_ready(name, self.partition) for name in others):
+            return False
+        term, keeper = self._term, self._keeper
+        if term is None or keeper is None:
+            return True
+        if keeper.frozen or term.gate.full:
+            return False
+        return term.partition.stats().jobs > _COLD_JOBS_MAX
 
     async def _limit_hand_over(self) -> None:
         """Ends the term without its TermClosed if the store does not take it in time.

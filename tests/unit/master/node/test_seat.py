@@ -344,6 +344,36 @@ def test_a_master_that_is_stopped_waits_for_nothing_that_helps_nobody(why: str) 
     assert _leaves_after_ms(seat, ready_ms=ready_ms, alone=alone, ending=ending) == 0
 
 
+@pytest.mark.parametrize(("jobs", "leaves_ms"), [(100_000, 8_000), (100, 3_000)])
+def test_a_master_that_is_stopped_while_its_term_begins_looks_once_it_has(
+    jobs: int, leaves_ms: int
+) -> None:
+    """It has replayed what nobody else has: to give that up at once would leave it to a recovery
+    from nothing, unless there is little of it.
+    """
+    seat = _leading_seat(jobs)
+    begun, seat._term = seat._term, None
+
+    async def main() -> int:
+        clock = SimClock()
+        _meet_another(seat)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(seat._leave_when_stopped())
+            seat.stop()
+            since_ms = clock.boot_ms()
+            await clock.sleep(3_000)
+            assert not seat._leaving.is_set()
+            seat._term = begun
+            await clock.sleep(200)
+            if not seat._leaving.is_set():
+                await clock.sleep(4_800)
+                _meet_another(seat, 0)
+            await seat._leaving.wait()
+            return clock.boot_ms() - since_ms
+
+    assert leaves_ms <= run_virtual(main, limit_s=120) <= leaves_ms + 200
+
+
 @pytest.mark.parametrize("refusal", [StoreFull("full"), StoreUnavailable("away")])
 def test_a_mark_of_a_corrupt_journal_that_cannot_be_written_is_tried_now_and_then(
     refusal: TenureError,
