@@ -92,6 +92,7 @@ class Fleet:
 def roll(run: Stage, old: Release, *, rounds: int, masters: int) -> None:
     """Upgrades and downgrades all nodes, one by one, ``rounds`` times."""
     cluster, fleet = run.cluster, Fleet(run.cluster, old)
+    run.all_trace = False
     names = [f"master-{number}" for number in range(1, masters + 1)]
     workers = ["worker-1", "worker-2"]
     for name in names:
