@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tenure.client import Client
+from tenure.protocol.ids import home_partition
 from tests.chaos.cluster import Cluster
 from tests.integration.app import double
 
@@ -77,3 +78,31 @@ def test_a_site_comes_back_with_every_job_of_its_backup(
         f" {backed_up_s:.1f} s, restore {restored_s:.1f} s, to the first grant {rto_s:.1f} s\n"
     )
     assert rto_s < RTO_S
+
+
+def test_partitions_talk_in_a_restored_cluster(tmp_path: Path) -> None:
+    """A job waits for one of another partition; both were there before, or come now."""
+    old_store, new_store = (f"sqlite://{tmp_path / name}.db" for name in ("old", "new"))
+    queues = [
+        next(q for q in (f"q{n}" for n in range(99)) if home_partition("default", q, 2) == number)
+        for number in range(2)
+    ]
+    here, there = (double.options(queue=queue) for queue in queues)
+    with Cluster(tmp_path / "cluster", old_store, partitions=2) as cluster:
+        old = cluster.start_master("master-1")
+        cluster.wait_said(old, "leader")
+        with Client(cluster.addresses, timeout=60) as client:
+            parent = client.submit(here, 1).id
+            child = client.submit(there.options(after=[parent]), 2).id
+        tenure(cluster, "cluster", "backup", str(tmp_path / "backup"))
+        old.kill()
+
+        tenure(cluster, "cluster", "restore", str(tmp_path / "backup"), "--store", new_store)
+        cluster.store = new_store
+        cluster.start_master("master-1")
+        cluster.start_worker("worker-1", queues=",".join(queues), app="tests.integration.app")
+        with Client(cluster.addresses, timeout=60) as client:
+            later = client.submit(there.options(after=[parent]), 3)
+            assert later.result() == 6
+            assert client.get(child, double).result() == 4
+            assert client.get(parent, double).result() == 2

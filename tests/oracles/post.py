@@ -34,7 +34,7 @@ from tests.oracles.verdict import Violation
 
 TAKEN_WITHIN_MS: Final = 20_000
 #: Numbers of one epoch.
-_EPOCH_BITS: Final = 40
+_EPOCH_BITS: Final = 31
 
 #: (source, target).
 Line = tuple[int, int]

@@ -22,7 +22,7 @@ from tests.oracles.facts import (
 from tests.oracles.post import check_post
 from tests.unit.oracles.sample import TERM_1, TERM_2, lease
 
-BASE = 1 << 40
+BASE = 1 << 31
 SAID = [
     Message("submit", "J", content="c"),
     Message("register", "J", "far", 1),

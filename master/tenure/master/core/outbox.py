@@ -23,8 +23,11 @@ from typing import Final, NamedTuple
 from tenure.master.core.message import Message, SubmitFrom
 from tenure.protocol.fence import NO_TOKEN, Token
 
-#: Numbers of one epoch.
-_EPOCH_BITS: Final = 40
+#: Numbers of one epoch. Epochs are 1, or the seconds at which the cluster was set back: 32 bits. So
+#: numbers have 63, what a journal and a message can carry, and one epoch's reach those of the next
+#: second's after 2^31 messages a second. Once they had 40 bits and began higher: a line that is
+#: there goes on where it is.
+_EPOCH_BITS: Final = 31
 #: Messages that may wait for one target; what is more waits in what it was derived from.
 MESSAGES_MAX: Final = 10_000
 #: Payloads that may wait with them: above this nothing is added.

@@ -204,8 +204,13 @@ class Roster:
         return self.is_ready(first, partition) and not self.is_ready(self.me.name, partition)
 
     def is_ready(self, name: str, partition: int) -> bool:
-        """Whether a master has replayed a partition that it does not lead, as it has said."""
-        return any(m.candidate.name == name and partition in m.caught_up for m in self.members)
+        """Whether a master has replayed a partition that it does not lead, as it has said.
+
+        What a process that has ended had replayed is of no use: while its key stands beside its
+        successor's, both must say so.
+        """
+        said = [m.caught_up for m in self.members if m.candidate.name == name]
+        return bool(said) and all(partition in caught_up for caught_up in said)
 
     def is_ending(self, candidate: Candidate) -> bool:
         """Whether a master has said that it is to end, and leads on what nobody else has replayed.

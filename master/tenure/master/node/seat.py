@@ -242,6 +242,8 @@ class Seat:
                 self._role = _Role.PARTITION_ROLE_FOLLOWER
                 if leader is None and await self._give_way():
                     return None, 0
+                if self._stopping.is_set():
+                    return None, 0
                 sent_ms = around.clock.boot_ms()
                 return await self._election.campaign(), sent_ms
         halts[self.partition] = halted.detail

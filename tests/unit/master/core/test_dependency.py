@@ -31,6 +31,8 @@ from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import Rig, of_type
 from tests.unit.master.core.town import Town
 
+#: Of a cluster that was set back: the time of it, in seconds.
+EPOCH = 1_795_000_000
 OK, BAD = AttemptOutcome.COMPLETED, AttemptOutcome.FAILED_PERMANENT
 S = JobState
 
@@ -447,15 +449,15 @@ def test_a_restored_cluster_asks_again() -> None:
     parent, _ = town.submit(1)
     child, _ = town.submit(0, [parent])
     town.calm()
-    here.do(commands.OpenTerm(token=Token(2, 1), incarnation="restored", window_ms=0))
+    here.do(commands.OpenTerm(token=Token(EPOCH, 1), incarnation="restored", window_ms=0))
     assert not here.partition.is_unsettled(child)
     town.resolve(0)
     (row,) = town.waiting(0, 1)
     assert row.message == RegisterChild(parent=parent, child=child, run=0)
-    assert row.number > 2 << 40
+    assert EPOCH << 31 < row.number < 1 << 63
     assert here.replayed().state_hash() == here.partition.state_hash()
-    there.do(commands.OpenTerm(token=Token(2, 2), incarnation="restored", window_ms=0))
-    town.take(0, 1, row, token=Token(2, 1))
+    there.do(commands.OpenTerm(token=Token(EPOCH, 2), incarnation="restored", window_ms=0))
+    town.take(0, 1, row, token=Token(EPOCH, 1))
     town.resolve(1)
     told = ParentState(parent=parent, child=child, run=0, state=OPEN)
     assert town.said(1, 0) == [told]

@@ -166,7 +166,7 @@ def test_a_restored_cluster_waits_for_no_lost_job() -> None:
     put(pair.home, changed(policy=Policy(name="job", queue=pair.queue)))
     pair.home.pass_time(EVERY_MS)
     assert schedule(pair.home).cursor.open_elsewhere
-    restored = OpenTerm(token=Token(2, 1), incarnation="m", window_ms=0)
+    restored = OpenTerm(token=Token(1_795_000_000, 1), incarnation="m", window_ms=0)
     pair.home.do(restored)
     assert not schedule(pair.home).cursor.open_elsewhere
     pair.home.pass_time(EVERY_MS)

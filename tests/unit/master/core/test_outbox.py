@@ -15,10 +15,13 @@ from tenure.master.core.event import InboxTaken, JobsSubmitted
 from tenure.master.core.message import Message, SubmitFrom
 from tenure.master.core.outbox import BYTES_MAX, MESSAGES_MAX, Numbered, Outbox
 from tenure.master.core.partition import Partition
+from tenure.master.journal.codec import decode_events, encode_events
+from tenure.master.maintenance import next_epoch
 from tenure.protocol.fence import Token
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import JobState
+from tenure.v1 import partition_pb2
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import START_MS, Rig
 from tests.unit.master.core.town import Town
@@ -128,7 +131,29 @@ def test_numbers_of_a_restored_cluster_are_new() -> None:
     first = outbox.next_number(1, Token(1, 10))
     outbox.extend(1, first, [tick(town, 1, 1)])
     assert outbox.next_number(1, Token(1, 99)) == first + 1
-    assert outbox.next_number(1, Token(2, 1)) > first + 2**39
+    assert outbox.next_number(1, Token(2, 1)) > first + 2**30
+
+
+def test_numbers_fit_into_what_carries_them() -> None:
+    """Of every epoch that a restore gives, until epochs have no place in 32 bits any more."""
+    outbox = Outbox()
+    epochs = (1, next_epoch(1), 2**32 - 1)
+    numbers = [outbox.next_number(1, Token(epoch, 1)) for epoch in epochs]
+    assert numbers == sorted(numbers)
+    for number in numbers:
+        wire = partition_pb2.PartitionMessage(number=number + 2**31 - 2)
+        event = InboxTaken(now_ms=1, source=1, number=wire.number, token=TOKEN)
+        assert decode_events(encode_events([event])) == [event]
+    assert numbers[1] > numbers[0] + 2**60
+
+
+def test_a_line_whose_numbers_are_higher_goes_on() -> None:
+    """Numbers of an epoch once began 2^9 times as high; a restore still gives higher ones."""
+    town = Town()
+    outbox = Outbox()
+    outbox.extend(1, 2**40 + 1, [tick(town, 1, 1)])
+    assert outbox.next_number(1, Token(1, 10)) == 2**40 + 2
+    assert outbox.next_number(1, Token(next_epoch(1), 1)) > 2**60
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 12))

@@ -90,6 +90,16 @@ def test_who_has_it_replayed_may_lead_first() -> None:
     assert not found.yields(0)
 
 
+def test_what_a_process_that_has_ended_had_replayed_makes_nobody_ready() -> None:
+    """Its key may outlive it by a while: its successor begins with nothing."""
+    found = roster(Machine())
+    former = member("b", 0, caught_up=[0], ending=True)
+    anew = replace(candidate("b"), incarnation="b-2")
+    for caught_up in ([], [0]):
+        found.meet([member("a", 0), former, replace(former, candidate=anew, caught_up=caught_up)])
+        assert found.is_ready("b", 0) is bool(caught_up)
+
+
 def test_who_is_to_end_is_nobodys_heir() -> None:
     """It goes; the partitions that it was to lead are shared out among those that stay."""
     found = roster(Machine())

@@ -285,6 +285,26 @@ def test_a_master_asks_for_a_free_office_after_those_that_should_lead(
     run_virtual(main, limit_s=120)
 
 
+@pytest.mark.parametrize("stopped_ms", [0, 1_000])
+def test_a_master_that_is_stopped_does_not_ask_for_an_office(stopped_ms: int) -> None:
+    """It would have to give it up at once, to a master that may have nothing replayed."""
+
+    async def main() -> None:
+        clock = SimClock()
+        election = HeldElection(clock)
+        seat = _seat(election, UnmarkedJournal())
+        _meet_another(seat, 0)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(seat.run())
+            await clock.sleep(5_000)
+            election.vacant.set()
+            await clock.sleep(stopped_ms)
+            seat.stop()
+        assert election.campaigned_ms == []
+
+    run_virtual(main, limit_s=120)
+
+
 def _leading_seat(jobs: int) -> Seat:
     seat = _seat(WonElection(), UnmarkedJournal())
     gate = SimpleNamespace(full=False)

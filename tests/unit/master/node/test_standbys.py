@@ -117,7 +117,8 @@ def test_who_follows_goes_on_until_another_is_ready() -> None:
             roster.meet(list(members.values()))
             await clock.sleep(60_000)
             assert standbys.caught_up() == [0]
-            roster.meet([*roster.members, replace(members[preferred], caught_up=[0])])
+            members[preferred] = replace(members[preferred], caught_up=[0])
+            roster.meet(list(members.values()))
             await clock.sleep(8_000)
             assert standbys.caught_up() == []
             task.cancel()
