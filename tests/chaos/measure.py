@@ -19,7 +19,7 @@ from tenure.master.backend.etcd.client import VERSION_FLOOR
 from tenure.protocol.ids import partition_of
 from tenure.worker.crew import LOST_MIN, LOST_PART
 from tests.chaos.app import ASKED
-from tests.chaos.arena import PLANNER, Arena, Kill
+from tests.chaos.arena import Arena, Kill
 from tests.chaos.audit import Traces, in_flight, token_text
 from tests.chaos.process import Event
 from tests.chaos.rounds import Log, Strike
@@ -66,8 +66,7 @@ class Failover:
         term: The next term's token.
         alone: Whether nothing else was wrong that could hold up an election.
         new_leader_ms: Until the next ``leader`` line.
-        first_grant_ms: Until the first start under its leases, or those of a later term; from where
-            a job waited.
+        first_grant_ms: Until the first start under its leases, or those of a later term.
         in_flight: Batches of the partition that the killed leader had on their way.
         running: Jobs that ran in the whole cluster at that moment.
         running_here: Those of this partition.
@@ -100,8 +99,8 @@ class HandOver:
         by: Its log's name.
         to: The next leader's.
         alone: Whether nothing else was wrong that could hold up an election or a grant.
-        first_grant_ms: For how long no job started though one waited: from the last start under an
-            older token to the first one under a newer; infinity: none came.
+        first_grant_ms: For how long no job started: from the last start under an older token to the
+            first one under this or a newer one.
     """
 
     partition: int
@@ -171,7 +170,7 @@ def measure(arena: Arena, log: Log) -> Measured:
     verdict = hear(evidence)
     rows, events = evidence.rows, arena.cluster.timeline.events()
     executions = executions_of(rows)
-    starts = Starts(rows, [name for name in arena.client_names if name != PLANNER])
+    starts = Starts(rows)
     sent = {
         kill.log: in_flight(arena.cluster.traces[kill.log])
         for kill in arena.kills
@@ -300,9 +299,7 @@ def failovers_of(
                 continue
             term = str(after[0].fields["term"])
             led_ms = after[0].at_ms
-            pause = starts.after_kill(
-                partition, token_text(term), kill.at_ms, hurt_amid(strikes, kill.at_ms, led_ms)
-            )
+            first_ms = starts.first_ms(partition, token_text(term), led_ms)
             found.append(
                 Failover(
                     partition=partition,
@@ -311,7 +308,7 @@ def failovers_of(
                     term=term,
                     alone=is_alone(strikes, kill.at_ms, led_ms),
                     new_leader_ms=led_ms - kill.at_ms,
-                    first_grant_ms=pause.length_ms,
+                    first_grant_ms=first_ms - kill.at_ms,
                     in_flight=sum(where == partition for where, _ in sent.get(kill.log, ())),
                 )
             )
@@ -337,22 +334,21 @@ def is_alone(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> boo
 
 
 def is_unhindered(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> bool:
-    """Whether, besides, somebody could work: not all had been killed while their leases stood."""
+    """Whether, besides, there was work to do, and somebody who could do it.
+
+    There was not where a partition's client was hurt, or all workers had been killed while their
+    leases stood.
+    """
     together = strikes_amid(strikes, since_ms, until_ms)
     # The fault ends when the leases of the killed are over.
     killed = any(strike.fault.name == "workers-killed" for strike in together)
-    return is_alone(strikes, since_ms, until_ms) and not killed
+    idle = any(name.startswith("client-") for strike in together for name in strike.hurt)
+    return is_alone(strikes, since_ms, until_ms) and not killed and not idle
 
 
 def strikes_amid(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> list[Strike]:
     """Those that were under way at some moment of that time."""
     return [s for s in strikes if s.since_ms <= until_ms and s.until_ms >= since_ms]
-
-
-def hurt_amid(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> set[str]:
-    """Who could not submit as it wanted to; one that was killed has left jobs that wait, too."""
-    together = strikes_amid(strikes, since_ms, until_ms)
-    return {name for one in together if one.fault.name == "narrow-line" for name in one.hurt}
 
 
 def count_running(failovers: Sequence[Failover], executions: Sequence[Execution]) -> None:
@@ -508,12 +504,12 @@ def hand_overs_of(
         terms = (e for e in events[place:] if e.name == "leader")
         later = next((e for e in terms if e.fields["partition"] == partition), None)
         if later is None:
-            # The run was over.
             continue
         token = token_text(str(later.fields["term"]))
-        hurt = hurt_amid(strikes, at_ms, later.at_ms)
-        pause = starts.around(partition, token, at_ms, hurt)
-        until_ms = pause.until_ms if pause.until_ms < math.inf else later.at_ms
+        pause = starts.around(partition, token, at_ms)
+        if pause.until_ms == math.inf:
+            # The run was over: that nobody waits for ever is judged by itself.
+            continue
         held_up = any(
             partition == of and since_ms <= at_ms <= since_ms + _WITHHELD_MS
             for since_ms, of in withheld
@@ -524,7 +520,7 @@ def hand_overs_of(
                 at_ms=at_ms,
                 by=event.process,
                 to=later.process,
-                alone=not held_up and is_unhindered(strikes, min(pause.since_ms, at_ms), until_ms),
+                alone=not held_up and is_unhindered(strikes, *pause),
                 first_grant_ms=pause.length_ms,
             )
         )

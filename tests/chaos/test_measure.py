@@ -25,7 +25,7 @@ from tests.chaos.measure import (
 from tests.chaos.process import Event
 from tests.chaos.rounds import Strike, draw
 from tests.chaos.starts import Starts
-from tests.oracles.history import QUIT, START, SUBMIT, Row
+from tests.oracles.history import QUIT, START, Row
 
 JOB = "01a202f4-a52f-7000-81d6-ee73a3b7d735"
 #: The tokens of three terms of partition 0.
@@ -63,30 +63,27 @@ def job(number: int) -> str:
 
 
 def row(at_ms: float, kind: str, f: str, number: int, *, lease: str = "", detail: str = "") -> Row:
-    """A row about one job; its call has its number."""
+    """A worker's row about one job."""
     return Row(
         wall=0,
         boottime=at_ms,
-        process="worker-1" if lease else "client-1",
+        process="worker-1",
         incarnation="i",
         type=kind,  # type: ignore[arg-type]
         f=f,
         call=number,
-        job="" if kind == "invoke" else job(number),
+        job=job(number),
         lease=lease,
         detail=detail,
     )
 
 
-def starts(*jobs: tuple[float, float, str]) -> Starts:
-    """Jobs that were asked for, and started under a token; an empty one: never started."""
-    rows = []
-    for number, (asked_ms, started_ms, token) in enumerate(jobs):
-        rows.append(row(asked_ms, "invoke", SUBMIT, number))
-        rows.append(row(asked_ms + 1, "ok", SUBMIT, number))
-        if token:
-            rows.append(row(started_ms, "ok", START, number, lease=f"{token}{number:024d}"))
-    return Starts(sorted(rows, key=lambda row: row.boottime), ["client-1"])
+def starts(*begun: tuple[float, str]) -> Starts:
+    """Jobs that started under a token."""
+    return Starts(
+        row(at_ms, "ok", START, number, lease=f"{token}{number:024d}")
+        for number, (at_ms, token) in enumerate(begun)
+    )
 
 
 def test_a_failover_is_timed_from_the_kill_of_who_led() -> None:
@@ -99,7 +96,7 @@ def test_a_failover_is_timed_from_the_kill_of_who_led() -> None:
     ]
     kills = [Kill(900.0, "master-2", "master-2.0.log"), Kill(1_000.0, "master-1", "master-1.0.log")]
     sent = {"master-1.0.log": [(0, 3), (1, 9)]}
-    (found,) = failovers_of(kills, sent, events, starts((500, 9_000, NEXT)), [])
+    (found,) = failovers_of(kills, sent, events, starts((2_000, OLD), (9_000, NEXT)), [])
     assert (found.killed, found.new_leader_ms, found.first_grant_ms) == (
         "master-1.0.log",
         6_000.0,
@@ -161,64 +158,45 @@ HAND_OVER = [
 def test_a_hand_over_is_no_false_failover_and_is_timed() -> None:
     """From the last start under the old token, which comes before who gave it up says so."""
     assert lost_offices(HAND_OVER, []) == ([], [])
-    found = starts((100, 600, OLD), (500, 1_500, NEXT), (1_400, 1_600, NEXT))
-    (one,) = hand_overs_of(HAND_OVER, found, [])
+    (one,) = hand_overs_of(HAND_OVER, starts((100, OLD), (600, OLD), (1_500, NEXT)), [])
     assert (one.by, one.to, one.alone) == ("master-1.0.log", "master-2.0.log", True)
     assert one.first_grant_ms == 900.0
 
 
 @pytest.mark.parametrize(
-    ("jobs", "took_ms"),
+    ("begun", "took_ms"),
     [
-        # The first that started had just been submitted; another one had waited all along.
-        ([(100, 600, OLD), (700, 9_000, NEXT), (1_990, 2_000, NEXT)], 1_300.0),
-        # Nobody waited before.
-        ([(100, 600, OLD), (1_990, 2_000, NEXT)], 10.0),
+        # What was granted before and starts late neither shortens a pause nor ends it.
+        ([(600, OLD), (1_300, OLD), (1_500, NEXT)], [500.0]),
+        ([(600, OLD), (1_500, NEXT), (1_600, OLD)], [900.0]),
         # The next term starts nothing, the one after it does.
-        ([(100, 600, OLD), (500, 8_000, LATER)], 7_400.0),
-        # Nobody ever starts what waits.
-        ([(100, 600, OLD), (500, 0, "")], float("inf")),
-        # There was nothing to start.
-        ([(100, 600, OLD)], 0.0),
+        ([(600, OLD), (8_000, LATER)], [7_400.0]),
+        # Nobody had started anything before.
+        ([(1_500, NEXT)], [500.0]),
+        # The run was over.
+        ([(600, OLD)], []),
     ],
 )
-def test_what_waits_cannot_be_hidden(jobs: list[tuple[float, float, str]], took_ms: float) -> None:
-    """A pause lasts for as long as any job waits, whoever is served first, and by which term."""
-    (one,) = hand_overs_of(HAND_OVER, starts(*jobs), [])
-    assert one.first_grant_ms == took_ms
-    assert one.alone
+def test_a_pause_is_what_workers_have_of_it(
+    begun: list[tuple[float, str]], took_ms: list[float]
+) -> None:
+    """Between the last start of before and the first one under a newer token."""
+    found = hand_overs_of(HAND_OVER, starts(*begun), [])
+    assert [one.first_grant_ms for one in found] == took_ms
 
 
-def test_a_client_that_was_hurt_does_not_count_as_waiting() -> None:
-    """What it could not submit nobody could grant."""
-    found = starts((100, 600, OLD), (700, 9_000, NEXT), (1_990, 2_000, NEXT))
-    (one,) = hand_overs_of(HAND_OVER, found, [strike("narrow-line", 0, 9_000, "client-1")])
-    assert one.first_grant_ms == 0.0
-
-
-def test_a_submit_of_unknown_outcome_waits_if_it_started() -> None:
-    """Of one that never did nobody knows whether it was there."""
-    rows = [
-        row(500, "ok", START, 1, lease=f"{OLD}{1:024d}"),
-        row(600, "invoke", SUBMIT, 2),
-        row(700, "info", SUBMIT, 2),
-        row(2_000, "ok", START, 3, lease=f"{NEXT}{3:024d}"),
-    ]
-    assert Starts(rows, ["client-1"]).around(0, NEXT, 1_000).length_ms == 0.0
-    rows.append(row(2_500, "ok", START, 2, lease=f"{NEXT}{2:024d}"))
-    assert Starts(rows, ["client-1"]).around(0, NEXT, 1_000).length_ms == 1_400.0
-
-
-def test_a_hand_over_without_workers_is_told_apart() -> None:
-    """Their jobs are withheld while the leases of the killed stand: nobody can be granted them."""
-    found = starts((100, 600, OLD), (500, 6_500, NEXT))
-    for name, since_ms, alone in (
-        ("workers-killed", 0, False),
-        ("worker-killed", 0, True),
-        ("workers-killed", 7_000, True),
+def test_a_hand_over_without_work_is_told_apart() -> None:
+    """Where all workers are gone their jobs are withheld; where a client is, there are none."""
+    found = starts((600, OLD), (6_500, NEXT))
+    for struck, alone in (
+        (strike("workers-killed", 0, 20_000), False),
+        (strike("worker-killed", 0, 20_000), True),
+        (strike("workers-killed", 7_000, 20_000), True),
+        (strike("narrow-line", 0, 20_000, "client-1"), False),
+        (strike("narrow-line", 0, 20_000, "worker-1"), True),
     ):
-        (one,) = hand_overs_of(HAND_OVER, found, [strike(name, since_ms, 20_000)])
-        assert (one.alone, one.first_grant_ms) == (alone, 5_900.0), name
+        (one,) = hand_overs_of(HAND_OVER, found, [struck])
+        assert (one.alone, one.first_grant_ms) == (alone, 5_900.0), struck.fault.name
 
 
 def test_a_hand_over_of_withheld_jobs_is_told_apart() -> None:
@@ -227,7 +205,7 @@ def test_a_hand_over_of_withheld_jobs_is_told_apart() -> None:
         event(20_000, "master-1", "follower", 10, "handed over"),
         event(20_200, "master-2", "leader", 20),
     ]
-    found = starts((100, 19_000, OLD), (500, 21_700, NEXT))
+    found = starts((19_000, OLD), (21_700, NEXT))
     for at_ms, alone in ((4_000, True), (6_000, False), (20_100, True)):
         events = [event(at_ms, "master-1", "suspect", 10), *hand_over]
         (one,) = hand_overs_of(sorted(events, key=lambda e: e.at_ms), found, [])
