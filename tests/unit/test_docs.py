@@ -2,12 +2,16 @@
 
 import ast
 import re
+import tomllib
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tenure.cli import exits
+from tenure.client import BreakerSettings, RateLimit
+from tenure.client.settings import JobTypeChanges, QueueChanges
 from tenure.master.core.config import PartitionConfig
 from tenure.master.node.master import MEMORY_BYTES_DEFAULT
 from tenure.protocol import limits
@@ -126,6 +130,49 @@ def test_the_map_leads_to_every_page() -> None:
     assert {*DOCUMENTS, *HISTORIES, "CHANGELOG.md"} - linked == {"docs/README.md"}
 
 
+def test_the_architecture_has_every_module() -> None:
+    """Each module is named once in its folder's section of ARCHITECTURE.md, and no other is."""
+    text = text_of("ARCHITECTURE.md")
+    sections = dict(re.findall(r"^### `([\w/]+)`\n(.*?)(?=^##)", text, re.M | re.S))
+    modules: dict[str, list[str]] = {}
+    for part in ("protos", "client", "worker", "master", "testing"):
+        for path in (REPOSITORY / part).rglob("*.p[yr]*"):
+            if re.fullmatch(r"(?!__|.*_pb2)\w+\.(py|proto)", path.name):
+                folder = path.parent.relative_to(REPOSITORY).as_posix()
+                modules.setdefault(folder, []).append(path.name)
+    # Beside the contract lies the part of etcd's that is used: not ours to explain.
+    del modules["protos/tenure/etcdapi"]
+    named = {
+        folder: sorted(re.findall(r"`(\w+\.(?:py|proto))`", section))
+        for folder, section in sections.items()
+        if folder != "tests"
+    }
+
+    assert named == {folder: sorted(names) for folder, names in modules.items()}
+
+
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "docs/adr/0005-layout.md"])
+def test_the_layers_are_those_that_are_held(name: str) -> None:
+    """What is drawn is what import-linter is told."""
+    contracts = tomllib.loads(text_of("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    drawn = " ".join(text_of(name).split())
+    for contract in contracts:
+        if contract["type"] == "layers":
+            layers = [layer.replace("tenure.", "") for layer in contract["layers"]]
+            assert " → ".join(layers) in drawn
+
+
+def test_the_track_record_tells_of_each_bug_by_itself() -> None:
+    """The newest comes first, and how a bug was found is said in its own row."""
+    text = text_of("docs/track-record.md")
+    rows = [re.split(r" (?<!\\)\| ", row) for row in re.findall(r"^\| (20.+) \|$", text, re.M)]
+    dates = [row[0] for row in rows]
+    vague = {"the same", "review", "reading"}
+
+    assert dates == sorted(dates, reverse=True)
+    assert [row for row in rows if len(row) != 4 or row[2] in vague] == []
+
+
 def test_decisions_are_all_listed() -> None:
     """The index has each record under its own title."""
     index = text_of("docs/adr/README.md")
@@ -133,6 +180,51 @@ def test_decisions_are_all_listed() -> None:
     for path in sorted((REPOSITORY / "docs" / "adr").glob("0*.md")):
         title = path.read_text("utf-8").partition("\n")[0].partition(". ")[2]
         assert f"[{title}]({path.name})" in index
+
+
+def test_every_requirement_has_a_reason() -> None:
+    """What pyproject.toml asks for, and for which part, is what ADR 4 gives reasons for."""
+    toml = tomllib.loads(text_of("pyproject.toml"))
+    project, development = toml["project"], toml["dependency-groups"]
+    groups = {
+        "base": project["dependencies"],
+        "build": toml["build-system"]["requires"],
+        "development": [*development["test"], *development["dev"]],
+        **project["optional-dependencies"],
+    }
+    asked = {
+        (where, re.sub(r"^types-.*", "types-*", re.split(r"[^\w-]", requirement)[0]))
+        for where, requirements in groups.items()
+        for requirement in requirements
+        if isinstance(requirement, str) and not requirement.startswith("tenure[")
+    }
+    decision = text_of("docs/adr/0004-dependencies.md")
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| .+ \|$", decision, re.M)
+    explained = {
+        (where, library.split()[0])
+        for places, libraries in rows[1:]
+        for where in places.replace("`", "").split(", ")
+        for library in libraries.split(", ")
+    }
+
+    assert explained == asked
+
+
+def test_settings_of_queues_are_said_as_both_languages_have_them() -> None:
+    """Each flag of the guide's tables is one of ``tenure queues set``, each keyword the SDK's."""
+    names = {"RateLimit": RateLimit, "BreakerSettings": BreakerSettings}
+    names |= {"timedelta": timedelta, "minute": timedelta(minutes=1)}
+    keywords = QueueChanges.__annotations__.keys() | JobTypeChanges.__annotations__.keys()
+    options = set(re.findall(r"--[\w-]+", text_of("docs/cli.md").partition("queues set\n")[2]))
+    rows = re.findall(r"^\| (`--.+?) \| (`\w+[(=].+?) \|", text_of("docs/how-to/queues.md"), re.M)
+    for flags, spellings in rows:
+        assert set(re.findall(r"--[\w-]+", flags)) <= options
+        for spelling in re.findall(r"`(.+?)`", spellings):
+            if not spelling.startswith("BreakerSettings"):
+                assert eval(f"dict({spelling})", names).keys() <= keywords
+            else:
+                assert eval(spelling, names)
+    assert len(rows) > 15
 
 
 def test_reasons_are_complete_and_true() -> None:
@@ -242,6 +334,31 @@ def test_limits_are_those_of_the_code() -> None:
     text = text_of("docs/limits.md")
 
     assert [part for part, true in said.items() if part not in text or not true] == []
+
+
+@pytest.mark.parametrize(
+    ("row", "quotes"),
+    [
+        ("new leader after `kill -9`", ["docs/operations.md"]),
+        (
+            "first grant after `kill -9`",
+            ["docs/operations.md", "docs/how-to/run-a-cluster.md", "README.md"],
+        ),
+        ("first grant after SIGTERM", ["docs/operations.md"]),
+    ],
+)
+def test_times_of_failovers_are_those_of_the_long_run(row: str, quotes: list[str]) -> None:
+    """Who quotes how long a failover takes says what the counts of docs/reliability.md say."""
+    counts = re.search(
+        rf"^\| {row}: median; worst \| ([\d.]+ s); ([\d.]+ s) \|",
+        text_of("docs/reliability.md"),
+        re.M,
+    )
+    assert counts is not None
+    median, worst = counts.groups()
+    said = re.compile(rf"median(?: of)? {re.escape(median)}, (?:at )?worst {re.escape(worst)}")
+
+    assert [name for name in quotes if not said.search(" ".join(text_of(name).split()))] == []
 
 
 def test_a_path_that_is_not_there_is_found() -> None:

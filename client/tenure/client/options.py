@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tenure.client.errors import error_type_names, invalid
+from tenure.client.span import check_span
 from tenure.protocol import limits
 from tenure.protocol.ids import is_job_id
 from tenure.protocol.vocabulary import Backoff, Jitter, KeyConflict, ParentFailure, RunIf
@@ -83,9 +84,10 @@ class Retry:
             raise invalid("retry.backoff", f"one of {', '.join(_BACKOFFS)}, got {self.backoff!r}")
         if self.jitter not in _JITTERS:
             raise invalid("retry.jitter", f"one of {', '.join(_JITTERS)}, got {self.jitter!r}")
-        _check_span("retry.base", self.base, limits.DELAY_MS_MAX, zero=True)
-        _check_span("retry.cap", self.cap, limits.DELAY_MS_MAX, zero=True)
-        _check_span("retry.system_base", self.system_base, limits.DELAY_MS_MAX, zero=True)
+        check_span("retry.base", self.base, limits.DELAY_MS_MAX, least_ms=0)
+        check_span("retry.cap", self.cap, limits.DELAY_MS_MAX, least_ms=0)
+        if self.system_base is not None:
+            check_span("retry.system_base", self.system_base, limits.DELAY_MS_MAX, least_ms=0)
         if not 1 <= self.factor <= 1000:
             raise invalid("retry.factor", f"from 1 to 1000, got {self.factor}")
 
@@ -146,7 +148,8 @@ class Options:
         if self.priority is not None:
             _check_int("priority", self.priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
         for name, most_ms in _SPANS.items():
-            _check_span(name, getattr(self, name), most_ms, zero=name == "delay")
+            if (span := getattr(self, name)) is not None:
+                check_span(name, span, most_ms, least_ms=0 if name == "delay" else 1)
         if self.at is not None:
             if not isinstance(self.at, datetime) or self.at.tzinfo is None:
                 raise invalid(
@@ -245,7 +248,8 @@ def check_boost(priority: int | None, delay: timedelta | None) -> None:
         raise invalid("priority", "given, or a delay, or both; got neither")
     if priority is not None:
         _check_int("priority", priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
-    _check_span("delay", delay, limits.DELAY_MS_MAX, zero=True)
+    if delay is not None:
+        check_span("delay", delay, limits.DELAY_MS_MAX, least_ms=0)
 
 
 def check_name(where: str, name: str) -> None:
@@ -259,17 +263,6 @@ def check_name(where: str, name: str) -> None:
 def _check_int(where: str, value: int, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise invalid(where, f"a whole number from {least} to {most}, got {value!r}")
-
-
-def _check_span(where: str, span: timedelta | None, most_ms: int, *, zero: bool = False) -> None:
-    if span is None:
-        return
-    if not isinstance(span, timedelta):
-        raise invalid(where, f"a timedelta, got {span!r}")
-    least = timedelta(0) if zero else timedelta(milliseconds=1)
-    if not least <= span <= timedelta(milliseconds=most_ms):
-        most = f"{most_ms // limits.DAY_MS} days"
-        raise invalid(where, f"from {least.total_seconds():g} s to {most}, got {span}")
 
 
 def _check_key(where: str, key: object) -> None:

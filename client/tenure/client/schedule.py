@@ -15,6 +15,7 @@ from tenure.client.errors import invalid
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
 from tenure.client.options import check_name
+from tenure.client.span import check_span
 from tenure.protocol import limits
 from tenure.protocol.vocabulary import Misfire, Overlap
 from tenure.v1 import schedules_pb2
@@ -30,9 +31,6 @@ OverlapName = Literal["skip", "buffer_one", "allow", "cancel_other"]
 
 _SERVICE: Final = "/tenure.v1.ScheduleService/"
 _MISFIRES: Final = {member.name.lower(): member for member in Misfire}
-_LATE_LEAST: Final = timedelta(milliseconds=limits.MISFIRE_MS)
-_LATE_MOST: Final = timedelta(milliseconds=limits.DELAY_MS_MAX)
-_JITTER_MOST: Final = timedelta(milliseconds=limits.JITTER_MS_MAX)
 _OVERLAPS: Final = {member.name.lower(): member for member in Overlap}
 
 
@@ -59,8 +57,9 @@ class Cron:
             raise invalid("misfire", f"one of {', '.join(_MISFIRES)}, got {self.misfire!r}")
         if self.overlap not in _OVERLAPS:
             raise invalid("overlap", f"one of {', '.join(_OVERLAPS)}, got {self.overlap!r}")
-        _check_span("catch_up", self.catch_up, _LATE_LEAST, _LATE_MOST)
-        _check_span("jitter", self.jitter, timedelta(0), _JITTER_MOST)
+        check_span("catch_up", self.catch_up, limits.DELAY_MS_MAX, least_ms=limits.MISFIRE_MS)
+        if self.jitter is not None:
+            check_span("jitter", self.jitter, limits.JITTER_MS_MAX, least_ms=0)
         for where, at in (("start_at", self.start_at), ("end_at", self.end_at)):
             if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
                 raise invalid(
@@ -340,8 +339,3 @@ def spec_of(
     if job.has_row_keys:
         ((spec.limit_key, spec.sticky_key),) = job.row_keys(((args, kwargs),))
     return spec
-
-
-def _check_span(where: str, span: timedelta | None, least: timedelta, most: timedelta) -> None:
-    if span is not None and not (isinstance(span, timedelta) and least <= span <= most):
-        raise invalid(where, f"a timedelta from {least} to {most}, got {span!r}")

@@ -12,7 +12,8 @@ from typing import Any, Final, Literal, TypedDict, cast
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tenure.client.errors import invalid
-from tenure.protocol.limits import PRIORITY_MAX
+from tenure.client.span import check_span
+from tenure.protocol import limits
 from tenure.protocol.vocabulary import (
     BreakerOverride,
     BreakerState,
@@ -47,7 +48,7 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         _check_count("rate.count", self.count, least=1)
-        _check_span("rate.per", self.per)
+        check_span("rate.per", self.per, limits.RATE_PER_MS_MAX)
         if self.burst is not None:
             _check_count("rate.burst", self.burst, least=1)
 
@@ -76,9 +77,9 @@ class BreakerSettings:
         _check_number("breaker.failure_rate", self.failure_rate)
         if not 0 < self.failure_rate <= 1:
             raise invalid("breaker.failure_rate", f"from 0 to 1, got {self.failure_rate}")
-        _check_span("breaker.window", self.window)
+        check_span("breaker.window", self.window, limits.BREAKER_WINDOW_MS_MAX)
         _check_count("breaker.volume_min", self.volume_min, least=1)
-        _check_span("breaker.open_for", self.open_for)
+        check_span("breaker.open_for", self.open_for, limits.TIMEOUT_MS_MAX)
         _check_count("breaker.probes", self.probes, least=1)
 
 
@@ -115,7 +116,7 @@ class QueueSettings:
     rate: RateLimit | None = None
     key_rate: RateLimit | None = None
     reserved: float = 0.0
-    reserved_priority: int = PRIORITY_MAX
+    reserved_priority: int = limits.PRIORITY_MAX
     depth_max: int = 0
     refuse_late: bool = False
     key_breaker: BreakerSettings | None = None
@@ -527,8 +528,3 @@ def _check_number(where: str, value: object) -> None:
 def _check_count(where: str, value: object, *, least: int = 0) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _COUNT_MAX:
         raise invalid(where, f"a whole number from {least} to {_COUNT_MAX}, got {value!r}")
-
-
-def _check_span(where: str, value: object) -> None:
-    if not isinstance(value, timedelta) or value < timedelta(milliseconds=1):
-        raise invalid(where, f"a timedelta of 1 ms at least, got {value!r}")

@@ -14,6 +14,7 @@ from tenure.protocol.errors import LEADER_METADATA, Rejected, TenureError
 from tenure.protocol.fence import NO_TOKEN, Token
 from tenure.protocol.ids import home_partition, partition_of
 from tenure.protocol.refusal import Reason
+from tenure.protocol.token_wire import token_of
 from tenure.v1 import cluster_pb2
 
 #: ErrorInfo metadata of NOT_LEADER: the leader's address, if the refusing master knows it.
@@ -113,7 +114,7 @@ class Topology:
             self._homes.clear()
             self.partitions = answer.partition_count
         for leader in answer.leaders:
-            token = Token(leader.token.epoch, leader.token.revision)
+            token = token_of(leader.token)
             if token >= self._tokens.get(leader.partition, NO_TOKEN):
                 self._tokens[leader.partition] = token
                 self._leaders[leader.partition] = leader.address

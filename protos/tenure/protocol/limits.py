@@ -72,6 +72,8 @@ CHECKPOINT_BYTES_MAX: Final = 64 * 1024
 #: A worker sends no more than one of a job in this time, unless its attempt ends.
 CHECKPOINT_MS_MIN: Final = 200
 
+#: What a text that was cut to its limit ends in.
+CUT: Final = "[cut]"
 ERROR_MESSAGE_BYTES_MAX: Final = 4 * 1024
 TRACEBACK_BYTES_MAX: Final = 32 * 1024
 #: One line of a job's log.

@@ -21,9 +21,10 @@ from hypothesis.stateful import (
 
 from tenure.protocol.fence import Token
 from tenure.protocol.ids import partition_of
+from tenure.protocol.token_wire import token_of
 from tenure.v1 import worker_pb2
 from tenure.worker.held import HeldJob
-from tenure.worker.session import Session, token_of
+from tenure.worker.session import Session
 from tests.unit.worker.rig import Rig, Said
 
 SLOTS = 3

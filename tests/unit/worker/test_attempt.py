@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from tenure.client import Cancelled, LeaseLost, Permanent, job
 from tenure.client.codec import JSON, encode_args
+from tenure.protocol.limits import CUT
+from tenure.protocol.text import cut
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.attempt import context_of, fault_of, raised, returned, run_function
 from tenure.worker.held import AttemptResult, Terms
-from tenure.worker.text import CUT, cut
 from tests.unit.worker.rig import held
 
 

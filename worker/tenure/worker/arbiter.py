@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, assert_never
 
 from tenure.protocol.fence import Token
+from tenure.protocol.token_wire import token_of
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import worker_pb2
 from tenure.worker.credit import Claim, distribute
 from tenure.worker.held import HeldJob
 from tenure.worker.partition import Partition
 from tenure.worker.port import Fact, FactKind, Load, Rng
-from tenure.worker.session import Session, token_of
+from tenure.worker.session import Session
 from tenure.worker.vitals import Reading, told
 from tenure.worker.workload import Quarantined, Workload
 

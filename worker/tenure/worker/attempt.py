@@ -19,10 +19,10 @@ from tenure.client.parent_result import Fetched, Results, ResultsNeeded
 from tenure.protocol.errors import Rejected
 from tenure.protocol.limits import ERROR_MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX
 from tenure.protocol.refusal import Reason
+from tenure.protocol.text import cut
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory, LogStream
 from tenure.worker.attempt_log import AttemptLog
 from tenure.worker.held import AttemptResult, Fault, HeldJob
-from tenure.worker.text import cut
 
 #: The functions that a worker serves, by job name.
 JobTable = Mapping[str, JobDef[..., Any]]

@@ -12,16 +12,12 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from tenure.protocol.limits import ATTEMPT_LOG_BYTES_MAX, LOG_LINE_BYTES_MAX
+from tenure.protocol.limits import ATTEMPT_LOG_BYTES_MAX, CUT, LOG_LINE_BYTES_MAX
+from tenure.protocol.text import cut
 from tenure.protocol.vocabulary import LogStream
 from tenure.v1 import common_pb2
-from tenure.worker.text import CUT, cut
+from tenure.worker.executor.excerpt import HEAD_BYTES_MAX, LINE_BYTES, TAIL_BYTES_MAX
 
-#: What is held here while the attempt runs.
-HEAD_BYTES_MAX: Final = 16 * 1024
-TAIL_BYTES_MAX: Final = 48 * 1024
-#: What a line takes beside its text, so that many empty ones are many bytes, too.
-LINE_BYTES: Final = 64
 #: Lines that are begun and not ended; with more of them the oldest is as good as ended.
 PARTS_MAX: Final = 16
 #: Of what is kept when it has ended, so much is the beginning.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tenure.protocol.fence import NO_TOKEN, Lease, Token
 from tenure.protocol.limits import DEFAULT_CONTENT_TYPE
+from tenure.protocol.token_wire import token_of
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import common_pb2, worker_pb2
 from tenure.worker.held import AttemptResult, Fault, HeldJob, Terms
@@ -472,7 +473,7 @@ class Partition:
 
     def _token_of(self, ref: worker_pb2.LeaseRef) -> Token:
         if ref.HasField("token"):
-            return Token(ref.token.epoch, ref.token.revision)
+            return token_of(ref.token)
         return self.token
 
     def _take_beat(self, number: int) -> Beat | None:

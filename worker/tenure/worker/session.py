@@ -11,8 +11,8 @@ the clock of heartbeats, and the proof of life.
 from collections.abc import Callable
 from typing import Final
 
-from tenure.protocol.fence import Token
-from tenure.v1 import common_pb2, worker_pb2
+from tenure.protocol.token_wire import token_of
+from tenure.v1 import worker_pb2
 from tenure.worker.credit import CreditLine
 from tenure.worker.partition import REPORT_BYTES_MAX, Partition
 from tenure.worker.port import Rng
@@ -216,8 +216,3 @@ class Session:
             self.goodbye = None
             said = True
         return request if said else None
-
-
-def token_of(wire: common_pb2.Token) -> Token:
-    """A token as the wire has it."""
-    return Token(wire.epoch, wire.revision)

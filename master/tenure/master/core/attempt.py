@@ -11,6 +11,7 @@ from tenure.master.core.event import EndedRow
 from tenure.master.core.record import Attempt, JobFault, JobRecord, RetryPolicy
 from tenure.master.core.state import State
 from tenure.protocol.fence import Lease
+from tenure.protocol.limits import CUT
 from tenure.protocol.vocabulary import (
     AttemptOutcome,
     Backoff,
@@ -23,7 +24,6 @@ from tenure.protocol.vocabulary import (
 _KEPT_FIRST: Final = 10
 _KEPT_LAST: Final = 10
 _HISTORY_BYTES_MAX: Final = 64 * 1024
-_CUT: Final = "[cut]"
 
 
 def draws(jitter: list[float]) -> Iterator[float]:
@@ -256,14 +256,14 @@ def _error_bytes(attempt: Attempt) -> int:
 
 
 def _without_traceback(attempt: Attempt) -> Attempt:
-    if attempt.fault is None or len(attempt.fault.traceback) <= len(_CUT):
+    if attempt.fault is None or len(attempt.fault.traceback) <= len(CUT):
         return attempt
-    fault = msgspec.structs.replace(attempt.fault, traceback=_CUT)
+    fault = msgspec.structs.replace(attempt.fault, traceback=CUT)
     return msgspec.structs.replace(attempt, fault=fault)
 
 
 def _without_message(attempt: Attempt) -> Attempt:
-    if attempt.fault is None or len(attempt.fault.message) <= len(_CUT):
+    if attempt.fault is None or len(attempt.fault.message) <= len(CUT):
         return attempt
-    fault = msgspec.structs.replace(attempt.fault, message=_CUT)
+    fault = msgspec.structs.replace(attempt.fault, message=CUT)
     return msgspec.structs.replace(attempt, fault=fault)

@@ -168,10 +168,6 @@ class Lanes:
             self._bindings.unbind(sticky)
             self._hang_all(sticky)
 
-    def skills(self) -> list[Skill]:
-        """Those of all sessions."""
-        return list(self._skills.values())
-
     def has_work(self) -> bool:
         """Whether some ready job waits for nothing but a taker's credit."""
         return any(skill.level.heap for skill in self._skills.values()) or any(

@@ -441,7 +441,9 @@ def apply_take_backs_asked(state: State, event: TakeBacksAsked) -> None:
 
 
 def apply_leases_restarted(state: State, event: LeasesRestarted) -> None:
-    """Starts every lease's TTL anew."""
+    """Starts every lease's TTL anew, and the window: until now workers were told to hold."""
+    if state.window_ends_ms is not None:
+        state.window_ends_ms = event.now_ms + state.window_ms
     for holder in state.holders.values():
         if holder.deadline_ms:
             holder.deadline_ms = state.lease_deadline_ms(event.now_ms)

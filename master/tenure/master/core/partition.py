@@ -324,10 +324,6 @@ class Partition:
             self._state.dependencies.answers = []
         return answers
 
-    def is_unsettled(self, job_id: JobId) -> bool:
-        """Whether it is not known yet of a job if all of its parents exist."""
-        return job_id in self._state.dependencies.unsettled
-
     def outbox_targets(self) -> dict[int, int]:
         """Partitions for which messages wait, and the number of the newest one for each."""
         outbox = self._state.outbox

@@ -99,6 +99,7 @@ class State:
         "token",
         "tombstones",
         "window_ends_ms",
+        "window_ms",
         "workflows",
     )
 
@@ -141,6 +142,8 @@ class State:
         self.serving = False
         #: When the adoption window ends; None: it is closed.
         self.window_ends_ms: int | None = None
+        #: How long it is, if nothing stands still.
+        self.window_ms = 0
         #: Incarnations that held leases when the term was opened.
         self.known: list[str] = []
         self.lease_seq = 0

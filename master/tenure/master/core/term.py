@@ -79,6 +79,7 @@ def apply_term_opened(state: State, event: TermOpened, seq: int) -> None:
     state.lanes.begin_term(event.now_ms)
     state.postponed.begin_term()
     if event.window_ms:
+        state.window_ms = event.window_ms
         state.window_ends_ms = event.now_ms + event.window_ms
         return
     for holder in state.holders.values():

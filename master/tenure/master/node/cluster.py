@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from tenure.master.node.hub import WorkerHub
-from tenure.master.node.link import token_to_wire
 from tenure.master.node.roster import Roster
 from tenure.protocol.errors import Rejected, Unavailable
-from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason
+from tenure.protocol.token_wire import token_of, token_to_wire
 from tenure.v1 import cluster_pb2
 
 #: About what one message of a backup carries.
@@ -170,7 +169,7 @@ class ClusterApi:
         term = roster.term(partition)
         response = cluster_pb2.TransferLeaderResponse(partition=partition)
         response.from_master = roster.me.name
-        named = Token(request.term.epoch, request.term.revision)
+        named = token_of(request.term)
         ended = request.HasField("term") and named < term.token
         if ended or wanted == roster.me.name:
             response.master = roster.me.name

@@ -16,8 +16,9 @@ from tenure.master.core.command import (
     OpenSession,
     UndrainSession,
 )
-from tenure.master.node.link import WorkerLink, token_to_wire
+from tenure.master.node.link import WorkerLink
 from tenure.protocol.fence import Token
+from tenure.protocol.token_wire import token_to_wire
 from tenure.v1 import worker_pb2
 
 if TYPE_CHECKING:

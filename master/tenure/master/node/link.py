@@ -10,14 +10,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from tenure.protocol.fence import Lease, Token
-from tenure.v1 import common_pb2, worker_pb2
+from tenure.protocol.token_wire import token_of, token_to_wire
+from tenure.v1 import worker_pb2
 
 _ENVELOPE_BYTES_MAX: Final = 256 * 1024
-
-
-def token_to_wire(token: Token) -> common_pb2.Token:
-    """A token as a message."""
-    return common_pb2.Token(epoch=token.epoch, revision=token.revision)
 
 
 class WorkerLink:
@@ -168,5 +164,5 @@ def lease_ref(
 def lease_of(ref: worker_pb2.LeaseRef, token: Token) -> Lease:
     """The lease that a reference names."""
     if ref.HasField("token"):
-        return Lease(Token(ref.token.epoch, ref.token.revision), ref.seq, ref.run)
+        return Lease(token_of(ref.token), ref.seq, ref.run)
     return Lease(token, ref.seq, ref.run)

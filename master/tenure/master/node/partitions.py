@@ -15,6 +15,7 @@ from tenure.master.node.term import Term
 from tenure.protocol.errors import Rejected, TenureError, Unavailable
 from tenure.protocol.fence import Token
 from tenure.protocol.refusal import Reason
+from tenure.protocol.token_wire import token_of
 from tenure.v1 import partition_pb2
 
 #: Messages in one request.
@@ -50,7 +51,7 @@ class PartitionApi:
                 reason=Reason.INVALID_ARGUMENT,
                 field="messages",
             )
-        token = Token(request.token.epoch, request.token.revision)
+        token = token_of(request.token)
         rows = [_decoded(wire) for wire in request.messages]
         taken = await take(term, request.source, token, rows)
         return partition_pb2.DeliverResponse(taken_number=taken)

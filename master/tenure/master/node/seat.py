@@ -377,18 +377,17 @@ class Seat:
     def _awaits_heir(self) -> bool:
         """Whether others live, but none of them could lead at once what is served here.
 
-        While the term begins, nobody knows yet how much that is.
+        Or is about to be: who recovers a partition has the start of all others in that.
         """
+        term, keeper = self._term, self._keeper
+        if term is not None and keeper is not None:
+            if keeper.frozen or term.gate.full:
+                return False
+            if term.partition.stats().jobs <= _COLD_JOBS_MAX:
+                return False
         roster = self._around.roster
         others = [name for name in roster.heirs(self.partition) if name != roster.me.name]
-        if not others or any(roster.is_ready(name, self.partition) for name in others):
-            return False
-        term, keeper = self._term, self._keeper
-        if term is None or keeper is None:
-            return True
-        if keeper.frozen or term.gate.full:
-            return False
-        return term.partition.stats().jobs > _COLD_JOBS_MAX
+        return bool(others) and not any(roster.is_ready(n, self.partition) for n in others)
 
     async def _limit_hand_over(self) -> None:
         """Ends the term without its TermClosed if the store does not take it in time.

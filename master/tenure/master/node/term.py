@@ -164,7 +164,6 @@ class Term:
         self._turns = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
-        self._window_until_ms = 0
         self._ramp = Ramp()
         gate.on_commit = self._wake.set
         # Nobody waits for an operator to free space: what was applied has an unknown outcome.
@@ -193,7 +192,7 @@ class Term:
         self._turn_away(error)
 
     def thaw(self) -> None:
-        """The office was held all along: every lease's TTL starts anew."""
+        """The office was held all along: every lease's TTL starts anew, and an open window."""
         self.watch.resume()
         self._inbox.put_first(RestartLeases())
         self._wake.set()
@@ -319,13 +318,15 @@ class Term:
             if isinstance(reply, TenureError) and reply.reason is not Reason.OUTCOME_UNKNOWN:
                 refused.append(reply)
 
-        self._do(command, answer, self.clock.now_ms())
+        decided_ms = self.clock.now_ms()
+        self._do(command, answer, decided_ms)
         await self.gate.settled(self.partition.next_seq - 1)
         if refused:
             raise stale_token(self.number, refused[0])
         now_ms = self.clock.now_ms()
-        self._window_until_ms = now_ms + window_ms
         if window:
+            # Workers may declare from now on: what the commit took is not taken from them.
+            self._do(PushDeadlines(gap_ms=now_ms - decided_ms), ignore, now_ms)
             self._ramp.start(now_ms + window_ms)
         self.open = True
         self._hub.open_partition(self)
@@ -516,10 +517,7 @@ class Term:
         return self.partition.get(record.job_id) is not record
 
     def _look_at_window(self, now_ms: int) -> None:
-        partition = self.partition
-        if partition.window_open and (
-            now_ms >= self._window_until_ms or partition.window_due(now_ms)
-        ):
+        if self.partition.window_due(now_ms):
             self._ramp.start(now_ms)
             self._do(CloseWindow(jitter=self._draw(TIMER_ROWS)), ignore, now_ms)
 
@@ -566,11 +564,9 @@ class Term:
         return due_ms is not None and due_ms <= now_ms
 
     def _arm(self, now_ms: int) -> None:
-        due_ms = self.partition.next_timer_ms()
-        if self.partition.window_open:
-            due_ms = min(due_ms or self._window_until_ms, self._window_until_ms)
-        if due_ms is not None:
-            self._arm_at(now_ms, due_ms)
+        for due_ms in (self.partition.next_timer_ms(), self.partition.window_ends_ms):
+            if due_ms is not None:
+                self._arm_at(now_ms, due_ms)
 
     def _arm_at(self, now_ms: int, due_ms: int) -> None:
         loop = asyncio.get_running_loop()

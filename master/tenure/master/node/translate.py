@@ -27,6 +27,7 @@ from tenure.protocol import limits
 from tenure.protocol.errors import Rejected
 from tenure.protocol.ids import home_partition, partition_of
 from tenure.protocol.refusal import Reason
+from tenure.protocol.text import cut
 from tenure.protocol.vocabulary import (
     TERMINAL,
     Backoff,
@@ -219,8 +220,8 @@ def checked_span(duration: Duration, path: str, max_ms: int) -> int:
     if span_ms < 0:
         raise invalid(path, f"{span_ms} ms is negative")
     if span_ms > max_ms:
-        most = f"{max_ms} ms ({max_ms // limits.DAY_MS} days)"
-        raise invalid(path, f"{span_ms} ms is above the limit of {most}")
+        days = f" ({max_ms // limits.DAY_MS} days)" if max_ms >= limits.DAY_MS else ""
+        raise invalid(path, f"{span_ms} ms is above the limit of {max_ms} ms{days}")
     return span_ms
 
 
@@ -299,8 +300,8 @@ def fault_from_wire(wire: common_pb2.JobError) -> JobFault:
         after = min(max(wire.retry_after.ToMilliseconds(), 0), limits.DELAY_MS_MAX)
     return JobFault(
         type=wire.type[: limits.NAME_CHARS_MAX * 2],
-        message=_cut(wire.message, limits.ERROR_MESSAGE_BYTES_MAX),
-        traceback=_cut(wire.traceback, limits.TRACEBACK_BYTES_MAX),
+        message=cut(wire.message, limits.ERROR_MESSAGE_BYTES_MAX),
+        traceback=cut(wire.traceback, limits.TRACEBACK_BYTES_MAX),
         # A newer worker's report is not refused for a word that this release does not know.
         category=_CATEGORIES.get(wire.category, ErrorCategory.TRANSIENT),
         retry_after_ms=after,
@@ -325,13 +326,6 @@ def log_lines(data: bytes) -> Sequence[common_pb2.LogLine]:
         return common_pb2.JobLog.FromString(data).lines
     except DecodeError:
         return ()
-
-
-def _cut(text: str, bytes_max: int) -> str:
-    data = text.encode()
-    if len(data) <= bytes_max:
-        return text
-    return data[: bytes_max - 6].decode(errors="ignore") + " [cut]"
 
 
 def parents_of(record: JobRecord) -> Sequence[str]:

@@ -11,7 +11,6 @@ from tenure.testing.simetcd.channel import Call, Payload
 from tenure.testing.simetcd.mvcc import cost_bytes, writes
 from tenure.testing.simetcd.refusal import (
     Refusal,
-    connection_lost,
     message_too_large,
     no_leader,
     no_space,
@@ -308,10 +307,6 @@ class SimEtcdMember:
     def hang_up(self, call: Call) -> None:
         """Ends a stream that has no leader to follow any more."""
         self.answer(call, no_leader())
-
-    def break_off(self, call: Call, why: str) -> None:
-        """Ends a call as a closing server does."""
-        self.answer(call, connection_lost(why))
 
 
 _HANDLERS: Final[dict[type[Any], Callable[[SimEtcdMember, Call, Any], None]]] = {

@@ -450,7 +450,7 @@ def test_a_restored_cluster_asks_again() -> None:
     child, _ = town.submit(0, [parent])
     town.calm()
     here.do(commands.OpenTerm(token=Token(EPOCH, 1), incarnation="restored", window_ms=0))
-    assert not here.partition.is_unsettled(child)
+    assert child not in here.partition._state.dependencies.unsettled
     town.resolve(0)
     (row,) = town.waiting(0, 1)
     assert row.message == RegisterChild(parent=parent, child=child, run=0)

@@ -229,6 +229,18 @@ def test_a_gap_moves_the_windows_end(rig: Rig) -> None:
     assert rig.partition.window_due(rig.now_ms + 3_500)
 
 
+def test_a_thaw_begins_the_window_anew(rig: Rig) -> None:
+    """Workers get their whole window, although the master could not judge them in it."""
+    rig.crash(window_ms=3_000)
+    rig.now_ms += 8_000
+    rig.do(commands.RestartLeases())
+    assert not rig.partition.window_due(rig.now_ms + 2_999)
+    assert rig.partition.window_due(rig.now_ms + 3_000)
+    rig.do(commands.CloseWindow(jitter=[]))
+    rig.do(commands.RestartLeases())
+    assert not rig.partition.window_open
+
+
 # When a grant has arrived.
 
 

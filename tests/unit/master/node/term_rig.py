@@ -33,7 +33,7 @@ class TermRig:
     """One term, its workers' streams, and the batches that wait for their commit."""
 
     def __init__(self) -> None:
-        clock = SimClock()
+        self.clock = clock = SimClock()
         self.journal = HeldJournal(pipeline_depth=2)
         self.gate = make_gate(self.journal)
         self.office = FakeOffice()
@@ -125,12 +125,18 @@ class TermRig:
 
 
 @asynccontextmanager
-async def leading() -> AsyncIterator[TermRig]:
-    """A term that has just been opened."""
+async def leading(*, window: bool = False, commit_ms: int = 0) -> AsyncIterator[TermRig]:
+    """A term that has just been opened.
+
+    Args:
+        window: Whether workers re-declare their leases first.
+        commit_ms: How long its first event is on its way.
+    """
     rig = TermRig()
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(rig.keeper.run()), tasks.create_task(rig.gate.run())]
-        begin = tasks.create_task(rig.term.begin("i", window=False))
+        begin = tasks.create_task(rig.term.begin("i", window=window))
+        await rig.clock.sleep(commit_ms)
         await rig.commit()
         await begin
         rig.roster.terms[0] = rig.term

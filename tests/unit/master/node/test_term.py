@@ -478,3 +478,32 @@ def test_a_clock_that_is_slowed_down_makes_no_timer_late() -> None:
             assert record.state is JobState.PENDING
 
     run_virtual(main)
+
+
+def test_a_window_is_as_long_as_the_leader_is_awake_in_it() -> None:
+    """Who wakes behind its end still hears the workers that it slept through, before it grants."""
+
+    async def main() -> None:
+        async with leading(window=True) as rig:
+            await rig.clock.sleep(100)
+            rig.clock.boot_offset_ms += 2_900
+            await rig.clock.sleep(2_000)
+            assert rig.office.verifications == 1
+            assert rig.partition.window_open
+            await rig.clock.sleep(1_000)
+            assert not rig.partition.window_open
+
+    run_virtual(main)
+
+
+def test_a_window_begins_when_workers_may_declare() -> None:
+    """They are told of the term when its first event has committed, however long that takes."""
+
+    async def main() -> None:
+        async with leading(window=True, commit_ms=2_600) as rig:
+            await rig.clock.sleep(2_400)
+            assert rig.partition.window_open
+            await rig.clock.sleep(200)
+            assert not rig.partition.window_open
+
+    run_virtual(main)

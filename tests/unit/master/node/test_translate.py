@@ -1,13 +1,16 @@
 """Options from the wire: defaults, limits, and the path of what is wrong."""
 
+import re
 from datetime import timedelta
 
 import msgspec
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from tenure.master.core.record import JobFault, JobRecord, LabelSelector, Policy, RetryPolicy
 from tenure.master.node.translate import (
     SettingCache,
+    checked_span,
     fault_from_wire,
     fault_to_wire,
     options_of,
@@ -235,3 +238,12 @@ def test_what_a_taken_key_comes_to_survives_the_wire() -> None:
         policy = setting_of(asked, "o").policy
         assert policy.key_conflict is conflict
         assert setting_of(options_of(policy), "o").policy == policy
+
+
+@pytest.mark.parametrize(
+    ("most_ms", "said"), [(3_600_000, "3600000 ms"), (2 * limits.DAY_MS, "172800000 ms (2 days)")]
+)
+def test_a_span_that_is_too_long_is_told_its_limit(most_ms: int, said: str) -> None:
+    """In days only where there are some."""
+    with pytest.raises(Rejected, match=rf"above the limit of {re.escape(said)}$"):
+        checked_span(Duration(seconds=most_ms // 1_000 + 1), "window", most_ms)

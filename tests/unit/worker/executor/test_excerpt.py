@@ -5,9 +5,6 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenure.worker.attempt_log import HEAD_BYTES_MAX as LOG_HEAD_BYTES_MAX
-from tenure.worker.attempt_log import LINE_BYTES
-from tenure.worker.attempt_log import TAIL_BYTES_MAX as LOG_TAIL_BYTES_MAX
 from tenure.worker.executor.excerpt import (
     HEAD_BYTES_MAX,
     HEAD_LINES_MAX,
@@ -38,15 +35,6 @@ def test_what_fits_is_whole() -> None:
     assert made.take() == [(None, data)]
     made.add(b"more")
     assert made.take() == [(None, b"more")]
-
-
-def test_the_bounds_are_those_of_a_log() -> None:
-    """What an attempt's log would hold of it is there, and no more."""
-    assert (HEAD_BYTES_MAX, TAIL_BYTES_MAX) == (LOG_HEAD_BYTES_MAX, LOG_TAIL_BYTES_MAX)
-    assert (HEAD_LINES_MAX, TAIL_LINES_MAX) == (
-        HEAD_BYTES_MAX // LINE_BYTES,
-        TAIL_BYTES_MAX // LINE_BYTES,
-    )
 
 
 def test_empty_lines_are_many_lines() -> None:

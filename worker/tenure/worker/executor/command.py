@@ -25,6 +25,7 @@ from tenure.client.command import (
 from tenure.client.confinement import Limits
 from tenure.client.context import current_job
 from tenure.protocol.limits import PAYLOAD_BYTES_DEFAULT
+from tenure.protocol.text import cut
 from tenure.protocol.vocabulary import LogStream
 from tenure.worker.attempt import ThreadClock, log_of
 from tenure.worker.cgroup import Groups, Leaf, leaf_for
@@ -35,7 +36,6 @@ from tenure.worker.executor.launcher_link import LauncherLink, LauncherLost
 from tenure.worker.executor.runner import Stage
 from tenure.worker.executor.thread import ThreadExecutor
 from tenure.worker.held import AttemptResult, HeldJob
-from tenure.worker.text import cut
 
 
 class CommandExecutor(ThreadExecutor):

@@ -4,10 +4,10 @@ import signal
 from typing import Final, NamedTuple, Self
 
 from tenure.protocol.limits import TRACEBACK_BYTES_MAX
+from tenure.protocol.text import cut
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.cgroup import Leaf
 from tenure.worker.held import AttemptResult, Fault
-from tenure.worker.text import cut
 
 #: Of a last line as much as fits into a message that people read.
 LINE_BYTES_MAX: Final = 300

@@ -3,17 +3,18 @@
 ```
  all bytes as they come: [ first 16 KiB | ....left out, their lines counted.... | last 48 KiB ]
 ```
-The bounds are those of an attempt's log (``attempt_log``), lines that are empty included: of what
-comes at one time it would hold no more.
+The bounds are those of an attempt's log, too (``attempt_log``), lines that are empty included: of
+what comes at one time it would hold no more.
 """
 
 from typing import Final
 
 HEAD_BYTES_MAX: Final = 16 * 1024
 TAIL_BYTES_MAX: Final = 48 * 1024
-#: A log takes 64 bytes for a line, besides its text.
-HEAD_LINES_MAX: Final = HEAD_BYTES_MAX // 64
-TAIL_LINES_MAX: Final = TAIL_BYTES_MAX // 64
+#: What a log takes for a line besides its text, so that many empty ones are many bytes, too.
+LINE_BYTES: Final = 64
+HEAD_LINES_MAX: Final = HEAD_BYTES_MAX // LINE_BYTES
+TAIL_LINES_MAX: Final = TAIL_BYTES_MAX // LINE_BYTES
 
 
 class Excerpt:

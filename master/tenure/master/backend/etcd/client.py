@@ -242,11 +242,6 @@ class EtcdClient:
         return [endpoint.address for endpoint in self._endpoints]
 
     @property
-    def current_endpoint(self) -> str:
-        """The address the next call goes to."""
-        return self._endpoints[self._current].address
-
-    @property
     def cluster_id(self) -> int:
         """The id of the cluster that answered first; 0 before any answer."""
         return self._cluster_id

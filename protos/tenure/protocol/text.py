@@ -1,9 +1,6 @@
 """Text that is cut to a limit."""
 
-from typing import Final
-
-#: What a cut text ends in.
-CUT: Final = "[cut]"
+from tenure.protocol.limits import CUT
 
 
 def cut(text: str, bytes_max: int) -> str:
