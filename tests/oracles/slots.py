@@ -43,7 +43,7 @@ def check_slots(
         capacity: Of workers that have none of their own; None: nothing is claimed of them.
         by_worker: Of workers by name.
     """
-    violations = []
+    violations: list[Violation] = []
     #: By process and lease: since when its code defies; infinity: it does not.
     running: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:
