@@ -1,7 +1,8 @@
 """Keeps how the tests of the fault table came out, for ``docs/reliability.md``.
 
 Loaded by ``conftest``. With RECORD_FAULTS=FILE in the environment, each test that carries the
-marker ``fault`` is noted there with its outcome; what the file already says of other tests stays.
+marker ``fault`` is noted there with its outcome, the day and the commit; what the file already says
+of other tests stays.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.revision import commit
 
 #: Where to write; unset: nowhere.
 VARIABLE = "RECORD_FAULTS"
@@ -29,6 +32,7 @@ class FaultRecorder:
         self._path = path
         self._found: dict[str, dict[str, Any]] = {}
         self._marked: set[str] = set()
+        self._commit = commit()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Remember who carries the marker."""
@@ -44,6 +48,7 @@ class FaultRecorder:
         row["cases"] += report.when == "call"
         row["seconds"] = round(row["seconds"] + report.duration, 2)
         row["date"] = datetime.now(UTC).date().isoformat()
+        row["commit"] = self._commit
         if not report.passed:
             row["outcome"] = report.outcome
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import random
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,9 +18,9 @@ from tenure.master.election.etcd import OFFICE_TTL_S
 from tenure.protocol.ids import home_partition
 from tenure.protocol.limits import DEFAULT_TENANT
 from tenure.testing.etcd import EtcdCluster, EtcdMember, EtcdNotReady
+from tests.chaos import namespace, strace
 from tests.chaos.cluster import Cluster
 from tests.chaos.links import Links
-from tests.chaos.namespace import Namespace, why_not
 from tests.chaos.process import Expired, Process
 from tests.oracles.etcd_watch import StoreWatch
 from tests.oracles.history import boottime_ms
@@ -336,12 +335,12 @@ class Arena:
 
     def _lay_cables(self) -> None:
         """Each master behind a cable of its own, if that can be done here."""
-        reason = why_not()
+        reason = namespace.why_not()
         if reason:
             self.missing["netns"] = reason
         else:
             for number in (1, 2, 3):
-                place = self._stack.enter_context(Namespace(f"m{number}", number))
+                place = self._stack.enter_context(namespace.Namespace(f"m{number}", number))
                 self.cluster.places[f"master-{number}"] = place
-        if shutil.which("strace") is None:
-            self.missing["strace"] = "strace is not installed"
+        if reason := strace.why_not():
+            self.missing["strace"] = reason

@@ -12,7 +12,7 @@ from tenure.testing.etcd import EtcdMember
 from tests.chaos.arena import Arena, Busy
 from tests.chaos.faults import fault, kill_amid_batch
 from tests.chaos.namespace import Namespace
-from tests.chaos.process import until
+from tests.chaos.process import Expired, until
 from tests.chaos.strace import injected
 
 _MEMBERS = ("m0", "m1", "m2")
@@ -97,14 +97,17 @@ def etcd_leader_half_cut(arena: Arena, rng: random.Random) -> None:
 
 @fault(44, needs="tmpfs")
 def etcd_disk_full(arena: Arena, rng: random.Random) -> None:
-    """A member's file system is full: the member may die, the cluster must not."""
+    """A member's file system is full: the member dies of it, the cluster must not."""
     member, directory = arena.small_disk()
     with arena.claim(*_MEMBERS):
         filler = directory / "filler"
         fill(filler)
-        arena.pause(rng.uniform(5, 12))
+        died = until(lambda: not member.running, 20)
+        arena.pause(rng.uniform(2, 6))
         filler.unlink()
         bring_back(arena, member)
+    if not died:
+        raise Busy(f"{member.name} has found space all the same")
 
 
 @fault(46, deposes="anybody on old etcd", needs="strace")
@@ -114,20 +117,28 @@ def etcd_fsync_slow(arena: Arena, rng: random.Random) -> None:
     micros = rng.randrange(200_000, 1_000_000)
     with (
         arena.claim(*_MEMBERS),
-        injected(pid_of(member), "fsync,fdatasync", f"delay_enter={micros}"),
+        injected(pid_of(member), "fsync,fdatasync", f"delay_enter={micros}") as injection,
     ):
         arena.pause(10)
+        bent = injection.bent()
+    if not bent:
+        raise Busy(f"{member.name} had nothing to write")
 
 
 @fault(47, needs="strace")
 def etcd_fsync_fails(arena: Arena, rng: random.Random) -> None:
-    """One fsync of a member fails: it must not go on as if nothing had been."""
+    """One fsync of a member fails: it must not go on as if nothing had been, so it ends."""
     member = rng.choice(arena.etcd.members)
     with arena.claim(*_MEMBERS):
-        with injected(pid_of(member), "fsync,fdatasync", "error=EIO:when=1"):
-            until(lambda: not member.running, 5)
+        with injected(pid_of(member), "fsync,fdatasync", "error=EIO:when=1") as injection:
+            died = until(lambda: not member.running, 10)
+            failed = injection.bent()
         arena.pause(2)
         bring_back(arena, member)
+    if not failed:
+        raise Busy(f"{member.name} had nothing to write")
+    if not died:
+        raise Expired(f"{member.name} goes on after an fsync that failed:\n{member.log_tail()}")
 
 
 @fault(50)

@@ -148,8 +148,12 @@ def draw(rng: random.Random, faults: Sequence[Fault], count: int) -> list[Fault]
     return drawn
 
 
-def play_round(arena: Arena, log: Log, drawn: Sequence[Fault]) -> None:
-    """Some faults at once, each a little later than the one before; then all must heal."""
+def play_round(arena: Arena, log: Log, drawn: Sequence[Fault]) -> list[Strike]:
+    """Some faults at once, each a little later than the one before; then all must heal.
+
+    Returns:
+        How it went, those that could not be done included.
+    """
     _log.info("round: %s", ", ".join(fault.name for fault in drawn))
     with ThreadPoolExecutor(len(drawn)) as pool:
         futures = []
@@ -169,6 +173,7 @@ def play_round(arena: Arena, log: Log, drawn: Sequence[Fault]) -> None:
         else:
             log.strikes.append(one)
     settle(arena, log, [fault.name for fault in drawn])
+    return strikes
 
 
 def strike(arena: Arena, fault: Fault, rng: random.Random, delay_s: float) -> Strike:

@@ -161,8 +161,8 @@ def stage(name: str, etcd: EtcdCluster, directory: Path) -> Iterator[Stage]:
         yield Stage(name=name, cluster=cluster, watch=watch)
 
 
-def status(address: str) -> cluster_pb2.PartitionStatus | None:
-    """How a master's first partition is; None while it does not answer."""
+def status(address: str, partition: int = 0) -> cluster_pb2.PartitionStatus | None:
+    """How a partition is by a master's account; None while that does not answer."""
     with grpc.insecure_channel(address, (("grpc.enable_http_proxy", 0),)) as channel:
         get = channel.unary_unary(
             "/tenure.v1.ClusterService/GetStatus",
@@ -173,7 +173,7 @@ def status(address: str) -> cluster_pb2.PartitionStatus | None:
             answer: cluster_pb2.GetStatusResponse = get(cluster_pb2.GetStatusRequest(), timeout=2.0)
         except grpc.RpcError:
             return None
-    return answer.partitions[0] if answer.partitions else None
+    return next((one for one in answer.partitions if one.partition == partition), None)
 
 
 # Under load.
@@ -297,19 +297,19 @@ def worker_killed(etcd: EtcdCluster, directory: Path) -> Report:
         return run.finish()
 
 
-def rolling_restart(etcd: EtcdCluster, directory: Path) -> Report:
+def rolling_restart(etcd: EtcdCluster, directory: Path, *, leaders: int) -> Report:
     """SIGTERM each master in turn while jobs run; its workers are back before the next one goes.
 
-    Three of them lead when it comes to them, if need be one a second time.
+    It goes round until so many have been stopped while they led.
     """
-    with stage("rolling", etcd, directory) as run:
+    with stage(f"rolling-{leaders}", etcd, directory) as run:
         cluster = run.cluster
         cluster.start_masters(3)
         workers = [cluster.start_worker(f"worker-{number}", slots=16) for number in (1, 2)]
         load = cluster.start_load("client-1", "--open", "100", "--hold-s", "0.2")
         cluster.wait_said(load, "completed", at_least={"completed": 250})
         pending = {master.name for master in cluster.masters}
-        while pending or len(run.failovers) < 3:
+        while pending or len(run.failovers) < leaders:
             leader = cluster.leader()
             follows = pending and leader.name not in pending
             master = cluster.processes[min(pending)] if follows else leader
@@ -405,9 +405,9 @@ def progress(run: Stage, load: Process, what: str) -> float:
     return waited
 
 
-def role_is(address: str, role: cluster_pb2.PartitionRole) -> bool:
-    """Whether a master says that its partition has a role."""
-    found = status(address)
+def role_is(address: str, role: cluster_pb2.PartitionRole, partition: int = 0) -> bool:
+    """Whether a master says that it has a role in a partition."""
+    found = status(address, partition)
     return found is not None and found.role == role
 
 

@@ -5,24 +5,34 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tenure.protocol.ids import home_partition
 from tenure.protocol.limits import DEFAULT_TENANT
+from tenure.v1 import cluster_pb2
+from tenure.v1.journal_pb2 import JournalBatch
 from tests.chaos.arena import Arena
 from tests.chaos.faults import FAULTS, Deposes, Fault
 from tests.chaos.measure import Measured, measure
-from tests.chaos.process import Event, Process
+from tests.chaos.process import Event, Process, until
 from tests.chaos.rounds import Log, Strike, play_round, settle, watch_calm
+from tests.chaos.scenarios import role_is
 from tests.oracles.history import START, boottime_ms, read_history
+from tests.oracles.journal import BatchWritten
+from tests.oracles.resources import ALLOWED
 from tests.oracles.verdict import require
 
 _OPEN, _HOLD_S, _SLOTS, _SAY_EVERY = 120, 0.4, 200, 20
 #: For how long it is looked at what processes hold, before the first fault and after the last one.
 _WATCH_S = 2.0
+#: How often a fault is tried that finds whom it wants to hurt hurt already, or away.
+_TRIES = 3
+#: For how long what was broken may keep its files and connections.
+_LEAVE_S = 20.0
 
 
 class Site:
@@ -42,11 +52,27 @@ class Site:
         self.checks: list[Callable[[Measured], None]] = []
         self._seeds = itertools.count(1)
 
+    def needs(self, means: str) -> None:
+        """Skip the test if this machine lacks what its fault takes."""
+        if reason := self.arena.missing.get(means):
+            pytest.skip(reason)
+
     def strike(self, name: str) -> None:
-        """Inject a fault of the random runs, alone, and wait until all clients go on."""
+        """Inject a fault of the random runs, alone, and wait until all clients go on.
+
+        Raises:
+            AssertionError: It was not injected, not at the third try either: nothing was tried.
+            InvariantBroken: Somebody does not go on.
+        """
+        fault = FAULTS[name]
+        self.needs(fault.needs)
         before = len(self.log.violations)
-        play_round(self.arena, self.log, [FAULTS[name]])
-        require(self.log.violations[before:])
+        for _ in range(_TRIES):
+            (done,) = play_round(self.arena, self.log, [fault])
+            require(self.log.violations[before:])
+            if not done.error:
+                return
+        raise AssertionError(f"expected {name} to strike, but {done.error}")
 
     @contextmanager
     def struck(
@@ -103,6 +129,79 @@ class Site:
         after = [sum(process.cpu_times()[:2]) for process in watched]
         return max(b - a for a, b in zip(before, after, strict=True)) / seconds
 
+    def completed(self, client: str) -> int:
+        """How many results a client has read so far; it says so every few."""
+        said = self.arena.cluster.processes[client].events("completed")
+        return int(said[-1].fields["completed"]) if said else 0
+
+    def rate(self, client: str, seconds: float) -> float:
+        """How many results a client reads in a second, over some time from now on."""
+        before = self.completed(client)
+        self.arena.pause(seconds)
+        return (self.completed(client) - before) / seconds
+
+    def batch_size(self, partition: int, seconds: float) -> float:
+        """How many events a batch of a partition has on average, over some time from now on."""
+        changes = self.arena.watch.changes
+        before = len(changes)
+        self.arena.pause(seconds)
+        counts = [
+            JournalBatch.FromString(change.data).event_count
+            for change in changes[before:]
+            if isinstance(change, BatchWritten) and change.partition == partition
+        ]
+        return sum(counts) / len(counts)
+
+    def frozen(self) -> list[int]:
+        """The partitions whose leaders say that they are frozen."""
+        cluster, role = self.arena.cluster, cluster_pb2.PARTITION_ROLE_FROZEN
+        return [
+            partition
+            for partition in range(self.arena.partitions)
+            if role_is(cluster.address_of(self.arena.leader_of(partition)), role, partition)
+        ]
+
+    def terms(self) -> list[str]:
+        """By partition the term of whoever said last that it leads it."""
+        terms = {
+            event.fields["partition"]: str(event.fields["term"])
+            for event in self.arena.cluster.timeline.events()
+            if event.name == "leader"
+        }
+        return [terms[partition] for partition in range(self.arena.partitions)]
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Soon after the body those processes that are still there hold as much as before (R1).
+
+        Raises:
+            AssertionError: Memory, or the files and connections that are open, have grown.
+        """
+        before = self._held()
+        yield
+
+        def grown() -> dict[tuple[str, str], tuple[int, int]]:
+            after = self._held()
+            return {
+                (process, measure): (base, after[process, measure])
+                for (process, measure), base in before.items()
+                if after.get((process, measure), 0) > _allowed(measure, base)
+            }
+
+        until(lambda: not grown(), _LEAVE_S)
+        assert grown() == {}
+
+    def _held(self) -> dict[tuple[str, str], int]:
+        """What each process that has to run holds, by its log and the measure."""
+        held: dict[tuple[str, str], int] = {}
+        for name in self.arena.lasting:
+            process = self.arena.cluster.processes[name]
+            with suppress(psutil.Error):
+                found = psutil.Process(process.pid)
+                held[process.log.name, "descriptors"] = found.num_fds()
+                held[process.log.name, "memory_bytes"] = found.memory_info().rss
+        return held
+
     def poison(self, *, kill_leaders: bool) -> int:
         """Submit a job that kills its worker; how often it was started before it was given up."""
         arena, cluster = self.arena, self.arena.cluster
@@ -136,6 +235,12 @@ class Site:
         drained = self.arena.cluster.wait_said(client, "drained", timeout_s)
         client.wait_exit(10)
         return client, drained
+
+
+def _allowed(measure: str, base: int) -> float:
+    """What a process may hold that held so much before."""
+    share, amount = ALLOWED[measure]
+    return base * (1 + share) + amount
 
 
 def _nothing(arena: Arena, rng: random.Random) -> None:

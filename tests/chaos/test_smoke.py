@@ -99,14 +99,16 @@ def test_leader_killed_under_load(
 
 
 @pytest.mark.fault(5)
+@pytest.mark.parametrize("leaders", [3, pytest.param(20, marks=pytest.mark.nightly)])
 def test_rolling_restart(
-    etcd: EtcdCluster, directory: Path, capsys: pytest.CaptureFixture[str]
+    leaders: int, etcd: EtcdCluster, directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SIGTERM hands over in order: the first grant comes at once, and no job runs twice."""
-    report = scenarios.rolling_restart(etcd, directory)
+    report = scenarios.rolling_restart(etcd, directory, leaders=leaders)
 
     show(report, capsys)
     assert report.audit.reruns == {}
+    assert len(report.failovers) >= leaders
     for failover in report.failovers:
         assert failover.first_grant_ms <= TERM_FIRST_GRANT_MS, report
 

@@ -290,6 +290,7 @@ def test_calls_leave_a_killed_member(etcd: Etcd) -> None:
     run(etcd, scenario)
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("role", ["leader", "follower"])
 def test_calls_leave_a_frozen_member_within_their_deadline(etcd: Etcd, role: str) -> None:
     """A member that answers nothing costs one deadline, however many calls wait on it."""

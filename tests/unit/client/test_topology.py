@@ -148,6 +148,7 @@ def test_homes_follow_the_published_hash() -> None:
         topology.home_of_id("00000000-0000-7009-8000-000000000000")
 
 
+@pytest.mark.fault(32)
 def test_backoff_grows_with_full_jitter_up_to_the_cap() -> None:
     """The first failure costs nothing; later ones draw from a growing range that is capped."""
     rng = random.Random(1)

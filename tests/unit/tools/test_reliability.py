@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from tools.generate_reliability import PAGE, fault_rows, marked_tests, page, table
+from tools.generate_reliability import PAGE, fault_rows, marked_tests, page, recorded, table
 
 RESULTS = {
     "tests/a/test_x.py::test_one": {"outcome": "passed", "cases": 3, "date": "2026-01-02"},
     "tests/a/test_x.py::test_two": {"outcome": "failed", "cases": 1, "date": "2026-01-02"},
+    "tests/a/test_x.py::test_four": {
+        "outcome": "skipped",
+        "cases": 1,
+        "date": "2026-01-03",
+        "commit": "c0ffee",
+    },
 }
+
+
+def named(*names: str) -> list[str]:
+    """Tests, as pytest names them."""
+    return [f"tests/a/test_x.py::test_{name}" for name in names]
 
 
 def row(number: int, **more: object) -> dict[str, object]:
@@ -38,12 +49,24 @@ def test_the_page_names_the_tests_of_today() -> None:
 
 
 def test_verdicts() -> None:
-    """One failure fails a row; one without results says so; reasons are told."""
-    one, two, three = (f"tests/a/test_x.py::test_{name}" for name in ("one", "two", "three"))
+    """One failure fails a row; one without results, or skipped, says so; reasons are told."""
+    one, two, three, four = named("one", "two", "three", "four")
 
     assert verdict(table([row(1)], {1: [one]}, RESULTS)) == "passed (3 cases, 2026-01-02)"
     assert verdict(table([row(1)], {1: [one, two]}, RESULTS)) == "**failed**"
     assert verdict(table([row(1)], {1: [one, three]}, RESULTS)) == "1 of 2 run, passed"
     assert verdict(table([row(1)], {1: [three]}, RESULTS)) == "not run"
+    assert verdict(table([row(1)], {1: [four]}, RESULTS)) == "not run"
+    assert verdict(table([row(1)], {1: [one, four]}, RESULTS)) == "1 of 2 run, passed"
     assert verdict(table([row(1, cannot="no tape drive")], {}, RESULTS)) == "no tape drive"
     assert verdict(table([row(1)], {}, RESULTS)) == "not tested"
+
+
+def test_the_table_says_which_code_its_results_are_of() -> None:
+    """By day and commit, the newest first; results of tests that are gone do not count."""
+    one, three, four = named("one", "three", "four")
+
+    assert recorded({1: [one, four], 2: [one, three]}, RESULTS) == (
+        "Of 3 tests: 1 on 2026-01-03 at c0ffee; 1 on 2026-01-02 (of which commit, was not noted);"
+        " 1 not run since they were marked.\n"
+    )

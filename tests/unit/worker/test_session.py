@@ -157,6 +157,7 @@ def test_master_without_answers_is_dropped() -> None:
     assert rig.wait(1) == [session]
 
 
+@pytest.mark.fault(30)
 def test_hold_is_an_answer() -> None:
     """A frozen leader answers with HOLD: its stream is kept."""
     rig = Rig()

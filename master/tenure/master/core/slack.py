@@ -42,7 +42,7 @@ class Slack:
         key = queue.limit_keys.get(name)
         if key is None:
             key = queue.limit_keys[name] = LimitKey(queue, name)
-            self._lanes.await_tokens(key)
+            self._lanes.refills.await_tokens(key, self._lanes.now_ms)
         return key
 
     def moved(self, queue: Queue, name: str, *, runs: bool) -> LimitKey | None:
