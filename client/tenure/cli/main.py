@@ -126,6 +126,10 @@ def _run(arguments: list[str]) -> int:
     except BadSetting as error:
         exits.say(f"tenure: {error}")
         return exits.USAGE
+    except UnicodeEncodeError as error:
+        # A shell hands over any bytes; what is sent to a cluster is text.
+        exits.say(f"tenure: expected text in UTF-8, got {error.object!r}")
+        return exits.USAGE
     except (click.Abort, KeyboardInterrupt):
         return exits.INTERRUPTED
     except Exception as error:

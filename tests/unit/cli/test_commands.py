@@ -264,6 +264,15 @@ def test_filter(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> Non
     assert "character 1" in capsys.readouterr().err
 
 
+def test_what_is_no_text_is_refused(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell hands over any bytes, which Python keeps as lone surrogates."""
+    words = ["jobs", "cancel", "--filter", "name = 'caf\udce9'", "--yes"]
+    assert main.run(words) == exits.USAGE
+    assert "expected text in UTF-8, got" in capsys.readouterr().err
+
+
 def test_count_and_cluster(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
     """Counts and the cluster's state as tables and as JSON."""
     assert main.run(["jobs", "count"]) == exits.OK
