@@ -155,7 +155,7 @@ async def compact_etcd(stage: Stage) -> None:
     stage.aim(*_members(stage))
     stage.touch()
     partition = stage.rng.randrange(stage.cluster.partitions)
-    leader = stage.cluster.leader(partition)
+    leader = await stage.next_leader(partition)
     process = None if leader is None else leader.process
     if leader is not None:
         leader.kill()

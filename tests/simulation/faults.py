@@ -37,7 +37,7 @@ _PATIENCE_S: Final = 2.0
 # ---- masters ------------------------------------------------------------------------------------
 
 
-@fault(1, 2, weight=2)
+@fault(1, 2, weight=3)
 @of_leader
 async def kill_leader(stage: Stage, leader: SimMaster) -> None:
     """Kill -9, idle, or under load with a batch on its way; the node comes back later."""
@@ -58,7 +58,7 @@ async def kill_leader(stage: Stage, leader: SimMaster) -> None:
 async def kill_successors(stage: Stage) -> None:
     """Kill -9 the leader, and then whoever wins the office before it serves, a few times."""
     partition = stage.rng.randrange(stage.cluster.partitions)
-    leader = stage.cluster.leader(partition)
+    leader = await stage.next_leader(partition)
     if leader is None:
         return
     stage.aim(leader)

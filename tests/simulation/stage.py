@@ -22,6 +22,10 @@ from tenure.testing.process import Process, elapse
 
 BOTH: Final[tuple[StoreKind, ...]] = ("etcd", "sqlite")
 
+#: How often, and how far apart, a fault of a leader looks for one.
+_LOOKS: Final = 40
+_LOOK_S: Final = 0.1
+
 N = TypeVar("N", bound=SimNode)
 
 
@@ -100,6 +104,15 @@ class Stage:
     def leader(self) -> SimMaster | None:
         """The leader of some partition, if that has one."""
         return self.cluster.leader(self.rng.randrange(self.cluster.partitions))
+
+    async def next_leader(self, partition: int) -> SimMaster | None:
+        """Who leads a partition, or is the next to do so within a few seconds."""
+        for _ in range(_LOOKS):
+            leader = self.cluster.leader(partition)
+            if leader is not None:
+                return leader
+            await elapse(_LOOK_S)
+        return None
 
     def master(self) -> SimMaster:
         """The leader of some partition; while there is none, some master, one that runs if any."""
@@ -197,14 +210,14 @@ def fault(
 
 
 def of_leader(strike: Callable[[Stage, SimMaster], Awaitable[None]]) -> Fault:
-    """A fault of the leader of some partition: while that has none, nothing is struck.
+    """A fault of the leader of some partition: if that has none for a while, nothing is struck.
 
     The fault may say anew what it strikes, or that it only aims at it.
     """
 
     @wraps(strike)
     async def strike_leader(stage: Stage) -> None:
-        leader = stage.leader()
+        leader = await stage.next_leader(stage.rng.randrange(stage.cluster.partitions))
         if leader is not None:
             stage.strike(leader)
             await strike(stage, leader)

@@ -457,7 +457,7 @@ def _skew_ms(plan: Plan, struck: list[Struck]) -> float:
     if plan.drift:
         skew_ms += 2 * plan.drift * LIMIT_S * 1000
     bent = {"jump_wall": 3_600_000, "skew_and_fail_over": 10_000}
-    return skew_ms + sum(bent.get(one.kind, 0) for one in struck)
+    return skew_ms + sum(bent.get(one.kind, 0) for one in struck if one.hit)
 
 
 def _logs(cluster: SimCluster) -> list[PartitionLog]:
