@@ -1,6 +1,7 @@
 """A job that goes on talking until it is told to end."""
 
 import logging
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -21,6 +22,21 @@ def talk(release: str) -> int:
         threading.Event().wait(0.1)
     _LOGGER.warning("attempt %d was released", attempt)
     return attempt
+
+
+@job(name="mutter")
+def mutter(text: str) -> None:
+    """Says something without ending the line, and so does a program that it starts."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    subprocess.run(["printf", text], check=True)
+
+
+@job(name="mutter_async")
+async def mutter_async(text: str) -> None:
+    """The same in the loop."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 @job(name="recite")

@@ -15,7 +15,7 @@ import pytest
 
 from tenure.client import AsyncClient, Client
 from tests.chaos.cluster import Cluster, tenure
-from tests.integration.talker import recite, talk
+from tests.integration.talker import mutter, mutter_async, recite, talk
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -127,6 +127,21 @@ def test_a_reader_follows_a_command(cluster: Cluster, tmp_path: Path) -> None:
         assert handle.result(timeout=30) == "result\n"
         kept = [said.text for said in handle.logs()]
         assert kept == [f"step {step}" for step in range(5 + len(rest))]
+
+
+def test_what_jobs_print_is_not_among_the_events(cluster: Cluster) -> None:
+    """A worker's stdout has its events only, a line each; jobs print to its stderr, and programs
+    that they start, in whichever executor.
+    """
+    with Client(cluster.addresses) as client:
+        for function in (mutter, mutter_async):
+            client.submit(function, "half a line").result(timeout=30)
+    worker = cluster.processes["worker-1"]
+    worker.send(signal.SIGTERM)
+    cluster.wait_said(worker, "stopped")
+    assert worker.wait_exit(30) == 0
+    assert [event.name for event in worker.events()] == ["registered", "draining", "stopped"]
+    assert worker.log.read_text().count("half a line") == 3
 
 
 def test_what_was_said_before_a_hand_back_is_kept(cluster: Cluster, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def hear(evidence: Evidence) -> Verdict:
     violations += check_failed_cancels(rows, {job.job: job.state for job in present})
     violations += doubled
     violations += check_leases(rows, facts)
-    violations += check_executions(rows, facts, failovers=failovers)
+    violations += check_executions(rows, facts, failovers=failovers, words=evidence.words)
     violations += check_keys(rows, facts)
     violations += check_tenants(rows, facts)
     violations += case.judge_plans()

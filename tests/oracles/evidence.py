@@ -105,8 +105,8 @@ class Evidence:
         announcements: What masters said of their offices, in the order of time.
         faults: What was wrong and when. Empty: nothing was, all the time. None: nobody knows; then
             nothing is claimed that depends on it.
-        words: What masters told workers of their leases, in the order of time; empty where nobody
-            listened.
+        words: What masters and workers told each other of leases, in the order of time; empty
+            where nobody listened.
         samples: What processes held, for R1.
         skew_ms: How far apart masters' clocks were at most, by skew, jumps and sleep; None: nobody
             knows.

@@ -3,7 +3,8 @@
 Charged executions of a job are at most max_attempts + max_lost + F, where F counts the failovers
 that may have caught a first grant's event uncommitted: such a run is known to its worker alone. A
 checkpoint takes back the losses that were charged before it. What a worker hands back when it ends,
-or is drained, costs nothing.
+or is drained, costs nothing. And a loss has been lost: either the lease's time was over, or its
+worker has reported it so; what a worker just does not list any more it was rid of otherwise.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from itertools import pairwise
 from tests.oracles.facts import Adopted, Closed, Fact, Granted, Saved, Settled, Submitted, run_of
 from tests.oracles.history import START, Row
 from tests.oracles.verdict import Violation
+from tests.oracles.word import Word
 
 
 def check_executions(
-    rows: Sequence[Row], facts: Sequence[Fact], *, failovers: int
+    rows: Sequence[Row], facts: Sequence[Fact], *, failovers: int, words: Sequence[Word] = ()
 ) -> list[Violation]:
-    """Count the starts that workers recorded against the budgets that the journal shows."""
+    """Count the starts that workers recorded against the budgets that the journal shows.
+
+    Losses are judged where somebody listened to what was said of them (``words``).
+    """
     budget = {
         fact.job: fact.max_attempts + fact.max_lost for fact in facts if isinstance(fact, Submitted)
     }
@@ -32,6 +37,8 @@ def check_executions(
         for fact in facts
         if isinstance(fact, Closed) and fact.outcome == "RELEASED" and fact.charged
     ]
+    if words:
+        violations += _unreported(facts, words)
     free = {fact.lease for fact in facts if isinstance(fact, Closed) and not fact.charged} - {
         fact.lease for fact in facts if isinstance(fact, Settled)
     }
@@ -60,6 +67,18 @@ def _starts(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, list[Row]]]:
         if row.f == START:
             starts[row.job, run_of(row.lease)].setdefault(row.lease, []).append(row)
     return starts
+
+
+def _unreported(facts: Iterable[Fact], words: Iterable[Word]) -> list[Violation]:
+    told = {lease for word in words if word.kind == "lost" for _, lease in word.leases}
+    return [
+        Violation("S15", fact.job, f"lease {fact.lease} was charged, in time and not reported lost")
+        for fact in facts
+        if isinstance(fact, Closed)
+        and (fact.outcome, fact.charged) == ("LOST", "loss")
+        and not fact.expired
+        and fact.lease not in told
+    ]
 
 
 def _repeats(job: str, leases: dict[str, list[Row]]) -> list[Violation]:

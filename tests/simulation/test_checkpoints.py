@@ -102,6 +102,49 @@ def test_a_drain_hands_it_back_between_two_steps() -> None:
         assert (described.attempts_charged, described.losses_charged) == (0, 0)
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_drain_amid_a_broken_stream_costs_nothing(ends: bool) -> None:
+    """What goes back while nobody hears it goes back over the next stream, with what it has saved:
+    on SIGTERM, and when an operator has drained the worker.
+    """
+    with VirtualCluster(Shape(workers=2)) as cluster:
+        handle = cluster.client.submit(climb, STEPS)
+        for _ in range(3):
+            cluster.advance(timedelta(seconds=10))
+            nodes = cluster.sim.workers.values()
+            (busy,) = [worker for worker in nodes if worker.executor and worker.executor.busy]
+            incarnation = busy.process.incarnation
+            if ends:
+                busy.stop()
+            else:
+                cluster.client.workers.drain(incarnation)
+            cluster.run(break_off(cluster, busy.host))
+            cluster.advance(timedelta(seconds=2))
+            if ends:
+                assert not busy.running
+                cluster.run(restart(cluster, busy.name))
+            else:
+                cluster.client.workers.undrain(incarnation)
+        assert handle.result() == STEPS
+        assert repeated() == 0
+        described = cluster.client.describe(handle.id)
+        assert [attempt.outcome for attempt in described.attempts[:-1]] == [6, 6, 6]
+        assert (described.attempts_charged, described.losses_charged) == (0, 0)
+
+
+async def break_off(cluster: VirtualCluster, worker: str) -> None:
+    """For a second nothing gets from a worker to a master, or back."""
+    network, masters = cluster.sim.network, cluster.sim.masters.values()
+    ways = [way for master in masters for way in ((worker, master.host), (master.host, worker))]
+    for way in ways:
+        network.cut(*way)
+    for master in masters:
+        network.break_calls(master.host, worker)
+    await elapse(1)
+    for way in ways:
+        network.heal(*way)
+
+
 async def restart(cluster: VirtualCluster, name: str) -> None:
     """A worker that has ended comes back."""
     cluster.sim.start(cluster.sim.workers[name])

@@ -12,6 +12,7 @@ from tenure.client import (
     BreakerSettings,
     BreakerState,
     JobState,
+    RateLimit,
     Reason,
     Retry,
     Unavailable,
@@ -66,18 +67,12 @@ def test_a_late_job_is_refused_with_a_time_to_come_back(cluster: VirtualCluster)
     """By what waits and what has begun lately; nothing is lost by asking again later."""
     SERVICE["is_down"] = False
     client = cluster.client
-    client.queues.set("mail", refuse_late=True, rate=None, concurrency=0)
-    client.queues.set("mail", paused=True)
-    for number in range(20):
-        client.submit(call_service, number)
-    client.queues.set("mail", paused=False, concurrency=1)
-    cluster.advance(timedelta(seconds=1))
-    assert client.count(states=[JobState.COMPLETED])[JobState.COMPLETED] == 20
-    client.queues.set("mail", paused=True)
-    waiting = [client.submit(call_service, number) for number in range(20)]
-    cluster.advance(timedelta(seconds=30))
+    rate = RateLimit(count=2, per=timedelta(seconds=1))
+    client.queues.set("mail", refuse_late=True, rate=rate)
+    waiting = [client.submit(call_service, number) for number in range(40)]
+    cluster.advance(timedelta(seconds=10))
     with pytest.raises(Unavailable) as refused:
         client.submit(call_service.options(schedule_timeout=timedelta(seconds=1)), 1)
     assert refused.value.reason is Reason.WOULD_EXPIRE
     assert refused.value.retry_after_ms
-    assert waiting[0].explain().blockers[0].kind is BlockerKind.QUEUE_PAUSED
+    assert waiting[-1].explain().blockers[0].kind is BlockerKind.QUEUE_RATE

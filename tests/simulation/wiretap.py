@@ -13,6 +13,7 @@ from tenure.v1 import common_pb2
 from tenure.v1.worker_pb2 import LeaseRef, SessionRequest, SessionResponse
 from tests.oracles.word import Word
 
+_LOST = common_pb2.ATTEMPT_OUTCOME_LOST
 _Leases = tuple[tuple[str, str], ...]
 
 
@@ -33,7 +34,7 @@ class Wiretap:
             self._caught.append((self._network.now_s() * 1000, call, message))
 
     def words(self) -> list[Word]:
-        """What masters said of leases, in order."""
+        """What was said of leases, in order."""
         numbers: dict[Call, int] = {}
         beats: dict[tuple[int, int, int], tuple[float, _Leases]] = {}
         words: list[Word] = []
@@ -45,6 +46,11 @@ class Wiretap:
                         beat = update.heartbeat
                         listed = _leases((row.lease for row in beat.held.leases), update.token)
                         beats[number, update.partition, beat.number] = at_ms, listed
+                    lost = [row.lease for row in update.reports if row.outcome == _LOST]
+                    if lost:
+                        token = _digits(update.token)
+                        read = at_ms, call.server, number, update.partition, token
+                        words.append(Word(*read, "lost", _leases(lost, update.token)))
                 continue
             for part in message.instructions:
                 token = _digits(part.token)

@@ -59,7 +59,7 @@ ELSEWHERE: Final = {
     Reason.STORE_IO: ("integration/test_full_disk.py", "check the disk"),
     Reason.TOO_MANY_WATCHES: ("integration/test_health.py", "TOO_MANY_WATCHES"),
     Reason.WORKFLOW_SEALED: ("simulation/test_workflows.py", "WORKFLOW_SEALED"),
-    Reason.WOULD_EXPIRE: ("unit/master/core/test_submit.py", "WOULD_EXPIRE"),
+    Reason.WOULD_EXPIRE: ("unit/master/core/test_lateness.py", "WOULD_EXPIRE"),
     Reason.OUTBOX_FULL: ("unit/master/core/test_dependency.py", "OUTBOX_FULL"),
     Reason.OUT_OF_ORDER: ("unit/master/core/test_outbox.py", "OUT_OF_ORDER"),
     Reason.TOO_MANY_BACKUPS: ("unit/master/node/test_cluster.py", "TOO_MANY_BACKUPS"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.oracles.executions import check_executions, duplicate_executions
 from tests.oracles.facts import Closed, Granted, Saved
 from tests.oracles.history import START, Row
+from tests.oracles.word import Word
 from tests.unit.oracles.sample import TERM_2, facts, lease, row, rows
 
 
@@ -51,6 +52,21 @@ def test_a_charge_for_what_was_handed_back_is_found() -> None:
     assert check_executions(rows(), [*facts(), released], failovers=0) != []
     free = released._replace(charged="")
     assert check_executions(rows(), [*facts(), free], failovers=0) == []
+
+
+def test_a_loss_that_nobody_reported_is_found() -> None:
+    """A lease whose time was not over is lost by its worker's word only, where one listened."""
+    of = ("C", lease(TERM_2, 2))
+    lost = Closed(13, *of, "loss", outcome="LOST")
+
+    def found(fact: Closed, *kinds: str) -> int:
+        words = [Word(1.0, "a", 1, 0, TERM_2, kind, (of,)) for kind in kinds]
+        return len(check_executions(rows(), [*facts(), fact], failovers=9, words=words))
+
+    assert found(lost, "ack") == 1
+    assert found(lost, "ack", "lost") == 0
+    assert found(lost._replace(expired=True), "ack") == 0
+    assert found(lost) == 0
 
 
 def test_one_lease_executed_twice_is_found() -> None:

@@ -56,6 +56,10 @@ class Worker(RuleBasedStateMachine):
         #: What the worker may still be acting on: granted under an office that was open then.
         self.granted: dict[LeaseKey, worker_pb2.LeaseRef] = {}
         self.ended: dict[LeaseKey, HeldJob] = {}
+        #: Handed back, and no heartbeat was answered since; and those of which one was, or which
+        #: ended otherwise.
+        self.returned: set[LeaseKey] = set()
+        self.over: set[LeaseKey] = set()
         #: Ended jobs whose reports have arrived since their partition was last opened.
         self.reported: set[str] = set()
         self.highest: dict[int, Token] = {}
@@ -74,6 +78,12 @@ class Worker(RuleBasedStateMachine):
             assert owner is session
             assert token_of(update.token) == token
         self.limits[session].extend(said.limits)
+        for update in said.updates:
+            own = token_of(update.token)
+            for ref in update.returned:
+                key = (ref.job_id, token_of(ref.token) if ref.HasField("token") else own, ref.seq)
+                if key in self.granted and key not in self.over:
+                    self.returned.add(key)
         self.reported.update(report.lease.job_id for report in said.reports)
         for key, job in self.ended.items():
             if self.offices.get(job.partition, (None,))[0] is session:
@@ -126,7 +136,12 @@ class Worker(RuleBasedStateMachine):
             self.reported -= owed
             said = self.hear(session).of(partition)
             keys = {key_of(job) for job in self.rig.arbiter.partitions[partition].held.values()}
-            assert [len(declared) for declared in said.declared] == [len(keys)]
+            (declared,) = said.declared
+            unheard = {key[0] for key in self.returned if partition_of(key[0]) == partition}
+            held = {key[0] for key in keys}
+            assert len(declared) == len(set(declared))
+            assert set(declared) == held | unheard
+            assert unheard == set(declared) & set(said.returned)
             reported = {report.lease.job_id for report in said.reports}
             assert reported == owed, "whoever opens the partition gets every unjudged report"
         else:
@@ -185,6 +200,7 @@ class Worker(RuleBasedStateMachine):
         self.rig.judge(session, self.granted[key], partition=partition, token=token)
         if self.offices.get(partition) == (session, token):
             del self.ended[key]
+            self.over.add(key)
 
     @precondition(lambda self: self.granted)
     @rule(
@@ -241,9 +257,21 @@ class Worker(RuleBasedStateMachine):
     @rule(session=sessions, ack=st.booleans())
     def answer(self, session: Session, ack: bool) -> None:
         """A master answers heartbeats, or holds."""
+        before = set(self.returned)
+        read: set[str] = set()
         for update in self.hear(session).updates:
+            read |= {ref.job_id for ref in update.returned}
             if not update.HasField("heartbeat"):
                 continue
+            if ack:
+                arrived = {
+                    key
+                    for key in self.returned
+                    if partition_of(key[0]) == update.partition
+                    and (key in before or key[0] in read)
+                }
+                self.returned -= arrived
+                self.over |= arrived
             _, token = self.offices[update.partition]
             where = {"partition": update.partition, "token": token}
             if ack:
@@ -267,6 +295,7 @@ class Worker(RuleBasedStateMachine):
         for key, job in list(self.ended.items()):
             if self.rig.now_ms >= job.expires_ms + 120_000:
                 del self.ended[key]
+                self.over.add(key)
 
     @invariant()
     def no_master_can_overfill_the_worker(self) -> None:

@@ -335,13 +335,16 @@ def test_drain_finishes_what_runs(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_drain_waits_for_grants_that_are_on_their_way() -> None:
+@pytest.mark.parametrize("hurried", [False, True])
+def test_drain_waits_for_grants_that_are_on_their_way(hurried: bool) -> None:
     """A job granted at the moment of the drain goes back; nobody has to wait for its lease."""
 
     async def scenario() -> None:
         async with running("double") as run:
             master = await run.leader()
             run.node.drain()
+            if hurried:
+                run.node.hurry()
             said = await master.stream.requests.get()
             while not said.HasField("credit"):
                 said = await master.stream.requests.get()
@@ -353,6 +356,28 @@ def test_drain_waits_for_grants_that_are_on_their_way() -> None:
             await run.ended.wait()
 
     run_virtual(scenario)
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+def test_a_drain_hands_back_over_the_next_stream(hurried: bool, tmp_path: Path) -> None:
+    """What goes back while its stream is down, or is lost with it, goes over the next one."""
+
+    async def scenario() -> None:
+        async with running("until_told_async", drain_ms=600_000 if hurried else 50) as run:
+            master = await run.leader()
+            master.grant(call(1, "until_told_async", str(tmp_path / "s")))
+            await until_exists(tmp_path / "s")
+            master.stream.cancel()
+            run.node.drain()
+            if hurried:
+                run.node.hurry()
+            again = await run.leader()
+            await again.until(lambda: again.goodbye)
+            assert [row.lease.job_id for row in again.declared[0].leases] == [job_id(1)]
+            assert again.returned == [job_id(1)]
+            await run.ended.wait()
+
+    asyncio.run(scenario())
 
 
 def test_a_worker_without_a_leader_rests() -> None:

@@ -240,6 +240,10 @@ class Arbiter:
         """
         self._workload.stopping = True
         self._give_all_way()
+        for partition in self.partitions.values():
+            if partition.unheard:
+                # Whoever waits for the end learns soon whether it has arrived.
+                partition.heartbeat()
         self._tell_vitals()
         self._share_credit()
 
@@ -319,6 +323,11 @@ class Arbiter:
             for partition in self.partitions.values()
             if partition.session is not None
         )
+
+    @property
+    def unheard(self) -> int:
+        """Leases that are handed back, and no master is known to have heard it."""
+        return sum(partition.unheard for partition in self.partitions.values())
 
     def _unfinished(self) -> list[HeldJob]:
         return [

@@ -15,6 +15,7 @@ from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.v1 import common_pb2, worker_pb2
 from tenure.worker.held import AttemptResult, Fault, HeldJob, Terms
 from tenure.worker.log_taps import LogTaps
+from tenure.worker.returns import Returns
 from tenure.worker.saving import Saving, take_acks
 from tenure.worker.workload import Workload
 
@@ -40,6 +41,7 @@ class Beat(NamedTuple):
     sent_ms: int
     last_assignment: int
     jobs: list[HeldJob]
+    returns: int
 
 
 class Partition:
@@ -73,7 +75,7 @@ class Partition:
         self._beat_number = 0
         self._beats: dict[int, Beat] = {}
         self._started: list[HeldJob] = []
-        self._returned: list[tuple[str, Lease]] = []
+        self._returns = Returns()
         self._reports: deque[HeldJob] = deque()
         self._saving = Saving()
         self._taps = LogTaps()
@@ -98,7 +100,8 @@ class Partition:
         self._reports = deque(job for job in self.held.values() if job.result is not None)
         for job in self._reports:
             job.reported_ms = None
-        self._saving.reopened(self.held.values())
+        self._returns.reopened()
+        self._saving.reopened([*self.held.values(), *self._returns.unsaid()])
         return True
 
     def close(self, token: Token, session: "Session") -> bool:
@@ -136,7 +139,7 @@ class Partition:
             seq = grant.seq
             # No sound master grants without options, or one lease twice: nobody shall fall over it.
             if refuse or grant.options >= len(terms):
-                self._returned.append((grant.job_id, Lease(token, seq, grant.run)))
+                self._returns.refuse(grant.job_id, Lease(token, seq, grant.run))
                 continue
             if term + seq in held:
                 continue
@@ -180,7 +183,7 @@ class Partition:
             job = self._find(revoke.lease)
             if job is None:
                 # Never arrived, or given back before: either way it is not here.
-                self._returned.append((revoke.lease.job_id, self._lease(revoke.lease)))
+                self._returns.refuse(revoke.lease.job_id, self._lease(revoke.lease))
             elif job.withdraw():
                 self.give_back(job)
             elif job.result is not None:
@@ -217,6 +220,8 @@ class Partition:
             return None
         # The master has compared the set with what it granted: no gap is left before this.
         self._accepted = max(self._accepted, beat.last_assignment)
+        # It reads one after the other, so it has read before what was handed back.
+        self._returns.heard(beat.returns)
         expires_ms = beat.sent_ms + self.lease_ttl_ms - SAFETY_MS
         for job in beat.jobs:
             if expires_ms <= job.expires_ms:
@@ -274,7 +279,7 @@ class Partition:
         if job.freed:
             return False
         self._free(job)
-        self._returned.append((job.job_id, job.lease))
+        self._returns.add(job)
         return True
 
     def _free(self, job: HeldJob) -> None:
@@ -323,6 +328,11 @@ class Partition:
             self._workload.stops.append((job, AttemptOutcome.LOST))
 
     @property
+    def unheard(self) -> int:
+        """Leases that are handed back, and no master is known to have heard it."""
+        return len(self._returns)
+
+    @property
     def lease_ttl_ms(self) -> int:
         """As the open stream's master has it."""
         return self.session.lease_ttl_ms if self.session else 0
@@ -335,7 +345,7 @@ class Partition:
         return not (
             self._reports
             or self._started
-            or self._returned
+            or self._returns.due
             or self._heartbeat_due
             or self._declare_due
             or self._accept_due
@@ -350,10 +360,11 @@ class Partition:
         token.epoch, token.revision = self.token
         if self._declare_due:
             self._declare_due = False
-            update.declare.leases.extend(self._held_rows(now_ms))
+            # It is read before what is handed back: until then those leases are held, too.
+            known = [*self.held.values(), *self._returns.unsaid()]
+            update.declare.leases.extend(self._held_rows(known, now_ms))
         if self._heartbeat_due:
-            self._heartbeat_due = False
-            self._fill_heartbeat(update.heartbeat, now_ms)
+            self._resend_reports(now_ms)
         self._accept_due = False
         if self._accepted != self._accepted_sent:
             self._accepted_sent = self._accepted
@@ -363,29 +374,33 @@ class Partition:
             running = [job for job in self._started if job.result is None]
             update.started.extend([self._ref(job.job_id, job.lease) for job in running])
             self._started.clear()
-        size = 0
-        if self._saving:
-            size = self._saving.fill(update, now_ms, REPORT_BYTES_MAX, self._ref)
-            if self._saving.any_ended:
-                # What a job has saved goes before its end, and there was no room for all.
-                return size
-        if self._returned:
-            update.returned.extend([self._ref(job_id, lease) for job_id, lease in self._returned])
-            self._returned.clear()
+        size = self._saving.fill(update, now_ms, REPORT_BYTES_MAX, self._ref) if self._saving else 0
+        # What a job has saved goes before its end, if there is no room for all in a later message.
+        is_full = bool(self._saving) and self._saving.any_ended
+        if self._returns.due and not is_full:
+            self._returns.fill(update, self._ref)
+            # A worker that is to end waits until this has arrived, so it asks at once.
+            self._heartbeat_due = self._heartbeat_due or self._workload.stopping
+        if self._heartbeat_due:
+            self._heartbeat_due = False
+            self._fill_heartbeat(update.heartbeat, now_ms)
+        if is_full:
+            return size
         if len(self._taps):
             size += self._taps.fill(update.logs.add, self._refer, now_ms)
         return size + self._fill_reports(update, now_ms) if self._reports else size
 
     def _fill_heartbeat(self, heartbeat: worker_pb2.Heartbeat, now_ms: int) -> None:
+        """Writes a heartbeat, which is read after all else that the message says."""
         self._beat_number += 1
         heartbeat.number = self._beat_number
         heartbeat.last_assignment = self._last_assignment
-        heartbeat.held.leases.extend(self._held_rows(now_ms))
-        beat = Beat(now_ms, self._last_assignment, list(self.held.values()))
+        held = list(self.held.values())
+        heartbeat.held.leases.extend(self._held_rows([*held, *self._returns.unsaid()], now_ms))
+        beat = Beat(now_ms, self._last_assignment, held, self._returns.mark)
         self._beats[self._beat_number] = beat
         if len(self._beats) > UNANSWERED_MAX:
             del self._beats[next(iter(self._beats))]
-        self._resend_reports(now_ms)
 
     def _resend_reports(self, now_ms: int) -> None:
         """Offers reports again that should have had their verdicts long ago.
@@ -401,9 +416,9 @@ class Partition:
                 job.reported_ms = None
                 self._reports.append(job)
 
-    def _held_rows(self, now_ms: int) -> list[worker_pb2.HeldLease]:
+    def _held_rows(self, jobs: Iterable[HeldJob], now_ms: int) -> list[worker_pb2.HeldLease]:
         rows = []
-        for job in self.held.values():
+        for job in jobs:
             row = worker_pb2.HeldLease(
                 lease=self._ref(job.job_id, job.lease), progress=job.progress
             )

@@ -351,8 +351,7 @@ class WorkerNode:
         arbiter.drain()
         self._step()
         await self._until(
-            # A grant that nobody answers would cost its job the whole lease, and a loss.
-            lambda: self._hurry.is_set() or (arbiter.held == 0 and arbiter.expected == 0),
+            lambda: self._hurry.is_set() or (arbiter.held == 0 and self._is_quits),
             self._drain_timeout_ms,
         )
         if arbiter.running:
@@ -366,11 +365,20 @@ class WorkerNode:
             await self._until(lambda: arbiter.running == 0, 2 * RELEASE_GRACE_MS)
             arbiter.forsake()
             self._step()
-        await self._until(lambda: arbiter.deliverable == 0, LAST_WORDS_MS)
+        await self._until(lambda: arbiter.deliverable == 0 and self._is_quits, LAST_WORDS_MS)
         arbiter.say_goodbye("drained")
         for link in self._links.values():
             link.leave()
         await self._until(lambda: not arbiter.sessions, LAST_WORDS_MS)
+
+    @property
+    def _is_quits(self) -> bool:
+        """Whether masters believe nothing to be here that is not.
+
+        A grant that nobody answers, and a lease that nobody knows to be handed back, would cost
+        their jobs the whole lease, and a loss.
+        """
+        return self._arbiter.expected == 0 and self._arbiter.unheard == 0
 
     async def _until(self, done: Callable[[], bool], timeout_ms: int) -> None:
         """Waits until something is so, or for this long."""
@@ -543,15 +551,29 @@ def main(config: WorkerConfig, lifeline: Lifeline | None = None) -> int:
         Rejected: The application cannot be imported, a file of its credentials is unusable, or no
             master lets it in.
     """
+    announce = _announcer()
     jobs = app.load(config.app)
     capture.install()
     # What is loaded by now stays for good: it need not be looked at again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_MAX)
-    return loop.run(run_worker(config, jobs, _announce, lifeline))
+    return loop.run(run_worker(config, jobs, announce, lifeline))
 
 
-def _announce(event: str, fields: Mapping[str, object]) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+def _announcer() -> Announce:
+    """Takes stdout for events, a line each: all else that is written there goes to stderr.
+
+    That is what the application prints, and programs that it starts: their last line may lack its
+    end.
+    """
     sys.stdout.flush()
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout = sys.stderr
+
+    def announce(event: str, fields: Mapping[str, object]) -> None:
+        events.write(json.dumps({"event": event, **fields}) + "\n")
+        events.flush()
+
+    return announce

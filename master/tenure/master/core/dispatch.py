@@ -193,7 +193,8 @@ def _hold(state: State, event: JobsGranted, lease_seq: int, granted: list[JobRec
         for record in granted:
             queue = lanes.queues[record.policy.tenant, record.policy.queue]
             leases[record.job_id].charged_ms = queue.cost_ms
-    lanes.granted(granted, event.incarnation, event.now_ms)
+    for job_type in lanes.granted(granted, event.incarnation, event.now_ms):
+        state.postponed.relax((job_type.tenant, job_type.name))
     by_ms = event.now_ms + state.config.take_back_ms
     # Its worker may have been silent for long, as one without leases is looked at by nobody.
     state.watch_by(holder, min(by_ms, holder.deadline_ms or by_ms))

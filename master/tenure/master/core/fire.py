@@ -294,12 +294,15 @@ class _Due:
         ``own_ms`` is the place that it was given before, if it was.
         """
         policy = record.policy
-        job_type = self._state.lanes.known_job_type(policy.tenant, policy.name)
+        name = policy.tenant, policy.name
+        job_type = self._state.lanes.known_job_type(*name)
         if job_type is None or job_type.budget is None:
             return None
         budgeting = self._budgets.get(job_type)
         if budgeting is None:
-            budgeting = self._budgets[job_type] = job_type.budget.begin(self._now_ms)
+            waits = self._state.postponed.waits(name)
+            budgeting = job_type.budget.begin(self._now_ms, waits=waits)
+            self._budgets[job_type] = budgeting
         return budgeting.place_ms(own_ms)
 
     def _look_at_running(self, record: JobRecord) -> None:
@@ -397,7 +400,7 @@ def _waiting(record: JobRecord, ready_ms: int, to: JobState) -> BoostedRow:
 
 def apply_timers_fired(state: State, event: TimersFired) -> None:
     """Arms again what was looked at and still waits."""
-    now_ms = event.now_ms
+    now_ms = state.lanes.now_ms = event.now_ms
     if event.parked:
         parked = [state.jobs[job_id] for job_id in event.parked]
         state.finished.park(parked, state.lanes.counts)
@@ -410,7 +413,7 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
     for tenant, name, last_ms in event.put_off:
         budget = state.lanes.job_type(tenant, name).budget
         if budget is not None:
-            budget.put_off(last_ms)
+            budget.put_off(last_ms, now_ms)
     for part in event.hurried:
         state.postponed.looked_at(part)
     for holder in state.holder_timers.take(event.holder_mark):

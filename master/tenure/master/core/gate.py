@@ -53,6 +53,14 @@ class Held(Protocol):
         """The gate has opened or closed."""
 
 
+class Clock(Protocol):
+    """Who knows the time."""
+
+    @property
+    def now_ms(self) -> int:
+        """That of the newest event."""
+
+
 class Gate:
     """Something that can be closed."""
 
@@ -184,8 +192,10 @@ class Queue(Limiter):
     """A queue with jobs."""
 
     __slots__ = (
+        "_clock",
         "common",
         "counts",
+        "givers",
         "key_empty_ms",
         "lanes",
         "limit_keys",
@@ -208,6 +218,8 @@ class Queue(Limiter):
     counts: list[int]
     #: The same of each job name.
     tallies: dict[str, Tally]
+    #: How many kinds of workers find something in it that they may be given.
+    givers: int
     lanes: "dict[LaneName, Lane]"
     limit_keys: "dict[str, LimitKey]"
     #: Where those who serve them find lanes of a job name that ask for certain labels.
@@ -226,12 +238,16 @@ class Queue(Limiter):
     #: How it did lately.
     pulse: Pulse
 
-    def __init__(self, tenant: Tenant, name: str, settings: QueueSettings, now_ms: int) -> None:
+    def __init__(
+        self, tenant: Tenant, name: str, settings: QueueSettings, now_ms: int, clock: Clock
+    ) -> None:
         super().__init__(settings.concurrency, settings.rate, now_ms)
+        self._clock = clock
         self.tenant = tenant
         self.name = name
         self.common = 0
         self.counts = [0] * (max(JobState) + 1)
+        self.givers = 0
         self.tallies = {}
         self.lanes = {}
         self.limit_keys = {}
@@ -263,12 +279,21 @@ class Queue(Limiter):
     def refresh(self) -> None:
         self.turn(not self.settings.paused and self.has_room())
 
-    def begin_term(self, now_ms: int) -> None:
+    def begin_term(self) -> None:
         """How it did in former terms, who leads now has not seen."""
         self.mean_run_ms = 0
         self.pulse = Pulse()
-        if any(self.ready_of):
-            self.pulse.waiting(now_ms)
+        self.follow()
+
+    def found(self, by: int) -> None:
+        """One more kind of worker finds something in it (1), or one fewer (-1)."""
+        self.givers += by
+        self.follow()
+
+    def follow(self) -> None:
+        """Jobs wait for workers only, or do not: what is parked, and what is paused, does not."""
+        paused = self.settings.paused or self.tenant.settings.paused
+        self.pulse.turn(self._clock.now_ms, waits=self.givers > 0 and not paused)
 
     @property
     def cost(self) -> float:
@@ -337,11 +362,10 @@ class JobType(Gate):
         # No queue has an empty name.
         return f"{self.tenant}::{self.name}"
 
-    def granted(self, records: list[JobRecord], now_ms: int) -> None:
-        """Jobs of it were granted together."""
-        if self.budget is not None:
-            self.budget.granted(len(records), now_ms)
+    def granted(self, records: list[JobRecord], now_ms: int) -> bool:
+        """Jobs of it were granted together; tells whether retries may come earlier by now."""
         probe(self, self.breaker, records)
+        return self.budget is not None and self.budget.granted(len(records), now_ms)
 
     def refresh(self) -> None:
         """Opens or closes it as it should be."""

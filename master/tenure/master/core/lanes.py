@@ -8,20 +8,14 @@ A ready job goes into a lane from below; a worker's credit comes from above, and
  JobRecord ──► Queue: counts ──────────────────────────────────────► Lane  (``core.ready``)
                  └─ what holds it up: Tenant, Queue, JobType, LimitKey     (``core.gate``)
 ```
-1. *Who is there.* Sessions that can run the same share a skill. A label tells them apart from the
-   first job on that asks for it.
-2. *What there is.* Queues, job types and lanes are made when a job needs them. A lane hangs in the
-   places where those find it who may run its jobs: each skill that serves it; or the one worker
-   to whom its sticky key is bound, while that one can.
-3. *What changes.* ``move``, ``granted`` and ``push`` follow the jobs of one event, those that are
-   alike at once: counts first, then tokens and gates, then lanes, so that no lane takes a new place
-   which its gate is about to take away.
-4. *Settings.* New ones count at once, whatever waits.
-5. *What goes.* Some lanes without ready jobs are kept, for most are needed again; the longest idle
-   go first. A queue goes with its last job, unless its settings keep it (``lasting``).
+*Who is there*: sessions that can run the same share a skill. *What there is*: a lane, made when a
+job needs it, hangs in the places where those find it who may run its jobs: each skill that serves
+it, or the worker to whom its sticky key is bound. *What changes*: the jobs of one event, those that
+are alike at once; counts first, then tokens and gates, then lanes, so that none takes a place that
+its gate is about to take away. *What goes*: some lanes without ready jobs are kept, for most are
+needed again; a queue goes with its last job, unless its settings keep it (``lasting``).
 
-All of it is derived from records, settings and sessions, and never journaled: ``core.rebuild``
-makes it anew after a replay.
+All of it is derived from records, settings and sessions: ``core.rebuild`` makes it after a replay.
 """
 
 from collections import OrderedDict
@@ -56,7 +50,6 @@ class Lanes:
     """The lanes of one partition, with their queues, gates and takers."""
 
     __slots__ = (
-        "_bindings",
         "_empty",
         "_empty_ms",
         "_job_types",
@@ -66,6 +59,7 @@ class Lanes:
         "_skills",
         "_slack",
         "_tenants",
+        "bindings",
         "counts",
         "crowded",
         "now_ms",
@@ -87,8 +81,8 @@ class Lanes:
     refills: Refills
     #: Queues that have a reserve.
     reserving: dict[Queue, None]
-    #: Queues that are counted in time.
-    timed: dict[Queue, None]
+    #: Queues that are counted in time, and since when, at the earliest since the term began.
+    timed: dict[Queue, int]
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -100,7 +94,7 @@ class Lanes:
         self._members: dict[str, Member] = {}
         #: Labels that some job has asked for: those only tell skills apart.
         self._known_labels: dict[str, None] = {}
-        self._bindings = Bindings(_BOUND_MAX)
+        self.bindings = Bindings(_BOUND_MAX)
         #: Lanes without a ready job; first those that were not looked at for the longest time.
         self._empty: OrderedDict[Lane, None] = OrderedDict()
         #: When the term began: then all buckets were empty.
@@ -184,9 +178,13 @@ class Lanes:
 
     def free(self, incarnation: str) -> None:
         """Nothing waits for a worker any more: it drains, or is forgotten."""
-        for sticky in self._bindings.of(incarnation):
-            self._bindings.unbind(sticky)
+        for sticky in self.bindings.of(incarnation):
+            self.bindings.unbind(sticky)
             self._hang_all(sticky)
+
+    def skills(self) -> list[Skill]:
+        """Those of all sessions."""
+        return list(self._skills.values())
 
     def has_work(self) -> bool:
         """Whether some ready job waits for nothing but a taker's credit."""
@@ -207,7 +205,7 @@ class Lanes:
                 owner = self._tenants[tenant] = Tenant(tenant, self._settings.tenant(tenant))
             settings = self._settings.queue(tenant, name)
             began_ms = self._empty_ms if empty_ms is None else empty_ms
-            queue = self.queues[tenant, name] = Queue(owner, name, settings, began_ms)
+            queue = self.queues[tenant, name] = Queue(owner, name, settings, began_ms, self)
             owner.queues[name] = queue
             self.refills.await_tokens(queue, self.now_ms)
             queue.refresh()
@@ -216,11 +214,12 @@ class Lanes:
 
     def _note_kind(self, queue: Queue) -> None:
         self.reserving.pop(queue, None)
-        self.timed.pop(queue, None)
         if queue.settings.reserved:
             self.reserving[queue] = None
         if queue.settings.fair_by is FairBy.TIME:
-            self.timed[queue] = None
+            self.timed.setdefault(queue, self.now_ms)
+        else:
+            self.timed.pop(queue, None)
 
     def job_type(self, tenant: str, name: str) -> JobType:
         """A tenant's jobs of one name."""
@@ -259,7 +258,7 @@ class Lanes:
                 lane.key.under[lane] = None
                 lane.refresh()
             if sticky_key:
-                lane.sticky = self._bindings.get(queue, sticky_key)
+                lane.sticky = self.bindings.get(queue, sticky_key)
                 lane.sticky.lanes[lane] = None
             self._hang(lane)
         return lane
@@ -295,7 +294,7 @@ class Lanes:
             self._hang(lane)
 
     def _hang_bound(self, incarnation: str) -> None:
-        for sticky in self._bindings.of(incarnation):
+        for sticky in self.bindings.of(incarnation):
             self._hang_all(sticky)
 
     def _places_of(self, lane: Lane) -> list[Fronts]:
@@ -390,14 +389,17 @@ class Lanes:
         if not lane.ready:
             self._note_empty(lane)
 
-    def granted(self, records: list[JobRecord], incarnation: str, now_ms: int) -> None:
-        """Follows ready jobs that one event has granted: they take tokens and bind sticky keys."""
+    def granted(self, records: list[JobRecord], incarnation: str, now_ms: int) -> list[JobType]:
+        """Ready jobs were granted by one event; of which job types retries may come earlier now."""
+        eased = []
         for policy, alike, runs in kin_of(records):
             queue = self.queue(policy.tenant, policy.queue)
             # First the gates: a lane that is closed by them needs no new front now.
             self._recount(queue, policy.name, len(alike), _PENDING, _RUNNING)
             self.refills.charge(queue, len(alike), now_ms)
-            self.job_type(policy.tenant, policy.name).granted(alike, now_ms)
+            job_type = self.job_type(policy.tenant, policy.name)
+            if job_type.granted(alike, now_ms):
+                eased.append(job_type)
             left: dict[Lane, int] = {}
             for kind, own in runs.items():
                 queue.running_of[kind[0]] += len(own)
@@ -412,7 +414,8 @@ class Lanes:
                 self.left(lane, jobs)
                 if lane.sticky is not None:
                     self.bind(lane.sticky, incarnation)
-            queue.pulse.granted(now_ms, len(alike), any(queue.ready_of))
+            queue.pulse.granted(now_ms, len(alike))
+        return eased
 
     def _judge(self, gate: JobType | LimitKey, records: list[JobRecord], *, done: bool) -> None:
         """Attempts of a gate have ended together."""
@@ -424,7 +427,6 @@ class Lanes:
         policy = records[0].policy
         queue = self.queue(policy.tenant, policy.queue)
         if not any(queue.ready_of):
-            queue.pulse.waiting(self.now_ms)
             queue.ready_seq = seq
         # After a replay events may come in another order.
         queue.ready_seq = min(queue.ready_seq, seq)
@@ -446,13 +448,13 @@ class Lanes:
 
     def bind(self, sticky: StickyKey, incarnation: str) -> None:
         """A job of a sticky key has gone to a worker."""
-        for changed in self._bindings.bind(sticky, incarnation):
+        for changed in self.bindings.bind(sticky, incarnation):
             self._hang_all(changed)
 
     def rebind(self, running: list[JobRecord]) -> None:
         """Binds sticky keys to who runs their jobs and to nobody else, as after a replay."""
-        for sticky in self._bindings.bound():
-            self._bindings.unbind(sticky)
+        for sticky in self.bindings.bound():
+            self.bindings.unbind(sticky)
             self._hang_all(sticky)
         for record in sorted(running, key=attrgetter("ordinal")):
             if record.sticky_key:
@@ -466,12 +468,13 @@ class Lanes:
     def begin_term(self, now_ms: int) -> None:
         """All buckets are empty now; reserves are kept from now on, and no rate is known yet."""
         self._empty_ms = self.now_ms = now_ms
+        self.timed = dict.fromkeys(self.timed, now_ms)
         for key, entry in self._settings.entries(SettingsKind.QUEUE):
             if isinstance(entry.value, QueueSettings) and entry.value.lasting:
                 tenant, name = key
                 self.queue(tenant, name)
         for queue in self.queues.values():
-            queue.begin_term(now_ms)
+            queue.begin_term()
             self._configure_limits(queue, now_ms, anew=True)
         for key, entry in self._settings.entries(SettingsKind.JOB_TYPE):
             if isinstance(entry.value, JobTypeSettings) and entry.value.retry_budget:
@@ -494,6 +497,7 @@ class Lanes:
         if before.key_rate != settings.key_rate:
             queue.key_empty_ms = now_ms
         self._configure_limits(queue, now_ms)
+        queue.follow()
         self._forget_if_idle(queue)
 
     def _configure_limits(self, queue: Queue, now_ms: int, *, anew: bool = False) -> None:
@@ -516,6 +520,8 @@ class Lanes:
         tenant = self._tenants.get(name)
         if tenant is not None:
             tenant.configure(self._settings.tenant(name))
+            for queue in tenant.queues.values():
+                queue.follow()
 
     def configure_job_type(self, tenant: str, name: str) -> bool:
         """A job type has new settings; tells whether they let more of it be retries."""
@@ -526,11 +532,6 @@ class Lanes:
         if settings.retry_budget:
             self.job_type(tenant, name)
         return False
-
-    def settle_run(self, skill: Skill, queue: Queue, run_ms: int, charged_ms: int) -> None:
-        """A job of a queue that is counted in time has run: puts right what it was charged."""
-        queue.note_run(run_ms)
-        skill.owe(queue, (run_ms - charged_ms) / 1_000)
 
     # What goes.
 
@@ -586,4 +587,4 @@ class Lanes:
                 self._slack.drop(lane.key)
         if lane.sticky is not None:
             lane.sticky.lanes.pop(lane, None)
-            self._bindings.forget_if_idle(lane.sticky)
+            self.bindings.forget_if_idle(lane.sticky)

@@ -42,6 +42,7 @@ from tenure.master.core.state import State, lease_of
 from tenure.master.core.transition import Move, sources
 from tenure.master.core.volatile import (
     AssignmentAccepted,
+    ClaimsReturned,
     DeadlinesPushed,
     LeasesDeclared,
     LeasesRenewed,
@@ -262,7 +263,12 @@ def decide_start(command: StartLeases, now_ms: int) -> Decision:
 
 
 def decide_return(state: State, command: ReturnLeases, now_ms: int) -> Decision:
-    """Takes jobs back that a worker hands back: no budget is charged."""
+    """Takes jobs back that a worker hands back: no budget is charged.
+
+    While the window is open, they are its claims no more: what nobody has is not adopted.
+    """
+    if not state.serving:
+        return Decision()
     ended: dict[JobId, EndedRow] = {}
     for row in command.rows:
         job_id, lease = row.job_id, row.lease
@@ -281,12 +287,12 @@ def decide_return(state: State, command: ReturnLeases, now_ms: int) -> Decision:
             accepted_ms=0 if holding is None else holding.accepted_ms,
             draw=_DRAW,
         )
-    if not ended or not state.serving:
-        return Decision()
-    rows = list(ended.values())
-    return Decision(
-        events=(AttemptsEnded(now_ms=now_ms, rows=rows),), effects=tuple(settling(state, rows))
-    )
+    events: list[Event] = []
+    if state.window_ends_ms is not None:
+        events.append(ClaimsReturned(session_id=command.session_id, rows=command.rows))
+    if ended:
+        events.append(AttemptsEnded(now_ms=now_ms, rows=list(ended.values())))
+    return Decision(events=tuple(events), effects=tuple(settling(state, list(ended.values()))))
 
 
 def _started_ms(state: State, holding: Holding, now_ms: int) -> int:
@@ -317,6 +323,7 @@ def decide_open_session(command: OpenSession, now_ms: int) -> Decision:
 
 def apply_session_opened(state: State, event: SessionOpened) -> None:
     """Adds a session; it speaks for its incarnation from now on."""
+    state.lanes.now_ms = event.now_ms
     holder = state.holder(event.incarnation, event.worker, event.now_ms)
     if holder.session is not None:
         # What its old stream says from now on is of no account.
@@ -374,6 +381,16 @@ def apply_renewed(state: State, event: LeasesRenewed) -> None:
     session = _hear(state, event.session_id, event.rows, event.now_ms)
     if session is not None:
         session.accept(event.last_assignment, event.now_ms)
+
+
+def apply_claims_returned(state: State, event: ClaimsReturned) -> None:
+    """Takes claims back."""
+    session = current_session(state, event.session_id)
+    if session is None or session.holder.claims is None:
+        return
+    returned = {(row.job_id, row.lease) for row in event.rows}
+    claims = session.holder.claims
+    session.holder.claims = [row for row in claims if (row.job_id, row.lease) not in returned]
 
 
 def _hear(state: State, session_id: int, rows: list[HeldRow], now_ms: int) -> Session | None:

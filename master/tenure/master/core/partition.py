@@ -128,6 +128,7 @@ _VOLATILE: Final[dict[type, Callable[[State, Any], None]]] = {
     volatile.SessionUnmarked: health.apply_unmarked,
     volatile.LeasesDeclared: lease.apply_declared,
     volatile.LeasesRenewed: lease.apply_renewed,
+    volatile.ClaimsReturned: lease.apply_claims_returned,
     volatile.HeldSent: dispatch.apply_held_sent,
     volatile.AssignmentAccepted: lease.apply_accepted,
     volatile.LeasesStarted: lease.apply_started,

@@ -1,8 +1,9 @@
 """Retries that their job types' budgets have put off, and those that may come earlier by now.
 
-A budget gives each retry that is one too many a place in time, once (``core.budget``). When it is
-raised, or taken away, those places are too late: all that it has put off then are looked at again,
-some in each turn. So they are at the begin of a term, as the last leader may not have been done.
+A budget gives each retry that is one too many a place in time (``core.budget``). When it is raised,
+or taken away, or lets far more through as more is granted, those places are too late: all that it
+has put off then are looked at again, some in each turn. So they are at the begin of a term, as the
+last leader may not have been done.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,10 @@ class Postponed:
                 self._by_type[name].pop(record.job_id, None)
                 if not self._by_type[name]:
                     del self._by_type[name]
+
+    def waits(self, name: TypeName) -> bool:
+        """Whether any retry of a job type waits for its place."""
+        return name in self._by_type
 
     def relax(self, name: TypeName) -> None:
         """Retries of a job type may come earlier."""

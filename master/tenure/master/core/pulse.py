@@ -29,21 +29,27 @@ class Pulse:
         self._window = Window(_SPAN_MS, 6)
         #: When something first happened; 0: nothing has.
         self._since_ms = 0
-        #: From when on jobs have waited, as far as it is not counted yet; 0: none wait.
+        #: From when on jobs have waited for workers, as far as it is not counted yet; 0: none do.
         self._waits_from_ms = 0
 
-    def waiting(self, now_ms: int) -> None:
-        """A job has become ready, and none was."""
-        self._waits_from_ms = now_ms
+    def turn(self, now_ms: int, *, waits: bool) -> None:
+        """From now on jobs wait that a worker could be given, or none do."""
+        self._count_wait(now_ms)
+        self._waits_from_ms = now_ms if waits else 0
 
-    def granted(self, now_ms: int, jobs: int, left: bool) -> None:
-        """So many jobs were granted, and some are still ready, or none is."""
+    def granted(self, now_ms: int, jobs: int) -> None:
+        """So many jobs were granted."""
         self._since_ms = self._since_ms or now_ms
+        self._count_wait(now_ms)
         bucket = self._window.bucket(now_ms)
         bucket[_GRANTED] += jobs
         bucket[_SERVED] += jobs
-        bucket[_SERVED_MS] += max(now_ms - self._waits_from_ms, 0) if self._waits_from_ms else 0
-        self._waits_from_ms = now_ms if left else 0
+
+    def _count_wait(self, now_ms: int) -> None:
+        from_ms = self._waits_from_ms
+        if from_ms and now_ms > from_ms:
+            self._window.bucket(now_ms)[_SERVED_MS] += min(now_ms - from_ms, _SPAN_MS)
+            self._waits_from_ms = now_ms
 
     def ended(self, records: list[JobRecord]) -> None:
         """Attempts of these jobs have ended together."""
@@ -73,7 +79,7 @@ class Pulse:
         """Grants a second while jobs waited: what comes of a backlog; 0: too little is known."""
         *_, served, served_ms = self._window.sums(now_ms)
         if self._waits_from_ms:
-            served_ms += max(now_ms - self._waits_from_ms, 0)
+            served_ms += min(max(now_ms - self._waits_from_ms, 0), _SPAN_MS)
         if served < _SERVED_MIN or served_ms < _SERVED_MS_MIN:
             return 0.0
         return served * 1_000 / served_ms

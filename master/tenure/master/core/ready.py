@@ -377,6 +377,9 @@ class Board:
         else:
             del self.giving[fronts]
         if self.share is not None:
+            if len(self.giving) == fronts.gives:
+                # The first has come, or the last has gone.
+                self.share.queue.found(1 if fronts.gives else -1)
             self.share.refresh()
 
     def backlog(self) -> int:
@@ -387,3 +390,5 @@ class Board:
         """Nobody looks for anything here any more."""
         for job_type, fronts in self._fronts.items():
             del job_type.under[fronts]
+        if self.giving and self.share is not None:
+            self.share.queue.found(-1)

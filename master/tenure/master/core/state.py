@@ -365,12 +365,20 @@ class State:
             self.forget_if_idle(holder)
 
     def settle_run(self, holder: Holder, holding: Holding, ended_ms: int) -> None:
-        """Puts right what a job was charged, in a queue that is counted in time."""
+        """Puts right what a job was charged, in a queue that is counted in time.
+
+        What it ran in an earlier term, or before its queue was counted in time, it does not owe:
+        nobody else was charged for that time, either.
+        """
         policy = holding.record.policy
         queue = self.lanes.queues.get((policy.tenant, policy.queue))
-        if queue in self.lanes.timed and queue is not None and holder.session is not None:
-            run_ms = max(ended_ms - holding.started_ms, 0) if holding.started_ms else 0
-            self.lanes.settle_run(holder.session.skill, queue, run_ms, holding.charged_ms)
+        since_ms = None if queue is None else self.lanes.timed.get(queue)
+        if queue is None or since_ms is None or holder.session is None:
+            return
+        began_ms = holding.started_ms or ended_ms
+        queue.note_run(max(ended_ms - began_ms, 0))
+        owed_ms = max(ended_ms - max(began_ms, since_ms), 0) - holding.charged_ms
+        holder.session.skill.owe(queue, owed_ms / 1_000)
 
     def forget_if_idle(self, holder: Holder) -> None:
         """Drops a holder that has neither a stream nor a lease."""

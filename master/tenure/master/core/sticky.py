@@ -50,6 +50,11 @@ class Bindings:
             sticky = self._keys[place, key] = StickyKey(place, key)
         return sticky
 
+    def is_bound(self, queue: Queue, key: str) -> bool:
+        """Whether a queue's sticky key is bound to a worker."""
+        sticky = self._keys.get(((queue.tenant.name, queue.name), key))
+        return sticky is not None and bool(sticky.incarnation)
+
     def bind(self, sticky: StickyKey, incarnation: str) -> list[StickyKey]:
         """Notes whom a key's job was granted to; gives the keys whose holder has changed."""
         self._bound.pop(sticky, None)

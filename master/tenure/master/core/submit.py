@@ -12,6 +12,7 @@ from tenure.master.core.dependents import ParentCheck, apply_blocked, in_cycle, 
 from tenure.master.core.effect import Decision, NotifySettled, SubmitReply
 from tenure.master.core.event import JobsCancelled, JobsSubmitted, SubmittedSetting
 from tenure.master.core.key import KeyName, KeyRecord
+from tenure.master.core.lateness import lateness_of
 from tenure.master.core.ready import order_key
 from tenure.master.core.record import JobRecord, Policy, Ties
 from tenure.master.core.state import State
@@ -95,7 +96,7 @@ class _Batch:
             _misplaced(state, setting) or _shut_out(command.intake, setting) for setting in settings
         ]
         self._room = _rooms(state, settings)
-        self._lateness = [_lateness(state, setting, now_ms) for setting in settings]
+        self._lateness = [lateness_of(state, setting, now_ms) for setting in settings]
         self._rooms_before = [room[0] for room in self._room]
         bytes_max = command.bytes_max
         self._bytes_max = state.config.bytes_max if bytes_max is None else bytes_max
@@ -232,8 +233,9 @@ class _Batch:
         if row.parents:
             refusal = self._parents.refusal(row, self.fresh)
         else:
-            lateness = self._lateness[setting]
-            refusal = None if lateness is None else self._late(setting, lateness)
+            lateness, refusal = self._lateness[setting], None
+            if lateness is not None:
+                refusal = lateness.refusal(row, self._rooms_before[setting] - room[0])
         if refusal is not None:
             return refusal
         room[0] -= 1
@@ -271,31 +273,6 @@ class _Batch:
             f"(at most {limit}): store it elsewhere and submit a reference",
             metadata={"job_id": job_id, "bytes": str(size), "limit": str(limit)},
             field="payload",
-        )
-
-    def _late(self, setting: int, lateness: "_Lateness") -> Refusal | None:
-        """Refuses a job that would wait longer than it may."""
-        ahead = lateness.ahead + self._rooms_before[setting] - self._room[setting][0]
-        wait_ms = round(ahead * 1_000 / lateness.rate)
-        policy = self._settings[setting].policy
-        limit_ms = policy.schedule_timeout_ms
-        if wait_ms <= limit_ms:
-            return None
-        queue = policy.queue
-        return Refusal(
-            reason=Reason.WOULD_EXPIRE,
-            message=f"expected to submit a job to queue {queue} that begins within its schedule "
-            f"timeout of {limit_ms} ms, but {ahead} jobs come before it and "
-            f"{lateness.rate:.3g} a second begin, so it would wait about {wait_ms} ms: try again "
-            "later, give it more time, or start more workers",
-            metadata={
-                "queue": queue,
-                "tenant": policy.tenant,
-                "ahead": str(ahead),
-                "wait_ms": str(wait_ms),
-                "limit_ms": str(limit_ms),
-            },
-            retry_after_ms=max(wait_ms - limit_ms, self._state.config.retry_after_ms),
         )
 
     def _full(self, reason: Reason, setting: int) -> Refusal:
@@ -367,27 +344,6 @@ def _rooms(state: State, settings: list[SubmitSetting]) -> list[list[int]]:
             cell = cells[queue] = [_depth_max(state, *queue) - waiting]
         rooms.append(cell)
     return rooms
-
-
-class _Lateness(NamedTuple):
-    """What says how long jobs of a setting would wait: those ahead, and how many begin a second."""
-
-    ahead: int
-    rate: float
-
-
-def _lateness(state: State, setting: SubmitSetting, now_ms: int) -> _Lateness | None:
-    """For jobs that are refused rather than late; None: others, or nothing is known to go by."""
-    policy = setting.policy
-    if not policy.schedule_timeout_ms or max(setting.at_ms - now_ms, setting.delay_ms) > 0:
-        return None
-    if not state.settings.queue(policy.tenant, policy.queue).refuse_late:
-        return None
-    queue = state.lanes.queues.get((policy.tenant, policy.queue))
-    rate = 0.0 if queue is None else queue.pulse.service_rate(now_ms)
-    if queue is None or not rate:
-        return None
-    return _Lateness(sum(queue.ready_of[: setting.priority + 1]), rate)
 
 
 def _depth_max(state: State, tenant: str, queue: str) -> int:

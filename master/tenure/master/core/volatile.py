@@ -79,6 +79,13 @@ class LeasesRenewed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     rows: list[HeldRow]
 
 
+class ClaimsReturned(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Leases were handed back that their worker had claimed while the window is open."""
+
+    session_id: int
+    rows: list[LeaseRow]
+
+
 class HeldSent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Grants that had waited for their commit were sent as this assignment."""
 
@@ -188,6 +195,7 @@ VolatileEvent = (
     | SessionUnmarked
     | LeasesDeclared
     | LeasesRenewed
+    | ClaimsReturned
     | HeldSent
     | AssignmentAccepted
     | LeasesStarted

@@ -111,6 +111,10 @@ def _audit_gates(state: State) -> None:
         assert queue.ready_of == [ready_of[p] for p in range(len(queue.ready_of))]
         running_of = Counter(r.priority for r in own)
         assert queue.running_of == [running_of[p] for p in range(len(queue.running_of))]
+        shares = [share for skill in lanes.skills() if (share := skill.known_share(queue))]
+        assert queue.givers == sum(bool(share.board.giving) for share in shares)
+        paused = queue.settings.paused or queue.tenant.settings.paused
+        assert bool(queue.pulse._waits_from_ms) is (queue.givers > 0 and not paused)
         waiting = [job for lane in queue.lanes.values() for job in lane.jobs()]
         assert all(job.seq >= queue.ready_seq for job in waiting)
         assert (queue in lanes.reserving) is bool(queue.settings.reserved)
@@ -518,7 +522,7 @@ def gates(state: State) -> list[object]:
         for record in lane.jobs()
     ]
     bound = [
-        (sticky.place, sticky.key, sticky.incarnation) for sticky in state.lanes._bindings.bound()
+        (sticky.place, sticky.key, sticky.incarnation) for sticky in state.lanes.bindings.bound()
     ]
     return [sorted(queues, key=lambda row: row[0][0]), sorted(ready), sorted(bound)]
 

@@ -2,11 +2,13 @@
 
 from typing import Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.attempt import stretch
 from tenure.master.core.budget import WINDOW_MS, RetryBudget
+from tenure.master.core.command import CancelJobs
 from tenure.master.core.event import JobsBoosted, JobsReadied
 from tenure.master.core.record import JobFault, Policy, RetryPolicy
 from tenure.master.core.settings import JobTypeSettings
@@ -68,6 +70,9 @@ def test_retries_keep_to_their_share(share: float, steps: list[tuple[int, float,
         for event in events[seen:]:
             if isinstance(event, JobsReadied):
                 retries += [event.now_ms] * len(event.job_ids)
+            elif isinstance(event, JobsBoosted):
+                ready = [row for row in event.rows if row.state is JobState.PENDING]
+                retries += [event.now_ms] * len(ready)
         seen = len(events)
         _judge(share, grants, retries)
 
@@ -168,7 +173,7 @@ def last_given_ms(rig: Rig) -> int:
     """The last place in time that the budget has given away."""
     budget = state_of(rig.partition).lanes.job_type(*KEY).budget
     assert budget is not None
-    return budget.begin(rig.now_ms).last_ms
+    return budget.begin(rig.now_ms, waits=True).last_ms
 
 
 def test_who_is_put_off_after_a_failover_stands_behind_those_that_wait() -> None:
@@ -204,6 +209,50 @@ def test_a_budget_that_is_raised_in_a_quiet_time_pushes_no_place_away() -> None:
     assert last_given_ms(rig) == places(rig)[-1] <= last_ms
 
 
+@pytest.mark.parametrize("dies", [True, False])
+def test_places_come_nearer_as_traffic_returns(dies: bool) -> None:
+    """A storm that met an empty window (a new leader, or a quiet minute) is put off for hours only
+    until jobs are granted again: then its places are as near as the budget says, within a factor of
+    two, and none of it is written more often than the budget doubles.
+    """
+    rig = Rig(audited=False)
+    rig.configure(KEY, JobTypeSettings(retry_budget=0.1))
+    rig.open_session(1, slots=601)
+    rig.submit(601, retrying(base_ms=70_000))
+    for row in rig.grant(1, 601):
+        rig.fail(row, ERROR)
+    if dies:
+        rig.crash(window_ms=0)
+    rig.pass_time(70_000)
+    assert places(rig)[-1] == rig.now_ms + 600 * WINDOW_MS
+    rig.open_session(2, slots=100)
+    seen = len(rig.events())
+    for _ in range(60):
+        rig.submit(17)
+        for row in rig.grant(2, 100):
+            rig.report(row, session_id=2)
+        rig.renew(2, 1_000)
+        rig.pass_time(1_000)
+    left = places(rig)
+    assert left[-1] <= rig.now_ms + len(left) * WINDOW_MS // 50
+    assert last_given_ms(rig) == left[-1]
+    moved = [row for e in rig.events()[seen:] if isinstance(e, JobsBoosted) for row in e.rows]
+    assert len(moved) <= 7 * 600
+
+
+def test_places_that_nobody_waits_for_any_more_keep_nobody_away() -> None:
+    """When all that was put off has been cancelled, the next one has the next place from now."""
+    rig = Rig()
+    storm(rig, 0.1, 100)
+    waiting = [j.job_id for j in state_of(rig.partition).jobs.values() if j.over_budget]
+    assert len(waiting) == 90
+    rig.do(CancelJobs(job_ids=waiting))
+    for row in rig.grant(1, 100):
+        rig.fail(row, ERROR)
+    rig.pass_time(1_000)
+    assert places(rig)[0] == rig.now_ms - (-WINDOW_MS // 11)
+
+
 def test_a_lone_job_is_tried_again() -> None:
     """One retry in a window may always be made."""
     rig = Rig()
@@ -235,17 +284,17 @@ def test_places_are_as_far_apart_as_the_budget_says() -> None:
     """What is put off stands behind what was put off before."""
     budget = RetryBudget(0.5)
     budget.granted(12, 1_000_000)
-    first = budget.begin(1_000_000)
+    first = budget.begin(1_000_000, waits=False)
     assert [first.place_ms() for _ in range(8)] == [None] * 6 + [1_010_000, 1_020_000]
     budget.retried(6, 1_000_000)
-    budget.put_off(first.last_ms)
-    assert budget.begin(1_000_001).place_ms() == 1_030_000
-    assert budget.begin(1_000_000 + 2 * WINDOW_MS).place_ms() is None
+    budget.put_off(first.last_ms, 1_000_000)
+    assert budget.begin(1_000_001, waits=True).place_ms() == 1_030_000
+    assert budget.begin(1_000_000 + 2 * WINDOW_MS, waits=True).place_ms() is None
 
 
 def test_a_place_that_is_kept_takes_no_other() -> None:
     """Who has an earlier place than the next one stays there; who has a later one moves up."""
-    budget = RetryBudget(0.5).begin(1_000_000)
+    budget = RetryBudget(0.5).begin(1_000_000, waits=False)
     assert budget.place_ms(1_000_600) is None
     assert [budget.place_ms(own_ms) for own_ms in (1_001_200, 1_000_900)] == [1_001_200, 1_000_900]
     assert budget.last_ms == 1_001_200

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from itertools import combinations
 from typing import Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,9 +15,9 @@ from tenure.master.core.command import CloseSession, LeaseRow
 from tenure.master.core.fair import QUANTUM, Flow, Level, LevelWalk
 from tenure.master.core.record import Policy
 from tenure.master.core.settings import QueueSettings, TenantSettings
-from tenure.protocol.vocabulary import FairBy
+from tenure.protocol.vocabulary import FairBy, Verdict
 from tests.unit.master.core.audit import state_of
-from tests.unit.master.core.rig import CONFIG, Rig
+from tests.unit.master.core.rig import CONFIG, Rig, held
 
 WEIGHTS: Final = st.floats(0.2, 5.0)
 #: So near to each other that shares show after few grants.
@@ -346,6 +347,43 @@ def test_time_counts_where_it_is_to_count() -> None:
         rig.report(row)
         spent[queue] += run_ms[queue]
     assert abs(spent["long"] - spent["short"]) <= 0.05 * sum(spent.values())
+
+
+@pytest.mark.parametrize("how", ["found", "adopted", "set"])
+def test_what_ran_before_it_counted_is_no_debt(how: str) -> None:
+    """Of jobs that ran for an hour under the last leader (whose grants are in the journal, or not),
+    or before their queue was counted in time, only what they run from then on counts.
+    """
+    rig = Rig(replace(CONFIG, lease_ttl_ms=1 << 40, accept_timeout_ms=1 << 40), audited=False)
+    hour_ms, queues = 3_600_000, ("old", "new")
+    settings = QueueSettings(fair_by=FairBy.GRANTS if how == "set" else FairBy.TIME)
+    for queue in queues:
+        rig.configure(("default", queue), settings)
+    rig.submit(50, Policy(name="job", queue="old"))
+    rig.open_session(1, slots=100)
+    running = rig.grant(1, 50)
+    rig.start(*running)
+    rig.now_ms += hour_ms
+    if how == "set":
+        for queue in queues:
+            rig.configure(("default", queue), QueueSettings(fair_by=FairBy.TIME))
+    else:
+        rig.crash(lose=1 if how == "adopted" else 0)
+        rows = [held(row, running_ms=hour_ms) for row in running]
+        rig.open_session(1, slots=100, declare=rows)
+        rig.close_window()
+    for row in running:
+        assert rig.report(row) is Verdict.ACCEPTED
+    for queue in queues:
+        rig.submit(40, Policy(name="job", queue=queue))
+    shares: Counter[str] = Counter()
+    for _ in range(40):
+        row = rig.grant_one()
+        shares[rig.record(row.job_id).policy.queue] += 1
+        rig.start(row)
+        rig.now_ms += hour_ms
+        rig.report(row)
+    assert abs(shares["old"] - shares["new"]) <= 4
 
 
 def test_a_weight_counts_from_the_next_grant() -> None:

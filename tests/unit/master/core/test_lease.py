@@ -206,6 +206,26 @@ def test_declaration_without_a_lease_gives_it_back(rig: Rig) -> None:
     assert rig.state(job_id) is JobState.PENDING
 
 
+def test_what_is_declared_and_then_handed_back_costs_nothing(rig: Rig) -> None:
+    """A worker whose stream broke lists a started lease once more before it hands it back; said
+    again it is lost, and is not taken for one that runs.
+    """
+    (job_id,) = rig.submit(1)
+    row = rig.grant_one()
+    rig.start(row)
+    rig.open_session(2, "w1", declare=[held(row)])
+    rig.give_back(row, session_id=2)
+    rig.renew(2, 0)
+    record = rig.record(job_id)
+    assert (record.state, record.outcome) == (JobState.PENDING, AttemptOutcome.RELEASED)
+    assert (record.losses_charged, record.attempts_charged, record.undelivered) == (0, 0, 0)
+    (revoke,) = of_type(rig.open_session(3, "w1", declare=[held(row)]).effects, SendRevokes)
+    assert revoke.rows == [tuple(row)]
+    rig.give_back(row, session_id=3)
+    assert rig.state(job_id) is JobState.PENDING
+    assert rig.grant_one(3).lease > row.lease
+
+
 def test_max_undelivered_is_poison() -> None:
     """Grants that get lost again and again end the job as POISON."""
     rig = Rig(PartitionConfig(partition=0, partitions=1, max_undelivered=3))

@@ -58,36 +58,42 @@ def test_rates_and_run_time() -> None:
 def test_old_buckets_are_forgotten() -> None:
     """What happened a minute ago counts no more, also when nothing has happened since."""
     pulse = Pulse()
-    pulse.granted(1_000_000, 600, False)
+    pulse.granted(1_000_000, 600)
     assert pulse.rates(1_000_000)[0] == 600 * 1_000 / BUCKET_MS
     assert pulse.rates(1_000_000 + BUCKETS * BUCKET_MS)[0] == 0.0
-    pulse.granted(1_000_000 + BUCKETS * BUCKET_MS, 1, False)
+    pulse.granted(1_000_000 + BUCKETS * BUCKET_MS, 1)
     assert 0 < pulse.rates(1_000_000 + BUCKETS * BUCKET_MS)[0] < 1
 
 
 def test_a_backlog_is_served_as_fast_as_it_was_while_jobs_waited() -> None:
-    """Hours without a job say nothing of how fast jobs are granted."""
+    """Hours without a job, or with such only that no worker could be given, say nothing of how fast
+    jobs are granted; and of a long wait no more counts than the window knows.
+    """
     pulse = Pulse()
     assert pulse.service_rate(1_000) == 0.0
-    pulse.waiting(1_000)
-    pulse.granted(1_000, 1, False)
-    pulse.waiting(30_000)
-    pulse.granted(30_500, 2, True)
-    pulse.granted(31_000, 3, False)
+    pulse.turn(1_000, waits=True)
+    pulse.granted(1_000, 1)
+    pulse.turn(1_000, waits=False)
+    pulse.turn(30_000, waits=True)
+    pulse.granted(30_500, 2)
+    pulse.turn(31_000, waits=False)
+    pulse.granted(31_000, 3)
     assert pulse.service_rate(40_000) == 6.0
-    pulse.waiting(40_000)
+    pulse.turn(40_000, waits=True)
     assert pulse.service_rate(42_000) == 2.0
+    pulse.granted(10_000_000, 600)
+    assert pulse.service_rate(10_000_000) == 10.0
 
 
 def test_nothing_follows_from_a_few_grants() -> None:
     """Neither four in a second nor many in a moment say how it goes on; five in a second do."""
     pulse = Pulse()
-    pulse.waiting(1_000)
-    pulse.granted(1_001, 4, True)
+    pulse.turn(1_000, waits=True)
+    pulse.granted(1_001, 4)
     assert pulse.service_rate(2_000) == 0.0
-    pulse.granted(2_000, 1, True)
+    pulse.granted(2_000, 1)
     assert pulse.service_rate(2_000) == 5.0
     many = Pulse()
-    many.waiting(1_000)
-    many.granted(1_002, 50, True)
+    many.turn(1_000, waits=True)
+    many.granted(1_002, 50)
     assert many.service_rate(1_010) == 0.0

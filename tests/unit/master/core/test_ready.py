@@ -8,9 +8,15 @@ from hypothesis import strategies as st
 
 from tenure.master.core import command as commands
 from tenure.master.core.gate import JobType, LimitKey, Queue, Tenant
+from tenure.master.core.lanes import Lanes
 from tenure.master.core.ready import Board, Fronts, Lane
 from tenure.master.core.record import JobRecord, Policy
-from tenure.master.core.settings import JobTypeSettings, QueueSettings, TenantSettings
+from tenure.master.core.settings import (
+    JobTypeSettings,
+    QueueSettings,
+    Settings,
+    TenantSettings,
+)
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import JobState
 from tests.unit.master.core.audit import state_of
@@ -43,7 +49,8 @@ def job(ordinal: int, seq: int) -> JobRecord:
 
 def lane_of(key: str = "a", job_type: JobType | None = None) -> Lane:
     """An empty lane."""
-    queue = Queue(Tenant("t", TenantSettings()), "q", QueueSettings(), 0)
+    settings = QueueSettings()
+    queue = Queue(Tenant("t", TenantSettings()), "q", settings, 0, Lanes(Settings()))
     job_type = job_type or JobType("t", "job", JobTypeSettings())
     return Lane((job_type.name, PRIORITY, key), queue, job_type, PRIORITY)
 

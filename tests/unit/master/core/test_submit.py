@@ -10,7 +10,6 @@ from tenure.master.core.config import PartitionConfig
 from tenure.master.core.effect import SubmitReply
 from tenure.master.core.event import JobsSubmitted, SubmittedSetting
 from tenure.master.core.record import JobRecord, Policy
-from tenure.master.core.settings import QueueSettings
 from tenure.protocol.ids import home_partition, mint
 from tenure.protocol.limits import DAY_MS, ID_AHEAD_MS_MAX, RETRY_WINDOW_MS
 from tenure.protocol.refusal import Reason, Refusal
@@ -347,68 +346,6 @@ def test_a_known_job_is_named_however_full_the_store_is() -> None:
     rig.do(command)
     again = rig.do(replace(command, intake=commands.Intake.CLOSED)).reply
     assert (again.refusals, again.existing) == ([], [0])
-
-
-def backlog(rig: Rig) -> None:
-    """Thirty jobs wait, and ten a second have begun."""
-    rig.open_session(1, slots=1_000)
-    rig.submit(70, JOB)
-    for _ in range(40):
-        rig.pass_time(100)
-        rig.grant_one()
-    assert rig.partition.counts()[JobState.PENDING] == 30
-
-
-def test_a_job_that_would_be_late_is_refused() -> None:
-    """With ``refuse_late``: by those ahead, of the same batch too, and how many begin a second."""
-    rig = Rig(audited=False)
-    patient = Policy(name="job", schedule_timeout_ms=3_000)
-    rig.configure(("default", "default"), QueueSettings(refuse_late=True))
-    backlog(rig)
-    rows = [SubmitRow(rig.mint(), 0, b"", "") for _ in range(3)]
-    reply = rig.submit_rows(rows, patient)
-    assert [index for index, _ in reply.refusals] == [1, 2]
-    refusal = reply.refusals[0][1]
-    assert refusal.reason is Reason.WOULD_EXPIRE
-    known = {"ahead": "31", "wait_ms": "3100", "limit_ms": "3000"}
-    assert refusal.metadata == {"queue": "default", "tenant": "default", **known}
-    assert refusal.retry_after_ms == 1_000
-    assert not rig.submit_rows(rows[:1], patient).refusals
-
-
-@pytest.mark.parametrize(
-    ("setting", "options"),
-    [
-        (QueueSettings(), {}),
-        (QueueSettings(refuse_late=True), {"priority": 0}),
-        (QueueSettings(refuse_late=True), {"delay_ms": 10_000}),
-    ],
-)
-def test_what_may_be_in_time_is_accepted(setting: QueueSettings, options: dict[str, int]) -> None:
-    """Where late jobs are taken, where nobody comes before it, and where it is due later."""
-    rig = Rig(audited=False)
-    rig.configure(("default", "default"), setting)
-    backlog(rig)
-    rig.submit(1, Policy(name="job", schedule_timeout_ms=1), **options)  # type: ignore[arg-type]
-
-
-def test_nothing_known_refuses_nobody() -> None:
-    """A queue of which no job has begun lately says nothing; nor does a pause between bursts."""
-    rig = Rig(audited=False)
-    patient = Policy(name="job", schedule_timeout_ms=1_000)
-    rig.configure(("default", "default"), QueueSettings(refuse_late=True))
-    rig.submit(1_000, patient)
-    rig = Rig(audited=False)
-    rig.configure(("default", "default"), QueueSettings(refuse_late=True))
-    rig.open_session(1, slots=1_000)
-    for _ in range(5):
-        rig.submit(10, patient)
-        rig.pass_time(10)
-        for row in rig.grant(1, 10):
-            rig.report(row)
-        rig.renew(1, 1_000)
-        rig.pass_time(5_000)
-    rig.submit(500, patient)
 
 
 FAR = Policy(name="job", tenant="acme", queue="mail")

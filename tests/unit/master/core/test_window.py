@@ -84,6 +84,21 @@ def test_a_stolen_claim_takes_nothing_with_it(rig: Rig, thief_first: bool) -> No
     assert (revoke.session_id, revoke.rows) == (3, [tuple(row)])
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_what_is_handed_back_in_the_window_is_not_adopted(rig: Rig, lost: int) -> None:
+    """Nobody has it any more, whether or not its grant was journaled: it is charged to nothing."""
+    rig.submit(2)
+    other, row = rig.grant_one(), rig.grant_one()
+    rig.crash(lose=lost)
+    rig.open_session(2, "w1", declare=[held(row), held(other)])
+    rig.give_back(row, session_id=2)
+    effects = rig.close_window().effects
+    record = rig.record(row.job_id)
+    assert (record.state, record.losses_charged, record.undelivered) == (JobState.PENDING, 0, 0)
+    assert not of_type(effects, SendRevokes)
+    assert rig.state(other.job_id) is JobState.RUNNING
+
+
 def test_who_reported_in_the_window_is_remembered(rig: Rig) -> None:
     """A kept report counts as its worker's, and is answered on its stream while there is one."""
     rig.submit(3)
