@@ -20,7 +20,7 @@ import logging
 import math
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -318,7 +318,7 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
                 Violation("crash", "a handler", repr(error)) for error in cluster.network.failures
             ]
             violations += [Violation("crash", "a job", wrong) for wrong in load.works.wrong]
-            terms = _successions(cluster)
+            terms = successions(cluster.announcements, masters=len(cluster.masters))
             return Outcome(
                 plan=plan,
                 violations=violations + verdict.violations,
@@ -503,12 +503,12 @@ def _rows_hit(plan: Plan, load: Load, terms: Counter[str], struck: list[Struck])
     return hits
 
 
-def _successions(cluster: SimCluster) -> Counter[str]:
+def successions(announcements: Iterable[Announcement], *, masters: int) -> Counter[str]:
     """What became of the terms that others followed on: lost, handed over; restarted on SQLite."""
     terms: Counter[str] = Counter()
     led: set[object] = set()
     handed_over: set[object] = set()
-    for said in cluster.announcements:
+    for said in announcements:
         partition = said.fields.get("partition")
         if said.event == "follower" and said.fields["why"] == "handed over":
             handed_over.add(partition)
@@ -516,7 +516,7 @@ def _successions(cluster: SimCluster) -> Counter[str]:
             led.add(partition)
         elif said.event == "leader":
             how = "handed over" if partition in handed_over else "lost"
-            terms["restarted" if len(cluster.masters) == 1 else how] += 1
+            terms["restarted" if masters == 1 else how] += 1
             handed_over.discard(partition)
     return terms
 

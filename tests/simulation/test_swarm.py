@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tenure.testing.cluster import Announcement
 from tests.oracles.verdict import Violation
 from tests.simulation import runner
 from tests.simulation.load import PLAYS, TOPICS
@@ -20,7 +21,7 @@ from tests.simulation.runner import Bar, Totals, injectable, play
 from tests.simulation.shrink import shrink
 from tests.simulation.stage import KINDS, Stage, Struck
 from tests.simulation.story import offender, story
-from tests.simulation.swarm import Outcome, Plan, draw_plan, simulate
+from tests.simulation.swarm import Outcome, Plan, draw_plan, simulate, successions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,6 +93,25 @@ def test_totals_are_held_to_the_bar() -> None:
     assert totals.rows.keys() <= set(injectable())
     assert any(what.startswith("seeds: 1 of 1,000") for what in totals.missed(Bar(), 1.0))
     assert totals.missed(Bar(0, 0, 0, 0, 0, 0), 1.0) == []
+
+
+def test_terms_are_told_apart_by_what_became_of_the_ones_before() -> None:
+    """Only who did not hand a partition over is lost; the only master is followed by itself."""
+
+    def said(event: str, partition: int, why: str = "") -> Announcement:
+        return Announcement(0.0, "m", "i", event, {"partition": partition, "why": why})
+
+    told = [
+        said("leader", 0),
+        said("leader", 1),
+        said("follower", 0, "handed over"),
+        said("leader", 0),
+        said("leader", 1),
+        said("follower", 1, "office lost"),
+        said("leader", 0),
+    ]
+    assert successions(told, masters=3) == {"handed over": 1, "lost": 2}
+    assert successions(told, masters=1) == {"restarted": 3}
 
 
 def test_more_seeds_are_held_to_more() -> None:
