@@ -54,7 +54,7 @@ async def kill_leader(stage: Stage, leader: SimMaster) -> None:
     await stage.kill(leader, stage.rng.uniform(0, 10))
 
 
-@fault(3, stores=("etcd",), weight=2)
+@fault(3, stores=("etcd",), weight=4)
 async def kill_successors(stage: Stage) -> None:
     """Kill -9 the leader, and then whoever wins the office before it serves, a few times."""
     partition = stage.rng.randrange(stage.cluster.partitions)
