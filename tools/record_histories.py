@@ -216,7 +216,8 @@ async def write_snapshot(journal: Journal, token: Any) -> None:
     snapshot_id = uuid.uuid4().hex
     cursor, index = found.partition.snapshot(), 0
     while (rows := cursor.next_slice(_SLICE_ROWS)) is not None:
-        data = seal_slice(0, snapshot_id, index, msgspec.msgpack.encode(rows))
+        records = msgspec.msgpack.encode(rows)
+        data = seal_slice(0, snapshot_id, index, records, format_=found.partition.format)
         await journal.write_slice(token, snapshot_id, index, data)
         index += 1
     manifest = seal_manifest(
@@ -228,6 +229,7 @@ async def write_snapshot(journal: Journal, token: Any) -> None:
         last_seq=found.partition.next_seq - 1,
         token=token,
         stamp_ms=found.partition.stamp_ms,
+        format_=found.partition.format,
     )
     await journal.publish_snapshot(token, snapshot_id, manifest)
     await journal.truncate(token, found.chain.number)

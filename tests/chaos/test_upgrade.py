@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tenure.client import Client
 from tenure.testing.etcd import EtcdCluster
 from tests.chaos.cluster import Cluster
 from tests.chaos.process import Process
@@ -56,7 +57,7 @@ class Fleet:
     def master(self, name: str, *, old: bool) -> Process:
         """Starts a master, or another release of it after SIGTERM, and waits until it serves."""
         former = self._cluster.processes.get(name)
-        if former is not None:
+        if former is not None and former.running:
             former.terminate()
             assert former.wait_exit(20) == 0, former.log_tail(40)
         # What old leaders trace of their state is no business of today's audit.
@@ -90,7 +91,11 @@ class Fleet:
 
 
 def roll(run: Stage, old: Release, *, rounds: int, masters: int) -> None:
-    """Upgrades and downgrades all nodes, one by one, ``rounds`` times."""
+    """Upgrades and downgrades all nodes, one by one, ``rounds`` times; each time a leader dies.
+
+    That is when masters of both releases are there, and the one before the last is another's: the
+    next leader begins with what the other release has left.
+    """
     cluster, fleet = run.cluster, Fleet(run.cluster, old)
     names = [f"master-{number}" for number in range(1, masters + 1)]
     workers = ["worker-1", "worker-2"]
@@ -102,7 +107,12 @@ def roll(run: Stage, old: Release, *, rounds: int, masters: int) -> None:
     loads = [fleet.load("client-1", old=True), fleet.load("client-2", old=False)]
     done = 0
     for past in (False, True) * rounds:
-        for name in names:
+        *others, last = sorted(names, key=cluster.leader().name.__eq__)
+        for name in others:
+            fleet.master(name, old=past)
+        leader = cluster.leader()
+        run.after(f"kill -9 of {leader.name} amid a {'down' if past else 'up'}grade", leader.kill())
+        for name in dict.fromkeys((leader.name, last)):
             fleet.master(name, old=past)
         for name in workers:
             fleet.worker(name, old=past)
@@ -128,6 +138,44 @@ def test_upgrade_and_downgrade(
     assert report.audit.unknown == 0
     with capsys.disabled():
         print(f"\n{report}")  # noqa: T201 - measured counts are to be seen
+
+
+def test_an_older_master_steps_aside_for_what_it_does_not_know(
+    etcd: EtcdCluster, tmp_path: Path, old: Release | None
+) -> None:
+    """Amid an upgrade somebody uses what is new, and the newer leader dies: nothing is halted.
+
+    The older master gives the office back at once and ends, and a newer one goes on where the
+    other was killed.
+    """
+    if old is None:
+        return
+    with stage("aside", etcd, tmp_path) as run:
+        cluster, fleet = run.cluster, Fleet(run.cluster, old)
+        newer = fleet.master("master-1", old=False)
+        cluster.wait_leader()
+        older = fleet.master("master-2", old=True)
+        fleet.worker("worker-1", old=False)
+        load = fleet.load("client-1", old=False)
+        with Client(cluster.addresses, timeout=30) as client:
+            client.queues.set("default", weight=2.0)
+        cluster.wait_said(load, "completed", at_least={"completed": 20})
+
+        killed_ms = newer.kill()
+        assert older.wait_exit(30) == 0, older.log_tail(40)
+        assert [said.fields["why"] for said in older.events("follower")] == ["format too new"]
+        assert not older.events("leader")
+        assert not older.events("halted")
+
+        fleet.master("master-1", old=False)
+        run.after("kill -9 of the only master that can lead", killed_ms)
+        cluster.wait_said(load, "completed", at_least={"completed": 40})
+        with Client(cluster.addresses, timeout=30) as client:
+            assert client.queues.get("default").settings.weight == 2.0
+        cluster.drain(load)
+        report = run.finish()
+
+    assert report.audit.unknown == 0
 
 
 @pytest.mark.nightly

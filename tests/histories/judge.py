@@ -1,8 +1,8 @@
 """Gives the worker's half of a transcript to this release's master, and compares its verdicts.
 
-The recorded messages go through the shipped service (``node.workers``); each report is then judged
-by the partition as it was at that moment: rebuilt from the recorded journal up to the event that
-closed the report's lease, or, if none did, up to where the journal was when the verdict came.
+The recorded messages go through the shipped service (``node.worker_streams``); each report is then
+judged by the partition as it was at that moment: rebuilt from the recorded journal up to the event
+that closed the report's lease, or, if none did, up to where the journal was when the verdict came.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tenure.master.journal.frame import Chain
 from tenure.master.journal.port import SealedBatch
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import WorkerLink
-from tenure.master.node.workers import WorkerApi
+from tenure.master.node.worker_streams import WorkerApi
 from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import Verdict
 from tenure.v1 import worker_pb2

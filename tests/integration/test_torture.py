@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from tenure.client import Client, JobFailed, JobHandle, Step
+from tenure.client.job import JobDef
+from tenure.worker.executor.patience import GRACE_MS
+from tenure.worker.exits import EXIT_RESTART
 from tests.chaos.cluster import Cluster
 from tests.chaos.process import Process
 from tests.integration import torture
@@ -34,9 +37,10 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def start_worker(cluster: Cluster, slots: int) -> Process:
+def start_worker(cluster: Cluster, slots: int, *flags: str) -> Process:
     """A worker that is to be tortured."""
-    worker = cluster.start_worker("worker-1", slots=slots, app="tests.integration.torture")
+    app = "tests.integration.torture"
+    worker = cluster.start_worker("worker-1", slots=slots, app=app, flags=flags)
     cluster.wait_said(worker, "registered")
     return worker
 
@@ -44,15 +48,16 @@ def start_worker(cluster: Cluster, slots: int) -> Process:
 class Pings:
     """Sends a small job again and again, and notes how long each took."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, what: JobDef[[], float] = torture.ping) -> None:
         self._client = client
+        self._what = what
         self.took_s: list[float] = []
 
     def ping(self, times: int = 1) -> None:
         """One more, or several, one after the other."""
         for _ in range(times):
             begun = time.monotonic()
-            self._client.submit(torture.ping).result(timeout=WAIT_S)
+            self._client.submit(self._what).result(timeout=WAIT_S)
             self.took_s.append(time.monotonic() - begun)
 
     def p99_s(self) -> float:
@@ -74,6 +79,8 @@ def test_torture(cluster: Cluster, tmp_path: Path) -> None:
         torture.burn.bind(): ("EXHAUSTED", "SIGXCPU"),
         torture.hog.bind(): ("EXHAUSTED", "MemoryError"),
         torture.breed.bind(f"{tmp_path}/breed"): ("TIMED_OUT", "tenure.TIMED_OUT"),
+        torture.bomb.bind(f"{tmp_path}/bomb"): ("EXHAUSTED", "BlockingIOError"),
+        torture.swallow.bind(): ("TIMED_OUT", "tenure.TimedOut"),
         torture.recurse.bind(): ("EXHAUSTED", "RecursionError"),
         torture.riddle.bind(): ("PERMANENT", "INVALID_ARGUMENT"),
         torture.slam.bind(): ("POISON", "tenure.LOST"),
@@ -106,8 +113,41 @@ def test_torture(cluster: Cluster, tmp_path: Path) -> None:
         quiet.ping(PINGS // 2)
         assert len(loud.took_s) >= 100
         assert loud.p99_s() <= SLOWER_MAX * quiet.p99_s()
-    group = int((tmp_path / "breed").read_text())
-    _until(lambda: not [pid for pid, its in _groups().items() if its == group])
+    groups = [int((tmp_path / name).read_text()) for name in ("breed", "bomb")]
+    _until(lambda: not [pid for pid, its in _groups().items() if its in groups])
+
+
+def test_a_coroutine_that_blocks_the_loop(cluster: Cluster) -> None:
+    """It is in nobody's way who does not share the loop, and is given up; what waits for the loop
+    runs when the worker, which asks for it, has been started again.
+
+    That the loop is blocked is known after two seconds. Other coroutines have to wait for longer:
+    they are no measure of how well the rest does.
+    """
+    slots = 8
+    worker = start_worker(cluster, slots, "--drain-timeout", "1")
+    worker.let_end()
+    with Client(cluster.addresses) as client:
+        quiet, loud = Pings(client, torture.pong), Pings(client, torture.pong)
+        quiet.ping(PINGS // 2)
+        # Until it is given up: then the worker ends, and they would wait for the next one.
+        end = time.monotonic() + torture.BLOCKED.total_seconds() + GRACE_MS / 2_000
+        blocker = client.submit(torture.block)
+        while "has blocked the loop" not in worker.log_tail():
+            loud.ping()
+        waiting = [client.submit(torture.ping) for _ in range(2 * slots)]
+        while time.monotonic() < end:
+            loud.ping()
+        assert not any(handle.wait(0) for handle in waiting)
+        assert _fate(blocker)[0] == "TIMED_OUT"
+        assert worker.wait_exit(WAIT_S) == EXIT_RESTART
+        start_worker(cluster, slots)
+        client.wait_all(waiting, timeout=WAIT_S)
+        for handle in waiting:
+            assert handle.result(timeout=WAIT_S) > 0
+        quiet.ping(PINGS // 2)
+        assert len(loud.took_s) >= 100
+        assert loud.p99_s() <= SLOWER_MAX * quiet.p99_s()
 
 
 def test_nothing_outlives_a_worker_that_is_killed(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Jobs that hurt: each does to its process what user code does, sooner or later."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -15,13 +16,39 @@ from tenure.client import Command, Limits, Retry, job
 #: Told from one run: what an attempt came to is what the job came to.
 ONCE = Retry(max_attempts=1, max_lost=1)
 SOON = timedelta(seconds=1)
+#: Long enough for others to show how they do meanwhile.
+BLOCKED = timedelta(seconds=4)
 FORKS = 40
+#: A user who has nothing.
+NOBODY = 65534
 
 
 @job(name="torture.ping")
 async def ping() -> float:
     """What everybody else does."""
     return time.time()
+
+
+@job(name="torture.pong")
+def pong() -> float:
+    """The same for those that do not share the loop."""
+    return time.time()
+
+
+@job(name="torture.swallow", retry=ONCE, timeout=SOON)
+async def swallow() -> None:
+    """Does not let itself be cancelled."""
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            continue
+
+
+@job(name="torture.block", retry=ONCE, timeout=BLOCKED)
+async def block() -> None:
+    """Waits for ever, and does not await it."""
+    threading.Event().wait()
 
 
 @job(name="torture.leave", executor="process", retry=ONCE)
@@ -92,6 +119,17 @@ def breed(note: str) -> None:
         if os.fork() == 0:
             signal.pause()
     signal.pause()
+
+
+@job(name="torture.bomb", executor="process", retry=ONCE, limits=Limits(processes=FORKS))
+def bomb(note: str) -> None:
+    """Forks for as long as it may."""
+    Path(note).write_text(f"{os.getpgrp()}")
+    if os.geteuid() == 0:  # Root may, for ever.
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    while True:
+        if os.fork() == 0:
+            signal.pause()
 
 
 @job(name="torture.recurse", executor="process", retry=ONCE)

@@ -64,7 +64,7 @@ ELSEWHERE: Final = {
     Reason.OUT_OF_ORDER: ("unit/master/core/test_outbox.py", "OUT_OF_ORDER"),
     Reason.TOO_MANY_BACKUPS: ("unit/master/node/test_cluster.py", "TOO_MANY_BACKUPS"),
     Reason.TOO_MANY_LOG_READERS: ("unit/master/node/test_logs.py", "TOO_MANY_LOG_READERS"),
-    Reason.WORKER_AMBIGUOUS: ("unit/master/node/test_fleet.py", "WORKER_AMBIGUOUS"),
+    Reason.WORKER_AMBIGUOUS: ("unit/master/node/test_workers.py", "WORKER_AMBIGUOUS"),
     Reason.COMMAND_NOT_FOUND: ("unit/worker/executor/test_command.py", "COMMAND_NOT_FOUND"),
 }
 

@@ -517,6 +517,14 @@ def nice_in_child(drop: bool) -> tuple[int, int]:
     return os.getpriority(os.PRIO_PROCESS, 0), os.getpid()
 
 
+@job(name="dangle_in_child", limits=Limits(nice=7), executor="process")
+def dangle_in_child() -> int:
+    """Leaves a thread behind that Python waits for, in a child that is to run nothing more."""
+    threading.Thread(target=threading.Event().wait).start()
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    return os.getpid()
+
+
 @job(name="bomb_in_child", limits=Limits(processes=30), executor="process")
 def bomb_in_child(started: str) -> int:
     """Forks until it may not, as one who is not root."""

@@ -82,6 +82,21 @@ def fork_and_return(fails: bool) -> bool:
     return is_copy
 
 
+@job(name="fork_and_return_all", batch=2, linger_ms=0)
+def fork_and_return_all(items: list[bool]) -> list[bool]:
+    """The same in a call for many."""
+    is_copy = fork() == 0
+    if is_copy and items[0]:
+        raise OSError("in the copy")
+    return [is_copy] * len(items)
+
+
+@job(name="fork_and_return_all_async", batch=2, linger_ms=0)
+async def fork_and_return_all_async(items: list[bool]) -> list[bool]:
+    """The same in the loop."""
+    return fork_and_return_all.fn(items)  # type: ignore[no-any-return]
+
+
 @job(name="fork_and_return_in_child", executor="process")
 def fork_and_return_in_child(fails: bool) -> bool:
     """The same in a child process."""

@@ -147,6 +147,26 @@ def test_jobs_of_one_write_run_in_order_and_the_lease_waits_for_its_job(tmp_path
         assert third.as_result().outcome is AttemptOutcome.LOST
 
 
+def test_a_stop_waits_for_its_job(tmp_path: Path) -> None:
+    """One that comes between a job's turn and its code is not lost: nobody would say it again."""
+    with spawned() as child:
+        assert child.heard() == [frame.Ready()]
+        frame.send(
+            child.jobs,
+            run_of(1, "until_told_in_child", f"{tmp_path}/s"),
+            run_of(2, "until_told_in_child", f"{tmp_path}/s"),
+        )
+        assert child.heard() == [frame.Progress(1, 50)]
+        frame.send(child.control, frame.Stop(2, AttemptOutcome.RELEASED))
+        frame.send(child.control, frame.Stop(1, AttemptOutcome.CANCELLED))
+        ended: list[frame.Ended] = []
+        while len(ended) < 2:
+            ended += [said for said in child.heard() if isinstance(said, frame.Ended)]
+        first, second = ended
+        assert (first.number, first.as_result().outcome) == (1, AttemptOutcome.CANCELLED)
+        assert (second.number, second.as_result().outcome) == (2, AttemptOutcome.RELEASED)
+
+
 def test_what_was_taken_back_is_skipped(tmp_path: Path) -> None:
     """The board counts, whatever is in the socket; what comes later runs."""
     with spawned() as child:

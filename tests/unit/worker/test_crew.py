@@ -17,11 +17,13 @@ from tenure.worker import app
 from tenure.worker.clock import SystemClock
 from tenure.worker.config import WorkerConfig
 from tenure.worker.crew import MEMORY_MS, Announce, Crew, MakeExecutor
+from tenure.worker.executor.loop import PROBE_MS
 from tenure.worker.executor.pool import pool_maker
 from tenure.worker.exits import EXIT_RESTART
 from tenure.worker.memory import Memory
 from tenure.worker.pools import Pool
 from tenure.worker.runtime import WorkerNode, introduction
+from tests.unit.worker.executor.bench import ShiftedClock
 from tests.unit.worker.masters import FakeMaster, FakeNetwork, job_id
 from tests.unit.worker.test_runtime import call, until_exists
 
@@ -113,6 +115,32 @@ class TestRestart:
                     assert run.crew.lost_slots == number + 1
                 await master.until(lambda: master.goodbye)
                 (tmp_path / "release").touch()
+                await run.ended.wait()
+                assert run.crew.status == EXIT_RESTART
+
+        asyncio.run(scenario())
+
+    def test_one_job_that_blocks_the_loop_for_good_is_enough(self, tmp_path: Path) -> None:
+        """No other coroutine would ever get on: what has not begun goes back, and it restarts."""
+
+        async def scenario() -> None:
+            clock, release = ShiftedClock(), tmp_path / "release"
+            async with crewed("block_loop", "double_async", slots=20, clock=clock) as run:
+                master = await run.leader()
+                blocker = call(1, "block_loop", str(tmp_path / "s"), str(release))
+                master.grant(blocker, timeout=Duration(seconds=1))
+                await until_exists(tmp_path / "s")
+                master.grant(call(2, "double_async", 1))
+                (node,) = run.crew._nodes
+                assert isinstance(node, WorkerNode)
+                while not run.crew.status:
+                    clock.ahead_ms += PROBE_MS
+                    node._executor.tick(clock.boot_ms())
+                    await asyncio.to_thread(lambda: None)
+                await master.until(lambda: master.goodbye)
+                assert master.reports[job_id(1)].outcome == AttemptOutcome.TIMED_OUT
+                assert master.returned == [job_id(2)]
+                release.touch()
                 await run.ended.wait()
                 assert run.crew.status == EXIT_RESTART
 

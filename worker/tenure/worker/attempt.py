@@ -68,9 +68,9 @@ def run_function(jobs: JobTable, job: HeldJob, context: Callable[[], JobContext]
         enter_job(context)
         value = definition.fn(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
-        _end_copy_of(pid)
+        end_copy_of(pid)
         return raised(job, error)
-    _end_copy_of(pid)
+    end_copy_of(pid)
     return returned(job, definition, value)
 
 
@@ -87,13 +87,13 @@ async def run_coroutine(
         enter_job(context)
         value = await definition.fn(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001  (user code: all it raises is its result)
-        _end_copy_of(pid)
+        end_copy_of(pid)
         return raised(job, error)
-    _end_copy_of(pid)
+    end_copy_of(pid)
     return returned(job, definition, value)
 
 
-def _end_copy_of(pid: int) -> None:
+def end_copy_of(pid: int) -> None:
     """Ends this process if it is a copy of that one, which the job's code has forked.
 
     Its work is done when the code returns. It must not answer in the other one's place, nor take

@@ -79,8 +79,9 @@ class Child:
         self._asks = itertools.count(1)
         #: The job that runs, or ran last, by its number.
         self._current: tuple[int, HeldJob] | None = None
-        #: What was said of leases before their jobs' turns came.
+        #: What was said of leases, and that jobs are to stop, before their turns came.
         self._early: dict[int, frame.Lease] = {}
+        self._early_stops: dict[int, frame.Stop] = {}
         self._sending = threading.Lock()
         self._teller = Teller(self._say)
         self._progressed = 0.0
@@ -104,12 +105,13 @@ class Child:
         number = run.number
         if not self._board.begin(number):
             self._early.pop(number, None)
+            self._early_stops.pop(number, None)
             self._say(frame.Skipped(number))
             return
         job = _job_of(run)
         self._current = (number, job)
         self._teller.begin(number, job)
-        self._renew(number, job)
+        self._catch_up(number, job)
         definition = self._jobs.get(run.name)
         limits = definition.limits if definition is not None else None
         begun_ns = perf_counter_ns()
@@ -147,31 +149,38 @@ class Child:
                 self._hear(said)
 
     def _hear(self, said: frame.ToChild) -> None:
-        current = self._current
         match said:
-            case frame.Stop(number, outcome) if current is not None and current[0] == number:
-                current[1].stop = outcome
             case frame.Answer(ask):
                 answers = self._answers.get(ask)
                 if answers is not None:
                     answers.put(said)
+            # First the note, then the look at who runs; the other thread does it the other way
+            # round, so one of the two finds it.
+            case frame.Stop(number):
+                self._early_stops[number] = said
+                self._catch_up_to(number)
             case frame.Lease(number):
-                # First the note, then the look at who runs; the other thread does it the other
-                # way round, so one of the two finds it.
                 self._early[number] = said
-                current = self._current
-                if current is not None and current[0] >= number:
-                    self._renew(*current)
-                    self._early.pop(number, None)
+                self._catch_up_to(number)
             case _:
                 pass
 
-    def _renew(self, number: int, job: HeldJob) -> None:
+    def _catch_up_to(self, number: int) -> None:
+        """Tells the job that runs what was said to it; what is for one before it is for nobody."""
+        current = self._current
+        if current is not None and current[0] >= number:
+            self._catch_up(*current)
+            self._early.pop(number, None)
+            self._early_stops.pop(number, None)
+
+    def _catch_up(self, number: int, job: HeldJob) -> None:
         lease = self._early.pop(number, None)
         if lease is not None:
             job.expires_ms = lease.expires_ms
             job.revoked = lease.revoked
             job.wanted_back = lease.wanted_back
+        if self._early_stops and (stop := self._early_stops.pop(number, None)) is not None:
+            job.stop = stop.outcome
 
     def _attempt_confined(
         self, number: int, job: HeldJob, limits: Limits

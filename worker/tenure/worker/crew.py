@@ -162,7 +162,15 @@ class Crew:
             node.retire()
 
     def _note_lost(self) -> None:
-        """A slot was lost: enough is enough."""
+        """A slot was lost, or those of all async jobs at once: enough is enough."""
+        now_ms = self._clock.boot_ms()
+        for load in [executor.load(now_ms) for executor in self._executors]:
+            if load.stuck and load.blocked is not None:
+                self.restart(
+                    f"{load.blocked.who} blocks the loop of async jobs for good: no other one "
+                    f"would ever get on"
+                )
+                return
         lost = self.lost_slots
         if lost > self._lost_max:
             self.restart(

@@ -31,7 +31,7 @@ class FactKind(Enum):
 
     STARTED = "started"  #: user code is about to run
     ENDED = "ended"  #: ``job.result`` is set and the slot is free
-    UNSTARTED = "unstarted"  #: its lease had lapsed when its turn came: it was not begun
+    UNSTARTED = "unstarted"  #: its lease had lapsed when its turn came, or it cannot begin here
     ABANDONED = "abandoned"  #: ``job.result`` is set and a slot is free, but user code still runs
     SAVED = "saved"  #: ``job.saved`` has news
     FREED = "freed"  #: the user code of an abandoned job has ended after all
@@ -47,11 +47,13 @@ class Load(NamedTuple):
         children: Processes that they run jobs in.
         lost: Jobs that were given up and whose code still runs.
         blocked: What keeps the loop of async jobs from turning; None: it turns.
+        stuck: Nobody can do anything about that.
     """
 
     children: int = 0
     lost: int = 0
     blocked: LoopBlocked | None = None
+    stuck: bool = False
 
 
 class Executor(Protocol):

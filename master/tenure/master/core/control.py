@@ -12,6 +12,7 @@ from tenure.master.core.event import (
     JobsRequeued,
     RequeuedRow,
 )
+from tenure.master.core.format import NEWEST
 from tenure.master.core.record import NO_TIES, JobRecord
 from tenure.master.core.state import State, footprint, lease_of
 from tenure.master.core.transition import QUEUED, Move, sources
@@ -194,6 +195,8 @@ def apply_cancels_requested(state: State, event: CancelsRequested, seq: int) -> 
 
 def apply_requeued(state: State, event: JobsRequeued, seq: int) -> None:
     """Begins new runs; the attempts so far are history."""
+    if any(row.payload is not None or row.state is JobState.BLOCKED for row in event.rows):
+        state.format = NEWEST
     for record, row in state.written_rows(((row.job_id, row) for row in event.rows), seq):
         remember_attempt(record)
         record.state = row.state

@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from tenure.master.core import (
     batch,
@@ -38,6 +38,7 @@ from tenure.master.core.bulk import BatchAdvanced, BatchCreated, BatchRecord
 from tenure.master.core.config import PartitionConfig, Retention
 from tenure.master.core.effect import Decision
 from tenure.master.core.explain import Explaining, Halt
+from tenure.master.core.format import NEWEST
 from tenure.master.core.outbox import Numbered
 from tenure.master.core.query import EVERY_JOB
 from tenure.master.core.rebuild import rebuild
@@ -56,15 +57,16 @@ from tenure.protocol.vocabulary import JobState
 
 __all__ = ["Partition", "PartitionConfig", "Retention"]
 
-_DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
+Applier: TypeAlias = Callable[[State, Any, int], None]
+
+#: What a release knows that reads the journal's first format only.
+_FIRST: Final[dict[type, Applier]] = {
     events.JobsSubmitted: submit.apply_submitted,
     events.JobsGranted: dispatch.apply_granted,
     events.JobsCompleted: report.apply_completed,
     events.JobsPurged: control.apply_purged,
     events.AttemptsEnded: report.apply_ended,
-    events.LogsKept: kept_log.apply_logs_kept,
     events.LeasesAdopted: report.apply_adopted,
-    events.CheckpointsSaved: checkpoint.apply_saved,
     events.JobsReadied: fire.apply_readied,
     events.JobsExpired: fire.apply_expired,
     events.JobsCancelled: control.apply_cancelled,
@@ -72,6 +74,12 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.JobsRequeued: control.apply_requeued,
     events.TermOpened: term.apply_term_opened,
     events.TermClosed: term.apply_term_closed,
+}
+
+#: What came later.
+_LATER: Final[dict[type, Applier]] = {
+    events.CheckpointsSaved: checkpoint.apply_saved,
+    events.LogsKept: kept_log.apply_logs_kept,
     events.JobsBoosted: boost.apply_boosted,
     events.SettingsChanged: configure.apply_settings_changed,
     events.SchedulePut: schedule.apply_put,
@@ -91,6 +99,19 @@ _DURABLE: Final[dict[type, Callable[[State, Any, int], None]]] = {
     events.WorkflowsWritten: workflow.apply_written,
     events.WorkflowsForgotten: workflow.apply_forgotten,
 }
+
+
+def _raising(applier: Applier) -> Applier:
+    """As the function does, and the journal goes on in a format that has a place for it."""
+
+    def apply(state: State, event: Any, seq: int) -> None:
+        state.format = NEWEST
+        applier(state, event, seq)
+
+    return apply
+
+
+_DURABLE: Final = {**_FIRST, **{event: _raising(applier) for event, applier in _LATER.items()}}
 
 #: What is not applied alike to the leader's own partition and to one that follows a journal.
 _REPLAYED: Final = {**_DURABLE, events.TermOpened: term.apply_term_replayed}
@@ -169,6 +190,11 @@ class Partition:
     def token(self) -> Token:
         """The token of the newest term."""
         return self._state.token
+
+    @property
+    def format(self) -> int:
+        """The lowest format of the journal that has a place for all that is kept."""
+        return self._state.format
 
     # Deciding and applying.
 
@@ -470,15 +496,23 @@ class Partition:
         """Begins a snapshot that goes on while events are applied."""
         return SnapshotCursor(self._state)
 
+    def begin_snapshot(self, format_: int) -> None:
+        """Before a snapshot's slices: what is in them may need its format, whatever it is."""
+        self._state.format = max(self._state.format, format_)
+
     def load_slice(self, part: Slice) -> None:
-        """Takes over one slice of a snapshot, in their order, before any ``replay``."""
+        """Takes over one slice of a snapshot, in their order, before any ``replay``.
+
+        Raises:
+            UnknownSlice: No release up to this one writes such slices.
+        """
         load_slice(self._state, part)
 
     def state_hash(self) -> bytes:
         """A hash of all that is persistent: equal after any replay of the same events."""
         return state_hash(self._state)
 
-    def _write(self, applier: Callable[[State, Any, int], None], event: Any, seq: int) -> None:
+    def _write(self, applier: Applier, event: Any, seq: int) -> None:
         state = self._state
         if event.now_ms > state.stamp_ms:
             state.stamp_ms = state.lanes.now_ms = event.now_ms

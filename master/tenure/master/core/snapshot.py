@@ -18,6 +18,7 @@ import msgspec
 from tenure.master.core.bulk import BatchRecord
 from tenure.master.core.chunk import BYTES_MAX
 from tenure.master.core.dependency import Foreign, Registration
+from tenure.master.core.format import NEWEST
 from tenure.master.core.key import KeyRecord
 from tenure.master.core.message import Message
 from tenure.master.core.outbox import Numbered, payload_bytes
@@ -33,6 +34,12 @@ Slice: TypeAlias = list[Any]
 #: Tombstones are small: as many as make a slice of a few hundred KiB.
 _TOMBSTONES_MAX: Final = 4_096
 _POLICY: Final = JobRecord.__struct_fields__.index("policy")
+#: Kinds that a release knows that reads the journal's first format only.
+_FIRST_KINDS: Final = frozenset({"head", "jobs", "keys", "tombstones"})
+
+
+class UnknownSlice(Exception):
+    """A slice is of a kind that this release does not know."""
 
 
 class SnapshotCursor:
@@ -124,7 +131,9 @@ class SnapshotCursor:
 
     def _walk_outbox(self) -> Iterator[Slice]:
         state = self._state
-        yield ["inbox", [[source, *mark] for source, mark in state.inbox.rows()]]
+        marks = [[source, *mark] for source, mark in state.inbox.rows()]
+        if marks:
+            yield ["inbox", marks]
         for target, next_number, _ in list(state.outbox.lines()):
             # What is appended from now on is replayed.
             at = 0
@@ -168,8 +177,14 @@ class SnapshotCursor:
 
 
 def load_slice(state: State, part: Slice) -> None:
-    """Takes over one slice, of any snapshot cursor, decoded or not."""
+    """Takes over one slice, of any snapshot cursor, decoded or not.
+
+    Raises:
+        UnknownSlice: It is of no known kind.
+    """
     kind, *content = part
+    if kind not in _FIRST_KINDS:
+        state.format = NEWEST
     match kind:
         case "head":
             state.next_seq, state.next_ordinal, state.stamp_ms = content[:3]
@@ -221,7 +236,7 @@ def load_slice(state: State, part: Slice) -> None:
             for row in content[0]:
                 state.tombstones.load(row)
         case _:
-            raise ValueError(f"expected a slice of a known kind, got {kind!r}")
+            raise UnknownSlice(f"expected a slice of a known kind, got {kind!r}")
 
 
 def state_hash(state: State) -> bytes:

@@ -17,6 +17,7 @@ from tenure.master.core.bulk import BatchRecord
 from tenure.master.core.command import ReportRow
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.dependency import Dependencies
+from tenure.master.core.format import FIRST, NEWEST, format_of
 from tenure.master.core.health import Health
 from tenure.master.core.key import Keys
 from tenure.master.core.lanes import Lanes
@@ -71,6 +72,7 @@ class State:
         "config",
         "dependencies",
         "finished",
+        "format",
         "health",
         "holder_timers",
         "holders",
@@ -128,6 +130,8 @@ class State:
         self.stamp_ms = 0
         #: Of the newest term.
         self.token: Token = NO_TOKEN
+        #: The lowest of the journal that has a place for all this; it never falls.
+        self.format = FIRST
 
         # Derived.
         #: Whether derived things are kept up: not before the replay is over.
@@ -180,13 +184,18 @@ class State:
 
     def intern(self, policy: Policy) -> Policy:
         """The one object for equal policies."""
-        return _one(self.policies, policy)
+        known = self.policies.get(policy)
+        if known is None:
+            self.format = max(self.format, format_of(policy))
+            known = _one(self.policies, policy)
+        return known
 
     def intern_ties(self, ties: Ties) -> Ties:
         """The one object for equal ties; those with parents are a job's own."""
-        if ties.parents:
-            return ties
-        return NO_TIES if ties == NO_TIES else _one(self.known_ties, ties)
+        if ties == NO_TIES:
+            return NO_TIES
+        self.format = NEWEST
+        return ties if ties.parents else _one(self.known_ties, ties)
 
     def holding_of(self, record: JobRecord) -> Holding | None:
         """What is known of a running job's lease in this term."""

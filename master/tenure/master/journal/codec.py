@@ -1,15 +1,17 @@
 """Events as the bytes that a batch carries: one msgpack array of tagged arrays."""
 
 from collections.abc import Sequence
+from typing import Final, get_args
 
 import msgspec
 
-from tenure.master.backend.errors import CorruptJournal
+from tenure.master.backend.errors import CorruptJournal, FormatTooNew
 from tenure.master.core.event import DurableEvent
 from tenure.protocol.refusal import Reason
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[DurableEvent])
+_TAGS: Final = frozenset(event.__struct_config__.tag for event in get_args(DurableEvent))
 
 
 def encode_event(event: DurableEvent) -> bytes:
@@ -38,14 +40,36 @@ def decode_events(data: bytes) -> list[DurableEvent]:
     """The events of a batch whose checksum was right.
 
     Raises:
-        CorruptJournal: They are none that this release knows.
+        FormatTooNew: A release wrote them that knows more kinds of events, and did not say so.
+        CorruptJournal: They are no events.
     """
     try:
         return _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        unknown = _unknown_tags(data)
+        if unknown:
+            raise FormatTooNew(
+                "expected to decode a batch's events, but only a newer release knows"
+                f" {', '.join(unknown)}; upgrade this master",
+                reason=Reason.FORMAT_TOO_NEW,
+                metadata={"events": ",".join(unknown)},
+            ) from error
         raise CorruptJournal(
             f"expected to decode a batch's events, but {error}; it was written by a release that"
             " this one cannot read, or by a broken one: run the release that wrote it",
             reason=Reason.STORE_CORRUPT,
             metadata={"detail": str(error)},
         ) from error
+
+
+def _unknown_tags(data: bytes) -> list[str]:
+    """The kinds of events in a batch that this release does not know; none if they are no events.
+
+    The record's checksum was right, so they are as somebody wrote them.
+    """
+    try:
+        rows = msgspec.msgpack.decode(data, type=list[list[msgspec.Raw]])
+        tags = {msgspec.msgpack.decode(row[0], type=str) for row in rows if row}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    return sorted(tags - _TAGS)

@@ -22,13 +22,15 @@ from google.protobuf.message import DecodeError
 from google_crc32c import value as crc32c
 
 from tenure.master.backend.errors import CorruptJournal, FormatTooNew
+from tenure.master.core.format import FIRST, NEWEST
 from tenure.master.journal.port import SealedBatch, SnapshotRef
 from tenure.protocol.fence import NO_TOKEN, Token
 from tenure.protocol.refusal import Reason
 from tenure.v1 import common_pb2, journal_pb2
 
-#: The format that this release writes; it reads this one and all before it.
-FORMAT: Final = 1
+#: The highest format that this release writes (``core.format`` says when it writes which); it reads
+#: this one and all before it.
+FORMAT: Final = NEWEST
 #: The seq of a journal's first event.
 FIRST_SEQ: Final = 1
 
@@ -50,7 +52,7 @@ def hash_of(data: bytes) -> bytes:
 def genesis(partition: int, token: Token, stamp_ms: int) -> SealedBatch:
     """Batch 0, which bootstrap writes: it has no events and no predecessor."""
     return Chain.start(partition).seal(
-        token=token, stamp_ms=stamp_ms, events=_EMPTY_EVENTS, event_count=0
+        token=token, stamp_ms=stamp_ms, events=_EMPTY_EVENTS, event_count=0, format_=FIRST
     )
 
 
@@ -98,7 +100,15 @@ class Chain:
             token=NO_TOKEN,
         )
 
-    def seal(self, *, token: Token, stamp_ms: int, events: bytes, event_count: int) -> SealedBatch:
+    def seal(
+        self,
+        *,
+        token: Token,
+        stamp_ms: int,
+        events: bytes,
+        event_count: int,
+        format_: int = FORMAT,
+    ) -> SealedBatch:
         """The next batch, and the chain moves past it.
 
         Args:
@@ -106,6 +116,7 @@ class Chain:
             stamp_ms: The term's clock.
             events: A msgpack array (``journal.codec``).
             event_count: How many events are in it; they take that many seqs.
+            format_: The first one that has a place for them.
 
         Raises:
             ValueError: The chain's next seq is not known: nothing was read after a snapshot.
@@ -114,7 +125,7 @@ class Chain:
         if first_seq is None:
             raise ValueError("expected to know the next seq, but no batch was read yet")
         record = journal_pb2.JournalBatch(
-            format=FORMAT,
+            format=format_,
             partition=self.partition,
             token=common_pb2.Token(epoch=token.epoch, revision=token.revision),
             number=self.number,
@@ -171,11 +182,13 @@ class Snapshot:
     slices: list[bytes]
 
 
-def seal_slice(partition: int, snapshot_id: str, index: int, records: bytes) -> bytes:
+def seal_slice(
+    partition: int, snapshot_id: str, index: int, records: bytes, *, format_: int = FORMAT
+) -> bytes:
     """One slice of a snapshot; ``records`` is a msgpack array."""
     return _seal(
         journal_pb2.SnapshotSlice(
-            format=FORMAT,
+            format=format_,
             partition=partition,
             snapshot_id=snapshot_id,
             index=index,
@@ -194,6 +207,7 @@ def seal_manifest(
     last_seq: int,
     token: Token,
     stamp_ms: int,
+    format_: int = FORMAT,
 ) -> bytes:
     """The record that makes slices a snapshot.
 
@@ -206,10 +220,11 @@ def seal_manifest(
         last_seq: The last event that any slice may contain.
         token: The term that wrote it.
         stamp_ms: The term's clock.
+        format_: The highest one of its slices.
     """
     return _seal(
         journal_pb2.SnapshotManifest(
-            format=FORMAT,
+            format=format_,
             partition=partition,
             snapshot_id=snapshot_id,
             slice_count=slice_count,

@@ -17,7 +17,7 @@ from typing import Final
 from tenure.master.backend.errors import StoreFull, StoreUnavailable
 from tenure.master.core.event import DurableEvent
 from tenure.master.journal.codec import encode_event, join_events
-from tenure.master.journal.frame import Chain
+from tenure.master.journal.frame import FORMAT, Chain
 from tenure.master.journal.port import Journal, SealedBatch
 from tenure.master.node.port import Clock
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
@@ -48,6 +48,7 @@ class CommitGate:
         clock: For retries and for telling whether a batch is stuck.
         stamp: Gives the term clock's time when a batch is sealed.
         trace: Told of every append.
+        format_: Gives the format that has a place for what was added.
         sizes: Of its batches.
     """
 
@@ -60,6 +61,7 @@ class CommitGate:
         clock: Clock,
         stamp: Callable[[], int],
         trace: Trace,
+        format_: Callable[[], int] = lambda: FORMAT,
         sizes: LogSizes = LOG_SIZES,
     ) -> None:
         self._journal = journal
@@ -68,6 +70,7 @@ class CommitGate:
         self._clock = clock
         self._stamp = stamp
         self._trace = trace
+        self._format = format_
         self._batch_bytes = sizes.batch_bytes
         #: The events of each decision, which go into one batch if they fit into any.
         self._pending: deque[list[bytes]] = deque()
@@ -160,6 +163,7 @@ class CommitGate:
             stamp_ms=self._stamp(),
             events=join_events(events),
             event_count=len(events),
+            format_=self._format(),
         )
         self.log_bytes += len(batch.data)
         return _InFlight(batch=batch, last_seq=self._sealed_seq, sent_ms=self._clock.boot_ms())

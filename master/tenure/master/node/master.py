@@ -14,16 +14,15 @@ from tenure.master.node.alarms import Alarms
 from tenure.master.node.balance import Balancer
 from tenure.master.node.batches import BatchApi
 from tenure.master.node.cluster import ClusterApi
-from tenure.master.node.fleet import FleetApi
 from tenure.master.node.health import Health
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.jobs import JobApi
 from tenure.master.node.partitions import PartitionApi
 from tenure.master.node.port import Clock, Peers, Rng
+from tenure.master.node.queues import SettingsApi
 from tenure.master.node.roster import Roster
 from tenure.master.node.schedules import ScheduleApi
 from tenure.master.node.seat import Seat, Surroundings
-from tenure.master.node.settings import SettingsApi
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
@@ -31,7 +30,8 @@ from tenure.master.node.standby import Standbys
 from tenure.master.node.trace import Trace
 from tenure.master.node.walls import Walls
 from tenure.master.node.wishes import Wishes
-from tenure.master.node.workers import WorkerApi
+from tenure.master.node.worker_streams import WorkerApi
+from tenure.master.node.workers import FleetApi
 from tenure.master.node.workflows import WorkflowApi
 from tenure.master.store import Store
 from tenure.protocol.errors import TenureError

@@ -25,10 +25,10 @@ from tenure.v1 import (
 
 if TYPE_CHECKING:
     from tenure.master.node.batches import BatchApi
-    from tenure.master.node.fleet import FleetApi
     from tenure.master.node.master import Master
     from tenure.master.node.partitions import PartitionApi
-    from tenure.master.node.settings import SettingsApi
+    from tenure.master.node.queues import SettingsApi
+    from tenure.master.node.workers import FleetApi
 
 _log = logging.getLogger(__name__)
 

@@ -11,10 +11,11 @@ from typing import Final
 
 import msgspec
 
-from tenure.master.backend.errors import CorruptJournal
+from tenure.master.backend.errors import CorruptJournal, FormatTooNew
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.event import DurableEvent, TermClosed
 from tenure.master.core.partition import Partition
+from tenure.master.core.snapshot import UnknownSlice
 from tenure.master.journal.codec import decode_events
 from tenure.master.journal.frame import Chain, hash_of, open_manifest, open_snapshot
 from tenure.master.journal.port import Journal, SealedBatch
@@ -62,19 +63,36 @@ class Replayed:
         Args:
             journal: Where it is.
             rest: Awaited after each slice, with its size in bytes.
+
+        Raises:
+            CorruptJournal: It is not whole.
+            FormatTooNew: A newer release wrote it.
         """
         stored = await journal.load_snapshot()
         if stored is None:
             return
         snapshot = open_snapshot(self.chain.partition, stored)
+        self.partition.begin_snapshot(snapshot.manifest.format)
         for data in snapshot.slices:
-            self.partition.load_slice(msgspec.msgpack.decode(data))
+            self._load_slice(data)
             await rest(len(data))
         self.chain = Chain.after_snapshot(snapshot.manifest)
         self.first_batch = self.chain.number
         # Records of a snapshot have seen some of the events that follow, up to its last one: what
         # these changed is not found out by replaying them.
         self.changes.restart(snapshot.manifest.last_seq)
+
+    def _load_slice(self, data: bytes) -> None:
+        try:
+            self.partition.load_slice(msgspec.msgpack.decode(data))
+        except UnknownSlice as error:
+            number = self.chain.partition
+            raise FormatTooNew(
+                f"expected to load the snapshot of partition {number}, but {error}; a newer release"
+                " wrote it: upgrade this master",
+                reason=Reason.FORMAT_TOO_NEW,
+                metadata={"partition": str(number)},
+            ) from error
 
     def replay(self, sealed: SealedBatch) -> None:
         """Replays the next batch at one go."""

@@ -330,6 +330,7 @@ class Seat:
             _log.warning("Gave up: %s", first_of(gone), extra=self._extra("unavailable"))
         except* FormatTooNew as newer:
             why = "format too new"
+            _log.error("Campaigning no more: %s", first_of(newer), extra=self._extra("too_old"))
             around.roster.halted[self.partition] = str(first_of(newer))
             self.stop()
         except* ReplayFailed as failed:
@@ -477,7 +478,7 @@ class Seat:
     def _make_term(
         self, office: Office, keeper: Keeper, recovered: Replayed, clock: TermClock
     ) -> Term:
-        around = self._around
+        around, partition = self._around, recovered.partition
         gate = CommitGate(
             journal=self._journal,
             token=office.token,
@@ -485,10 +486,11 @@ class Seat:
             clock=around.clock,
             stamp=clock.now_ms,
             trace=around.trace,
+            format_=lambda: partition.format,
             sizes=around.sizes,
         )
         return Term(
-            partition=recovered.partition,
+            partition=partition,
             changes=recovered.changes,
             gate=gate,
             keeper=keeper,

@@ -82,7 +82,8 @@ class Snapshotter:
         cursor = term.partition.snapshot()
         index, size = 0, 0
         while (rows := cursor.next_slice(self._sizes.slice_rows)) is not None:
-            data = seal_slice(term.number, snapshot_id, index, msgspec.msgpack.encode(rows))
+            records, format_ = msgspec.msgpack.encode(rows), term.partition.format
+            data = seal_slice(term.number, snapshot_id, index, records, format_=format_)
             write = partial(journal.write_slice, term.token, snapshot_id, index, data)
             await self._persist(write)
             index += 1
@@ -100,6 +101,7 @@ class Snapshotter:
             last_seq=last_seq,
             token=term.token,
             stamp_ms=term.clock.now_ms(),
+            format_=term.partition.format,
         )
         publish = partial(journal.publish_snapshot, term.token, snapshot_id, manifest)
         await self._persist(publish)

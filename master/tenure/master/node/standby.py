@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tenure.master.backend.errors import CorruptJournal, StoreUnavailable
+from tenure.master.backend.errors import CorruptJournal, FormatTooNew, StoreUnavailable
 from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Member
 from tenure.master.journal.port import Journal
@@ -116,6 +116,9 @@ class Standby:
             except CorruptJournal as error:
                 # The leader's truncation looks like this, too.
                 _log.info("Following anew: %s", error, extra=self._extra("standby_anew"))
+            except FormatTooNew as error:
+                # So it will be until this master is another release, too.
+                _log.warning("Cannot follow: %s", error, extra=self._extra("standby_too_old"))
             except Exception:  # noqa: BLE001  (whatever it is: no term of this process suffers)
                 _log.exception("Cannot follow", extra=self._extra("standby_failed"))
             self.replayed, self.loading, self.caught_up = None, False, False

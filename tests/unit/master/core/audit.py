@@ -152,7 +152,7 @@ def _audit_gates(state: State) -> None:
 
 
 def _audit_skills(state: State) -> None:
-    skills = state.lanes._skills.values()
+    skills = state.lanes.skills()
     free: dict[Queue, list[Lane]] = {}
     for lane in _free_lanes(state):
         free.setdefault(lane.queue, []).append(lane)
@@ -492,7 +492,7 @@ def _dump_lanes(state: State) -> list[object]:
                 for share in skill.shares()
             ],
         )
-        for skill in state.lanes._skills.values()
+        for skill in state.lanes.skills()
     ]
     types = [
         (job_type.label, _breaker(job_type.breaker), job_type.next_ms())

@@ -434,4 +434,4 @@ def test_tags_are_a_terms_own() -> None:
     rig.open_session(1)
     rig.grant(1, 10)
     rig.crash()
-    assert not state_of(rig.partition).lanes._skills.values()
+    assert not state_of(rig.partition).lanes.skills()

@@ -68,9 +68,9 @@ def test_labels_that_nobody_asks_for_tell_no_workers_apart() -> None:
     rig = Rig()
     for session_id, region in ((1, "eu"), (2, "us"), (3, "asia")):
         rig.open_session(session_id, labels={"region": region, "host": f"h{session_id}"})
-    assert len(state_of(rig.partition).lanes._skills.values()) == 1
+    assert len(state_of(rig.partition).lanes.skills()) == 1
     rig.submit_one(needs(EU))
-    assert len(state_of(rig.partition).lanes._skills.values()) == 3
+    assert len(state_of(rig.partition).lanes.skills()) == 3
     assert len(rig.grant(2, 9)) == 1
 
 

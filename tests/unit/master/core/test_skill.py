@@ -62,7 +62,7 @@ def test_who_comes_late_finds_what_is_there() -> None:
     rig.submit(2, Policy(name="b", queue="other"))
     rig.submit(1, Policy(name="c"))
     rig.open_session(1, names=("a", "b"))
-    (skill,) = state_of(rig.partition).lanes._skills.values()
+    (skill,) = state_of(rig.partition).lanes.skills()
     assert skill.backlog() == 5
     rig.configure(("default", "other"), QueueSettings(paused=True))
     assert skill.backlog() == 3
@@ -81,7 +81,7 @@ def test_nothing_hangs_on_a_kind_of_worker_that_is_gone() -> None:
     (lane,) = lanes.lanes()
     for session_id, left in ((1, 2), (2, 1), (3, 0)):
         rig.do(commands.CloseSession(session_id=session_id))
-        assert len(lanes._skills.values()) == len(lane.places) == left
+        assert len(lanes.skills()) == len(lane.places) == left
         assert len(lane.queue.under) == len(lane.queue.tenant.under) == left
     rig.open_session(4)
     assert len(rig.grant(4, 10)) == 3
@@ -95,7 +95,7 @@ def test_a_queue_without_jobs_leaves_no_share() -> None:
     (second,) = rig.submit(1, Policy(name="job", tenant="t", queue="b"))
     rig.submit(1)
     lanes = state_of(rig.partition).lanes
-    (skill,) = lanes._skills.values()
+    (skill,) = lanes.skills()
     for job_id, left in ((first, 2), (second, 1)):
         rig.do(commands.CancelJobs(job_ids=[job_id]))
         rig.do(commands.PurgeJobs(job_ids=[job_id]))

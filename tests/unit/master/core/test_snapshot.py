@@ -9,7 +9,7 @@ from tenure.master.core import command as commands
 from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import JobFault, Policy
-from tenure.master.core.snapshot import SnapshotCursor
+from tenure.master.core.snapshot import SnapshotCursor, UnknownSlice
 from tenure.master.core.state import State
 from tenure.protocol.fence import Token
 from tenure.protocol.vocabulary import AttemptOutcome
@@ -264,5 +264,5 @@ def test_hash_covers_all_that_is_persistent(differ: Callable[[State], object]) -
 
 def test_unknown_slice_is_refused() -> None:
     """A slice of an unknown kind stops the recovery."""
-    with pytest.raises(ValueError, match="known kind"):
+    with pytest.raises(UnknownSlice, match="known kind"):
         Partition(Rig().config).load_slice(["riddle", 1])

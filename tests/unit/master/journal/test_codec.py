@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from tenure.master.backend.errors import CorruptJournal
+from tenure.master.backend.errors import CorruptJournal, FormatTooNew
 from tenure.master.core.command import SubmitRow
 from tenure.master.core.event import (
     DurableEvent,
@@ -58,7 +58,14 @@ def test_joined_events_are_one_array(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x91", b"\xc0", msgspec.msgpack.encode([["unheard_of", 1]])]
+    "data",
+    [
+        b"",
+        b"\x91",
+        b"\xc0",
+        b"\x91\x91\xa1\xff",
+        msgspec.msgpack.encode([["jobs_readied", "x", 1]]),
+    ],
 )
 def test_other_bytes_are_refused(data: bytes) -> None:
     """What is no list of known events is an error that says so, never a wrong event."""
@@ -66,3 +73,13 @@ def test_other_bytes_are_refused(data: bytes) -> None:
         decode_events(data)
     assert caught.value.reason is Reason.STORE_CORRUPT
     assert caught.value.metadata == {"detail": str(caught.value.__cause__)}
+
+
+def test_events_of_a_newer_release_are_no_damage() -> None:
+    """Kinds that are not known, among others that are: somebody wrote them, so they are named."""
+    known = msgspec.msgpack.decode(encode_events(_events()))
+    data = msgspec.msgpack.encode([*known, ["unheard_of", 1], ["later", [2]], ["unheard_of"]])
+    with pytest.raises(FormatTooNew, match="later, unheard_of; upgrade this master") as caught:
+        decode_events(data)
+    assert caught.value.reason is Reason.FORMAT_TOO_NEW
+    assert caught.value.metadata == {"events": "later,unheard_of"}

@@ -138,15 +138,17 @@ def test_a_skipped_seq_is_found() -> None:
         _follow([first, second], partition=0)
 
 
-def test_a_newer_format_is_no_corruption(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_format_is_no_corruption() -> None:
     """What a newer release wrote is told apart from damage."""
-    monkeypatch.setattr(frame, "FORMAT", 2)
-    batches = _journal(2)
-    monkeypatch.undo()
+    batches = _journal(1)
+    newer = frame.FORMAT + 1
+    batches.append(
+        _follow(batches).seal(token=TOKEN, stamp_ms=1, events=b"\x90", event_count=0, format_=newer)
+    )
     with pytest.raises(FormatTooNew, match="upgrade this master") as caught:
         _follow(batches)
     assert caught.value.reason is Reason.FORMAT_TOO_NEW
-    assert caught.value.metadata == {"partition": "3", "format": "2"}
+    assert caught.value.metadata == {"partition": "3", "format": str(newer)}
 
 
 def test_the_record_is_one_message() -> None:
@@ -189,12 +191,12 @@ def test_a_snapshots_records_are_messages() -> None:
     record = journal_pb2.SnapshotSlice.FromString(stored.slices[1])
     record.ClearField("crc32c")
     assert record == journal_pb2.SnapshotSlice(
-        format=1, partition=2, snapshot_id="s", index=1, records=b"\x91\x01"
+        format=frame.FORMAT, partition=2, snapshot_id="s", index=1, records=b"\x91\x01"
     )
     manifest = journal_pb2.SnapshotManifest.FromString(stored.manifest)
     manifest.ClearField("crc32c")
     assert manifest == journal_pb2.SnapshotManifest(
-        format=1,
+        format=frame.FORMAT,
         partition=2,
         snapshot_id="s",
         slice_count=3,
@@ -293,6 +295,6 @@ def test_the_chain_begins_with_nothing_and_goes_on_with_short_hashes() -> None:
     first, second = (journal_pb2.JournalBatch.FromString(b.data) for b in _journal(2))
     assert first.previous_hash == b""
     assert second.previous_hash == blake2b(_journal(1)[0].data, digest_size=16).digest()
-    assert (first.format, second.format) == (1, 1)
+    assert (first.format, second.format) == (frame.FORMAT, frame.FORMAT)
     genesis = journal_pb2.JournalBatch.FromString(frame.genesis(3, TOKEN, 0).data)
-    assert genesis.events == b"\x90"
+    assert (genesis.events, genesis.format) == (b"\x90", 1)

@@ -1,10 +1,11 @@
 """Small ports for the node's tests: a journal and an office that do what they are told."""
 
 import asyncio
+from collections.abc import Callable
 
 from tenure.master.backend.errors import OfficeLost, StoreUnavailable, TenureError
 from tenure.master.core.event import JobsReadied
-from tenure.master.journal.frame import Chain
+from tenure.master.journal.frame import FORMAT, Chain
 from tenure.master.journal.port import SealedBatch
 from tenure.master.node.gate import CommitGate
 from tenure.master.node.trace import Trace
@@ -88,7 +89,9 @@ def event(text: str = "x") -> JobsReadied:
     return JobsReadied(now_ms=1, job_ids=[text])  # type: ignore[list-item]
 
 
-def make_gate(journal: HeldJournal, trace: Trace | None = None) -> CommitGate:
+def make_gate(
+    journal: HeldJournal, trace: Trace | None = None, format_: Callable[[], int] = lambda: FORMAT
+) -> CommitGate:
     """A gate behind batch 0 of a new journal."""
     clock = SimClock()
     chain = Chain.start(0)
@@ -100,4 +103,5 @@ def make_gate(journal: HeldJournal, trace: Trace | None = None) -> CommitGate:
         clock=clock,
         stamp=clock.wall_ms,
         trace=trace or Trace(None, clock),
+        format_=format_,
     )

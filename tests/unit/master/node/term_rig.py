@@ -17,7 +17,7 @@ from tenure.master.node.keeper import Keeper
 from tenure.master.node.link import WorkerLink
 from tenure.master.node.roster import Roster
 from tenure.master.node.term import Term
-from tenure.master.node.workers import WorkerApi
+from tenure.master.node.worker_streams import WorkerApi
 from tenure.protocol.errors import TenureError
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.limits import PROTOCOL_REVISION

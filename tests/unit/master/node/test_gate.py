@@ -64,6 +64,28 @@ def test_a_decision_goes_into_one_batch() -> None:
     run_virtual(main)
 
 
+def test_a_batch_is_of_the_format_that_its_events_need() -> None:
+    """That at its sealing: what was added by then has said what it needs."""
+
+    async def main() -> None:
+        journal = HeldJournal()
+        needed = 1
+        gate = make_gate(journal, format_=lambda: needed)
+        async with asyncio.TaskGroup() as tasks:
+            run = tasks.create_task(gate.run())
+            gate.add(event("a"))
+            await settle()
+            needed = 2
+            gate.add(event("b"))
+            await journal.commit(1)
+            await settle()
+            sealed = [journal_pb2.JournalBatch.FromString(b.data) for b in journal.batches]
+            assert [batch.format for batch in sealed] == [1, 2]
+            run.cancel()
+
+    run_virtual(main)
+
+
 def test_nothing_is_released_before_its_commit() -> None:
     """A release waits for its seq's batch, and releases keep the order of their holds."""
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tenure.master.backend.errors import CorruptJournal, StoreUnavailable
+from tenure.master.backend.errors import CorruptJournal, FormatTooNew, StoreUnavailable
 from tenure.master.core.command import CloseTerm
 from tenure.master.core.partition import Partition
 from tenure.master.journal.port import HaltRecord, ReplayMark, SealedBatch
@@ -163,7 +163,7 @@ def test_errors_cost_a_standby_what_it_has_and_nothing_else() -> None:
         assert await follow(log, 4) is None
         assert len(log.reads) == 1
         log.reads.clear()
-        log.errors = [CorruptJournal("cut"), ValueError("a bug"), StoreUnavailable("away")]
+        log.errors = [FormatTooNew("later"), ValueError("a bug"), StoreUnavailable("away")]
         assert await follow(log, 34.9) is None
         assert len(log.reads) == 3
         replayed = await followed(log)

@@ -1,95 +1,280 @@
-"""What workers say is brought within bounds before anything is decided on it."""
+"""The workers' service: who is found by which name, what is shown, and when a drain is answered."""
 
-import math
+import asyncio
 
 import pytest
 
-from tenure.master.core.record import JobRecord, Policy
-from tenure.master.node.hub import WorkerHub
 from tenure.master.node.link import WorkerLink
-from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.master.node.workers import FleetApi
+from tenure.protocol.errors import Rejected, Unavailable
+from tenure.protocol.limits import PROTOCOL_REVISION
+from tenure.protocol.refusal import Reason
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
-from tenure.v1 import worker_pb2
-from tests.unit.master.node.term_rig import TermRig, leading
+from tenure.v1 import worker_pb2, workers_pb2
+from tests.unit.master.node.fakes import settle
+from tests.unit.master.node.term_rig import TermRig, granted, leading, outcome
 
 
-def beat(number: int, grant: worker_pb2.Grant, progress: float) -> worker_pb2.Heartbeat:
-    """A heartbeat that lists one running job."""
-    said = worker_pb2.Heartbeat(number=number, last_assignment=1)
-    held = said.held.leases.add(started=True, running_ms=1_000 * number, progress=progress)
-    held.lease.job_id, held.lease.seq, held.lease.run = grant.job_id, grant.seq, grant.run
-    return said
+def fleet_of(rig: TermRig) -> FleetApi:
+    """The service of the rig's master."""
+    return FleetApi(roster=rig.roster, hub=rig.hub, clock=SimClock())
 
 
-async def begin(rig: TermRig, policy: Policy) -> worker_pb2.Grant:
-    """One job granted to the worker's stream that is opened for it."""
-    rig.submit(policy)
-    await rig.commit()
-    link = rig.connect()
-    await rig.commit()
-    (grant,) = [grant for part in rig.heard(link) for grant in part.assignment.grants]
-    return grant
+def hello(incarnation: str, name: str) -> worker_pb2.Hello:
+    """Of a worker that runs the rig's jobs."""
+    return worker_pb2.Hello(
+        incarnation=incarnation,
+        name=name,
+        job_names=["job"],
+        slots=4,
+        labels={"zone": "eu"},
+        build_id="v1",
+        protocol=PROTOCOL_REVISION,
+    )
 
 
-def test_progress_that_is_no_number_is_no_progress() -> None:
-    """NaN differs from itself: told again and again it would hide that the job hangs."""
+def tell(rig: TermRig, link: WorkerLink, **vitals: object) -> None:
+    """A worker says how it does."""
+    request = worker_pb2.SessionRequest(vitals=worker_pb2.Vitals(**vitals))  # type: ignore[arg-type]
+    rig.workers._take(link, request)
+
+
+async def listed(fleet: FleetApi, **request: object) -> list[str]:
+    """The incarnations on a page."""
+    wire = workers_pb2.ListWorkersRequest(**request)  # type: ignore[arg-type]
+    return [worker.incarnation for worker in (await fleet.list_workers(wire)).workers]
+
+
+async def state_of(fleet: FleetApi, worker: str) -> str:
+    """A worker's state, by its name."""
+    found = await fleet.get_worker(workers_pb2.GetWorkerRequest(worker=worker))
+    return workers_pb2.WorkerState.Name(found.worker.state).removeprefix("WORKER_STATE_")
+
+
+async def refusal_of(call: object) -> Rejected:
+    """What a call is refused with."""
+    error = await outcome(call)
+    assert isinstance(error, Rejected)
+    return error
+
+
+def test_a_list_has_each_worker_once_in_pages() -> None:
+    """In order of name and incarnation, whatever is in a name, and newer streams for older ones."""
 
     async def main() -> None:
         async with leading() as rig:
-            grant = await begin(rig, Policy(name="job", heartbeat_timeout_ms=10_000))
-            (link,) = rig.hub.links()
-            for number in range(1, 20):
-                rig.say(link, heartbeat=beat(number, grant, math.nan))
-                await SimClock().sleep(1_000)
-                await rig.commit()
-            record = rig.partition.get(grant.job_id)
-            assert isinstance(record, JobRecord)
-            assert [row.outcome for row in record.history] == [AttemptOutcome.TIMED_OUT]
-
-    run_virtual(main)
-
-
-@pytest.mark.parametrize(
-    ("told", "kept"), [(50.5, 50.5), (-1.0, 0.0), (math.inf, 100.0), (-math.inf, 0.0), (1e9, 100.0)]
-)
-def test_progress_is_a_percentage(told: float, kept: float) -> None:
-    """What is out of range becomes the nearest that is not."""
-
-    async def main() -> None:
-        async with leading() as rig:
-            grant = await begin(rig, Policy(name="job"))
-            (link,) = rig.hub.links()
-            rig.say(link, heartbeat=beat(1, grant, told))
+            fleet = fleet_of(rig)
+            names = {"c": "a:b%", "a": "w1", "b": "w1", "d": "w2"}
+            for incarnation, name in [*names.items(), ("a", "w1")]:
+                rig.hub.connect(hello(incarnation, name))
             await rig.commit()
-            holding = rig.partition.holding_of(grant.job_id)
-            assert holding is not None
-            assert holding.progress == kept
+            seen, token = [], ""
+            while True:
+                page = await fleet.list_workers(
+                    workers_pb2.ListWorkersRequest(page_size=1, page_token=token)
+                )
+                seen += [worker.incarnation for worker in page.workers]
+                token = page.next_page_token
+                if not token:
+                    break
+            assert seen == ["c", "a", "b", "d"]
+            assert await listed(fleet) == seen
+            with pytest.raises(Rejected, match="page_token"):
+                await listed(fleet, page_token="nonsense")
 
     run_virtual(main)
 
 
-def test_what_a_job_takes_is_what_all_its_workers_say() -> None:
-    """Nothing of a job that nobody runs, that one is silent about, or that two tell differently,
-    as two releases do in a rolling upgrade.
-    """
-    hub = WorkerHub()
+def test_a_worker_is_shown_with_what_it_holds() -> None:
+    """Leases of the partition, what it told of itself, and for how long it is connected."""
 
-    def connect(name: str, schema: str | None, *jobs: str) -> WorkerLink:
-        said = {} if schema is None else dict.fromkeys(jobs, schema)
-        hello = worker_pb2.Hello(incarnation=name, job_names=jobs, argument_schemas=said)
-        return hub.connect(hello)
+    async def main() -> None:
+        async with leading() as rig:
+            fleet = fleet_of(rig)
+            (job_id,) = rig.submit()
+            await rig.commit()
+            link = rig.connect()
+            tell(rig, link, rss_bytes=5_000_000, slots_used=1)
+            await rig.commit()
+            assert granted(rig.heard(link)) == [job_id]
+            worker = (await fleet.get_worker(workers_pb2.GetWorkerRequest(worker="w"))).worker
+            assert (worker.leases, worker.slots, worker.job_name_count) == (1, 10, 1)
+            assert list(worker.job_names) == ["job"]
+            assert [row.job_id for row in worker.running] == [job_id]
+            assert worker.vitals.rss_bytes == 5_000_000
+            assert not worker.running[0].HasField("started_at")
+            (row,) = (await fleet.list_workers(workers_pb2.ListWorkersRequest())).workers
+            assert (row.leases, list(row.job_names), list(row.running)) == (1, [], [])
 
-    assert hub.argument_schema("order") == ""
-    first = connect("w1", "old", "order", "pay")
-    second = connect("w2", "old", "order")
-    connect("w3", "of another job", "ship")
-    assert hub.argument_schema("order") == "old"
-    newer = connect("w4", "new", "order")
-    assert (hub.argument_schema("order"), hub.argument_schema("pay")) == ("", "old")
-    hub.disconnect(first)
-    hub.disconnect(second)
-    assert (hub.argument_schema("order"), hub.argument_schema("pay")) == ("new", "")
-    connect("w5", None, "order")
-    assert hub.argument_schema("order") == ""
-    hub.disconnect(newer)
+    run_virtual(main)
+
+
+def test_a_worker_has_one_name_or_is_named_by_its_incarnation() -> None:
+    """Two of a name are told apart; a name that nobody has is answered with one like it."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            fleet = fleet_of(rig)
+            for incarnation, name in (("i1", "mail-1"), ("i2", "mail-2"), ("i3", "mail-2")):
+                rig.hub.connect(hello(incarnation, name))
+            await rig.commit()
+            assert await state_of(fleet, "mail-1") == "ACTIVE"
+            assert await state_of(fleet, "i3") == "ACTIVE"
+            two = await refusal_of(state_of(fleet, "mail-2"))
+            assert two.reason is Reason.WORKER_AMBIGUOUS
+            assert two.metadata["incarnations"] == "i2, i3"
+            nobody = await refusal_of(state_of(fleet, "mial-1"))
+            assert nobody.reason is Reason.NOT_FOUND
+            assert "did you mean mail-1" in nobody.message
+
+    run_virtual(main)
+
+
+def test_a_drain_is_answered_when_the_worker_has_said_so() -> None:
+    """It is told over its stream; nothing is granted from its word on, until it takes that back."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            fleet = fleet_of(rig)
+            link = rig.connect()
+            tell(rig, link)
+            await rig.commit()
+            request = workers_pb2.DrainWorkerRequest(worker="w")
+            async with asyncio.TaskGroup() as group:
+                call = group.create_task(fleet.drain_worker(request))
+                await settle()
+                assert link._envelopes[-1].HasField("drain")
+                tell(rig, link, slots_used=1)
+                await settle()
+                assert not call.done()
+                tell(rig, link, drained=True, slots_used=1)
+            rig.submit()
+            await rig.commit()
+            assert granted(rig.heard(link)) == []
+            assert await state_of(fleet, "w") == "DRAINING"
+            tell(rig, link, drained=True)
+            assert await state_of(fleet, "w") == "DRAINED"
+            async with asyncio.TaskGroup() as group:
+                again = workers_pb2.UndrainWorkerRequest(worker="w")
+                group.create_task(fleet.undrain_worker(again))
+                await settle()
+                assert link._envelopes[-1].HasField("undrain")
+                tell(rig, link)
+            await rig.commit()
+            assert len(granted(rig.heard(link))) == 1
+            assert await state_of(fleet, "w") == "ACTIVE"
+
+    run_virtual(main)
+
+
+def test_a_term_that_begins_later_knows_who_is_drained() -> None:
+    """The worker's word is its stream's, so it needs not be said again."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            link = rig.connect()
+            tell(rig, link, drained=True)
+            rig.hub.open_partition(rig.term)
+            rig.say(link, declare=worker_pb2.LeaseSet())
+            rig.submit()
+            await rig.commit()
+            assert granted(rig.heard(link)) == []
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_worker_that_does_not_answer_is_told_of(is_gone: bool) -> None:
+    """In two seconds if it is silent, at once if its stream ends; the call may be made again."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            fleet = fleet_of(rig)
+            link = rig.connect()
+            tell(rig, link)
+            async with asyncio.TaskGroup() as group:
+                request = workers_pb2.DrainWorkerRequest(worker="w")
+                call = group.create_task(outcome(fleet.drain_worker(request)))
+                await settle()
+                if is_gone:
+                    rig.hub.disconnect(link)
+                    await settle()
+                    assert call.done()
+            error = call.result()
+            assert isinstance(error, Unavailable)
+            assert error.reason is Reason.DEADLINE_EXCEEDED
+
+    run_virtual(main)
+
+
+def test_a_worker_that_tells_nothing_of_itself_cannot_be_drained() -> None:
+    """Its release does not know how; it is refused at once, with what to do."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            rig.connect()
+            request = workers_pb2.DrainWorkerRequest(worker="w")
+            error = await refusal_of(fleet_of(rig).drain_worker(request))
+            assert error.reason is Reason.WRONG_STATE
+            assert "SIGTERM" in error.message
+
+    run_virtual(main)
+
+
+def test_a_quarantine_is_answered_when_the_worker_has_said_so() -> None:
+    """As a drain; the leader grants it nothing until it is released."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            fleet = fleet_of(rig)
+            link = rig.connect()
+            tell(rig, link)
+            await rig.commit()
+            async with asyncio.TaskGroup() as group:
+                wish = workers_pb2.QuarantineWorkerRequest(worker="w", reason="its disk")
+                group.create_task(fleet.quarantine_worker(wish))
+                await settle()
+                said = link._envelopes[-1].quarantine
+                assert (said.reason, said.by_hand) == ("its disk", True)
+                tell(rig, link, quarantine=said)
+            rig.submit()
+            await rig.commit()
+            assert granted(rig.heard(link)) == []
+            assert await state_of(fleet, "w") == "QUARANTINED"
+            rig.hub.open_partition(rig.term)
+            rig.say(link, declare=worker_pb2.LeaseSet())
+            await rig.commit()
+            assert granted(rig.heard(link)) == []
+            async with asyncio.TaskGroup() as group:
+                group.create_task(
+                    fleet.release_worker(workers_pb2.ReleaseWorkerRequest(worker="w"))
+                )
+                await settle()
+                assert link._envelopes[-1].quarantine.lifted
+                tell(rig, link)
+            rig.submit()
+            await rig.commit()
+            assert granted(rig.heard(link))
+            assert await state_of(fleet, "w") == "ACTIVE"
+            long = workers_pb2.QuarantineWorkerRequest(worker="w", reason="x" * 257)
+            assert (await refusal_of(fleet.quarantine_worker(long))).field == "reason"
+
+    run_virtual(main)
+
+
+def test_a_blocked_loop_is_a_state() -> None:
+    """Who blocks it is told; the worker gets work all the same."""
+
+    async def main() -> None:
+        async with leading() as rig:
+            fleet = fleet_of(rig)
+            link = rig.connect()
+            blocked = worker_pb2.LoopBlocked(job_id="j", name="job", blocked_ms=4_000)
+            tell(rig, link, loop_blocked=blocked)
+            rig.submit()
+            await rig.commit()
+            assert await state_of(fleet, "w") == "BLOCKED"
+            assert len(granted(rig.heard(link))) == 1
+
+    run_virtual(main)

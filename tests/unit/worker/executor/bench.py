@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tenure.client.codec import encode_args
 from tenure.client.parent_result import Results
 from tenure.protocol.vocabulary import AttemptOutcome
@@ -172,6 +174,21 @@ def bench(
         made.pool.close()
 
 
+@contextmanager
+def no_threads(name: str) -> Iterator[None]:
+    """Lets no thread start whose name begins so, as a limit on processes would."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(name):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
+
+
 def until_exists(path: Path) -> None:
     """Waits for another thread or process to create a file."""
     tick = threading.Event()
@@ -179,4 +196,13 @@ def until_exists(path: Path) -> None:
     while not path.exists():
         if time.monotonic() > end:
             raise AssertionError(f"{path} never came")
+        tick.wait(0.005)
+
+
+def wait_gone(pid: int) -> None:
+    """Waits until a process has ended (a zombie that nobody reaps has, too)."""
+    tick = threading.Event()
+    while Path(f"/proc/{pid}").exists():
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
         tick.wait(0.005)

@@ -12,7 +12,7 @@ from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.executor.launch import Finished
 from tenure.worker.executor.pool import TIMEOUT_GRACE_MS
 from tenure.worker.port import FactKind
-from tests.unit.worker.executor.bench import WAIT_S, Bench, bench
+from tests.unit.worker.executor.bench import WAIT_S, Bench, bench, wait_gone
 
 COMPLETED, FAILED = AttemptOutcome.COMPLETED, AttemptOutcome.FAILED
 PERMANENT = AttemptOutcome.FAILED_PERMANENT
@@ -162,7 +162,7 @@ class TestEnds:
             assert job.result.outcome is FAILED
             assert job.result.fault is not None
             assert job.result.fault.category is ErrorCategory.SYSTEM
-            _wait_gone(running)
+            wait_gone(running)
             assert value(pool, "script", "echo on") == "on\n"
 
 
@@ -214,21 +214,21 @@ class TestStops:
             assert Path(f"/proc/{grandchild}").exists()
             pool.pass_time(TIMEOUT_GRACE_MS + 1)
             assert pool.outcome_after(job, FactKind.ENDED) is TIMED_OUT
-            _wait_gone(grandchild)
+            wait_gone(grandchild)
 
     def test_what_a_command_leaves_behind_goes_with_it(self, tmp_path: Path) -> None:
         """A program that goes on in the background is ended with the one that was waited for."""
         with bench("script") as pool:
             text = f"sleep 600 & echo $! > {tmp_path}/g"
             assert value(pool, "script", text) == ""
-            _wait_gone(int((tmp_path / "g").read_text()))
+            wait_gone(int((tmp_path / "g").read_text()))
 
     def test_no_command_outlives_the_pool(self, tmp_path: Path) -> None:
         """Closing ends what runs."""
         with bench("script") as pool:
             pool.pool.run([pool.job("script", f"echo $$ > {tmp_path}/p; sleep 600")])
             running = _written(tmp_path / "p")
-        _wait_gone(running)
+        wait_gone(running)
 
 
 def _written(path: Path) -> int:
@@ -237,12 +237,3 @@ def _written(path: Path) -> int:
     while not path.exists() or not path.read_text().endswith("\n"):
         tick.wait(0.005)
     return int(path.read_text())
-
-
-def _wait_gone(pid: int) -> None:
-    """Waits until a process has ended."""
-    tick = threading.Event()
-    while Path(f"/proc/{pid}").exists():
-        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            return
-        tick.wait(0.005)

@@ -2,7 +2,13 @@
 
 from tenure.protocol.vocabulary import AttemptOutcome
 from tenure.worker.executor.outbox import Outbox
-from tenure.worker.executor.patience import GRACE_MS, RELEASE_GRACE_MS, Patience, grace_ms
+from tenure.worker.executor.patience import (
+    BEGIN_MS,
+    GRACE_MS,
+    RELEASE_GRACE_MS,
+    Patience,
+    grace_ms,
+)
 from tenure.worker.held import AttemptResult, HeldJob, Terms
 from tenure.worker.port import FactKind
 from tests.unit.worker.masters import TOKEN, job_id
@@ -10,6 +16,7 @@ from tests.unit.worker.masters import TOKEN, job_id
 ABANDONED, FREED, STARTED = FactKind.ABANDONED, FactKind.FREED, FactKind.STARTED
 CANCELLED, COMPLETED = AttemptOutcome.CANCELLED, AttemptOutcome.COMPLETED
 TIMED_OUT, RELEASED = AttemptOutcome.TIMED_OUT, AttemptOutcome.RELEASED
+LOST = AttemptOutcome.LOST
 TIMEOUT_MS = 2_000
 
 
@@ -31,8 +38,20 @@ class Room:
 
     def begin(self, timeout_ms: int = TIMEOUT_MS) -> HeldJob:
         """A job that has begun, and has said so."""
+        job = self._job(timeout_ms)
+        assert job.begin(self.now_ms)
+        self.hear(STARTED, job)
+        return job
+
+    def claim(self) -> HeldJob:
+        """A job that somebody is about to begin."""
+        job = self._job(timeout_ms=0)
+        assert job.claim()
+        return job
+
+    def _job(self, timeout_ms: int) -> HeldJob:
         self._jobs += 1
-        job = HeldJob(
+        return HeldJob(
             job_id=job_id(self._jobs),
             partition=0,
             token=TOKEN,
@@ -40,9 +59,6 @@ class Room:
             terms=Terms("work", timeout_ms),
             expires_ms=1 << 60,
         )
-        assert job.begin(self.now_ms)
-        self.hear(STARTED, job)
-        return job
 
     def hear(self, kind: FactKind, job: HeldJob) -> None:
         """There is something to say about a job."""
@@ -191,6 +207,22 @@ def test_a_job_that_was_taken_back_begins_anew() -> None:
     assert room.asked == []
     room.pass_time(TIMEOUT_MS - 1)
     assert room.asked == [(job, TIMED_OUT)]
+
+
+def test_what_is_about_to_begin_is_not_given_up_before_it_has() -> None:
+    """Who has claimed it frees its slot if it does not begin; if it does, it is given up then."""
+    room = Room(rest_ms=0)
+    idle, begun = room.claim(), room.claim()
+    for job in (idle, begun):
+        room.patience.stop(job, LOST)
+    begun.started_ms = room.now_ms
+    assert room.patience.next_ms() == room.now_ms + BEGIN_MS
+    room.pass_time(BEGIN_MS)
+    assert (idle.result, outcome_of(begun)) == (None, LOST)
+    assert (room.replaced, room.told) == ([begun], [1])
+    idle.freed = True
+    room.pass_time(BEGIN_MS)
+    assert (idle.result, room.patience.next_ms()) == (None, None)
 
 
 def test_a_job_that_went_back_is_not_given_up() -> None:

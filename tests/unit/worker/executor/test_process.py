@@ -1,9 +1,11 @@
 """Child processes: batches over the pipe, who is charged for a crash, replacement, last words."""
 
+import logging
 import os
 import signal
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 import msgspec
 import pytest
@@ -13,9 +15,10 @@ from tenure.worker.executor import child_link, process
 from tenure.worker.executor.child_link import ChildLink
 from tenure.worker.executor.process import NEVER, ProcessExecutor, Recycling
 from tenure.worker.executor.words import LastWords
+from tenure.worker.exits import EXIT_BROKEN
 from tenure.worker.held import HeldJob
 from tenure.worker.port import FactKind
-from tests.unit.worker.executor.bench import Bench, bench, until_exists
+from tests.unit.worker.executor.bench import WAIT_S, Bench, bench, until_exists, wait_gone
 
 STARTED, ENDED = FactKind.STARTED, FactKind.ENDED
 COMPLETED, LOST = AttemptOutcome.COMPLETED, AttemptOutcome.LOST
@@ -314,6 +317,16 @@ class TestLimits:
             ((_, other),) = values([_ran(pool, "nice_in_child", False)])  # type: ignore[misc]
             assert other != child
 
+    def test_a_child_that_does_not_end_is_killed(self) -> None:
+        """One that is replaced after its job may be kept by a thread that this has left behind."""
+        with bench("dangle_in_child", "double_in_child", slots=1) as pool:
+            (pid,) = values([_ran(pool, "dangle_in_child")])
+            assert pool.result("double_in_child", 2).outcome is COMPLETED
+            pool.pass_time(process.EXIT_MS_MAX)
+            executor_of(pool)._ring()
+            assert isinstance(pid, int)
+            wait_gone(pid)
+
     def test_a_fork_bomb(self, tmp_path: Path) -> None:
         """The kernel stops it, and what it has forked goes with its child."""
         with bench("bomb_in_child", slots=1) as pool:
@@ -321,3 +334,17 @@ class TestLimits:
             (count,) = values([_ran(pool, "bomb_in_child", str(tmp_path / "s"))])
             assert isinstance(count, int)
             assert count < 30
+
+
+def test_a_worker_whose_children_nobody_serves_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody could say what becomes of their jobs, and their leases would be renewed for ever."""
+    statuses: SimpleQueue[int] = SimpleQueue()
+
+    monkeypatch.setattr(os, "_exit", statuses.put)
+    with bench("double_in_child") as pool:
+        executor_of(pool)._order(lambda: [][0])
+        assert statuses.get(timeout=WAIT_S) == EXIT_BROKEN
+    (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert record.exc_info is not None

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from tenure.client.parent_result import placeholder
-from tenure.protocol.vocabulary import JobState
+from tenure.protocol.vocabulary import AttemptOutcome, JobState
 from tenure.v1 import jobs_pb2
-from tests.unit.worker.executor.bench import WAIT_S, Bench, bench, until_exists
+from tests.unit.worker.executor.bench import WAIT_S, Bench, bench, no_threads, until_exists
 from tests.unit.worker.executor.test_process import executor_of
 from tests.unit.worker.masters import job_id
 
@@ -103,7 +103,28 @@ def test_what_a_job_leaves_behind_does_not_end_its_child(tmp_path: Path) -> None
         assert second.result == first.result
 
 
-@pytest.mark.parametrize("name", ["fork_and_return", "fork_and_return_in_child"])
+def test_results_that_cannot_be_fetched_now_cost_the_job_that_wants_them() -> None:
+    """There can be no more threads: it fails, to be tried again, and the children go on."""
+    with bench("weigh_in_child", module=MODULE, parents=Family(b"x")) as pool:
+        ids = placeholder([job_id(1)])
+        with no_threads("tenure-parents"):
+            (result,) = pool.run(pool.job("weigh_in_child", ids))
+            assert result.outcome is AttemptOutcome.FAILED
+            assert result.fault is not None
+            assert "can't start new thread" in result.fault.message
+        (result,) = pool.run(pool.job("weigh_in_child", ids))
+        assert result.outcome is AttemptOutcome.COMPLETED
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fork_and_return",
+        "fork_and_return_in_child",
+        "fork_and_return_all",
+        "fork_and_return_all_async",
+    ],
+)
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_copy_that_a_job_has_forked_ends_with_its_code(name: str, fails: bool) -> None:
     """It answers nobody, and takes no other job: what the original returns counts."""

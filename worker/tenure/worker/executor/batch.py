@@ -194,6 +194,18 @@ class BatchStage(Stage):
             return begin(job, now_ms)
         return self._batches.draw(job, lambda item: begin(item, now_ms))
 
+    def pass_over(self, job: HeldJob) -> None:
+        pass_over = super().pass_over
+        if not isinstance(job, Batch):
+            pass_over(job)
+            return
+
+        def give_back(item: HeldJob) -> bool:
+            pass_over(item)
+            return False
+
+        self._batches.draw(job, give_back)
+
     def settle(self, job: HeldJob, result: AttemptResult, now_ms: int) -> bool:
         if not isinstance(job, Batch):
             return super().settle(job, result, now_ms)

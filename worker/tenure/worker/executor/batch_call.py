@@ -5,6 +5,7 @@ was cancelled before. What the function returns is judged item by item, as if ea
 its own; what it raises is every item's error.
 """
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -22,6 +23,7 @@ from tenure.worker.attempt import (
     RefusedCall,
     ThreadClock,
     context_of,
+    end_copy_of,
     fault_of,
     prepare,
     prepare_in_loop,
@@ -180,6 +182,7 @@ def function_caller(jobs: JobTable, clock: ThreadClock) -> RunFunction:
     def run(jobs: JobTable, job: HeldJob, context: MakeContext) -> AttemptResult:
         if not isinstance(job, Batch):
             return alone(jobs, job, context)
+        pid = os.getpid()
         call = _Call(jobs, job, clock)
         for item in job.items:
             try:
@@ -196,6 +199,7 @@ def function_caller(jobs: JobTable, clock: ThreadClock) -> RunFunction:
                 call.failed(error)
             else:
                 call.returned(outcomes)
+        end_copy_of(pid)
         for item in job.items if finishers else ():
             enter_job(partial(context_of, item, clock))
             tell_finish(finishers, jobs, item, job.results[item])
@@ -211,6 +215,7 @@ def coroutine_caller(jobs: JobTable, clock: ThreadClock) -> RunCoroutine:
     async def run(jobs: JobTable, job: HeldJob, context: MakeContext) -> AttemptResult:
         if not isinstance(job, Batch):
             return await alone(jobs, job, context)
+        pid = os.getpid()
         call = _Call(jobs, job, clock)
         for item in job.items:
             try:
@@ -227,6 +232,7 @@ def coroutine_caller(jobs: JobTable, clock: ThreadClock) -> RunCoroutine:
                 call.failed(error)
             else:
                 call.returned(outcomes)
+        end_copy_of(pid)
         for item in job.items if finishers else ():
             enter_job(partial(context_of, item, clock))
             await tell_finish_in_loop(finishers, jobs, item, job.results[item])

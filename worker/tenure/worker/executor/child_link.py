@@ -212,9 +212,14 @@ class ChildLink:
             return None
         return self.inflow.frames(data) if data else None
 
-    def retire(self) -> None:
-        """Lets it end in order: it has no job, and gets none."""
+    def retire(self, due_ms: int) -> None:
+        """Lets it end in order: it has no job, and gets none.
+
+        Args:
+            due_ms: When it is killed if it has not: threads that its jobs have left may keep it.
+        """
         self.is_leaving = True
+        self.due_ms = due_ms
         with suppress(OSError):
             self.jobs.sock.shutdown(socket.SHUT_WR)
 

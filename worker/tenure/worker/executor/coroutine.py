@@ -21,6 +21,7 @@ import types
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -91,6 +92,14 @@ class CoroutineExecutor:
             self._woken = True
             self._job_loop.call(self._take)
 
+    def take_back(self) -> list[HeldJob]:
+        """Takes back the jobs that have slots and wait for the loop to turn, in order."""
+        taken: list[HeldJob] = []
+        with suppress(IndexError):
+            while True:
+                taken.append(self._inbox.popleft())
+        return taken
+
     def interrupt(self, job: HeldJob) -> None:
         """Cancels the job's task."""
         self._job_loop.call(self._cancel, job)
@@ -135,7 +144,10 @@ class CoroutineExecutor:
         opened_ms = now_ms = stage.clock.boot_ms()
         try:
             while inbox and now_ms == opened_ms and not self._closed:
-                job = inbox.popleft()
+                try:
+                    job = inbox.popleft()
+                except IndexError:
+                    break  # Taken back since: the loop had not turned for long.
                 if stage.begin(job, now_ms):
                     result = await self._attempt(lane, job)
                     now_ms = stage.clock.boot_ms()

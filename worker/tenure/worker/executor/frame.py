@@ -15,7 +15,8 @@ from typing import Final
 import msgspec
 
 from tenure.client.parent_result import Results
-from tenure.protocol.errors import TenureError, refusal_to_wire
+from tenure.protocol.errors import TenureError, Unavailable, refusal_to_wire
+from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.attempt_log import Line
 from tenure.worker.executor.stream import (
@@ -50,6 +51,7 @@ __all__ = [
     "inflow_of_parent",
     "packed",
     "receive",
+    "refusal_of",
     "send",
 ]
 
@@ -178,12 +180,22 @@ def inflow_of_parent() -> Inflow[ToParent]:
     return Inflow(_decode_to_parent)
 
 
+def refusal_of(ask: int, error: RuntimeError) -> Answer:
+    """What a child is told that cannot be answered for now: its job may be tried again."""
+    why = f"expected to fetch the results of a job's parents, but {error}"
+    return _refusal(ask, Unavailable(why, reason=Reason.UNREACHABLE))
+
+
+def _refusal(ask: int, error: TenureError) -> Answer:
+    return Answer(ask, [], refusal_to_wire(error.to_refusal()).SerializeToString())
+
+
 def answers_of(ask: int, parents: Results, job_ids: Sequence[str]) -> Iterator[Answer]:
     """What a child that asked for results is told, in frames of a size that is read."""
     try:
         found = parents.fetch(job_ids)
     except TenureError as error:
-        yield Answer(ask, [], refusal_to_wire(error.to_refusal()).SerializeToString())
+        yield _refusal(ask, error)
         return
     rows: list[bytes] = []
     for row in found:

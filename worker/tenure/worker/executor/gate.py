@@ -24,6 +24,8 @@ class SlotGate:
         self._kind_of = kind_of
         self._submits: dict[Kind, Submit] = {}
         self._queue: deque[HeldJob] = deque()
+        #: Kinds that could not use a slot at present, and the jobs of these, in order.
+        self._aside: dict[Kind, deque[HeldJob]] = {}
         self._lock = threading.Lock()
 
     def serve(self, kind: Kind, submit: Submit) -> None:
@@ -34,6 +36,8 @@ class SlotGate:
         """Queues jobs, and passes on what has a slot."""
         with self._lock:
             self._queue.extend(jobs)
+            if self._aside:
+                self._sort_out()
             ready = self._take()
         self._pass_on(ready)
 
@@ -76,12 +80,43 @@ class SlotGate:
             ready = self._take()
         self._pass_on(ready)
 
+    def set_aside(self, kind: Kind, returned: list[HeldJob]) -> None:
+        """Gives a kind no slots until ``let_in``: others get them. May be said again and again.
+
+        Args:
+            kind: Whose jobs could not begin now.
+            returned: Those of them that had slots and have not begun; they come first again.
+        """
+        with self._lock:
+            self._aside.setdefault(kind, deque()).extendleft(reversed(returned))
+            self._sort_out()
+            self._free += len(returned)
+            ready = self._take()
+        self._pass_on(ready)
+
+    def let_in(self, kind: Kind) -> None:
+        """Ends that: who was set aside has waited longest."""
+        with self._lock:
+            aside = self._aside.pop(kind, None)
+            if not aside:
+                return
+            self._queue.extendleft(reversed(aside))
+            ready = self._take()
+        self._pass_on(ready)
+
     def release(self) -> None:
         """Frees the slot of a job that was given up: its code goes on without one."""
         with self._lock:
             self._free += 1
             ready = self._take()
         self._pass_on(ready)
+
+    def _sort_out(self) -> None:
+        """Moves what is to be aside out of the queue."""
+        queue = self._queue
+        for _ in range(len(queue)):
+            job = queue.popleft()
+            self._aside.get(self._kind_of(job), queue).append(job)
 
     def _take(self) -> list[HeldJob]:
         count = min(self._free, len(self._queue))

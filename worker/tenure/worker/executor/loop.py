@@ -26,6 +26,10 @@ CLOSE_S: Final = 1.0
 #: How often the loop is asked to turn, and how late it may be.
 PROBE_MS: Final = 500
 BLOCKED_MS: Final = 2_000
+#: At so many looks in a row, one each ``PROBE_MS``, one has blocked the loop when it is given up
+#: (60 s), and when the loop is given up on (2 s) if its code was given up before.
+STUCK_LOOKS_MAX: Final = 120
+STUCK_LOOKS_MIN: Final = 4
 #: Of a stack, so many calls and so much text: the innermost.
 STACK_CALLS_MAX: Final = 40
 STACK_CHARS_MAX: Final = 4_096
@@ -49,20 +53,32 @@ class LoopBlocked:
     ms: int
     stack: str
 
+    @property
+    def who(self) -> str:
+        """For people."""
+        return f"job {self.job_id} ({self.name})" if self.job_id else "a callback"
+
 
 class LoopWatch:
     """Notices when something blocks the loop, and says once what, and where.
 
     Attributes:
         blocked: What blocks the loop now; None: it turns.
+        by: The job whose code that is; None: no job's own, or it turns.
+        looks: At how many looks in a row it was this one. Looks count, not time: in a process that
+            was stopped for an hour nobody has blocked it.
         next_ms: When to look again; at once, the first time.
     """
 
     def __init__(self, loop: "JobLoop") -> None:
         self.blocked: LoopBlocked | None = None
+        self.by: HeldJob | None = None
+        self.looks = 0
         self.next_ms = 0
         self._loop = loop
         self._probed_ms: int | None = None
+        #: At how many looks it had not turned since.
+        self._unanswered = 0
         self._turns = 0
 
     def tick(self, now_ms: int) -> None:
@@ -72,20 +88,44 @@ class LoopWatch:
         if self._probed_ms is None or self._loop.turns != self._turns:
             self._turns = self._loop.turns
             self._probed_ms = now_ms
-            self.blocked = None
+            self.blocked = self.by = None
+            self.looks = self._unanswered = 0
             self._loop.probe()
             return
+        self._unanswered += 1
+        if self._unanswered < BLOCKED_MS // PROBE_MS:
+            return
         ms = now_ms - self._probed_ms
-        if ms < BLOCKED_MS:
+        job, known = self._loop.busy, self.blocked
+        if known is not None and job is self.by:
+            self.looks += 1
+            self.blocked = replace(known, ms=ms)
             return
-        if self.blocked is not None:
-            self.blocked = replace(self.blocked, ms=ms)
-            return
-        self.blocked = self._look(ms)
-        self._log(self.blocked)
+        self.by, self.looks = job, 1
+        self.blocked = self._look(job, ms)
+        if known is None:
+            self._log(self.blocked)
 
-    def _look(self, ms: int) -> LoopBlocked:
-        job, frame = self._loop.busy, self._loop.frame()
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing more can be done for it: who blocks it was given up, or is a callback."""
+        if self.by is None:
+            return self.looks >= STUCK_LOOKS_MAX
+        return self.by.result is not None and self.looks >= STUCK_LOOKS_MIN
+
+    @property
+    def hopeless(self) -> HeldJob | None:
+        """A job that has blocked the loop for so long that it is to be given up.
+
+        If it has a timeout, that says when it is.
+        """
+        job = self.by
+        if job is None or job.result is not None or self.looks < STUCK_LOOKS_MAX:
+            return None
+        return job
+
+    def _look(self, job: HeldJob | None, ms: int) -> LoopBlocked:
+        frame = self._loop.frame()
         return LoopBlocked(
             job_id=job.job_id if job is not None else "",
             name=job.terms.name if job is not None else "",
@@ -94,11 +134,10 @@ class LoopWatch:
         )
 
     def _log(self, blocked: LoopBlocked) -> None:
-        who = f"job {blocked.job_id} ({blocked.name})" if blocked.job_id else "a callback"
         _LOGGER.warning(
             "%s has blocked the loop of async jobs for %.1f s: no other async job gets on; make it "
             "await, or make it a plain function; it is here:\n%s",
-            who,
+            blocked.who,
             blocked.ms / 1000,
             blocked.stack,
             extra={"action": "loop_blocked", "job_id": blocked.job_id},

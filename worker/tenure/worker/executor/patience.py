@@ -33,6 +33,10 @@ _LOGGER: Final = logging.getLogger(__name__)
 GRACE_MS: Final = 5_000
 #: The same when the worker itself is about to end.
 RELEASE_GRACE_MS: Final = 1_000
+#: When a job is looked at again that was to be given up while it was about to begin.
+BEGIN_MS: Final = 10
+#: What the error of a job says that was given up, if nothing else does.
+DEAF: Final = "the job was asked to stop and has not; its code still runs"
 #: Alarms of ended jobs are swept out above this.
 ALARMS_MIN: Final = 1_000
 #: Looked up once, not for each fact.
@@ -104,6 +108,17 @@ class Patience:
         else:
             self._give_up(job, outcome)
 
+    def give_up(self, job: HeldJob, why: str) -> None:
+        """Ends the attempt of a begun job that cannot even be asked to end: it is LOST.
+
+        Args:
+            job: The job. If it was asked for another outcome before, it has that.
+            why: What its error says.
+        """
+        if job.result is None:
+            job.stop = outcome = job.stop or AttemptOutcome.LOST
+            self._give_up(job, outcome, why)
+
     def hear(self, said: list[Fact]) -> list[Fact]:
         """Takes what there is to say about jobs. Returns it without starts that are no news."""
         facts: list[Fact] = []
@@ -147,14 +162,20 @@ class Patience:
             self._alarms_max = max(ALARMS_MIN, 2 * len(self._alarms))
         heapq.heappush(self._alarms, (due_ms, next(self._order), job, outcome))
 
-    def _give_up(self, job: HeldJob, outcome: AttemptOutcome) -> None:
+    def _give_up(self, job: HeldJob, outcome: AttemptOutcome, why: str = DEAF) -> None:
         """Ends an attempt that does not end by itself."""
         if job.freed:
             # It went back meanwhile: it has not begun after all, or the process is ending.
             return
         if self._means.kill(job):
             return
-        result = stopped(outcome, "the job was asked to stop and has not; its code still runs")
+        if job.started_ms is None:
+            # 1. An executor has claimed it, a moment ago, and has yet to see the wish or the clock.
+            # 2. It does, and the job ends without having begun: its slot is freed by that.
+            # 3. Or it has begun by the next look. Given up before, it would free its slot twice.
+            self._alarm(self._clock.boot_ms() + BEGIN_MS, job, outcome)
+            return
+        result = stopped(outcome, why)
         batch = self._batches.batch_of(job) if self._batches is not None else None
         if not job.finish(result, self._clock.boot_ms()):
             return
@@ -163,10 +184,11 @@ class Patience:
             self._outbox.post(FactKind.ABANDONED, job)
             return
         _LOGGER.warning(
-            "job %s (%s) was asked to stop and has not: its slot is lost until its code ends, "
-            "another one takes its place",
+            "gave up job %s (%s): %s; its slot is lost until that ends, another one takes its "
+            "place",
             job.job_id,
             job.terms.name,
+            why,
             extra={"action": "abandon", "job_id": job.job_id},
         )
         # 1. Its slot goes to the next job, for which there must be a thread.

@@ -22,6 +22,7 @@ from tenure.worker.attempt import JobTable, ThreadClock
 from tenure.worker.cgroup import Groups, NotDelegated, told
 from tenure.worker.config import WorkerConfig
 from tenure.worker.executor.batch import Later, batch_sizes, batches_of, in_loop, stage_of
+from tenure.worker.executor.batch_call import Batch
 from tenure.worker.executor.command import CommandExecutor
 from tenure.worker.executor.coroutine import CoroutineExecutor
 from tenure.worker.executor.gate import SlotGate
@@ -39,6 +40,11 @@ from tenure.worker.port import Fact, Load
 _LOGGER: Final = logging.getLogger(__name__)
 #: The grace of a command that has timed out: a master waits for the word of it for a second.
 TIMEOUT_GRACE_MS: Final = 500
+#: What the error of a job says that is given up for blocking the loop.
+_BLOCKS: Final = (
+    "its code has kept the loop of async jobs from turning for a minute; make it await, make it a "
+    "plain function, or give it a timeout"
+)
 #: Outcomes that leave no time to obey.
 _AT_ONCE: Final = frozenset({AttemptOutcome.TIMED_OUT, AttemptOutcome.LOST})
 
@@ -72,7 +78,8 @@ class ExecutorPool:
             parents: Where the results of jobs come from that others have as arguments.
             later: Calls functions later, in the session's thread.
             job_loop: Where coroutine functions run, if others' run there, too; None: in its own.
-            on_lost: Called in the session's thread when ``lost`` has risen.
+            on_lost: Called in the session's thread when ``lost`` has risen, and for as long as the
+                loop is stuck.
             recycling: When child processes are replaced.
             groups: Where jobs with limits get control groups, or why they get none.
         """
@@ -83,6 +90,7 @@ class ExecutorPool:
         self._gate = SlotGate(slots, self._kind_of)
         self.batch_sizes = batch_sizes(jobs)
         self._batches = batches_of(jobs, clock, later, self._gate.offer)
+        self._on_lost = on_lost
         kinds = {definition.executor for definition in jobs.values()}
         self._threads = ThreadExecutor(self._stage("thread"), slots)
         self._gate.serve("thread", self._threads.submit)
@@ -133,8 +141,11 @@ class ExecutorPool:
 
     def tick(self, now_ms: int) -> None:
         self._patience.tick(now_ms)
+        self._threads.tick(now_ms)
+        self._commands.tick(now_ms)
         if self._watch is not None:
             self._watch.tick(now_ms)
+            self._mind(self._watch)
 
     def next_wake_ms(self) -> int | None:
         due_ms = self._patience.next_ms()
@@ -144,7 +155,8 @@ class ExecutorPool:
 
     def load(self, now_ms: int) -> Load:
         children = 0 if self._processes is None else self._processes.children
-        return Load(children, self.lost, self.loop_blocked)
+        stuck = self._watch is not None and self._watch.is_stuck
+        return Load(children, self.lost, self.loop_blocked, stuck)
 
     @property
     def loop_blocked(self) -> LoopBlocked | None:
@@ -193,6 +205,22 @@ class ExecutorPool:
         if (kind := self._kind_of(job)) != "async":
             (self._commands if kind == "command" else self._threads).replace()
         self._gate.release()
+
+    def _mind(self, watch: LoopWatch) -> None:
+        """While the loop does not turn, others have the slots in which no async job could begin."""
+        if watch.blocked is None or self._coroutines is None:
+            self._gate.let_in("async")
+            return
+        # Again and again: a thread may have passed one on that it had seen before.
+        self._gate.set_aside("async", self._coroutines.take_back())
+        job = watch.hopeless
+        # The loop may be others', too.
+        if job is not None and job.terms.name in self._jobs:
+            for part in job.items if isinstance(job, Batch) else [job]:
+                if not part.terms.timeout_ms:
+                    self._patience.give_up(part, _BLOCKS)
+        if watch.is_stuck and self._on_lost is not None:
+            self._on_lost()
 
     def _tell_limits(self) -> None:
         """Says who holds jobs to their limits, and to which nobody does."""

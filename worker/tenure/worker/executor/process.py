@@ -38,6 +38,7 @@ from tenure.worker.executor.child_link import ChildLink
 from tenure.worker.executor.ending import Ending
 from tenure.worker.executor.launcher_link import LauncherLink
 from tenure.worker.executor.runner import Stage
+from tenure.worker.exits import end_broken
 from tenure.worker.held import HeldJob
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -190,6 +191,9 @@ class ProcessExecutor:
                 self._feed(now_ms)
                 for child in [*self._children]:
                     self._look_after(child, now_ms)
+        except BaseException as error:  # noqa: BLE001  (whatever it is)
+            # Their jobs' leases would be renewed for ever. The launcher kills the children.
+            end_broken("the thread that serves the child processes", error)
         finally:
             for child in self._children:
                 child.kill()
@@ -254,8 +258,7 @@ class ProcessExecutor:
             child.kill()
         if not child.given:
             if child.is_old and child.is_idle and self._idle_child() is not child:
-                child.due_ms = now_ms + EXIT_MS_MAX
-                child.retire()
+                child.retire(now_ms + EXIT_MS_MAX)
             return
         waited_ms = now_ms - child.head_ms
         if not child.has_begun(child.given[0].number):
@@ -488,7 +491,7 @@ class ProcessExecutor:
         self._costs[name] = known + int((run_us - known) * COST_WEIGHT)
         self._stage.settle(job, said.as_result(), now_ms)
         if said.is_spent and not child.is_leaving:
-            child.retire()
+            child.retire(now_ms + EXIT_MS_MAX)
             self._take_back(child, now_ms)
 
     def _note_start(self, job: HeldJob, now_ms: int) -> None:
@@ -511,7 +514,10 @@ class ProcessExecutor:
             for answer in frame.answers_of(ask, parents, job_ids):
                 self._order(partial(self._say, child, answer))
 
-        threading.Thread(target=fetch, name="tenure-parents", daemon=True).start()
+        try:
+            threading.Thread(target=fetch, name="tenure-parents", daemon=True).start()
+        except RuntimeError as error:
+            self._say(child, frame.refusal_of(ask, error))
 
     # What jobs are told.
 

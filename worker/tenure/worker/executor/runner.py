@@ -72,6 +72,11 @@ class Stage:
         job.keep = self._keep
         return True
 
+    def pass_over(self, job: HeldJob) -> None:
+        """Gives a job back that has a slot and cannot begin here, unless it was withdrawn."""
+        if job.claim():
+            self._outbox.post(FactKind.UNSTARTED, job)
+
     def started(self, job: HeldJob, now_ms: int) -> None:
         """The other half: its code runs."""
         job.started_ms = now_ms

@@ -12,8 +12,8 @@ from google.protobuf.message import Message
 from tenure.master.core.command import SubmitJobs, SubmitRow, SubmitSetting
 from tenure.master.core.record import Policy
 from tenure.master.election.port import Candidate
+from tenure.master.node.queues import SettingsApi
 from tenure.master.node.roster import Roster
-from tenure.master.node.settings import SettingsApi
 from tenure.protocol.errors import Rejected, TenureError
 from tenure.protocol.refusal import Reason
 from tenure.testing.clock import SimClock
