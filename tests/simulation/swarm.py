@@ -58,8 +58,8 @@ from tests.simulation.stage import KINDS, Kind, Stage, Struck
 from tests.simulation.wiretap import Wiretap
 
 #: At least so many strokes of faults are drawn for a run, in waves; one in ten finds no target.
-STROKES_MIN: Final = 11
-WAVE_S: Final = 4.0
+STROKES_MIN: Final = 12
+WAVE_S: Final = 3.6
 #: How many of the runs have one master on SQLite instead of a cluster on etcd, and how many are
 #: in liveness mode.
 SQLITE_SHARE: Final = 0.15
