@@ -22,7 +22,7 @@ from tests.chaos.arena import Arena
 from tests.chaos.faults import FAULTS, chosen
 from tests.chaos.measure import measure
 from tests.chaos.report import Plan, bars, write
-from tests.chaos.rounds import Log, play, sample
+from tests.chaos.rounds import Log, play
 from tests.oracles.history import boottime_ms
 
 _log = logging.getLogger("tests.chaos")
@@ -65,7 +65,6 @@ def main() -> int:
         )
         clients = [arena.cluster.processes[name] for name in arena.client_names]
         arena.cluster.drain(*clients, timeout_s=180.0)
-        log.samples += sample(arena)
         arena.cluster.end()
         keep_story(directory / "story.jsonl", arena, log)
         plan = Plan(

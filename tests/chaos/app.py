@@ -7,12 +7,17 @@ import os
 import time
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from tenure.client import Retry, current_job, job
 from tests.oracles.history import END, QUIT, START, Recorder, hash_of
 
 #: Retries come at once and losses are no poison: a run has many of both.
 _PATIENT = Retry(max_attempts=4, max_lost=10, backoff="none")
+
+
+#: The detail of a job's end that was asked to stop: its lease is lost, or it was cancelled.
+ASKED: Final = "asked to stop"
 
 
 @cache
@@ -32,11 +37,22 @@ def _ended(text: str) -> str:
     return text
 
 
+def _quit(error: BaseException) -> None:
+    """It ends without a result: by itself, or because it is told to."""
+    me = current_job()
+    detail = ASKED if isinstance(error, asyncio.CancelledError) else repr(error)
+    _recorder().observe(QUIT, job=me.id, lease=me.fence, attempt=me.attempt, detail=detail)
+
+
 @job(name="echo", retry=_PATIENT)
 async def echo(text: str, hold_s: float = 0.0) -> str:
     """Returns its argument after a while, without holding up others."""
     _started()
-    await asyncio.sleep(hold_s)
+    try:
+        await asyncio.sleep(hold_s)
+    except BaseException as error:
+        _quit(error)
+        raise
     return _ended(text)
 
 
@@ -48,9 +64,8 @@ async def flaky(text: str, hold_s: float, failures: int) -> str:
         await asyncio.sleep(hold_s)
         if current_job().attempt <= failures:
             raise RuntimeError("as it was told to")
-    except BaseException:
-        me = current_job()
-        _recorder().observe(QUIT, job=me.id, lease=me.fence, attempt=me.attempt)
+    except BaseException as error:
+        _quit(error)
         raise
     return _ended(text)
 

@@ -28,6 +28,9 @@ from tests.oracles.history import boottime_ms
 PREFIX = "/chaos"
 #: The client of ``planner``.
 PLANNER = "planner"
+#: Two workers under a supervisor: each writes its history under this name.
+GROUP = "group-1"
+_GROUP_SLOTS = 50
 #: Half an hour's log and data, several times over.
 _TMPFS_MIB = 2_048
 
@@ -165,11 +168,15 @@ class Arena:
         queues = ",".join([*self.queues, *self.planned_queues])
         return self.cluster.start_worker(name, slots=self.slots, queues=queues)
 
+    def slots_of(self) -> dict[str, int]:
+        """How many jobs each worker runs at once, by the name that it goes by in histories."""
+        return {**dict.fromkeys(self.worker_names, self.slots), GROUP: _GROUP_SLOTS}
+
     def start_group(self, name: str) -> Process:
         """Start two workers under a supervisor; their names have numbers after this one."""
         queues = ",".join([*self.queues, *self.planned_queues])
         flags = ("--processes", "2", "--drain-timeout", "5")
-        return self.cluster.start_worker(name, slots=50, queues=queues, flags=flags)
+        return self.cluster.start_worker(name, slots=_GROUP_SLOTS, queues=queues, flags=flags)
 
     def start_client(self, name: str) -> Process:
         """Start a client, or another process under its name: it takes up a load of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,31 +49,42 @@ class Audit:
 
 
 def audit_etcd(
-    history: Path, changes: Sequence[Change], hashes: Mapping[int, str], *, failovers: int
+    history: Path,
+    changes: Sequence[Change],
+    traces: Iterable[Path],
+    *,
+    failovers: int,
+    all_trace: bool = True,
 ) -> Audit:
     """Check a run on etcd by what the watch saw from revision 1 on.
 
     Args:
         history: The directory of the recorders' files.
         changes: All of them, of one partition.
-        hashes: What leaders traced of their state (``live_hashes``).
+        traces: What masters wrote of their batches and their state.
         failovers: How many may have caught a first grant's event uncommitted.
+        all_trace: Whether all masters did; if not, nobody knows when batches had committed.
 
     Raises:
         InvariantBroken: with the first violations.
     """
-    return _audit(history, PartitionLog(partition=0, changes=changes, hashes=hashes), failovers)
+    told = Traces(traces)
+    trace = told.rows(0) if all_trace else ()
+    log = PartitionLog(partition=0, changes=changes, hashes=told.hashes(0), trace=trace)
+    return _audit(history, log, failovers)
 
 
 def audit_sqlite(
-    history: Path, batches: Sequence[bytes], hashes: Mapping[int, str], *, failovers: int
+    history: Path, batches: Sequence[bytes], traces: Iterable[Path], *, failovers: int
 ) -> Audit:
     """Check a run on SQLite by the journal that is left (it was not truncated).
 
     Raises:
         InvariantBroken: with the first violations.
     """
-    return _audit(history, PartitionLog(partition=0, batches=batches, hashes=hashes), failovers)
+    told = Traces(traces)
+    log = PartitionLog(partition=0, batches=batches, hashes=told.hashes(0), trace=told.rows(0))
+    return _audit(history, log, failovers)
 
 
 def _audit(history: Path, log: PartitionLog, failovers: int) -> Audit:
@@ -115,24 +126,27 @@ def running_at(rows: Sequence[Row], at_ms: float) -> int:
     return sum(row.f == END and row.boottime > at_ms and row.lease in began for row in rows)
 
 
-def live_hashes(traces: Iterable[Path]) -> dict[int, str]:
-    """By seq: the hash of the state that a leader had there, at the ends of its terms."""
-    return {
-        row["last_seq"]: row["hash"]
-        for trace in traces
-        for row in trace_rows(trace)
-        if row["event"] == "state"
-    }
+class Traces:
+    """What masters wrote of a run: when batches were sent and had committed, hashes of states.
 
+    Args:
+        files: Of all their processes.
+    """
 
-def live_hashes_of(traces: Iterable[Path]) -> dict[int, dict[int, str]]:
-    """As ``live_hashes``, by partition."""
-    found: defaultdict[int, dict[int, str]] = defaultdict(dict)
-    for trace in traces:
-        for row in trace_rows(trace):
-            if row["event"] == "state":
-                found[row["partition"]][row["last_seq"]] = row["hash"]
-    return dict(found)
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._rows: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+        for file in files:
+            for row in trace_rows(file):
+                self._rows[row["partition"]].append(row)
+
+    def rows(self, partition: int) -> list[dict[str, Any]]:
+        """All of one partition, process by process."""
+        return self._rows[partition]
+
+    def hashes(self, partition: int) -> dict[int, str]:
+        """By seq: the hash of the state that a leader had there, when its term began or ended."""
+        found = self._rows[partition]
+        return {row["last_seq"]: row["hash"] for row in found if row["event"] == "state"}
 
 
 def in_flight(trace: Path) -> list[tuple[int, int]]:

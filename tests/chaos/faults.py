@@ -22,7 +22,7 @@ import psutil
 
 from tenure.client import Client, TenureError, WorkerState
 from tenure.master.node.share import share_out
-from tests.chaos.arena import Arena, Busy, office_key
+from tests.chaos.arena import GROUP, Arena, Busy, office_key
 from tests.chaos.audit import in_flight
 from tests.chaos.cluster import END_TIMEOUT_S, START_TIMEOUT_S
 from tests.chaos.process import Expired, Process, until
@@ -369,8 +369,8 @@ def client_killed(arena: Arena, rng: random.Random) -> None:
 @contextmanager
 def supervised(arena: Arena) -> Iterator[Process]:
     """Two workers under a supervisor while the body runs; what is left of them ends in order."""
-    with arena.claim("group-1"):
-        group = arena.start_group("group-1")
+    with arena.claim(GROUP):
+        group = arena.start_group(GROUP)
         try:
             if not until(lambda: len(_names(group, "registered")) == 2, START_TIMEOUT_S):
                 raise Expired(f"a group of workers did not come up:\n{group.log_tail(40)}")

@@ -1,15 +1,15 @@
-"""What a chaos run came to: the court's verdict, and the times that failovers took.
+"""What a chaos run came to: the court's verdict, and the times that changes of leaders took.
 
 A failover is one partition's: a master that led it was killed, and another leads it now. How long
 that took is counted from the kill to the ``leader`` line, and to the first start under a lease of
-the new term.
+the new term. A hand-over is an office given up in order: how long no job started, see ``starts``.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,13 +17,17 @@ from typing import NamedTuple
 
 from tenure.master.backend.etcd.client import VERSION_FLOOR
 from tenure.protocol.ids import partition_of
+from tenure.worker.crew import LOST_MIN, LOST_PART
+from tests.chaos.app import ASKED
 from tests.chaos.arena import Arena, Kill
-from tests.chaos.audit import in_flight, live_hashes_of, token_text
+from tests.chaos.audit import Traces, in_flight, token_text
 from tests.chaos.process import Event
 from tests.chaos.rounds import Log, Strike
+from tests.chaos.scope import Unjudged, find_unjudged
+from tests.chaos.starts import Starts
 from tests.oracles.court import Verdict, hear
-from tests.oracles.evidence import Evidence, PartitionLog, Said
-from tests.oracles.facts import Adopted, Fact, Granted, Submitted, token_of
+from tests.oracles.evidence import Capacity, Evidence, PartitionLog, Said
+from tests.oracles.facts import Adopted, Fact, Granted, Submitted
 from tests.oracles.history import (
     END,
     QUIT,
@@ -35,6 +39,8 @@ from tests.oracles.history import (
     Row,
     read_history,
 )
+from tests.oracles.liveness import SubmitTimes, submit_times
+from tests.oracles.resources import Held, compare
 
 #: From here on no former leader of etcd revokes what its successor has renewed, as one that stood
 #: still or waited for its disk did before (etcd issue 15247). The first is the newest 3.4's.
@@ -44,6 +50,9 @@ _REVOKES_RIGHTLY = ((3, 4, 31), VERSION_FLOOR)
 _OFFICE_LAG_MS, _LEASE_LAG_MS = 12_000.0, 25_000.0
 #: For so long a failover withholds jobs whose workers have not come back: a lease TTL.
 _WITHHELD_MS = 15_000.0
+#: What a job that has ended takes of a master's memory, and of the store, until its retention is
+#: over: nothing of a run is. One master may hold all of them.
+_KEPT_JOB_BYTES, _STORED_JOB_BYTES = 4 << 10, 1 << 10
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,11 +66,13 @@ class Failover:
         term: The next term's token.
         alone: Whether nothing else was wrong that could hold up an election.
         new_leader_ms: Until the next ``leader`` line.
-        first_grant_ms: Until the first start under its leases.
+        first_grant_ms: Until the first start under its leases, or those of a later term.
         in_flight: Batches of the partition that the killed leader had on their way.
         running: Jobs that ran in the whole cluster at that moment.
         running_here: Those of this partition.
-        restarted: Those of them that were started again though their worker lived: job and why.
+        restarted: Those of them that were started again, and nothing had been done to who ran them:
+            job and why.
+        excused: How many others were started again, by what had been done to who ran them.
     """
 
     partition: int
@@ -75,19 +86,28 @@ class Failover:
     running: int = 0
     running_here: int = 0
     restarted: list[tuple[str, str]] = field(default_factory=list)
+    excused: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HandOver:
-    """One office that was given up in order, and how long until the next term's first start.
+    """One office that was given up in order: by SIGTERM, by a transfer, for the sake of balance.
 
-    Where there was no job to start yet, from the moment there was one.
+    Attributes:
+        partition: Which.
+        at_ms: When the former leader followed.
+        by: Its log's name.
+        to: The next leader's.
+        alone: Whether nothing else was wrong that could hold up an election or a grant.
+        first_grant_ms: For how long no job started: from the last start under an older token to the
+            first one under this or a newer one.
     """
 
     partition: int
     at_ms: float
     by: str
     to: str
+    alone: bool
     first_grant_ms: float
 
 
@@ -97,32 +117,44 @@ class Measured:
 
     Attributes:
         verdict: The court's.
+        unjudged: What it could not judge.
         failovers: Those that kills caused, in order.
         false_failovers: Offices that were lost though nothing was done that may cost one.
         revoked_by_etcd: Offices that a fault may have cost only because this etcd is old.
-        hand_overs: Offices given up in order while nothing else was wrong.
+        hand_overs: Offices given up in order.
         planned: How often schedules were put, ticked and were triggered, workflows were sealed, and
             jobs with parents were taken.
         stall_ms: By partition: the longest time without a start.
+        submits: How long they took before the first fault and after the last one.
+        held: What processes held before the first fault and at the end.
+        kept: How much more than before they may hold for what they keep on purpose.
     """
 
     verdict: Verdict
+    unjudged: list[Unjudged]
     failovers: list[Failover]
     false_failovers: list[str]
     revoked_by_etcd: list[str]
     hand_overs: list[HandOver]
     planned: Mapping[str, int]
     stall_ms: dict[int, float]
+    submits: SubmitTimes
+    held: list[Held]
+    kept: Mapping[tuple[str, str], int]
 
     def unexplained(self) -> list[tuple[str, str]]:
         """Restarts of jobs whose workers lived, for which there is no excuse."""
         found = (one for failover in self.failovers for one in failover.restarted)
         return [(job, why) for job, why in found if not why]
 
+    def excused(self) -> Counter[str]:
+        """Restarts of jobs that a fault of that time explains, by fault."""
+        return sum((Counter(failover.excused) for failover in self.failovers), Counter())
+
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One lease that was started: from when to when, and by whom; whether it ended in a failure."""
+    """One lease that was started: from when to when, and by whom; whether it failed by itself."""
 
     job: str
     lease: str
@@ -134,64 +166,91 @@ class Execution:
 
 def measure(arena: Arena, log: Log) -> Measured:
     """Judge a run whose processes have ended."""
-    changes = arena.watch.finish()
-    rows = read_history(arena.cluster.history)
-    events = arena.cluster.timeline.events()
-    hashes = live_hashes_of(arena.cluster.traces.values())
-    verdict = hear(
-        Evidence(
-            rows=rows,
-            logs=[
-                PartitionLog(
-                    partition=partition,
-                    changes=[change for change in changes if change.partition == partition],
-                    hashes=hashes.get(partition, {}),
-                )
-                for partition in range(arena.partitions)
-            ],
-            partitions=arena.partitions,
-            announcements=list(announcements(events)),
-            faults=[window for one in log.strikes for window in one.windows()],
-            samples=log.samples,
-            office_ttl_ms=arena.office_ttl_s * 1_000.0,
-        )
-    )
+    evidence = gather(arena, log)
+    verdict = hear(evidence)
+    rows, events = evidence.rows, arena.cluster.timeline.events()
     executions = executions_of(rows)
-    first = first_starts(rows)
+    starts = Starts(rows)
     sent = {
         kill.log: in_flight(arena.cluster.traces[kill.log])
         for kill in arena.kills
         if kill.log in arena.cluster.traces
     }
-    failovers = failovers_of(arena.kills, sent, events, first, log.strikes)
+    failovers = failovers_of(arena.kills, sent, events, starts, log.strikes)
     journaled = {f.lease for f in verdict.facts if isinstance(f, Granted | Adopted)}
     count_running(failovers, executions)
     lost = lost_offices(events, log.strikes, old_etcd=is_old(arena.etcd_version))
-    name_restarted(failovers, executions, journaled, log.strikes)
+    name_restarted(failovers, executions, journaled, log.strikes, events)
     return Measured(
         verdict=verdict,
+        unjudged=find_unjudged(evidence, verdict.facts),
         failovers=failovers,
         false_failovers=lost.for_nothing,
         revoked_by_etcd=lost.by_etcd,
-        hand_overs=hand_overs_of(events, first, log.strikes),
+        hand_overs=hand_overs_of(events, starts, log.strikes),
         planned=planned_of(rows, verdict.facts),
         stall_ms=longest_stalls(rows, arena.partitions),
+        submits=submit_times(rows, evidence.faults or (), steady_ms=log.steady_ms),
+        held=compare(log.samples, evidence.faults or ()),
+        kept=evidence.kept,
     )
 
 
-def announcements(events: Iterable[Event]) -> Iterable[Said]:
-    """The masters' lines about their offices."""
+def gather(arena: Arena, log: Log) -> Evidence:
+    """All that is known of a run."""
+    changes = arena.watch.finish()
+    rows = read_history(arena.cluster.history)
+    traces = Traces(arena.cluster.traces.values())
+    jobs = len({row.job for row in rows if row.job})
+    return Evidence(
+        rows=rows,
+        logs=[
+            PartitionLog(
+                partition=partition,
+                changes=[change for change in changes if change.partition == partition],
+                hashes=traces.hashes(partition),
+                trace=traces.rows(partition),
+            )
+            for partition in range(arena.partitions)
+        ],
+        partitions=arena.partitions,
+        announcements=announcements(arena.cluster.timeline.events(), arena.kills),
+        faults=[window for one in log.strikes for window in one.windows()],
+        samples=log.samples,
+        kept={
+            **{(f"master-{n}", "memory_bytes"): _KEPT_JOB_BYTES * jobs for n in (1, 2, 3)},
+            **{(m.name, "store_bytes"): _STORED_JOB_BYTES * jobs for m in arena.etcd.members},
+        },
+        steady_ms=log.steady_ms,
+        office_ttl_ms=arena.office_ttl_s * 1_000.0,
+        capacities={
+            name: Capacity(slots, max(LOST_MIN, slots // LOST_PART))
+            for name, slots in arena.slots_of().items()
+        },
+    )
+
+
+def announcements(events: Iterable[Event], kills: Iterable[Kill]) -> list[Said]:
+    """The masters' lines about their offices, and their deaths by kills, in the order of time."""
+    found = [
+        Said(kill.at_ms, kill.name, kill.log, "ended")
+        for kill in kills
+        if kill.name.startswith("master-")
+    ]
     for event in events:
         if event.name in ("leader", "follower"):
             fields = event.fields
-            yield Said(
-                event.at_ms,
-                event.process.split(".")[0],
-                event.process,
-                event.name,
-                int(fields["partition"]),
-                token_text(str(fields["term"])),
+            found.append(
+                Said(
+                    event.at_ms,
+                    event.process.split(".")[0],
+                    event.process,
+                    event.name,
+                    int(fields["partition"]),
+                    token_text(str(fields["term"])),
+                )
             )
+    return sorted(found, key=lambda said: said.at_ms)
 
 
 def executions_of(rows: Iterable[Row]) -> list[Execution]:
@@ -202,7 +261,7 @@ def executions_of(rows: Iterable[Row]) -> list[Execution]:
         if row.f == START:
             began.setdefault(row.lease, row)
         elif row.f in (END, QUIT):
-            ended[row.lease] = (row.boottime, row.f == QUIT)
+            ended[row.lease] = (row.boottime, row.f == QUIT and row.detail != ASKED)
     never = (float("inf"), False)
     return [
         Execution(row.job, lease, row.process, row.boottime, *ended.get(lease, never))
@@ -210,36 +269,11 @@ def executions_of(rows: Iterable[Row]) -> list[Execution]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class FirstStart:
-    """When the first job of a term started, and when somebody had begun to submit it."""
-
-    at_ms: float
-    asked_ms: float
-
-    def after(self, since_ms: float) -> float:
-        """How long it took, in ms; where there was no job yet, from the moment there was one."""
-        return self.at_ms - max(since_ms, self.asked_ms)
-
-
-def first_starts(rows: Iterable[Row]) -> dict[str, FirstStart]:
-    """By token: the first start of a job under a lease of that term."""
-    first: dict[str, FirstStart] = {}
-    asked: dict[str, float] = {}
-    for row in rows:
-        if row.f == SUBMIT and row.type == "invoke":
-            asked[row.hash] = row.boottime
-        elif row.f == START:
-            start = FirstStart(row.boottime, asked.get(row.hash, 0.0))
-            first.setdefault(token_of(row.lease), start)
-    return first
-
-
 def failovers_of(
     kills: Sequence[Kill],
     sent: Mapping[str, Sequence[tuple[int, int]]],
     events: Sequence[Event],
-    first: Mapping[str, FirstStart],
+    starts: Starts,
     strikes: Sequence[Strike],
 ) -> list[Failover]:
     """For each killed master: what became of the partitions that it led.
@@ -248,7 +282,7 @@ def failovers_of(
         kills: Of whomever.
         sent: By a killed master's log: the batches (partition, number) that it had on their way.
         events: The masters' lines.
-        first: By token: the first start under it.
+        starts: All of them.
         strikes: What was done to whom.
     """
     terms = [event for event in events if event.name in ("leader", "follower")]
@@ -264,18 +298,17 @@ def failovers_of(
             if not after or not newest or own[-1:] != newest:
                 continue
             term = str(after[0].fields["term"])
-            token = token_text(term)
+            led_ms = after[0].at_ms
+            first_ms = starts.first_ms(partition, token_text(term), led_ms)
             found.append(
                 Failover(
                     partition=partition,
                     at_ms=kill.at_ms,
                     killed=kill.log,
                     term=term,
-                    alone=is_alone(strikes, kill.at_ms, after[0].at_ms),
-                    new_leader_ms=after[0].at_ms - kill.at_ms,
-                    first_grant_ms=(
-                        first[token].after(kill.at_ms) if token in first else float("inf")
-                    ),
+                    alone=is_alone(strikes, kill.at_ms, led_ms),
+                    new_leader_ms=led_ms - kill.at_ms,
+                    first_grant_ms=first_ms - kill.at_ms,
                     in_flight=sum(where == partition for where, _ in sent.get(kill.log, ())),
                 )
             )
@@ -301,11 +334,16 @@ def is_alone(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> boo
 
 
 def is_unhindered(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> bool:
-    """Whether, besides, somebody could work: not all had been killed while their leases stood."""
+    """Whether, besides, there was work to do, and somebody who could do it.
+
+    There was not where a partition's client was hurt, or all workers had been killed while their
+    leases stood.
+    """
     together = strikes_amid(strikes, since_ms, until_ms)
     # The fault ends when the leases of the killed are over.
     killed = any(strike.fault.name == "workers-killed" for strike in together)
-    return is_alone(strikes, since_ms, until_ms) and not killed
+    idle = any(name.startswith("client-") for strike in together for name in strike.hurt)
+    return is_alone(strikes, since_ms, until_ms) and not killed and not idle
 
 
 def strikes_amid(strikes: Sequence[Strike], since_ms: float, until_ms: float) -> list[Strike]:
@@ -327,8 +365,17 @@ def name_restarted(
     executions: Sequence[Execution],
     journaled: set[str],
     strikes: Sequence[Strike],
+    events: Sequence[Event],
 ) -> None:
-    """Which jobs ran at a failover, on a worker that lived, and were started again later."""
+    """Which jobs ran at a failover and were started again later, and why.
+
+    Args:
+        failovers: Where that is noted.
+        executions: All of them.
+        journaled: The leases that the journals have.
+        strikes: What was done to whom.
+        events: The masters' lines.
+    """
     by_job: defaultdict[str, list[Execution]] = defaultdict(list)
     for one in executions:
         by_job[one.job].append(one)
@@ -342,22 +389,50 @@ def name_restarted(
                     # It was let end, and is tried again.
                     continue
                 if one.began_ms <= failover.at_ms < min(one.ended_ms, later.began_ms):
-                    why = excuse(one, later, journaled, strikes)
-                    if why != "its worker was hurt":
+                    why = excuse(one, later, strikes, events)
+                    if why:
+                        failover.excused[why] = failover.excused.get(why, 0) + 1
+                    else:
+                        unwritten = "first grant not committed at the kill"
+                        why = "" if one.lease in journaled else unwritten
                         failover.restarted.append((job, why))
 
 
-def excuse(one: Execution, later: Execution, journaled: set[str], strikes: Sequence[Strike]) -> str:
-    """Why a job was started again; empty: for no reason that is known."""
+#: Faults that claim a worker and cost it no lease: what it has begun it goes on with.
+_COSTS_NO_LEASE = frozenset({"worker-drained"})
+
+
+def excuse(
+    one: Execution, later: Execution, strikes: Sequence[Strike], events: Sequence[Event]
+) -> str:
+    """Which fault may have cost a lease, be it its worker's or its leader's; empty: none did."""
     for strike in strikes:
-        hurt = one.process in strike.hurt or strike.fault.costs_leases
-        if (
-            hurt
-            and strike.since_ms <= later.began_ms
-            and strike.until_ms + _LEASE_LAG_MS >= one.began_ms
-        ):
-            return "its worker was hurt"
-    return "" if one.lease in journaled else "first grant not committed at the kill"
+        if strike.since_ms > later.began_ms or strike.until_ms + _LEASE_LAG_MS < one.began_ms:
+            continue
+        name = strike.fault.name
+        if one.process in strike.hurt and name not in _COSTS_NO_LEASE:
+            return f"its worker was hurt: {name}"
+        if strike.fault.costs_leases:
+            led = leaders_amid(events, partition_of(one.job), strike.since_ms, strike.until_ms)
+            if led & set(strike.hurt):
+                return f"its leader was hurt: {name}"
+    return ""
+
+
+def leaders_amid(
+    events: Sequence[Event], partition: int, since_ms: float, until_ms: float
+) -> set[str]:
+    """Who led a partition at some moment of a time, as far as they said."""
+    found: set[str] = set()
+    for event in events:
+        if event.name != "leader" or event.fields["partition"] != partition:
+            continue
+        if event.at_ms > until_ms:
+            break
+        if event.at_ms <= since_ms:
+            found.clear()
+        found.add(event.process.split(".")[0])
+    return found
 
 
 def is_old(version: str) -> bool:
@@ -408,37 +483,47 @@ def causes_of(event: Event, strikes: Sequence[Strike]) -> set[str]:
 
 
 def hand_overs_of(
-    events: Sequence[Event], first: Mapping[str, FirstStart], strikes: Sequence[Strike]
+    events: Sequence[Event], starts: Starts, strikes: Sequence[Strike]
 ) -> list[HandOver]:
-    """Each office given up in order, where nothing else could hold up an election or a grant.
+    """Each office given up in order, and whether anything else could hold up an election or grants.
 
     Where all workers had been killed, their jobs are withheld while their leases stand; and where
     a failover has met such jobs, for a lease TTL from then on.
 
     Args:
         events: The masters' lines.
-        first: By token: the first start under it.
+        starts: All of them.
         strikes: What was done to whom.
     """
     found = []
     withheld = [(e.at_ms, e.fields["partition"]) for e in events if e.name == "suspect"]
     for place, event in enumerate(events):
-        if event.name == "follower" and event.fields.get("why") == "handed over":
-            partition = event.fields["partition"]
-            if any(
-                partition == of and at_ms <= event.at_ms <= at_ms + _WITHHELD_MS
-                for at_ms, of in withheld
-            ):
-                continue
-            for later in events[place:]:
-                if later.name == "leader" and later.fields["partition"] == partition:
-                    start = first.get(token_text(str(later.fields["term"])))
-                    if start is not None and is_unhindered(strikes, event.at_ms, start.at_ms):
-                        took_ms = start.after(event.at_ms)
-                        found.append(
-                            HandOver(partition, event.at_ms, event.process, later.process, took_ms)
-                        )
-                    break
+        if event.name != "follower" or event.fields.get("why") != "handed over":
+            continue
+        partition, at_ms = event.fields["partition"], event.at_ms
+        terms = (e for e in events[place:] if e.name == "leader")
+        later = next((e for e in terms if e.fields["partition"] == partition), None)
+        if later is None:
+            continue
+        token = token_text(str(later.fields["term"]))
+        pause = starts.around(partition, token, at_ms)
+        if pause.until_ms == math.inf:
+            # The run was over: that nobody waits for ever is judged by itself.
+            continue
+        held_up = any(
+            partition == of and since_ms <= at_ms <= since_ms + _WITHHELD_MS
+            for since_ms, of in withheld
+        )
+        found.append(
+            HandOver(
+                partition=partition,
+                at_ms=at_ms,
+                by=event.process,
+                to=later.process,
+                alone=not held_up and is_unhindered(strikes, *pause),
+                first_grant_ms=pause.length_ms,
+            )
+        )
     return found
 
 
@@ -469,11 +554,12 @@ def longest_stalls(rows: Iterable[Row], partitions: int) -> dict[int, float]:
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """Minimum, median, 99th percentile and maximum; empty for no values."""
+    """Their number, minimum, median, 99th percentile and maximum; empty for no values."""
     if not values:
         return {}
     ordered = sorted(values)
     return {
+        "count": len(ordered),
         "min": ordered[0],
         "median": statistics.median(ordered),
         "p99": ordered[math.ceil(len(ordered) * 0.99) - 1],

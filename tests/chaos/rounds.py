@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import inf
 
 import psutil
 
@@ -25,6 +26,7 @@ from tests.chaos.strace import NotAttached
 from tests.chaos.tail import RunningNow
 from tests.oracles.evidence import FaultWindow, Sample
 from tests.oracles.history import boottime_ms
+from tests.oracles.liveness import RECOVERED_MS
 from tests.oracles.verdict import Violation
 
 _log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ SETTLE_TIMEOUT_S = 60.0
 #: How long jobs may take to be as many as a failover should meet.
 _FILL_TIMEOUT_S = 20.0
 _ROUNDS_A_HALF = 6
+#: For how long the load is watched before the first round, and once submits are to be as before.
+_BEFORE_S, _AFTER_S, _LOOKS = 20.0, 15.0, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +78,8 @@ class Log:
         busy: How many could not be, because others had whom they wanted.
         settled_ms: For each round how long after its healing everybody worked again.
         violations: Of L1, and processes that ended by themselves.
-        samples: What masters and etcd held, for R1.
+        samples: What masters, workers and etcd held, for R1.
+        steady_ms: Since when the load before the first round was as it was to be.
     """
 
     strikes: list[Strike] = field(default_factory=list)
@@ -82,12 +87,16 @@ class Log:
     settled_ms: list[float] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    steady_ms: float = -inf
 
 
 def play(
     arena: Arena, faults: Sequence[Fault], *, until_s: float, running_min: int, pairs: bool = True
 ) -> Log:
-    """Play rounds until a time.
+    """Play rounds until a time, between two times in which nothing is done but the load goes on.
+
+    What the faults must not change for good is measured in both: how long submits take, and what
+    processes hold.
 
     Args:
         arena: Started.
@@ -100,6 +109,11 @@ def play(
     now = RunningNow(arena.cluster.history)
     enabled = list(faults)
     number = 0
+    arena.cluster.timeline.wait(
+        lambda _: True if now.count() >= running_min else None, _FILL_TIMEOUT_S
+    )
+    log.steady_ms = boottime_ms()
+    watch_calm(arena, log, _BEFORE_S)
     while time.monotonic() < until_s:
         if pairs and len(faults) > 4 and number % _ROUNDS_A_HALF == 0:
             enabled = arena.rng.sample(list(faults), len(faults) // 2 + 1)
@@ -110,7 +124,17 @@ def play(
         play_round(arena, log, draw(arena.rng, enabled, count))
         log.samples += sample(arena)
         number += 1
+    # What submits take counts from a while after the last healing on.
+    arena.pause(RECOVERED_MS / 1_000)
+    watch_calm(arena, log, _AFTER_S)
     return log
+
+
+def watch_calm(arena: Arena, log: Log, seconds: float) -> None:
+    """Let the load go on by itself for a while, and look a few times at what processes hold."""
+    for _ in range(_LOOKS):
+        arena.pause(seconds / _LOOKS)
+        log.samples += sample(arena)
 
 
 def draw(rng: random.Random, faults: Sequence[Fault], count: int) -> list[Fault]:
@@ -204,16 +228,18 @@ def settle(arena: Arena, log: Log, names: Sequence[str]) -> None:
 
 
 def sample(arena: Arena) -> list[Sample]:
-    """What masters hold, and how large etcd's data are."""
+    """What masters and workers hold, whichever process has their names, and etcd's data."""
     at_ms = boottime_ms()
     found = []
-    for master in arena.cluster.masters:
+    for name in arena.lasting:
+        if name in arena.client_names:
+            continue
         try:
-            process = psutil.Process(master.pid)
+            process = psutil.Process(arena.cluster.processes[name].pid)
             memory, descriptors = process.memory_info().rss, process.num_fds()
         except psutil.Error:
             continue
-        found.append(Sample(at_ms, master.log.name, memory_bytes=memory, descriptors=descriptors))
+        found.append(Sample(at_ms, name, memory_bytes=memory, descriptors=descriptors))
     for member in arena.etcd.members:
         try:
             status = member.post("/v3/maintenance/status", {})

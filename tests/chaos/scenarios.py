@@ -21,7 +21,6 @@ from tests.chaos.audit import (
     audit_sqlite,
     first_start,
     in_flight,
-    live_hashes,
     running_at,
 )
 from tests.chaos.cluster import END_TIMEOUT_S, Cluster
@@ -86,7 +85,10 @@ class Report:
 
 @dataclass(slots=True, kw_only=True)
 class Stage:
-    """A cluster on etcd that is being watched, and what has happened to it so far."""
+    """A cluster on etcd that is being watched, and what has happened to it so far.
+
+    ``all_trace`` is whether all of its masters write down when their batches have committed.
+    """
 
     name: str
     cluster: Cluster
@@ -94,6 +96,7 @@ class Stage:
     failovers: list[Failover] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     traces: list[tuple[Failover, Path]] = field(default_factory=list)
+    all_trace: bool = True
 
     def note(self, text: str) -> None:
         """A line for the report."""
@@ -128,8 +131,9 @@ class Stage:
         audit = audit_etcd(
             self.cluster.history,
             changes,
-            live_hashes(self.cluster.traces.values()),
+            self.cluster.traces.values(),
             failovers=len(self.failovers),
+            all_trace=self.all_trace,
         )
         for failover, trace in self.traces:
             failover.in_flight = len(in_flight(trace))
@@ -441,8 +445,8 @@ def sqlite_killed(directory: Path) -> Report:
     remains = read_remains(path)
     if remains.first != 0:
         raise AssertionError("the journal was truncated: this audit needs all of it")
-    hashes = live_hashes(cluster.traces.values())
-    audit = audit_sqlite(history, remains.batches, hashes, failovers=len(failovers))
+    traces = cluster.traces.values()
+    audit = audit_sqlite(history, remains.batches, traces, failovers=len(failovers))
     for failover in failovers:
         failover.running = running_at(audit.rows, failover.at_ms)
         failover.first_grant_ms = first_start(audit.rows, failover.term) - failover.at_ms

@@ -19,7 +19,7 @@ from tests.chaos.arena import Arena
 from tests.chaos.faults import FAULTS, Deposes, Fault
 from tests.chaos.measure import Measured, measure
 from tests.chaos.process import Event, Process, until
-from tests.chaos.rounds import Log, Strike, play_round, settle
+from tests.chaos.rounds import Log, Strike, play_round, settle, watch_calm
 from tests.chaos.scenarios import role_is
 from tests.oracles.history import START, boottime_ms, read_history
 from tests.oracles.journal import BatchWritten
@@ -27,6 +27,8 @@ from tests.oracles.resources import ALLOWED
 from tests.oracles.verdict import require
 
 _OPEN, _HOLD_S, _SLOTS, _SAY_EVERY = 120, 0.4, 200, 20
+#: For how long it is looked at what processes hold, before the first fault and after the last one.
+_WATCH_S = 2.0
 #: How often a fault is tried that finds whom it wants to hurt hurt already, or away.
 _TRIES = 3
 #: For how long what was broken may keep its files and connections.
@@ -254,6 +256,7 @@ def site(directory: Path) -> Iterator[Site]:
         for name in arena.worker_names:
             arena.cluster.wait_said(arena.cluster.processes[name], "registered")
         found.goes_on()
+        watch_calm(arena, found.log, _WATCH_S)
         yield found
         close(found)
 
@@ -265,6 +268,7 @@ def close(found: Site) -> Measured:
         InvariantBroken: the run broke one.
     """
     arena = found.arena
+    watch_calm(arena, found.log, _WATCH_S)
     arena.cluster.drain(*(arena.cluster.processes[name] for name in arena.client_names))
     arena.cluster.end()
     measured = measure(arena, found.log)

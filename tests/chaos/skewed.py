@@ -23,6 +23,9 @@ import tenure.worker.runtime
 from tenure.cli import launch
 from tenure.cli.entry import main
 from tenure.master.etcd_store import open_etcd_store
+from tenure.master.node.clock import SystemClock
+from tenure.master.node.port import Clock
+from tenure.master.node.trace import Trace
 
 _NUMBERS = struct.Struct("<ddddd")
 
@@ -101,6 +104,13 @@ class BentClock:
         await asyncio.sleep(ms / 1_000 / self._dial.rate)
 
 
+class TrueTrace(Trace):
+    """A master's trace, by the clocks as they are: it is a witness, and must not be bent."""
+
+    def __init__(self, path: Path | None, clock: Clock) -> None:
+        super().__init__(path, SystemClock())
+
+
 def _boot_ms() -> float:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) / 1e6
 
@@ -113,6 +123,7 @@ def _become_worker(told: Mapping[str, Any]) -> NoReturn:
 if __name__ == "__main__":
     for module in (tenure.master.main, tenure.worker.runtime):
         vars(module)["SystemClock"] = BentClock
+    vars(tenure.master.main)["Trace"] = TrueTrace
     vars(launch)["become_worker"] = _become_worker
     if "CHAOS_OFFICE_TTL_S" in os.environ:
         # To measure what another TTL would cost and gain: the default alone is changed.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.oracles.history import END, START, SUBMIT, Row
+from tests.oracles.history import END, QUIT, START, SUBMIT, Row
 
 
 def open_submits(directory: Path, process: str) -> int:
@@ -61,5 +61,5 @@ class RunningNow:
                 if row.f == START:
                     self._running.add(row.lease)
                     self._leases[row.job].add(row.lease)
-                elif row.f == END:
+                elif row.f in (END, QUIT):
                     self._running.discard(row.lease)

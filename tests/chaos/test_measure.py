@@ -7,12 +7,13 @@ import random
 import pytest
 
 from tests.chaos import faults_below  # noqa: F401 - declares its faults
+from tests.chaos.app import ASKED
 from tests.chaos.arena import Kill, queues_of
 from tests.chaos.faults import FAULTS, chosen
 from tests.chaos.measure import (
     Execution,
     Failover,
-    FirstStart,
+    announcements,
     executions_of,
     failovers_of,
     hand_overs_of,
@@ -23,10 +24,12 @@ from tests.chaos.measure import (
 )
 from tests.chaos.process import Event
 from tests.chaos.rounds import Strike, draw
+from tests.chaos.starts import Starts
 from tests.oracles.history import QUIT, START, Row
 
 JOB = "01a202f4-a52f-7000-81d6-ee73a3b7d735"
-NEXT_TOKEN = "00000001" + f"{20:016x}"
+#: The tokens of three terms of partition 0.
+OLD, NEXT, LATER = (f"00000001{revision:016x}" for revision in (10, 20, 30))
 
 
 def event(at_ms: float, process: str, name: str, term: int, why: str = "") -> Event:
@@ -54,6 +57,35 @@ def failover(at_ms: float) -> Failover:
     )
 
 
+def job(number: int) -> str:
+    """The id of a job of partition 0."""
+    return f"{JOB[:-2]}{number:02d}"
+
+
+def row(at_ms: float, kind: str, f: str, number: int, *, lease: str = "", detail: str = "") -> Row:
+    """A worker's row about one job."""
+    return Row(
+        wall=0,
+        boottime=at_ms,
+        process="worker-1",
+        incarnation="i",
+        type=kind,  # type: ignore[arg-type]
+        f=f,
+        call=number,
+        job=job(number),
+        lease=lease,
+        detail=detail,
+    )
+
+
+def starts(*begun: tuple[float, str]) -> Starts:
+    """Jobs that started under a token."""
+    return Starts(
+        row(at_ms, "ok", START, number, lease=f"{token}{number:024d}")
+        for number, (at_ms, token) in enumerate(begun)
+    )
+
+
 def test_a_failover_is_timed_from_the_kill_of_who_led() -> None:
     """Kills of those that lead nothing are none, and neither is a zombie's late word."""
     events = [
@@ -64,7 +96,7 @@ def test_a_failover_is_timed_from_the_kill_of_who_led() -> None:
     ]
     kills = [Kill(900.0, "master-2", "master-2.0.log"), Kill(1_000.0, "master-1", "master-1.0.log")]
     sent = {"master-1.0.log": [(0, 3), (1, 9)]}
-    (found,) = failovers_of(kills, sent, events, {NEXT_TOKEN: FirstStart(9_000.0, 500.0)}, [])
+    (found,) = failovers_of(kills, sent, events, starts((2_000, OLD), (9_000, NEXT)), [])
     assert (found.killed, found.new_leader_ms, found.first_grant_ms) == (
         "master-1.0.log",
         6_000.0,
@@ -117,91 +149,139 @@ def test_which_etcd_revokes_leases_that_are_renewed(version: str, old: bool) -> 
     assert is_old(version) == old
 
 
+HAND_OVER = [
+    event(1_000, "master-1", "follower", 10, "handed over"),
+    event(1_200, "master-2", "leader", 20),
+]
+
+
 def test_a_hand_over_is_no_false_failover_and_is_timed() -> None:
-    """From the word of who gave it up to the first start under the next term."""
-    events = [
-        event(1_000, "master-1", "follower", 10, "handed over"),
-        event(1_200, "master-2", "leader", 20),
-    ]
-    assert lost_offices(events, []) == ([], [])
-    (found,) = hand_overs_of(events, {NEXT_TOKEN: FirstStart(1_500.0, 0.0)}, [])
-    assert (found.by, found.to, found.first_grant_ms) == ("master-1.0.log", "master-2.0.log", 500.0)
+    """From the last start under the old token, which comes before who gave it up says so."""
+    assert lost_offices(HAND_OVER, []) == ([], [])
+    (one,) = hand_overs_of(HAND_OVER, starts((100, OLD), (600, OLD), (1_500, NEXT)), [])
+    assert (one.by, one.to, one.alone) == ("master-1.0.log", "master-2.0.log", True)
+    assert one.first_grant_ms == 900.0
 
 
-def test_a_hand_over_without_workers_is_not_timed() -> None:
-    """Their jobs are withheld while the leases of the killed stand: nobody can be granted them."""
-    events = [
-        event(1_000, "master-1", "follower", 10, "handed over"),
-        event(1_200, "master-2", "leader", 20),
-    ]
-    first = {NEXT_TOKEN: FirstStart(6_500.0, 0.0)}
-    assert hand_overs_of(events, first, [strike("workers-killed", 0, 20_000)]) == []
-    assert len(hand_overs_of(events, first, [strike("worker-killed", 0, 20_000)])) == 1
-    assert len(hand_overs_of(events, first, [strike("workers-killed", 7_000, 20_000)])) == 1
+@pytest.mark.parametrize(
+    ("begun", "took_ms"),
+    [
+        # What was granted before and starts late neither shortens a pause nor ends it.
+        ([(600, OLD), (1_300, OLD), (1_500, NEXT)], [500.0]),
+        ([(600, OLD), (1_500, NEXT), (1_600, OLD)], [900.0]),
+        # The next term starts nothing, the one after it does.
+        ([(600, OLD), (8_000, LATER)], [7_400.0]),
+        # Nobody had started anything before.
+        ([(1_500, NEXT)], [500.0]),
+        # The run was over.
+        ([(600, OLD)], []),
+    ],
+)
+def test_a_pause_is_what_workers_have_of_it(
+    begun: list[tuple[float, str]], took_ms: list[float]
+) -> None:
+    """Between the last start of before and the first one under a newer token."""
+    found = hand_overs_of(HAND_OVER, starts(*begun), [])
+    assert [one.first_grant_ms for one in found] == took_ms
 
 
-def test_a_hand_over_of_withheld_jobs_is_not_timed() -> None:
+def test_a_hand_over_without_work_is_told_apart() -> None:
+    """Where all workers are gone their jobs are withheld; where a client is, there are none."""
+    found = starts((600, OLD), (6_500, NEXT))
+    for struck, alone in (
+        (strike("workers-killed", 0, 20_000), False),
+        (strike("worker-killed", 0, 20_000), True),
+        (strike("workers-killed", 7_000, 20_000), True),
+        (strike("narrow-line", 0, 20_000, "client-1"), False),
+        (strike("narrow-line", 0, 20_000, "worker-1"), True),
+    ):
+        (one,) = hand_overs_of(HAND_OVER, found, [struck])
+        assert (one.alone, one.first_grant_ms) == (alone, 5_900.0), struck.fault.name
+
+
+def test_a_hand_over_of_withheld_jobs_is_told_apart() -> None:
     """A failover that misses workers withholds what they ran, for a lease TTL."""
     hand_over = [
         event(20_000, "master-1", "follower", 10, "handed over"),
         event(20_200, "master-2", "leader", 20),
     ]
-    first = {NEXT_TOKEN: FirstStart(21_700.0, 0.0)}
-    for at_ms, timed in ((4_000, True), (6_000, False), (20_100, True)):
-        suspect = event(at_ms, "master-1", "suspect", 10)
-        found = hand_overs_of(sorted([suspect, *hand_over], key=lambda e: e.at_ms), first, [])
-        assert bool(found) is timed, at_ms
+    found = starts((19_000, OLD), (21_700, NEXT))
+    for at_ms, alone in ((4_000, True), (6_000, False), (20_100, True)):
+        events = [event(at_ms, "master-1", "suspect", 10), *hand_over]
+        (one,) = hand_overs_of(sorted(events, key=lambda e: e.at_ms), found, [])
+        assert one.alone is alone, at_ms
 
 
-def test_a_term_without_jobs_does_not_count_as_slow() -> None:
-    """Whoever submits the first one later waits from then on only."""
-    start = FirstStart(9_000.0, 8_900.0)
-    assert start.after(1_000.0) == 100.0
-    assert FirstStart(9_000.0, 500.0).after(1_000.0) == 8_000.0
+def test_a_killed_leader_leads_no_more() -> None:
+    """Its death is announced for it, in its time; kills of others are nothing to offices."""
+    events = [event(0, "master-1", "leader", 10), event(3_000, "master-2", "leader", 20)]
+    kills = [Kill(1_000.0, "master-1", "master-1.0.log"), Kill(500.0, "worker-1", "worker-1.0.log")]
+    said = [(one.at_ms, one.incarnation, one.event) for one in announcements(events, kills)]
+    assert said == [
+        (0, "master-1.0.log", "leader"),
+        (1_000.0, "master-1.0.log", "ended"),
+        (3_000, "master-2.0.log", "leader"),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("journaled", "strikes", "named"),
+    ("journaled", "strikes", "named", "excused"),
     [
-        ({"a"}, [], [(JOB, "")]),
-        (set(), [], [(JOB, "first grant not committed at the kill")]),
-        ({"a"}, [strike("worker-killed", 400, 600, "worker-1")], []),
-        ({"a"}, [strike("worker-killed", 400, 600, "worker-2")], [(JOB, "")]),
+        ({"a"}, [], [(JOB, "")], {}),
+        (set(), [], [(JOB, "first grant not committed at the kill")], {}),
+        (
+            {"a"},
+            [strike("worker-killed", 400, 600, "worker-1")],
+            [],
+            {"its worker was hurt: worker-killed": 1},
+        ),
+        ({"a"}, [strike("worker-killed", 400, 600, "worker-2")], [(JOB, "")], {}),
+        ({"a"}, [strike("worker-drained", 400, 600, "worker-1")], [(JOB, "")], {}),
+        # A fault that costs leases excuses those of the worker or the leader that it has struck.
+        (
+            {"a"},
+            [strike("leader-unplugged", 400, 600, "master-1")],
+            [],
+            {"its leader was hurt: leader-unplugged": 1},
+        ),
+        ({"a"}, [strike("leader-unplugged", 400, 600, "master-2")], [(JOB, "")], {}),
+        ({"a"}, [strike("worker-clock-fast", 400, 600, "worker-2")], [(JOB, "")], {}),
     ],
 )
 def test_a_job_started_again_while_its_worker_lived_is_named(
-    journaled: set[str], strikes: list[Strike], named: list[tuple[str, str]]
+    journaled: set[str],
+    strikes: list[Strike],
+    named: list[tuple[str, str]],
+    excused: dict[str, int],
 ) -> None:
-    """With its excuse, if the grant was never written; with none, if it was."""
+    """With its excuse, if the grant was never written; with none, if it was; and none is lost."""
     found = failover(1_000.0)
     executions = [
         Execution(JOB, "a", "worker-1", 500.0, 2_000.0),
         Execution(JOB, "b", "worker-2", 9_000.0, 9_500.0),
     ]
+    events = [event(100, "master-1", "leader", 10), event(8_000, "master-2", "leader", 20)]
     home = Execution(JOB.replace("7000", "7001"), "c", "worker-1", 500.0, 2_000.0)
-    name_restarted([found], [*executions, home], journaled, strikes)
+    name_restarted([found], [*executions, home], journaled, strikes, events)
     assert found.restarted == named
+    assert found.excused == excused
 
 
 def test_a_failure_ends_an_execution() -> None:
-    """A job that fails and is tried again was not started again while it ran."""
+    """One that fails and is tried again was not started again while it ran; one that is told to
+    stop was.
+    """
     rows = [
-        Row(
-            wall=0,
-            boottime=at_ms,
-            process="worker-1",
-            incarnation="i",
-            type="ok",
-            f=f,
-            call=0,
-            job=JOB,
-            lease=lease,
-        )
-        for at_ms, f, lease in ((1.0, START, "a"), (2.0, QUIT, "a"), (5.0, START, "b"))
+        row(1.0, "ok", START, 1, lease="a"),
+        row(2.0, "ok", QUIT, 1, lease="a", detail="RuntimeError()"),
+        row(5.0, "ok", START, 1, lease="b"),
+        row(6.0, "ok", QUIT, 1, lease="b", detail=ASKED),
+        row(7.0, "ok", START, 1, lease="c"),
     ]
     assert executions_of(rows) == [
-        Execution(JOB, "a", "worker-1", 1.0, 2.0, failed=True),
-        Execution(JOB, "b", "worker-1", 5.0, float("inf")),
+        Execution(job(1), "a", "worker-1", 1.0, 2.0, failed=True),
+        Execution(job(1), "b", "worker-1", 5.0, 6.0),
+        Execution(job(1), "c", "worker-1", 7.0, float("inf")),
     ]
 
 
@@ -212,10 +292,10 @@ def test_a_retry_is_no_restart() -> None:
         Execution(JOB, "a", "worker-1", 500.0, 2_000.0, failed=True),
         Execution(JOB, "b", "worker-2", 9_000.0, 9_500.0),
     ]
-    name_restarted([found], executions, {"a"}, [])
+    name_restarted([found], executions, {"a"}, [], [])
     assert found.restarted == []
     early = Execution(JOB, "b", "worker-2", 1_500.0, 9_500.0)
-    name_restarted([found], [executions[0], early], {"a"}, [])
+    name_restarted([found], [executions[0], early], {"a"}, [], [])
     assert found.restarted == [(JOB, "")]
 
 
@@ -223,7 +303,7 @@ def test_quantiles() -> None:
     """Minimum, median, the 99th of a hundred, maximum."""
     assert quantiles([]) == {}
     found = quantiles([float(number) for number in range(1, 101)])
-    assert found == {"min": 1.0, "median": 50.5, "p99": 99.0, "max": 100.0}
+    assert found == {"count": 100, "min": 1.0, "median": 50.5, "p99": 99.0, "max": 100.0}
 
 
 def test_faults_are_chosen_by_name_and_by_row() -> None:

@@ -97,6 +97,7 @@ def roll(run: Stage, old: Release, *, rounds: int, masters: int) -> None:
     next leader begins with what the other release has left.
     """
     cluster, fleet = run.cluster, Fleet(run.cluster, old)
+    run.all_trace = False
     names = [f"master-{number}" for number in range(1, masters + 1)]
     workers = ["worker-1", "worker-2"]
     for name in names:

@@ -7,7 +7,7 @@ import pytest
 
 from tenure.master.backend.errors import CorruptJournal, OfficeLost, StoreFull
 from tenure.master.core.event import DurableEvent, TermClosed, TermOpened
-from tenure.master.journal.codec import decode_events, encode_events
+from tenure.master.journal.codec import decode_events
 from tenure.master.journal.frame import Chain
 from tenure.master.journal.port import HaltRecord, Journal, SealedBatch, SnapshotRef
 from tenure.protocol.errors import Unavailable
@@ -21,6 +21,7 @@ from tests.conformance.bench import (
     stored,
     won,
 )
+from tests.encoded import encode_events
 
 LARGE = bytes(512 * 1024)
 

@@ -47,7 +47,7 @@ VARIES: Final = (
     (re.compile(r"(?<=wait:)\s+about .* have begun while jobs waited$", re.M), " KNOWN"),
     (re.compile(r"(?<=wait:)\s+unknown: how fast .* is not known yet$", re.M), " KNOWN"),
     (re.compile(r"(?<=wait:)\s+about [^:]+"), " about SPAN"),
-    (re.compile(r"(?<=ahead:)\s+\d+|\d+(?= jobs come before it)"), " N"),
+    (re.compile(r"(?<=ahead:)\s+\d+"), " N"),
 )
 ENDED: Final = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 WAIT_S: Final = 30.0

@@ -246,13 +246,7 @@ class _Case:
             violations += check_overlaps(
                 found, evidence.faults, lease_ttl_ms=ttl_ms, reaction_ms=reaction_ms
             )
-            if evidence.slots:
-                violations += check_slots(
-                    rows,
-                    evidence.faults,
-                    slots=evidence.slots,
-                    lost_max=evidence.lost_slots_max,
-                )
+            violations += check_slots(rows, evidence.faults, evidence.capacity, evidence.capacities)
         if evidence.skew_ms is not None:
             violations += check_early_starts(rows, lives, skew_ms=evidence.skew_ms)
         violations += check_checkpoints(rows, lives, evidence.words)
@@ -273,8 +267,8 @@ class _Case:
                 until_ms=max(last_ms, evidence.announcements[-1].at_ms),
                 office_ttl_ms=evidence.office_ttl_ms,
             )
-        violations += check_latency(rows, evidence.faults)
-        return violations + check_resources(evidence.samples, evidence.faults)
+        violations += check_latency(rows, evidence.faults, steady_ms=evidence.steady_ms)
+        return violations + check_resources(evidence.samples, evidence.faults, kept=evidence.kept)
 
 
 def _committed_ms(log: PartitionLog, facts: Sequence[Fact], extents: Extents) -> dict[int, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 from tests.oracles.history import Row
@@ -66,6 +67,13 @@ class Sample(NamedTuple):
     backlog: int = -1
 
 
+class Capacity(NamedTuple):
+    """How many jobs a worker runs at once, and how many more it may have given up meanwhile."""
+
+    slots: int
+    lost_max: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionLog:
     """One partition's journal.
@@ -108,6 +116,9 @@ class Evidence:
         words: What masters and workers told each other of leases, in the order of time; empty
             where nobody listened.
         samples: What processes held, for R1.
+        kept: By process and what samples measure: how much more than its base it may hold in the
+            end, for what it keeps on purpose.
+        steady_ms: From when on the load was as it was at the end, for the p99 of L1.
         skew_ms: How far apart masters' clocks were at most, by skew, jumps and sleep; None: nobody
             knows.
         drained: Whether everything was healed at the end and given the time to end.
@@ -117,6 +128,7 @@ class Evidence:
         aging_step_ms: What one step of priority is worth.
         slots: How many jobs each worker runs at once; 0: they differ, or nobody knows.
         lost_slots_max: How many a worker may have given up whose code still runs, before it ends.
+        capacities: Both of these by worker's name, where they differ.
         echo: Whether jobs return what was submitted.
     """
 
@@ -128,6 +140,8 @@ class Evidence:
     faults: Sequence[FaultWindow] | None = None
     words: Sequence[Word] = ()
     samples: Sequence[Sample] = ()
+    kept: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    steady_ms: float = -inf
     skew_ms: float | None = None
     drained: bool = True
     lease_ttl_ms: float = 15_000.0
@@ -136,4 +150,10 @@ class Evidence:
     aging_step_ms: int = 300_000
     slots: int = 0
     lost_slots_max: int = 0
+    capacities: Mapping[str, Capacity] = field(default_factory=dict)
     echo: bool = True
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """Of all workers that have none of their own; None: nobody knows it."""
+        return Capacity(self.slots, self.lost_slots_max) if self.slots else None

@@ -128,15 +128,34 @@ def check_drained(rows: Sequence[Row], present: Sequence[Present]) -> list[Viola
     ]
 
 
-def check_latency(rows: Iterable[Row], faults: Sequence[FaultWindow]) -> list[Violation]:
-    """Compare the submits before the first fault with those long after the last one."""
+class SubmitTimes(NamedTuple):
+    """How long submits took, in ms: under a steady load before the first fault, and healed."""
+
+    before: list[float]
+    after: list[float]
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough of both to tell."""
+        return min(len(self.before), len(self.after)) >= SAMPLES_MIN
+
+
+def submit_times(
+    rows: Iterable[Row], faults: Sequence[FaultWindow], *, steady_ms: float = -inf
+) -> SubmitTimes:
+    """Those acknowledged before the first fault, and those begun 30 s after the last healing.
+
+    Args:
+        rows: The history.
+        faults: All that there were; with none, nothing is found.
+        steady_ms: Calls that began before are left out.
+    """
+    found = SubmitTimes([], [])
     if not faults:
-        return []
+        return found
     first_ms = min(fault.since_ms for fault in faults)
     healed_ms = quiet_times(faults)[-1].since_ms + RECOVERED_MS
     begun: dict[tuple[str, str, int], float] = {}
-    before: list[float] = []
-    after: list[float] = []
     for row in rows:
         if row.f != SUBMIT:
             continue
@@ -145,13 +164,26 @@ def check_latency(rows: Iterable[Row], faults: Sequence[FaultWindow]) -> list[Vi
             begun[name] = row.boottime
         elif row.type == "ok" and name in begun:
             since_ms = begun[name]
-            if row.boottime < first_ms:
-                before.append(row.boottime - since_ms)
+            if since_ms >= steady_ms and row.boottime < first_ms:
+                found.before.append(row.boottime - since_ms)
             elif since_ms >= healed_ms:
-                after.append(row.boottime - since_ms)
-    if min(len(before), len(after)) < SAMPLES_MIN:
+                found.after.append(row.boottime - since_ms)
+    return found
+
+
+def p99(times: Sequence[float]) -> float:
+    """Of at least one."""
+    return sorted(times)[len(times) * 99 // 100]
+
+
+def check_latency(
+    rows: Iterable[Row], faults: Sequence[FaultWindow], *, steady_ms: float = -inf
+) -> list[Violation]:
+    """Compare the submits before the first fault with those long after the last one."""
+    times = submit_times(rows, faults, steady_ms=steady_ms)
+    if not times.enough:
         return []
-    base_ms, now_ms = (sorted(times)[len(times) * 99 // 100] for times in (before, after))
+    base_ms, now_ms = p99(times.before), p99(times.after)
     if now_ms <= 2 * max(base_ms, NOISE_MS):
         return []
     detail = f"p99 {now_ms:.1f} ms, {RECOVERED_MS} ms after healing; it was {base_ms:.1f}"

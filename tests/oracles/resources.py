@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 from tests.oracles.evidence import FaultWindow, Sample
 from tests.oracles.verdict import Violation
@@ -25,30 +25,58 @@ ALLOWED: Final[Mapping[str, tuple[float, int]]] = {
 SAMPLES_MIN: Final = 3
 
 
-def check_resources(
-    samples: Iterable[Sample],
-    faults: Sequence[FaultWindow],
-    *,
-    allowed: Mapping[str, tuple[float, int]] = ALLOWED,
-) -> list[Violation]:
-    """Compare, by process name and measure; too few samples claim nothing."""
+class Held(NamedTuple):
+    """What a process held of something before the first fault and at the end; its medians."""
+
+    process: str
+    measure: str
+    base: float
+    now: float
+
+
+def compare(samples: Iterable[Sample], faults: Sequence[FaultWindow]) -> list[Held]:
+    """By process and measure, wherever there are enough samples of both times."""
     if not faults:
         return []
     first_ms = min(fault.since_ms for fault in faults)
     by_process: dict[str, list[Sample]] = {}
     for sample in samples:
         by_process.setdefault(sample.process, []).append(sample)
-    violations = []
+    held = []
     for process, found in by_process.items():
-        for measure, (share, amount) in allowed.items():
+        for measure in ALLOWED:
             before = _values(measure, [sample for sample in found if sample.at_ms < first_ms])
             after = _values(measure, [sample for sample in found if sample.at_ms >= first_ms])
-            if min(len(before), len(after)) < SAMPLES_MIN:
-                continue
-            base, now = median(before), median(after[-SAMPLES_MIN:])
-            if now > base * (1 + share) + amount:
-                detail = f"{measure} was {base:.0f} before the faults and is {now:.0f} at the end"
-                violations.append(Violation("R1", process, detail))
+            if min(len(before), len(after)) >= SAMPLES_MIN:
+                last = after[-SAMPLES_MIN:]
+                held.append(Held(process, measure, median(before), median(last)))
+    return held
+
+
+def check_resources(
+    samples: Iterable[Sample],
+    faults: Sequence[FaultWindow],
+    *,
+    kept: Mapping[tuple[str, str], int],
+    allowed: Mapping[str, tuple[float, int]] = ALLOWED,
+) -> list[Violation]:
+    """Compare; too few samples claim nothing.
+
+    Args:
+        samples: In the order of time.
+        faults: All that there were.
+        kept: By process and measure: how much more than its base it may hold, for what it keeps on
+            purpose.
+        allowed: How much more besides.
+    """
+    violations = []
+    for held in compare(samples, faults):
+        share, amount = allowed[held.measure]
+        own = kept.get((held.process, held.measure), 0)
+        if held.now > held.base * (1 + share) + amount + own:
+            detail = f"{held.measure} was {held.base:.0f} before the faults"
+            detail += f" and is {held.now:.0f} at the end"
+            violations.append(Violation("R1", held.process, detail))
     return violations
 
 

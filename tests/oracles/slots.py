@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Final
 
-from tests.oracles.evidence import FaultWindow
+from tests.oracles.evidence import Capacity, FaultWindow
 from tests.oracles.history import DEFY, END, QUIT, START, Row
 from tests.oracles.overlaps import hit_ms
 from tests.oracles.verdict import Violation
@@ -30,24 +30,29 @@ _REACTION_MS: Final = 1_000
 
 
 def check_slots(
-    rows: Iterable[Row], faults: Sequence[FaultWindow], *, slots: int, lost_max: int
+    rows: Iterable[Row],
+    faults: Sequence[FaultWindow],
+    capacity: Capacity | None,
+    by_worker: Mapping[str, Capacity],
 ) -> list[Violation]:
     """Each start, with what else runs in its process.
 
     Args:
         rows: The history, in order.
         faults: All that there were.
-        slots: How many jobs each worker runs at once.
-        lost_max: How many it may have given up whose code still runs.
+        capacity: Of workers that have none of their own; None: nothing is claimed of them.
+        by_worker: Of workers by name.
     """
-    violations = []
+    violations: list[Violation] = []
     #: By process and lease: since when its code defies; infinity: it does not.
     running: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:
         here = running[row.incarnation]
         if row.f == START:
             here[row.lease] = inf
-            violations += _begun(row, here, faults, slots, lost_max)
+            own = by_worker.get(row.process, capacity)
+            if own is not None:
+                violations += _begun(row, here, faults, own)
         elif row.f == DEFY and here.get(row.lease) == inf:
             here[row.lease] = row.boottime
         elif row.f in (END, QUIT):
@@ -56,9 +61,10 @@ def check_slots(
 
 
 def _begun(
-    row: Row, here: Mapping[str, float], faults: Sequence[FaultWindow], slots: int, lost_max: int
+    row: Row, here: Mapping[str, float], faults: Sequence[FaultWindow], own: Capacity
 ) -> Iterator[Violation]:
     """What is wrong with a start, with what runs in its process from then on."""
+    slots, lost_max = own
     counted = sum(row.boottime < since_ms + GRACE_MIN_MS for since_ms in here.values())
     if counted > slots:
         detail = f"{row.process} ran {counted} jobs at once, and has {slots} slots"

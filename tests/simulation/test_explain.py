@@ -54,7 +54,9 @@ def test_a_breaker_spares_a_service_and_says_so(cluster: VirtualCluster) -> None
     (blocker,) = explanation.blockers
     assert blocker.kind is BlockerKind.CIRCUIT_BREAKER
     assert blocker.until == found.breaker_open_until
-    assert explanation.estimated_wait is not None
+    for handle in handles:
+        explanation = handle.explain()
+        assert (explanation.estimated_wait is None) is (explanation.ahead > 0)
     SERVICE["is_down"] = False
     cluster.advance(timedelta(minutes=1))
     assert [handle.result(timeout=1) for handle in handles] == [*range(6)]

@@ -56,7 +56,7 @@ SKIPPED_TESTS = frozenset(
         # Who may not make control groups, or limit any, cannot see the kernel hold jobs to limits.
         "tests/integration/test_cgroup.py:53 pytest.skip",
         # Faults that need root, or a tracer, cannot be injected without.
-        "tests/chaos/site.py:56 pytest.skip",
+        "tests/chaos/site.py:58 pytest.skip",
     }
 )
 #: "path": real time has to pass there, and no event tells when it has.

@@ -14,12 +14,13 @@ from google.protobuf.message import DecodeError
 
 from tenure.master.backend.errors import CorruptJournal, FormatTooNew
 from tenure.master.journal import frame
-from tenure.master.journal.codec import decode_events, encode_events
+from tenure.master.journal.codec import decode_events
 from tenure.master.journal.port import SealedBatch, SnapshotRef
 from tenure.master.node import filter as filters
 from tenure.protocol.errors import Rejected
 from tenure.testing.loop import run_virtual
 from tenure.v1 import worker_pb2
+from tests.encoded import encode_events
 from tests.unit.master.node.term_rig import leading
 from tests.unit.worker.rig import Rig
 

@@ -20,11 +20,11 @@ from tenure.master.core.settings import (
     QueueSettings,
     RateLimit,
 )
-from tenure.master.journal.codec import encode_events
 from tenure.master.journal.frame import Chain
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, JobState
+from tests.encoded import encode_events
 from tests.oracles.facts import (
     Adopted,
     Boosted,

@@ -118,8 +118,8 @@ def test_resources_come_back() -> None:
 
     def leaks(after: int) -> list[str]:
         samples = [s._replace(at_ms=s.at_ms * 1_000) if s.at_ms > 3 else s for s in held(after)]
-        return [found.invariant for found in check_resources(samples, [KILL])]
+        return [found.invariant for found in check_resources(samples, [KILL], kept={})]
 
     assert leaks(141) == []
     assert leaks(142) == ["R1"]
-    assert check_resources(held(999)[:5], [KILL]) == []
+    assert check_resources(held(999)[:5], [KILL], kept={}) == []

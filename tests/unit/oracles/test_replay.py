@@ -14,10 +14,10 @@ from tenure.master.core.effect import Decision
 from tenure.master.core.event import DurableEvent
 from tenure.master.core.partition import Partition
 from tenure.master.core.record import Policy
-from tenure.master.journal.codec import encode_events
 from tenure.master.journal.frame import Chain
 from tenure.protocol.fence import Token
 from tenure.protocol.ids import JobId, mint
+from tests.encoded import encode_events
 from tests.oracles.facts import Fact
 from tests.oracles.journal_facts import journal_facts
 from tests.oracles.replay import check_replay

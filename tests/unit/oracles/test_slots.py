@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tests.oracles.evidence import FaultWindow
+from tests.oracles.evidence import Capacity, FaultWindow
 from tests.oracles.history import DEFY, END, QUIT, START, Row
 from tests.oracles.slots import GRACE_MAX_MS, GRACE_MIN_MS, check_slots, given_up
 from tests.unit.oracles.sample import TERM_1, at, lease
@@ -26,7 +26,7 @@ class Worker:
 
     def wrong(self, *faults: FaultWindow) -> list[str]:
         """The jobs that should not have begun."""
-        found = check_slots(self.rows, faults, slots=SLOTS, lost_max=LOST_MAX)
+        found = check_slots(self.rows, faults, Capacity(SLOTS, LOST_MAX), {})
         assert {violation.invariant for violation in found} <= {"S22"}
         return [violation.subject for violation in found]
 

@@ -6,6 +6,7 @@ from tenure.master.core.attempt import remember_attempt
 from tenure.master.core.command import Dispatch, SendHeld
 from tenure.master.core.effect import Decision, Effect, GrantRow, SendAssignment
 from tenure.master.core.event import Event, JobsGranted
+from tenure.master.core.gate import Queue
 from tenure.master.core.health import allowance
 from tenure.master.core.pick import Picking, Taker
 from tenure.master.core.record import JobRecord
@@ -34,10 +35,21 @@ def would_grant(
     return any(record is job for taker in takers for job in (*taker.first, *taker.again))
 
 
-def _pick(
-    state: State, command: Dispatch, now_ms: int, *, reserving: bool = True
-) -> tuple[Picking, list[Taker]]:
-    """What is taken, and by whom."""
+def reserved_for(state: State, command: Dispatch, now_ms: int, record: JobRecord) -> list[Queue]:
+    """The queues whose reserves keep a job from those who could run it."""
+    able, policy = _able(state, command, now_ms), record.policy
+    reserves = Reserves(state.lanes.reserving, state.sessions.values(), able)
+    skills = dict.fromkeys(
+        session.skill
+        for session, _ in able
+        if session.skill.serves(policy.queue, policy.name, policy.requires)
+    )
+    unmet = [queue for skill in skills for queue, _ in reserves.unmet(skill)]
+    return list(dict.fromkeys(unmet))
+
+
+def _able(state: State, command: Dispatch, now_ms: int) -> list[tuple[Session, int]]:
+    """Who may be given something, and how much."""
     able: list[tuple[Session, int]] = []
     if state.serving and state.window_ends_ms is None:
         accept_timeout_ms = state.config.accept_timeout_ms
@@ -51,6 +63,14 @@ def _pick(
                     if not credit:
                         continue
                 able.append((session, credit))
+    return able
+
+
+def _pick(
+    state: State, command: Dispatch, now_ms: int, *, reserving: bool = True
+) -> tuple[Picking, list[Taker]]:
+    """What is taken, and by whom."""
+    able = _able(state, command, now_ms)
     queues = state.lanes.reserving if reserving and able else ()
     reserves = Reserves(queues, state.sessions.values(), able)
     takers = [Taker(session, credit, order) for order, (session, credit) in enumerate(able)]

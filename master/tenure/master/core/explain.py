@@ -6,13 +6,12 @@ dispatch that has credit.
 """
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final, NamedTuple
 
 from tenure.master.core.breaker import Breaker
 from tenure.master.core.command import Dispatch
 from tenure.master.core.dependency import Fate, fate_of_job
-from tenure.master.core.dispatch import would_grant
+from tenure.master.core.dispatch import reserved_for, would_grant
 from tenure.master.core.gate import MANY, Limiter, Queue
 from tenure.master.core.health import allowance
 from tenure.master.core.ready import Lane, order_key
@@ -39,10 +38,8 @@ _ENDLESS: Final = frozenset(
         BlockerKind.JOB_TYPE_PAUSED,
         BlockerKind.NO_WORKER,
         BlockerKind.NO_LABELS,
-        BlockerKind.QUARANTINE,
     }
 )
-_BREAKERS: Final = frozenset({BlockerKind.CIRCUIT_BREAKER, BlockerKind.KEY_CIRCUIT_BREAKER})
 
 
 class Blocker(NamedTuple):
@@ -55,6 +52,10 @@ class Blocker(NamedTuple):
     freed_by: str
     #: When it ends by itself; 0: nobody knows.
     until_ms: int = 0
+    #: How far apart those begin that wait for it, if it lets one after the other through; else 0.
+    each_ms: float = 0.0
+    #: Whether an operator wants it so, until they take it back.
+    by_hand: bool = False
 
 
 class Halt(NamedTuple):
@@ -101,8 +102,8 @@ class Explaining:
         now_ms: int,
         halt: Halt | None,
     ) -> None:
-        self._ahead = 0
-        self._segments: Iterator[Segment] = iter(())
+        self._ahead = _Ahead(0, 0, 0)
+        self._segments: Iterator[tuple[Segment, _Ahead]] = iter(())
         self._place = (0, 0)
         self._found = _explain(state, record, credits, now_ms, halt)
         self.done = record.state is not JobState.PENDING
@@ -119,16 +120,18 @@ class Explaining:
         """Looks at about so many jobs that may come before it."""
         looks = 0
         while looks < looks_max:
-            segment = next(self._segments, None)
-            if segment is None:
+            found = next(self._segments, None)
+            if found is None:
                 self.done = True
                 return
+            segment, each = found
             left = segment.left()
             looks += 1 + len(left)
-            if segment.at_ms < self._place[0]:
-                self._ahead += len(left)
-            else:
-                self._ahead += sum(record.ordinal < self._place[1] for record in left)
+            jobs = len(left)
+            if segment.at_ms >= self._place[0]:
+                jobs = sum(record.ordinal < self._place[1] for record in left)
+            sums = zip(self._ahead, each, strict=True)
+            self._ahead = _Ahead(*[known + jobs * counts for known, counts in sums])
 
     def result(self) -> Explanation:
         """What there is to say, once it is ``done``."""
@@ -136,44 +139,82 @@ class Explaining:
         estimate_ms, basis = found.estimate_ms, found.basis
         if found.state is JobState.PENDING:
             estimate_ms, basis = _estimate(found.blockers, self._ahead, self._rate, self._now_ms)
-        return found._replace(ahead=self._ahead, estimate_ms=estimate_ms, basis=basis)
+        return found._replace(ahead=self._ahead.jobs, estimate_ms=estimate_ms, basis=basis)
 
 
-def _segments_ahead(lane: Lane, key: int) -> list[Segment]:
+class _Ahead(NamedTuple):
+    """Jobs before one, or what each job of a lane counts for among them."""
+
+    #: Those that would be granted before it, and those of its own lane.
+    jobs: int
+    #: Those of its own limit key, in whatever lane.
+    of_key: int
+    #: Those of other keys, or of none, that would be granted before it.
+    others: int
+
+
+def _segments_ahead(lane: Lane, key: int) -> list[tuple[Segment, _Ahead]]:
     """Where jobs may be that would be granted before one with this key, as things stand."""
-    return [
-        segment
-        for other in lane.queue.lanes.values()
-        if other is lane or (other.is_open and other.job_type.is_open and other.places)
-        for segment in other.segments()
-        if segment.at_ms <= key
-    ]
+    found = []
+    for other in lane.queue.lanes.values():
+        may_run = other.is_open and other.job_type.is_open and bool(other.places)
+        of_key = lane.key is not None and other.key is lane.key
+        each = _Ahead(other is lane or may_run, of_key, may_run and not of_key)
+        if any(each):
+            found += [(part, each) for part in other.segments() if part.at_ms <= key]
+    return found
 
 
 def _estimate(
-    blockers: list[Blocker], ahead: int, rate: float, now_ms: int
+    blockers: list[Blocker], ahead: _Ahead, rate: float, now_ms: int
 ) -> tuple[int | None, str]:
-    """When a ready job may begin, and what says so."""
+    """When a ready job may begin, and what says so: the last of all that it waits for."""
     if any(_is_endless(blocker) for blocker in blockers):
         return None, "nobody knows when what keeps it ends"
     if not blockers:
         return 0, "it is its turn"
-    gates_ms = max([max(b.until_ms - now_ms, 0) for b in blockers], default=0)
-    gates = "what keeps it ends then" if gates_ms else ""
-    if not rate:
-        if gates_ms and all(blocker.until_ms for blocker in blockers):
-            return gates_ms, f"{gates}, and {ahead} jobs come before it" if ahead else gates
-        return None, "how fast jobs of its queue begin is not known yet"
-    queue_ms = round((ahead + 1) * 1_000 / rate)
-    if gates_ms > queue_ms:
-        return gates_ms, gates
-    return queue_ms, f"{ahead} jobs before it, and {rate:.3g} a second have begun while jobs waited"
+    paced = {blocker.kind for blocker in blockers if blocker.each_ms}
+    jobs = ahead.others if BlockerKind.KEY_RATE in paced else ahead.jobs
+    if any(_is_unmeasured(blocker, jobs) for blocker in blockers):
+        return None, "how fast those begin that wait for the same is not known"
+    waits = [_wait_for(blocker, ahead, now_ms) for blocker in blockers if blocker.until_ms]
+    if BlockerKind.QUEUE_RATE in paced:
+        jobs = 0
+    if jobs or len(waits) < len(blockers):
+        if not rate:
+            return None, "how fast jobs of its queue begin is not known yet"
+        text = f"{jobs} jobs before it, and {rate:.3g} a second have begun while jobs waited"
+        waits.append((round((jobs + 1) * 1_000 / rate), text))
+    return max(waits)
+
+
+def _is_unmeasured(blocker: Blocker, jobs: int) -> bool:
+    """Whether those that wait for it begin at another pace than their queue, which nobody knows."""
+    match blocker.kind:
+        case BlockerKind.KEY_CONCURRENCY | BlockerKind.STICKY_WORKER_BUSY:
+            return True
+        case BlockerKind.CIRCUIT_BREAKER | BlockerKind.KEY_CIRCUIT_BREAKER:
+            return not blocker.until_ms
+        case BlockerKind.QUARANTINE:
+            return not blocker.until_ms or jobs > 0
+        case _:
+            return False
+
+
+def _wait_for(blocker: Blocker, ahead: _Ahead, now_ms: int) -> tuple[int, str]:
+    """How long a job waits for what ends by itself, after those before it; and what says so."""
+    until_ms = max(blocker.until_ms - now_ms, 0)
+    jobs = ahead.of_key if blocker.kind is BlockerKind.KEY_RATE else ahead.jobs
+    if not blocker.each_ms or not jobs:
+        return until_ms, "what keeps it ends then"
+    each_s = blocker.each_ms / 1_000
+    return until_ms + round(
+        jobs * blocker.each_ms
+    ), f"{jobs} jobs before it, one every {each_s:.3g} s"
 
 
 def _is_endless(blocker: Blocker) -> bool:
-    return blocker.kind in _ENDLESS or (
-        blocker.kind in _BREAKERS and "operator" in blocker.freed_by
-    )
+    return blocker.kind in _ENDLESS or blocker.by_hand
 
 
 def _explain(
@@ -407,6 +448,7 @@ def _breaker(breaker: Breaker, kind: BlockerKind, whose: str, let_go: str) -> It
     if breaker.probes != 0:
         return
     until_ms = breaker.next_ms() or 0
+    by_hand = False
     if breaker.state is BreakerState.HALF_OPEN:
         text, freed_by = f"the breaker of {whose} is half open, and its probes run", "they succeed"
     elif until_ms:
@@ -415,7 +457,8 @@ def _breaker(breaker: Breaker, kind: BlockerKind, whose: str, let_go: str) -> It
     else:
         text = f"the breaker of {whose} was opened by hand"
         freed_by = f"an operator: tenure queues set {let_go}"
-    yield Blocker(kind, text, freed_by, until_ms)
+        by_hand = True
+    yield Blocker(kind, text, freed_by, until_ms, by_hand=by_hand)
 
 
 def _limits(
@@ -433,6 +476,7 @@ def _limits(
             f"{what} begins at most {tokens.count} jobs in {tokens.per_ms / 1_000:g} s",
             "its next token",
             limiter.next_ms() or 0,
+            each_ms=tokens.per_ms / tokens.count,
         )
 
 
@@ -447,12 +491,7 @@ def _credit(
     ready = [s for s in takers if s.may_be_granted(now_ms, patience_ms)]
     free = [s for s in ready if allowance(state, s, 1, now_ms)]
     if ready and not free:
-        workers = sorted(session.holder.worker for session in ready)
-        yield Blocker(
-            BlockerKind.QUARANTINE,
-            f"the workers that serve it are in quarantine ({', '.join(workers[:_NAMED_MOST])})",
-            f"an operator: tenure workers release {workers[0]}",
-        )
+        yield _quarantine(state, ready)
         return
     ready = free
     if any(credit.get(session.session_id, 0) > 0 for session in ready):
@@ -474,6 +513,20 @@ def _credit(
     )
 
 
+def _quarantine(state: State, sessions: list[Session]) -> Blocker:
+    """All who could be given the job are in quarantine."""
+    workers = sorted(session.holder.worker for session in sessions)
+    text = f"the workers that serve it are in quarantine ({', '.join(workers[:_NAMED_MOST])})"
+    operator = f"an operator: tenure workers release {workers[0]}"
+    marks = [(state.health.marks[session.incarnation], session) for session in sessions]
+    if all(mark.by_hand for mark, _ in marks):
+        return Blocker(BlockerKind.QUARANTINE, text, operator, by_hand=True)
+    # Who is being tried has to end that job first.
+    tries = [mark.probe_ms for mark, s in marks if not mark.by_hand and not s.holder.leases]
+    freed_by = f"one of them is tried with one job, or {operator}"
+    return Blocker(BlockerKind.QUARANTINE, text, freed_by, min(tries, default=0))
+
+
 def _others_first(
     state: State, record: JobRecord, credits: list[tuple[int, int]], now_ms: int
 ) -> list[Blocker]:
@@ -482,11 +535,12 @@ def _others_first(
     if would_grant(state, command, now_ms, record):
         return []
     if state.lanes.reserving and would_grant(state, command, now_ms, record, reserving=False):
-        whose = ", ".join(queue.name for queue in islice(state.lanes.reserving, _NAMED_MOST))
+        names = [queue.name for queue in reserved_for(state, command, now_ms, record)]
+        whose = f" ({', '.join(names[:_NAMED_MOST])})" if names else ""
         return [
             Blocker(
                 BlockerKind.RESERVED,
-                f"the slots that are free are reserved for others ({whose})",
+                f"the slots that are free are reserved for others{whose}",
                 "more slots become free",
             )
         ]

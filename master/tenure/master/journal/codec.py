@@ -31,11 +31,6 @@ def join_events(encoded: Sequence[bytes]) -> bytes:
     return head + b"".join(encoded)
 
 
-def encode_events(events: Sequence[DurableEvent]) -> bytes:
-    """A batch's ``events`` field."""
-    return join_events([_encoder.encode(event) for event in events])
-
-
 def decode_events(data: bytes) -> list[DurableEvent]:
     """The events of a batch whose checksum was right.
 

@@ -26,7 +26,8 @@ from tenure.master.core.format import FIRST, NEWEST
 from tenure.master.journal.port import SealedBatch, SnapshotRef
 from tenure.protocol.fence import NO_TOKEN, Token
 from tenure.protocol.refusal import Reason
-from tenure.v1 import common_pb2, journal_pb2
+from tenure.protocol.token_wire import token_of, token_to_wire
+from tenure.v1 import journal_pb2
 
 #: The highest format that this release writes (``core.format`` says when it writes which); it reads
 #: this one and all before it.
@@ -127,7 +128,7 @@ class Chain:
         record = journal_pb2.JournalBatch(
             format=format_,
             partition=self.partition,
-            token=common_pb2.Token(epoch=token.epoch, revision=token.revision),
+            token=token_to_wire(token),
             number=self.number,
             first_seq=first_seq,
             event_count=event_count,
@@ -149,7 +150,7 @@ class Chain:
         """
         name = f"batch {self.number}"
         record = _open(journal_pb2.JournalBatch(), sealed.data, self.partition, name, self.number)
-        token = Token(record.token.epoch, record.token.revision)
+        token = token_of(record.token)
         expected_seq = record.first_seq if self.next_seq is None else self.next_seq
         for what, found, expected in (
             ("partition", record.partition, self.partition),
@@ -231,7 +232,7 @@ def seal_manifest(
             first_batch=first_batch,
             previous_hash=previous_hash,
             last_seq=last_seq,
-            token=common_pb2.Token(epoch=token.epoch, revision=token.revision),
+            token=token_to_wire(token),
             stamp_ms=stamp_ms,
         )
     )

@@ -269,33 +269,6 @@ def granted(rig: Rig, credits: Credits) -> set[JobId]:
     return {row.record.job_id for e in of_type(effects, SendAssignment) for row in e.rows}
 
 
-def test_what_ends_by_itself_says_when() -> None:
-    """Times: of a delay, of a token, of an open breaker, of a place in the retry budget."""
-    for kind, after_ms in (
-        (K.NOT_DUE, 5_000),
-        (K.QUEUE_RATE, 1_000),
-        (K.CIRCUIT_BREAKER, 1_000),
-        (K.KEY_CIRCUIT_BREAKER, 1_000),
-        (K.RETRY_BUDGET, 60_000),
-    ):
-        rig = Rig()
-        job_id, credits, _, _ = SCENES[kind](rig)
-        found = explain(rig, job_id, credits)
-        assert [b.until_ms - rig.now_ms for b in found.blockers] == [after_ms]
-        assert found.estimate_ms == after_ms
-        assert found.basis
-
-
-@pytest.mark.parametrize(
-    "kind", [K.PARENTS, K.TENANT_PAUSED, K.QUEUE_PAUSED, K.JOB_TYPE_PAUSED, K.NO_WORKER]
-)
-def test_what_nobody_knows_the_end_of_has_no_estimate(kind: BlockerKind) -> None:
-    """No number is better than a wrong one."""
-    rig = Rig()
-    job_id, credits, _, _ = SCENES[kind](rig)
-    assert explain(rig, job_id, credits).estimate_ms is None
-
-
 def test_a_leader_that_has_just_taken_office_grants_nothing() -> None:
     """While the window is open, until it closes; the node may say so, too."""
     rig = Rig(window_ms=3_000)
@@ -387,37 +360,50 @@ def test_jobs_that_do_not_wait_are_not_explained() -> None:
     assert rig.partition.explain(rig.mint(), [], rig.now_ms) is None
 
 
-def test_the_estimate_is_what_is_ahead_by_what_was_granted() -> None:
-    """Ten a second while jobs waited, and forty before it: four seconds and its own tenth."""
-    rig = Rig(audited=False)
-    rig.open_session(1, slots=1_000)
-    ids = rig.submit(91)
-    for _ in range(50):
-        rig.pass_time(100)
-        rig.grant_one()
-    rig.accept(1, 1_000)
-    found = explain(rig, ids[-1], [], looks=1)
-    assert (found.ahead, kinds(found)) == (40, [K.NO_CREDIT])
-    assert found.estimate_ms == 4_100
-    assert "40 jobs before it, and 10 a second" in found.basis
-
-
-def test_what_ends_by_itself_is_an_estimate_though_others_come_first() -> None:
-    """How fast they go nobody knows yet, but when the breaker lets some through is known."""
+def test_a_worker_in_quarantine_is_tried_again_by_itself() -> None:
+    """Unless an operator put it there: then nobody knows how long. While it is tried with a job,
+    nobody knows, either.
+    """
     rig = Rig()
-    _, credits, _, _ = _breaker(rig)
+    rig.open_session(1, names=("job", "second"), labels={"gpu": "a100"})
+    rig.open_session(2, names=("job", "second"))
+    gpu = Policy(name="job", requires=(GPU,))
+    job_id, other = rig.submit(2, gpu)
+    rig.do(MarkSession(session_id=1, reason="its disk", by_hand=False, for_ms=20_000))
+    found = explain(rig, job_id, [(1, 1), (2, 1)])
+    (blocker,) = found.blockers
+    assert (blocker.kind, blocker.until_ms) == (K.QUARANTINE, rig.now_ms + 40_000)
+    assert found.estimate_ms == 40_000
+    assert "tried" in blocker.freed_by
+    assert explain(rig, other, [(1, 1), (2, 1)]).estimate_ms is None
+    rig.now_ms += 40_000
+    rig.renew(1, 0)
+    rig.renew(2, 0)
+    assert kinds(explain(rig, job_id, [(1, 1), (2, 1)])) == []
+    rig.grant_one(1)
+    found = explain(rig, other, [(1, 1), (2, 1)])
+    assert (kinds(found), found.estimate_ms) == ([K.QUARANTINE], None)
+    assert found.blockers[0].until_ms == 0
+    rig.do(MarkSession(session_id=1, reason="its disk", by_hand=True, for_ms=0))
+    found = explain(rig, other, [(1, 1), (2, 1)])
+    assert (found.estimate_ms, found.basis) == (None, "nobody knows when what keeps it ends")
+    assert "tried" not in found.blockers[0].freed_by
+
+
+def test_reserves_that_keep_it_are_named_and_no_others() -> None:
+    """Not those of queues that its workers do not serve, or that have all that they are due."""
+    rig = Rig()
+    rig.open_session(1, names=("job",), queues=("default", "urgent", "met"), slots=10)
+    rig.open_session(2, names=("job",), queues=("elsewhere",), slots=10)
+    for name in ("elsewhere", "met", "urgent"):
+        rig.configure(("default", name), QueueSettings(reserved=0.5))
+        rig.submit_one(Policy(name="job", queue=name), delay_ms=60_000)
+    rig.submit(5, Policy(name="job", queue="met"))
+    assert len(rig.grant(1, 10)) == 5
     job_id = rig.submit_one()
-    found = explain(rig, job_id, credits)
-    assert (found.ahead, found.estimate_ms) == (1, 1_000)
-    assert found.basis.endswith("and 1 jobs come before it")
-    rig.configure(QUEUE, QueueSettings(concurrency=1))
-    rig.open_session(2, names=("second",))
-    other = rig.submit_one(Policy(name="second"))
-    rig.grant_one(2)
-    found = explain(rig, job_id, credits)
-    assert rig.state(other) is JobState.RUNNING
-    assert set(kinds(found)) == {K.CIRCUIT_BREAKER, K.QUEUE_CONCURRENCY}
-    assert found.estimate_ms is None
+    (blocker,) = explain(rig, job_id, [(1, 5), (2, 5)]).blockers
+    assert blocker.kind is K.RESERVED
+    assert blocker.text.endswith("reserved for others (urgent)")
 
 
 def test_advice_names_the_tenant() -> None:

@@ -15,13 +15,14 @@ from tenure.master.core.event import InboxTaken, JobsSubmitted
 from tenure.master.core.message import Message, SubmitFrom
 from tenure.master.core.outbox import BYTES_MAX, MESSAGES_MAX, Numbered, Outbox
 from tenure.master.core.partition import Partition
-from tenure.master.journal.codec import decode_events, encode_events
+from tenure.master.journal.codec import decode_events
 from tenure.master.maintenance import next_epoch
 from tenure.protocol.fence import Token
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import JobState
 from tenure.v1 import partition_pb2
+from tests.encoded import encode_events
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import START_MS, Rig
 from tests.unit.master.core.town import Town

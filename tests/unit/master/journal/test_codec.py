@@ -14,11 +14,12 @@ from tenure.master.core.event import (
     TermOpened,
 )
 from tenure.master.core.record import Policy, RetryPolicy
-from tenure.master.journal.codec import decode_events, encode_event, encode_events, join_events
+from tenure.master.journal.codec import decode_events, encode_event, join_events
 from tenure.protocol.fence import Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import JobState
+from tests.encoded import encode_events
 
 TOKEN = Token(1, 7)
 JOB = JobId("01932f6e-0000-7000-8000-000000000001")

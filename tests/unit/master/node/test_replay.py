@@ -11,7 +11,6 @@ from tenure.master.core.config import PartitionConfig
 from tenure.master.core.event import JobsReadied
 from tenure.master.core.partition import Partition
 from tenure.master.election.port import Candidate, Office
-from tenure.master.journal.codec import encode_events
 from tenure.master.journal.frame import Chain
 from tenure.master.journal.port import Journal, ReplayMark
 from tenure.master.journal.sqlite import SqliteJournal
@@ -20,6 +19,7 @@ from tenure.master.node.replay import Replay, ReplayFailed
 from tenure.master.store import open_store
 from tenure.protocol.errors import TenureError
 from tenure.protocol.fence import Token
+from tests.encoded import encode_events
 
 CONFIG = PartitionConfig(partition=0, partitions=1)
 BATCHES, EVENTS = 6, 10
