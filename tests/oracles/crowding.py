@@ -2,10 +2,10 @@
 
 A key is crowded when more of its jobs wait or run than may run at once.
 
-- ``CANCEL_NEWEST``: who is cancelled for its key's sake waits, and as many of its key as may run do
-  so, or wait and came before it.
-- ``CANCEL_IN_PROGRESS``: no more go than are too many. Those that wait go first to last, and only
-  if all that run are too many, too; as many of the newest as may run are left alone.
+- ``CANCEL_NEWEST``: who is cancelled for its key's sake waits and has not begun in its run, and as
+  many of its key as may run do so, or wait and have begun or came before it.
+- ``CANCEL_IN_PROGRESS``: of those that wait or run, in the order of their submits, as many of the
+  first go as are too many.
 - Nothing is crowded for longer than ``RELIEVED_WITHIN_MS``, but for jobs that were asked to stop.
 
 The journal's order decides: what is cancelled by one event is judged by what was before it.
@@ -62,13 +62,13 @@ def check_crowding(facts: Sequence[Fact]) -> list[Violation]:
 
 
 class _Surplus(NamedTuple):
-    """Who has to go: which of those that wait, and how many of those that run."""
+    """Who has to go: which of those that wait, and which of those that run."""
 
     waiting: frozenset[str]
-    running: int
+    running: frozenset[str]
 
 
-_NOBODY: Final = _Surplus(frozenset(), 0)
+_NOBODY: Final = _Surplus(frozenset(), frozenset())
 
 
 class _Crowd:
@@ -79,6 +79,9 @@ class _Crowd:
         self.running: dict[str, bool] = {}
         #: Those that wait for a worker, and how many came before each.
         self.waiting: dict[str, int] = {}
+        #: The same of all that ever were there; and who has been granted in its run.
+        self.places: dict[str, int] = {}
+        self.begun: set[str] = set()
         #: Since when too many are there; None: there are not.
         self.since_ms: int | None = None
         #: As of the event that cancels some: who may go.
@@ -89,12 +92,14 @@ class _Crowd:
         """Who has to go now."""
         in_order = sorted(self.waiting, key=self.waiting.__getitem__)
         if strategy == "CANCEL_NEWEST":
-            return _Surplus(frozenset(in_order[max(limit - len(self.running), 0) :]), 0)
+            fresh = [job for job in in_order if job not in self.begun]
+            room = max(limit - len(self.running) - (len(in_order) - len(fresh)), 0)
+            return _Surplus(frozenset(fresh[room:]), frozenset())
         if strategy == "CANCEL_IN_PROGRESS":
-            stay = sum(not asked for asked in self.running.values())
-            too_many = max(stay + len(in_order) - limit, 0)
-            waiting = frozenset(in_order[: max(too_many - stay, 0)])
-            return _Surplus(waiting, min(too_many, stay))
+            there = [*in_order, *(job for job, asked in self.running.items() if not asked)]
+            there.sort(key=self.places.__getitem__)
+            oldest = frozenset(there[: max(len(there) - limit, 0)])
+            return _Surplus(oldest & self.waiting.keys(), oldest & self.running.keys())
         return _NOBODY
 
 
@@ -146,21 +151,20 @@ class _Usher:
             crowd.surplus = crowd.find_surplus(rules.strategy, rules.key_concurrency)
             crowd.judged_seq = fact.seq
         waiting, running = crowd.surplus
-        if isinstance(fact, CancelAsked):
-            crowd.surplus = _Surplus(waiting, running - 1)
-            fine = running > 0
-        else:
-            fine = fact.job in waiting
-        if not fine:
+        if fact.job not in (running if isinstance(fact, CancelAsked) else waiting):
             self._say(fact.job, f"seq {fact.seq}: goes for limit key {key[2]}, but need not")
 
     @staticmethod
     def _move(crowd: _Crowd, fact: JobFact, ordinal: int) -> None:
         job = fact.job
+        crowd.places[job] = ordinal
+        if isinstance(fact, Requeued):
+            crowd.begun.discard(job)
         match fact:
             case Granted() | Adopted():
                 crowd.waiting.pop(job, None)
                 crowd.running[job] = False
+                crowd.begun.add(job)
             case CancelAsked():
                 if job in crowd.running:
                     crowd.running[job] = True

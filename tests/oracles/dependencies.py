@@ -8,6 +8,8 @@ at a time:
   it, all of them have ended; each outcome that this rests on is what the journal says that parent
   was by then, or what was heard of it (of an earlier run, if it was purged since); and what comes
   of them is what the job's policy says: ``fate_of``.
+- While a batch requeues jobs, nothing is decided on a job that was requeued and has a parent that
+  is FAILED or CANCELLED: the batch may bring that one back, too.
 - What is told of a job elsewhere is what it is.
 - A workflow is a parent of its members that ends when it is sealed: no member runs before that, by
   whatever policy, and none is accepted after.
@@ -24,6 +26,8 @@ from typing import Final
 
 from tests.oracles.facts import (
     Adopted,
+    BatchEnded,
+    BatchMade,
     Fact,
     Freed,
     Granted,
@@ -46,6 +50,8 @@ from tests.oracles.verdict import Violation
 #: So long after the last of its parents has ended, at most, a job's fate is decided.
 DECIDED_WITHIN_MS: Final = 20_000
 ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED", "GONE"})
+#: What a requeue can bring back.
+_REVIVABLE: Final = frozenset({"FAILED", "CANCELLED"})
 #: What is told of a job may be decided on with what becomes of it then, a few events before.
 _TOGETHER: Final = 4
 
@@ -127,6 +133,10 @@ class _Family:
         self._decided: dict[str, tuple[str, ...]] = {}
         self._heard_ms: dict[str, int] = {}
         self._term_ms = 0
+        #: Jobs that ever were requeued, and batches under way that requeue some.
+        self._requeued: set[str] = set()
+        self._revivals: set[str] = set()
+        self._revived_ms = 0
 
     def see(self, fact: Fact) -> None:
         """The next fact."""
@@ -163,6 +173,11 @@ class _Family:
                 self._tell(fact)
             case TermBegan():
                 self._term_ms = fact.at_ms
+            case BatchMade() if fact.kind == "REQUEUE":
+                self._revivals.add(fact.batch)
+            case BatchEnded() if fact.batch in self._revivals:
+                self._revivals.remove(fact.batch)
+                self._revived_ms = fact.at_ms
             case _:
                 pass
 
@@ -188,6 +203,7 @@ class _Family:
 
     def _requeue(self, fact: Requeued) -> None:
         self._set(fact.job, "OPEN", fact.seq, fact.at_ms)
+        self._requeued.add(fact.job)
         child = self._children.get(fact.job)
         if child is not None and not fact.pending:
             self._waiting.add(fact.job)
@@ -211,6 +227,8 @@ class _Family:
                 self._say(job, f"{what}, as if its parent {parent} were {outcome}: it is {true}")
             if outcome not in ENDED:
                 self._say(job, f"{what}, though its parent {parent} has not ended")
+        if self._revivals and job in self._requeued and not _REVIVABLE.isdisjoint(outcomes):
+            self._say(job, f"{what} by parents {outcomes} while jobs are requeued by a batch")
         fate = fate_of(child, outcomes)
         if fate not in allowed:
             self._say(job, f"{what}, but its policy says {fate.name}, with its parents {outcomes}")
@@ -256,7 +274,8 @@ class _Family:
                 before if outcome == "GONE" else outcome
                 for outcome, before in zip(outcomes, known, strict=True)
             ]
-            since_ms = max(*times, child.at_ms, self._heard_ms.get(job, 0), self._term_ms)
+            known_ms = max(self._heard_ms.get(job, 0), self._term_ms, self._revived_ms)
+            since_ms = max(*times, child.at_ms, known_ms)
             late = now_ms - since_ms > DECIDED_WITHIN_MS
             if late and fate_of(child, found) is not Fate.HOLD:
                 yield Violation("S14", job, f"waits for parents that have all ended: {found}")

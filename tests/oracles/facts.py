@@ -277,6 +277,23 @@ class WorkflowForgotten(NamedTuple):
     workflow: str
 
 
+class BatchMade(NamedTuple):
+    """Something is to be done to all jobs that match a filter; ``kind`` is what."""
+
+    seq: int
+    at_ms: int
+    batch: str
+    kind: str
+
+
+class BatchEnded(NamedTuple):
+    """A batch has done it, or was stopped."""
+
+    seq: int
+    at_ms: int
+    batch: str
+
+
 class Message(NamedTuple):
     """What one partition says to another: of a job, or of a parent and its child.
 
@@ -445,7 +462,9 @@ SettingFact = QueueSet | TenantSet | JobTypeSet
 #: Facts about what partitions say to each other, and what comes of it.
 PostFact = Sent | Trimmed | Taken | Registered | Released | Told
 ScheduleFact = SchedulePut | SchedulePaused | ScheduleDeleted | Ticked
-Fact = JobFact | TermBegan | SettingFact | PostFact | ScheduleFact | WorkflowIs | WorkflowForgotten
+WorkflowFact = WorkflowIs | WorkflowForgotten
+BatchFact = BatchMade | BatchEnded
+Fact = JobFact | TermBegan | SettingFact | PostFact | ScheduleFact | WorkflowFact | BatchFact
 _JOB_FACTS: Final = frozenset(get_args(JobFact))
 
 

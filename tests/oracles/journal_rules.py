@@ -11,6 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from tests.oracles.facts import (
+    BatchEnded,
+    BatchMade,
     Cursor,
     Fact,
     Fuse,
@@ -39,6 +41,8 @@ _STRATEGIES: Final = {1: "QUEUE", 2: "CANCEL_IN_PROGRESS", 3: "CANCEL_NEWEST"}
 _OVERRIDES: Final = {1: "NONE", 2: "CLOSED", 3: "OPEN"}
 _MISFIRES: Final = {1: "SKIP", 2: "FIRE_ONCE", 3: "FIRE_ALL"}
 _OVERLAPS: Final = {1: "SKIP", 2: "BUFFER_ONE", 3: "ALLOW", 4: "CANCEL_OTHER"}
+_BATCH_KINDS: Final = {1: "CANCEL", 2: "REQUEUE", 3: "PURGE", 4: "BOOST"}
+_BATCH_RUNS: Final = 1
 #: What a parent is to its children.
 OUTCOMES: Final = {
     0: "UNASKED",
@@ -187,6 +191,17 @@ def _told(seq: int, event: list[Any]) -> Iterator[Fact]:
     yield Told(seq, at_ms, parent, child, OUTCOMES[state])
 
 
+def _batch_created(seq: int, event: list[Any]) -> Iterator[Fact]:
+    at_ms, batch, spec = event[1:4]
+    yield BatchMade(seq, at_ms, batch, _BATCH_KINDS[spec[0]])
+
+
+def _batch_advanced(seq: int, event: list[Any]) -> Iterator[Fact]:
+    at_ms, batch, *_, state = event[1:7]
+    if state != _BATCH_RUNS:
+        yield BatchEnded(seq, at_ms, batch)
+
+
 #: By the name of an event: what it says.
 READERS: Final[Mapping[str, Callable[[int, list[Any]], Iterator[Fact]]]] = {
     "settings_changed": _settings,
@@ -202,4 +217,6 @@ READERS: Final[Mapping[str, Callable[[int, list[Any]], Iterator[Fact]]]] = {
     "child_registered": _registered,
     "child_released": _released,
     "parent_told": _told,
+    "batch_created": _batch_created,
+    "batch_advanced": _batch_advanced,
 }

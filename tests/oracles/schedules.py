@@ -9,10 +9,11 @@ that, in its partition or, through the outbox, in another one. So, by the journa
 - A tick that the cursor passes over without its job was later than the catch-up window; or missed,
   where ``SKIP`` leaves out all of these, and ``FIRE_ONCE`` all but the newest; or it came while the
   job of the one before had not ended (``SKIP``; ``BUFFER_ONE``, with one that waited already), as
-  far as its partition had been told. What these rules forbid does not fire, either; with
-  ``CANCEL_OTHER`` the job before was asked to stop.
+  far as its partition had been told. What these rules forbid does not fire, either; nor does, with
+  ``CANCEL_OTHER``, what comes before that job has ended.
 - A tick that is kept until the one before has ended fires when it may, unless people pause or
-  change the schedule first: then it goes on with the first tick from then on.
+  change the schedule first: then it goes on with the first tick from then on. With ``CANCEL_OTHER``
+  that job has been asked to stop, and a newer tick takes the place of one that is kept.
 - Once all is well again no tick waits for its decision for longer than ``DECIDED_WITHIN_MS``.
 - What was acknowledged, a schedule or a trigger's job, is there.
 
@@ -55,6 +56,8 @@ DECIDED_WITHIN_MS: Final = 15_000
 #: Times that are looked at beyond the last one, to see that nothing is left out.
 _AHEAD_MS: Final = 60_000
 _ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED", "GONE"})
+#: What is said to a job for which a tick waits.
+GIVES_WAY: Final = "the next tick of its schedule waits for its end"
 
 #: (tenant, name)
 Name = tuple[str, str]
@@ -243,6 +246,7 @@ class _Desk:
         self._open: set[str] = set()
         self._over: set[str] = set()
         self._stopped: set[str] = set()
+        self._ended_ms: dict[str, int] = {}
         self._term_ms = 0
         self._now_ms = 0
         self._epoch = ""
@@ -259,9 +263,13 @@ class _Desk:
             case Taken():
                 letter = self._letters.get((fact.source, self._partition, fact.number))
                 if letter is not None and letter.message.kind == "tell":
-                    self._hear(letter)
+                    self._hear(letter, fact.at_ms)
             case Settled() | Withdrawn():
                 self._open.discard(fact.job)
+                if isinstance(fact, Settled):
+                    self._ended_ms[fact.job] = fact.at_ms
+                    if fact.reason == GIVES_WAY:
+                        self._stopped.add(fact.job)
             case Requeued() if fact.job in self._came_ms:
                 self._open.add(fact.job)
                 self._stopped.discard(fact.job)
@@ -289,9 +297,10 @@ class _Desk:
         elif message.kind == "cancel":
             self._stopped.add(message.job)
 
-    def _hear(self, letter: Sent) -> None:
+    def _hear(self, letter: Sent, at_ms: int) -> None:
         if letter.message.outcome in _ENDED:
             self._over.add(letter.message.job)
+            self._ended_ms[letter.message.job] = at_ms
 
     def _change(self, fact: SchedulePut | SchedulePaused | ScheduleDeleted | Ticked) -> None:
         name = (fact.tenant, fact.name)
@@ -366,7 +375,9 @@ class _Desk:
     def _tick(self, schedule: _Schedule, fact: Ticked) -> None:
         now_ms, cursor = fact.at_ms, fact.cursor
         if schedule.buffered_ms and cursor.buffered_ms != schedule.buffered_ms:
-            self._fire_kept(schedule, now_ms)
+            if not self._gives_place(schedule, cursor):
+                self._fire_kept(schedule, now_ms)
+            schedule.buffered_ms = 0
         passed_ms = cursor.next_ms - 1 if cursor.next_ms else now_ms
         for tick_ms in schedule.ticks(min(passed_ms, now_ms + _AHEAD_MS)):
             if schedule.paused:
@@ -380,9 +391,15 @@ class _Desk:
             self._say(schedule.name, f"{cursor.last_job} is told to be its last job")
         self._check_next(schedule, cursor, now_ms)
 
+    def _gives_place(self, schedule: _Schedule, cursor: Cursor) -> bool:
+        """Whether a newer tick is kept instead of the one that was."""
+        kept_ms = schedule.buffered_ms
+        newer = schedule.plan.overlap == "CANCEL_OTHER" and cursor.buffered_ms > kept_ms
+        return newer and self._job_of(schedule, kept_ms) not in self._came_ms
+
     def _fire_kept(self, schedule: _Schedule, now_ms: int) -> None:
         """The tick that was kept is kept no more."""
-        tick_ms, schedule.buffered_ms = schedule.buffered_ms, 0
+        tick_ms = schedule.buffered_ms
         job = self._job_of(schedule, tick_ms)
         if job not in self._came_ms:
             self._say(schedule.name, f"tick {tick_ms} was kept, and left out at {now_ms}")
@@ -404,13 +421,12 @@ class _Desk:
         if fired:
             if barred:
                 yield f"fired, though {barred}"
-            if busy and plan.overlap in ("SKIP", "BUFFER_ONE"):
+            if busy and plan.overlap != "ALLOW":
                 yield f"fired while {schedule.last_job} had not ended"
-            if busy and plan.overlap == "CANCEL_OTHER" and schedule.last_job not in self._stopped:
-                yield f"fired, and {schedule.last_job} was not asked to stop"
             self._fired(schedule, job)
         elif cursor.buffered_ms == tick_ms:
-            if barred or not busy or plan.overlap != "BUFFER_ONE":
+            stopped = plan.overlap == "CANCEL_OTHER" and schedule.last_job in self._stopped
+            if barred or not (stopped or (busy and plan.overlap == "BUFFER_ONE")):
                 yield f"is kept, though {barred or 'it could have been decided on'}"
             schedule.buffered_ms = tick_ms
         elif not barred and not (
@@ -448,6 +464,10 @@ class _Desk:
                 came = self._job_of(schedule, tick_ms) in self._came_ms
                 if now_ms - due_ms > DECIDED_WITHIN_MS and not came:
                     self._say(schedule.name, f"nobody has decided on tick {tick_ms}")
+            if schedule.buffered_ms and not schedule.paused and not self._is_busy(schedule):
+                ended_ms = self._ended_ms.get(schedule.last_job, 0)
+                if now_ms - max(ended_ms, self._term_ms, self._now_ms) > DECIDED_WITHIN_MS:
+                    self._say(schedule.name, f"tick {schedule.buffered_ms} is kept for nobody")
 
     def _say(self, name: Name, wrong: str) -> None:
         self.violations.append(Violation("S13", "/".join(name), wrong))

@@ -93,6 +93,29 @@ async def revive_crew(visit: Visit) -> None:
             await visit.desk.get(handle.id)
 
 
+@script(4, "batches")
+async def revive_family(visit: Visit) -> None:
+    """A tree whose root has failed is requeued together, children in other partitions with it."""
+    rng, act, labels = visit.rng, visit.works.act, {"crew": f"u{visit.number}"}
+    options = {**visit.options(), "labels": labels}
+    family = [await visit.submit(visit.hold_s() / 8, "permanent", 9, **options)]
+    for _ in range(rng.randint(1, 6)):
+        child = await visit.desk.submit(
+            act,
+            *(visit.text(), visit.hold_s() / 8, "", 0),
+            **rng.choice((options, {**visit.options(), "labels": labels})),
+            after=rng.sample(family, rng.randint(1, min(2, len(family)))),
+            run_if=rng.choice(("all_succeeded", "all_succeeded", "always")),
+        )
+        if child is None:
+            break
+        family.append(child)
+    await visit.see_all(family)
+    for _ in range(rng.randint(1, 2)):
+        await _do(visit, "requeue", rng.choice(("", " AND state = FAILED")))
+    await visit.see_all([visit.handle(each.id) for each in family])
+
+
 @script(3, "batches")
 async def empty_queue(visit: Visit) -> None:
     """A queue is purged while its jobs wait and run."""

@@ -204,6 +204,54 @@ def test_a_workflow_is_cancelled_and_retried_as_a_whole() -> None:
     in_cluster(test)
 
 
+def test_a_workflow_that_has_ended_stays_what_it_is() -> None:
+    """A cancel that comes too late changes nothing; a retry is not held up by it."""
+
+    async def test(cluster: SimCluster, client: AsyncClient) -> None:
+        BROKEN.add("x")
+        async with client.workflow("fine") as fine:
+            fine.add(double, 1)
+        async with client.workflow("broken") as broken:
+            failed = broken.add(fragile, "x")
+            broken.add(note.options(after=[failed]), "never")
+        ends = {fine: WorkflowState.COMPLETED, broken: WorkflowState.FAILED}
+        for workflow, state in ends.items():
+            assert await workflow.wait(60)
+            await workflow.cancel("too late")
+            assert await workflow.state() is state
+            assert not (await workflow.describe()).HasField("cancelled_at")
+        BROKEN.clear()
+        assert await broken.retry() == 2
+        assert await broken.wait(60)
+        assert await broken.state() is WorkflowState.COMPLETED
+
+    in_cluster(test)
+
+
+def test_a_workflow_whose_members_were_forgotten_is_not_said_to_have_completed() -> None:
+    """One of these may have failed, as here; a failure that is still known stays one."""
+
+    async def test(cluster: SimCluster, client: AsyncClient) -> None:
+        BROKEN.add("x")
+        brief = timedelta(seconds=30)
+        async with client.workflow("short-memory") as workflow:
+            workflow.add(double, 1)
+            workflow.add(fragile.options(result_ttl=brief), "x")
+        async with client.workflow("long-memory") as other:
+            other.add(double.options(result_ttl=brief), 1)
+            other.add(fragile, "x")
+        for each in (workflow, other):
+            assert await each.wait(60)
+            assert await each.state() is WorkflowState.FAILED
+        await elapse(60)
+        assert await workflow.counts() == {JobState.COMPLETED: 1}
+        assert await workflow.state() is WorkflowState.ENDED
+        assert await other.counts() == {JobState.FAILED: 1}
+        assert await other.state() is WorkflowState.FAILED
+
+    in_cluster(test)
+
+
 def test_a_workflow_says_how_far_it_is() -> None:
     """What runs, what waits for no other member, and why the first of these do not run: while it
     is open, while it runs, while something keeps it, and in the end.

@@ -15,6 +15,7 @@ from tenure.client.errors import invalid
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import JobDef
 from tenure.client.options import check_name
+from tenure.client.parent_result import parents_of
 from tenure.client.span import check_span
 from tenure.protocol import limits
 from tenure.protocol.vocabulary import Misfire, Overlap
@@ -111,7 +112,7 @@ def cron(
         catch_up: Ticks that are later do not fire (5 s to 366 days).
         overlap: What becomes of a tick while the job of the one before has not ended: ``skip``
             leaves it out, ``buffer_one`` lets one wait, ``allow`` fires it, ``cancel_other``
-            cancels that job and fires it.
+            cancels that job, and the newest tick fires when it has ended.
         jitter: Each tick fires up to so much later, always the same for the same tick (at most one
             day, and never later than the next tick).
         start_at: No tick before.
@@ -153,7 +154,8 @@ class AsyncSchedules:
             name: Of the schedule.
             when: See ``cron``.
             job: What to run; ``job.options(…)`` says how. Its tenant is the schedule's. A delay,
-                a time, or a key would be the same for each tick, and is refused.
+                a time, or a key would be the same for each tick, and is refused; so are jobs to
+                wait for (``after``, ``result_of``) and callbacks, which no tick could have.
             *args: For the function, of each tick.
             **kwargs: For the function.
 
@@ -333,6 +335,11 @@ def spec_of(
         raise invalid("job", "without a key: all ticks would be one job")
     if settings.delay is not None or settings.at is not None:
         raise invalid("job", "without delay and at: the calendar says when it is due")
+    if settings.after or parents_of(args, kwargs):
+        raise invalid("job", "without after and result_of: a tick waits for no other job")
+    if job.has_callbacks:
+        what = "a tick submits one job; let that job submit what comes after it"
+        raise invalid("job", f"without on_success and on_failure: {what}")
     spec = when.to_wire()
     spec.options.CopyFrom(job.wire)
     spec.payload = encode_args(job, args, kwargs)

@@ -94,8 +94,8 @@ class QueueSettings:
         concurrency: Jobs that may run at once; 0: any number.
         key_concurrency: Jobs that may run at once of each ``limit_key``; 0: any number.
         key_strategy: What becomes of a job whose key runs as many as it may: it waits (``queue``),
-            takes the place of the oldest one that runs (``cancel_in_progress``), or is cancelled
-            itself (``cancel_newest``).
+            takes the place of the oldest of its key (``cancel_in_progress``), or is cancelled
+            itself unless it is a retry (``cancel_newest``).
         rate: How many may begin in a time; None: any number.
         key_rate: The same, of each ``limit_key``.
         reserved: The share of the slots of those who serve it that others cannot take (0 to 1).

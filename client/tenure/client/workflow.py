@@ -4,7 +4,8 @@
  open ──add, add, …──► flush (submits what was added, any number of times) ──► seal: they may run
 ```
 The home partition keeps the workflow; its members live with their queues. So how it does is put
-together here, from all partitions: counts are exact once all members have ended, for an end stays.
+together here, from all partitions: counts are exact once all members have ended, for an end stays,
+until members are purged.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ M = TypeVar("M", bound=Message)
 _SERVICE: Final = "/tenure.v1.WorkflowService/"
 _EXPLAINED_MOST: Final = 100
 _RETRIED: Final = (JobState.FAILED, JobState.CANCELLED)
+_ENDED: Final = (WorkflowState.COMPLETED, WorkflowState.FAILED, WorkflowState.ENDED)
 _GONE: Final = (Reason.NOT_FOUND, Reason.RESULT_EXPIRED)
 _SEAL_MOST: Final = timedelta(milliseconds=limits.SEAL_WITHIN_MS_MAX)
 
@@ -318,9 +320,12 @@ class AsyncWorkflow:
     async def cancel(self, reason: str = "") -> None:
         """Cancels all members that have not ended; it takes no more.
 
-        Those that wait go first, so that no error branch starts because of this.
+        Those that wait go first, so that no error branch starts because of this. A workflow that
+        has ended stays what it is.
         """
         self._added.clear()
+        if await self.state() in _ENDED:
+            return
         request = workflows_pb2.CancelWorkflowRequest(workflow_id=self.id, reason=reason)
         answer = await self._home("CancelWorkflow", request, workflows_pb2.CancelWorkflowResponse)
         if not answer.workflow.HasField("sealed_at"):
@@ -452,7 +457,11 @@ def state_of(workflow: workflows_pb2.Workflow, counts: Mapping[JobState, int]) -
         return WorkflowState.OPEN
     if any(count for state, count in counts.items() if state not in TERMINAL):
         return WorkflowState.RUNNING
-    return WorkflowState.FAILED if counts.get(JobState.FAILED) else WorkflowState.COMPLETED
+    if counts.get(JobState.FAILED):
+        return WorkflowState.FAILED
+    # Of members that were purged nobody knows any more what they had come to.
+    complete = sum(counts.values()) >= workflow.members
+    return WorkflowState.COMPLETED if complete else WorkflowState.ENDED
 
 
 async def count_members(

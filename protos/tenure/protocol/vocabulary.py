@@ -29,9 +29,10 @@ class WorkflowState(IntEnum):
 
     OPEN = 1  #: not sealed: no member runs
     RUNNING = 2  #: a member has not ended
-    COMPLETED = 3  #: all have ended, none is FAILED
+    COMPLETED = 3  #: all have ended, all are still known, none is FAILED
     FAILED = 4  #: all have ended, one is FAILED
     CANCELLED = 5  #: cancelled, or not sealed in time
+    ENDED = 6  #: all have ended, none that is still known is FAILED, some were purged
 
 
 class AttemptOutcome(IntEnum):

@@ -21,12 +21,14 @@ class WorkflowState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WORKFLOW_STATE_COMPLETED: _ClassVar[WorkflowState]
     WORKFLOW_STATE_FAILED: _ClassVar[WorkflowState]
     WORKFLOW_STATE_CANCELLED: _ClassVar[WorkflowState]
+    WORKFLOW_STATE_ENDED: _ClassVar[WorkflowState]
 WORKFLOW_STATE_UNSPECIFIED: WorkflowState
 WORKFLOW_STATE_OPEN: WorkflowState
 WORKFLOW_STATE_RUNNING: WorkflowState
 WORKFLOW_STATE_COMPLETED: WorkflowState
 WORKFLOW_STATE_FAILED: WorkflowState
 WORKFLOW_STATE_CANCELLED: WorkflowState
+WORKFLOW_STATE_ENDED: WorkflowState
 
 class Workflow(_message.Message):
     __slots__ = ("workflow_id", "name", "tenant", "created_at", "sealed_at", "seal_by", "members", "cancelled_at", "cancel_reason")

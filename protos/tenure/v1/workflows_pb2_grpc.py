@@ -129,7 +129,8 @@ class WorkflowServiceServicer(object):
 
     def CancelWorkflow(self, request, context):
         """Takes no more members; of one that was not sealed all members are CANCELLED. The caller then
-        cancels the members of one that was (CancelJobs).
+        cancels the members of one that was (CancelJobs). Only the caller can see whether all of them
+        have ended: it does not ask then, for the workflow would be CANCELLED whatever it has come to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -9,6 +9,8 @@ import pytest
 
 from tests.oracles.dependencies import Fate, check_dependencies, fate_of
 from tests.oracles.facts import (
+    BatchEnded,
+    BatchMade,
     Fact,
     Freed,
     Granted,
@@ -173,6 +175,28 @@ def test_what_is_heard_of_a_parent_elsewhere_counts() -> None:
     again = [settled(4, B, "FAILED"), Requeued(5, B, 1, 5, pending=False), freed._replace(seq=6)]
     assert wrong([child, told, freed, *again]) > 0
     assert wrong([child, told, freed, *again[:2], told._replace(seq=6), freed]) == 0
+
+
+def test_a_child_requeued_by_a_batch_waits_for_its_parents() -> None:
+    """What is decided on it before the batch is over is found, whoever its parent is."""
+    made = BatchMade(5, 5, "b", "REQUEUE")
+    dead = [
+        submitted(1, A),
+        submitted(2, B, A),
+        settled(3, A, "FAILED"),
+        settled(4, B, "FAILED", "FAILED"),
+    ]
+    again = Requeued(6, B, 1, 6, pending=False)
+    fails = settled(8, B, "FAILED", "FAILED")
+
+    assert wrong([*dead, made, again, BatchEnded(7, 7, "b"), fails]) == 0
+    assert wrong([*dead, made, again, fails]) == 1
+    assert wrong([*dead, made, again, BatchEnded(7, 7, "other"), fails]) == 1
+    assert wrong([*dead, again, made, fails]) == 1
+    assert wrong([*dead, made._replace(kind="PURGE"), again, fails]) == 0
+    assert wrong([made, *dead]) == 0
+    revived = [Requeued(7, A, 1, 7), settled(8, A, "COMPLETED")]
+    assert wrong([*dead, made, again, *revived, Freed(9, B, 9, True, 9, ("COMPLETED",))]) == 0
 
 
 def test_what_is_told_is_true() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tenure.client.codec import encode_args
 from tenure.master.core import event, message
+from tenure.master.core.bulk import BatchAdvanced, BatchCreated, BatchSpec
 from tenure.master.core.record import Policy
 from tenure.master.core.settings import (
     BreakerSettings,
@@ -15,8 +16,18 @@ from tenure.master.core.settings import (
 from tenure.master.core.timetable import ScheduleCursor, ScheduleSpec
 from tenure.master.core.workflows import WorkflowRecord
 from tenure.protocol.fence import Token
-from tenure.protocol.vocabulary import BreakerOverride, JobState, LimitStrategy, Misfire, Overlap
+from tenure.protocol.vocabulary import (
+    BatchKind,
+    BatchState,
+    BreakerOverride,
+    JobState,
+    LimitStrategy,
+    Misfire,
+    Overlap,
+)
 from tests.oracles.facts import (
+    BatchEnded,
+    BatchMade,
     Cursor,
     Freed,
     Fuse,
@@ -144,6 +155,36 @@ def test_families_and_workflows() -> None:
 
 def _fields(record: WorkflowRecord) -> dict[str, object]:
     return {name: getattr(record, name) for name in record.__struct_fields__}
+
+
+def test_batches() -> None:
+    """Made, and over: done, or stopped."""
+
+    def advanced(now_ms: int, batch_id: str, state: BatchState) -> BatchAdvanced:
+        return BatchAdvanced(
+            now_ms=now_ms, batch_id=batch_id, cursor=1, changed=2, refused=3, state=state
+        )
+
+    kinds = enumerate((BatchKind.REQUEUE, BatchKind.PURGE), 1)
+    made = [
+        BatchCreated(
+            now_ms=number,
+            batch_id=f"b{number}",
+            spec=BatchSpec(kind=kind, filter="f"),
+            matched=9,
+            cursor=9,
+        )
+        for number, kind in kinds
+    ]
+    going, done = advanced(3, "b1", BatchState.RUNNING), advanced(4, "b1", BatchState.DONE)
+    stopped = advanced(5, "b2", BatchState.CANCELLED)
+
+    assert journal_facts(sealed(made, [going, done, stopped])) == [
+        BatchMade(1, 1, "b1", "REQUEUE"),
+        BatchMade(2, 2, "b2", "PURGE"),
+        BatchEnded(4, 4, "b1"),
+        BatchEnded(5, 5, "b2"),
+    ]
 
 
 def test_the_post() -> None:

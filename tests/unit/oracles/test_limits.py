@@ -16,10 +16,13 @@ from tests.oracles.facts import (
     JobTypeSet,
     QueueSet,
     Rate,
+    Readied,
+    Requeued,
     Settled,
     Submitted,
     TenantSet,
     TermBegan,
+    Waits,
 )
 from tests.oracles.gates import check_gates
 from tests.oracles.limits import check_limits
@@ -155,6 +158,23 @@ def test_the_oldest_give_way() -> None:
     late = closed("A", 12 + RELIEVED_WITHIN_MS)
     assert crowded([granted("A", 10), *three, late], running) == []
     assert crowded([granted("A", 10), *three, granted("A", 13 + RELIEVED_WITHIN_MS)], running) != []
+
+
+def test_a_retry_has_the_place_of_its_submit() -> None:
+    """One that finds a newer job in its place goes itself, or waits; a new run is a new claim."""
+    newest, running = "CANCEL_NEWEST", "CANCEL_IN_PROGRESS"
+    others = [goes("C", 5, "enough"), goes("D", 5, "enough")]
+    retried = [Waits(7, "A", 9, pending=False), granted("B", 8), Readied(9, "A", 9)]
+    facts = [*others, granted("A", 6), *retried]
+    asked = CancelAsked(10, "B", GIVES_WAY)
+    late = closed("B", 10 + RELIEVED_WITHIN_MS)
+
+    assert crowded([*facts, goes("A", 10), late], running) == []
+    assert crowded([*facts, asked], running) == ["B"]
+    assert crowded([*facts, goes("A", 10)], newest) == ["A"]
+    assert crowded([*facts, late], newest) == []
+    anew = [*facts, goes("A", 10, "enough"), Requeued(11, "A", 1, 11)]
+    assert crowded([*anew, goes("A", 12)], newest) == []
 
 
 # ---- gates --------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from tests.oracles.facts import (
     Ticked,
 )
 from tests.oracles.history import SCHEDULE, TRIGGER, Row
-from tests.oracles.schedules import check_schedules, tick_job
+from tests.oracles.schedules import GIVES_WAY, check_schedules, tick_job
 from tests.unit.oracles.sample import TERM_1, at
 
 S = 1_000
@@ -219,17 +219,59 @@ def test_overlaps_go_by_their_policies() -> None:
         kept.move(40 * S, 31)
         assert (kept.wrong() == []) is (overlap == "BUFFER_ONE"), (overlap, kept.wrong())
 
-    asked = with_plan(overlap="CANCEL_OTHER")
-    asked.tick(10, 10)
-    asked.facts.append(CancelAsked(0, asked.last))
-    asked.tick(20, 20)
-    assert asked.wrong() == []
-
     ended = with_plan(overlap="SKIP")
     ended.tick(10, 10)
     ended.end(10, 15)
     ended.tick(20, 20, fires=False)
     assert ended.wrong() == ["tick 20000 was left out, and no rule says so"]
+
+
+def test_cancel_other_fires_when_the_other_has_ended() -> None:
+    """Which was asked to stop; of several ticks the newest. One that is queued is gone at once."""
+
+    def journal(*, asked: bool = True, ended: bool = True, fires: int = 30) -> Clerk:
+        clerk = with_plan(overlap="CANCEL_OTHER")
+        clerk.tick(10, 10)
+        if asked:
+            clerk.facts.append(CancelAsked(0, clerk.last))
+        for tick_s in (20, 30):
+            clerk.tick(tick_s, tick_s, fires=False, buffered_ms=tick_s * S)
+        if ended:
+            clerk.end(10, 31)
+        clerk.last = clerk.job(fires)
+        clerk.submit(clerk.last, 31)
+        clerk.move(40 * S, 31)
+        return clerk
+
+    assert journal().wrong() == []
+    assert journal(asked=False).wrong() != []
+    assert journal(ended=False).wrong() != []
+    assert journal(fires=20).wrong() != []
+
+    at_once = with_plan(overlap="CANCEL_OTHER")
+    at_once.tick(10, 10)
+    at_once.tick(20, 20)
+    assert len(at_once.wrong()) == 1
+
+    queued = with_plan(overlap="CANCEL_OTHER")
+    queued.tick(10, 10)
+    queued.facts.append(Settled(0, queued.last, 0, "", "CANCELLED", "", GIVES_WAY, 20 * S))
+    queued.tick(20, 20, fires=False, buffered_ms=20 * S)
+    queued.last = queued.job(20)
+    queued.submit(queued.last, 20)
+    queued.move(30 * S, 20)
+    assert queued.wrong() == []
+
+
+def test_a_tick_that_is_kept_for_nobody_is_found() -> None:
+    """The job that it waited for has ended long ago, and nothing has come since."""
+    clerk = with_plan(overlap="BUFFER_ONE", end_ms=20 * S)
+    clerk.tick(10, 10)
+    clerk.move(0, 20, buffered_ms=20 * S)
+    clerk.end(10, 25)
+    assert clerk.wrong() == []
+    clerk.facts.append(Granted(0, "other", "", 1, 60 * S))
+    assert clerk.wrong() == ["tick 20000 is kept for nobody"]
 
 
 def test_a_kept_tick_that_never_fires_is_found() -> None:

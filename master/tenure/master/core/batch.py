@@ -8,6 +8,9 @@
                    DONE: none is left     CANCELLED: by CancelBatch
 ```
 What a filter means is the node's business: it hands in the scan, and the core keeps the text.
+
+So a batch that requeues comes to children before their parents. What is decided on a child that was
+requeued waits while a parent may come back, too: until no such batch is under way (``dependency``).
 """
 
 from typing import Final
@@ -180,7 +183,9 @@ def apply_created(state: State, event: BatchCreated, seq: int) -> None:
     """Remembers a batch, and forgets the oldest that have ended."""
     known = state.batches.get(event.batch_id)
     if known is None or known.seq < seq:
-        state.batches[event.batch_id] = _created(event, seq)
+        record = state.batches[event.batch_id] = _created(event, seq)
+        if state.live:
+            state.dependencies.batch_moved(state.jobs, record)
     for batch_id in event.dropped:
         dropped = state.batches.get(batch_id)
         if dropped is not None and dropped.seq < seq:
@@ -192,3 +197,5 @@ def apply_advanced(state: State, event: BatchAdvanced, seq: int) -> None:
     record = state.batches.get(event.batch_id)
     if record is not None and record.seq < seq:
         _advanced(record, event, seq)
+        if state.live and record.state is not BatchState.RUNNING:
+            state.dependencies.batch_moved(state.jobs, record)

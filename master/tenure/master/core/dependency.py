@@ -18,12 +18,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from tenure.master.core.bulk import BatchRecord
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.transition import TERMINAL
 from tenure.master.core.workflows import Workflows
 from tenure.protocol.ids import HOME_DIGITS, JobId, partition_of
 from tenure.protocol.refusal import Refusal
-from tenure.protocol.vocabulary import JobState, ParentFailure, RunIf
+from tenure.protocol.vocabulary import BatchKind, BatchState, JobState, ParentFailure, RunIf
 
 #: What is known of a parent elsewhere, a byte each; terminal states are their own codes.
 UNASKED: Final = 0
@@ -33,6 +34,8 @@ OPEN: Final = 2
 GONE: Final = 9
 _COMPLETED: Final = int(JobState.COMPLETED)
 _ENDED: Final = frozenset({*map(int, TERMINAL), GONE})
+#: What a requeue can bring back.
+_REVIVABLE: Final = frozenset({int(JobState.FAILED), int(JobState.CANCELLED)})
 
 
 class Fate(Enum):
@@ -111,17 +114,24 @@ class Letter(NamedTuple):
     child: JobId
 
 
+def is_revival(batch: BatchRecord) -> bool:
+    """Whether a batch may still requeue jobs."""
+    return batch.spec.kind is BatchKind.REQUEUE and batch.state is BatchState.RUNNING
+
+
 class Dependencies:
     """All dependencies of one partition.
 
     Args:
         home: The digits of its number in its jobs' ids.
         workflows: Those of the partition: each is a parent of its members.
+        batches: Those of the partition, by id.
     """
 
-    def __init__(self, home: str, workflows: Workflows) -> None:
+    def __init__(self, home: str, workflows: Workflows, batches: Mapping[str, BatchRecord]) -> None:
         self._home = home
         self._workflows = workflows
+        self._batches = batches
         self.foreign: dict[JobId, Foreign] = {}
         self.registered: dict[JobId, dict[JobId, Registration]] = {}
         self.reset_derived()
@@ -134,6 +144,11 @@ class Dependencies:
         self.waiting: dict[JobId, int] = {}
         #: BLOCKED children whose fate is to be decided, in order.
         self.ripe: dict[JobId, None] = {}
+        #: Batches under way that requeue jobs.
+        self.revivals = {batch.batch_id for batch in self._batches.values() if is_revival(batch)}
+        #: BLOCKED children that were requeued before a parent: their fate is decided when no batch
+        #: is under way any more that may bring that one back, too.
+        self.deferred: dict[JobId, None] = {}
         #: Children of whose parents some may not exist: their submits are not acknowledged yet.
         self.unsettled: dict[JobId, None] = {}
         #: By target: what is to be said there, in order.
@@ -221,7 +236,7 @@ class Dependencies:
             return []
         if before is JobState.BLOCKED and state is not before:
             self.waiting.pop(job_id, None)
-            self.ripe.pop(job_id, None)
+            self._unripen(job_id)
             self._settle(jobs, job_id)
         if was and not ended:
             self._link(jobs, record)
@@ -258,12 +273,24 @@ class Dependencies:
         """A child was taken out again: its submit is refused."""
         child = record.job_id
         self.waiting.pop(child, None)
-        self.ripe.pop(child, None)
+        self._unripen(child)
         if child in self.unsettled:
             del self.unsettled[child]
             self.answers.append((child, refusal))
         self.tell(child)
         return self.leave(record)
+
+    def batch_moved(self, jobs: Mapping[JobId, JobRecord], batch: BatchRecord) -> None:
+        """A batch was made, or has ended: with the last that requeues, nobody is deferred."""
+        if is_revival(batch):
+            self.revivals.add(batch.batch_id)
+            for child in [each for each in self.ripe if jobs[each].run]:
+                self._ripen(jobs, jobs[child])
+        elif batch.batch_id in self.revivals:
+            self.revivals.remove(batch.batch_id)
+            if not self.revivals:
+                self.ripe.update(self.deferred)
+                self.deferred.clear()
 
     def told(self, jobs: Mapping[JobId, JobRecord], child: JobId, before: int, now: int) -> None:
         """What is known of a parent elsewhere has changed."""
@@ -377,11 +404,29 @@ class Dependencies:
     def _ripen(self, jobs: Mapping[JobId, JobRecord], record: JobRecord) -> None:
         """Puts a child where its fate is decided, unless it is held or waits."""
         child = record.job_id
-        waits = self.waiting.get(child) or child in self.unsettled
-        if waits or fate_of_job(record, self.states_of(jobs, record)) is Fate.HOLD:
-            self.ripe.pop(child, None)
-        else:
-            self.ripe[child] = None
+        place = self._place(jobs, record)
+        for each in (self.ripe, self.deferred):
+            if each is place:
+                each[child] = None
+            else:
+                each.pop(child, None)
+
+    def _place(
+        self, jobs: Mapping[JobId, JobRecord], record: JobRecord
+    ) -> dict[JobId, None] | None:
+        """Where a child's fate is waited for; None: it waits for parents, or is held."""
+        if self.waiting.get(record.job_id) or record.job_id in self.unsettled:
+            return None
+        states = self.states_of(jobs, record)
+        if fate_of_job(record, states) is Fate.HOLD:
+            return None
+        if self.revivals and record.run and not _REVIVABLE.isdisjoint(states):
+            return self.deferred
+        return self.ripe
+
+    def _unripen(self, child: JobId) -> None:
+        self.ripe.pop(child, None)
+        self.deferred.pop(child, None)
 
     def _say(self, letter: Letter, about: JobId) -> None:
         self.unsent.setdefault(partition_of(about), {})[letter] = None

@@ -6,6 +6,9 @@
  (next tick)         ├──────────────► missed (late by MISFIRE_MS): SKIP, FIRE_ONCE or FIRE_ALL
                      └─► overlaps: SKIP, BUFFER_ONE, ALLOW or CANCEL_OTHER ──► the job is submitted
 ```
+With BUFFER_ONE the first tick that overlaps is kept until the job before it has ended, with
+CANCEL_OTHER the newest one, and that job is asked to stop.
+
 A tick's job and the cursor behind it are journaled together, the job first. If only the job got
 there, the tick is looked at again, its job found by its id, and the cursor moved on: once each.
 
@@ -46,7 +49,7 @@ from tenure.protocol.limits import MISFIRE_MS
 from tenure.protocol.refusal import Refusal
 from tenure.protocol.vocabulary import Misfire, Overlap
 
-_GIVEN_WAY: Final = "the next tick of its schedule fired"
+_GIVES_WAY: Final = "the next tick of its schedule waits for its end"
 #: Schedules looked at in one decision, and ticks that it leaves out at most: some milliseconds.
 _SCHEDULES_MAX: Final = 32
 _LOOKS_MAX: Final = 64
@@ -97,8 +100,6 @@ class _Firing:
     record: ScheduleRecord
     job_id: JobId
     cursor: ScheduleCursor
-    #: A job that must give way.
-    cancels: str
 
 
 class _Looks:
@@ -113,6 +114,8 @@ class _Looks:
         self._bound: Counter[int] = Counter()
         self._firings: list[_Firing] = []
         self._moved: list[TickedRow] = []
+        #: Jobs of this partition that are asked to stop.
+        self._stopped: list[JobId] = []
         self._bytes = 0
         self._looks_left = _LOOKS_MAX
         self.held: list[ScheduleName] = []
@@ -165,9 +168,10 @@ class _Looks:
             events += decision.events
             effects += decision.effects
             fired += accepted
-        given_way = [job_id for each in fired for job_id in self._give_way(each)]
-        if given_way:
-            cancel = CancelJobs(job_ids=given_way, reason=_GIVEN_WAY)
+        for firing in fired:
+            self._post.forget(firing.record.cursor)
+        if self._stopped:
+            cancel = CancelJobs(job_ids=self._stopped, reason=_GIVES_WAY)
             cancelled = decide_cancel(self._state, cancel, self._now_ms)
             events += cancelled.events
             effects += cancelled.effects
@@ -196,16 +200,6 @@ class _Looks:
         self.held += [firings[index].record.key for index in refused]
         return decision, [each for index, each in enumerate(firings) if index not in refused]
 
-    def _give_way(self, firing: _Firing) -> list[JobId]:
-        """The job of the tick before, if it is here and has to be cancelled; others are told."""
-        before, found = firing.record.cursor, []
-        if firing.cancels and before.open_elsewhere:
-            self._post.cancel(JobId(firing.cancels), _GIVEN_WAY)
-        elif firing.cancels:
-            found.append(JobId(firing.cancels))
-        self._post.forget(before)
-        return found
-
     def _judge(self, record: ScheduleRecord, ticks: Ticks) -> None:
         """The next tick fires, or waits, or is left out, by whether the job before has ended."""
         before = record.cursor
@@ -219,13 +213,32 @@ class _Looks:
             case Overlap.ALLOW:
                 self._fire(record, tick_ms, due_ms, behind)
             case Overlap.CANCEL_OTHER:
-                self._fire(record, tick_ms, due_ms, behind, cancels=before.last_job_id)
+                self._keep(record, tick_ms, behind)
             case Overlap.BUFFER_ONE if not before.buffered_ms:
                 self._move(record, msgspec.structs.replace(behind, buffered_ms=tick_ms))
             case Overlap.BUFFER_ONE | Overlap.SKIP:
                 self._move(record, msgspec.structs.replace(behind, skipped=before.skipped + 1))
             case _:
                 assert_never(record.spec.overlap)
+
+    def _keep(self, record: ScheduleRecord, tick_ms: int, behind: ScheduleCursor) -> None:
+        """A tick waits for the job of the one before, which is asked to stop; none waits beside it.
+
+        That job may have ended by the end of this decision: then the tick fires in the next one.
+        """
+        before = record.cursor
+        job_id = JobId(before.last_job_id)
+        if before.open_elsewhere:
+            target = partition_of(job_id)
+            if not self._post.has_room(target, self._bound[target]):
+                self.held.append(record.key)
+                return
+            self._bound[target] += 1
+            self._post.cancel(job_id, _GIVES_WAY)
+        else:
+            self._stopped.append(job_id)
+        skipped = before.skipped + bool(before.buffered_ms)
+        self._move(record, msgspec.structs.replace(behind, buffered_ms=tick_ms, skipped=skipped))
 
     def _leave_out(self, record: ScheduleRecord, ticks: Ticks, late_ms: int, *, keep: int) -> bool:
         """Moves on over ticks that are late by more, but for the last ``keep``.
@@ -262,8 +275,6 @@ class _Looks:
         tick_ms: int,
         due_ms: int,
         cursor: ScheduleCursor,
-        *,
-        cancels: str = "",
     ) -> None:
         spec, target = record.spec, target_of(self._state, record.spec)
         elsewhere = target != self._state.config.partition
@@ -282,7 +293,7 @@ class _Looks:
             fired=cursor.fired + 1,
             open_elsewhere=elsewhere and spec.overlap is not Overlap.ALLOW,
         )
-        self._firings.append(_Firing(record, job_id, behind, cancels))
+        self._firings.append(_Firing(record, job_id, behind))
         self._bytes += record.footprint
 
     def _move(self, record: ScheduleRecord, cursor: ScheduleCursor) -> None:

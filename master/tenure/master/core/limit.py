@@ -1,8 +1,9 @@
 """What becomes of jobs whose limit key is full, where they do not just wait (``LimitStrategy``).
 
 A key is *crowded* when more of its jobs run or are ready than may run at once. ``CANCEL_NEWEST``
-cancels those that came last and wait; ``CANCEL_IN_PROGRESS`` cancels the oldest: those that run are
-asked to stop, and the newest wait for their places. Keys that may be crowded stand in
+cancels those that came last and have not begun: a retry waits for its place. ``CANCEL_IN_PROGRESS``
+cancels the oldest, by the order of their submits: a retry goes when what runs came after it, those
+that run are asked to stop, and the newest wait for their places. Keys that may be crowded stand in
 ``Lanes.crowded``; timers look at them at once.
 """
 
@@ -78,14 +79,15 @@ def surplus(key: LimitKey, most: int) -> tuple[list[JobRecord], list[JobRecord]]
     ready = sum([lane.ready for lane in lanes])
     jobs = chain.from_iterable([lane.jobs() for lane in lanes])
     if key.queue.settings.key_strategy is LimitStrategy.CANCEL_NEWEST:
-        room = max(key.concurrency - len(key.jobs), 0)
-        newest = nlargest(min(ready - room, most), jobs, key=_ORDINAL)
+        fresh = [job for job in jobs if not job.attempt]
+        room = max(key.concurrency - len(key.jobs) - (ready - len(fresh)), 0)
+        newest = nlargest(min(len(fresh) - room, most), fresh, key=_ORDINAL)
         return newest[::-1], []
     running = [job for job in key.jobs.values() if not job.cancel_requested]
-    # The newest stay: those that wait came after those that run.
     too_many = max(len(running) + ready - key.concurrency, 0)
-    waiting = nsmallest(min(too_many - len(running), most), jobs, key=_ORDINAL)
-    return waiting, running[: min(too_many, most - len(waiting))]
+    oldest = nsmallest(min(too_many, most), chain(running, jobs), key=_ORDINAL)
+    waiting = [job for job in oldest if job.job_id not in key.jobs]
+    return waiting, [job for job in oldest if job.job_id in key.jobs]
 
 
 def _asks(state: State, stopped: list[JobRecord]) -> list[Effect]:

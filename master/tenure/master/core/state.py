@@ -122,8 +122,8 @@ class State:
         self.inbox = InboxMarks()
         #: What is persistent of them; the rest is derived.
         self.workflows = Workflows()
-        self.dependencies = Dependencies(self.id_partition, self.workflows)
         self.batches: dict[str, BatchRecord] = {}
+        self.dependencies = Dependencies(self.id_partition, self.workflows, self.batches)
         self.next_seq = 1
         self.next_ordinal = 1
         #: The highest time journaled.

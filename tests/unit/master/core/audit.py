@@ -365,7 +365,7 @@ def _audit_dependencies(state: State) -> None:
     live = state.dependencies
     workflows = Workflows()
     workflows.records = state.workflows.records
-    again = Dependencies(state.id_partition, workflows)
+    again = Dependencies(state.id_partition, workflows, state.batches)
     again.foreign, again.registered = live.foreign, live.registered
     for _ in again.rebuild(state.jobs):
         pass
@@ -375,6 +375,8 @@ def _audit_dependencies(state: State) -> None:
     assert live.children == again.children
     assert live.waiting == again.waiting
     assert live.ripe.keys() == again.ripe.keys()
+    assert live.deferred.keys() == again.deferred.keys()
+    assert live.revivals == again.revivals
     assert live.unsettled == again.unsettled
     for target, letters in again.unsent.items():
         assert letters.keys() <= live.unsent[target].keys()
@@ -456,6 +458,7 @@ def _dump_dependencies(state: State) -> list[object]:
         [(parent, list(children)) for parent, children in live.children.items()],
         dict(live.waiting),
         list(live.ripe),
+        [list(live.deferred), sorted(live.revivals)],
         list(live.unsettled),
         [(target, list(letters)) for target, letters in live.unsent.items()],
         [list(shelf.parked) for shelf in (state.finished._done, state.finished._dead)],

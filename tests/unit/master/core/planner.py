@@ -89,6 +89,10 @@ class Model:
     buffered: int = 0
     open: bool = False
     paused: bool = False
+    #: Whether the newest tick's job runs, and whether jobs live in another partition: then one that
+    #: is asked to stop does so later.
+    runs: bool = False
+    away: bool = False
 
     def look(self, now_ms: int) -> None:
         """All ticks up to now that were not decided on."""
@@ -109,17 +113,25 @@ class Model:
 
     def judge(self, tick: int) -> None:
         """A tick that is to fire, if the job before lets it."""
-        if not self.open or self.overlap in (Overlap.ALLOW, Overlap.CANCEL_OTHER):
+        stops = self.overlap is Overlap.CANCEL_OTHER
+        if not self.open or self.overlap is Overlap.ALLOW or (stops and not self._heeds_later):
             self.fired.append(tick)
-            self.open = True
+            self.open, self.runs = True, False
+        elif stops:
+            self.skipped += bool(self.buffered)
+            self.buffered = tick
         elif self.overlap is Overlap.BUFFER_ONE and not self.buffered:
             self.buffered = tick
         else:
             self.skipped += 1
 
+    @property
+    def _heeds_later(self) -> bool:
+        return self.runs or self.away
+
     def ends(self) -> None:
         """The newest tick's job ends."""
-        self.open = False
+        self.open = self.runs = False
         if self.buffered:
             self.fired.append(self.buffered)
             self.buffered, self.open = 0, True
@@ -137,6 +149,7 @@ STEPS: Final = st.one_of(
     st.tuples(st.just("down"), st.sampled_from([1, 2, 3, 4, 8, 40])),
     st.tuples(st.just("end"), st.just(0)),
     st.tuples(st.just("end"), st.just(0)),
+    st.tuples(st.just("start"), st.just(0)),
     st.tuples(st.sampled_from(["pause", "resume", "trigger", "put"]), st.just(0)),
 )
 

@@ -7,16 +7,25 @@ from hypothesis import strategies as st
 
 from tenure.master.core.batch import KEPT_MAX, RUNNING_MAX
 from tenure.master.core.bulk import BatchAdvanced, BatchRecord, BatchSpec
-from tenure.master.core.command import AdvanceBatch, CancelBatch, CancelJobs, CreateBatch
+from tenure.master.core.command import (
+    AdvanceBatch,
+    CancelBatch,
+    CancelJobs,
+    CreateBatch,
+    RequeueJobs,
+)
 from tenure.master.core.effect import Decision
 from tenure.master.core.query import Filter
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason
-from tenure.protocol.vocabulary import BatchKind, BatchState, JobState
+from tenure.protocol.vocabulary import BatchKind, BatchState, FailureReason, JobState, RunIf
 from tests.unit.master.core.rig import Rig
+from tests.unit.master.core.test_dependency import BAD, after, resolve, run
 
 CANCEL = BatchSpec(kind=BatchKind.CANCEL, filter="state = PENDING", reason="why")
+REVIVE = BatchSpec(kind=BatchKind.REQUEUE, filter="state = FAILED")
 PENDING = Filter(states=frozenset({JobState.PENDING}))
+FAILED = Filter(states=frozenset({JobState.FAILED}))
 
 
 def made(rig: Rig, batch_id: str = "b", spec: BatchSpec = CANCEL, matched: int = 0) -> BatchRecord:
@@ -190,3 +199,81 @@ def test_the_oldest_that_ended_are_forgotten(more: int) -> None:
     assert f"b{more - 1:03}" not in kept
     before = rig.partition.state_hash()
     assert rig.replayed().state_hash() == before
+
+
+# Families.
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_tree_that_has_failed_is_requeued_whole(crash: bool) -> None:
+    """Slices come to children before their parents: none of them fails by that once more."""
+    rig = Rig()
+    rig.open_session(1)
+    (root,) = rig.submit(1)
+    children = [after(rig, root) for _ in range(5)]
+    leaf = after(rig, children[0])
+    run(rig, root, BAD)
+    tree = [root, *children, leaf]
+    assert set(states(rig, tree)) == {JobState.FAILED}
+    made(rig, spec=REVIVE, matched=7)
+    while rig.partition.batch("b").state is BatchState.RUNNING:  # type: ignore[union-attr]
+        slices(rig, FAILED)
+        resolve(rig)
+        if crash:
+            rig.crash(window_ms=0)
+    record = rig.partition.batch("b")
+    assert record is not None
+    assert (record.changed, record.refused) == (7, 0)
+    assert states(rig, tree) == [JobState.PENDING, *[JobState.BLOCKED] * 6]
+    if crash:
+        rig.open_session(1, "w2")
+    run(rig, root)
+    assert states(rig, children) == [JobState.PENDING] * 5
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_children_of_what_stays_dead_fail_when_the_batch_is_over(cancelled: bool) -> None:
+    """Whoever was requeued before or by the batch, and however that ends; others never wait."""
+    rig = Rig()
+    rig.open_session(1)
+    (root,) = rig.submit(1)
+    first, second = after(rig, root), after(rig, root)
+    run(rig, root, BAD)
+    rig.do(RequeueJobs(job_ids=[first]))
+    made(rig, spec=REVIVE)
+    wanted = FAILED._replace(also=lambda record: record.job_id == second)
+    slices(rig, wanted, rows=1)
+    fresh = after(rig, root)
+    resolve(rig)
+    assert states(rig, [first, second]) == [JobState.BLOCKED] * 2
+    assert rig.state(fresh) is JobState.FAILED
+    rig.crash(window_ms=0)
+    resolve(rig)
+    assert states(rig, [first, second]) == [JobState.BLOCKED] * 2
+    if cancelled:
+        rig.do(CancelBatch(batch_id="b"))
+    else:
+        finish(rig, wanted)
+    resolve(rig)
+    for job_id in (first, second):
+        record = rig.record(job_id)
+        assert (record.state, record.failure_reason) == (
+            JobState.FAILED,
+            FailureReason.DEPENDENCY,
+        )
+
+
+def test_no_child_runs_before_a_parent_that_comes_back() -> None:
+    """Also one that runs whatever its parents come to, and was cancelled with them."""
+    rig = Rig()
+    (root,) = rig.submit(1)
+    child = after(rig, root, run_if=RunIf.ALWAYS)
+    rig.do(CancelJobs(job_ids=[child, root]))
+    made(rig, spec=REVIVE)
+    wanted = Filter(states=frozenset({JobState.CANCELLED}))
+    slices(rig, wanted, rows=1)
+    resolve(rig)
+    assert states(rig, [root, child]) == [JobState.CANCELLED, JobState.BLOCKED]
+    finish(rig, wanted)
+    resolve(rig)
+    assert states(rig, [root, child]) == [JobState.PENDING, JobState.BLOCKED]

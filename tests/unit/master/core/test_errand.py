@@ -83,8 +83,17 @@ def test_policies_hold_across_partitions(
     policy = Policy(name="job", queue=pair.queue)
     spec = changed(misfire=misfire, overlap=overlap, catch_up_ms=catch_up_ms, policy=policy)
     put(home, spec)
-    model = Model(misfire, overlap, catch_up_ms, cursor_ms=home.now_ms)
+    model = Model(misfire, overlap, catch_up_ms, cursor_ms=home.now_ms, away=True)
     triggered = 0
+
+    def carry() -> None:
+        """All is said; whom that has asked to stop has done so, and what waited for it fires."""
+        pair.carry()
+        if overlap is Overlap.CANCEL_OTHER and model.buffered:
+            model.ends()
+            home.pass_time(0)
+            pair.carry()
+
     for step, count in steps:
         match step:
             case "run":
@@ -92,14 +101,14 @@ def test_policies_hold_across_partitions(
                     home.pass_time(EVERY_MS // 2 - home.now_ms % (EVERY_MS // 2))
                     home.pass_time(200)
                     model.look(home.now_ms)
-                    pair.carry()
+                    carry()
             case "down":
                 home.now_ms += count * EVERY_MS - home.now_ms % EVERY_MS + 2_500
                 home.crash(window_ms=0)
                 away.crash(window_ms=0)
                 home.pass_time(200)
                 model.look(home.now_ms - 200)
-                pair.carry()
+                carry()
             case "end" if model.open:
                 end(away, schedule(home).cursor.last_job_id)
                 model.ends()

@@ -16,6 +16,7 @@ from tenure.master.core.settings import QueueSettings, RateLimit
 from tenure.protocol.ids import JobId
 from tenure.protocol.vocabulary import AttemptOutcome, JobState, LimitStrategy
 from tests.unit.master.core.audit import audit, state_of
+from tests.unit.master.core.crowd import BACKOFF_MS, TOUGH, Key
 from tests.unit.master.core.rates import Tokens
 from tests.unit.master.core.rig import CONFIG, Rig, held, leases_of, of_type
 
@@ -449,46 +450,25 @@ def test_cancel_in_progress_gives_the_place_to_the_newest() -> None:
     assert [granted.job_id for granted in rig.grant(1, 9)] == [third]
 
 
-class Key:
-    """What becomes of a key's jobs, by the words of docs/explanation/scheduling.md."""
-
-    def __init__(self, strategy: LimitStrategy, limit: int) -> None:
-        self.strategy, self.limit = strategy, limit
-        self.states: dict[JobId, JobState] = {}
-        #: When they became or become ready.
-        self.ready_ms: dict[JobId, int] = {}
-        #: Those that run, in the order in which they began to, and who was asked to stop.
-        self.running: dict[JobId, LeaseRow] = {}
-        self.stopping: set[JobId] = set()
-
-    def waiting(self) -> list[JobId]:
-        """The ready ones, in the order of their submits."""
-        return [job_id for job_id, state in self.states.items() if state is JobState.PENDING]
-
-    def pass_to(self, now_ms: int) -> None:
-        """Time passes; then those who are too many go."""
-        for job_id, state in self.states.items():
-            if state is JobState.SCHEDULED and self.ready_ms[job_id] <= now_ms:
-                self.states[job_id] = JobState.PENDING
-        waiting = self.waiting()
-        if self.strategy is LimitStrategy.CANCEL_NEWEST:
-            for job_id in waiting[max(self.limit - len(self.running), 0) :]:
-                self.states[job_id] = JobState.CANCELLED
-        elif self.strategy is LimitStrategy.CANCEL_IN_PROGRESS:
-            running = [job_id for job_id in self.running if job_id not in self.stopping]
-            oldest_first = [*running, *waiting]
-            for job_id in oldest_first[: max(len(oldest_first) - self.limit, 0)]:
-                if job_id in self.running:
-                    self.stopping.add(job_id)
-                else:
-                    self.states[job_id] = JobState.CANCELLED
-
-    def grant(self) -> list[JobId]:
-        """Who gets the places that are free."""
-        by_place = sorted(self.waiting(), key=self.ready_ms.__getitem__)
-        granted = by_place[: max(self.limit - len(self.running), 0)]
-        self.states |= dict.fromkeys(granted, JobState.RUNNING)
-        return granted
+@pytest.mark.parametrize(
+    "strategy", [LimitStrategy.CANCEL_NEWEST, LimitStrategy.CANCEL_IN_PROGRESS]
+)
+def test_a_retry_does_not_put_an_end_to_a_newer_job(strategy: LimitStrategy) -> None:
+    """It came first: it waits for its place, or is the one that goes."""
+    rig = limited(key_concurrency=1, key_strategy=strategy)
+    old = rig.submit_one(TOUGH, limit_key="k")
+    rig.fail(rig.grant_one())
+    new = rig.submit_one(TOUGH, limit_key="k")
+    row = rig.grant_one()
+    rig.accept(1, 1_000_000)
+    rig.pass_time(BACKOFF_MS)
+    assert (rig.state(new), rig.record(new).cancel_requested) == (JobState.RUNNING, False)
+    if strategy is LimitStrategy.CANCEL_IN_PROGRESS:
+        assert rig.state(old) is JobState.CANCELLED
+        return
+    assert rig.state(old) is JobState.PENDING
+    rig.report(row)
+    assert rig.grant_one().job_id == old
 
 
 # What one decision made ready was not looked at again after it.
@@ -498,7 +478,12 @@ class Key:
     limit=st.integers(1, 3),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["submit", "submit", "delay", "grant", "grant", "finish", "stop"]),
+            st.sampled_from(
+                [
+                    *["submit", "submit", "delay", "grant", "grant"],
+                    *["finish", "stop", "fail", "fail", "give back"],
+                ]
+            ),
             st.integers(1, 4),
         ),
         min_size=10,
@@ -518,7 +503,7 @@ def test_strategies_are_those_of_the_reference(
         match what:
             case "submit" | "delay":
                 delay_ms = 0 if what == "submit" else number
-                for job_id in rig.submit(number, JOB, limit_key="k", delay_ms=delay_ms):
+                for job_id in rig.submit(number, TOUGH, limit_key="k", delay_ms=delay_ms):
                     key.states[job_id] = JobState.SCHEDULED if delay_ms else JobState.PENDING
                     key.ready_ms[job_id] = rig.now_ms + delay_ms
             case "grant":
@@ -529,9 +514,14 @@ def test_strategies_are_those_of_the_reference(
             case _ if key.running:
                 job_id = list(key.running)[number % len(key.running)]
                 stops = what == "stop" and job_id in key.stopping
-                outcome = AttemptOutcome.CANCELLED if stops else AttemptOutcome.COMPLETED
-                rig.report(key.running.pop(job_id), outcome)
-                key.states[job_id] = JobState.CANCELLED if stops else JobState.COMPLETED
+                row = key.end(job_id, what, rig.now_ms)
+                if what == "fail":
+                    rig.fail(row)
+                elif what == "give back":
+                    rig.give_back(row)
+                else:
+                    outcome = AttemptOutcome.CANCELLED if stops else AttemptOutcome.COMPLETED
+                    rig.report(row, outcome)
         settle(rig)
         key.pass_to(rig.now_ms)
         for job_id, state in key.states.items():

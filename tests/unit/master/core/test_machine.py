@@ -542,6 +542,7 @@ class PartitionMachine(Heirs):
         """L1: with every worker there and the store well, no job stays open for long."""
         self.healing = True
         self.heal_schedules()
+        self.heal_batches()
         for key, chosen in SETTINGS:
             self.do(commands.UpdateSettings(key=key, settings=type(chosen)()))
         for worker in self.workers.values():

@@ -2,6 +2,7 @@
 
 import gc
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Final
@@ -15,6 +16,7 @@ from tenure.master.core.command import (
     DeleteSchedule,
     FireTimers,
     Intake,
+    LeaseRow,
     PauseSchedule,
     PurgeJobs,
     PutSchedule,
@@ -45,7 +47,7 @@ from tests.unit.master.core.planner import (
     put,
     schedule,
 )
-from tests.unit.master.core.rig import START_MS, Rig, of_type
+from tests.unit.master.core.rig import CONFIG, START_MS, Rig, of_type
 from tests.unit.master.core.sundial import FIRST, LAST, ZONES, Oracle, ms_of, stretches
 
 
@@ -62,13 +64,20 @@ def test_policies_are_those_of_the_model(
 
     Each has one job; a replay of the journal comes to the same, and a snapshot too.
     """
-    rig = Rig()
+    rig = Rig(replace(CONFIG, lease_ttl_ms=1 << 40))
     spec = changed(misfire=misfire, overlap=overlap, catch_up_ms=catch_up_ms)
     put(rig, spec)
     model = Model(misfire, overlap, catch_up_ms, cursor_ms=rig.now_ms)
-    triggered = 0
+    triggered = sessions = 0
+    runs: dict[str, LeaseRow] = {}
     for step, count in steps:
         match step:
+            case "start" if model.open and not model.runs:
+                sessions += 1
+                rig.open_session(sessions, slots=1_000)
+                runs |= {row.job_id: row for row in rig.grant(sessions, 1_000)}
+                rig.accept(sessions, 1_000_000)
+                model.runs = schedule(rig).cursor.last_job_id in runs
             case "run":
                 for _ in range(count):
                     rig.pass_time(EVERY_MS // 2 - rig.now_ms % (EVERY_MS // 2))
@@ -80,7 +89,12 @@ def test_policies_are_those_of_the_model(
                 rig.pass_time(200)
                 model.look(rig.now_ms - 200)
             case "end" if model.open:
-                end(rig, schedule(rig).cursor.last_job_id)
+                if model.runs:
+                    sessions += 1
+                    rig.open_session(sessions)
+                    rig.report(runs[schedule(rig).cursor.last_job_id], session_id=sessions)
+                else:
+                    end(rig, schedule(rig).cursor.last_job_id)
                 model.ends()
                 rig.pass_time(5)
             case "pause" | "resume":
@@ -324,9 +338,19 @@ def test_jitter_is_the_same_each_time_and_keeps_the_order() -> None:
     assert all(0 <= due % EVERY_MS < 500 for due in upcoming(schedule(small), 50))
 
 
-def test_cancel_other_asks_a_running_job_to_stop() -> None:
-    """The next tick fires at once all the same: the other one stops in its own time."""
+def test_cancel_other_cancels_a_queued_job_and_fires() -> None:
+    """At once: nothing runs that would have to end first."""
     rig = Rig()
+    put(rig, changed(overlap=Overlap.CANCEL_OTHER))
+    rig.pass_time(2 * EVERY_MS + 1)
+    assert [job.state for job in jobs(rig)] == [JobState.CANCELLED, JobState.PENDING]
+    cursor = schedule(rig).cursor
+    assert (cursor.fired, cursor.skipped, cursor.buffered_ms) == (2, 0, 0)
+
+
+def test_cancel_other_asks_a_running_job_to_stop() -> None:
+    """The newest tick fires when that has happened, whoever leads by then."""
+    rig = Rig(replace(CONFIG, lease_ttl_ms=1 << 40))
     put(rig, changed(overlap=Overlap.CANCEL_OTHER))
     rig.pass_time(EVERY_MS)
     rig.open_session(1)
@@ -336,10 +360,17 @@ def test_cancel_other_asks_a_running_job_to_stop() -> None:
     effects = rig.pass_time(EVERY_MS)
     (asked,) = of_type(effects, SendCancels)
     assert asked.rows == [(row.job_id, row.lease)]
-    states = [job.state for job in jobs(rig)]
-    assert states == [JobState.RUNNING, JobState.PENDING]
-    rig.report(row, AttemptOutcome.CANCELLED)
-    assert rig.state(row.job_id) is JobState.CANCELLED
+    assert [job.state for job in jobs(rig)] == [JobState.RUNNING]
+    rig.pass_time(EVERY_MS)
+    cursor = schedule(rig).cursor
+    assert (cursor.fired, cursor.skipped) == (1, 1)
+    assert cursor.buffered_ms == START_MS + 3 * EVERY_MS
+    rig.crash(window_ms=0)
+    rig.open_session(2)
+    rig.report(row, AttemptOutcome.CANCELLED, session_id=2)
+    rig.pass_time(1)
+    assert [job.state for job in jobs(rig)] == [JobState.CANCELLED, JobState.PENDING]
+    assert jobs(rig)[1].job_id == job_id_of(START_MS + 3 * EVERY_MS)
 
 
 def test_start_and_end() -> None:
