@@ -511,7 +511,7 @@ def hand_overs_of(
             # The run was over: that nobody waits for ever is judged by itself.
             continue
         held_up = any(
-            partition == of and since_ms <= at_ms <= since_ms + _WITHHELD_MS
+            partition == of and since_ms <= at_ms and pause.since_ms <= since_ms + _WITHHELD_MS
             for since_ms, of in withheld
         )
         found.append(

@@ -205,7 +205,7 @@ def test_a_hand_over_of_withheld_jobs_is_told_apart() -> None:
         event(20_000, "master-1", "follower", 10, "handed over"),
         event(20_200, "master-2", "leader", 20),
     ]
-    found = starts((19_000, OLD), (21_700, NEXT))
+    found = starts((19_500, OLD), (21_700, NEXT))
     for at_ms, alone in ((4_000, True), (6_000, False), (20_100, True)):
         events = [event(at_ms, "master-1", "suspect", 10), *hand_over]
         (one,) = hand_overs_of(sorted(events, key=lambda e: e.at_ms), found, [])

@@ -112,7 +112,8 @@ def roll(run: Stage, old: Release, *, rounds: int, masters: int) -> None:
         for name in others:
             fleet.master(name, old=past)
         leader = cluster.leader()
-        run.after(f"kill -9 of {leader.name} amid a {'down' if past else 'up'}grade", leader.kill())
+        way = "way back" if past else "upgrade"
+        run.after(f"kill -9 of {leader.name}, {way} half done", leader.kill())
         for name in dict.fromkeys((leader.name, last)):
             fleet.master(name, old=past)
         for name in workers:

@@ -25,7 +25,7 @@ from tenure.master.backend.etcd.errors import OutcomeUnknown, Unavailable
 from tenure.master.backend.etcd.keyspace import PartitionKeys
 from tenure.master.backend.etcd.resolution import failed
 from tenure.master.backend.sqlite import SqliteConnection
-from tenure.master.core import dispatch, fire, firing, lease, report, term
+from tenure.master.core import dispatch, due_ticks, fire, lease, report, term
 from tenure.master.core.command import (
     DeclareLeases,
     FireTimers,
@@ -437,7 +437,7 @@ def cron_id_not_deterministic(patch: Patch) -> None:
     def job_id(real: Any, partition: int, key: Any, tick_ms: int, due_ms: int) -> Any:
         return mint(partition, due_ms, Random(next(numbers)).getrandbits(62))
 
-    patch.replace(firing, "tick_job_id", job_id)
+    patch.replace(due_ticks, "tick_job_id", job_id)
 
 
 @mutant

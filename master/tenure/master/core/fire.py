@@ -7,6 +7,7 @@ from tenure.master.core.attempt import draws, end_attempt, lost_fault, timeout_f
 from tenure.master.core.budget import Budgeting
 from tenure.master.core.chunk import chunks
 from tenure.master.core.command import FireTimers, LeaseRow
+from tenure.master.core.due_ticks import decide_ticks
 from tenure.master.core.effect import Announce, Decision, Effect, SendRevokes
 from tenure.master.core.event import (
     AttemptsEnded,
@@ -18,7 +19,6 @@ from tenure.master.core.event import (
     JobsPurged,
     JobsReadied,
 )
-from tenure.master.core.firing import decide_ticks
 from tenure.master.core.gate import JobType
 from tenure.master.core.limit import relieve
 from tenure.master.core.postponed import LookedAt

@@ -1,6 +1,6 @@
 """Schedules: what people do to them, and what is remembered of it.
 
-What becomes of their ticks is in ``core.firing``, and what a tick is in ``core.ticks``.
+What becomes of their ticks is in ``core.due_ticks``, and what a tick is in ``core.ticks``.
 """
 
 from itertools import islice
@@ -15,6 +15,7 @@ from tenure.master.core.command import (
     SubmitJobs,
     TriggerSchedule,
 )
+from tenure.master.core.due_ticks import row_of, setting_of
 from tenure.master.core.effect import Decision, SubmitReply
 from tenure.master.core.errand import Post, is_admitted, target_of
 from tenure.master.core.event import (
@@ -23,7 +24,6 @@ from tenure.master.core.event import (
     SchedulePut,
     SchedulesTicked,
 )
-from tenure.master.core.firing import row_of, setting_of
 from tenure.master.core.state import State
 from tenure.master.core.submit import decide_submit
 from tenure.master.core.ticks import Ticks, restarted

@@ -1,4 +1,4 @@
-"""Firing: what becomes of schedules' ticks when their time has come.
+"""Due ticks: what becomes of schedules' ticks when their time has come.
 
 ```
             fires at tick + jitter
