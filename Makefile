@@ -149,6 +149,7 @@ fuzz: $(INSTALLED) ## fuzz decoders, sessions and filters by coverage: MINUTES=1
 nightly: $(INSTALLED) etcd strace node ## every suite with the long tests and many more examples; each Python
 	TENURE_HYPOTHESIS_PROFILE=nightly $(PYTEST) --timeout 900 -m "" $(SUITES:%=tests/%)
 	$(BIN)/python -m tests.simulation --seeds 50000
+	$(MAKE) --no-print-directory simulate-coverage
 	$(BIN)/python -m tests.mutants
 	$(BIN)/python tools/check_packaging.py --thorough --python $(PYTHONS)
 

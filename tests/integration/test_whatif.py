@@ -96,9 +96,10 @@ def test_predicted_waits_are_those_of_a_real_node(node: str, tmp_path: Path) -> 
         *("--slots", str(SLOTS), "-o", "json"),
     )
     assert errors(json.loads(again.stdout)) == rounds[-1]
-    common = set.intersection(*(set(each) for each in rounds))
-    assert len(common) >= len(CLASSES)
-    middle = {key: median(each[key] for each in rounds) for key in common}
+    asked = {(*each, name) for each in CLASSES for name in ("p50", "p95")}
+    # What is not long enough in a round cannot be judged there: the load has to see to it.
+    assert [asked - each.keys() for each in rounds] == [set()] * ROUNDS
+    middle = {key: median(each[key] for each in rounds) for key in asked}
     assert max(middle.values()) <= ERROR_MAX, middle
 
 

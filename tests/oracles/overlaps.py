@@ -88,9 +88,15 @@ def check_overlaps(
 
 
 def hit_ms(faults: Iterable[FaultWindow], process: str, since_ms: float, until_ms: float) -> float:
-    """For how long, between two moments, something was wrong that may concern a process."""
-    return sum(
-        max(0.0, min(fault.until_ms, until_ms) - max(fault.since_ms, since_ms))
-        for fault in faults
-        if fault.node in ("", process)
-    )
+    """For how long, between two moments, something was wrong that may concern a process.
+
+    However many things were wrong at once, each moment counts once.
+    """
+    total_ms, reached_ms = 0.0, since_ms
+    for fault in sorted(faults, key=lambda fault: fault.since_ms):
+        if fault.node in ("", process):
+            begin_ms, end_ms = max(fault.since_ms, reached_ms), min(fault.until_ms, until_ms)
+            if begin_ms < end_ms:
+                total_ms += end_ms - begin_ms
+                reached_ms = end_ms
+    return total_ms

@@ -1,20 +1,26 @@
-"""Faults of the disk under the only master of a cluster on SQLite; see ``faults``."""
+"""Faults of the disk under the only master of a cluster on SQLite; see ``stage``."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from tenure.testing.nodes import SimMaster
-from tests.simulation.faults import Stage, fault, of_leader
+from tests.simulation.stage import Stage, fault, of_leader
 
 _MIB = 1024 * 1024
 
 
-@fault(43, stores=("sqlite",))
+@fault(43, stores=("sqlite",), weight=2)
 async def fill_disk(stage: Stage) -> None:
-    """The disk has no more space, or little of it, for a while."""
+    """The disk has no more space, or little of it, for a while from when that is felt."""
     disk = stage.cluster.disk
-    stage.strike(stage.master().name)
+    stage.aim(stage.master())
+    refused = disk.refused
     disk.free_bytes = stage.rng.choice((0, 0, stage.rng.randrange(2 * _MIB)))
-    await stage.last(0.5, 15)
+    with suppress(TimeoutError):
+        await stage.cluster.until(lambda: disk.refused > refused, within_s=10)
+        stage.hit()
+    await stage.last(0.5, 10)
     disk.free_bytes = None
 
 
@@ -22,16 +28,20 @@ async def fill_disk(stage: Stage) -> None:
 async def slow_disk(stage: Stage) -> None:
     """Each fsync takes 0.2 to 5 s, for a while."""
     disk = stage.cluster.disk
-    stage.strike(stage.master().name)
+    stage.aim(stage.master())
+    fsyncs = disk.fsyncs
     disk.fsync_ms = (200, stage.rng.choice((500, 5_000)))
     await stage.last(2, 15)
     disk.heal_fsync()
+    if disk.fsyncs > fsyncs:
+        stage.hit()
 
 
-@fault(47, stores=("sqlite",))
+@fault(47, stores=("sqlite",), weight=2)
 @of_leader
 async def fail_fsync(stage: Stage, leader: SimMaster) -> None:
     """One fsync fails, and those after it work; the master exits, and is started again."""
+    stage.aim(leader)
     await _fail_fsync(stage, leader)
 
 
@@ -42,17 +52,18 @@ async def fail_fsync_then_lose_power(stage: Stage, leader: SimMaster) -> None:
 
     Who takes what an fsync did not write for written, because the system shows it, loses it here.
     """
+    stage.aim(leader)
     await _fail_fsync(stage, leader)
     await stage.last(0, 6)
     await _lose_power(stage, leader)
 
 
-@fault(47, stores=("sqlite",))
+@fault(stores=("sqlite",))
 async def break_disk(stage: Stage) -> None:
     """Nothing can be written for a while: each master that tries exits."""
     disk = stage.cluster.disk
     master = stage.master()
-    stage.strike(master.name)
+    stage.strike(master)
     disk.eio = True
     await stage.last(0.5, 5)
     disk.eio = False
@@ -62,7 +73,7 @@ async def break_disk(stage: Stage) -> None:
 async def lose_power(stage: Stage) -> None:
     """The machine dies amid its writes, and comes back: some are torn, some are not there."""
     master = stage.master()
-    stage.strike(master.name)
+    stage.aim(master)
     await _lose_power(stage, master)
 
 
@@ -70,7 +81,7 @@ async def lose_power(stage: Stage) -> None:
 async def lose_power_in_a_slow_fsync(stage: Stage) -> None:
     """The same, while an fsync has been under way for some time."""
     master = stage.master()
-    stage.strike(master.name)
+    stage.aim(master)
     disk = stage.cluster.disk
     disk.fsync_ms = (200, 2_000)
     await stage.last(0.2, 3)
@@ -89,6 +100,7 @@ async def _fail_fsync(stage: Stage, master: SimMaster) -> None:
         # Nobody has anything to commit.
         disk.heal_fsync()
         return
+    stage.hit(47)
     if stage.rng.random() < 0.5 and master.process is process:
         # Dead before it could undo what it wrote: the next one finds it in the system's cache.
         master.kill()
@@ -99,6 +111,7 @@ async def _fail_fsync(stage: Stage, master: SimMaster) -> None:
 
 async def _lose_power(stage: Stage, master: SimMaster) -> None:
     process = master.process
+    stage.hit(48)
     master.kill()
     stage.cluster.disk.power_loss(stage.rng)
     await process.join()

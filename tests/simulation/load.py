@@ -121,12 +121,13 @@ class Load:
         visit = Visit(self, cluster, desk, number, rng)
         (play,) = rng.choices(self._plays, self._weights)
         await elapse(rng.uniform(0, self._storm_s))
-        if play.row:
-            self.rows_hit[play.row] += 1
         try:
             await play.script(visit)
         except* NotTaken:
             pass
+        else:
+            if play.row:
+                self.rows_hit[play.row] += 1
 
     async def put_right(self, client: AsyncClient, *, late_calls: bool) -> None:
         """Sets back what users have changed, once no more of them come; see ``Changed``."""

@@ -20,7 +20,7 @@ import logging
 import math
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -46,25 +46,28 @@ from tests.simulation import (  # noqa: F401 - they register faults, and what us
     disk_faults,
     etcd_faults,
     families,
+    faults,
     fleet,
     plain,
     tuning,
     users,
 )
-from tests.simulation.faults import KINDS, Kind, Stage, Struck
 from tests.simulation.ledger import Desk
 from tests.simulation.load import CROWD_ROW, TOPICS, WORKER_LABELS, Load
+from tests.simulation.stage import KINDS, Kind, Stage, Struck
 from tests.simulation.wiretap import Wiretap
 
 #: At least so many strokes of faults are drawn for a run, in waves; one in ten finds no target.
-STROKES_MIN: Final = 11
-WAVE_S: Final = 4.0
+STROKES_MIN: Final = 12
+WAVE_S: Final = 3.6
 #: How many of the runs have one master on SQLite instead of a cluster on etcd, and how many are
 #: in liveness mode.
 SQLITE_SHARE: Final = 0.15
 LIVENESS_SHARE: Final = 0.25
 #: Row 52 scaled to what a run may cost: failovers with many workers and much to do.
 CROWD_SHARE, CROWD_WORKERS, CROWD_USERS = 0.02, 12, 80
+#: So often a leader is killed beside that.
+CROWD_KILLS: Final = 3
 #: 200 ppm: a bad quartz.
 DRIFT_MAX: Final = 2e-4
 #: After everything is whole again: the TTL of a lost lease, a failover, and the rest of the jobs,
@@ -143,7 +146,9 @@ class Outcome:
         rows_hit: How often each row of the fault table was injected, by strokes and by users.
         announcements: What the processes said of themselves.
         delivered: How many messages arrived.
-        failovers: How many terms began after each partition's first.
+        failovers: How many terms followed on one whose leader was lost, among several masters.
+        handed_over: How many followed on one whose leader had given it to the next.
+        restarted: How many followed on one of the only master (on SQLite).
         acked: How many jobs were accepted.
         given_up: How many attempts were given up while their code went on.
         restarts: How many workers were started again because they had lost too many slots.
@@ -158,6 +163,8 @@ class Outcome:
     announcements: list[Announcement]
     delivered: int
     failovers: int
+    handed_over: int
+    restarted: int
     acked: int
     given_up: int
     restarts: int
@@ -179,12 +186,14 @@ def draw_plan(seed: int) -> Plan:
     store: StoreKind = "sqlite" if rng.random() < SQLITE_SHARE else "etcd"
     kinds = {name: kind for name, kind in KINDS.items() if store in kind.stores}
     strokes = _draw_strokes(rng, [name for name, kind in kinds.items() if not kind.lasting])
+    crowd = Random(f"{seed}/crowd").random() < CROWD_SHARE
+    if crowd:
+        strokes = _with_kills(Random(f"{seed}/kills"), strokes)
     storm_s = max(stroke.at_s for stroke in strokes) + WAVE_S
     lasting = None
     if mode == "liveness":
         name = rng.choice([name for name, kind in kinds.items() if kind.lasting])
         lasting = Stroke(number=len(strokes), kind=name, at_s=0.0)
-    crowd = Random(f"{seed}/crowd").random() < CROWD_SHARE
     return Plan(
         seed=seed,
         mode=mode,
@@ -227,14 +236,26 @@ def _draw_topics(rng: Random) -> tuple[str, ...]:
 def _draw_strokes(rng: Random, names: list[str]) -> tuple[Stroke, ...]:
     """Waves of one to three faults of the enabled half, until there are enough."""
     enabled = rng.sample(names, (len(names) + 1) // 2)
+    weights = [KINDS[name].weight for name in enabled]
     strokes: list[Stroke] = []
     wave_s = 1.0
     while len(strokes) < STROKES_MIN:
         for _ in range(rng.randint(1, 3)):
             at_s = wave_s + rng.uniform(0, WAVE_S)
-            strokes.append(Stroke(number=len(strokes), kind=rng.choice(enabled), at_s=at_s))
+            (kind,) = rng.choices(enabled, weights)
+            strokes.append(Stroke(number=len(strokes), kind=kind, at_s=at_s))
         wave_s += WAVE_S
     return tuple(sorted(strokes, key=lambda stroke: stroke.at_s))
+
+
+def _with_kills(rng: Random, strokes: tuple[Stroke, ...]) -> tuple[Stroke, ...]:
+    """The same, with some kills of leaders."""
+    last_s = strokes[-1].at_s
+    kills = [
+        Stroke(number=len(strokes) + more, kind="kill_leader", at_s=rng.uniform(1, last_s))
+        for more in range(CROWD_KILLS)
+    ]
+    return tuple(sorted((*strokes, *kills), key=lambda stroke: stroke.at_s))
 
 
 # ---- runs ---------------------------------------------------------------------------------------
@@ -297,15 +318,18 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
                 Violation("crash", "a handler", repr(error)) for error in cluster.network.failures
             ]
             violations += [Violation("crash", "a job", wrong) for wrong in load.works.wrong]
+            terms = successions(cluster.announcements, masters=len(cluster.masters))
             return Outcome(
                 plan=plan,
                 violations=violations + verdict.violations,
                 evidence=evidence,
                 struck=[one for one in play.struck if one.target],
-                rows_hit=_rows_hit(plan, load, cluster, play.struck),
+                rows_hit=_rows_hit(plan, load, terms, play.struck),
                 announcements=cluster.announcements,
                 delivered=cluster.network.delivered,
-                failovers=_failovers(cluster),
+                failovers=terms["lost"],
+                handed_over=terms["handed over"],
+                restarted=terms["restarted"],
                 acked=verdict.acked,
                 given_up=verdict.given_up,
                 restarts=play.restarts,
@@ -419,7 +443,7 @@ def _evidence(plan: Plan, load: Load, cluster: SimCluster, play: _Play) -> Evide
         logs=_logs(cluster),
         partitions=cluster.partitions,
         announcements=sorted(said, key=lambda one: one.at_ms),
-        faults=[window for stroke in play.struck for window in _windows(cluster, stroke)],
+        faults=[window for stroke in play.struck for window in _windows(stroke)],
         words=play.wiretap.words(),
         skew_ms=_skew_ms(plan, play.struck),
         slots=plan.slots,
@@ -433,7 +457,7 @@ def _skew_ms(plan: Plan, struck: list[Struck]) -> float:
     if plan.drift:
         skew_ms += 2 * plan.drift * LIMIT_S * 1000
     bent = {"jump_wall": 3_600_000, "skew_and_fail_over": 10_000}
-    return skew_ms + sum(bent.get(one.kind, 0) for one in struck)
+    return skew_ms + sum(bent.get(one.kind, 0) for one in struck if one.hit)
 
 
 def _logs(cluster: SimCluster) -> list[PartitionLog]:
@@ -457,12 +481,13 @@ def _logs(cluster: SimCluster) -> list[PartitionLog]:
     ]
 
 
-def _windows(cluster: SimCluster, struck: Struck) -> Iterator[FaultWindow]:
-    nodes = {node.name for node in cluster.nodes}
+def _windows(struck: Struck) -> Iterator[FaultWindow]:
+    """For each that it struck, from when to when; also if nothing came of it."""
     until_ms = math.inf if struck.until_s is None else struck.until_s * 1000
-    for row in struck.rows:
-        node = struck.target if struck.target in nodes else ""
-        yield FaultWindow(row, struck.kind, node, struck.at_s * 1000, until_ms)
+    for node in struck.nodes:
+        yield FaultWindow(
+            min(struck.rows, default=0), struck.kind, node, struck.at_s * 1000, until_ms
+        )
 
 
 def _token(term: str) -> str:
@@ -471,16 +496,29 @@ def _token(term: str) -> str:
     return f"{epoch:08x}{revision:016x}"
 
 
-def _rows_hit(plan: Plan, load: Load, cluster: SimCluster, struck: list[Struck]) -> Counter[int]:
+def _rows_hit(plan: Plan, load: Load, terms: Counter[str], struck: list[Struck]) -> Counter[int]:
     hits = load.rows_hit + Counter(row for one in struck for row in one.rows)
     if plan.crowd:
-        hits[CROWD_ROW] += _failovers(cluster)
+        hits[CROWD_ROW] += terms["lost"] + terms["restarted"]
     return hits
 
 
-def _failovers(cluster: SimCluster) -> int:
-    led = [a.fields["partition"] for a in cluster.announcements if a.event == "leader"]
-    return len(led) - len(set(led))
+def successions(announcements: Iterable[Announcement], *, masters: int) -> Counter[str]:
+    """What became of the terms that others followed on: lost, handed over; restarted on SQLite."""
+    terms: Counter[str] = Counter()
+    led: set[object] = set()
+    handed_over: set[object] = set()
+    for said in announcements:
+        partition = said.fields.get("partition")
+        if said.event == "follower" and said.fields["why"] == "handed over":
+            handed_over.add(partition)
+        elif said.event == "leader" and partition not in led:
+            led.add(partition)
+        elif said.event == "leader":
+            how = "handed over" if partition in handed_over else "lost"
+            terms["restarted" if masters == 1 else how] += 1
+            handed_over.discard(partition)
+    return terms
 
 
 def _stuck(plan: Plan, error: Exception) -> Outcome:
@@ -493,6 +531,8 @@ def _stuck(plan: Plan, error: Exception) -> Outcome:
         announcements=[],
         delivered=0,
         failovers=0,
+        handed_over=0,
+        restarted=0,
         acked=0,
         given_up=0,
         restarts=0,

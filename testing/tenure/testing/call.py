@@ -58,6 +58,8 @@ class Frame(NamedTuple):
 
     kind: Kind
     data: bytes = b""
+    #: It breaks its call where it arrives.
+    doomed: bool = False
 
 
 END: Final = Frame(Kind.END)
@@ -83,7 +85,12 @@ class Link:
         bytes_per_s: What goes over it at most; None: everything at once.
         fuse_bytes: The message that brings what arrives above so many bytes breaks its call
             instead, once; None: none does.
+        dooms: Asked of each message that is sent: one that it picks breaks its call where it would
+            arrive; None: none does.
         cut_since_s: Since when nothing gets through; None: it does.
+        sent: How many messages were sent over it.
+        broken: How many of them have broken their calls.
+        repeated: How many requests were served a second time.
     """
 
     delay_ms: tuple[float, float]
@@ -91,7 +98,11 @@ class Link:
     repeat: float = 0.0
     bytes_per_s: float | None = None
     fuse_bytes: int | None = None
+    dooms: "Callable[[Message], bool] | None" = None
     cut_since_s: float | None = None
+    sent: int = 0
+    broken: int = 0
+    repeated: int = 0
     held: "list[Held]" = field(default_factory=list)
     #: When what was sent over it has left, if that takes time.
     busy_until_s: float = 0.0
@@ -113,6 +124,7 @@ class Link:
         if self.fuse_bytes >= 0:
             return False
         self.fuse_bytes = None
+        self.broken += 1
         return True
 
 
@@ -222,10 +234,17 @@ class Pipe:
         self._reset = frame.kind is Kind.RESET
         self.closed = frame.kind in (Kind.END, Kind.RESET)
         last_s = self._due[-1] if self._due else 0.0
+        self._link.sent += frame.kind is Kind.DATA
         self._frames.append(frame)
         sent_s = self._link.sent_s(self._network.now_s(), len(frame.data))
         self._due.append(max(last_s, sent_s + self._network.delay_s(self._link)))
         self._arm()
+
+    def say(self, message: Message) -> None:
+        """Puts a message on its way."""
+        dooms = self._link.dooms
+        doomed = dooms is not None and dooms(message)
+        self.send(Frame(Kind.DATA, message.SerializeToString(), doomed))
 
     def lose_tail(self, rng: Random) -> None:
         """The sender has died: of what is on its way, only some first part arrives."""
@@ -264,7 +283,8 @@ class Pipe:
             self._due.popleft()
             frame = self._frames.popleft()
             if frame.kind is Kind.DATA:
-                if self._link.blows(len(frame.data)):
+                if frame.doomed or self._link.blows(len(frame.data)):
+                    self._link.broken += frame.doomed
                     self._break()
                     return
                 self._network.delivered += 1
@@ -311,7 +331,7 @@ class Call:
         if self.network.loses(self.client, self.server):
             self.break_()
             raise self.gone()
-        self.up.send(Frame(Kind.DATA, message.SerializeToString()))
+        self.up.say(message)
 
     def cancel(self) -> None:
         """The client gives the call up."""
@@ -419,6 +439,7 @@ class Call:
         chance = network.link(self.client, self.server).repeat
         listener = network.listener(self.server)
         if listener is not None and chance > 0 and network.rng.random() < chance:
+            network.link(self.client, self.server).repeated += 1
             lag_s = network.rng.uniform(0, _REPEAT_LAG_S)
             work = self._serve_again(method, data, lag_s)
             listener.process.spawn(work, f"{self.server}{self.method} again")
@@ -448,7 +469,7 @@ class Call:
         if self.network.loses(self.server, self.client):
             self.break_()
             raise asyncio.InvalidStateError("the call has ended")
-        self.down.send(Frame(Kind.DATA, message.SerializeToString()))
+        self.down.say(message)
 
     def _drop_server(self) -> None:
         """The server's end is gone. Its handler reads an end, and is cancelled, in either order."""

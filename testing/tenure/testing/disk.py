@@ -125,6 +125,7 @@ class SimDisk:
         fsync_ms: How long an fsync takes: at least, at most.
         free_bytes: How much more fits on it; None: it has no end.
         eio: Every write and every fsync fails.
+        refused: How many writes did not fit.
         fsyncs: How many there were.
         failed_fsyncs: How many of them failed.
     """
@@ -133,6 +134,7 @@ class SimDisk:
         self.fsync_ms = _FSYNC_MS
         self.free_bytes: int | None = None
         self.eio = False
+        self.refused = 0
         self.fsyncs = 0
         self.failed_fsyncs = 0
         self.locked = False
@@ -274,6 +276,7 @@ class SimDisk:
         growth = at + len(data) - len(content)
         if self.free_bytes is not None and growth > 0:
             if growth > self.free_bytes:
+                self.refused += 1
                 raise apsw.exception_for(apsw.SQLITE_FULL)
             self.free_bytes -= growth
         before = bytes(content[at : at + len(data)])

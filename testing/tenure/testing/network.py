@@ -131,14 +131,15 @@ class SimNetwork:
             link.loss = link.repeat = 0.0
             link.bytes_per_s = link.fuse_bytes = None
             link.delay_ms = self._delay_ms
-            link.on_send = None
+            link.on_send = link.dooms = None
             self.heal(source, target)
 
-    def break_calls(self, node: str, other: str) -> None:
-        """Resets all connections between two nodes."""
-        for call in list(self._calls.values()):
-            if {call.client, call.server} == {node, other}:
-                call.break_()
+    def break_calls(self, node: str, other: str) -> int:
+        """Resets all connections between two nodes; how many there were."""
+        found = [one for one in self._calls.values() if {one.client, one.server} == {node, other}]
+        for call in found:
+            call.break_()
+        return len(found)
 
     # For calls.
 
@@ -169,7 +170,10 @@ class SimNetwork:
     def loses(self, source: str, target: str) -> bool:
         """Whether the next message breaks its call."""
         loss = self.link(source, target).loss
-        return loss > 0 and self.rng.random() < loss
+        if loss <= 0 or self.rng.random() >= loss:
+            return False
+        self.link(source, target).broken += 1
+        return True
 
     def call_at(
         self, when_s: float, callback: Callable[[*Ts], object], *args: *Ts

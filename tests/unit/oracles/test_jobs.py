@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from tests.oracles.commits import CommitTimes, check_commits, told_after
@@ -41,7 +43,7 @@ from tests.oracles.history import (
 )
 from tests.oracles.journal_facts import Extents
 from tests.oracles.lifecycle import check_lives, check_times
-from tests.oracles.overlaps import check_overlaps, overlaps
+from tests.oracles.overlaps import check_overlaps, hit_ms, overlaps
 from tests.unit.oracles.sample import TERM_1, at, lease
 
 FIRST, SECOND = lease(TERM_1, 1), lease(TERM_1, 2)
@@ -198,6 +200,20 @@ def test_overlaps_are_measured_and_bounded() -> None:
     assert broken(1_100, elsewhere) == []
     assert broken(1_300, elsewhere) == ["S5"]
     assert broken(1_300, FREEZE._replace(node="p", until_ms=200.0)) == []
+
+
+def test_each_moment_in_which_something_was_wrong_counts_once() -> None:
+    """However many faults hit a process at once; those that hit others only do not count."""
+    pause = FREEZE._replace(node="p", since_ms=0.0, until_ms=100.0)
+    later = pause._replace(since_ms=50.0, until_ms=120.0)
+    far = pause._replace(since_ms=200.0, until_ms=inf)
+    elsewhere = pause._replace(node="e1", until_ms=inf)
+    several = pause._replace(node="", since_ms=110.0, until_ms=130.0)
+
+    assert hit_ms([pause, pause], "p", 10.0, 1_000.0) == 90.0
+    assert hit_ms([far, later, pause], "p", 0.0, 250.0) == 170.0
+    assert hit_ms([elsewhere], "p", 0.0, 250.0) == 0.0
+    assert hit_ms([pause, later, several, elsewhere], "p", 0.0, 250.0) == 130.0
 
 
 def test_code_that_defies_its_worker_is_no_execution_any_more() -> None:

@@ -340,6 +340,40 @@ def test_loss_breaks_calls() -> None:
             except Unavailable:
                 outcomes.append(False)
         assert 30 <= sum(outcomes) <= 54
+        assert world.network.link("client", MASTER).broken == outcomes.count(False)
+
+    run(program)
+
+
+def test_a_chosen_message_takes_its_call_along_where_it_arrives() -> None:
+    """Its sender has sent it; of those before and after it none is lost."""
+
+    async def program(world: World) -> None:
+        link = world.network.link(MASTER, "client")
+        answers = iter((False, True, False))
+        link.dooms = lambda message: next(answers)
+        assert await world.get("a") == "a"
+        with pytest.raises(Unavailable, match="the connection is gone"):
+            await world.get("b")
+        assert await world.get("c") == "c"
+        assert (link.sent, link.broken) == (3, 1)
+
+    run(program)
+
+
+def test_reset_calls_are_counted() -> None:
+    """Whoever resets connections hears whether there were any."""
+
+    async def program(world: World) -> None:
+        assert world.network.break_calls("client", MASTER) == 0
+
+        async def reset() -> int:
+            await elapse(0.0001)
+            return world.network.break_calls(MASTER, "client")
+
+        answer, count = await asyncio.gather(world.get("a"), reset(), return_exceptions=True)
+        assert isinstance(answer, Unavailable)
+        assert count == 1
 
     run(program)
 

@@ -91,6 +91,7 @@ class Wire:
         if link.loss and network.loses(self._source, self._target):
             call.arrive(connection_lost("Connection reset by peer"))
             return
+        link.sent += 1
         sent_s = network.now_s()
         if link.bytes_per_s is not None:
             sent_s = link.sent_s(sent_s, _size(payload))
