@@ -109,7 +109,7 @@ class Workflow:
         return self._portal.run_wait(self.inner.wait(timeout), timeout)
 
     def cancel(self, reason: str = "") -> None:
-        """Cancels all members that have not ended; it takes no more. One that has ended stays."""
+        """Cancels all members that have not ended; it takes no more."""
         self._portal.run(self.inner.cancel(reason))
 
     def retry(self) -> int:

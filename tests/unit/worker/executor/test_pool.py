@@ -518,13 +518,28 @@ class TestLoop:
             for _ in range(STUCK_LOOKS_MAX - 5):
                 pool.pass_time(PROBE_MS)
             assert job.result is None
-            for _ in range(6):
+            for _ in range(6 + STUCK_LOOKS_MIN):
                 pool.pass_time(PROBE_MS)
             assert pool.pool.load(pool.clock.boot_ms()).stuck is (outcome is not None)
             assert (job.result and job.result.outcome) is outcome
             if job.result is not None and job.result.fault is not None:
                 assert "give it a timeout" in job.result.fault.message
             release.touch()
+
+    def test_a_blocker_that_ends_by_itself_leaves_no_loop_stuck(self, tmp_path: Path) -> None:
+        """Its attempt has a result a moment before the loop turns."""
+        started, release = tmp_path / "s", tmp_path / "r"
+        with bench("block_loop") as pool:
+            pool.pass_time(PROBE_MS)
+            job = pool.begin(pool.job("block_loop", str(started), str(release)), started)
+            for _ in range(2 * STUCK_LOOKS_MIN):
+                pool.pass_time(BLOCKED_MS)
+            release.touch()
+            pool.until(lambda: job.result is not None)
+            for _ in range(STUCK_LOOKS_MIN):
+                assert not pool.pool.load(pool.clock.boot_ms()).stuck
+                pool.until_turned()
+                pool.pass_time(PROBE_MS)
 
     def test_a_callback_that_blocks_for_a_minute_leaves_the_loop_stuck(
         self, tmp_path: Path

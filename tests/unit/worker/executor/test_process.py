@@ -310,10 +310,12 @@ class TestLimits:
         """A child that cannot be less nice again runs no other job."""
         with bench("nice_in_child", "double_in_child", slots=1) as pool:
             nice = min(os.getpriority(os.PRIO_PROCESS, 0) + 7, 19)
-            ((first, child),) = values([_ran(pool, "nice_in_child", False)])  # type: ignore[misc]
-            assert first == nice
-            ((again, same),) = values([_ran(pool, "nice_in_child", True)])  # type: ignore[misc]
-            assert (again, same) == (nice, child)
+            # While the first two begin, either may have a job: of three jobs one child has two.
+            ran = [*values([_ran(pool, "nice_in_child", False) for _ in range(3)])]
+            assert {found for found, _ in ran} == {nice}  # type: ignore[misc]
+            assert len({child for _, child in ran}) < 3  # type: ignore[misc]
+            ((again, child),) = values([_ran(pool, "nice_in_child", True)])  # type: ignore[misc]
+            assert again == nice
             ((_, other),) = values([_ran(pool, "nice_in_child", False)])  # type: ignore[misc]
             assert other != child
 

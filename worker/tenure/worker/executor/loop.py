@@ -79,6 +79,8 @@ class LoopWatch:
         self._probed_ms: int | None = None
         #: At how many looks it had not turned since.
         self._unanswered = 0
+        #: At how many of the last looks the attempt had a result whose code blocks it.
+        self._ended = 0
         self._turns = 0
 
     def tick(self, now_ms: int) -> None:
@@ -89,7 +91,7 @@ class LoopWatch:
             self._turns = self._loop.turns
             self._probed_ms = now_ms
             self.blocked = self.by = None
-            self.looks = self._unanswered = 0
+            self.looks = self._unanswered = self._ended = 0
             self._loop.probe()
             return
         self._unanswered += 1
@@ -97,6 +99,7 @@ class LoopWatch:
             return
         ms = now_ms - self._probed_ms
         job, known = self._loop.busy, self.blocked
+        self._ended = self._ended + 1 if job is not None and job.result is not None else 0
         if known is not None and job is self.by:
             self.looks += 1
             self.blocked = replace(known, ms=ms)
@@ -108,10 +111,13 @@ class LoopWatch:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether nothing more can be done for it: who blocks it was given up, or is a callback."""
+        """Whether nothing more can be done for it: who blocks it was given up, or is a callback.
+
+        Code that has just ended by itself has a result, too: then the loop turns by the next look.
+        """
         if self.by is None:
             return self.looks >= STUCK_LOOKS_MAX
-        return self.by.result is not None and self.looks >= STUCK_LOOKS_MIN
+        return self._ended >= STUCK_LOOKS_MIN
 
     @property
     def hopeless(self) -> HeldJob | None:
