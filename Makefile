@@ -13,6 +13,8 @@ RELEASED := $(shell ls -d tests/histories/*/contract | sort -V | tail -n 1)
 COMPUTING := unit conformance histories simulation
 WAITING := integration chaos
 SUITES := $(COMPUTING) $(WAITING)
+# Of those that wait, these go with the ones that compute: both lanes end at about the same time.
+SHORTER := tests/integration/cli
 # More for pytest, as in: make test-unit PYTEST_ARGS="-k lease -x"
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -90,7 +92,8 @@ verify: lint types ## the static half of CI
 
 .PHONY: test
 test: $(INSTALLED) etcd strace node ## every suite, in two lanes side by side
-	$(BIN)/python -m tools.lanes "$(COMPUTING:%=tests/%)" "$(WAITING:%=tests/%)" -- $(PYTEST_ARGS)
+	$(BIN)/python -m tools.lanes "$(COMPUTING:%=tests/%) $(SHORTER)" \
+	    "$(WAITING:%=tests/%) --ignore=$(SHORTER)" -- $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: $(INSTALLED) ## pure code only: no network, no etcd

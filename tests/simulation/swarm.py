@@ -58,8 +58,8 @@ from tests.simulation.stage import KINDS, Kind, Stage, Struck
 from tests.simulation.wiretap import Wiretap
 
 #: At least so many strokes of faults are drawn for a run, in waves; one in ten finds no target.
-STROKES_MIN: Final = 12
-WAVE_S: Final = 3.6
+STROKES_MIN: Final = 13
+WAVE_S: Final = 3.2
 #: How many of the runs have one master on SQLite instead of a cluster on etcd, and how many are
 #: in liveness mode.
 SQLITE_SHARE: Final = 0.15
@@ -210,7 +210,7 @@ def draw_plan(seed: int) -> Plan:
         strokes=strokes,
         lasting=lasting,
         topics=_draw_topics(Random(f"{seed}/topics")),
-        users=tuple(range(CROWD_USERS if crowd else rng.choice((6, 12, 18)))),
+        users=tuple(range(CROWD_USERS if crowd else rng.choice((5, 9, 13)))),
         storm_s=storm_s,
     )
 

@@ -91,8 +91,8 @@ def test_totals_are_held_to_the_bar() -> None:
     assert totals.seeds == 1
     assert totals.delivered > 0
     assert totals.rows.keys() <= set(injectable())
-    assert any(what.startswith("seeds: 1 of 1,000") for what in totals.missed(Bar(), 1.0))
-    assert totals.missed(Bar(0, 0, 0, 0, 0, 0), 1.0) == []
+    assert any(what.startswith("seeds: 1 of 1,000") for what in totals.missed(Bar()))
+    assert totals.missed(Bar(0, 0, 0, 0, 0, 0)) == []
 
 
 def test_terms_are_told_apart_by_what_became_of_the_ones_before() -> None:
@@ -120,16 +120,13 @@ def test_more_seeds_are_held_to_more() -> None:
     assert Bar(10, 20, 30, 40, 5, 6, 2, 7.0).of(30) == Bar(30, 60, 90, 120, 15, 18, 2, 21.0)
 
 
-def test_a_run_that_has_its_cores_is_held_to_its_time() -> None:
+def test_a_run_that_has_its_cores_is_judged_by_its_time() -> None:
     """By the clock on the wall. With fewer cores, or more, it says so, and nothing is judged."""
     bar = Bar(0, 0, 0, 0, 0, 0)
     alone = Totals(cpu_s=490.0)
-    assert alone.missed(bar, 240.0) == []
     assert alone.timing(bar, 240.0).endswith(": met")
-    assert alone.missed(bar, 245.0) == ["seconds: 245, not 240"]
     assert alone.timing(bar, 245.0).endswith(": missed")
     for crowded_s in (300.0, 100.0):
-        assert alone.missed(bar, crowded_s) == []
         assert alone.timing(bar, crowded_s).endswith(": not judged")
 
 
@@ -160,7 +157,7 @@ def test_what_a_whole_run_came_to_can_be_quoted() -> None:
 def needs_two(plan: Plan) -> bool:
     """A bug that shows when one stroke meets one user, and for nobody else."""
     strokes, users = {stroke.number for stroke in plan.strokes}, set(plan.users)
-    return 3 in strokes and {2, 7} <= users
+    return 3 in strokes and {2, 4} <= users
 
 
 def test_a_failure_is_shrunk_to_what_it_needs() -> None:
@@ -175,7 +172,7 @@ def test_a_failure_is_shrunk_to_what_it_needs() -> None:
 
     shrunk = shrink(fail(draw_plan(0)), fail).plan
     assert [stroke.number for stroke in shrunk.strokes] == [3]
-    assert shrunk.users == (2, 7)
+    assert shrunk.users == (2, 4)
     assert len(tried) < 60
 
 
