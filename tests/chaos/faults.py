@@ -18,14 +18,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import psutil
-
 from tenure.client import Client, TenureError, WorkerState
 from tenure.master.node.share import share_out
 from tests.chaos.arena import GROUP, Arena, Busy, office_key
 from tests.chaos.audit import in_flight
 from tests.chaos.cluster import END_TIMEOUT_S, START_TIMEOUT_S
 from tests.chaos.process import Expired, Process, until
+from tests.processes import has_ended
 
 Inject = Callable[[Arena, random.Random], None]
 
@@ -289,7 +288,7 @@ def supervisor_killed(arena: Arena, rng: random.Random) -> None:
     with supervised(arena) as group:
         pids = [event.fields["pid"] for event in group.events("started")]
         arena.kill(group)
-        if not until(lambda: not any(map(_lives, pids)), END_TIMEOUT_S):
+        if not until(lambda: all(map(has_ended, pids)), END_TIMEOUT_S):
             raise Expired(f"orphans are left of {pids}:\n{group.log_tail(40)}")
         arena.pause(rng.uniform(0, 3))
 
@@ -386,12 +385,6 @@ def supervised(arena: Arena) -> Iterator[Process]:
 
 def _names(group: Process, event: str) -> set[str]:
     return {said.fields["name"] for said in group.events(event)}
-
-
-def _lives(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 @contextmanager

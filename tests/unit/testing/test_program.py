@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tenure.testing.program import Program
+from tests.processes import has_ended
 
 #: Says a line, complains, and does as its argument says.
 CHILD = """
@@ -42,14 +43,6 @@ class Heard(Program):
         self.silent.set()
 
 
-def gone(pid: int) -> bool:
-    """Whether a process has ended (its parent may have left it to be reaped)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 @pytest.mark.parametrize(
     ("manner", "grace_s", "code"),
     [
@@ -70,7 +63,7 @@ def test_it_is_stopped_with_what_it_started(
     assert not program.running
     assert program.silent.is_set()
     assert program.log_tail(1) == "it complained"
-    while not gone(int(program.lines[0])):
+    while not has_ended(int(program.lines[0])):
         pass
 
 

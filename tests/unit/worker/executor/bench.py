@@ -20,6 +20,7 @@ from tenure.worker.executor.loop import PROBE_MS
 from tenure.worker.executor.pool import ExecutorPool
 from tenure.worker.held import AttemptResult, HeldJob, Terms
 from tenure.worker.port import FactKind
+from tests.processes import has_ended
 from tests.unit.worker.masters import TOKEN, job_id
 
 APP = "tests.unit.worker.applications"
@@ -202,7 +203,5 @@ def until_exists(path: Path) -> None:
 def wait_gone(pid: int) -> None:
     """Waits until a process has ended (a zombie that nobody reaps has, too)."""
     tick = threading.Event()
-    while Path(f"/proc/{pid}").exists():
-        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            return
+    while not has_ended(pid):
         tick.wait(0.005)

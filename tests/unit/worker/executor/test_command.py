@@ -12,6 +12,7 @@ from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.executor.launch import Finished
 from tenure.worker.executor.pool import TIMEOUT_GRACE_MS
 from tenure.worker.port import FactKind
+from tests.processes import has_ended
 from tests.unit.worker.executor.bench import WAIT_S, Bench, bench, wait_gone
 
 COMPLETED, FAILED = AttemptOutcome.COMPLETED, AttemptOutcome.FAILED
@@ -211,7 +212,7 @@ class TestStops:
             pool.until(lambda: FactKind.STARTED in pool.kinds(job))
             pool.pass_time(60_001)
             assert job.stop is TIMED_OUT
-            assert Path(f"/proc/{grandchild}").exists()
+            assert not has_ended(grandchild)
             pool.pass_time(TIMEOUT_GRACE_MS + 1)
             assert pool.outcome_after(job, FactKind.ENDED) is TIMED_OUT
             wait_gone(grandchild)

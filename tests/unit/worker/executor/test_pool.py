@@ -11,6 +11,7 @@ from tenure.protocol.limits import ERROR_MESSAGE_BYTES_MAX
 from tenure.protocol.vocabulary import AttemptOutcome, ErrorCategory
 from tenure.worker.executor.patience import GRACE_MS, RELEASE_GRACE_MS
 from tenure.worker.port import FactKind
+from tests.processes import has_ended
 from tests.unit.worker.executor.bench import Bench, bench, until_exists, wait_gone
 
 STARTED, ENDED = FactKind.STARTED, FactKind.ENDED
@@ -378,7 +379,7 @@ class TestChildren:
             executor = pool.pool._processes
             assert executor is not None
             pids = [child.pid for child in executor._children]
-        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert all(map(has_ended, pids))
 
 
 def test_facts_come_in_batches() -> None:

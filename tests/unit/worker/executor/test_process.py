@@ -159,9 +159,7 @@ class TestCharges:
         """What it has forked holds its sockets open, and ends with it."""
         with bench("fork_and_crash_in_child", slots=1) as pool:
             assert pool.result("fork_and_crash_in_child", str(tmp_path / "f")).outcome is LOST
-            forked = Path(f"/proc/{(tmp_path / 'f').read_text()}/stat")
-            while forked.exists() and forked.read_text().rpartition(") ")[2][0] != "Z":
-                _wait(0.01)
+            wait_gone(int((tmp_path / "f").read_text()))
 
 
 class TestReplacement:
