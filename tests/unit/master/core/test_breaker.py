@@ -507,6 +507,19 @@ def test_an_attempt_beside_the_probes_counts_and_decides_nothing() -> None:
     assert breaker.probes == 2
 
 
+def test_a_probe_that_has_succeeded_keeps_its_place() -> None:
+    """So many are let through in all; what they came to is counted in the window that is there."""
+    breaker = Breaker(msgspec.structs.replace(BREAKER, volume_min=1, probes=4))
+    first, second, third = (JobId(name) for name in ("first", "second", "third"))
+    breaker.failed(first, 1_000)
+    breaker.wake(11_000)
+    breaker.granted([first, second])
+    breaker.succeeded([first, second], 11_000)
+    assert (breaker.probes, breaker.failure_rate(11_000)) == (2, 1 / 3)
+    breaker.granted([third])
+    assert breaker.probes == 1
+
+
 def test_who_has_no_breaker_is_only_counted() -> None:
     """In a window of a minute; whatever fails, all are let through."""
     breaker = Breaker(None)

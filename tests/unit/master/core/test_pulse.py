@@ -136,8 +136,8 @@ def test_what_ran_says_how_long_a_job_runs() -> None:
     assert pulse.mean_run_ms(rig.now_ms) == 0
     pulse.ended([ran(rig, 0), ran(rig, 9_000, AttemptOutcome.LOST)])
     assert pulse.mean_run_ms(rig.now_ms) == 0
-    pulse.ended([ran(rig, 100), ran(rig, 201, AttemptOutcome.FAILED)])
-    assert pulse.mean_run_ms(rig.now_ms) == 150
+    pulse.ended([ran(rig, 100), ran(rig, 202, AttemptOutcome.FAILED)])
+    assert pulse.mean_run_ms(rig.now_ms) == 151
     pulse.ended([ran(rig, -5)])
     assert pulse.mean_run_ms(rig.now_ms) == 100
     assert pulse.rates(rig.now_ms)[1] == 5_000 / BUCKET_MS

@@ -74,3 +74,18 @@ def test_a_gate_that_waits_for_two_times_is_looked_at_for_both() -> None:
         (gate,) = found.take((now_ms, 99))
         found.look_at(gate, now_ms)
         assert (key.is_open, found.next_ms()) == (is_open, due_ms)
+
+
+def test_gates_that_were_armed_over_and_over_are_thinned_out() -> None:
+    """Each is told from others by its label, and waits once for its earliest time."""
+    found = Refills(lambda: 2)
+    gates = [queue_of(now_ms, rate=RateLimit(1, 1_000, 2)) for now_ms in (0, 500)]
+    gates[1].name = "other"
+    for gate in gates:
+        found.await_tokens(gate, 500)
+    for _ in range(700):
+        for gate in gates:
+            found.arm(gate)
+    assert len(found) < 700
+    assert {gate.label for _, gate in found.things()} == {"t:q", "t:other"}
+    assert found.next_ms() == 1_000

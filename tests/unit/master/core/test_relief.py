@@ -86,6 +86,8 @@ def test_running_jobs_are_asked_to_stop_on_their_own_streams() -> None:
     assert stopped.job_ids == [row.job_id for row in rows]
     (gone,) = of_type(decision.events, JobsCancelled)
     assert gone.job_ids == waiting
+    (told,) = of_type(decision.effects, NotifySettled)
+    assert [record.job_id for record in told.records] == waiting
     asked = {effect.session_id: effect.rows for effect in of_type(decision.effects, SendCancels)}
     assert asked == {number: [tuple(rows[number - 1])] for number in (1, 2)}
     assert rig.record(rows[0].job_id).cancel_reason == REASON
@@ -94,6 +96,38 @@ def test_running_jobs_are_asked_to_stop_on_their_own_streams() -> None:
     decision = rig.fire()
     assert not of_type(decision.effects, SendCancels)
     assert cancelled(rig, [*fresh, *newest]) == [True] + [False] * 4
+
+
+@pytest.mark.parametrize(("jobs_max", "keys", "asked"), [(1, 0, 1), (2, 1, 2), (3, 2, 2)])
+def test_so_many_running_jobs_are_asked_to_stop(jobs_max: int, keys: int, asked: int) -> None:
+    """Of one key after the other; a part of them in the next decision."""
+    rig = Rig()
+    strict(rig, LimitStrategy.CANCEL_IN_PROGRESS)
+    rig.open_session(1)
+    for key in "ab":
+        rig.submit(1, JOB, limit_key=key)
+    rows = rig.grant(1, 2)
+    rig.fire()
+    for key in "ab":
+        rig.submit(1, JOB, limit_key=key)
+    decision = rig.fire(rows_max=jobs_max)
+    assert [event.keys for event in of_type(decision.events, KeysRelieved)] == [keys] * bool(keys)
+    (stopped,) = of_type(decision.events, CancelsRequested)
+    assert stopped.job_ids == [row.job_id for row in rows[:asked]]
+    rig.fire()
+    assert all(rig.record(row.job_id).cancel_requested for row in rows)
+
+
+def test_keys_that_have_not_too_many_are_looked_at_some_at_a_time() -> None:
+    """A thousand of them would hold up all else, though nothing is to be cancelled."""
+    rig = Rig()
+    strict(rig, LimitStrategy.CANCEL_NEWEST)
+    for key in "abc":
+        rig.submit(1, JOB, limit_key=key)
+    for looked_at in (2, 1):
+        (relieved,) = of_type(rig.fire(rows_max=2).events, KeysRelieved)
+        assert relieved.keys == looked_at
+    assert not state_of(rig.partition).lanes.crowded
 
 
 def test_all_running_jobs_of_a_worker_are_named_together() -> None:

@@ -4,6 +4,7 @@ from itertools import islice
 
 import pytest
 
+from tenure.master.core.calendar import BadCalendar, Calendar
 from tenure.master.core.ticks import Ticks, restarted, tick_bits, tick_job_id
 from tenure.master.core.timetable import ScheduleCursor, ScheduleRecord
 from tenure.protocol.ids import partition_of, time_ms_of
@@ -47,6 +48,20 @@ def test_no_tick_comes_after_the_end(end_ms: int, count: int) -> None:
     """The end may be one itself; without an end they go on."""
     ticks = Ticks(record(end_ms=FIRST_MS + end_ms if end_ms else 0)).from_now(START_MS)
     assert len(list(islice(ticks, 4))) == count
+    assert Ticks(record(end_ms=1)).from_now(START_MS).next_ms == 0
+
+
+def test_who_does_not_know_the_zone_knows_one_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That which the cursor has; a master with newer zones goes on behind it."""
+    assert Ticks(record()).are_known
+
+    def unknown(cron: str, time_zone: str) -> Calendar:
+        raise BadCalendar("time_zone", f"there is no time zone {time_zone}")
+
+    monkeypatch.setattr("tenure.master.core.ticks.calendar", unknown)
+    ticks = Ticks(record())
+    assert not ticks.are_known
+    assert list(ticks) == [(FIRST_MS, FIRST_MS)]
 
 
 def test_a_tick_is_as_late_as_its_bits_say() -> None:
@@ -83,7 +98,9 @@ def test_a_cursor_stands_before_its_first_tick() -> None:
     assert ticks.cursor(before, skipped=9) == ScheduleCursor(
         next_ms=FIRST_MS, due_ms=ticks.fires_ms(FIRST_MS), fired=3, skipped=9
     )
-    assert Ticks(record(0)).cursor(before) == ScheduleCursor(fired=3, skipped=4)
+    for jitter_ms in (0, 700):
+        none = Ticks(record(0, jitter_ms=jitter_ms)).cursor(before)
+        assert none == ScheduleCursor(fired=3, skipped=4)
 
 
 @pytest.mark.parametrize("buffered_ms", [0, FIRST_MS])
@@ -97,5 +114,6 @@ def test_a_schedule_that_begins_anew_waits_for_the_next_tick(buffered_ms: int) -
     assert restarted("default", "s", changed(), before, now_ms) == ScheduleCursor(
         next_ms=next_ms, due_ms=next_ms, fired=2, skipped=5 + bool(buffered_ms)
     )
-    jittered = restarted("default", "s", changed(jitter_ms=900), before, now_ms)
-    assert jittered.due_ms == next_ms + tick_bits("default", "s", next_ms) % 900
+    for tenant in ("default", "other"):
+        jittered = restarted(tenant, "s", changed(jitter_ms=900), before, now_ms)
+        assert jittered.due_ms == next_ms + tick_bits(tenant, "s", next_ms) % 900

@@ -132,6 +132,17 @@ def test_each_schedule_that_still_stands_is_taken_once() -> None:
     assert found.take((1, 99)) == []
 
 
+def test_schedules_that_were_armed_over_and_over_are_thinned_out() -> None:
+    """Each is told from others by its tenant and name, and stays armed."""
+    records = [schedule(name, tenant, due_ms=5) for tenant in "ab" for name in "st"]
+    found = timetable(*records)
+    for _ in range(400):
+        for record in records:
+            found.timers.arm(record)
+    assert len(found.timers) < 800
+    assert {record.key for _, record in found.timers.things()} == found.records.keys()
+
+
 def test_a_schedule_keeps_its_payload_and_some_more() -> None:
     """That counts as what is kept."""
     small, large = schedule(), schedule()
