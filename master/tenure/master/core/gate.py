@@ -148,7 +148,7 @@ class Limiter(Gate):
 
     def refresh(self) -> None:
         """Opens or closes it as it should be."""
-        self.turn(self.has_room())
+        raise NotImplementedError
 
     def next_ms(self) -> int | None:
         """When its bucket has a token again; None: it has one, or there is no bucket."""

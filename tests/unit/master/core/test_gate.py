@@ -289,8 +289,11 @@ def test_a_rate_that_changes_begins_with_an_empty_bucket() -> None:
         assert queue.room(400) == room
         assert queue.limited is (next_rate is not None)
         assert queue.is_dry is (room == 4)
-    assert not queue.limit(7, rate, 100)
-    assert (queue.concurrency, queue.limited) == (7, True)
+    for concurrency in (1, 7):
+        assert not queue.limit(concurrency, rate, 100)
+        assert (queue.concurrency, queue.limited) == (concurrency, True)
+    queue.limit(1, None, 100)
+    assert queue.limited
 
 
 def test_what_a_job_costs_follows_the_runs_of_its_queue() -> None:
@@ -301,6 +304,8 @@ def test_what_a_job_costs_follows_the_runs_of_its_queue() -> None:
         queue.note_run(run_ms)
         assert (queue.mean_run_ms, queue.cost_ms) == (mean_ms, mean_ms)
     assert queue.cost == 1.187
+    queue.begin_term()
+    assert (queue.mean_run_ms, queue.cost) == (0, 1.0)
     counted = queue_of()
     counted.note_run(5_000)
     assert (counted.cost, counted.cost_ms) == (1.0, 0)
@@ -380,6 +385,7 @@ def test_a_key_counts_those_that_run() -> None:
     first, second, third = records(Rig(), 3)
     for jobs, by, running, is_open in (
         ([first], 1, 1, True),
+        ([first], 0, 1, True),
         ([first, second], 1, 2, False),
         ([third], 0, 2, False),
         ([third], -1, 2, False),
@@ -444,6 +450,40 @@ def test_a_key_without_a_breaker_has_none() -> None:
     assert key.breaker is breaker
     key.configure(anew=True)
     assert key.breaker is not breaker
+
+
+def test_a_key_has_the_limits_of_its_queue() -> None:
+    """A new rate begins with an empty bucket, as of when those of all keys were; so do all when
+    they begin anew.
+    """
+    queue = queue_of(key_rate=RateLimit(1, 100, 9))
+    key = LimitKey(queue, "k")
+    assert key.room(400) == 4
+    queue.key_empty_ms = 100
+    assert not key.configure()
+    assert key.room(400) == 4
+    queue.settings = QueueSettings(key_rate=RateLimit(2, 100, 9), key_concurrency=5)
+    assert key.configure()
+    assert (key.room(350), key.concurrency) == (5, 5)
+    queue.key_empty_ms = 300
+    assert not key.configure()
+    assert key.configure(anew=True)
+    assert key.room(400) == 2
+
+
+def test_jobs_of_every_priority_are_counted_while_they_run() -> None:
+    """From the most urgent to the least."""
+    rig = Rig()
+    rig.open_session(1, slots=20)
+    for priority in range(11):
+        rig.submit(1, priority=priority)
+    (queue,) = state_of(rig.partition).lanes.queues.values()
+    assert (queue.ready_of, queue.running_of) == ([1] * 11, [0] * 11)
+    rows = rig.grant(1, 20)
+    assert (queue.ready_of, queue.running_of) == ([0] * 11, [1] * 11)
+    for row in rows:
+        rig.report(row)
+    assert queue.running_of == [0] * 11
 
 
 def test_what_is_known_of_a_key_keeps_it() -> None:
