@@ -58,7 +58,7 @@ def decide_take(state: State, command: TakeMessage, now_ms: int) -> Decision | R
             metadata={"partition": str(command.source), "taken": str(mark.number)},
             retry_after_ms=50,
         )
-    events, effects = take_message(state, command.source, command.number, command.message, now_ms)
+    events, effects = take_message(state, command.message, now_ms)
     events.append(
         InboxTaken(now_ms=now_ms, source=command.source, number=command.number, token=command.token)
     )
@@ -67,9 +67,7 @@ def decide_take(state: State, command: TakeMessage, now_ms: int) -> Decision | R
     )
 
 
-def take_message(
-    state: State, source: int, number: int, message: Message, now_ms: int
-) -> tuple[list[Event], list[Effect]]:
+def take_message(state: State, message: Message, now_ms: int) -> tuple[list[Event], list[Effect]]:
     """What a message comes to here, at its first arrival."""
     match message:
         case SubmitFrom():

@@ -18,6 +18,7 @@ from tenure.master.core.command import (
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.dependency import OPEN
 from tenure.master.core.effect import Deliver
+from tenure.master.core.errand import target_of
 from tenure.master.core.event import InboxTaken, OutboxAppended, SchedulesTicked
 from tenure.master.core.message import (
     CancelFrom,
@@ -200,6 +201,17 @@ def test_a_restored_cluster_waits_for_no_lost_job() -> None:
 def twin(job_id: JobId) -> JobId:
     """A job's id as its schedule's home has it for a child."""
     return JobId(job_id[:15] + "000" + job_id[18:])
+
+
+def test_a_schedules_jobs_live_where_its_queue_does() -> None:
+    """By the names of the queue and of its tenant; a cluster of one partition has no elsewhere."""
+    state = state_of(Rig(PartitionConfig(partition=0, partitions=7)).partition)
+    alone = state_of(Rig().partition)
+    for tenant in ("t", "u", "v"):
+        for queue in ("a", "b", "c", "d"):
+            spec = changed(policy=Policy(name="job", tenant=tenant, queue=queue))
+            assert target_of(state, spec) == home_partition(tenant, queue, 7)
+            assert target_of(alone, spec) == 0
 
 
 def test_a_tick_elsewhere_is_a_job_and_a_question() -> None:

@@ -52,6 +52,7 @@ def test_who_sends_too_early_is_told_from_where_to_send() -> None:
     assert (refusal.reason, refusal.retry_after_ms) == (Reason.OUT_OF_ORDER, 50)
     assert refusal.metadata == {"partition": "3", "taken": "5"}
     assert "message 8 of partition 3 after 6, but only those up to 5" in refusal.message
+    assert refusal.message.endswith(": send from there")
     assert rig.do(arriving(job(rig), 8, after=5)).reply == Taken(number=8)
 
 
@@ -96,8 +97,9 @@ def test_a_job_from_elsewhere_comes_once() -> None:
     rig.do(commands.PurgeJobs(job_ids=[first.job_id]))
     rig.do(arriving(first, 4))
     assert not state_of(rig.partition).jobs
-    for number in (5, 6):
-        rig.do(arriving(job(rig), number))
+    plain = job(rig)
+    for number, message in ((5, plain), (6, plain), (7, job(rig))):
+        rig.do(arriving(message, number))
     assert len(state_of(rig.partition).jobs) == 2
     ordinals = [record.ordinal for record in state_of(rig.partition).jobs.values()]
     assert ordinals == sorted(set(ordinals))
@@ -159,3 +161,20 @@ def test_who_waits_for_a_job_elsewhere_hears_when_it_has_arrived() -> None:
         answers = [(each.message.job_id, None) for each in heard]  # type: ignore[union-attr]
         assert here.partition.drain_answers() == answers
     assert town.waiting(0, 1) == []
+
+
+def test_answers_wait_until_somebody_asks_for_them() -> None:
+    """However many trims bring more of them."""
+    town = Town()
+    here, there = town.rigs
+    messages: list[Message] = [
+        SubmitFrom(policy=town.policy(1), priority=5, ready_ms=0, job_id=job_id, payload=b"")
+        for job_id in (there.mint(), there.mint())
+    ]
+    event, _ = outgoing(state_of(here.partition), 1, messages, here.now_ms)
+    here.journal.append(msgspec.msgpack.encode([event]))
+    here.partition.apply(event)
+    for row in town.waiting(0, 1):
+        here.do(TrimOutbox(target=1, upto=row.number))
+    answers = here.partition.drain_answers()
+    assert [job_id for job_id, _ in answers] == [each.job_id for each in messages]  # type: ignore[union-attr]
