@@ -169,7 +169,7 @@ class Outcome:
     virtual_s: float
 
     def digest(self) -> str:
-        """The same for the same run, to the last row and its time and the last byte of a journal."""
+        """The same for the same run, to the last row and its time and the last byte of journals."""
         return hash_of(
             (
                 self.evidence.rows,
