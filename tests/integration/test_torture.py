@@ -92,9 +92,8 @@ def grim(folder: Path) -> dict[Step[Any], tuple[str, str]]:
     }
 
 
-def hurt(client: Client, folder: Path, loud: Pings) -> None:
+def hurt(client: Client, fates: dict[Step[Any], tuple[str, str]], loud: Pings) -> None:
     """Each attempt comes to what the documents say; others' jobs are timed meanwhile."""
-    fates = grim(folder)
     handles: dict[Step[Any], JobHandle[Any]] = {}
     open_jobs: list[JobHandle[Any]] = []
     for step in fates:
@@ -125,7 +124,11 @@ def test_torture(cluster: Cluster, tmp_path: Path) -> None:
         while len(loud.took_s) < PINGS:
             folders.append(tmp_path / f"round-{len(folders)}")
             folders[-1].mkdir()
-            hurt(client, folders[-1], loud)
+            fates = grim(folders[-1])
+            if len(folders) > 1:
+                # The first one still runs: of many of that kind a worker gets rid by a restart.
+                fates = {s: fate for s, fate in fates.items() if s.job is not torture.swallow}
+            hurt(client, fates, loud)
         assert worker.pid == pid
         assert worker.running
         quiet.ping(PINGS // 2)
