@@ -98,8 +98,8 @@ def test_a_job_from_elsewhere_comes_once() -> None:
     rig.do(arriving(first, 4))
     assert not state_of(rig.partition).jobs
     plain = job(rig)
-    for number, message in ((5, plain), (6, plain), (7, job(rig))):
-        rig.do(arriving(message, number))
+    for number, message, events in ((5, plain, 2), (6, plain, 1), (7, job(rig), 2)):
+        assert len(rig.do(arriving(message, number)).events) == events
     assert len(state_of(rig.partition).jobs) == 2
     ordinals = [record.ordinal for record in state_of(rig.partition).jobs.values()]
     assert ordinals == sorted(set(ordinals))

@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from tenure.master.core.command import SubmitJobs, SubmitRow, SubmitSetting
+from tenure.master.core.command import CancelJobs, SubmitJobs, SubmitRow, SubmitSetting
 from tenure.master.core.effect import SubmitReply
 from tenure.master.core.record import LabelSelector, Policy
 from tenure.master.core.settings import (
@@ -311,3 +311,42 @@ def test_a_job_for_a_worker_of_its_own_is_not_predicted() -> None:
         return bool(reply.refusals)
 
     assert [refused(key) for key in ("", "t", "s")] == [True, True, False]
+
+
+def test_what_is_left_of_a_key_comes_before_it() -> None:
+    """All that waits of it, of any priority, when that is less than may run."""
+    rig = Rig(LONG, audited=False)
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True, key_concurrency=3))
+    backlog(rig)
+    ids = [rig.submit(3, JOB, limit_key="a", priority=priority) for priority in (4, 5)]
+    assert late(rig)["ahead"] == "33"
+    rig.do(CancelJobs(job_ids=[job_id for each in ids for job_id in each[1:]]))
+    assert late(rig)["ahead"] == "32"
+
+
+def test_tokens_that_are_there_let_jobs_before_it() -> None:
+    """As many as there are; a key whose breaker lets all through goes by the pace of the queue."""
+    rig = Rig(LONG, audited=False)
+    rate = RateLimit(10, 1_000, 10)
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True, key_rate=rate))
+    backlog(rig)
+    rig.submit(9, JOB, limit_key="a")
+    rig.pass_time(100)
+    assert late(rig)["ahead"] == "39"
+    breaker = BreakerSettings()
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True, key_breaker=breaker))
+    row = SubmitRow(rig.mint(), 0, b"", "", "a")
+    assert rig.submit_rows([row], PATIENT).refusals
+
+
+def test_only_what_its_own_workers_look_at_comes_before_it() -> None:
+    """Those of its queue, name and labels: nobody is late behind jobs for others."""
+    rig = Rig(LONG, audited=False)
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True))
+    rig.open_session(1, queues=("default",), slots=1_000)
+    backlog_of(rig)
+    assert late(rig)["ahead"] == "30"
+    labelled = Policy(name="job", schedule_timeout_ms=1, requires=(LabelSelector("gpu"),))
+    assert not late(rig, labelled)
+    rig.open_session(2, names=("third",))
+    assert not late(rig, Policy(name="third", schedule_timeout_ms=1))

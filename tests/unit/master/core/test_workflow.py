@@ -364,3 +364,16 @@ def test_timers_of_workflows_are_armed_anew_after_a_replay() -> None:
     assert list(steps) == []
     assert len(flows.timers) == 5_000
     assert flows.timers.next_ms() == 3
+
+
+def test_workflows_that_were_armed_over_and_over_are_thinned_out() -> None:
+    """Each is told from others by its id, and stays armed."""
+    flows = Workflows()
+    for number in range(3):
+        flow = flow_of(number)
+        flows.records[flow.workflow_id] = flow
+    assert list(flows.rebuild_timers()) == []
+    for _ in range(1_600):
+        flows.timers.arm(flow)
+    assert len(flows.timers) < 800
+    assert {each.workflow_id for _, each in flows.timers.things()} == flows.records.keys()
