@@ -166,35 +166,40 @@ class Loop:
                 break
         return done
 
+    def measured(self, jobs: int) -> dict[tuple[str, Half], float]:
+        """Runs so many jobs while others come; µs of CPU per job of each step."""
+        spent = self.core.spent
+        spent.clear()
+        ran = 0
+        while ran < jobs:
+            self.submit(2 * _SUBMIT_BATCH if self._shape.delayed else _SUBMIT_BATCH)
+            ran += self.run(_SUBMIT_BATCH)
+        return {(step, half): spent[step, half] / ran * 1e6 for step in _STEPS for half in _HALVES}
 
-def costs(shape: Shape, backlog: int, jobs: int) -> dict[tuple[str, Half], float]:
-    """µs of CPU per job of each step, with so many jobs waiting all the time; best of rounds."""
+
+def costs(shape: Shape, backlogs: Sequence[int], jobs: int) -> list[dict[tuple[str, Half], float]]:
+    """µs of CPU per job of each step, for each number of jobs that wait all the time.
+
+    The best of some rounds. The backlogs take turns, so that the machine is the same for all.
+    """
+    loops = [_filled(shape, backlog) for backlog in backlogs]
+    gc.collect()
+    gc.freeze()
+    found: list[dict[tuple[str, Half], float]] = [{} for _ in loops]
+    for _ in range(_ROUNDS):
+        for loop, best in zip(loops, found, strict=True):
+            for step, cost in loop.measured(jobs // _ROUNDS).items():
+                best[step] = min(cost, best.get(step, cost))
+    gc.unfreeze()
+    return found
+
+
+def _filled(shape: Shape, backlog: int) -> Loop:
     loop = Loop(shape)
     loop.submit(backlog)
     loop.submit(2 * _RETAINED)
     loop.run(_RETAINED)
-    gc.collect()
-    gc.freeze()
-    best: dict[tuple[str, Half], float] = {}
-    spent = loop.core.spent
-    for _ in range(_ROUNDS):
-        spent.clear()
-        ran = 0
-        while ran < jobs // _ROUNDS:
-            loop.submit(2 * _SUBMIT_BATCH if shape.delayed else _SUBMIT_BATCH)
-            ran += loop.run(_SUBMIT_BATCH)
-        for step in _STEPS:
-            for half in _HALVES:
-                cost = spent[step, half] / ran * 1e6
-                best[step, half] = min(cost, best.get((step, half), cost))
-    gc.unfreeze()
-    return best
-
-
-def grant_cost(shape: Shape, backlog: int, jobs: int) -> float:
-    """µs of CPU for a grant, as ``costs``."""
-    found = costs(shape, backlog, jobs)
-    return found["grant", "decide"] + found["grant", "apply"]
+    return loop
 
 
 def measure(backlogs: Sequence[int] = _BACKLOGS, jobs: int = _JOBS) -> list[Line]:
@@ -207,14 +212,15 @@ def measure(backlogs: Sequence[int] = _BACKLOGS, jobs: int = _JOBS) -> list[Line
     }
     lines: list[Line] = []
     for name, shape in shapes.items():
-        grants = [grant_cost(shape, backlog, jobs) for backlog in backlogs]
+        found = costs(shape, backlogs, jobs)
+        grants = [best["grant", "decide"] + best["grant", "apply"] for best in found]
         for backlog, cost in zip(backlogs, grants, strict=True):
             what = f"a grant, {name}, {backlog:,} waiting"
             lines.append(Line(what=what, value=f"{cost:.2f} µs"))
         most = max(grants[1:], default=grants[0]) / grants[0]
         lines.append(at_most(f"{name}: most beside the fewest", most, 1.2, "times", digits=2))
-    plain = sum(costs(PLAIN, backlogs[0], jobs).values())
-    mixed = sum(costs(MIXED, 10 * backlogs[0], jobs).values())
+    plain = sum(costs(PLAIN, backlogs[:1], jobs)[0].values())
+    mixed = sum(costs(MIXED, [10 * backlogs[0]], jobs)[0].values())
     lines.append(Line(what="the core, a plain job", value=f"{plain:.1f} µs"))
     lines.append(Line(what="the core, a job of the mix", value=f"{mixed:.1f} µs"))
     # What that comes to end to end, ``benchmarks.mix`` says.
@@ -229,7 +235,7 @@ def main() -> None:
     parser.add_argument("--backlog", type=int, nargs="+", default=list(_BACKLOGS))
     arguments = parser.parse_args()
     shapes = {"plain": PLAIN, "mix": MIXED}
-    found = [costs(shape, arguments.backlog[0], arguments.jobs) for shape in shapes.values()]
+    found = [costs(shape, arguments.backlog[:1], arguments.jobs)[0] for shape in shapes.values()]
     print(f"{'µs per job':20}" + "".join(f"{name:>12}" for name in shapes))
     for step in found[0]:
         print(f"{' '.join(step):20}" + "".join(f"{column[step]:12.2f}" for column in found))

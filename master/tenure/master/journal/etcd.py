@@ -226,6 +226,10 @@ class EtcdJournal:
             return
 
     async def last_number(self) -> int:
+        return self._keys.batch_number((await self._last_batch()).key)
+
+    async def _last_batch(self) -> pb.KeyValue:
+        """Its key, without its data."""
         found = await self._range(
             self._keys.batches,
             op.prefix_end(self._keys.batches),
@@ -236,7 +240,7 @@ class EtcdJournal:
         )
         if not found.kvs:
             raise self._empty()
-        return self._keys.batch_number(found.kvs[0].key)
+        return found.kvs[0]
 
     async def _first_number(self) -> int:
         found = await self._range(
@@ -369,8 +373,8 @@ class EtcdJournal:
         if mark is None:
             change = op.delete(key)
         else:
-            value = json.dumps({"crashes": mark.crashes, "seq": mark.seq})
-            change = op.put(key, value.encode())
+            fields = {"crashes": mark.crashes, "seq": mark.seq, "revision": token.revision}
+            change = op.put(key, json.dumps(fields).encode())
         await self._mutate(token, [change], "mark the replay")
 
     async def replay_mark(self) -> ReplayMark | None:
@@ -378,6 +382,10 @@ class EtcdJournal:
         if not found.kvs:
             return None
         fields = json.loads(found.kvs[0].value)
+        # A put that was given up can be applied long after, even after the delete. But a recovery
+        # that has journaled something has ended.
+        if "revision" in fields and (await self._last_batch()).mod_revision > fields["revision"]:
+            return None
         return ReplayMark(crashes=fields["crashes"], seq=fields["seq"])
 
     # How etcd is called.

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenure.master.core import batch
 from tenure.master.core.batch import KEPT_MAX, RUNNING_MAX
 from tenure.master.core.bulk import BatchAdvanced, BatchRecord, BatchSpec
 from tenure.master.core.command import (
@@ -199,6 +200,86 @@ def test_the_oldest_that_ended_are_forgotten(more: int) -> None:
     assert f"b{more - 1:03}" not in kept
     before = rig.partition.state_hash()
     assert rig.replayed().state_hash() == before
+
+
+def test_refusals_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which batch is not there, and how many may be under way; one that ends makes room."""
+    monkeypatch.setattr(batch, "RUNNING_MAX", 2)
+    rig = Rig()
+    refusal = rig.refused(CancelBatch(batch_id="?"))
+    assert (refusal.metadata, refusal.field) == ({"batch_id": "?"}, "batch_id")
+    assert "expected to cancel batch ?, but no such batch is known" in refusal.message
+    for number in range(2):
+        made(rig, f"b{number}")
+    refusal = rig.refused(CreateBatch(batch_id="more", spec=CANCEL, matched=0))
+    assert refusal.metadata == {"limit": "2"}
+    assert "2 are under way in this partition (at most 2)" in refusal.message
+    finish(rig, batch_id="b0")
+    made(rig, "more")
+
+
+def test_a_batch_is_told_as_it_is_known() -> None:
+    """When it is made, goes on, is stopped or has ended; what is told does not change with it."""
+    rig = Rig()
+    rig.submit(3)
+    told = [made(rig, matched=5)]
+    rig.now_ms += 10
+    for goes_on in (True, False):
+        decision = slices(rig) if goes_on else rig.do(CancelBatch(batch_id="b"))
+        assert isinstance(decision.reply, BatchRecord)
+        told.append(decision.reply)
+        record = rig.partition.batch("b")
+        assert record is not None
+        assert record is not decision.reply
+        assert msgspec.structs.asdict(record) == msgspec.structs.asdict(decision.reply)
+    assert [(each.changed, each.refused, each.state) for each in told] == [
+        (0, 0, BatchState.RUNNING),
+        (2, 0, BatchState.RUNNING),
+        (2, 0, BatchState.CANCELLED),
+    ]
+    assert [each.ended_ms for each in told] == [0, 0, rig.now_ms]
+    assert {each.created_ms for each in told} == {rig.now_ms - 10}
+    assert {(each.matched, each.spec) for each in told} == {(5, CANCEL)}
+    assert told[2].cursor == told[1].cursor < told[0].cursor
+    again = rig.do(CancelBatch(batch_id="b")).reply
+    assert isinstance(again, BatchRecord)
+    assert msgspec.structs.asdict(again) == msgspec.structs.asdict(told[2])
+
+
+def test_a_batch_boosts_as_it_was_told_to() -> None:
+    """To a priority, to a time, or both."""
+    for spec in (
+        BatchSpec(kind=BatchKind.BOOST, filter="x", priority=1),
+        BatchSpec(kind=BatchKind.BOOST, filter="x", delay_ms=7_000),
+    ):
+        rig = Rig()
+        job_ids = rig.submit(3)
+        made(rig, spec=spec)
+        record = finish(rig)
+        assert (record.changed, record.cursor, record.ended_ms) == (3, 0, rig.now_ms)
+        for job in map(rig.record, job_ids):
+            assert job.priority == (spec.priority or 5)
+            assert job.ready_ms == rig.now_ms + (spec.delay_ms or 0)
+
+
+@pytest.mark.parametrize(("made_before", "left"), [(2, 3), (3, 3), (4, 3)])
+def test_the_first_that_ended_are_forgotten_first(
+    monkeypatch: pytest.MonkeyPatch, made_before: int, left: int
+) -> None:
+    """By the time of their ends, not of their begins; as many as there are too many."""
+    monkeypatch.setattr(batch, "KEPT_MAX", 3)
+    rig = Rig()
+    names = [f"b{number}" for number in range(made_before)]
+    with monkeypatch.context() as more:
+        more.setattr(batch, "KEPT_MAX", 9)
+        for name in names:
+            made(rig, name)
+    for name in names[::-1]:
+        finish(rig, batch_id=name)
+    made(rig, "new")
+    kept = [record.batch_id for record in rig.partition.batches()]
+    assert sorted(kept) == [*names[: left - 1], "new"]
+    assert rig.replayed().state_hash() == rig.partition.state_hash()
 
 
 # Families.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tenure.master.core.command import BoostJobs, CancelJobs
+from tenure.master.core.command import BoostJobs, CancelJobs, SubmitRow
 from tenure.master.core.effect import JobVerdict
 from tenure.master.core.event import JobsBoosted
 from tenure.master.core.record import Policy, RetryPolicy
@@ -127,3 +127,57 @@ def test_refused(rig: Rig) -> None:
     verdict = boost(rig, waits, priority=2)
     assert verdict.refusal is not None
     assert verdict.refusal.metadata["state"] == "CANCELLED"
+
+
+def test_who_cannot_be_boosted_is_told_why(rig: Rig) -> None:
+    """One that runs, and one that is not known."""
+    (running,) = rig.submit(1)
+    rig.grant_one()
+    nobody = rig.mint()
+    reply = rig.do(BoostJobs(job_ids=[running, nobody], priority=1)).reply
+    assert isinstance(reply, list)
+    refusals = [verdict.refusal for verdict in reply]
+    assert all(verdict.state is None for verdict in reply)
+    first, second = refusals
+    assert first is not None
+    assert second is not None
+    assert f"expected to boost job {running}, but it is RUNNING" in first.message
+    assert "only jobs that wait can be boosted" in first.message
+    assert f"expected to boost job {nobody}" in second.message
+
+
+@pytest.mark.parametrize("delay_ms", [0, 9_000])
+def test_a_blocked_job_keeps_waiting_for_its_parents(rig: Rig, delay_ms: int) -> None:
+    """Whatever it is boosted to: it has its time when they let it run."""
+    (parent,) = rig.submit(1)
+    child = rig.mint()
+    rig.submit_rows([SubmitRow(child, 0, b"", "", parents=(parent,))])
+    rig.now_ms += 500
+    assert boost(rig, child, delay_ms=delay_ms, priority=2).state is JobState.BLOCKED
+    record = rig.record(child)
+    assert (record.state, record.priority) == (JobState.BLOCKED, 2)
+    assert record.ready_ms == record.run_due_ms == rig.now_ms + delay_ms
+
+
+def test_a_retry_that_is_put_off_counts_its_deadlines_from_before(rig: Rig) -> None:
+    """Its run has begun: that it is tried later is no new begin."""
+    retry = RetryPolicy(base_ms=50_000)
+    job_id = rig.submit_one(Policy(name="job", retry=retry))
+    begun_ms = rig.record(job_id).run_due_ms
+    rig.now_ms += 1_000
+    rig.fail(rig.grant_one())
+    assert boost(rig, job_id, delay_ms=7_000).state is JobState.RETRYING
+    record = rig.record(job_id)
+    assert (record.ready_ms, record.run_due_ms) == (rig.now_ms + 7_000, begun_ms)
+
+
+def test_what_would_stay_as_it_is_is_not_journaled(rig: Rig) -> None:
+    """The same priority, or the same time."""
+    (ready,) = rig.submit(1)
+    (later,) = rig.submit(1, delay_ms=4_000)
+    for job_id, to in ((ready, {"priority": 5}), (ready, {"delay_ms": 0}), (later, {})):
+        assert rig.do(BoostJobs(job_ids=[job_id], **to)).events == ()
+    assert rig.do(BoostJobs(job_ids=[later], delay_ms=4_000)).events == ()
+    (event,) = rig.do(BoostJobs(job_ids=[later], delay_ms=4_001)).events
+    assert isinstance(event, JobsBoosted)
+    assert event.now_ms == rig.now_ms

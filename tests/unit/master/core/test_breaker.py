@@ -455,3 +455,93 @@ def test_a_key_may_be_held_up_by_its_limits_and_its_breaker() -> None:
     assert len(take(rig, 50)) == 2
     rig.pass_time(1_250)
     assert len(take(rig, 50)) == 1
+
+
+# By itself.
+
+
+def test_what_ends_together_counts_one_by_one() -> None:
+    """Also when a job's success closes it: those behind it are the first of the new window."""
+    breaker = Breaker(BREAKER)
+    ids = [JobId(f"job-{number}") for number in range(9)]
+    breaker.succeeded(ids[:3], 1_000)
+    for job_id in ids[3:5]:
+        breaker.failed(job_id, 1_000)
+    assert (breaker.failure_rate(1_000), breaker.state) == (0.4, BreakerState.CLOSED)
+    breaker.succeeded(ids[:1], 1_000)
+    breaker.failed(ids[5], 1_000)
+    assert (breaker.failure_rate(1_000), breaker.state) == (3 / 7, BreakerState.CLOSED)
+    breaker.failed(ids[6], 1_000)
+    assert (breaker.failure_rate(1_000), breaker.state) == (0.5, BreakerState.OPEN)
+    breaker.wake(11_000)
+    breaker.granted(ids[:2])
+    breaker.succeeded([ids[8], *ids[:2], ids[7]], 11_000)
+    assert (breaker.state, breaker.probes) == (BreakerState.CLOSED, None)
+    breaker.failed(ids[6], 11_000)
+    assert breaker.failure_rate(11_000) == 0.5
+
+
+def test_an_attempt_beside_the_probes_counts_and_decides_nothing() -> None:
+    """What was granted before it opened neither closes it nor opens it again."""
+    breaker = Breaker(msgspec.structs.replace(BREAKER, volume_min=1))
+    old, failed, probe = (JobId(name) for name in ("old", "failed", "probe"))
+    breaker.granted([old])
+    breaker.failed(failed, 1_000)
+    assert (breaker.next_ms(), breaker.probes) == (11_000, 0)
+    breaker.granted([old])
+    breaker.failed(old, 2_000)
+    assert breaker.next_ms() == 11_000
+    breaker.wake(10_999)
+    assert breaker.state is BreakerState.OPEN
+    breaker.wake(11_000)
+    assert (breaker.state, breaker.open_until_ms, breaker.next_ms()) == (
+        BreakerState.HALF_OPEN,
+        0,
+        None,
+    )
+    breaker.granted([probe])
+    breaker.failed(old, 11_000)
+    breaker.dropped(old)
+    assert (breaker.state, breaker.probes) == (BreakerState.HALF_OPEN, 1)
+    breaker.dropped(probe)
+    assert breaker.probes == 2
+
+
+def test_who_has_no_breaker_is_only_counted() -> None:
+    """In a window of a minute; whatever fails, all are let through."""
+    breaker = Breaker(None)
+    for _ in range(100):
+        breaker.failed(JobId("job"), 60_000)
+    assert (breaker.state, breaker.probes, breaker.next_ms()) == (BreakerState.CLOSED, None, None)
+    assert [breaker.failure_rate(ms) for ms in (60_000, 119_999, 120_000)] == [1.0, 1.0, 0.0]
+    assert [breaker.is_idle(ms) for ms in (119_999, 120_000)] == [False, True]
+
+
+def test_a_new_breaker_may_be_forgotten_after_a_window() -> None:
+    """It has let jobs through from the begin of time on, and none was tried."""
+    breaker = Breaker(BREAKER)
+    assert [breaker.is_idle(BREAKER.window_ms - late) for late in (1, 0)] == [False, True]
+
+
+def test_only_the_failure_that_opens_it_is_told() -> None:
+    """Of attempts that end together; none while it is open already, and none that says nothing."""
+    rig = Rig()
+    rows = [rig.record(job_id) for job_id in rig.submit(4, ONCE)]
+    breaker = Breaker(msgspec.structs.replace(BREAKER, volume_min=2))
+    for record in rows:
+        record.outcome = AttemptOutcome.LOST
+    rows[0].outcome = AttemptOutcome.RELEASED
+    assert not breaker.ended(rows[:2], 1_000)
+    assert breaker.ended(rows[2:3], 1_000)
+    assert not breaker.ended(rows[3:], 1_000)
+    assert breaker.failure_rate(1_000) == 1.0
+
+
+@pytest.mark.parametrize("override", BreakerOverride)
+def test_it_is_known_what_a_breaker_was_made_of(override: BreakerOverride) -> None:
+    """Of the same settings in the same hands it is the same one."""
+    breaker = Breaker(BREAKER, override)
+    assert breaker.is_held is (override is BreakerOverride.OPEN)
+    others = [each for each in BreakerOverride if breaker.is_of(BREAKER, each)]
+    assert others == [override]
+    assert not breaker.is_of(None, override)

@@ -46,3 +46,38 @@ def test_no_window_gets_more_than_burst_and_rate(rate: RateLimit, pauses: list[i
         for end in range(start, len(grants), 5):
             spent_ms = grants[end] - grants[start]
             assert end - start + 1 <= rate.burst + Fraction(spent_ms * rate.count, rate.per_ms)
+
+
+def test_a_bucket_is_empty_when_it_is_made() -> None:
+    """Its first token is there after the time that one takes, and not a millisecond before."""
+    bucket = Bucket(RateLimit(1, 1_000, 2), 500)
+    assert bucket.next_ms() == 1_500
+    times = (500, 1_499, 1_500, 2_499, 2_500, 9_000)
+    assert [bucket.room(ms) for ms in times] == [0, 0, 1, 1, 2, 2]
+    assert [bucket.is_full(ms) for ms in times] == [False] * 4 + [True] * 2
+
+
+def test_tokens_that_are_there_need_no_wait() -> None:
+    """What is left after a charge was there at its time, however much it is."""
+    bucket = Bucket(RateLimit(1, 1_000, 2), 0)
+    for charged, left in ((0, 2), (1, 1)):
+        bucket.charge(charged, 2_000)
+        assert (bucket.room(2_000), bucket.next_ms()) == (left, 2_000)
+
+
+def test_a_bucket_may_owe_tokens() -> None:
+    """More may be charged than it holds: it has room again when all that has come in."""
+    bucket = Bucket(RateLimit(2, 1_000, 5), 0)
+    bucket.charge(3, 1_000)
+    assert (bucket.room(1_000), bucket.next_ms()) == (0, 2_000)
+    assert [bucket.room(ms) for ms in (1_999, 2_000)] == [0, 1]
+
+
+def test_time_that_runs_back_brings_nothing() -> None:
+    """Of a time before the last charge a bucket knows what it knew then."""
+    bucket = Bucket(RateLimit(1, 1, 3), 500)
+    assert [bucket.room(ms) for ms in (400, 500)] == [0, 0]
+    bucket.charge(1, 502)
+    bucket.charge(1, 400)
+    assert [bucket.room(ms) for ms in (400, 502, 503)] == [0, 0, 1]
+    assert bucket.next_ms() == 503

@@ -302,6 +302,71 @@ def test_a_place_that_is_kept_takes_no_other() -> None:
     assert budget.place_ms() == 1_001_200 + 2 * WINDOW_MS
 
 
+def test_a_new_budget_has_given_nothing_away() -> None:
+    """One retry may be made; the places behind it begin now, and no grant brings one nearer."""
+    budget = RetryBudget(0.5)
+    assert not budget.granted(1, 0)
+    for _ in range(2):
+        found = budget.begin(0, waits=True)
+        assert found.last_ms == 0
+        assert [found.place_ms() for _ in range(3)] == [None, WINDOW_MS, 2 * WINDOW_MS]
+        budget.change(0.25)
+
+
+def test_retries_that_were_made_take_the_room() -> None:
+    """Of the same window only."""
+    budget = RetryBudget(0.5)
+    budget.granted(8, 1_000_000)
+    budget.retried(3, 1_000_000)
+    found = budget.begin(1_000_000, waits=False)
+    assert [found.place_ms() for _ in range(3)] == [None, 1_015_000, 1_030_000]
+    budget.granted(2, 1_000_000 + WINDOW_MS)
+    found = budget.begin(1_000_000 + WINDOW_MS, waits=False)
+    assert found.place_ms() is None
+
+
+def test_a_place_waits_only_as_long_as_a_retry_does() -> None:
+    """Without any that waits the next place is one step from now, whatever was given away."""
+    budget = RetryBudget(0.5)
+    budget.granted(12, 1_000_000)
+    budget.retried(6, 1_000_000)
+    budget.put_off(1_040_000, 1_000_000)
+    assert budget.begin(1_000_000, waits=True).place_ms() == 1_050_000
+    assert budget.begin(1_000_000, waits=False).place_ms() == 1_010_000
+    assert budget.begin(1_045_000, waits=True).place_ms() == 1_055_000
+    budget.change(0.25)
+    assert budget.begin(1_000_000, waits=True).place_ms() == 1_000_000 + WINDOW_MS // 3
+
+
+def test_places_come_nearer_with_the_grant_that_doubles_the_budget() -> None:
+    """Not one earlier and not one later; and only while retries wait for places that are far."""
+    budget = RetryBudget(0.5)
+    budget.granted(10, 0)
+    budget.put_off(60_000, 0)
+    assert [budget.granted(1, 0) for _ in range(10)] == [False] * 9 + [True]
+    # They are looked at again: nothing waits any more, as far as this knows.
+    assert budget.begin(0, waits=True).last_ms == 0
+    assert not budget.granted(100, 0)
+    budget.put_off(50_000, 0)
+    assert not budget.granted(1_000, 50_000)
+    assert budget.granted(1_000, 49_999)
+
+
+def test_the_farthest_places_say_when_they_are_too_far() -> None:
+    """Those of the time when the fewest were given away, as long as any of those wait."""
+    budget = RetryBudget(0.5)
+    budget.granted(10, 0)
+    budget.put_off(60_000, 0)
+    assert not budget.granted(8, 0)
+    budget.put_off(30_000, 0)
+    # Until the farther ones are over.
+    assert [budget.granted(1, 30_000) for _ in range(2)] == [False, True]
+    budget.put_off(40_000, 0)
+    assert not budget.granted(10, 0)
+    budget.put_off(50_000, 40_000)
+    assert [budget.granted(5, 40_000) for _ in range(6)] == [False] * 5 + [True]
+
+
 @given(
     failed=st.integers(0, 10),
     succeeded=st.integers(0, 10),

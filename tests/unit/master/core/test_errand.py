@@ -1,10 +1,14 @@
 """Errands: schedules whose queues live in another partition tick as all others do."""
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.command import (
     DeleteSchedule,
+    FireTimers,
+    Intake,
     OpenTerm,
     ResolveDependents,
     TakeMessage,
@@ -12,10 +16,21 @@ from tenure.master.core.command import (
     TrimOutbox,
 )
 from tenure.master.core.config import PartitionConfig
+from tenure.master.core.dependency import OPEN
+from tenure.master.core.effect import Deliver
+from tenure.master.core.event import InboxTaken, OutboxAppended, SchedulesTicked
+from tenure.master.core.message import (
+    CancelFrom,
+    ParentState,
+    RegisterChild,
+    ReleaseParent,
+    SubmitFrom,
+)
+from tenure.master.core.outbox import Outbox
 from tenure.master.core.record import Policy
 from tenure.master.core.ticks import tick_job_id
 from tenure.protocol.fence import Token
-from tenure.protocol.ids import home_partition
+from tenure.protocol.ids import JobId, home_partition
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import JobState, Misfire, Overlap
 from tests.unit.master.core.audit import state_of
@@ -31,7 +46,7 @@ from tests.unit.master.core.planner import (
     put,
     schedule,
 )
-from tests.unit.master.core.rig import Rig
+from tests.unit.master.core.rig import START_MS, Rig, of_type
 
 
 class Pair:
@@ -179,4 +194,136 @@ def test_a_restored_cluster_waits_for_no_lost_job() -> None:
     pair.home.do(restored)
     assert not schedule(pair.home).cursor.open_elsewhere
     pair.home.pass_time(EVERY_MS)
+    assert schedule(pair.home).cursor.fired == 2
+
+
+def twin(job_id: JobId) -> JobId:
+    """A job's id as its schedule's home has it for a child."""
+    return JobId(job_id[:15] + "000" + job_id[18:])
+
+
+def test_a_tick_elsewhere_is_a_job_and_a_question() -> None:
+    """All that the schedule says of its job goes with it; then it is asked to be told of its end,
+    and once that has come nothing more is to be told of it.
+    """
+    pair = Pair()
+    policy = Policy(name="job", queue=pair.queue)
+    spec = changed(policy=policy, priority=2, limit_key="acme", sticky_key="model")
+    put(pair.home, spec)
+    effects = pair.home.pass_time(EVERY_MS)
+    tick_ms = START_MS + EVERY_MS
+    job_id = tick_job_id(1, ("default", "s"), tick_ms, tick_ms)
+    rows = pair.home.partition.outbox_after(1, 0, 9)
+    assert [row.message for row in rows] == [
+        SubmitFrom(
+            policy=policy,
+            priority=2,
+            ready_ms=tick_ms,
+            job_id=job_id,
+            payload=b"call",
+            limit_key="acme",
+            sticky_key="model",
+        ),
+        RegisterChild(parent=job_id, child=twin(job_id), run=0),
+    ]
+    assert [(each.target, each.upto) for each in of_type(effects, Deliver)] == [
+        (1, rows[-1].number)
+    ]
+    pair.carry()
+    cursor = schedule(pair.home).cursor
+    assert (cursor.last_job_id, cursor.open_elsewhere) == (job_id, True)
+    end(pair.away, job_id)
+    while pair.away.partition.has_dependents_due():
+        pair.away.do(ResolveDependents(rows_max=100))
+    *_, word = pair.away.partition.outbox_after(0, 0, 9)
+    done = int(JobState.CANCELLED)
+    assert word.message == ParentState(parent=job_id, child=twin(job_id), run=0, state=done)
+    take = TakeMessage(
+        source=1, token=pair.away.token, number=word.number, after=0, message=word.message
+    )
+    decision = pair.home.do(take)
+    assert [type(event) for event in decision.events] == [
+        OutboxAppended,
+        SchedulesTicked,
+        InboxTaken,
+    ]
+    *_, last = pair.home.partition.outbox_after(1, 0, 9)
+    assert last.message == ReleaseParent(parent=job_id, child=twin(job_id), run=0)
+    assert [(each.target, each.upto) for each in of_type(decision.effects, Deliver)] == [
+        (1, last.number)
+    ]
+    after = schedule(pair.home).cursor
+    assert after == msgspec.structs.replace(cursor, open_elsewhere=False)
+
+
+def test_word_of_a_job_that_goes_on_changes_nothing() -> None:
+    """The next tick waits for its end."""
+    pair = Pair()
+    put(pair.home, changed(policy=Policy(name="job", queue=pair.queue)))
+    pair.home.pass_time(EVERY_MS)
+    job_id = JobId(schedule(pair.home).cursor.last_job_id)
+    for number, state in ((1, OPEN), (2, int(JobState.RETRYING)), (3, int(JobState.COMPLETED))):
+        word = ParentState(parent=job_id, child=twin(job_id), run=0, state=state)
+        take = TakeMessage(source=1, token=Token(1, 1), number=number, after=0, message=word)
+        pair.home.do(take)
+        assert schedule(pair.home).cursor.open_elsewhere is (number < 3)
+
+
+def test_ticks_of_all_schedules_share_the_room_of_an_outbox(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four messages for each, as many as a tick may need; one that has no place is tried again."""
+    pair = Pair()
+    policy = Policy(name="job", queue=pair.queue)
+    for name in "abc":
+        put(pair.home, changed(policy=policy, overlap=Overlap.ALLOW), name=name)
+    for room, fired in ((3, 0), (4, 1), (7, 1), (8, 2), (12, 3)):
+        with monkeypatch.context() as small:
+            small.setattr(Outbox, "room", lambda outbox, target, room=room: room)
+            pair.home.pass_time(EVERY_MS - pair.home.now_ms % EVERY_MS)
+        before = sum(schedule(pair.home, name).cursor.fired for name in "abc")
+        assert before == fired
+        for name in "abc":
+            rig = pair.home
+            rig.do(DeleteSchedule(tenant="default", name=name))
+            put(rig, changed(policy=policy, overlap=Overlap.ALLOW), name=name)
+
+
+@pytest.mark.parametrize(
+    ("intake", "fired"), [(Intake.OPEN, 2), (Intake.NO_BULK, 1), (Intake.CLOSED, 0)]
+)
+def test_a_full_store_takes_no_ticks_for_elsewhere(intake: Intake, fired: int) -> None:
+    """By the rules of submits: bulk goes first."""
+    pair = Pair()
+    policy = Policy(name="job", queue=pair.queue)
+    put(pair.home, changed(policy=policy, priority=5), name="a")
+    put(pair.home, changed(policy=policy, priority=6), name="b")
+    pair.home.now_ms += EVERY_MS
+    pair.home.do(FireTimers(rows_max=9, jitter=[0.5], intake=intake))
+    assert sum(schedule(pair.home, name).cursor.fired for name in "ab") == fired
+    assert pair.home.partition.next_timer_ms() == pair.home.now_ms + (
+        EVERY_MS if fired == 2 else 1_000
+    )
+
+
+def test_a_job_elsewhere_gives_way_to_the_next_tick() -> None:
+    """It is cancelled for that reason, in its own partition; the newest tick waits for its end."""
+    pair = Pair()
+    policy = Policy(name="job", queue=pair.queue)
+    put(pair.home, changed(policy=policy, overlap=Overlap.CANCEL_OTHER))
+    pair.home.pass_time(EVERY_MS)
+    job_id = JobId(schedule(pair.home).cursor.last_job_id)
+    pair.carry()
+    pair.home.pass_time(EVERY_MS)
+    (row,) = pair.home.partition.outbox_after(1, 0, 9)
+    assert row.message == CancelFrom(
+        job_id=job_id, reason="the next tick of its schedule waits for its end"
+    )
+    pair.home.pass_time(EVERY_MS)
+    cursor = schedule(pair.home).cursor
+    assert (cursor.fired, cursor.skipped) == (1, 1)
+    assert cursor.buffered_ms == START_MS + 3 * EVERY_MS
+    pair.carry()
+    assert pair.away.state(job_id) is JobState.CANCELLED
+    pair.home.pass_time(0)
     assert schedule(pair.home).cursor.fired == 2

@@ -435,3 +435,152 @@ def test_tags_are_a_terms_own() -> None:
     rig.grant(1, 10)
     rig.crash()
     assert not state_of(rig.partition).lanes.skills()
+
+
+# Tags.
+
+
+def flows_of(level: Level[Source], *weights: float) -> list[Source]:
+    """Flows with something to give, in this order."""
+    flows = [Source(weight) for weight in weights]
+    for flow in flows:
+        level.turn(flow, True)
+    return flows
+
+
+def order_of(level: Level[Source]) -> list[Source]:
+    """The flows in the order in which they would give, each once."""
+    walk, found = LevelWalk(level), []
+    while (flow := walk.first()) is not None:
+        found.append(flow)
+        walk.drop(flow)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("jobs", "virtual"), [(1, 0.0), (QUANTUM, 0.0), (QUANTUM + 1, 8.0), (2 * QUANTUM + 1, 16.0)]
+)
+def test_a_turn_moves_its_flow_by_what_it_gave(jobs: int, virtual: float) -> None:
+    """By its weight; and the level stands where the last quantum of it began."""
+    level: Level[Source] = Level()
+    (flow,) = flows_of(level, 2.0)
+    assert (flow.tag, flow.debt, level.virtual) == (0.0, 0.0, 0.0)
+    level.charge(flow, jobs)
+    assert (flow.tag, flow.debt, level.virtual) == (jobs / 2, 0.0, virtual)
+
+
+def test_a_turn_counts_for_what_its_jobs_cost() -> None:
+    """A job of half the cost moves its flow half as far, and the level with it."""
+    level: Level[Source] = Level()
+    (flow,) = flows_of(level, 4.0)
+    level.charge(flow, 2 * QUANTUM, 0.5)
+    assert (flow.tag, level.virtual) == (QUANTUM / 4, QUANTUM / 8)
+
+
+@pytest.mark.parametrize(
+    ("debt", "tag", "left"),
+    [(3.0, 19.0, 0.0), (-4.0, 12.0, 0.0), (-15.5, 0.5, 0.0), (-16.0, 0.0, 0.0), (-20.0, 0.0, -4.0)],
+)
+def test_what_is_owed_is_settled_with_the_next_turn(debt: float, tag: float, left: float) -> None:
+    """A flow pays what it owes, or gives for less; its tag never falls, so some may be left."""
+    level: Level[Source] = Level()
+    (flow,) = flows_of(level, 1.0)
+    flow.debt = debt
+    level.charge(flow, QUANTUM)
+    assert (flow.tag, flow.debt) == (tag, left)
+
+
+@pytest.mark.parametrize(("debt", "tag"), [(-4.0, 17.0), (3.0, 20.0)])
+def test_who_was_idle_begins_where_the_level_stands(debt: float, tag: float) -> None:
+    """What was owed to it has lapsed; what it owes has not."""
+    level: Level[Source] = Level()
+    busy, idle = flows_of(level, 1.0, 1.0)
+    level.charge(busy, QUANTUM + 1)
+    idle.debt = debt
+    level.charge(idle, 1)
+    assert (idle.tag, idle.debt, level.virtual) == (tag, 0.0, 16.0)
+
+
+def test_flows_that_stand_alike_go_in_the_order_in_which_they_came() -> None:
+    """The first is who began to give first, or was moved there first."""
+    level: Level[Source] = Level()
+    first, second, third = flows_of(level, 1.0, 1.0, 1.0)
+    assert order_of(level) == [first, second, third]
+    for flow in (third, first, second):
+        level.charge(flow, 5)
+    for flow in (first, second, third):
+        assert level.heap[0][2] is flow
+        level.turn(flow, False)
+        level.turn(flow, True)
+    assert level.heap[0][2] is first
+
+
+def test_who_has_nothing_to_give_is_passed_over() -> None:
+    """Wherever it stands; once it has something again it goes where it stood, and is there once."""
+    level: Level[Source] = Level()
+    flows = flows_of(level, *[1.0] * 9)
+    for index, flow in enumerate(flows):
+        level.charge(flow, index + 1)
+    assert order_of(level) == flows
+    for flow in (flows[4], flows[0]):
+        level.turn(flow, False)
+    left = [*flows[1:4], *flows[5:]]
+    assert order_of(level) == left
+    assert set(level.flows()) == set(left)
+    for flow in (flows[4], flows[0]):
+        level.turn(flow, True)
+    assert order_of(level) == flows
+    assert len(level.flows()) == len(level.heap) == len(flows)
+
+
+def test_a_walk_charges_as_its_level_would_and_changes_nothing() -> None:
+    """Whoever was idle begins where the walk has come to; debts are left to the level."""
+    level: Level[Source] = Level()
+    first, second = flows_of(level, 1.0, 2.0)
+    second.debt = 50.0
+    walk = LevelWalk(level)
+    assert walk.first() is first
+    assert not walk.is_alone()
+    walk.charge(first, 2 * QUANTUM + 1)
+    assert walk.first() is second
+    walk.charge(second, 1)
+    # From where the last quantum of the first began: 32, and half a job.
+    assert walk.first() is second
+    walk.charge(second, 1)
+    assert walk.first() is first
+    walk.charge(second, QUANTUM, 0.5)
+    walk.drop(first)
+    assert walk.first() is second
+    assert walk.is_alone()
+    walk.drop(second)
+    assert walk.first() is None
+    assert [flow.tag for flow in (first, second)] == [0.0, 0.0]
+    assert level.virtual == 0.0
+
+
+def test_a_flow_that_its_level_does_not_list_may_enter_a_walk() -> None:
+    """It goes by its own tag among those that are listed, and is there once."""
+    level: Level[Source] = Level()
+    first, last = flows_of(level, 1.0, 1.0)
+    level.charge(first, 1)
+    level.charge(last, 9)
+    guest = Source(1.0)
+    guest.tag = 5.0
+    walk = LevelWalk(level)
+    for flow in (guest, first, guest):
+        walk.enter(flow)
+    found = []
+    while (flow := walk.first()) is not None:
+        found.append(flow)
+        walk.drop(flow)
+    assert found == [first, guest, last]
+
+
+def test_what_has_nothing_more_is_charged_nothing_more() -> None:
+    """A flow that was dropped stays out of the walk."""
+    level: Level[Source] = Level()
+    (flow,) = flows_of(level, 1.0)
+    walk = LevelWalk(level)
+    walk.drop(flow)
+    walk.charge(flow, 1)
+    assert walk.first() is None

@@ -8,16 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.master.core.command import CancelJobs
-from tenure.master.core.record import Policy
+from tenure.master.core.gate import MANY, Gate, JobType, LimitKey, Queue, Tenant, judge
+from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.settings import (
     AnySettings,
+    BreakerSettings,
     JobTypeSettings,
+    KeyOverride,
     QueueSettings,
     RateLimit,
     SettingsKey,
     TenantSettings,
 )
-from tenure.protocol.vocabulary import JobState
+from tenure.protocol.vocabulary import (
+    AttemptOutcome,
+    BreakerOverride,
+    FairBy,
+    JobState,
+    LimitStrategy,
+)
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import Rig
 
@@ -196,3 +205,269 @@ def test_many_empty_lanes_are_forgotten() -> None:
     queue = state_of(rig.partition).lanes.queues["default", "q"]
     assert len(queue.limit_keys) < 4_000
     audit(rig.partition)
+
+
+# By themselves.
+
+
+class Listener:
+    """What is under a gate: it counts how often it is told."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def refresh(self) -> None:
+        """The gate has changed."""
+        self.told += 1
+
+
+class Still:
+    """A clock that stands."""
+
+    now_ms = 1_000
+
+
+def queue_of(now_ms: int = 0, **settings: object) -> Queue:
+    """A queue with these settings; its buckets were empty at a time."""
+    tenant = Tenant("t", TenantSettings())
+    return Queue(tenant, "q", QueueSettings(**settings), now_ms, Still())  # type: ignore[arg-type]
+
+
+def records(rig: Rig, count: int) -> list[JobRecord]:
+    """So many jobs."""
+    return [rig.record(job_id) for job_id in rig.submit(count)]
+
+
+def test_a_gate_tells_what_is_under_it_once() -> None:
+    """When it opens or closes, and not when it stays as it is; it is open at first."""
+    gate, under = Gate(), Listener()
+    gate.under[under] = None
+    for is_open, told in ((True, 0), (False, 1), (False, 1), (True, 2)):
+        gate.turn(is_open)
+        assert (gate.is_open, under.told) == (is_open, told)
+    assert gate.next_ms() is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "room"),
+    [
+        ({}, MANY),
+        ({"concurrency": 5}, 3),
+        ({"concurrency": 2}, 0),
+        ({"concurrency": 1}, 0),
+        ({"rate": RateLimit(1, 100, 9)}, 4),
+        ({"concurrency": 5, "rate": RateLimit(1, 100, 9)}, 3),
+        ({"concurrency": 9, "rate": RateLimit(1, 100, 9)}, 4),
+    ],
+)
+def test_a_queue_has_room_for_what_both_limits_let_through(
+    settings: dict[str, object], room: int
+) -> None:
+    """What runs takes of the one; the other one has filled since the queue was made."""
+    queue = queue_of(**settings)
+    queue.counts[JobState.RUNNING] = 2
+    assert queue.room(400) == room
+    assert queue.limited is bool(settings)
+    assert queue.has_room() is (settings.get("concurrency", 9) not in (1, 2))
+
+
+def test_a_rate_that_changes_begins_with_an_empty_bucket() -> None:
+    """One that stays goes on, unless all are to begin anew; without one there is no bucket."""
+    rate, other = RateLimit(1, 100, 9), RateLimit(2, 100, 9)
+    queue = queue_of(rate=rate)
+    queue.is_dry = True
+    for next_rate, anew, fresh, room in (
+        (rate, False, False, 4),
+        (other, False, True, 6),
+        (other, True, True, 2),
+        (None, False, False, MANY),
+        (None, True, False, MANY),
+        (rate, False, True, 3),
+    ):
+        empty_ms = 300 if anew else 100
+        assert queue.limit(0, next_rate, empty_ms, anew=anew) is fresh
+        assert queue.room(400) == room
+        assert queue.limited is (next_rate is not None)
+        assert queue.is_dry is (room == 4)
+    assert not queue.limit(7, rate, 100)
+    assert (queue.concurrency, queue.limited) == (7, True)
+
+
+def test_what_a_job_costs_follows_the_runs_of_its_queue() -> None:
+    """About as long as they were lately, where time counts; a second before any is known."""
+    queue = queue_of(fair_by=FairBy.TIME)
+    assert (queue.cost, queue.cost_ms) == (1.0, 1_000)
+    for run_ms, mean_ms in ((0, 1), (8_001, 1_001), (2_500, 1_188), (1_181, 1_187)):
+        queue.note_run(run_ms)
+        assert (queue.mean_run_ms, queue.cost_ms) == (mean_ms, mean_ms)
+    assert queue.cost == 1.187
+    counted = queue_of()
+    counted.note_run(5_000)
+    assert (counted.cost, counted.cost_ms) == (1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "more"),
+    [
+        (0.0, 0.5, False),
+        (0.5, 0.6, True),
+        (0.5, 0.4, False),
+        (0.5, 0.5, False),
+        (0.5, 0.0, True),
+        (0.0, 0.0, False),
+    ],
+)
+def test_a_budget_that_lets_more_through_is_told(before: float, after: float, more: bool) -> None:
+    """Without any, all may come; a budget that changes goes on."""
+    gate = JobType("t", "job", JobTypeSettings(retry_budget=before))
+    budget = gate.budget
+    assert (budget is not None) is bool(before)
+    assert gate.configure(JobTypeSettings(retry_budget=after)) is more
+    assert (gate.budget is not None) is bool(after)
+    if before and after:
+        assert gate.budget is budget
+    if gate.budget is not None:
+        gate.budget.granted(100, 0)
+        found = gate.budget.begin(0, waits=False)
+        assert [found.place_ms() for _ in range(100)].count(None) == round(100 * after)
+
+
+def test_a_breaker_that_stays_goes_on() -> None:
+    """Another one begins anew, and so do all with a term."""
+    tuned = BreakerSettings(volume_min=1)
+    gate = JobType("t", "job", JobTypeSettings(breaker=tuned))
+    (record,) = records(Rig(), 1)
+    record.outcome = AttemptOutcome.FAILED
+    assert judge(gate, [record], 1_000, done=False)
+    assert (gate.is_open, gate.next_ms()) == (False, 31_000)
+    gate.configure(JobTypeSettings(breaker=tuned, retry_budget=0.5))
+    assert (gate.is_open, gate.next_ms()) == (False, 31_000)
+    gate.configure(JobTypeSettings(breaker=BreakerSettings(volume_min=2)))
+    assert (gate.is_open, gate.next_ms()) == (True, None)
+    gate.configure(JobTypeSettings(breaker=tuned))
+    judge(gate, [record], 1_000, done=False)
+    gate.begin_term()
+    assert (gate.is_open, gate.next_ms()) == (True, None)
+    assert gate.label == "t::job"
+
+
+def test_probes_open_and_close_the_gate() -> None:
+    """It opens when its time has come, closes with the last probe, and opens with a success."""
+    gate = JobType("t", "job", JobTypeSettings(breaker=BreakerSettings(volume_min=1, probes=2)))
+    first, second = records(Rig(), 2)
+    first.outcome = AttemptOutcome.FAILED
+    judge(gate, [first], 1_000, done=False)
+    gate.wake(30_999)
+    assert not gate.is_open
+    gate.wake(31_000)
+    assert gate.is_open
+    assert not gate.granted([first], 31_000)
+    assert gate.is_open
+    gate.granted([second], 31_000)
+    assert not gate.is_open
+    assert not judge(gate, [first, second], 31_000, done=True)
+    assert gate.is_open
+
+
+def limit_key(**settings: object) -> LimitKey:
+    """A key of a queue with these settings."""
+    return LimitKey(queue_of(**settings), "k")
+
+
+def test_a_key_counts_those_that_run() -> None:
+    """Each once, whatever it is told of twice; it closes when it is full."""
+    key = limit_key(key_concurrency=2)
+    first, second, third = records(Rig(), 3)
+    for jobs, by, running, is_open in (
+        ([first], 1, 1, True),
+        ([first, second], 1, 2, False),
+        ([third], 0, 2, False),
+        ([third], -1, 2, False),
+        ([first], -1, 1, True),
+    ):
+        key.count(jobs, by)
+        assert (key.running(), key.is_open) == (running, is_open)
+    assert list(key.jobs.values()) == [second]
+    assert key.label == "t:q:k"
+
+
+@pytest.mark.parametrize(
+    ("dry", "open_for_ms", "next_ms"),
+    [
+        (False, 0, None),
+        (True, 0, 1_500),
+        (False, 700, 1_700),
+        (True, 700, 1_500),
+        (True, 200, 1_200),
+    ],
+)
+def test_a_key_opens_when_the_first_of_its_times_has_come(
+    dry: bool, open_for_ms: int, next_ms: int | None
+) -> None:
+    """That of its bucket or of its breaker; who waits for neither has none."""
+    tuned = BreakerSettings(volume_min=1, open_for_ms=open_for_ms or 1)
+    key = LimitKey(queue_of(1_000, key_rate=RateLimit(1, 500, 1), key_breaker=tuned), "k")
+    key.is_dry = dry
+    if open_for_ms:
+        (record,) = records(Rig(), 1)
+        record.outcome = AttemptOutcome.FAILED
+        assert judge(key, [record], 1_000, done=False)
+    key.refresh()
+    assert key.next_ms() == next_ms
+    assert key.is_open is (not dry and not open_for_ms)
+    assert list(key.queue.tripped) == ([key] if open_for_ms else [])
+    assert key.room(1_500) == (0 if open_for_ms else 1)
+    key.wake(1_499)
+    assert key.is_dry is dry
+    key.wake(1_700)
+    assert (key.is_dry, key.is_open) == (False, True)
+
+
+def test_a_key_without_a_breaker_has_none() -> None:
+    """Unless an operator holds it; and it has the one of its queue's settings."""
+    held = KeyOverride("k", BreakerOverride.OPEN)
+    queue = queue_of(key_breaker_overrides=(held,))
+    key, other = LimitKey(queue, "k"), LimitKey(queue, "other")
+    assert (key.is_open, key.limited, other.is_open, other.limited) == (False, True, True, False)
+    assert (key.breaker is None, other.breaker is None) == (False, True)
+    assert list(queue.tripped) == [key]
+    queue.settings = QueueSettings()
+    assert not key.configure()
+    key.refresh()
+    assert (key.breaker, key.is_open, key.limited, queue.tripped) == (None, True, False, {})
+    queue.settings = QueueSettings(key_breaker=BreakerSettings())
+    key.configure()
+    breaker = key.breaker
+    assert breaker is not None
+    assert key.limited
+    key.configure()
+    assert key.breaker is breaker
+    key.configure(anew=True)
+    assert key.breaker is not breaker
+
+
+def test_what_is_known_of_a_key_keeps_it() -> None:
+    """What runs or waits of it, tokens that it lacks, and failures that it remembers."""
+    tuned = BreakerSettings(volume_min=5, window_ms=1_200)
+    key = limit_key(key_rate=RateLimit(1, 1_000, 2), key_breaker=tuned)
+    assert [key.is_idle(ms) for ms in (1_999, 2_000)] == [False, True]
+    (record,) = records(Rig(), 1)
+    key.waiting[record] = 1
+    assert not key.is_idle(2_000)
+    del key.waiting[record]
+    key.jobs[record.job_id] = record
+    assert not key.is_idle(2_000)
+    del key.jobs[record.job_id]
+    record.outcome = AttemptOutcome.FAILED
+    assert not judge(key, [record], 2_000, done=False)
+    assert [key.is_idle(ms) for ms in (2_000, 3_100, 3_200)] == [False, False, True]
+    assert limit_key().is_idle(0)
+
+
+def test_a_key_cancels_only_what_its_queue_says() -> None:
+    """And only if it has a limit."""
+    newest = LimitStrategy.CANCEL_NEWEST
+    assert not limit_key(key_strategy=newest).cancels
+    assert not limit_key(key_concurrency=1).cancels
+    assert limit_key(key_concurrency=1, key_strategy=newest).cancels
+    assert not judge(limit_key(), records(Rig(), 1), 1_000, done=False)

@@ -5,9 +5,15 @@ from typing import Final
 
 import pytest
 
-from tenure.master.core.command import SubmitRow
+from tenure.master.core.command import SubmitJobs, SubmitRow, SubmitSetting
+from tenure.master.core.effect import SubmitReply
 from tenure.master.core.record import LabelSelector, Policy
-from tenure.master.core.settings import BreakerSettings, JobTypeSettings, QueueSettings
+from tenure.master.core.settings import (
+    BreakerSettings,
+    JobTypeSettings,
+    QueueSettings,
+    RateLimit,
+)
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import JobState
 from tests.unit.master.core.rig import CONFIG, JOB, Rig
@@ -21,6 +27,11 @@ LONG: Final = replace(CONFIG, lease_ttl_ms=1 << 40, accept_timeout_ms=1 << 40)
 def backlog(rig: Rig) -> None:
     """Thirty jobs wait, and ten a second have begun."""
     rig.open_session(1, slots=1_000)
+    backlog_of(rig)
+
+
+def backlog_of(rig: Rig) -> None:
+    """So it is where a worker is there already."""
     rig.submit(70, JOB)
     for _ in range(40):
         rig.pass_time(100)
@@ -180,3 +191,123 @@ def test_too_many_lanes_are_not_counted() -> None:
     assert rig.submit_rows(rows, PATIENT).refusals
     rig.submit(1, sticky_key="one more")
     assert not rig.submit_rows(rows, PATIENT).refusals
+
+
+# To the job, and to the millisecond.
+
+
+def late(rig: Rig, policy: Policy = PATIENT, **options: int) -> dict[str, str]:
+    """What a job that is refused is told; empty: it may come, and does not."""
+    setting = SubmitSetting(policy, 5, 0, 0)._replace(**options)
+    row = SubmitRow(rig.mint(), 0, b"", "")
+    reply = rig.decide(SubmitJobs(settings=[setting], rows=[row])).reply
+    assert isinstance(reply, SubmitReply)
+    return reply.refusals[0][1].metadata if reply.refusals else {}
+
+
+def refusing(rig: Rig) -> None:
+    """Refuses late jobs of the default queue, which has a backlog of thirty, ten a second."""
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True))
+    backlog(rig)
+
+
+def test_who_is_refused_is_told_by_what() -> None:
+    """And to try again when it would be in time, or when it is worth while."""
+    rig = Rig(audited=False)
+    refusing(rig)
+    for limit_ms, retry_ms in ((1, 2_999), (2_000, 1_000), (2_999, 1_000)):
+        policy = Policy(name="job", schedule_timeout_ms=limit_ms)
+        reply = rig.submit_rows([SubmitRow(rig.mint(), 0, b"", "")], policy)
+        ((_, refusal),) = reply.refusals
+        assert refusal.message == (
+            "expected to submit a job to queue default that begins within its schedule timeout of "
+            f"{limit_ms} ms, but 30 jobs come before it and 10 a second begin, so it would wait "
+            "about 3000 ms: try again later, give it more time, or start more workers"
+        )
+        assert refusal.retry_after_ms == retry_ms
+
+
+def test_only_who_is_to_begin_now_may_be_late() -> None:
+    """A time that has passed is now; a millisecond from now is not."""
+    rig = Rig(audited=False)
+    refusing(rig)
+    assert late(rig, at_ms=rig.now_ms - 5)
+    assert late(rig, at_ms=rig.now_ms)
+    assert not late(rig, at_ms=rig.now_ms + 1)
+    assert not late(rig, delay_ms=1)
+    assert not late(rig, Policy(name="job"))
+    assert not late(rig, Policy(name="job", queue="other", schedule_timeout_ms=1))
+
+
+def test_those_of_its_priority_and_more_urgent_ones_come_before_it() -> None:
+    """Others do not, however many they are."""
+    rig = Rig(audited=False)
+    refusing(rig)
+    rig.submit(7, JOB, priority=4)
+    rig.submit(100, JOB, priority=6)
+    for priority, ahead in ((3, None), (4, None), (5, "37"), (6, "137")):
+        assert late(rig, priority=priority).get("ahead") == ahead
+    hasty = Policy(name="job", schedule_timeout_ms=699)
+    assert late(rig, hasty, priority=4)["ahead"] == "7"
+
+
+def test_a_job_type_lets_as_many_before_it_as_it_has_probes() -> None:
+    """And its own next job goes by another pace, as one of a paused type does."""
+    rig = Rig(LONG, audited=False)
+    refusing(rig)
+    rig.open_session(2, names=("second",))
+    tuned = BreakerSettings(volume_min=1, open_for_ms=1_000, probes=2)
+    rig.configure(("default", "second"), JobTypeSettings(breaker=tuned))
+    rig.submit(9, Policy(name="second"))
+    rig.fail(rig.grant_one(2), session_id=2)
+    rig.pass_time(1_000)
+    # Nobody who runs the new job runs these.
+    assert late(rig)["ahead"] == "30"
+    rig.open_session(3, names=("job", "second"))
+    assert late(rig)["ahead"] == "32"
+    assert not late(rig, Policy(name="second", schedule_timeout_ms=1))
+    rig.configure(("default", "job"), JobTypeSettings(paused=True))
+    assert not late(rig)
+
+
+def test_keys_let_as_many_before_it_as_they_have_room() -> None:
+    """Each for itself; a job of one that is full, or that goes at its own pace, is not refused."""
+    rig = Rig(LONG, audited=False)
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True, key_concurrency=3))
+    backlog(rig)
+    for key, jobs in (("a", 5), ("b", 2)):
+        rig.submit(jobs, JOB, limit_key=key)
+    assert late(rig)["ahead"] == "35"
+
+    def refused(key: str) -> bool:
+        row = SubmitRow(rig.mint(), 0, b"", "", key)
+        command = SubmitJobs(settings=[SubmitSetting(PATIENT, 5, 0, 0)], rows=[row])
+        reply = rig.decide(command).reply
+        assert isinstance(reply, SubmitReply)
+        return bool(reply.refusals)
+
+    assert [refused(key) for key in ("", "new", "b", "a")] == [True, True, True, False]
+    rig.submit(1, JOB, limit_key="b")
+    assert not refused("b")
+    rate = RateLimit(100, 1_000, 100)
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True, key_rate=rate))
+    assert [refused(key) for key in ("", "new", "b")] == [True, True, False]
+
+
+def test_a_job_for_a_worker_of_its_own_is_not_predicted() -> None:
+    """A sticky key that is bound goes by the pace of its worker; others by that of all."""
+    rig = Rig(LONG, audited=False)
+    rig.configure(("default", "default"), QueueSettings(refuse_late=True))
+    rig.open_session(1, slots=1_000)
+    rig.submit(1, JOB, sticky_key="s")
+    rig.grant_one()
+    backlog_of(rig)
+
+    def refused(sticky_key: str) -> bool:
+        row = SubmitRow(rig.mint(), 0, b"", "", "", sticky_key)
+        command = SubmitJobs(settings=[SubmitSetting(PATIENT, 5, 0, 0)], rows=[row])
+        reply = rig.decide(command).reply
+        assert isinstance(reply, SubmitReply)
+        return bool(reply.refusals)
+
+    assert [refused(key) for key in ("", "t", "s")] == [True, True, False]

@@ -12,12 +12,19 @@ from tenure.master.core.config import PartitionConfig
 from tenure.master.core.dependents import outgoing
 from tenure.master.core.effect import Taken
 from tenure.master.core.event import InboxTaken, JobsSubmitted
-from tenure.master.core.message import Message, SubmitFrom
-from tenure.master.core.outbox import BYTES_MAX, MESSAGES_MAX, Numbered, Outbox
+from tenure.master.core.message import Message, RegisterChild, SubmitFrom
+from tenure.master.core.outbox import (
+    BYTES_MAX,
+    MESSAGES_MAX,
+    InboxMarks,
+    Mark,
+    Numbered,
+    Outbox,
+)
 from tenure.master.core.partition import Partition
 from tenure.master.journal.codec import decode_events
 from tenure.master.maintenance import next_epoch
-from tenure.protocol.fence import Token
+from tenure.protocol.fence import NO_TOKEN, Token
 from tenure.protocol.ids import JobId, mint
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import JobState
@@ -155,6 +162,78 @@ def test_a_line_whose_numbers_are_higher_goes_on() -> None:
     outbox.extend(1, 2**40 + 1, [tick(town, 1, 1)])
     assert outbox.next_number(1, Token(1, 10)) == 2**40 + 2
     assert outbox.next_number(1, Token(next_epoch(1), 1)) > 2**60
+
+
+def test_a_line_knows_what_waits_in_it() -> None:
+    """From the oldest on, behind what was taken; what is added twice is there once."""
+    town = Town()
+    messages: list[Message] = [tick(town, 1, number) for number in range(5)]
+    outbox = Outbox()
+    assert (outbox.targets(), outbox.last_number(1), outbox.waiting(1, 0, 9)) == ([], 0, [])
+    outbox.extend(1, 7, messages[:3])
+    outbox.extend(1, 8, messages[1:])
+    rows = [Numbered(number, message) for number, message in enumerate(messages, 7)]
+    assert outbox.waiting(1, 0, 9) == outbox.waiting(1, 6, 5) == rows
+    assert (outbox.waiting(1, 7, 2), outbox.waiting(1, 11, 2)) == (rows[1:3], [])
+    assert (outbox.targets(), outbox.last_number(1)) == ([1], 11)
+    assert outbox.next_number(1, Token(0, 1)) == 12
+    outbox.trim(1, 9)
+    assert outbox.waiting(1, 0, 9) == rows[3:]
+    outbox.trim(1, 11)
+    outbox.trim(2, 5)
+    assert (outbox.targets(), outbox.last_number(1), outbox.last_number(2)) == ([], 11, 0)
+    assert list(outbox.lines()) == [(1, 12, []), (2, 1, [])]
+
+
+def test_lines_are_told_and_taken_over_in_order() -> None:
+    """Part by part, as a snapshot has them: what waits, and the number that is next."""
+    town = Town()
+    rows = [Numbered(number, tick(town, 1, number)) for number in (4, 5, 9)]
+    outbox = Outbox()
+    outbox.extend(3, 1, [tick(town, 1, 1)])
+    outbox.load(1, 4, rows[:2])
+    outbox.load(1, 20, rows[2:])
+    told = list(outbox.lines())
+    assert [(target, number) for target, number, _ in told] == [(1, 20), (3, 2)]
+    assert told[0][2] == rows
+
+
+def test_what_waits_weighs_its_payloads() -> None:
+    """Until it is taken: a line takes nothing more only while it is as heavy as it may be."""
+    town = Town()
+    light = msgspec.structs.replace(tick(town, 1, 1), payload=bytes(BYTES_MAX - 1))
+    other = RegisterChild(parent=light.job_id, child=light.job_id, run=0)
+    outbox = Outbox()
+    outbox.extend(1, 1, [light, other])
+    assert outbox.room(1) == MESSAGES_MAX - 2
+    outbox.extend(1, 3, [tick(town, 1, 2)])
+    assert outbox.room(1) == 0
+    outbox.trim(1, 1)
+    assert outbox.room(1) == MESSAGES_MAX - 2
+    outbox.extend(1, 4, [tick(town, 1, 3)] * MESSAGES_MAX)
+    assert outbox.room(1) == 0
+
+
+def test_marks_never_fall() -> None:
+    """Neither the number nor the token; who has sent nothing has the lowest of both."""
+    marks = InboxMarks()
+    assert marks.get(3) == Mark(0, NO_TOKEN)
+    marks.raise_to(3, 5, Token(1, 2))
+    marks.raise_to(3, 4, Token(1, 7))
+    marks.raise_to(3, 6, Token(1, 6))
+    marks.raise_to(2, 1, Token(1, 1))
+    assert marks.rows() == [(2, Mark(1, Token(1, 1))), (3, Mark(6, Token(1, 7)))]
+    assert marks.get(3) == marks.rows()[1][1]
+
+
+def test_the_first_number_of_a_term_is_that_of_its_epoch() -> None:
+    """Unless the line is higher already."""
+    outbox = Outbox()
+    assert [outbox.next_number(1, Token(epoch, 9)) for epoch in (0, 1, 2)] == [
+        1,
+        2**31 + 1,
+        2**32 + 1,
+    ]
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 12))

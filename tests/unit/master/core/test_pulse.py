@@ -1,11 +1,14 @@
 """The pulse of a queue: rates and run times of the last minute, and its oldest ready job."""
 
+import msgspec
 import pytest
 
 from tenure.master.core.command import BoostJobs
 from tenure.master.core.pulse import BUCKET_MS, Pulse
 from tenure.master.core.query import QueueStatus
+from tenure.master.core.record import JobRecord
 from tenure.master.core.window import BUCKETS
+from tenure.protocol.vocabulary import AttemptOutcome
 from tests.unit.master.core.rig import Rig
 
 
@@ -97,3 +100,61 @@ def test_nothing_follows_from_a_few_grants() -> None:
     many.turn(1_000, waits=True)
     many.granted(1_002, 50)
     assert many.service_rate(1_010) == 0.0
+
+
+# To the millisecond.
+
+
+def ran(rig: Rig, run_ms: int, outcome: AttemptOutcome = AttemptOutcome.COMPLETED) -> JobRecord:
+    """A job whose attempt has just ended after so long; 0: it never began."""
+    record = rig.record(rig.submit_one())
+    started_ms = rig.now_ms - run_ms if run_ms else 0
+    return msgspec.structs.replace(
+        record, started_ms=started_ms, ended_ms=rig.now_ms, outcome=outcome
+    )
+
+
+def test_rates_are_those_of_the_time_that_is_known() -> None:
+    """Of a part of the minute at least, and of a minute less half a part at most."""
+    rig = Rig()
+    pulse = Pulse()
+    assert pulse.rates(rig.now_ms) == (0.0, 0.0)
+    pulse.ended([ran(rig, 100), ran(rig, 100)])
+    begin_ms = rig.now_ms
+    pulse.granted(begin_ms, 4)
+    for after_ms, known_ms in ((1, 5_000), (5_000, 5_000), (5_001, 5_001), (20_000, 20_000)):
+        assert pulse.rates(begin_ms + after_ms) == (4_000 / known_ms, 2_000 / known_ms)
+    late_ms = begin_ms + 600_000
+    pulse.granted(late_ms, 23)
+    assert pulse.rates(late_ms) == (23_000 / 57_500, 0.0)
+
+
+def test_what_ran_says_how_long_a_job_runs() -> None:
+    """Neither what never began nor what was lost does; no run is shorter than none."""
+    rig = Rig()
+    pulse = Pulse()
+    assert pulse.mean_run_ms(rig.now_ms) == 0
+    pulse.ended([ran(rig, 0), ran(rig, 9_000, AttemptOutcome.LOST)])
+    assert pulse.mean_run_ms(rig.now_ms) == 0
+    pulse.ended([ran(rig, 100), ran(rig, 201, AttemptOutcome.FAILED)])
+    assert pulse.mean_run_ms(rig.now_ms) == 150
+    pulse.ended([ran(rig, -5)])
+    assert pulse.mean_run_ms(rig.now_ms) == 100
+    assert pulse.rates(rig.now_ms)[1] == 5_000 / BUCKET_MS
+
+
+def test_a_wait_counts_once() -> None:
+    """Also while it lasts, also when it is told of again; and no more of it than the window."""
+    pulse = Pulse()
+    pulse.turn(1_000, waits=True)
+    pulse.granted(1_000, 10)
+    for now_ms in (1_500, 2_000, 2_000):
+        pulse.turn(now_ms, waits=True)
+    assert [pulse.service_rate(now_ms) for now_ms in (1_900, 2_000, 3_000)] == [10.0, 10.0, 5.0]
+    pulse.turn(3_000, waits=False)
+    assert pulse.service_rate(9_000) == 5.0
+    long = Pulse()
+    long.turn(1_000, waits=True)
+    long.granted(200_000, 60)
+    assert long.service_rate(200_000) == 1.0
+    assert long.service_rate(201_000) == 60_000 / 61_000

@@ -13,12 +13,20 @@ from tenure.master.core.settings import (
     KeyOverride,
     QueueSettings,
     RateLimit,
+    Settings,
     SettingsKey,
     SettingsKind,
     TenantSettings,
     refuse,
 )
-from tenure.protocol.limits import KEY_OVERRIDES_MAX
+from tenure.protocol.limits import (
+    BREAKER_WINDOW_MS_MAX,
+    KEY_OVERRIDES_MAX,
+    PROBES_MAX,
+    RATE_PER_MS_MAX,
+    TIMEOUT_MS_MAX,
+    WEIGHT_MAX,
+)
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import BreakerOverride, FairBy, LimitStrategy
 from tests.unit.master.core.audit import state_of
@@ -175,11 +183,27 @@ def test_settings_are_in_the_hash(rig: Rig) -> None:
         (QueueSettings(reserved=1.0), "reserved"),
         (QueueSettings(reserved=-0.1), "reserved"),
         (QueueSettings(reserved=math.nan), "reserved"),
+        (QueueSettings(rate=RateLimit(1, RATE_PER_MS_MAX + 1, 1)), "rate.per"),
+        (QueueSettings(key_rate=RateLimit(1, -1, 1)), "key_rate.per"),
         (QueueSettings(reserved_priority=11), "reserved_priority"),
+        (QueueSettings(reserved_priority=-1), "reserved_priority"),
+        (QueueSettings(key_breaker=BreakerSettings(probes=-1)), "key_breaker.probes"),
+        (TenantSettings(weight=WEIGHT_MAX + 1), "weight"),
         (TenantSettings(weight=0.0), "weight"),
         (JobTypeSettings(retry_budget=1.0), "retry_budget"),
         (JobTypeSettings(breaker=BreakerSettings(failure_rate=0.0)), "breaker.failure_rate"),
         (JobTypeSettings(breaker=BreakerSettings(failure_rate=1.1)), "breaker.failure_rate"),
+        (JobTypeSettings(retry_budget=-0.1), "retry_budget"),
+        (
+            JobTypeSettings(breaker=BreakerSettings(window_ms=BREAKER_WINDOW_MS_MAX + 1)),
+            "breaker.window",
+        ),
+        (
+            JobTypeSettings(breaker=BreakerSettings(open_for_ms=TIMEOUT_MS_MAX + 1)),
+            "breaker.open_for",
+        ),
+        (JobTypeSettings(breaker=BreakerSettings(open_for_ms=0)), "breaker.open_for"),
+        (JobTypeSettings(breaker=BreakerSettings(probes=PROBES_MAX + 1)), "breaker.probes"),
         (JobTypeSettings(breaker=BreakerSettings(window_ms=0)), "breaker.window"),
         (JobTypeSettings(breaker=BreakerSettings(open_for_ms=-1)), "breaker.open_for"),
         (JobTypeSettings(breaker=BreakerSettings(volume_min=0)), "breaker.volume_min"),
@@ -190,7 +214,8 @@ def test_refused(rig: Rig, settings: AnySettings, field: str) -> None:
     """What cannot be is refused with the path of its field, and nothing changes."""
     refusal = rig.refused(UpdateSettings(key=("acme", "x"), settings=settings))
     assert (refusal.reason, refusal.field) == (Reason.INVALID_ARGUMENT, f"settings.{field}")
-    assert f"settings.{field}" in refusal.message
+    assert refusal.message.startswith(f"expected a valid settings.{field}, but ")
+    assert refusal.metadata == {"field": f"settings.{field}"}
     assert not len(state_of(rig.partition).settings)
 
 
@@ -206,3 +231,58 @@ def test_bounds_are_in() -> None:
     assert refuse(QueueSettings(weight=1e-9)) is None
     assert refuse(TenantSettings(weight=1_000_000)) is None
     assert refuse(JobTypeSettings(breaker=BreakerSettings(failure_rate=1.0))) is None
+    least = BreakerSettings(window_ms=1, open_for_ms=1, volume_min=1, probes=1)
+    most = BreakerSettings(
+        window_ms=BREAKER_WINDOW_MS_MAX, open_for_ms=TIMEOUT_MS_MAX, probes=PROBES_MAX
+    )
+    for breaker in (least, most):
+        assert refuse(JobTypeSettings(breaker=breaker)) is None
+    for rate in (RateLimit(1, 1, 1), RateLimit(1, RATE_PER_MS_MAX, 1)):
+        assert refuse(QueueSettings(rate=rate, key_rate=rate)) is None
+    for priority in (0, 10):
+        assert refuse(QueueSettings(reserved=0.0, reserved_priority=priority)) is None
+    overrides = tuple(
+        KeyOverride(f"{number:04}", BreakerOverride.OPEN) for number in range(KEY_OVERRIDES_MAX + 1)
+    )
+    assert refuse(QueueSettings(key_breaker_overrides=overrides[1:])) is None
+    assert refuse(QueueSettings(key_breaker_overrides=overrides)) is not None
+
+
+def test_what_an_operator_said_of_a_key_is_found_among_others() -> None:
+    """Of a key of which nothing was said, nothing."""
+    opened, closed = BreakerOverride.OPEN, BreakerOverride.CLOSED
+    overrides = (KeyOverride("a", closed), KeyOverride("b", opened))
+    settings = QueueSettings(key_breaker_overrides=overrides)
+    said = [settings.override_of(key) for key in ("a", "b", "c")]
+    assert said == [closed, opened, BreakerOverride.NONE]
+
+
+@pytest.mark.parametrize(
+    ("settings", "lasting"),
+    [
+        (QueueSettings(concurrency=1, key_concurrency=1, paused=True), False),
+        (QueueSettings(reserved=0.1), True),
+        (QueueSettings(rate=RateLimit(1, 1, 1)), True),
+        (QueueSettings(key_rate=RateLimit(1, 1, 1)), True),
+        (QueueSettings(key_breaker=BreakerSettings()), True),
+    ],
+)
+def test_what_a_queue_counts_keeps_it(settings: QueueSettings, lasting: bool) -> None:
+    """Without a job: slots that it keeps free, tokens and failures."""
+    assert settings.lasting is lasting
+
+
+def test_an_older_event_changes_nothing() -> None:
+    """As when a snapshot knows more than the event behind which it begins."""
+    settings = Settings()
+    assert settings.put(("t", "q"), QueueSettings(weight=2.0), 5)
+    for seq, changes in ((5, False), (4, False), (6, True)):
+        assert settings.put(("t", "q"), QueueSettings(weight=3.0), seq) is changes
+    assert settings.put(("t", "q"), JobTypeSettings(paused=True), 0)
+    entry = settings.get(SettingsKind.QUEUE, ("t", "q"))
+    assert entry == (QueueSettings(weight=3.0), 6)
+    assert settings.entries(SettingsKind.JOB_TYPE) == [
+        (("t", "q"), (JobTypeSettings(paused=True), 0))
+    ]
+    assert settings.get(SettingsKind.TENANT, ("t",)) is None
+    assert len(settings) == 2

@@ -6,6 +6,7 @@ from tenure.master.core import command as commands
 from tenure.master.core.record import LabelSelector, Policy
 from tenure.master.core.settings import QueueSettings, TenantSettings
 from tenure.master.core.skill import Skill, satisfies
+from tenure.protocol.vocabulary import FairBy
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import Rig
 
@@ -102,3 +103,59 @@ def test_a_queue_without_jobs_leaves_no_share() -> None:
         assert len(skill.shares()) == len(lanes.queues) == left
     assert {share.queue.name for share in skill.shares()} == {"default"}
     assert len(rig.grant(1, 10)) == 1
+
+
+def test_what_is_taken_counts_for_the_tenant_and_for_its_queue() -> None:
+    """For the tenant a job is one, for its queue what it costs; each by its weight."""
+    rig = Rig()
+    rig.configure(("default",), TenantSettings(weight=2.0))
+    rig.configure(("default", "q"), QueueSettings(weight=4.0, fair_by=FairBy.TIME))
+    rig.open_session(1)
+    rig.submit(1, Policy(name="job", queue="q"))
+    lanes = state_of(rig.partition).lanes
+    (skill,), queue = lanes.skills(), lanes.queues["default", "q"]
+    queue.mean_run_ms = 2_000
+    skill.charge(queue, 40)
+    share = skill.known_share(queue)
+    assert share is not None
+    assert (share.tenant.tag, share.tag) == (20.0, 20.0)
+    assert (skill.level.virtual, share.tenant.level.virtual) == (16.0, 16.0)
+    for cost, debt in ((6.0, 1.5), (-2.0, 1.0)):
+        skill.owe(queue, cost)
+        assert share.debt == debt
+    heir = Skill(frozenset({"job"}), frozenset(), {})
+    assert heir.known_share(queue) is None
+    heir.inherit(skill)
+    own = heir.known_share(queue)
+    assert own is not None
+    assert own is not share
+    assert (own.tag, own.debt, own.tenant.tag) == (20.0, 1.0, 20.0)
+    assert (heir.level.virtual, own.tenant.level.virtual) == (16.0, 16.0)
+    assert heir.shares() == [own]
+    other = lanes.queue("another", "q")
+    assert heir.known_share(other) is None
+
+
+def test_a_queue_that_is_forgotten_leaves_its_tenants_others() -> None:
+    """With a tenant's last queue its share goes, too; what is not known is nobody's."""
+    rig = Rig()
+    for tenant, queue in (("t", "a"), ("t", "b"), ("u", "a")):
+        rig.submit(1, Policy(name="job", tenant=tenant, queue=queue))
+    lanes = state_of(rig.partition).lanes
+    first, second, third = lanes.queues.values()
+    skill = Skill(frozenset({"job"}), frozenset(), {})
+    shares = [skill.share_of(queue) for queue in (first, second)]
+    assert skill.share_of(first) is shares[0]
+    assert skill.shares() == shares
+    under = (first.under, first.tenant.under, third.tenant.under)
+    assert [len(held) for held in under] == [1, 1, 0]
+    skill.forget(third)
+    skill.forget(first)
+    assert skill.shares() == shares[1:]
+    assert len(second.tenant.under) == 1
+    skill.forget(second)
+    assert skill.shares() == []
+    assert len(second.tenant.under) == 0
+    skill.share_of(second)
+    skill.end()
+    assert (len(second.under), len(second.tenant.under)) == (1, 0)

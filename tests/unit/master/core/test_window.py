@@ -1,4 +1,7 @@
-"""The end of the window: what was claimed and reported in it, judged together."""
+"""The end of the window: what was claimed and reported in it, judged together.
+
+And windows of what happened lately (``core.window``).
+"""
 
 import pytest
 
@@ -6,6 +9,7 @@ from tenure.master.core import command as commands
 from tenure.master.core.command import LeaseRow
 from tenure.master.core.effect import Announce, SendRevokes, SendVerdicts
 from tenure.master.core.record import Policy, RetryPolicy
+from tenure.master.core.window import BUCKETS, Window
 from tenure.protocol.vocabulary import JobState, Verdict
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import Rig, held, of_type
@@ -159,3 +163,30 @@ def test_a_claimed_lease_is_not_given_back_in_the_same_breath(rig: Rig) -> None:
     assert rig.state(row.job_id) is JobState.RUNNING
     rig.renew(2, 0)
     assert rig.state(row.job_id) is JobState.PENDING
+
+
+# What happened lately.
+
+
+@pytest.mark.parametrize(
+    ("span_ms", "bucket_ms"), [(1, 1), (BUCKETS, 1), (BUCKETS + 1, 2), (60_000, 5_000)]
+)
+def test_a_span_is_kept_in_twelve_parts(span_ms: int, bucket_ms: int) -> None:
+    """Of whole milliseconds, so that all of it is known; of one at least."""
+    assert Window(span_ms, 1).bucket_ms == bucket_ms
+
+
+def test_a_window_forgets_a_part_at_a_time() -> None:
+    """A part is known as long as it is one of the newest twelve; who comes after it begins anew."""
+    window = Window(24, 2)
+    assert window.sums(100) == [0, 0]
+    window.bucket(101)[1] += 5
+    window.bucket(102)[1] += 6
+    window.bucket(102)[2] += 7
+    assert window.bucket(103) == [51, 6, 7]
+    assert window.sums(123) == [11, 7]
+    assert window.sums(124) == [6, 7]
+    assert window.bucket(124) == [62, 0, 0]
+    window.bucket(125)[2] += 1
+    assert window.sums(125) == [6, 8]
+    assert window.sums(126) == [0, 1]

@@ -13,7 +13,7 @@ from tenure.testing.simetcd.mvcc import Mvcc
 from tenure.testing.simetcd.refusal import Refusal
 
 KEYS = ClusterKeys("/t").partition(3)
-OFFICE_REVISION = 3
+OFFICE_REVISION = 4
 TOKEN = Token(2, OFFICE_REVISION)
 STALE = Token(2, OFFICE_REVISION - 1)
 
@@ -52,7 +52,7 @@ class Keyspace:
         self.requests: list[pb.RangeRequest] = []
         self.compactions: list[int] = []
         self.answer_after_s: list[float] = []
-        for key, value in ((KEYS.epoch, b"2"), (KEYS.office, b"me"), (KEYS.batch(0), b"genesis")):
+        for key, value in ((KEYS.epoch, b"2"), (KEYS.batch(0), b"genesis"), (KEYS.office, b"me")):
             self.put(key, value)
         assert self.mvcc.get(KEYS.office, 99).create_revision == OFFICE_REVISION
 

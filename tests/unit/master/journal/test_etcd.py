@@ -524,3 +524,18 @@ def test_what_is_said_of_a_partition_is_read_back(journal: EtcdJournal) -> None:
             assert await journal.replay_mark() == mark
 
     run(main)
+
+
+def test_a_mark_that_comes_late_is_none(keyspace: Keyspace, journal: EtcdJournal) -> None:
+    """Etcd had it from the recovery's begin, and applied it when the recovery had ended."""
+
+    async def main() -> None:
+        await journal.mark_replay(TOKEN, ReplayMark(crashes=0))
+        (late,) = keyspace.txns
+        await journal.append(TOKEN, batch(1))
+        await journal.mark_replay(TOKEN, None)
+        keyspace.mvcc.txn(late[1], keyspace.mvcc.revision)
+        assert keyspace.mvcc.get(KEYS.replay, 99) is not None
+        assert await journal.replay_mark() is None
+
+    run(main)
