@@ -221,17 +221,23 @@ def test_a_parent_is_purged_when_its_last_child_has_ended(
     rig.fire()
     assert kept(rig) == [parent, child]
     assert rig.partition.next_timer_ms() is None
+    rig.renew(1, 1_000)
+    others = finish(rig, 2, outcome)
     rig.do(commands.CancelJobs(job_ids=[child]))
     rig.fire()
-    assert kept(rig) == [child]
+    assert kept(rig) == [child, *others]
 
 
 def test_a_parent_goes_back_to_its_own_kind(rig: Rig) -> None:
-    """Put aside for the count, one with a result TTL is kept by that when its child has ended."""
+    """Put aside for the count, which it is no part of then, one with a result TTL is kept by that
+    when its child has ended.
+    """
     (own,) = finish(rig, 1, policy=Policy(name="job", result_ttl_ms=1_000_000))
     child = after(rig, own)
     rig.now_ms += 1
-    finish(rig, 5)
+    others = finish(rig, 5)
+    rig.pass_time(0)
+    assert kept(rig) == [own, child, *others]
     rig.pass_time(10_000)
     assert kept(rig) == [own, child]
     rig.do(commands.CancelJobs(job_ids=[child]))
