@@ -70,13 +70,13 @@ _VARIES: Final = (
 )
 #: What a shell says of a process of its own that was killed; terminals show it differently.
 _KILLED: Final = re.compile(r"^bash: line \d+: +\d+ Killed .*\n", re.M)
-#: What a command that waits for a master, a leader or a worker says on the way if that takes long:
-#: a matter of how busy the machine is. It has to end with success and to print all that is shown,
-#: nevertheless.
+#: What a command that waits for a master, a leader or a worker says on the way if that takes long,
+#: and what a program is told by the SDK's log: a matter of how busy the machine is. It has to end
+#: with success and to print all that is shown, nevertheless.
 _STILL_WAITING: Final = re.compile(
     r"^(?:partition \d+ has not been served for \d+ s; still looking for its leader: .*"
     r"|no master has answered yet; still trying .*"
-    r"|still waiting: no worker is connected)\n",
+    r"|(?:still waiting|job \S+ waits): no worker is connected)\n",
     re.M,
 )
 _ANYTHING: Final = "…"

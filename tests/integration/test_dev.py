@@ -110,7 +110,7 @@ def test_a_job_that_no_worker_runs_is_told(dev: Dev) -> None:
     address = dev.wait_said("serving")["address"]
     dev.wait_said("registered")
     waited = run(
-        *("submit", "jobs.double", "21", "--wait", "--wait-timeout", "3", "--address", address)
+        *("submit", "jobs.double", "21", "--wait", "--wait-timeout", "8", "--address", address)
     )
     why = "no connected worker runs jobs.double; did you mean double? They run: "
     assert waited.code == 124

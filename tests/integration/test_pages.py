@@ -179,6 +179,7 @@ def test_a_command_that_fails_is_found(command: str, tmp_path: Path) -> None:
         "partition 0 has not been served for 5 s; still looking for its leader: nobody leads it",
         "no master has answered yet; still trying 127.0.0.1:7400",
         "still waiting: no worker is connected",
+        "job 01a2026e-b32b-7000-9939-92f29a2c96e9 waits: no worker is connected",
     ],
 )
 def test_a_command_may_say_that_it_waits(hint: str, tmp_path: Path) -> None:

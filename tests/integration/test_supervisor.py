@@ -158,11 +158,12 @@ def test_start_me_again_is_obeyed_at_once(cluster: Cluster) -> None:
     with Client(cluster.addresses) as client:
         client.submit(leave, EXIT_RESTART)
         ended = said(cluster, worker, "ended", "w-1")
-        started = said(cluster, worker, "started", "w-1", count=2)
         said(cluster, worker, "registered", "w-1", count=2)
     assert ended.fields["code"] == EXIT_RESTART
-    assert started.at_ms - ended.at_ms < 500
-    assert worker.events("crashed") == []
+    names = [event.name for event in worker.events()]
+    assert names == ["started", "registered", "ended", "started", "registered"]
+    # Who is to rest is told so, and for how long.
+    assert "it is started again in" not in worker.log_tail(40)
 
 
 def test_a_crash_loop_is_quarantined_until_hangup(cluster: Cluster) -> None:
@@ -197,7 +198,7 @@ def test_a_broken_deployment_stops_the_rolling_restart(cluster: Cluster) -> None
 @pytest.mark.parametrize("moment", ["working", "importing"])
 def test_a_killed_supervisor_leaves_no_orphans(cluster: Cluster, moment: str) -> None:
     """Its workers drain by themselves; what they ran is done, or is another worker's, uncharged."""
-    worker = supervised(cluster, "2", "--drain-timeout", "2", slots=1)
+    worker = supervised(cluster, "2", "--drain-timeout", "4", slots=1)
     children = psutil.Process(worker.pid).children(recursive=True)
     with Client(cluster.addresses) as client:
         short, long = client.submit(hold, 1.5), client.submit(hold, 45.0)

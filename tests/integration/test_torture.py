@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ WAIT_S = 90.0
 #: How many hurt at a time: there are slots for others.
 AT_ONCE = 3
 #: Others' jobs, a half of the quiet ones before and after: how many, and how much later they may
-#: end while some hurt.
+#: end while some hurt. Of fewer the p99 would be the worst of them, and that is the machine's.
 PINGS = 400
 SLOWER_MAX = 3.0
 
@@ -60,26 +61,27 @@ class Pings:
             self._client.submit(self._what).result(timeout=WAIT_S)
             self.took_s.append(time.monotonic() - begun)
 
+    def __str__(self) -> str:
+        return f"{len(self.took_s)} pings, p99 {self.p99_s() * 1_000:.0f} ms"
+
     def p99_s(self) -> float:
         """What all but one in a hundred took at most, in seconds."""
         return sorted(self.took_s)[int(len(self.took_s) * 0.99)]
 
 
-def test_torture(cluster: Cluster, tmp_path: Path) -> None:
-    """Each attempt comes to what the documents say, and nobody else notices."""
-    worker = start_worker(cluster, slots=8)
-    pid = worker.pid
-    grim: dict[Step[Any], tuple[str, str]] = {
+def grim(folder: Path) -> dict[Step[Any], tuple[str, str]]:
+    """Jobs that hurt, and how each of them fails; what they note is in the folder."""
+    return {
         torture.leave.bind(): ("POISON", "ended itself with exit status 17"),
         torture.segfault.bind(): ("POISON", "SIGSEGV"),
         torture.overflow.bind(): ("POISON", "SIGSEGV"),
         torture.kill.bind(): ("POISON", "SIGKILL, and not by this worker"),
         torture.halt.bind(): ("TIMED_OUT", "tenure.TIMED_OUT"),
-        torture.spin.bind(f"{tmp_path}/spin"): ("TIMED_OUT", "tenure.TIMED_OUT"),
+        torture.spin.bind(f"{folder}/spin"): ("TIMED_OUT", "tenure.TIMED_OUT"),
         torture.burn.bind(): ("EXHAUSTED", "SIGXCPU"),
         torture.hog.bind(): ("EXHAUSTED", "MemoryError"),
-        torture.breed.bind(f"{tmp_path}/breed"): ("TIMED_OUT", "tenure.TIMED_OUT"),
-        torture.bomb.bind(f"{tmp_path}/bomb"): ("EXHAUSTED", "BlockingIOError"),
+        torture.breed.bind(f"{folder}/breed"): ("TIMED_OUT", "tenure.TIMED_OUT"),
+        torture.bomb.bind(f"{folder}/bomb"): ("EXHAUSTED", "BlockingIOError"),
         torture.swallow.bind(): ("TIMED_OUT", "tenure.TimedOut"),
         torture.recurse.bind(): ("EXHAUSTED", "RecursionError"),
         torture.riddle.bind(): ("PERMANENT", "INVALID_ARGUMENT"),
@@ -88,32 +90,52 @@ def test_torture(cluster: Cluster, tmp_path: Path) -> None:
         torture.stubborn.bind(): ("TIMED_OUT", "CommandFailed"),
         torture.absent.bind(): ("PERMANENT", "COMMAND_NOT_FOUND"),
     }
+
+
+def hurt(client: Client, fates: dict[Step[Any], tuple[str, str]], loud: Pings) -> None:
+    """Each attempt comes to what the documents say; others' jobs are timed meanwhile."""
+    handles: dict[Step[Any], JobHandle[Any]] = {}
+    open_jobs: list[JobHandle[Any]] = []
+    for step in fates:
+        handles[step] = _submit(client, step)
+        open_jobs = [handle for handle in [*open_jobs, handles[step]] if not handle.wait(0.01)]
+        while len(open_jobs) >= AT_ONCE:
+            loud.ping()
+            open_jobs = [handle for handle in open_jobs if not handle.wait(0.01)]
+    well = [_submit(client, step.bind()) for step in (torture.babble, torture.leak)]
+    while not client.wait_all(open_jobs, timeout=0.01):
+        loud.ping()
+    for step, (reason, text) in fates.items():
+        told = _fate(handles[step])
+        assert told[0] == reason, (step, told)
+        assert text in told[1], (step, told)
+    for handle in well:
+        handle.result(timeout=WAIT_S)
+
+
+def test_torture(cluster: Cluster, tmp_path: Path) -> None:
+    """Whatever user code does, its own attempt pays for it, and nobody else notices."""
+    worker = start_worker(cluster, slots=8)
+    pid = worker.pid
+    folders: list[Path] = []
     with Client(cluster.addresses) as client:
         quiet, loud = Pings(client), Pings(client)
         quiet.ping(PINGS // 2)
-        handles: dict[Step[Any], JobHandle[Any]] = {}
-        open_jobs: list[JobHandle[Any]] = []
-        for step in grim:
-            handles[step] = _submit(client, step)
-            open_jobs = [handle for handle in [*open_jobs, handles[step]] if not handle.wait(0.01)]
-            while len(open_jobs) >= AT_ONCE:
-                loud.ping()
-                open_jobs = [handle for handle in open_jobs if not handle.wait(0.01)]
-        well = [_submit(client, step.bind()) for step in (torture.babble, torture.leak)]
-        while not client.wait_all(open_jobs, timeout=0.01):
-            loud.ping()
-        for step, (reason, text) in grim.items():
-            told = _fate(handles[step])
-            assert told[0] == reason, (step, told)
-            assert text in told[1], (step, told)
-        for handle in well:
-            handle.result(timeout=WAIT_S)
+        while len(loud.took_s) < PINGS:
+            folders.append(tmp_path / f"round-{len(folders)}")
+            folders[-1].mkdir()
+            fates = grim(folders[-1])
+            if len(folders) > 1:
+                # The first one still runs: of many of that kind a worker gets rid by a restart.
+                fates = {s: fate for s, fate in fates.items() if s.job is not torture.swallow}
+            hurt(client, fates, loud)
         assert worker.pid == pid
         assert worker.running
         quiet.ping(PINGS // 2)
-        assert len(loud.took_s) >= 100
+        sys.stdout.write(f"torture: {loud} in {len(folders)} rounds, quiet: {quiet}\n")
         assert loud.p99_s() <= SLOWER_MAX * quiet.p99_s()
-    groups = [int((tmp_path / name).read_text()) for name in ("breed", "bomb")]
+    notes = [folder / name for folder in folders for name in ("breed", "bomb")]
+    groups = [int(note.read_text()) for note in notes]
     _until(lambda: not [pid for pid, its in _groups().items() if its in groups])
 
 
@@ -146,6 +168,7 @@ def test_a_coroutine_that_blocks_the_loop(cluster: Cluster) -> None:
         for handle in waiting:
             assert handle.result(timeout=WAIT_S) > 0
         quiet.ping(PINGS // 2)
+        sys.stdout.write(f"a blocked loop: {loud}, quiet: {quiet}\n")
         assert len(loud.took_s) >= 100
         assert loud.p99_s() <= SLOWER_MAX * quiet.p99_s()
 

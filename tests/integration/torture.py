@@ -17,7 +17,7 @@ from tenure.client import Command, Limits, Retry, job
 ONCE = Retry(max_attempts=1, max_lost=1)
 SOON = timedelta(seconds=1)
 #: Long enough for others to show how they do meanwhile.
-BLOCKED = timedelta(seconds=4)
+BLOCKED = timedelta(seconds=8)
 FORKS = 40
 #: A user who has nothing.
 NOBODY = 65534

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import socket
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import grpc.aio
 import pytest
@@ -38,11 +39,12 @@ def play(work: Callable[[Bridge, GrpcTransport], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def nobody() -> str:
-    """An address at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+@contextmanager
+def nobody() -> Iterator[str]:
+    """An address at which nobody listens, nor anybody else can meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
 def a_submit(number: int) -> jobs_pb2.StreamSubmitsRequest:
@@ -71,8 +73,7 @@ def test_unary_calls_answer_or_raise_what_the_master_refused() -> None:
                 5,
             )
         assert refused.value.reason is Reason.NOT_FOUND
-        address = nobody()
-        with pytest.raises(Unavailable, match=address) as lost:
+        with nobody() as address, pytest.raises(Unavailable, match=address) as lost:
             await transport.unary(address, TOPOLOGY, request, answer_type, 5)
         assert lost.value.reason is Reason.UNREACHABLE
 
@@ -139,9 +140,10 @@ def test_a_stream_to_nobody_is_unreachable() -> None:
     """Opening is lazy: the first read or write tells that nobody is there."""
 
     async def work(bridge: Bridge, transport: GrpcTransport) -> None:
-        stream = transport.stream(nobody(), RESULTS, jobs_pb2.StreamResultsResponse)
-        with pytest.raises(Unavailable) as caught:
-            await anext(aiter(stream))
+        with nobody() as address:
+            stream = transport.stream(address, RESULTS, jobs_pb2.StreamResultsResponse)
+            with pytest.raises(Unavailable) as caught:
+                await anext(aiter(stream))
         assert caught.value.reason is Reason.UNREACHABLE
 
     play(work)

@@ -32,13 +32,26 @@ class Spawned:
     control: socket.socket
     board: Board
     inflow: frame.Inflow[frame.ToParent] = field(default_factory=frame.inflow_of_parent)
+    said: list[frame.ToParent] = field(default_factory=list)
 
     def heard(self, count: int = 1) -> list[frame.ToParent]:
-        """So many frames of the child's."""
+        """So many frames of the child's, without those of progress: jobs go on to say those."""
         found: list[frame.ToParent] = []
         while len(found) < count:
-            found += frame.receive(self.jobs, self.inflow)
+            said = self._next()
+            if not isinstance(said, frame.Progress):
+                found.append(said)
         return found
+
+    def until_runs(self, number: int) -> None:
+        """Waits for the first word of a job's progress; what comes before is other jobs'."""
+        while (said := self._next()) != frame.Progress(number, 50):
+            assert isinstance(said, frame.Progress), said
+
+    def _next(self) -> frame.ToParent:
+        while not self.said:
+            self.said += frame.receive(self.jobs, self.inflow)
+        return self.said.pop(0)
 
 
 @contextmanager
@@ -88,7 +101,7 @@ def test_child_ends_with_its_parent(busy: bool, tmp_path: Path) -> None:
         assert child.heard() == [frame.Ready()]
         if busy:
             frame.send(child.jobs, run_of(1, "until_told_in_child", f"{tmp_path}/s"))
-            assert child.heard() == [frame.Progress(1, 50)]
+            child.until_runs(1)
         child.control.close()
         assert child.process.wait(WAIT_S) == EXIT_PARENT_GONE
 
@@ -119,7 +132,7 @@ def test_stop_and_lease_reach_the_running_job(tmp_path: Path) -> None:
             (3, frame.Lease(3, 0, False), AttemptOutcome.LOST),
         ):
             frame.send(child.jobs, run_of(number, "until_told_in_child", f"{tmp_path}/s"))
-            assert child.heard() == [frame.Progress(number, 50)]
+            child.until_runs(number)
             frame.send(child.control, frame.Stop(number - 1, AttemptOutcome.RELEASED), said)
             (answer,) = child.heard()
             assert isinstance(answer, frame.Ended)
@@ -136,7 +149,7 @@ def test_jobs_of_one_write_run_in_order_and_the_lease_waits_for_its_job(tmp_path
             run_of(2, "double_in_child", 2),
             run_of(3, "until_told_in_child", f"{tmp_path}/s"),
         )
-        assert child.heard() == [frame.Progress(1, 50)]
+        child.until_runs(1)
         frame.send(child.control, frame.Lease(3, 0, False))
         frame.send(child.control, frame.Stop(1, AttemptOutcome.CANCELLED))
         first, second, third = child.heard(3)
@@ -156,13 +169,12 @@ def test_a_stop_waits_for_its_job(tmp_path: Path) -> None:
             run_of(1, "until_told_in_child", f"{tmp_path}/s"),
             run_of(2, "until_told_in_child", f"{tmp_path}/s"),
         )
-        assert child.heard() == [frame.Progress(1, 50)]
+        child.until_runs(1)
         frame.send(child.control, frame.Stop(2, AttemptOutcome.RELEASED))
         frame.send(child.control, frame.Stop(1, AttemptOutcome.CANCELLED))
-        ended: list[frame.Ended] = []
-        while len(ended) < 2:
-            ended += [said for said in child.heard() if isinstance(said, frame.Ended)]
-        first, second = ended
+        first, second = child.heard(2)
+        assert isinstance(first, frame.Ended)
+        assert isinstance(second, frame.Ended)
         assert (first.number, first.as_result().outcome) == (1, AttemptOutcome.CANCELLED)
         assert (second.number, second.as_result().outcome) == (2, AttemptOutcome.RELEASED)
 
@@ -177,7 +189,7 @@ def test_what_was_taken_back_is_skipped(tmp_path: Path) -> None:
             run_of(2, "double_in_child", 2),
             run_of(3, "double_in_child", 3),
         )
-        assert child.heard() == [frame.Progress(1, 50)]
+        child.until_runs(1)
         assert child.board.take_back(3) == 1
         frame.send(child.jobs, run_of(4, "double_in_child", 4))
         frame.send(child.control, frame.Stop(1, AttemptOutcome.CANCELLED))

@@ -11,14 +11,12 @@ one that writes without end costs neither of the two much.
 
 import ctypes
 import errno
-import fcntl
 import os
 import resource
 import selectors
 import signal
 import socket
 import sys
-import termios
 from contextlib import ExitStack, suppress
 from functools import partial
 from time import monotonic
@@ -36,7 +34,7 @@ from tenure.worker.executor.launch import (
     Signal,
     inflow_of_launcher,
 )
-from tenure.worker.executor.stream import READ_BYTES, BrokenFrame, send
+from tenure.worker.executor.stream import READ_BYTES, BrokenFrame, send, waiting_bytes
 
 #: How much of the end of a command's stderr is kept.
 STDERR_BYTES: Final = 8 * 1024
@@ -150,7 +148,7 @@ class _Running:
         _, status, usage = os.wait4(self.pid, 0)
         for descriptor in (self.out, self.err):
             # What has left its group may write on for ever.
-            end = self.read_bytes + _waiting_bytes(descriptor)
+            end = self.read_bytes + waiting_bytes(descriptor)
             while self.read_bytes < end and self.take(descriptor):
                 pass
         refusal = b""
@@ -197,11 +195,6 @@ def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
     theirs.callback(os.close, writer)
     os.set_blocking(reader, False)
     return reader, writer
-
-
-def _waiting_bytes(descriptor: int) -> int:
-    """How much a pipe holds."""
-    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _become(launch: Launch, source: int, out: int, err: int, flaw: int, parent: int) -> NoReturn:

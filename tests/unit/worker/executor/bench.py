@@ -40,9 +40,17 @@ class ShiftedClock(SystemClock):
 
     def __init__(self) -> None:
         self.ahead_ms = 0
+        self._stands_ms: int | None = None
+
+    def stand(self) -> None:
+        """Time passes only when the test says so, from now on. Child processes have a clock of
+        their own.
+        """
+        self._stands_ms = super().boot_ms()
 
     def boot_ms(self) -> int:
-        return super().boot_ms() + self.ahead_ms
+        own_ms = super().boot_ms() if self._stands_ms is None else self._stands_ms
+        return own_ms + self.ahead_ms
 
 
 class Bench:
@@ -73,6 +81,7 @@ class Bench:
             groups=groups,
         )
         self.facts: list[tuple[FactKind, HeldJob]] = []
+        self._kinds: dict[HeldJob, list[FactKind]] = {}
         self._number = 0
 
     def job(self, name: str, *args: Any, **fields: Any) -> HeldJob:
@@ -101,7 +110,10 @@ class Bench:
         """Takes facts until something is so."""
         while not done():
             self._woken.get(timeout=WAIT_S)
-            self.facts.extend(self.pool.take_facts())
+            for fact in self.pool.take_facts():
+                self.facts.append(fact)
+                kind, job = fact
+                self._kinds.setdefault(job, []).append(kind)
 
     def run(self, *jobs: HeldJob) -> list[AttemptResult]:
         """Runs jobs to their ends."""
@@ -116,7 +128,7 @@ class Bench:
 
     def kinds(self, job: HeldJob) -> list[FactKind]:
         """What was said of a job so far."""
-        return [kind for kind, known in self.facts if known is job]
+        return self._kinds.get(job, [])
 
     def begin(self, job: HeldJob, started: Path) -> HeldJob:
         """Runs a job until its code has touched the file."""

@@ -68,27 +68,29 @@ class TestCalls:
     def test_first_item_waits_for_others_as_long_as_it_is_told(self, name: str, calls: str) -> None:
         """What has come after ``linger_ms`` is the call, whoever came last."""
         with bench(name) as pool:
+            pool.clock.stand()
             first, second = pool.job(name, (calls, 1)), pool.job(name, (calls, 2))
             pool.pool.run([first])
-            pool.pass_time(900)
+            pool.pass_time(999)
             pool.pool.run([second])
             assert not first.claimed
-            pool.pass_time(101)
+            pool.pass_time(1)
             pool.until(lambda: first.result and second.result)
         assert CALLS[calls] == [[1, 2]]
 
     def test_time_of_an_item_that_has_gone_is_not_its_followers(self, calls: str) -> None:
         """A batch that filled up leaves nothing behind that cuts the next one's time short."""
         with bench("double_all") as pool:
+            pool.clock.stand()
             pool.pool.run([pool.job("double_all", (calls, 1))])
             pool.pass_time(600)
             full = [pool.job("double_all", (calls, number)) for number in (2, 3)]
             pool.run(*full)
             late = pool.job("double_all", (calls, 4))
             pool.pool.run([late])
-            pool.pass_time(500)
+            pool.pass_time(999)
             assert not late.claimed
-            pool.pass_time(501)
+            pool.pass_time(1)
             pool.until(lambda: late.result)
         assert CALLS[calls] == [[1, 2, 3], [4]]
 
@@ -129,6 +131,7 @@ class TestCalls:
     def test_items_may_be_taken_back_until_the_call(self, calls: str) -> None:
         """One that was withdrawn, or whose lease is over, is not in it."""
         with bench("double_all", slots=1) as pool:
+            pool.clock.stand()
             gone = pool.job("double_all", (calls, 1))
             late = pool.job("double_all", (calls, 2), expires_ms=pool.clock.boot_ms() + 500)
             runs = pool.job("double_all", (calls, 3))

@@ -219,7 +219,8 @@ class TestStops:
     def test_job_fences_itself_at_its_deadline(self, name: str, tmp_path: Path) -> None:
         """No word from the session is needed: it may be paused. A renewal moves the deadline."""
         with bench(name) as pool:
-            job = pool.job(name, str(tmp_path / "s"), expires_ms=pool.clock.boot_ms() + 5_000)
+            # A child may take long to start: until then the lease has to stand.
+            job = pool.job(name, str(tmp_path / "s"), expires_ms=pool.clock.boot_ms() + 60_000)
             pool.begin(job, tmp_path / "s")
             job.expires_ms = pool.clock.boot_ms() + 50
             renewed_ms = job.expires_ms
@@ -232,11 +233,12 @@ class TestStops:
     def test_timeout(self, name: str, tmp_path: Path) -> None:
         """A job that runs past its timeout is TIMED_OUT, not before."""
         with bench(name) as pool:
+            pool.clock.stand()
             job = pool.job(name, str(tmp_path / "s"), timeout_ms=60_000)
             pool.begin(job, tmp_path / "s")
-            pool.pass_time(59_000)
+            pool.pass_time(59_999)
             assert job.stop is None
-            pool.pass_time(2_000)
+            pool.pass_time(1)
             pool.until(lambda: job.result is not None)
             assert job.result is not None
             assert job.result.outcome is TIMED_OUT

@@ -33,6 +33,7 @@ def test_jobs_wait_until_a_thread_can_be_started(
 ) -> None:
     """The worker goes on, says it once, tries again, and has as many threads as slots then."""
     with bench("double", "deaf", slots=2) as pool, caplog.at_level(logging.ERROR):
+        pool.clock.stand()
         jobs = [pool.job("double", number) for number in range(5)]
         with no_threads(JOBS):
             pool.pool.run(jobs)

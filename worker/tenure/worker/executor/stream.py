@@ -1,7 +1,10 @@
 """Length-prefixed MessagePack frames in a stream of bytes, for processes on one machine."""
 
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
@@ -57,6 +60,11 @@ class Inflow(Generic[T]):
             at = end
         self._rest = data[at:]
         return found
+
+
+def waiting_bytes(descriptor: int) -> int:
+    """How much a pipe holds that nobody has read yet."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def send(sock: socket.socket, *frames: msgspec.Struct) -> None:
