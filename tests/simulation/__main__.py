@@ -25,6 +25,8 @@ from tests.simulation.swarm import Outcome, Plan, draw_plan, simulate
 _TOLD_MAX: Final = 3
 #: What a whole run came to.
 _REPORT: Final = Path(__file__).parents[2] / "out" / "simulate.json"
+#: And the digest of each seed: `diff` of two such files names the seeds whose runs differ.
+_DIGESTS: Final = _REPORT.with_name("simulate-digests.txt")
 
 
 def main() -> int:
@@ -82,6 +84,8 @@ def _play_many(asked: argparse.Namespace) -> int:
         print(totals.timing(bar, took_s))
         _REPORT.parent.mkdir(exist_ok=True)
         _REPORT.write_text(json.dumps(totals.report(took_s), indent=2) + "\n")
+        lines = [f"{seed} {digest}\n" for seed, digest in sorted(totals.digests.items())]
+        _DIGESTS.write_text("".join(lines))
     for seed in sorted(totals.failed)[:_TOLD_MAX]:
         _tell(simulate(seed))
     missed = [] if bar is None else totals.missed(bar)

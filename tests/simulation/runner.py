@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Final, NamedTuple
 
+from tests.oracles.history import hash_of
 from tests.revision import commit
 from tests.simulation.load import BY_USERS
 from tests.simulation.stage import KINDS
@@ -69,6 +70,7 @@ class Totals:
         virtual_s: Time on the clusters' clocks.
         cpu_s: Time on real processors.
         failed: By seed: the first violation.
+        digests: By seed: what tells its run from any other.
     """
 
     seeds: int = 0
@@ -85,6 +87,7 @@ class Totals:
     virtual_s: float = 0.0
     cpu_s: float = 0.0
     failed: dict[int, str] = field(default_factory=dict)
+    digests: dict[int, str] = field(default_factory=dict)
 
     def add(self, other: Totals) -> None:
         """Counts other runs in."""
@@ -102,6 +105,11 @@ class Totals:
         self.virtual_s += other.virtual_s
         self.cpu_s += other.cpu_s
         self.failed |= other.failed
+        self.digests |= other.digests
+
+    def digest(self) -> str:
+        """The same if each of the same seeds was the same run again."""
+        return hash_of(sorted(self.digests.items()))
 
     def missed(self, bar: Bar) -> list[str]:
         """Where the runs stay below the bar in what they came to; their time: ``timing``."""
@@ -160,6 +168,7 @@ class Totals:
             "virtual_s": round(self.virtual_s),
             "processor_s": round(self.cpu_s),
             "seconds": round(wall_s),
+            "digest": self.digest(),
             "rows": {str(row): self.rows[row] for row in injectable()},
             "modes": dict(sorted(self.modes.items())),
         }
@@ -178,7 +187,8 @@ class Totals:
             f"virtual time {self.virtual_s / 3600:,.1f} h, processor time {self.cpu_s:,.0f} s"
             f" ({self.cpu_s / max(1, self.seeds):.2f} s a seed)\n"
             f"faults {self.struck.total():,}: {kinds}\n"
-            f"by row of the fault table: {rows}"
+            f"by row of the fault table: {rows}\n"
+            f"digest of all runs {self.digest()}"
         )
 
 
@@ -197,6 +207,7 @@ def play(seeds: list[int]) -> Totals:
     for seed in seeds:
         started_s = time.process_time()
         outcome = simulate(seed)
+        digest = outcome.digest()
         totals.add(
             Totals(
                 seeds=1,
@@ -213,6 +224,7 @@ def play(seeds: list[int]) -> Totals:
                 virtual_s=outcome.virtual_s,
                 cpu_s=time.process_time() - started_s,
                 failed={seed: str(outcome.violations[0])} if outcome.violations else {},
+                digests={seed: digest},
             )
         )
     return totals

@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-import msgspec
-
 from tenure.master.node.sizes import LOG_SIZES, LogSizes
 from tenure.testing.cluster import Announcement, SimCluster, StoreKind, simulated_cluster
 from tenure.testing.ground import EtcdGround
@@ -171,9 +169,17 @@ class Outcome:
     virtual_s: float
 
     def digest(self) -> str:
-        """The same for the same run, to the last row and its time."""
-        told = (self.evidence.rows, [tuple(said) for said in self.announcements], self.delivered)
-        return hash_of(msgspec.to_builtins(told))
+        """The same for the same run, to the last row and its time and the last byte of journals."""
+        return hash_of(
+            (
+                self.evidence.rows,
+                self.announcements,
+                [log.all_batches() for log in self.evidence.logs],
+                [(one.at_s, one.until_s, one.kind, one.target, one.hit) for one in self.struck],
+                self.delivered,
+                self.virtual_s,
+            )
+        )
 
 
 # ---- plans --------------------------------------------------------------------------------------
@@ -309,6 +315,7 @@ async def random_run(seed: int, *, plan: Plan | None = None) -> Outcome:
             store=plan.store,
             store_delay_ms=plan.store_delay_ms,
             log_sizes=plan.log_sizes,
+            folders=False,
         ) as cluster:
             play = _Play(plan, load, cluster)
             violations = await play.play()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +26,15 @@ from tests.simulation.story import offender, story
 from tests.simulation.swarm import Outcome, Plan, draw_plan, simulate, successions
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Plays seeds, after it has said where it has its code from.
+PROGRAM = """
+import sys
+from tenure.worker import attempt
+from tests.simulation import swarm
+print(attempt.__file__, swarm.__file__, sep="\\n")
+for seed in sys.argv[1:]:
+    print(seed, swarm.simulate(int(seed)).digest())
+"""
 
 
 @cache
@@ -41,28 +52,50 @@ def test_random_faults(seed: int) -> None:
     assert played(seed).violations == []
 
 
-def test_a_seed_gives_one_run() -> None:
-    """The same seed gives the same history, to the last row and its time."""
-    first, second = played(4), simulate(4)
-    assert first.plan == second.plan == draw_plan(4)
-    assert first.evidence.rows == second.evidence.rows
+# In the second, snapshots are taken: they have ids.
+@pytest.mark.parametrize("seed", [4, 5])
+def test_a_seed_gives_one_run(seed: int) -> None:
+    """The same seed gives the same history and the same store, to the last row and its time."""
+    first, second = played(seed), simulate(seed)
+    assert first.plan == second.plan == draw_plan(seed)
+    assert first.evidence == second.evidence
     assert first.announcements == second.announcements
-    assert first.digest() == second.digest() != played(5).digest()
+    assert first.digest() == second.digest() != played(1).digest()
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_a_seed_gives_one_run_in_every_process(hash_seed: str) -> None:
-    """Neither the hashes of strings nor what ran before has a say in it."""
-    program = "from tests.simulation.swarm import simulate; print(simulate(4).digest())"
-    found = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={"PYTHONHASHSEED": hash_seed},
-        capture_output=True,
+# In `make nightly` a hundred more, and each after many others.
+@pytest.mark.parametrize(
+    "seeds",
+    [(1, 4), pytest.param(tuple(range(100, 200)), marks=pytest.mark.nightly)],
+    ids=["few", "many"],
+)
+def test_a_seed_gives_one_run_wherever_it_is_played(seeds: Sequence[int], tmp_path: Path) -> None:
+    """Neither the hashes of strings, nor what ran before, nor where the code lies has a say."""
+    expected = [f"{seed} {simulate(seed).digest()}" for seed in seeds]
+    root = tmp_path / "a folder with a longer name" / "than most" / "code"
+    root.parent.mkdir(parents=True)
+    root.symlink_to(ROOT)
+    assert played_elsewhere(root, seeds[::-1]) == expected[::-1]
+
+
+def played_elsewhere(root: Path, seeds: Sequence[int]) -> list[str]:
+    """What tells the runs of some seeds, one after the other in a process of its own.
+
+    Args:
+        root: The folder that it has all code from.
+        seeds: Of the runs.
+    """
+    path = [root, *(root / part for part in ("protos", "client", "worker", "master", "testing"))]
+    lines = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM, *map(str, seeds)],
+        cwd=root.parent,
+        env={"PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(map(str, path))},
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
-    )
-    assert found.stdout.strip() == played(4).digest()
+    ).stdout.splitlines()
+    assert all(Path(file).is_relative_to(root) for file in lines[:2])
+    return lines[2:]
 
 
 def test_plans_draw_from_all_there_is() -> None:
@@ -149,6 +182,22 @@ def test_what_a_whole_run_came_to_can_be_quoted() -> None:
     assert report["seeds"] == 2
     assert report["failed"] == {"3": "S1"}
     assert report["rows"].keys() == {str(row) for row in injectable()}
+
+
+def test_one_digest_stands_for_all_runs() -> None:
+    """Whatever the order in which they end; it is another one if one of them was another run."""
+
+    def totals(*digests: tuple[int, str]) -> Totals:
+        whole = Totals()
+        for seed, digest in digests:
+            whole.add(Totals(digests={seed: digest}))
+        return whole
+
+    once = totals((1, "a"), (2, "b"))
+    assert once.digest() == totals((2, "b"), (1, "a")).digest()
+    assert once.digest() != totals((1, "a"), (2, "c")).digest()
+    assert once.report(9.0)["digest"] == once.digest()
+    assert play([1]).digests == {1: played(1).digest()}
 
 
 # ---- what fails ---------------------------------------------------------------------------------

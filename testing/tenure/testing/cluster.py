@@ -75,6 +75,7 @@ class SimCluster:
         log_sizes: LogSizes,
         drain_ms: int,
         lost_slots_max: int | None,
+        folders: bool,
     ) -> None:
         self._group = group
         self._seed = seed
@@ -83,6 +84,7 @@ class SimCluster:
         self._worker_labels = worker_labels
         self.drain_ms = drain_ms
         self.lost_slots_max = lost_slots_max
+        self.folders = folders
         self.log_sizes = log_sizes
         self.jobs: JobTable = {job.name: job for job in jobs}
         self.network = SimNetwork(self.rng("network"))
@@ -299,6 +301,7 @@ async def simulated_cluster(
     log_sizes: LogSizes = LOG_SIZES,
     drain_ms: int = _DRAIN_MS,
     lost_slots_max: int | None = None,
+    folders: bool = True,
     start: bool = True,
 ) -> AsyncIterator[SimCluster]:
     """A cluster whose processes start now and end with the block.
@@ -318,6 +321,8 @@ async def simulated_cluster(
         drain_ms: How long a worker that ends waits for what it runs.
         lost_slots_max: With more lost slots than this a worker wants to be started again; None: as
             the command's default.
+        folders: Whether the tracebacks of jobs name files with their folders. Those are as long as
+            the path to the code is: without them a seed is the same run wherever that lies.
         start: Whether the nodes start with the block; else whoever asks for it starts them.
     """
     async with asyncio.TaskGroup() as group:
@@ -335,6 +340,7 @@ async def simulated_cluster(
             log_sizes=log_sizes,
             drain_ms=drain_ms,
             lost_slots_max=lost_slots_max,
+            folders=folders,
         )
         if start:
             cluster.restart_dead()

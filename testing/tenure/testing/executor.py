@@ -6,10 +6,13 @@ is another.
 
 import asyncio
 import contextvars
+import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from tenure.client.parent_result import Fetched, Results, ResultsNeeded
 from tenure.protocol.errors import TenureError
@@ -29,6 +32,8 @@ IN_JOB: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("in_job")
 
 #: What a MessagePack payload begins with in which no argument stands for a result.
 _NO_RESULTS: Final = b"\x92"
+#: The folders of a file, where a traceback names it.
+_FOLDERS: Final = re.compile(r'(?<=File ")[^"\n]*[/\\]')
 
 
 class _Task(Protocol):
@@ -62,6 +67,8 @@ class LoopExecutor:
         wake: Called when there are facts to take.
         parents: Where the results of jobs come from that others have as arguments.
         on_lost: Called when a job was given up whose code still runs.
+        folders: Whether the tracebacks of attempts name files with their folders. Without them what
+            is sent and stored has the same bytes wherever the code lies.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class LoopExecutor:
         wake: Callable[[], None],
         parents: Results | None = None,
         on_lost: Callable[[], None] | None = None,
+        folders: bool = True,
     ) -> None:
         self._jobs = jobs
         self._clock = clock
@@ -89,6 +97,7 @@ class LoopExecutor:
         self._run_function = self._stage.function_runner()
         self._run_coroutine = self._stage.coroutine_runner()
         self._patience = Patience(self, clock, self._outbox, self._batches, on_lost)
+        self._folders = folders
 
     @property
     def busy(self) -> bool:
@@ -166,6 +175,11 @@ class LoopExecutor:
 
     async def _work(self, job: HeldJob) -> None:
         result = await self._attempt(job)
+        if not self._folders:
+            result = _without_folders(result)
+            if isinstance(job, Batch):
+                for part, each in job.results.items():
+                    job.results[part] = _without_folders(each)
         for part in _parts(job):
             self._tasks.pop(part, None)
         if self._stage.settle(job, result, self._clock.boot_ms()):
@@ -209,3 +223,12 @@ class LoopExecutor:
 def _parts(job: HeldJob) -> list[HeldJob]:
     """The jobs that run with one task."""
     return job.items if isinstance(job, Batch) else [job]
+
+
+def _without_folders(result: AttemptResult) -> AttemptResult:
+    """The same, with a traceback that names files alone."""
+    fault = result.fault
+    if fault is None:
+        return result
+    bare = fault._replace(traceback=_FOLDERS.sub("", fault.traceback))
+    return msgspec.structs.replace(result, fault=bare)

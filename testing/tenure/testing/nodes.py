@@ -247,6 +247,7 @@ class SimWorker(SimNode):
                 wake=wake,
                 parents=LoopParents(client),
                 on_lost=on_lost,
+                folders=cluster.folders,
             )
             return self.executor
 

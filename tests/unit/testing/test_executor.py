@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,23 +56,30 @@ async def go_on(seconds: float) -> None:
             continue
 
 
+@job(name="fail")
+async def fail() -> None:
+    """Raises."""
+    raise ValueError("no luck")
+
+
 class Bench:
     """The session's side of an executor with one slot."""
 
-    def __init__(self, group: asyncio.TaskGroup) -> None:
+    def __init__(self, group: asyncio.TaskGroup, *, folders: bool = True) -> None:
         def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
             return group.create_task(work, name=name)
 
         self.clock = SimClock()
         self.lost: list[int] = []
         self.executor = LoopExecutor(
-            {one.name: one for one in (join, go_on)},
+            {one.name: one for one in (join, go_on, fail)},
             1,
             clock=self.clock,
             spawn=spawn,
             wake=lambda: None,
             parents=Nowhere(),
             on_lost=lambda: self.lost.append(self.executor.load(0).lost),
+            folders=folders,
         )
         self._jobs = 0
 
@@ -136,5 +144,24 @@ def test_what_does_not_listen_loses_its_slot_to_the_next_job() -> None:
             assert bench.executor.running == [second.job_id]
             await bench.after(5_100)
             assert bench.executor.running == [third.job_id]
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_a_traceback_may_name_files_without_their_folders(folders: bool) -> None:
+    """Its length then does not depend on where the code lies."""
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            bench = Bench(group, folders=folders)
+            failed = bench.run(fail)
+            await bench.after(10)
+            assert failed.result is not None
+            assert failed.result.fault is not None
+            file = Path(__file__)
+            named = file if folders else file.name
+            assert f'File "{named}", line' in failed.result.fault.traceback
+            assert 'ValueError("no luck")' in failed.result.fault.traceback
 
     run_virtual(main)

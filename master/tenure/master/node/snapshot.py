@@ -7,7 +7,7 @@
    before.
 """
 
-import uuid
+import hashlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -53,6 +53,7 @@ class Snapshotter:
         self._journal = journal
         self._clock = clock
         self._snapshot_bytes = 0
+        self._taken = 0
         term.gate.log_bytes += log_bytes
 
     async def run(self) -> None:
@@ -76,7 +77,7 @@ class Snapshotter:
     async def take(self) -> None:
         """Writes, publishes and truncates."""
         term, gate, journal = self._term, self._term.gate, self._journal
-        snapshot_id = uuid.uuid4().hex
+        snapshot_id = self._next_id()
         first_batch, previous_hash = gate.chain.number, gate.chain.previous_hash
         log_bytes_before = gate.log_bytes
         cursor = term.partition.snapshot()
@@ -108,6 +109,16 @@ class Snapshotter:
         await self._persist(partial(journal.truncate, term.token, first_batch))
         gate.log_bytes -= log_bytes_before
         self._snapshot_bytes = size
+
+    def _next_id(self) -> str:
+        """No snapshot has had it before; and it is the same when a simulated run is played again.
+
+        A token belongs to one term, and that takes one snapshot at a time. Hashed: the order of ids
+        says nothing, so that nothing can come to rest on it.
+        """
+        self._taken += 1
+        name = f"{self._term.number} {self._term.token} {self._taken}"
+        return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
     async def _persist(self, mutate: Callable[[], Awaitable[object]]) -> None:
         while True:
