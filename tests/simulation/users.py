@@ -134,9 +134,14 @@ async def _as_they_come(handles: AsyncIterator[AsyncJobHandle[str]]) -> None:
 
 @script(2)
 async def follow_one(visit: Visit) -> None:
-    """One job's changes, its progress and its state, while it runs."""
+    """One job's changes, its logs, its progress and its state, while it runs."""
     handle = await visit.submit(visit.hold_s(), "progress")
-    await visit.see(handle, _unless_away(_follow(handle)), _unless_away(_ask(visit, handle)))
+    await visit.see(
+        handle,
+        _unless_away(_follow(handle)),
+        _unless_away(_listen(handle)),
+        _unless_away(_ask(visit, handle)),
+    )
 
 
 async def _follow(handle: AsyncJobHandle[str]) -> None:
@@ -144,6 +149,16 @@ async def _follow(handle: AsyncJobHandle[str]) -> None:
         async for event in handle.events():
             if event.job_id != handle.id:
                 raise RuntimeError(f"expected changes of {handle.id}, but got one of {event}")
+
+
+async def _listen(handle: AsyncJobHandle[str]) -> None:
+    last = (0, 0, 0)
+    async with asyncio.timeout(30):
+        async for line in handle.logs(follow=True):
+            place = (line.run, line.attempt, line.number)
+            if place <= last:
+                raise RuntimeError(f"expected a line behind {last}, but got {line}")
+            last = place
 
 
 async def _ask(visit: Visit, handle: AsyncJobHandle[str]) -> None:

@@ -6,6 +6,7 @@ All return their first argument, but for those that return what others have come
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -19,6 +20,8 @@ from tenure.client import (
     current_job,
     job,
 )
+from tenure.client.context import listener
+from tenure.protocol.vocabulary import LogStream
 from tenure.testing.process import Process, current_process, elapse
 from tests.oracles.history import DEFY, END, QUIT, SAVE, START, hash_of
 from tests.simulation.ledger import Ledger
@@ -128,6 +131,7 @@ class Works:
                 await elapse(step_s)
                 if manner == "progress":
                     current_job().progress(100 * (1 - left_s / hold_s))
+                    _say(f"{left_s:.1f} s left")
                 elif manner != "deaf":
                     current_job().checkpoint()
             except (Cancelled, asyncio.CancelledError):
@@ -172,3 +176,9 @@ class Works:
         if process is not None:
             self.crash(process)
         await elapse(3600)
+
+
+def _say(text: str) -> None:
+    listen = listener()
+    if listen is not None:
+        listen(LogStream.LOGGING, logging.INFO, text)
