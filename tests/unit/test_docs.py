@@ -43,7 +43,13 @@ TEST = re.compile(r"`(?:[\w/]+\.py::)?(test_\w+)`")
 DEFINED = re.compile(r"(?:def |^)([tT]est\w+)(?=\(| = )", re.M)
 MAKE = re.compile(r"(?:`|^|\$ )make\s+([a-z][a-z-]*)", re.M)
 #: Written by what the text tells to run, or the reader's own.
-MADE = {"out/report.html", "out/simulate.json", "app/jobs.py", "main.py"}
+MADE = {
+    "out/report.html",
+    "out/simulate.json",
+    "out/simulate-digests.txt",
+    "app/jobs.py",
+    "main.py",
+}
 KIB = 1024
 REASON_ROW = re.compile(r"^\| ([A-Z_]+) \| ([A-Z_]+) \| (\w+) \| (.+) \| (\d+) \|$", re.M)
 

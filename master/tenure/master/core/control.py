@@ -246,5 +246,4 @@ def _unindex(state: State, gone: list[JobRecord]) -> None:
         if record.policy is not policy:
             policy = record.policy
             lanes.forget_if_empty(policy)
-    state.finished.forget(gone)
     state.finished.settle(lanes.counts)

@@ -155,9 +155,7 @@ def apply_held_sent(state: State, event: HeldSent) -> None:
 def apply_turns_taken(state: State, event: TurnsTaken) -> None:
     """Charges queues and tenants with what they gave."""
     for session_id, tenant, name, jobs in event.turns:
-        session, queue = state.sessions.get(session_id), state.lanes.queues.get((tenant, name))
-        if session is not None and queue is not None:
-            session.skill.charge(queue, jobs)
+        state.sessions[session_id].skill.charge(state.lanes.queues[tenant, name], jobs)
 
 
 def apply_granted(state: State, event: JobsGranted, seq: int) -> None:
@@ -197,7 +195,7 @@ def apply_granted(state: State, event: JobsGranted, seq: int) -> None:
 def _hold(state: State, event: JobsGranted, lease_seq: int, granted: list[JobRecord]) -> None:
     """Keeps up what is derived from grants, and notes who holds them."""
     state.lease_seq = lease_seq
-    delivery = Delivery(event.assignment or UNSENT, event.now_ms)
+    delivery = Delivery(event.assignment or UNSENT)
     session = state.sessions.get(event.session_id)
     if session is not None:
         if event.assignment:

@@ -402,8 +402,9 @@ def apply_timers_fired(state: State, event: TimersFired) -> None:
     """Arms again what was looked at and still waits."""
     now_ms = state.lanes.now_ms = event.now_ms
     if event.parked:
-        parked = [state.jobs[job_id] for job_id in event.parked]
-        state.finished.park(parked, state.lanes.counts)
+        # The events before this one, of the same decision, may have ended a job's last child.
+        pinned = [job_id for job_id in event.parked if state.dependencies.pins(job_id)]
+        state.finished.park([state.jobs[job_id] for job_id in pinned], state.lanes.counts)
     for record in state.timers.take(event.job_mark):
         due_ms = state.due_ms(record)
         if due_ms is not None:

@@ -53,25 +53,22 @@ FAILURES: Final = frozenset(
 )
 
 
-class End(NamedTuple):
-    """One attempt's end."""
+class Failure(NamedTuple):
+    """One attempt that failed."""
 
     at_ms: int
-    #: The job that failed; None: it succeeded.
-    job_id: JobId | None = None
-    name: str = ""
+    job_id: JobId
+    name: str
 
 
 class Mark:
     """A worker's quarantine."""
 
-    __slots__ = ("by_hand", "passed", "probe_ms", "reason", "since_ms")
+    __slots__ = ("by_hand", "passed", "probe_ms")
 
     def __init__(self, event: SessionMarked) -> None:
-        self.reason = event.reason
         #: An operator wants it: it is not tried.
         self.by_hand = event.by_hand
-        self.since_ms = event.since_ms
         #: When it may be tried with one job.
         self.probe_ms = event.since_ms + PROBE_MS
         #: Whether that has succeeded.
@@ -79,11 +76,16 @@ class Mark:
 
 
 class Health:
-    """How workers have done lately, by their incarnations. Costs nothing while nothing fails."""
+    """How workers have done lately, by their incarnations. Costs nothing while nothing fails.
 
-    def __init__(self) -> None:
-        #: The last ends of those that have failed lately, from their first failure on.
-        self.suspects: dict[str, deque[End]] = {}
+    Args:
+        failures: So many put a worker into quarantine; 0: none do.
+    """
+
+    def __init__(self, failures: int) -> None:
+        self._failures = failures
+        #: The last ends of those that have failed lately, from their first failure on; None: well.
+        self.suspects: dict[str, deque[Failure | None]] = {}
         self.marks: dict[str, Mark] = {}
         #: By job name: the two that completed one last, while there are suspects.
         self._completed: dict[str, dict[str, int]] = {}
@@ -100,12 +102,13 @@ class Health:
         mark = self.marks.get(incarnation)
         if mark is not None:
             mark.probe_ms = now_ms + PROBE_MS
+        if mark is not None or not self._failures:
             return
         ends = self.suspects.setdefault(incarnation, deque(maxlen=ENDS))
-        end = End(now_ms, record.job_id, record.policy.name)
-        ends.append(end)
+        failure = Failure(now_ms, record.job_id, record.policy.name)
+        ends.append(failure)
         if category is None or category is ErrorCategory.SYSTEM:
-            ends.append(end)
+            ends.append(failure)
 
     def completed(self, records: Iterable[JobRecord], now_ms: int) -> None:
         """Attempts have succeeded."""
@@ -118,8 +121,9 @@ class Health:
                 del last[next(iter(last))]
             ends = self.suspects.get(incarnation)
             if ends is not None:
-                ends.append(End(now_ms))
-                if all(end.job_id is None for end in ends):
+                ends.append(None)
+                since_ms = now_ms - WINDOW_MS
+                if all(end is None or end.at_ms < since_ms for end in ends):
                     self._clear(incarnation)
             mark = self.marks.get(incarnation)
             if mark is not None and not mark.by_hand and record.granted_ms >= mark.probe_ms:
@@ -137,22 +141,18 @@ class Health:
         self.marks.pop(incarnation, None)
         self._clear(incarnation)
 
-    def sickness(self, session: Session, failures: int, now_ms: int) -> str:
+    def sickness(self, session: Session, now_ms: int) -> str:
         """Why a worker should get nothing; empty: it may."""
         incarnation = session.incarnation
         ends = self.suspects.get(incarnation)
         if ends is None:
             return ""
         since_ms = now_ms - WINDOW_MS
-        lately = [end for end in ends if end.at_ms >= since_ms]
-        failed = [end for end in lately if end.job_id is not None]
-        if not failed:
-            self._clear(incarnation)
-            return ""
+        failed = [end for end in ends if end is not None and end.at_ms >= since_ms]
         fair = [end for end in failed if self._others_complete(end.name, incarnation, since_ms)]
         jobs = len({end.job_id for end in fair})
         names = len({end.name for end in fair})
-        if len(fair) < failures or jobs < JOBS_MIN:
+        if len(fair) < self._failures or jobs < JOBS_MIN:
             return ""
         if names < min(NAMES_MIN, len(session.job_names)):
             return ""
@@ -176,7 +176,7 @@ def judge(
 ) -> tuple[list[VolatileEvent], list[Effect]]:
     """What becomes of a worker that was just heard of, by how it has done."""
     health = state.health
-    if session is None or not health.watching:
+    if session is None:
         return [], []
     session_id = session.session_id
     mark = health.marks.get(session.incarnation)
@@ -187,14 +187,10 @@ def judge(
             SendQuarantine(session_id=session_id, reason="", lifted=True),
             Announce(event="released", counts={"workers": 1}),
         ]
-    failures = state.config.quarantine_failures
-    why = health.sickness(session, failures, now_ms) if failures else ""
+    why = health.sickness(session, now_ms)
     if not why or is_last(state, session):
         return [], []
-    marked = SessionMarked(
-        now_ms=now_ms, session_id=session_id, since_ms=now_ms, reason=why, by_hand=False
-    )
-    return [marked], [
+    return [SessionMarked(session_id=session_id, since_ms=now_ms, by_hand=False)], [
         SendQuarantine(session_id=session_id, reason=why, lifted=False),
         Announce(event="quarantined", counts={"workers": 1}),
     ]
@@ -232,10 +228,8 @@ def marked(command: MarkSession, now_ms: int) -> SessionMarked | SessionUnmarked
     if command.reason is None:
         return SessionUnmarked(session_id=command.session_id)
     return SessionMarked(
-        now_ms=now_ms,
         session_id=command.session_id,
         since_ms=now_ms - command.for_ms,
-        reason=command.reason,
         by_hand=command.by_hand,
     )
 
@@ -245,8 +239,7 @@ def apply_marked(state: "State", event: SessionMarked) -> None:
     session = state.sessions.get(event.session_id)
     if session is not None:
         state.health.mark(session.incarnation, event)
-        if session.holder.session is session:
-            state.lanes.free(session.incarnation)
+        state.lanes.free(session.incarnation)
 
 
 def apply_unmarked(state: "State", event: SessionUnmarked) -> None:

@@ -81,6 +81,7 @@ class Lane:
     label: LaneName
     key: LimitKey | None
     sticky: "StickyKey | None"
+    #: Labels that its jobs ask for, and that they had better find; given by ``Lanes``.
     requires: tuple[LabelSelector, ...]
     prefers: tuple[LabelSelector, ...]
     #: Segments each of which comes behind all that are before it.
@@ -108,8 +109,6 @@ class Lane:
         self.priority = priority
         self.key = None
         self.sticky = None
-        self.requires = ()
-        self.prefers = ()
         self.row = deque()
         self.heap = []
         self.entries = 0

@@ -158,12 +158,6 @@ class Finished:
         """A job that was finished goes on: it is not aside, either."""
         (self._dead if state is JobState.FAILED else self._done).parked.pop(record.job_id, None)
 
-    def forget(self, records: Iterable[JobRecord]) -> None:
-        """As ``leave``, of jobs that are no more."""
-        if self._done.parked or self._dead.parked:
-            for record in records:
-                self.leave(record, record.state)
-
     def settle(self, counts: list[int]) -> None:
         """Call when jobs were purged or requeued; ``counts`` are all jobs by state."""
         self._done.settle(counts)

@@ -28,7 +28,7 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
     #: 0: an older session's or term's, which no message can still carry. UNSENT: it is on its way
     #: to nobody, as it waits for its commit; it gets its number when it is sent.
     number: int = 0
-    #: When it was sent, or its TTL began anew; or, if it was not sent yet, decided on.
+    #: When it was sent, or its TTL began anew.
     sent_ms: int = 0
     #: When its worker was heard to have it; 0: not in this term.
     accepted_ms: int = 0

@@ -153,7 +153,7 @@ class State:
         self.lease_seq = 0
         self.holders: dict[str, Holder] = {}
         #: How workers have done lately.
-        self.health = Health()
+        self.health = Health(config.quarantine_failures)
         self.sessions: dict[int, Session] = {}
         #: Reports kept for the window's end, by job and lease.
         self.kept: dict[tuple[JobId, Lease], KeptReport] = {}

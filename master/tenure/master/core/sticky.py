@@ -73,7 +73,7 @@ class Bindings:
 
     def unbind(self, sticky: StickyKey) -> None:
         """A key is anybody's again."""
-        self._bound.pop(sticky, None)
+        del self._bound[sticky]
         self._release(sticky)
         self.forget_if_idle(sticky)
 
@@ -88,15 +88,12 @@ class Bindings:
     def forget_if_idle(self, sticky: StickyKey) -> None:
         """Drops a key that has no lane and no holder."""
         if not sticky.lanes and not sticky.incarnation:
-            self._keys.pop((sticky.place, sticky.key), None)
-
-    def __len__(self) -> int:
-        return len(self._keys)
+            del self._keys[sticky.place, sticky.key]
 
     def _release(self, sticky: StickyKey) -> None:
         bound = self._by_incarnation.get(sticky.incarnation)
         if bound is not None:
-            bound.pop(sticky, None)
+            del bound[sticky]
             if not bound:
                 del self._by_incarnation[sticky.incarnation]
         sticky.incarnation = ""

@@ -48,10 +48,8 @@ class SessionUndrained(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class SessionMarked(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A session's worker is in quarantine."""
 
-    now_ms: int
     session_id: int
     since_ms: int
-    reason: str
     #: An operator wants it.
     by_hand: bool
 

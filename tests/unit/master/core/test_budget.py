@@ -240,6 +240,17 @@ def test_places_come_nearer_as_traffic_returns(dies: bool) -> None:
     assert len(moved) <= 7 * 600
 
 
+def test_what_was_put_off_comes_with_the_grants_that_let_it() -> None:
+    """When the window lets twice as many through, all that waits is looked at again at once."""
+    rig = Rig()
+    storm(rig, 0.5, 4)
+    assert len(places(rig)) == 2
+    rig.submit(4)
+    assert len(rig.grant(1, 10)) == 6
+    rig.pass_time(0)
+    assert places(rig) == []
+
+
 def test_places_that_nobody_waits_for_any_more_keep_nobody_away() -> None:
     """When all that was put off has been cancelled, the next one has the next place from now."""
     rig = Rig()

@@ -242,6 +242,17 @@ def test_queues_and_tenants_take_turns() -> None:
     ]
 
 
+def test_turns_go_on_in_the_next_decision() -> None:
+    """A queue that has given stands behind the others; with nothing given there was no turn."""
+    rig = Rig()
+    for queue in ("a", "b"):
+        rig.submit(2 * QUANTUM, Policy(name="job", queue=queue))
+    rig.open_session(1)
+    turns = [{rig.record(row.job_id).policy.queue for row in rig.grant(1, QUANTUM)} for _ in "abab"]
+    assert turns == [{"a"}, {"b"}, {"a"}, {"b"}]
+    assert rig.dispatch((1, 1)).events == ()
+
+
 def test_one_batch_over_several_lanes_keeps_order() -> None:
     """Jobs of one submit that lie in several lanes are granted in their order."""
     rig = Rig()

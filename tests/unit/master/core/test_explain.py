@@ -391,16 +391,19 @@ def test_a_worker_in_quarantine_is_tried_again_by_itself() -> None:
 
 
 def test_reserves_that_keep_it_are_named_and_no_others() -> None:
-    """Not those of queues that its workers do not serve, or that have all that they are due."""
+    """Not those of queues that its workers do not serve, or that have all that they are due; who
+    has not the labels that it asks for is none of its workers.
+    """
     rig = Rig()
-    rig.open_session(1, names=("job",), queues=("default", "urgent", "met"), slots=10)
-    rig.open_session(2, names=("job",), queues=("elsewhere",), slots=10)
+    queues = ("default", "urgent", "met")
+    rig.open_session(1, names=("job",), queues=queues, slots=10, labels={"gpu": "a100"})
+    rig.open_session(2, names=("job",), queues=("default", "elsewhere"), slots=10)
     for name in ("elsewhere", "met", "urgent"):
         rig.configure(("default", name), QueueSettings(reserved=0.5))
         rig.submit_one(Policy(name="job", queue=name), delay_ms=60_000)
     rig.submit(5, Policy(name="job", queue="met"))
     assert len(rig.grant(1, 10)) == 5
-    job_id = rig.submit_one()
+    job_id = rig.submit_one(Policy(name="job", requires=(GPU,)))
     (blocker,) = explain(rig, job_id, [(1, 5), (2, 5)]).blockers
     assert blocker.kind is K.RESERVED
     assert blocker.text.endswith("reserved for others (urgent)")

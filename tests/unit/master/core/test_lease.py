@@ -8,6 +8,7 @@ from tenure.master.core.command import LeaseRow
 from tenure.master.core.config import PartitionConfig
 from tenure.master.core.effect import Announce, SendCancels, SendHeartbeatAck, SendRevokes
 from tenure.master.core.record import Policy, RetryPolicy
+from tenure.master.core.settings import QueueSettings
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.vocabulary import AttemptOutcome, FailureReason, JobState
 from tests.unit.master.core.rig import CONFIG, Rig, held, of_type
@@ -360,6 +361,22 @@ def test_no_take_back_without_an_idle_session(
     rig.open_session(2, names=names, slots=slots)
     rig.submit(waiting)
     assert not of_type(rig.pass_time(4_000), SendRevokes)
+
+
+def test_who_waits_behind_a_gate_is_idle(rig: Rig) -> None:
+    """Jobs of its own sticky key are no work while their queue is paused."""
+    rig.open_session(2)
+    rig.submit(1, sticky_key="s")
+    (own,) = rig.grant(2)
+    rig.accept(2, 1)
+    rig.start(own, session_id=2)
+    rig.submit(1)
+    row = rig.grant_one()
+    rig.accept(1, 1)
+    rig.submit(1, sticky_key="s")
+    rig.configure(("default", "default"), QueueSettings(paused=True))
+    (revoke,) = of_type(rig.pass_time(1_000), SendRevokes)
+    assert revoke.rows == [tuple(row)]
 
 
 def test_idle_slots_limit_take_backs(rig: Rig) -> None:

@@ -142,6 +142,21 @@ def test_jobs_of_a_dropped_entry_are_granted_in_order() -> None:
     assert [row.job_id for row in rig.grant(1, 10)] == kept
 
 
+def test_a_job_is_taken_out_wherever_it_stands() -> None:
+    """In the row, beside it, or beside it and behind its end; and once only."""
+    lane = lane_of()
+    first, last = push(lane, 5, 1, 1, 9)
+    beside, behind = push(lane, 5, 2, 4, 12)
+    (before,) = push(lane, 3, 3, 2)
+    assert (len(lane.row), len(lane.heap)) == (1, 2)
+    for key, record in ((5, last), (5, beside), (5, behind), (3, before)):
+        assert lane.take_out(key, record)
+        assert not lane.take_out(key, record)
+    lane.leave(4)
+    assert list(lane.jobs()) == [first]
+    assert lane.front == (5, 1, 1)
+
+
 # Lanes of a queue.
 
 

@@ -10,9 +10,10 @@ from tenure.master.core.event import JobsPurged
 from tenure.master.core.record import JobRecord, Policy
 from tenure.master.core.transition import TERMINAL
 from tenure.protocol.ids import JobId
-from tenure.protocol.vocabulary import AttemptOutcome
+from tenure.protocol.vocabulary import AttemptOutcome, JobState, ParentFailure, RunIf
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.rig import CONFIG, JOB, Rig
+from tests.unit.master.core.test_dependency import after, resolve
 
 SMALL = Retention(completed_ms=10_000, completed_max=5, failed_ms=50_000, failed_max=3)
 
@@ -189,6 +190,89 @@ def test_a_shelf_forgets_what_left_it_from_the_middle() -> None:
     assert [record.job_id for record in ended(rig)] == last + first[2:]
     rig.pass_time(1_000)
     assert [record.job_id for record in ended(rig)] == first[2:]
+
+
+# What a child needs that has not ended is put aside.
+
+
+def test_one_look_puts_aside_all_that_is_needed(rig: Rig) -> None:
+    """Also behind jobs that are purged; nothing asks for another look until a child has ended."""
+    ids = []
+    for _ in range(3):
+        ids += finish(rig)
+        rig.now_ms += 1
+    child = after(rig, ids[0], ids[2])
+    rig.now_ms += 10_000
+    rig.fire()
+    assert kept(rig) == [ids[0], ids[2], child]
+    assert rig.partition.next_timer_ms() is None
+
+
+@pytest.mark.parametrize(
+    "outcome", [AttemptOutcome.COMPLETED, AttemptOutcome.FAILED_PERMANENT], ids=str
+)
+def test_a_parent_is_purged_when_its_last_child_has_ended(
+    rig: Rig, outcome: AttemptOutcome
+) -> None:
+    """At once, as its age was over long ago, whatever it had come to."""
+    (parent,) = finish(rig, 1, outcome)
+    child = after(rig, parent, run_if=RunIf.ALWAYS)
+    rig.now_ms += 50_000
+    rig.fire()
+    assert kept(rig) == [parent, child]
+    assert rig.partition.next_timer_ms() is None
+    rig.renew(1, 1_000)
+    others = finish(rig, 2, outcome)
+    rig.do(commands.CancelJobs(job_ids=[child]))
+    rig.fire()
+    assert kept(rig) == [child, *others]
+
+
+def test_a_parent_goes_back_to_its_own_kind(rig: Rig) -> None:
+    """Put aside for the count, which it is no part of then, one with a result TTL is kept by that
+    when its child has ended.
+    """
+    (own,) = finish(rig, 1, policy=Policy(name="job", result_ttl_ms=1_000_000))
+    child = after(rig, own)
+    rig.now_ms += 1
+    others = finish(rig, 5)
+    rig.pass_time(0)
+    assert kept(rig) == [own, child, *others]
+    rig.pass_time(10_000)
+    assert kept(rig) == [own, child]
+    rig.do(commands.CancelJobs(job_ids=[child]))
+    rig.pass_time(10_000)
+    assert kept(rig) == [own]
+    rig.pass_time(1_000_000)
+    assert kept(rig) == []
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_job_that_goes_on_is_aside_no_more(rig: Rig, failed: bool) -> None:
+    """A parent that is requeued is kept for its full time from its next end on."""
+    if failed:
+        (parent,) = finish(rig, 1, AttemptOutcome.FAILED_PERMANENT)
+    else:
+        (parent,) = rig.submit(1)
+        rig.do(commands.CancelJobs(job_ids=[parent]))
+    child = after(rig, parent, on_parent_failure=ParentFailure.HOLD)
+    rig.pass_time(50_000)
+    rig.do(commands.RequeueJobs(job_ids=[parent]))
+    rig.do(commands.CancelJobs(job_ids=[parent, child]))
+    rig.pass_time(9_999)
+    assert kept(rig) == [parent, child]
+    rig.pass_time(1)
+    assert kept(rig) == []
+
+
+def test_a_parent_whose_last_child_ends_in_the_same_look_is_not_put_aside(rig: Rig) -> None:
+    """Nobody would ever take it back."""
+    (parent,) = finish(rig)
+    child = after(rig, parent, schedule_timeout_ms=10_000)
+    resolve(rig)
+    rig.pass_time(10_000)
+    assert rig.state(child) is JobState.FAILED
+    assert kept(rig) == [child]
 
 
 def ended(rig: Rig) -> list[JobRecord]:

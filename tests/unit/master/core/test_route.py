@@ -136,8 +136,10 @@ def test_first_grant_binds_and_jobs_wait_for_their_worker() -> None:
     ids = rig.submit(3, sticky_key="s")
     free = rig.submit_one()
     assert [row.job_id for row in rig.grant(other, 9)] == [free]
-    assert not rig.partition.backlog_for(other)
-    assert [row.job_id for row in rig.grant(3 - other, 9)] == ids
+    more = rig.submit_one()
+    assert rig.partition.backlog_for(other) == 1
+    assert rig.partition.backlog_for(3 - other) == 4
+    assert [row.job_id for row in rig.grant(3 - other, 9)] == [*ids, more]
 
 
 def test_one_decision_keeps_a_new_key_together() -> None:

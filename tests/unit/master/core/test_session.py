@@ -312,6 +312,20 @@ def test_all_leases_of_an_assignment_arrive_together(rig: Rig) -> None:
     assert times == [accepted_ms, accepted_ms, 0]
 
 
+def test_no_job_is_accepted_after_it_has_started(rig: Rig) -> None:
+    """Though its start may be heard of before the acknowledgement of its grant."""
+    rig.submit(1)
+    row = rig.grant_one()
+    rig.now_ms += 10
+    rig.start(row)
+    started_ms = rig.now_ms
+    rig.now_ms += 10
+    rig.accept(1, 1)
+    rig.give_back(row)
+    record = rig.record(row.job_id)
+    assert (record.accepted_ms, record.started_ms) == (started_ms, started_ms)
+
+
 def test_a_successor_knows_what_was_accepted_if_it_was_told(rig: Rig) -> None:
     """After a term that ended in order it does; after a crash nobody does, and nobody claims to."""
     rig.submit(2)
