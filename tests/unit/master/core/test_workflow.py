@@ -281,6 +281,44 @@ def test_many_workflows_are_looked_at_some_at_a_time() -> None:
     assert written == ["a", "b", "c"]
 
 
+def test_who_was_sealed_in_time_holds_up_nobody_else() -> None:
+    """One that is looked at for nothing is passed over; what is written has its event's number."""
+    rig = Rig()
+    sealed = opened(rig, "sealed")
+    rig.now_ms -= 1
+    late = opened(rig, "late")
+    told(rig, seal(sealed))
+    rig.now_ms = late.seal_by_ms
+    rig.submit_one(delay_ms=1)
+    rig.now_ms += 1
+    rig.fire()
+    record = known(rig, late.workflow_id)
+    assert record is not None
+    assert record.cancelled_ms == rig.now_ms
+    (seq,) = [
+        seq
+        for seq, event in enumerate(rig.events(), 1)
+        if isinstance(event, WorkflowsWritten) and [each.name for each in event.rows] == ["late"]
+        if event.rows[0].cancelled_ms
+    ]
+    assert record.seq == seq
+
+
+def test_what_is_newer_than_an_event_stays() -> None:
+    """A snapshot may know more of one workflow than of another, and more than the event."""
+    state = state_of(Rig().partition)
+    newer, older = flow_of(1, seq=7), flow_of(2, seq=3)
+    records = state.workflows.records
+    records |= {each.workflow_id: each for each in (newer, older)}
+    rows = [flow_of(number, sealed_ms=5) for number in (1, 2)]
+    workflow.apply_written(state, WorkflowsWritten(now_ms=9, rows=rows), 6)
+    assert (records[newer.workflow_id].sealed_ms, records[older.workflow_id].sealed_ms) == (0, 5)
+    assert [each.seq for each in records.values()] == [7, 6]
+    ids = [newer.workflow_id, JobId("w3"), older.workflow_id]
+    workflow.apply_forgotten(state, WorkflowsForgotten(now_ms=9, workflow_ids=ids), 7)
+    assert list(records) == [newer.workflow_id]
+
+
 # By themselves.
 
 
