@@ -24,7 +24,9 @@ from tests.chaos.audit import (
     running_at,
 )
 from tests.chaos.cluster import END_TIMEOUT_S, Cluster
+from tests.chaos.measure import HandOver, hand_overs_of
 from tests.chaos.process import Event, Process
+from tests.chaos.starts import Starts
 from tests.chaos.tail import RunningNow, open_submits
 from tests.oracles.etcd_watch import StoreWatch
 from tests.oracles.facts import Closed, Fact, TermBegan
@@ -64,6 +66,7 @@ class Report:
 
     Attributes:
         handed_over: How many terms ended by their leader's own will.
+        hand_overs: For how long that held up jobs, where others came afterwards.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Report:
     changes: list[Change] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     handed_over: int = 0
+    hand_overs: list[HandOver] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.audit}"]
@@ -80,6 +84,7 @@ class Report:
             f" {f.first_grant_ms:.0f} ms, batches in flight {f.in_flight}, running {f.running}"
             for f in self.failovers
         ]
+        lines += [f"  handed over: no grant for {h.first_grant_ms:.0f} ms" for h in self.hand_overs]
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
@@ -119,10 +124,9 @@ class Stage:
     def finish(self) -> Report:
         """End all processes and audit what is left."""
         cluster = self.cluster
+        events = cluster.timeline.events()
         handed_over = sum(
-            event.fields.get("why") == "handed over"
-            for event in cluster.timeline.events()
-            if event.name == "follower"
+            event.fields.get("why") == "handed over" for event in events if event.name == "follower"
         )
         cluster.end()
         changes = self.watch.finish()
@@ -147,6 +151,7 @@ class Stage:
             changes=changes,
             notes=self.notes,
             handed_over=handed_over,
+            hand_overs=hand_overs_of(events, Starts(audit.rows), ()),
         )
 
 

@@ -22,7 +22,7 @@ from tests.oracles.journal import BatchDeleted, SnapshotPublished
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(300)]
 
-TERM_FIRST_GRANT_MS = 1_500
+HAND_OVER_MS = 1_500
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +103,17 @@ def test_leader_killed_under_load(
 def test_rolling_restart(
     leaders: int, etcd: EtcdCluster, directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """SIGTERM hands over in order: the first grant comes at once, and no job runs twice."""
+    """SIGTERM hands over in order: jobs hardly notice, and none runs twice.
+
+    A leader that waits for its successor goes on granting: what counts is when nobody does.
+    """
     report = scenarios.rolling_restart(etcd, directory, leaders=leaders)
 
     show(report, capsys)
     assert report.audit.reruns == {}
     assert len(report.failovers) >= leaders
-    for failover in report.failovers:
-        assert failover.first_grant_ms <= TERM_FIRST_GRANT_MS, report
+    assert len(report.hand_overs) >= leaders
+    assert [h for h in report.hand_overs if h.first_grant_ms > HAND_OVER_MS] == []
 
 
 @pytest.mark.fault(1, 4)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 from hypothesis import strategies as st
@@ -41,6 +41,7 @@ from tenure.master.core.settings import (
 )
 from tenure.master.core.snapshot import Slice, SnapshotCursor
 from tenure.master.core.transition import TABLE
+from tenure.master.core.volatile import VolatileEvent
 from tenure.protocol.fence import Lease, Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Refusal
@@ -52,6 +53,7 @@ from tenure.protocol.vocabulary import (
     FairBy,
     JobState,
     LimitStrategy,
+    Verdict,
 )
 from tests.unit.master.core.audit import audit, dump, state_of
 from tests.unit.master.core.rig import START_MS
@@ -324,6 +326,16 @@ class World(RuleBasedStateMachine):
     def token(self) -> Token:
         """The present term's token."""
         return Token(1, self.term)
+
+
+def unseen() -> set[str]:
+    """Rules, commands, events, verdicts and states that have not occurred yet."""
+    happens = {verdict.name for verdict in Verdict if verdict is not Verdict.GONE}
+    happens |= {job_state.name for job_state in JobState}
+    happens |= {kind.__name__ for kind in get_args(DurableEvent) + get_args(VolatileEvent)}
+    happens |= {kind.__name__ for kind in get_args(Command)}
+    happens |= STEPS | {"taken back", "snapshot compared"}
+    return happens - SEEN.keys()
 
 
 def said(row: LeaseRow) -> bytes:
