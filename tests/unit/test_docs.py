@@ -350,7 +350,7 @@ def test_limits_are_those_of_the_code() -> None:
             "first grant after `kill -9`",
             ["docs/operations.md", "docs/how-to/run-a-cluster.md", "README.md"],
         ),
-        ("first grant after an orderly hand-over", ["docs/operations.md"]),
+        ("no grant around an orderly hand-over", ["docs/operations.md"]),
     ],
 )
 def test_times_of_failovers_are_those_of_the_long_run(row: str, quotes: list[str]) -> None:
