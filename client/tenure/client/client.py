@@ -8,33 +8,26 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, S
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from google.protobuf.message import Message
 
-from tenure.client.batches import AsyncBatches
 from tenure.client.change import BOOST, CANCEL, PURGE, REQUEUE, Change, JobVerdict, change
 from tenure.client.channel import GrpcTransport
 from tenure.client.cluster import ClusterView
 from tenure.client.connection import Connection, Core
 from tenure.client.errors import WaitTimeout, invalid
-from tenure.client.explain import Explanation, explain
 from tenure.client.filter import filter_text
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef
-from tenure.client.listing import count_all, newest_first
+from tenure.client.listing import count_all, look_up, newest_first
 from tenure.client.middleware import Call, Middleware, overriding, submit_through
 from tenure.client.options import check_boost
-from tenure.client.queues import AsyncJobTypes, AsyncQueues, AsyncTenants
 from tenure.client.router import Router
-from tenure.client.schedule import AsyncSchedules
 from tenure.client.security import Credentials
 from tenure.client.sending import Given, send, send_many
 from tenure.client.topology import Rng, fresh_rng, parse_addresses
 from tenure.client.transport import Transport
-from tenure.client.watch import JobEvent, Watch, follow
-from tenure.client.workers import AsyncWorkers
-from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
 from tenure.protocol import limits
 from tenure.protocol.ids import is_job_id
 from tenure.protocol.tls import Tls
@@ -45,11 +38,17 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    from tenure.client.batches import AsyncBatches
+    from tenure.client.explain import Explanation
+    from tenure.client.queues import AsyncJobTypes, AsyncQueues, AsyncTenants
+    from tenure.client.schedule import AsyncSchedules
+    from tenure.client.watch import JobEvent
+    from tenure.client.workers import AsyncWorkers
+    from tenure.client.workflow import AsyncStartedFlow, AsyncWorkflow, AsyncWorkflows
+
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-_SERVICE: Final = "/tenure.v1.JobService/"
 
 
 class AsyncClient:
@@ -122,36 +121,50 @@ class AsyncClient:
     @property
     def queues(self) -> AsyncQueues:
         """Queues: how they do, and how they are run."""
+        from tenure.client.queues import AsyncQueues
+
         return AsyncQueues(self, self._timeout_s)
 
     @property
     def tenants(self) -> AsyncTenants:
         """Tenants: how they do, and how they are run."""
+        from tenure.client.queues import AsyncTenants
+
         return AsyncTenants(self, self._timeout_s)
 
     @property
     def job_types(self) -> AsyncJobTypes:
         """Job types, a tenant's jobs of one name: how they do, and how they are run."""
+        from tenure.client.queues import AsyncJobTypes
+
         return AsyncJobTypes(self, self._timeout_s)
 
     @property
     def batches(self) -> AsyncBatches:
         """One thing done to all jobs that match a filter."""
+        from tenure.client.batches import AsyncBatches
+
         return AsyncBatches(self, self._timeout_s)
 
     @property
     def schedules(self) -> AsyncSchedules:
         """Jobs by the calendar."""
+        from tenure.client.schedule import AsyncSchedules
+
         return AsyncSchedules(self, self._timeout_s)
 
     @property
     def workers(self) -> AsyncWorkers:
         """Workers: how they do, what they run, and whether they get work."""
+        from tenure.client.workers import AsyncWorkers
+
         return AsyncWorkers(self, self._timeout_s)
 
     @property
     def workflows(self) -> AsyncWorkflows:
         """Workflows that were opened, here or elsewhere."""
+        from tenure.client.workflow import AsyncWorkflows
+
         return AsyncWorkflows(self)
 
     def workflow(
@@ -169,6 +182,8 @@ class AsyncClient:
             seal_within: It is cancelled if it is not sealed so soon; None: one hour (at most 7
                 days).
         """
+        from tenure.client.workflow import AsyncWorkflow
+
         return AsyncWorkflow(self, name, tenant=tenant, seal_within=seal_within)
 
     async def start(self, flow: Flow[R], *, name: str = "flow") -> AsyncStartedFlow[R]:
@@ -399,14 +414,9 @@ class AsyncClient:
         Raises:
             Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
         """
-        response = await self._connection.started().router.call(
-            await self._home(job_id),
-            _SERVICE + "GetJob",
-            jobs_pb2.GetJobRequest(job_id=job_id, without_payload=not with_payload),
-            jobs_pb2.GetJobResponse,
-            self._timeout_s,
-        )
-        return response.job
+        home = await self._home(job_id)
+        router = self._connection.started().router
+        return await look_up(router, home, job_id, self._timeout_s, with_payload=with_payload)
 
     async def explain(self, job_id: str) -> Explanation:
         """Why a job does not run: its place, all that blocks it, and an estimate.
@@ -417,6 +427,8 @@ class AsyncClient:
         Raises:
             Rejected: NOT_FOUND, or RESULT_EXPIRED after its retention.
         """
+        from tenure.client.explain import explain
+
         home = await self._home(job_id)
         return await explain(self._connection.started().router, home, job_id, self._timeout_s)
 
@@ -479,19 +491,19 @@ class AsyncClient:
         Raises:
             Rejected: CURSOR_EXPIRED: it is too old; list the jobs, then watch without a cursor.
         """
+        from tenure.client.watch import Watch
+
         core = await self._connection.ready()
-        watch = Watch(
-            core.router,
-            core.scope,
-            filter_text(filter, states, queue, name, tenant),
-            range(core.router.topology.partitions),
-        )
+        jobs = filter_text(filter, states, queue, name, tenant)
+        watch = Watch(core.router, core.scope, jobs, range(core.router.topology.partitions))
         async with aclosing(watch.events(cursor)) as events:
             async for event in events:
                 yield event
 
     async def follow(self, job_id: str) -> AsyncIterator[JobEvent]:
         """One job's states as they change. See ``AsyncJobHandle.events``."""
+        from tenure.client.watch import follow
+
         await self._home(job_id)
         core = self._connection.started()
         async with aclosing(follow(core.router, core.scope, job_id, self.describe)) as events:

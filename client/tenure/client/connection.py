@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from tenure.client import fork
-from tenure.client.argument_schema import Published
 from tenure.client.router import Router
 from tenure.client.scope import TaskScope
 from tenure.client.submitter import Submitter
@@ -16,6 +17,9 @@ from tenure.client.waiter import Waiter
 from tenure.protocol.errors import Rejected, Unavailable
 from tenure.protocol.ids import mint
 from tenure.protocol.refusal import Reason
+
+if TYPE_CHECKING:
+    from tenure.client.argument_schema import Published
 
 
 class Core:
@@ -31,7 +35,13 @@ class Core:
         self._rng = rng
         self.submitter = Submitter(self.router, self.scope, rng, timeout_s)
         self.waiter = Waiter(self.router, self.scope)
-        self.published = Published(self.router)
+
+    @cached_property
+    def published(self) -> Published:
+        """What jobs take that are known by name only."""
+        from tenure.client.argument_schema import Published
+
+        return Published(self.router)
 
     def mint(self, partition: int) -> str:
         """A fresh id of a job or workflow; the topology must be known."""

@@ -12,7 +12,6 @@ import msgspec
 from tenure.client.change import requeue_with
 from tenure.client.codec import decode_result
 from tenure.client.errors import JobCancelled, JobFailed, RemoteError, WaitTimeout
-from tenure.client.logs import LogLine, read_logs
 from tenure.protocol.errors import error_of, refusal_from_wire
 from tenure.protocol.vocabulary import ErrorCategory, FailureReason, JobState
 from tenure.v1 import jobs_pb2
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from tenure.client.client import AsyncClient
     from tenure.client.explain import Explanation
     from tenure.client.job import JobDef, Step
+    from tenure.client.logs import LogLine
     from tenure.client.watch import JobEvent
 
 R_co = TypeVar("R_co", covariant=True)
@@ -111,6 +111,8 @@ class AsyncJobHandle(msgspec.Struct, Generic[R_co], eq=False):
             Rejected: NOT_FOUND, or RESULT_EXPIRED after the job's retention.
             Unavailable: No leader can be reached, or TOO_MANY_LOG_READERS.
         """
+        from tenure.client.logs import read_logs
+
         client = self._client
         router = await client.router()
         lines = read_logs(

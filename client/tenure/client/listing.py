@@ -1,4 +1,4 @@
-"""Jobs of all partitions: listed in one order, and counted."""
+"""Jobs of all partitions: listed in one order, and counted; and one of them, looked up."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tenure.protocol.vocabulary import JobState
 from tenure.v1 import jobs_pb2
 
 _LIST_JOBS: Final = "/tenure.v1.JobService/ListJobs"
+_GET_JOB: Final = "/tenure.v1.JobService/GetJob"
 
 
 async def newest_first(router: Router, jobs: str, timeout_s: float) -> AsyncIterator[jobs_pb2.Job]:
@@ -64,3 +65,17 @@ async def count_all(router: Router, jobs: str, timeout_s: float) -> dict[JobStat
             state = JobState(row.state)
             counts[state] = counts.get(state, 0) + row.count
     return counts
+
+
+async def look_up(
+    router: Router, home: int, job_id: str, timeout_s: float, *, with_payload: bool
+) -> jobs_pb2.Job:
+    """Everything that the leader of a job's partition knows of it."""
+    response = await router.call(
+        home,
+        _GET_JOB,
+        jobs_pb2.GetJobRequest(job_id=job_id, without_payload=not with_payload),
+        jobs_pb2.GetJobResponse,
+        timeout_s,
+    )
+    return response.job

@@ -32,18 +32,10 @@ from typing import (
 from tenure.client.change import JobVerdict
 from tenure.client.client import AsyncClient
 from tenure.client.cluster import ClusterView
-from tenure.client.explain import Explanation
 from tenure.client.handle import AsyncJobHandle
 from tenure.client.job import Flow, JobDef, Step
-from tenure.client.logs import LogLine
 from tenure.client.middleware import Middleware
 from tenure.client.portal import Portal, ThreadPortal
-from tenure.client.sync_batches import Batches
-from tenure.client.sync_queues import JobTypes, Queues, Tenants
-from tenure.client.sync_schedules import Schedules
-from tenure.client.sync_workers import Workers
-from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
-from tenure.client.watch import JobEvent
 from tenure.protocol.errors import TenureError
 from tenure.protocol.limits import DEFAULT_TENANT
 from tenure.protocol.tls import Tls
@@ -53,6 +45,15 @@ from tenure.v1 import cluster_pb2, jobs_pb2
 if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
+
+    from tenure.client.explain import Explanation
+    from tenure.client.logs import LogLine
+    from tenure.client.sync_batches import Batches
+    from tenure.client.sync_queues import JobTypes, Queues, Tenants
+    from tenure.client.sync_schedules import Schedules
+    from tenure.client.sync_workers import Workers
+    from tenure.client.sync_workflows import StartedFlow, Workflow, Workflows
+    from tenure.client.watch import JobEvent
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -197,36 +198,50 @@ class Client:
     @property
     def queues(self) -> Queues:
         """Queues: how they do, and how they are run."""
+        from tenure.client.sync_queues import Queues
+
         return Queues(self, self._portal, self._client.queues)
 
     @property
     def batches(self) -> Batches:
         """One thing done to all jobs that match a filter."""
+        from tenure.client.sync_batches import Batches
+
         return Batches(self, self._portal, self._client.batches)
 
     @property
     def schedules(self) -> Schedules:
         """Jobs by the calendar."""
+        from tenure.client.sync_schedules import Schedules
+
         return Schedules(self, self._portal, self._client.schedules)
 
     @property
     def tenants(self) -> Tenants:
         """Tenants: how they do, and how they are run."""
+        from tenure.client.sync_queues import Tenants
+
         return Tenants(self, self._portal, self._client.tenants)
 
     @property
     def job_types(self) -> JobTypes:
         """Job types, a tenant's jobs of one name: how they do, and how they are run."""
+        from tenure.client.sync_queues import JobTypes
+
         return JobTypes(self, self._portal, self._client.job_types)
 
     @property
     def workers(self) -> Workers:
         """Workers: how they do, what they run, and whether they get work."""
+        from tenure.client.sync_workers import Workers
+
         return Workers(self, self._portal, self._client.workers)
 
     @property
     def workflows(self) -> Workflows:
         """Workflows that were opened, here or elsewhere."""
+        from tenure.client.sync_workflows import Workflows
+
         return Workflows(self, self._portal, self._client.workflows)
 
     def workflow(
@@ -237,11 +252,15 @@ class Client:
         seal_within: timedelta | None = None,
     ) -> Workflow:
         """A new workflow; a ``with`` block opens it, and seals it in the end."""
+        from tenure.client.sync_workflows import Workflow
+
         inner = self._client.workflow(name, tenant=tenant, seal_within=seal_within)
         return Workflow(self, self._portal, inner)
 
     def start(self, flow: Flow[R], *, name: str = "flow") -> StartedFlow[R]:
         """Starts a chain, a group or a chord as a workflow."""
+        from tenure.client.sync_workflows import StartedFlow
+
         started = self._portal.run(self._client.start(flow, name=name))
         return StartedFlow(self, self._portal, started)
 
