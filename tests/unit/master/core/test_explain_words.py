@@ -1,14 +1,29 @@
 """What explanations say, word by word: people act on it."""
 
+from dataclasses import replace
+
 import pytest
 
-from tenure.master.core.command import DrainSession, MarkSession, OpenWorkflow, SubmitRow
+from tenure.master.core.command import (
+    CancelJobs,
+    CloseSession,
+    DrainSession,
+    MarkSession,
+    OpenWorkflow,
+    SubmitRow,
+)
 from tenure.master.core.explain import Blocker, Halt
 from tenure.master.core.record import LabelSelector, Policy
-from tenure.master.core.settings import BreakerSettings, JobTypeSettings, QueueSettings, RateLimit
-from tenure.protocol.vocabulary import BlockerKind, BreakerOverride, JobState
+from tenure.master.core.settings import (
+    BreakerSettings,
+    JobTypeSettings,
+    KeyOverride,
+    QueueSettings,
+    RateLimit,
+)
+from tenure.protocol.vocabulary import BlockerKind, BreakerOverride, JobState, ParentFailure
 from tests.unit.master.core.audit import state_of
-from tests.unit.master.core.rig import Rig
+from tests.unit.master.core.rig import CONFIG, Rig
 from tests.unit.master.core.test_explain import QUEUE, SCENES, TYPE, K, explain
 
 WORDS: dict[BlockerKind, tuple[str, str, int]] = {
@@ -298,3 +313,136 @@ def test_what_is_ahead_is_counted_a_part_at_a_time() -> None:
         counts = [explain(rig, job_id, [], looks=looks).ahead for job_id in first[:3]]
         assert counts == [3, 4, 5]
         assert explain(rig, first[-1], [], looks=looks).ahead == 302
+
+
+@pytest.mark.parametrize(("looks_max", "segments"), [(1, 1), (2, 1), (4, 2), (6, 3), (7, 4)])
+def test_so_much_is_looked_at_at_once(looks_max: int, segments: int) -> None:
+    """A look for each part of the queue and one for each job there, until there are as many."""
+    rig = Rig()
+    ids = [rig.submit_one() for _ in range(12)]
+    explaining = rig.partition.explain(ids[-1], [], rig.now_ms, None)
+    assert explaining is not None
+    takes = 0
+    while not explaining.done:
+        explaining.take(looks_max)
+        takes += 1
+    # The last one finds that there is no more.
+    assert takes == 12 // segments + 1
+    assert explaining.result().ahead == 11
+
+
+def test_nobody_is_ahead_of_a_job_that_is_not_due() -> None:
+    """Though jobs of its queue are ready; nothing has to be looked at to say so."""
+    rig = Rig()
+    rig.submit(3)
+    explaining = rig.partition.explain(rig.submit_one(delay_ms=1), [], rig.now_ms, None)
+    assert explaining is not None
+    assert explaining.done
+    assert explaining.result().ahead == 0
+
+
+def test_a_job_that_has_ended_waits_for_nothing() -> None:
+    """Nobody is ahead of it, and nothing keeps it."""
+    rig = Rig()
+    rig.open_session(1)
+    job_id = rig.submit_one()
+    rig.report(rig.grant_one())
+    rig.submit(3)
+    found = explain(rig, job_id, [])
+    assert (found.state, found.ahead, found.blockers) == (JobState.COMPLETED, 0, [])
+    assert (found.estimate_ms, found.basis) == (None, "")
+
+
+def test_tokens_of_a_key_are_for_its_own_jobs() -> None:
+    """Those before it take one each; whether others come first is another matter."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.configure(QUEUE, QueueSettings(key_rate=RateLimit(1, 60_000, 1)))
+    mine = rig.submit(3, limit_key="k")
+    rig.submit(5, priority=9, limit_key="j")
+    found = explain(rig, mine[-1], [(1, 1)])
+    assert [blocker.kind for blocker in found.blockers] == [K.KEY_RATE]
+    assert (found.ahead, found.estimate_ms) == (2, 3 * 60_000)
+    assert found.basis == "2 jobs before it, one every 60 s"
+    rig.submit(1, priority=0)
+    found = explain(rig, mine[-1], [(1, 1)])
+    assert (found.ahead, found.estimate_ms) == (3, None)
+    assert found.basis == "how fast jobs of its queue begin is not known yet"
+
+
+def test_who_is_drained_for_other_queues_is_not_named() -> None:
+    """It would not run the job if it were brought back."""
+    rig = Rig()
+    rig.open_session(1, queues=("other",))
+    rig.do(DrainSession(session_id=1))
+    (blocker,) = explain(rig, rig.submit_one(), []).blockers
+    assert blocker.text == "none of 1 workers runs jobs job of queue default"
+    rig = Rig()
+    rig.open_session(1, queues=("default",))
+    rig.do(DrainSession(session_id=1))
+    (blocker,) = explain(rig, rig.submit_one(), []).blockers
+    assert blocker.text.endswith(", but 1 that are drained (worker-1)")
+
+
+def test_a_child_whose_parents_have_ended_says_what_it_waits_for() -> None:
+    """For who decides on it, or for a parent to be requeued."""
+    rig = Rig()
+    (parent,) = rig.submit(1)
+    for on_failure, text, freed_by in (
+        (
+            ParentFailure.FAIL,
+            "its parents have ended a moment ago",
+            "the leader decides what becomes of it",
+        ),
+        (
+            ParentFailure.HOLD,
+            "of its 1 parents one has not succeeded, and it is held for that",
+            "that one is requeued and succeeds",
+        ),
+    ):
+        child = rig.mint()
+        row = SubmitRow(child, 0, b"", "", parents=(parent,))
+        rig.submit_rows([row], Policy(name="other", on_parent_failure=on_failure))
+        rig.do(CancelJobs(job_ids=[parent]))
+        *_, blocker = explain(rig, child, []).blockers
+        assert blocker == Blocker(K.PARENTS, text, freed_by)
+
+
+@pytest.mark.parametrize(("tenant", "whose"), [("default", ""), ("acme", " --tenant acme")])
+def test_a_keys_breaker_says_who_has_opened_it(tenant: str, whose: str) -> None:
+    """And the command that closes it, with the tenant if that is not the default one."""
+    rig = Rig()
+    rig.open_session(1)
+    tuned, opened = BreakerSettings(), (KeyOverride("k", BreakerOverride.OPEN),)
+    settings = QueueSettings(key_breaker=tuned, key_breaker_overrides=opened)
+    rig.configure((tenant, "q"), settings)
+    job_id = rig.submit_one(Policy(name="job", tenant=tenant, queue="q"), limit_key="k")
+    (blocker,) = explain(rig, job_id, [(1, 1)]).blockers
+    assert blocker.by_hand
+    assert blocker.freed_by == (
+        f"an operator: tenure queues set q{whose} --key-breaker-override k=none"
+    )
+
+
+def test_a_sticky_key_of_a_worker_that_is_away_says_so() -> None:
+    """Its jobs wait for that one until it is given up; others of the same kind are no help."""
+    rig = Rig(replace(CONFIG, lease_ttl_ms=1 << 40))
+    for session_id in (1, 2):
+        rig.open_session(session_id)
+    rig.submit(1, sticky_key="s")
+    rig.grant_one(1)
+    rig.do(CloseSession(session_id=1))
+    found = explain(rig, rig.submit_one(sticky_key="s"), [(2, 5)])
+    (blocker,) = found.blockers
+    assert blocker.kind is K.STICKY_WORKER_BUSY
+    assert blocker.text == "sticky key s is bound to a worker (away) that has no free slot"
+
+
+def test_a_sticky_key_that_is_bound_to_nobody_is_anybodys() -> None:
+    """What keeps its first job is what keeps all others."""
+    rig = Rig()
+    rig.open_session(1)
+    job_id = rig.submit_one(sticky_key="s")
+    (blocker,) = explain(rig, job_id, []).blockers
+    assert blocker.kind is K.NO_CREDIT
+    assert explain(rig, job_id, [(1, 1)]).blockers == []

@@ -20,7 +20,7 @@ from tenure.master.core.settings import (
 )
 from tenure.protocol.vocabulary import FairBy, LimitStrategy
 from tests.unit.master.core.audit import audit, state_of
-from tests.unit.master.core.rig import CONFIG, Rig
+from tests.unit.master.core.rig import CONFIG, Rig, held, report_row
 
 #: Leases that outlive every pause of these tests.
 LASTING = replace(CONFIG, lease_ttl_ms=1 << 40)
@@ -181,16 +181,15 @@ def test_a_kind_of_worker_that_goes_leaves_lanes_to_the_others() -> None:
 
 def test_a_kind_of_worker_that_is_told_apart_stands_where_it_stood() -> None:
     """Who has had more of its worker waits for its turn, though a job asks for a label now."""
-    rig = Rig()
+    rig = Rig(LASTING)
     rig.open_session(1, slots=100, labels={"region": "eu"})
     for tenant in ("first", "second"):
         rig.submit(50, Policy(name="job", tenant=tenant))
     (row,) = rig.grant(1, 1)
     assert rig.record(row.job_id).policy.tenant == "first"
-    rig.submit(1, Policy(name="job", tenant="third", requires=(REGION,)), delay_ms=60_000)
-    rig.pass_time(60_000)
-    rows = rig.grant(1, 1)
-    assert [rig.record(row.job_id).policy.tenant for row in rows] != ["first"]
+    rig.submit(1, Policy(name="job", tenant="third", requires=(REGION,)))
+    (row,) = rig.grant(1, 1)
+    assert rig.record(row.job_id).policy.tenant == "second"
 
 
 def test_jobs_of_bound_keys_stay_with_a_worker_that_is_told_apart() -> None:
@@ -306,6 +305,22 @@ def test_buckets_of_keys_are_empty_as_a_term_begins() -> None:
     assert len(rig.grant(1, 9)) == 2
 
 
+def test_a_bucket_of_a_key_whose_job_runs_is_empty_as_a_term_begins() -> None:
+    """Whatever the term before had left in it."""
+    rig = Rig(LASTING)
+    rig.configure(("default", "q"), QueueSettings(key_rate=RateLimit(2, DAY_MS, 2)))
+    rig.open_session(1)
+    rig.pass_time(2 * DAY_MS)
+    rig.submit(2, JOB, limit_key="k")
+    row = rig.grant_one()
+    rig.crash(window_ms=0)
+    rig.open_session(1, declare=[held(row)])
+    rig.pass_time(0)
+    assert rig.grant(1, 9) == []
+    rig.pass_time(DAY_MS // 2)
+    assert len(rig.grant(1, 9)) == 1
+
+
 def test_settings_that_count_nothing_keep_no_queue_and_no_job_type() -> None:
     """A term makes those only that count something: a thousand others would be for nothing."""
     rig = Rig()
@@ -385,3 +400,19 @@ def test_a_lane_that_is_dropped_is_not_its_keys_any_more(monkeypatch: pytest.Mon
     assert (sticky.lanes, sticky.incarnation) == ({}, "w1")
     assert len(key.under) == 1
     assert queue.limit_keys["k"] is key
+
+
+def test_jobs_that_end_together_are_counted_one_by_one() -> None:
+    """Their places are free for as many others."""
+    rig = Rig(LASTING)
+    rig.configure(("default", "q"), QueueSettings(concurrency=3))
+    rig.open_session(1)
+    rig.submit(6, JOB)
+    rows = rig.grant(1, 9)
+    assert len(rows) == 3
+    rig.accept(1, 9)
+    reports = [report_row(row) for row in rows]
+    rig.do(commands.ReportAttempts(session_id=1, rows=reports, jitter=[0.5] * 3))
+    queue = state_of(rig.partition).lanes.queues["default", "q"]
+    assert (queue.running(), any(queue.running_of)) == (0, False)
+    assert len(rig.grant(1, 9)) == 3

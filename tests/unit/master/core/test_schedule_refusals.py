@@ -25,6 +25,7 @@ from tenure.master.core.ticks import restarted
 from tenure.master.core.timetable import ScheduleRecord
 from tenure.protocol.ids import home_partition
 from tenure.protocol.refusal import Reason
+from tenure.protocol.vocabulary import Overlap
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.planner import EVERY_MS, changed, jobs, pause, put, schedule
 from tests.unit.master.core.rig import Rig, of_type
@@ -271,15 +272,32 @@ def test_what_a_schedule_has_come_to_stays_when_its_times_change() -> None:
 
 
 def test_a_schedule_that_was_paused_goes_on_with_its_own_jitter() -> None:
-    """As if it had been put then: each schedule has its own."""
+    """As if it had been put then: each schedule has its own. It is told so at once."""
     rig = Rig()
     spec = changed(jitter_ms=9_000)
     for name in ("s", "t"):
         put(rig, spec, name=name)
+    rig.now_ms += 3 * EVERY_MS
     for paused in (True, False):
-        pause(rig, paused=paused)
-    expected = put(Rig(), spec).cursor.due_ms
-    assert schedule(rig).cursor.due_ms == expected != schedule(rig, "t").cursor.due_ms
+        reply = rig.do(PauseSchedule(tenant="default", name="s", paused=paused)).reply
+        assert isinstance(reply, ScheduleRecord)
+        assert reply.cursor == schedule(rig).cursor
+    other = Rig()
+    other.now_ms = rig.now_ms
+    expected = put(other, spec).cursor
+    assert (reply.cursor.next_ms, reply.cursor.due_ms) == (expected.next_ms, expected.due_ms)
+    assert put(other, spec, name="t").cursor.due_ms != expected.due_ms
+
+
+def test_a_schedule_whose_times_change_waits_for_no_job() -> None:
+    """The tick that waited for its end is left out."""
+    rig = Rig()
+    put(rig, changed(overlap=Overlap.BUFFER_ONE))
+    rig.pass_time(2 * EVERY_MS)
+    timetable = state_of(rig.partition).timetable
+    assert list(timetable.waiting) == [schedule(rig).cursor.last_job_id]
+    put(rig, changed(cron="*/5 * * * * *"))
+    assert timetable.waiting == {}
 
 
 def test_a_trigger_that_is_sent_again_is_told_of_its_job() -> None:

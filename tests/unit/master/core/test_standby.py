@@ -112,6 +112,27 @@ def test_sticky_keys_are_bound_to_who_runs_their_jobs() -> None:
     assert waits in {row.job_id for row in rig.grant(9, 9)}
 
 
+def test_a_sticky_key_is_bound_to_who_began_its_newest_job() -> None:
+    """In whatever order the workers are known: the newest of those that run is what counts."""
+    for session_ids in ((1, 2), (2, 1)):
+        rig = Rig()
+        for session_id in session_ids:
+            rig.open_session(session_id)
+        follower = Follower(rig)
+        rig.submit_one(sticky_key="s")
+        rig.grant_one(session_ids[0])
+        rig.do(commands.DrainSession(session_id=session_ids[0]))
+        rig.submit_one(sticky_key="s")
+        rig.grant_one(session_ids[1])
+        waits = rig.submit_one(sticky_key="s")
+        follower.lead()
+        for session_id in (1, 2):
+            rig.open_session(10 + session_id, f"w{session_id}")
+        first, newest = session_ids
+        assert rig.grant(10 + first, 9) == []
+        assert waits in {row.job_id for row in rig.grant(10 + newest, 9)}
+
+
 # All of it at once.
 
 
