@@ -19,12 +19,12 @@ from tests.chaos.scope import find_unjudged
 from tests.oracles.court import hear
 from tests.oracles.evidence import Evidence, PartitionLog
 from tests.oracles.facts import Submitted
-from tests.oracles.history import SUBMIT, Recorder, read_history
+from tests.oracles.history import START, SUBMIT, Recorder, read_history
 from tests.oracles.verdict import require
 
 PARTITIONS = 4
 #: Of virtual time.
-SECONDS = 30.0
+SECONDS = 60.0
 #: A job of many steps does not yield here: they take no time.
 STEP_S = 0.0
 
@@ -50,6 +50,8 @@ def played(history: Path, seconds: float) -> Evidence:
             seed=1, jobs=jobs, workers=3, partitions=PARTITIONS, slots=20
         ) as cluster:
             with Recorder(history, "planner") as recorder:
+                # It is in what is submitted, and else in nothing: each run is the same one.
+                recorder.incarnation = "first"
                 planner = Planner(
                     cluster.client(), recorder, queues_of(PARTITIONS), Random(1), step_s=STEP_S
                 )
@@ -75,11 +77,11 @@ def test_it_gives_each_invariant_something_to_be_judged_by(history: Path) -> Non
     # Nothing was done to anybody here, and nobody was watched.
     assert due <= {"L1", "R1", "S8"}
     done = planned_of(evidence.rows, verdict.facts)
-    # Here no long job is lost.
-    assert [what for what, times in done.items() if not times] == [
-        "attempts that went on behind what was saved"
-    ]
+    # Triggers are rare, and here no long job is lost.
+    rare = {"triggers", "attempts that went on behind what was saved"}
+    assert {what for what, times in done.items() if not times} <= rare
     assert done["lists"] + done["purges"] + done["requeues"] < 2 * SECONDS
+    assert all(row.hash for row in evidence.rows if row.f == START)
     # Some were answered another's job, and some were refused for it.
     taken = [row for row in evidence.rows if row.f == SUBMIT and row.type != "invoke" and row.key]
     contents = {fact.job: fact.content for fact in verdict.facts if isinstance(fact, Submitted)}
