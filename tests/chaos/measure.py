@@ -29,8 +29,12 @@ from tests.oracles.court import Verdict, hear
 from tests.oracles.evidence import Capacity, Evidence, PartitionLog, Said
 from tests.oracles.facts import Adopted, Fact, Granted, Submitted
 from tests.oracles.history import (
+    DEFY,
     END,
+    LIST,
+    PURGE,
     QUIT,
+    REQUEUE,
     SCHEDULE,
     SEAL,
     START,
@@ -122,8 +126,7 @@ class Measured:
         false_failovers: Offices that were lost though nothing was done that may cost one.
         revoked_by_etcd: Offices that a fault may have cost only because this etcd is old.
         hand_overs: Offices given up in order.
-        planned: How often schedules were put, ticked and were triggered, workflows were sealed, and
-            jobs with parents were taken.
+        planned: How often there was what the planner does: schedules, workflows, keys, and so on.
         stall_ms: By partition: the longest time without a start.
         submits: How long they took before the first fault and after the last one.
         held: What processes held before the first fault and at the end.
@@ -537,6 +540,12 @@ def planned_of(rows: Sequence[Row], facts: Iterable[Fact]) -> dict[str, int]:
         "triggers": sum(row.f == TRIGGER for row in took),
         "workflows": sum(row.f == SEAL for row in took),
         "children": sum(row.f == SUBMIT and bool(row.parents) for row in took),
+        "submits with a key": sum(row.f == SUBMIT and bool(row.key) for row in took),
+        "requeues": sum(row.f == REQUEUE for row in took),
+        "purges": sum(row.f == PURGE for row in took),
+        "lists": sum(row.f == LIST for row in took),
+        "attempts that went on behind what was saved": sum(bool(row.saved) for row in took),
+        "attempts that were asked to stop and went on": sum(row.f == DEFY for row in took),
     }
 
 

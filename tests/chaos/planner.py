@@ -1,10 +1,12 @@
-"""A client that plans, as a process: schedules, workflows and families over all partitions, limits.
+"""A client that plans, and does what else is not done to the jobs of ``load``, as a process.
 
 ``python -m tests.chaos.planner --address A[,B] --name planner --queues a,b,c,d``, a queue of each
 partition. Until a line ``stop`` on stdin several users do at once what they do: keep schedules that
 tick every few seconds, build workflows, submit jobs that wait for others, fill limit keys, and
-change limits, rates and pauses. Then it takes back what would go on or hold jobs up, waits until no
-job of its queues is open, prints ``drained`` and ends. Its JSON lines count what it has seen.
+change limits, rates and pauses. Others, a few calls a second, share idempotency keys, read, list,
+requeue and purge jobs of several tenants, have long jobs that save how far they are, and cancel
+some that go on all the same. In the end it takes back what would go on or hold jobs up, waits until
+no job of its queues is open, prints ``drained`` and ends. Its JSON lines count what it has seen.
 
 Whoever is started again under its name first takes back what its former self has left.
 """
@@ -28,6 +30,7 @@ from tenure.client import (
     AsyncClient,
     AsyncJobHandle,
     AsyncWorkflow,
+    JobDef,
     RateLimit,
     Reason,
     Rejected,
@@ -53,6 +56,15 @@ _OVERLAPS: Final = ("allow", "allow", "buffer_one", "skip", "cancel_other")
 _MISFIRES: Final = ("fire_all", "fire_all", "fire_once", "skip")
 _RUN_IFS: Final = ("all_succeeded", "all_succeeded", "any_failed", "always")
 _LIMIT_KEYS: Final = ("red", "green", "blue")
+#: Few, so that they meet; the others are the only ones whose jobs are listed: those are few.
+_KEYS: Final = ("red", "green", "blue")
+_TENANTS: Final = ("default", "acme", "globex")
+_OTHERS: Final = _TENANTS[1:]
+_CONFLICTS: Final = ("return", "return", "reject", "replace")
+#: A list goes through all jobs that its partitions keep: each tenth second or so there is one.
+_LISTED: Final = 0.25
+#: What is listed again and again is kept for so long only.
+_KEPT: Final = timedelta(seconds=60)
 #: How its queues are run that nobody has changed.
 _FREE: Final[dict[str, Any]] = {
     "paused": False,
@@ -72,10 +84,17 @@ class Planner:
         recorder: Its history.
         queues: One of each partition.
         rng: Of what it does.
+        step_s: How long a step takes of its long jobs.
     """
 
     def __init__(
-        self, client: AsyncClient, recorder: Recorder, queues: Sequence[str], rng: Random
+        self,
+        client: AsyncClient,
+        recorder: Recorder,
+        queues: Sequence[str],
+        rng: Random,
+        *,
+        step_s: float = 0.6,
     ) -> None:
         self.stopping = asyncio.Event()
         self._client = client
@@ -83,6 +102,7 @@ class Planner:
         self._name = f"{recorder.process}-{recorder.incarnation[:8]}"
         self._queues = queues
         self._rng = rng
+        self._step_s = step_s
         self._texts = count(1)
         self._seen: Counter[str] = Counter()
 
@@ -97,6 +117,10 @@ class Planner:
                 (2, self._bear_children),
                 (3, self._fill_keys),
                 (1, self._tune),
+                (2, self._share_key),
+                (2, self._look_after),
+                (2, self._climb),
+                (1, self._change_mind),
             ):
                 for _ in range(users):
                     group.create_task(self._again_and_again(script))
@@ -233,7 +257,80 @@ class Planner:
                 await self._client.queues.set(queue, key_rate=rate)
         await self._pause(rng.uniform(1, 6))
 
+    async def _share_key(self) -> None:
+        """Some submits of one key, at once or one after the other, each with a wish of its own."""
+        rng = self._rng
+        job = self._kept(app.flaky, _TENANTS).options(
+            key=rng.choice(_KEYS), key_window=timedelta(seconds=rng.choice((2, 10)))
+        )
+
+        async def bring(after_s: float) -> None:
+            await self._pause(after_s)
+            wished = job.options(key_conflict=rng.choice(_CONFLICTS))
+            handle = await self._desk.submit(wished, *self._call())
+            if handle is not None:
+                self._count("acked")
+                await self._see(handle)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(rng.randint(2, 4)):
+                group.create_task(bring(rng.choice((0, 0, rng.uniform(0, 5)))))
+        await self._pause(rng.uniform(0, 2))
+
+    async def _look_after(self) -> None:
+        """A job that is read and listed, requeued with other arguments if it fails, and purged."""
+        rng, desk = self._rng, self._desk
+        job = self._kept(app.flaky, _OTHERS)
+        failures = rng.choice((0, 9))
+        handle = await desk.submit(job, self._text(), rng.uniform(0, 0.5), failures)
+        if handle is None:
+            return
+        self._count("acked")
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(self._read(handle))
+            await self._pause(rng.uniform(0, 3))
+            await desk.get(handle.id)
+            if rng.random() < _LISTED:
+                await desk.list(tenant=job.settings.tenant)
+        if reading.result() == "FAILED":
+            other = app.flaky.bind(self._text(), rng.uniform(0, 0.5), 0)
+            await desk.requeue(handle.id, rng.choice((None, other)))
+            await self._see(AsyncJobHandle(self._client, handle.id, job.name, job))
+        await desk.purge(handle.id)
+        await desk.get(handle.id)
+        await self._pause(rng.uniform(0, 4))
+
+    async def _climb(self) -> None:
+        """A job of many steps: whoever is lost amid them, it goes on behind the last one saved."""
+        job = self._kept(app.climb, _TENANTS)
+        steps = self._rng.randint(3, 20)
+        handle = await self._desk.submit(job, self._text(), steps, self._step_s)
+        if handle is not None:
+            self._count("acked")
+            await self._see(handle)
+        await self._pause(self._rng.uniform(0, 2))
+
+    async def _change_mind(self) -> None:
+        """A job is cancelled that goes on, at times for longer than its worker waits."""
+        rng = self._rng
+        job = self._kept(app.defy, _TENANTS)
+        handle = await self._desk.submit(job, self._text(), rng.uniform(2, 10))
+        if handle is None:
+            return
+        self._count("acked")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._see(handle))
+            await self._pause(rng.uniform(0.5, 2))
+            await self._desk.cancel(handle.id)
+        await self._pause(rng.uniform(0, 4))
+
     # What they have in common.
+
+    def _kept(self, job: JobDef[..., Any], tenants: Sequence[str]) -> Any:
+        """Of one of some tenants, and not kept for long."""
+        rng = self._rng
+        queue, tenant = rng.choice(self._queues), rng.choice(tenants)
+        return job.options(queue=queue, tenant=tenant, result_ttl=_KEPT)
 
     def _job(self, **options: Any) -> Any:
         return app.flaky.options(queue=self._rng.choice(self._queues), **options)
@@ -252,16 +349,18 @@ class Planner:
             for handle in handles:
                 group.create_task(self._read(handle))
 
-    async def _read(self, handle: AsyncJobHandle[Any]) -> None:
+    async def _read(self, handle: AsyncJobHandle[Any]) -> str:
+        """How it has ended; empty: nobody said so in time."""
         for _ in range(_READS_MAX):
             try:
                 async with asyncio.timeout(_RESULT_TIMEOUT_S):
-                    await self._desk.result(handle)
+                    state = await self._desk.result(handle)
             except (TenureError, TimeoutError):
                 continue
             self._count("completed")
             self.say("completed")
-            return
+            return state
+        return ""
 
     async def _pause(self, seconds: float) -> None:
         """Lets time pass; less if it has to end."""

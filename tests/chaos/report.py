@@ -71,12 +71,12 @@ def bars(plan: Plan, log: Log, measured: Measured, kills: Sequence[Kill]) -> lis
         ]
     if plan.minutes >= _WHOLE_MINUTES:
         missing = [one for one in measured.unjudged if one.due]
-        found.append(Bar("R1, S8 and the p99 of L1 judged", _missing(missing), not missing))
+        found.append(Bar("judged what a whole run must", _missing(missing), not missing))
     return found
 
 
 def _missing(unjudged: Sequence[Unjudged]) -> str:
-    return ", ".join(one.what for one in unjudged) or "all"
+    return f"not {'; '.join(one.what for one in unjudged)}" if unjudged else "all"
 
 
 def _time_bars(measured: Measured) -> Iterable[Bar]:

@@ -47,28 +47,32 @@ def find_unjudged(evidence: Evidence, facts: Sequence[Fact]) -> list[Unjudged]:
     return sorted(found)
 
 
-def _by_rows(done: Counter[str], rows: Iterable[Row]) -> Iterator[Unjudged]:
+def _by_rows(done: Counter[str], rows: Sequence[Row]) -> Iterator[Unjudged]:
     if not done[CANCEL]:
-        yield Unjudged("S10, a start after a cancel", "no job was cancelled by a client")
+        yield Unjudged("S10, a start after a cancel", "no job was cancelled by a client", due=True)
     if not any(row.key for row in rows):
-        yield Unjudged("S16", "no job had a key")
+        yield Unjudged("S16", "no job had a key", due=True)
     for f, what in ((REQUEUE, "requeue"), (PURGE, "purge"), (GET, "read"), (LIST, "list")):
         if not done[f]:
-            yield Unjudged(f"S18, {what}s", f"no client did one ({f})")
+            yield Unjudged(f"S18, {what}s", f"no client did one ({f})", due=True)
     if not any(row.tenant not in ("", "default") for row in rows):
-        yield Unjudged("S19", "there was one tenant")
+        yield Unjudged("S19", "there was one tenant", due=True)
     if not done[SAVE]:
-        yield Unjudged("S21", "no job saved anything")
+        yield Unjudged("S21", "no job saved anything", due=True)
+    elif not any(row.saved for row in rows):
+        why = "no attempt was ended that had saved something"
+        yield Unjudged("S21, what the next attempt begins with", why)
     if not done[DEFY]:
-        yield Unjudged("S22, code that was given up", "no job went on when it was asked to stop")
+        why = "no job went on when it was asked to stop"
+        yield Unjudged("S22, code that was given up", why, due=True)
 
 
 def _by_facts(facts: Iterable[Fact]) -> Iterator[Unjudged]:
     kinds = {type(fact) for fact in facts}
     if SchedulePut not in kinds:
-        yield Unjudged("S13", "there was no schedule")
+        yield Unjudged("S13", "there was no schedule", due=True)
     if QueueSet not in kinds:
-        yield Unjudged("S17", "no queue had a limit")
+        yield Unjudged("S17", "no queue had a limit", due=True)
 
 
 def _by_knowledge(evidence: Evidence) -> Iterator[Unjudged]:

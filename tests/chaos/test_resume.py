@@ -36,7 +36,7 @@ def killed(directory: Path, *, steps: int, kills: int) -> tuple[Counter[int], li
         for name in WORKERS:
             cluster.wait_said(cluster.start_worker(name), "registered")
         with Client(cluster.addresses) as client:
-            handle = client.submit(app.climb, str(trail), steps, STEP_S)
+            handle = client.submit(app.climb, "up", steps, STEP_S, str(trail))
             lease = ""
             for number in range(kills):
                 cluster.until(
@@ -58,7 +58,7 @@ def killed(directory: Path, *, steps: int, kills: int) -> tuple[Counter[int], li
                 lease = last.fence
                 cluster.processes[last.worker].kill()
                 cluster.start_worker(last.worker)
-            assert handle.result(timeout=AGAIN_S + steps * STEP_S * 3) == steps
+            assert handle.result(timeout=AGAIN_S + steps * STEP_S * 3) == "up"
             found = client.describe(handle.id)
         cluster.end()
     begun = Counter(int(line.split()[0]) for line in trail.read_text().splitlines())

@@ -13,12 +13,38 @@ from tests.chaos.scope import find_unjudged
 from tests.chaos.skewed import TrueTrace
 from tests.oracles.court import judge
 from tests.oracles.evidence import Capacity, Evidence, FaultWindow, PartitionLog, Said, Sample
-from tests.oracles.history import START, SUBMIT, Row, boottime_ms
+from tests.oracles.facts import Cursor, Plan, QueueSet, SchedulePut
+from tests.oracles.history import (
+    CANCEL,
+    DEFY,
+    GET,
+    LIST,
+    PURGE,
+    REQUEUE,
+    SAVE,
+    START,
+    SUBMIT,
+    Row,
+    boottime_ms,
+)
 from tests.unit.oracles.sample import TERM_1, at, lease
 
 #: The faults of a run, and when submits are to be as they were before.
 KILL = FaultWindow(1, "leader-killed", "master-1", 5_000, 6_000)
 CALM_MS = 36_000
+
+
+#: What users and jobs do beside submits, and settings of theirs.
+DEEDS = [
+    *(at(0, "ok", f, call) for call, f in enumerate((CANCEL, REQUEUE, PURGE, GET, LIST, DEFY), -9)),
+    at(0, "ok", SAVE, -1, job="j", content="h"),
+    at(0, "ok", LIST, -2, tenant="acme"),
+    at(0, "fail", SUBMIT, -3, key="k"),
+]
+FACTS = [
+    SchedulePut(1, 0, "t", "n", Plan("* * * * *", "UTC", "h", "t", "q"), Cursor()),
+    QueueSet(2, 0, "t", "q", concurrency=1),
+]
 
 
 def submits(first_ms: float, each_ms: float, count: int) -> list[Row]:
@@ -43,7 +69,7 @@ def run(**changes: object) -> Evidence:
     """A run with one fault, of which all that can be known is known, but for what is changed."""
     committed = {"event": "append_committed", "number": 0, "boot_ms": 0}
     found = Evidence(
-        rows=[*submits(0, 10, 200), *submits(CALM_MS, 10, 200)],
+        rows=[*DEEDS, *submits(0, 10, 200), *submits(CALM_MS, 10, 200)],
         logs=[PartitionLog(partition=0, trace=[committed])],
         faults=[KILL],
         announcements=[Said(0, "master-2", "master-2.0.log", "leader", 0, TERM_1)],
@@ -59,7 +85,7 @@ def run(**changes: object) -> Evidence:
 
 def due(evidence: Evidence) -> list[str]:
     """What a whole run has to have judged, and this one did not."""
-    return [one.what for one in find_unjudged(evidence, ()) if one.due]
+    return [one.what for one in find_unjudged(evidence, FACTS) if one.due]
 
 
 def broken(evidence: Evidence) -> set[str]:
@@ -93,12 +119,33 @@ def test_too_little_to_judge_by_is_said(changes: dict[str, object], missed: str)
 
 
 def test_what_a_run_did_not_do_is_said() -> None:
-    """No second tenant, no checkpoint, no schedule; whose words and clocks nobody knows."""
-    named = " ".join(one.what for one in find_unjudged(run(), ()))
-    for what in ("S13", "S16", "S17", "S19", "S21", "S5 and S6, acknowledged", "S12 by", "L2"):
-        assert what in named
+    """What its load should have done is due; whose words and clocks nobody knows is not."""
+    found = find_unjudged(run(rows=submits(0, 10, 200)), ())
+    due_ones = " ".join(one.what for one in found if one.due)
+    for what in (
+        "S10",
+        "S13",
+        "S16",
+        "S17",
+        "lists",
+        "reads",
+        "requeues",
+        "purges",
+        "S19",
+        "S21",
+        "S22",
+    ):
+        assert what in due_ones
+    others = " ".join(one.what for one in found if not one.due)
+    for what in ("S5 and S6, acknowledged", "S12 by", "L2"):
+        assert what in others
     start = at(1, "ok", START, 1, job="j", lease=lease(TERM_1, 1))
     assert "S22 of p" in [one.what for one in find_unjudged(run(rows=[start]), ())]
+    saved = at(2, "ok", SAVE, 2, job="j", lease=lease(TERM_1, 1), content="h")
+    again = at(3, "ok", START, 3, job="j", lease=lease(TERM_1, 2), saved="h")
+    unheld = "S21, what the next attempt begins with"
+    assert unheld in [one.what for one in find_unjudged(run(rows=[start, saved]), ())]
+    assert unheld not in [one.what for one in find_unjudged(run(rows=[start, saved, again]), ())]
     known = run(rows=[start], capacities={"p": Capacity(1, 2)})
     assert "S22 of p" not in [one.what for one in find_unjudged(known, ())]
 

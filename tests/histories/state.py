@@ -18,6 +18,7 @@ from tenure.master.core.query import EVERY_JOB
 from tenure.master.core.record import JobRecord
 from tenure.master.journal.port import Journal, SealedBatch, SnapshotRef
 from tenure.master.node.recovery import Replayed, recover
+from tenure.protocol.fence import Lease
 from tenure.protocol.ids import JobId
 
 ONLY_PARTITION = PartitionConfig(partition=0, partitions=1)
@@ -70,6 +71,8 @@ def describe(partition: Partition, job_ids: Sequence[str]) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """A record's value as JSON can say it; structs become objects with the names of fields."""
     match value:
+        case Lease(token=token, seq=seq, run=run):
+            return [plain(token), seq, run]
         case msgspec.Struct():
             fields = value.__struct_fields__
             return {name: plain(getattr(value, name)) for name in fields}

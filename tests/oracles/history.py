@@ -48,6 +48,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Literal, Self, TypedDict, Unpack
 
@@ -188,7 +189,8 @@ class Recorder:
         self.path = directory / f"{process}-{self.incarnation[:8]}.jsonl"
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o644)
         self._encoder = msgspec.json.Encoder()
-        self._calls = 0
+        # Jobs in threads count, too.
+        self._calls = count(1)
 
     def __enter__(self) -> Self:
         return self
@@ -204,14 +206,13 @@ class Recorder:
 
     def invoke(self, f: str, **fields: Unpack[Fields]) -> int:
         """An operation begins. Returns its call number, for the row of its end."""
-        self._calls += 1
-        self.write("invoke", f, self._calls, **fields)
-        return self._calls
+        call = next(self._calls)
+        self.write("invoke", f, call, **fields)
+        return call
 
     def observe(self, f: str, **fields: Unpack[Fields]) -> None:
         """Something happened here that has no beginning to record."""
-        self._calls += 1
-        self.write("ok", f, self._calls, **fields)
+        self.write("ok", f, next(self._calls), **fields)
 
     def write(self, kind: Kind, f: str, call: int, **fields: Unpack[Fields]) -> None:
         """Append one row."""

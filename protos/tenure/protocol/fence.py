@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import msgspec
+
 
 class Token(NamedTuple):
     """The fencing token of a term, ordered: a later leader's is always greater.
@@ -22,8 +24,10 @@ class Token(NamedTuple):
 NO_TOKEN = Token(0, 0)
 
 
-class Lease(NamedTuple):
+class Lease(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
     """One lease of one job, ordered by (token, seq).
+
+    As many are kept as there are jobs: out of the garbage collector's sight.
 
     Attributes:
         token: The token of the term that granted it.

@@ -93,11 +93,10 @@ def decide_advance(state: State, command: AdvanceBatch, now_ms: int) -> Decision
     decided = _decide(state, record.spec, [each.job_id for each in found], now_ms)
     verdicts = decided.reply if isinstance(decided.reply, list) else []
     refused = sum(verdict.refusal is not None for verdict in verdicts)
-    cursor = found[-1].ordinal if found else 0
     event = BatchAdvanced(
         now_ms=now_ms,
         batch_id=record.batch_id,
-        cursor=0 if done else cursor,
+        cursor=0 if done else found[-1].ordinal,
         changed=record.changed + len(verdicts) - refused,
         refused=record.refused + refused,
         state=BatchState.DONE if done else BatchState.RUNNING,

@@ -215,9 +215,10 @@ def _zone_names() -> frozenset[str]:
 def _zone(name: str) -> ZoneInfo:
     known = _zone_names()
     if name not in known:
-        near = get_close_matches(name[:64], sorted(known), n=1)
+        asked = name[:64]
+        near = get_close_matches(asked, sorted(known), n=1)
         hint = f"did you mean {near[0]}?" if near else "give an IANA name, such as Europe/Berlin"
-        raise BadCalendar("time_zone", f"there is no time zone {name[:64]!r}: {hint}")
+        raise BadCalendar("time_zone", f"there is no time zone {asked!r}: {hint}")
     with files("tzdata.zoneinfo").joinpath(name).open("rb") as data:
         return ZoneInfo.from_file(data, key=name)
 

@@ -557,7 +557,6 @@ class Lanes:
         for skill in self._skills.values():
             skill.forget(queue)
         del self.queues[queue.tenant.name, queue.name]
-        self.reserving.pop(queue, None)
         self.timed.pop(queue, None)
         del queue.tenant.queues[queue.name]
         if not queue.tenant.queues:

@@ -35,9 +35,8 @@ _END: Final = (1 << 62, 0)
 class Taker:
     """A session with credit, and what it takes in this decision."""
 
-    __slots__ = ("again", "credit", "first", "group", "held", "load", "order", "session", "step")
+    __slots__ = ("again", "credit", "first", "held", "load", "order", "session", "step")
 
-    group: "Group"
     #: How many leases it has, with what it takes, and how full it is: the emptiest takes first.
     held: int
     load: float
@@ -107,7 +106,6 @@ class Group:
 
     def add(self, taker: Taker) -> None:
         """Adds a taker; ``arrange`` afterwards."""
-        taker.group = self
         self.sole = None if self._heap else taker
         self._heap.append((taker.load, taker.order, taker))
         self.credit += taker.credit
@@ -449,7 +447,7 @@ class Picking:
     def _hand_over(
         self, lane: Lane, records: list[JobRecord], taker: Taker, *, ahead: bool
     ) -> None:
-        jobs, owner, queue = len(records), taker.group, lane.queue
+        jobs, owner, queue = len(records), self._groups[taker.session.skill], lane.queue
         keyed = queue.common > 0 and queue.settings.key_concurrency > 0
         taker.take(records, ahead=ahead, keyed=keyed)
         owner.credit -= jobs

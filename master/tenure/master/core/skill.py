@@ -202,14 +202,14 @@ class Skill:
         tenant.queues.pop(queue).board.end()
         if not tenant.queues:
             del self._tenants[queue.tenant]
-            queue.tenant.under.pop(tenant, None)
+            del queue.tenant.under[tenant]
 
     def end(self) -> None:
         """Nobody has it any more."""
         for tenant in self._tenants.values():
-            tenant.tenant.under.pop(tenant, None)
+            del tenant.tenant.under[tenant]
             for share in tenant.queues.values():
-                share.queue.under.pop(share, None)
+                del share.queue.under[share]
                 share.board.end()
 
     def backlog(self) -> int:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
+import msgspec
+
 from tenure.master.core import transition
 from tenure.master.core.alike import pieces
 from tenure.master.core.bulk import BatchRecord
@@ -45,7 +47,7 @@ _KNOWN_MAX: Final = 4_096
 _RUNNING: Final = JobState.RUNNING
 
 
-class JobChange(NamedTuple):
+class JobChange(msgspec.Struct, frozen=True, gc=False):
     """A job's new state, for watches."""
 
     job_id: JobId

@@ -61,15 +61,14 @@ def _swapped(job_id: JobId) -> bytes:
 
 def _pack(record: JobRecord, now_ms: int) -> bytes:
     """The packed tombstone of a job that is purged now."""
-    token, seq, run = record.lease or _NO_LEASE
+    lease = record.lease or _NO_LEASE
     return _ROW.pack(
         _swapped(record.job_id),
         record.state,
         record.outcome or 0,
-        token[0],
-        token[1],
-        seq,
-        run,
+        *lease.token,
+        lease.seq,
+        lease.run,
         crc32(record.result),
         now_ms,
     )

@@ -131,8 +131,7 @@ def decide_due(state: State, rows_max: int, now_ms: int) -> Decision:
         if not record.sealed_ms and not record.cancelled_ms:
             written.append(_cancelled(state, record, NOT_SEALED, now_ms))
         elif state.dependencies.pins(record.workflow_id):
-            later = structs.replace(record, seq=state.next_seq, look_ms=now_ms + DAY_MS)
-            written.append(later)
+            written.append(structs.replace(record, look_ms=now_ms + DAY_MS))
         else:
             forgotten.append(record.workflow_id)
     if mark is None:

@@ -152,12 +152,11 @@ def lease_ref(
     ref: worker_pb2.LeaseRef, job_id: str, lease: Lease, token: Token
 ) -> worker_pb2.LeaseRef:
     """Fills in a lease's reference; the token is left out when it is the message's own."""
-    own, ref.seq, run = lease
-    ref.job_id = job_id
-    if run:
-        ref.run = run
-    if own != token:
-        ref.token.epoch, ref.token.revision = own
+    ref.job_id, ref.seq = job_id, lease.seq
+    if lease.run:
+        ref.run = lease.run
+    if lease.token != token:
+        ref.token.epoch, ref.token.revision = lease.token
     return ref
 
 

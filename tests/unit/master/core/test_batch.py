@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tenure.master.core import batch
 from tenure.master.core.batch import KEPT_MAX, RUNNING_MAX
-from tenure.master.core.bulk import BatchAdvanced, BatchRecord, BatchSpec
+from tenure.master.core.bulk import BatchAdvanced, BatchCreated, BatchRecord, BatchSpec
 from tenure.master.core.command import (
     AdvanceBatch,
     CancelBatch,
@@ -15,12 +15,13 @@ from tenure.master.core.command import (
     CreateBatch,
     RequeueJobs,
 )
-from tenure.master.core.effect import Decision
+from tenure.master.core.effect import Decision, NotifySettled
 from tenure.master.core.query import Filter
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason
 from tenure.protocol.vocabulary import BatchKind, BatchState, FailureReason, JobState, RunIf
-from tests.unit.master.core.rig import Rig
+from tests.unit.master.core.audit import state_of
+from tests.unit.master.core.rig import Rig, of_type
 from tests.unit.master.core.test_dependency import BAD, after, resolve, run
 
 CANCEL = BatchSpec(kind=BatchKind.CANCEL, filter="state = PENDING", reason="why")
@@ -167,6 +168,15 @@ def test_a_cancelled_batch_stays_where_it_is() -> None:
     assert (record.state, record.changed) == (BatchState.CANCELLED, 2)
 
 
+def test_who_waits_for_a_job_hears_of_what_a_batch_does_to_it() -> None:
+    """As if the call for single jobs had done it."""
+    rig = Rig()
+    job_ids = rig.submit(2)
+    made(rig)
+    (told,) = of_type(slices(rig).effects, NotifySettled)
+    assert [record.job_id for record in told.records] == job_ids[::-1]
+
+
 def test_making_it_again_answers_the_same() -> None:
     """A client that did not hear the answer asks again: there is one batch."""
     rig = Rig()
@@ -280,6 +290,35 @@ def test_the_first_that_ended_are_forgotten_first(
     kept = [record.batch_id for record in rig.partition.batches()]
     assert sorted(kept) == [*names[: left - 1], "new"]
     assert rig.replayed().state_hash() == rig.partition.state_hash()
+
+
+def test_what_is_newer_than_an_event_stays() -> None:
+    """A snapshot may know more of one batch than of another, and more than the event."""
+    state = state_of(Rig().partition)
+    records = state.batches
+    for batch_id, seq in (("newer", 7), ("older", 3), ("gone", 3), ("kept", 7)):
+        records[batch_id] = BatchRecord(
+            batch_id=batch_id, seq=seq, spec=CANCEL, matched=0, cursor=50
+        )
+    for batch_id, cursor in (("newer", 50), ("older", 10), ("nobody", None)):
+        advanced = BatchAdvanced(
+            now_ms=9, batch_id=batch_id, cursor=10, changed=0, refused=0, state=BatchState.RUNNING
+        )
+        batch.apply_advanced(state, advanced, 6)
+        known = records.get(batch_id)
+        assert (known and known.cursor) == cursor
+    for batch_id, cursor in (("newer", 50), ("older", 90)):
+        created = BatchCreated(
+            now_ms=9,
+            batch_id=batch_id,
+            spec=CANCEL,
+            matched=0,
+            cursor=90,
+            dropped=("nobody", "gone", "kept"),
+        )
+        batch.apply_created(state, created, 7)
+        assert records[batch_id].cursor == cursor
+    assert list(records) == ["newer", "older", "kept"]
 
 
 # Families.

@@ -2,13 +2,14 @@
 
 import pytest
 
-from tenure.master.core.command import BoostJobs, CancelJobs, SubmitRow
+from tenure.master.core.command import BoostJobs, CancelJobs, PurgeJobs, SubmitRow
 from tenure.master.core.effect import JobVerdict
 from tenure.master.core.event import JobsBoosted
 from tenure.master.core.record import Policy, RetryPolicy
+from tenure.master.core.settings import JobTypeSettings
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason
-from tenure.protocol.vocabulary import JobState
+from tenure.protocol.vocabulary import Jitter, JobState
 from tests.unit.master.core.rig import Rig, of_type
 
 
@@ -137,6 +138,7 @@ def test_who_cannot_be_boosted_is_told_why(rig: Rig) -> None:
     reply = rig.do(BoostJobs(job_ids=[running, nobody], priority=1)).reply
     assert isinstance(reply, list)
     refusals = [verdict.refusal for verdict in reply]
+    assert [verdict.job_id for verdict in reply] == [running, nobody]
     assert all(verdict.state is None for verdict in reply)
     first, second = refusals
     assert first is not None
@@ -144,6 +146,16 @@ def test_who_cannot_be_boosted_is_told_why(rig: Rig) -> None:
     assert f"expected to boost job {running}, but it is RUNNING" in first.message
     assert "only jobs that wait can be boosted" in first.message
     assert f"expected to boost job {nobody}" in second.message
+
+
+def test_who_boosts_a_purged_job_is_told_so(rig: Rig) -> None:
+    """As long as its tombstone is there."""
+    (gone,) = rig.submit(1)
+    rig.do(CancelJobs(job_ids=[gone]))
+    rig.do(PurgeJobs(job_ids=[gone]))
+    refusal = boost(rig, gone, priority=1).refusal
+    assert refusal is not None
+    assert refusal.reason is Reason.RESULT_EXPIRED
 
 
 @pytest.mark.parametrize("delay_ms", [0, 9_000])
@@ -181,3 +193,21 @@ def test_what_would_stay_as_it_is_is_not_journaled(rig: Rig) -> None:
     (event,) = rig.do(BoostJobs(job_ids=[later], delay_ms=4_001)).events
     assert isinstance(event, JobsBoosted)
     assert event.now_ms == rig.now_ms
+
+
+def test_a_retry_over_budget_is_so_until_it_gets_another_time(rig: Rig) -> None:
+    """Another priority leaves it where its budget has put it; who was not put off is not, then."""
+    rig.configure(("default", "job"), JobTypeSettings(retry_budget=0.01))
+    retry = RetryPolicy(base_ms=1_000, jitter=Jitter.NONE)
+    first, late = rig.submit(2, Policy(name="job", retry=retry))
+    for row in rig.grant(credit=2):
+        rig.fail(row)
+    boost(rig, first, late, priority=4)
+    assert (rig.record(first).over_budget, rig.record(late).over_budget) == (False, False)
+    rig.pass_time(1_000)
+    assert rig.state(first) is JobState.PENDING
+    assert (rig.state(late), rig.record(late).over_budget) == (JobState.RETRYING, True)
+    boost(rig, late, priority=1)
+    assert (rig.state(late), rig.record(late).over_budget) == (JobState.RETRYING, True)
+    boost(rig, late, delay_ms=7_000)
+    assert (rig.state(late), rig.record(late).over_budget) == (JobState.RETRYING, False)

@@ -1,6 +1,8 @@
 """Calendars: cron in a time zone, held against an oracle that tries every second that could be."""
 
 import contextlib
+import re
+import time
 from datetime import datetime, timedelta
 from itertools import islice, pairwise
 from typing import Final
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tenure.master.core.calendar import BadCalendar, calendar
+from tenure.master.core.calendar import EXPRESSION_CHARS_MAX, BadCalendar, calendar
 from tests.oracles.calendar import RANGES
 from tests.unit.master.core.sundial import (
     FIRST,
@@ -79,6 +81,8 @@ CRONS: Final = st.tuples(
 @example(cron="30 2 * * *", zone="Europe/Berlin", edge=0, near_s=-7_200, anywhere_s=None)
 @example(cron="0,30 2,3 * * *", zone="Europe/Berlin", edge=0, near_s=-7_200, anywhere_s=None)
 @example(cron="0 0 * * *", zone="America/Santiago", edge=1, near_s=-7_200, anywhere_s=None)
+@example(cron="0 * */3 * *", zone="Europe/Berlin", edge=0, near_s=0, anywhere_s=77_400)
+@example(cron="* * */3 * *", zone="Europe/Berlin", edge=0, near_s=0, anywhere_s=82_800)
 @example(cron="* * */4 * *", zone="America/Santiago", edge=0, near_s=-1, anywhere_s=None)
 @example(cron="20 * 6 9 *", zone="America/Santiago", edge=0, near_s=-9_000_000, anywhere_s=None)
 def test_ticks_are_those_of_the_oracle(
@@ -200,27 +204,65 @@ def test_the_end_of_time() -> None:
 @pytest.mark.parametrize(
     ("cron", "said"),
     [
-        ("0 0 30 2 *", "never fires"),
-        ("0 0 31 2,4,6,9,11 *", "never fires"),
-        ("61 * * * *", "minute"),
-        ("* 24 * * *", "hour"),
-        ("99 * * * * *", "second"),
-        ("* * 0 * *", "day-of-month"),
-        ("* * 32 2 *", "day-of-month"),
-        ("* * * 13 *", "month"),
-        ("* * * * MOON", "day-of-week"),
-        ("*/0 * * * *", "minute"),
-        ("* * * *", "4 fields"),
-        ("", "0 fields"),
+        ("0 0 30 2 *", "'0 0 30 2 *' never fires"),
+        ("0 20 30 2 *", "'0 20 30 2 *' never fires"),
+        ("0 0 31 2,4,6,9,11 *", "'0 0 31 2,4,6,9,11 *' never fires"),
+        ("0 0 */31 * 1#5", "'0 0 */31 * 1#5' never fires"),
+        ("61 * * * *", "its minute field, '61', is"),
+        ("* 24 * * *", "its hour field, '24', is"),
+        ("99 * * * * *", "its second field, '99', is"),
+        ("* * 0 * *", "its day-of-month field, '0', is"),
+        ("* * 32 2 *", "its day-of-month field, '32', is"),
+        ("* * * 13 *", "its month field, '13', is"),
+        ("* * * * MOON", "its day-of-week field, 'MOON', is"),
+        ("*/0 * * * *", "its minute field, '*/0', is"),
+        ("* * * *", "'* * * *' has 4 fields"),
+        ("", "'' has 0 fields"),
         ("@never", "@daily"),
         ("9" * 300 + " * * * *", "300 characters".replace("300", "308")),
     ],
 )
 def test_bad_expressions(cron: str, said: str) -> None:
     """An expression that means nothing, or that never fires, is refused and told what is wrong."""
-    with pytest.raises(BadCalendar, match=said) as caught:
+    with pytest.raises(BadCalendar, match=re.escape(said)) as caught:
         calendar(cron, "UTC")
     assert caught.value.field == "cron"
+
+
+def test_an_expression_may_be_long() -> None:
+    """Up to a bound, which is in."""
+    longest = ",".join(["10"] * 81) + ",5,6,6 * * * *"
+    assert len(longest) == EXPRESSION_CHARS_MAX
+    assert ticks(longest, "UTC", ms_of(FIRST), 9) == ticks("5,6,10 * * * *", "UTC", ms_of(FIRST), 9)
+    with pytest.raises(BadCalendar, match="257 characters"):
+        calendar(f"{longest} ", "UTC")
+
+
+def test_the_machines_zone_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All masters of a release agree, wherever they are."""
+    after = ms_of(FIRST)
+    found = []
+    for machine in ("UTC0", "WST+12", "EST-14", "CET-1CEST,M3.5.0,M10.5.0/3"):
+        monkeypatch.setenv("TZ", machine)
+        time.tzset()
+        try:
+            found.append(
+                [
+                    ticks(cron, zone, after, 150)
+                    for cron in ("30 2 * * *", "0 * */4 * *")
+                    for zone in ("Europe/Berlin", "Pacific/Kiritimati", "Pacific/Pago_Pago")
+                ]
+            )
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+    assert found == [found[0]] * 4
+
+
+def test_a_zone_that_is_not_there_is_told_in_short() -> None:
+    """However much text it is."""
+    with pytest.raises(BadCalendar, match=f"no time zone '{'x' * 64}': give an IANA name"):
+        calendar("@daily", "x" * 1_000)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,16 @@ from dataclasses import replace
 import pytest
 
 from tenure.master.core import command as commands
-from tenure.master.core.command import Dispatch
+from tenure.master.core import pick
+from tenure.master.core.command import Dispatch, SubmitRow, SubmitSetting
 from tenure.master.core.effect import SendAssignment
 from tenure.master.core.fair import QUANTUM
 from tenure.master.core.ready import order_key
 from tenure.master.core.record import JobRecord, LabelSelector, Policy
-from tenure.master.core.settings import QueueSettings
+from tenure.master.core.settings import QueueSettings, SettingsKey, TenantSettings
 from tenure.master.core.volatile import TurnsTaken
-from tenure.protocol.vocabulary import JobState
+from tenure.master.core.walk import walk_of
+from tenure.protocol.vocabulary import FairBy, JobState
 from tests.unit.master.core.audit import audit, state_of
 from tests.unit.master.core.rig import CONFIG, Rig, leases_of, of_type
 
@@ -170,9 +172,9 @@ def test_only_what_has_committed_is_granted() -> None:
         (QueueSettings(), Policy(name="job"), {}, False),
         (QueueSettings(), Policy(name="job"), {"limit_key": "k"}, False),
         (QueueSettings(), Policy(name="job", at_most_once=True), {}, True),
-        (QueueSettings(concurrency=9), Policy(name="job"), {}, True),
-        (QueueSettings(key_concurrency=9), Policy(name="job"), {}, False),
-        (QueueSettings(key_concurrency=9), Policy(name="job"), {"limit_key": "k"}, True),
+        (QueueSettings(concurrency=1), Policy(name="job"), {}, True),
+        (QueueSettings(key_concurrency=1), Policy(name="job"), {}, False),
+        (QueueSettings(key_concurrency=1), Policy(name="job"), {"limit_key": "k"}, True),
     ],
 )
 def test_what_must_be_written_before_it_is_sent(
@@ -210,3 +212,303 @@ def test_a_wish_goes_to_who_fulfils_most_of_it() -> None:
     rig.submit(1, Policy(name="job", requires=(LabelSelector("gpu", ("old",)),)), priority=0)
     rig.dispatch((2, 1))
     assert shares(rig, (1, 1), (2, 1), (3, 1))[0] == {3: 1}
+
+
+def test_jobs_of_one_batch_keep_their_order() -> None:
+    """Whichever lanes they are in, and however those stand to each other; each turn counts all."""
+    settings = [SubmitSetting(Policy(name=name), 5, 0, 0) for name in "abcde"]
+    for seed in range(20):
+        rng = random.Random(seed)
+        rig = Rig(LASTING, audited=False)
+        rig.open_session(1, names=tuple("abcde"), slots=1_000)
+        rows = [SubmitRow(rig.mint(), rng.randrange(5), b"", "") for _ in range(40)]
+        rig.do(commands.SubmitJobs(settings=settings, rows=rows))
+        ids = [row.job_id for row in rows]
+        while ids:
+            credit = rng.randint(1, 20)
+            taken, turns = shares(rig, (1, credit))
+            assert taken == {1: min(credit, len(ids))} == {1: sum(turns)}
+            assert [row.job_id for row in rig.grant(1, credit)] == ids[:credit]
+            del ids[:credit]
+
+
+def test_who_is_emptier_takes_at_once_until_the_others_are_as_full() -> None:
+    """Not job by job: each turn looks at all again."""
+    rig = Rig(LASTING)
+    rig.open_session(1, slots=8)
+    rig.open_session(2, names=("job", "other"), slots=8)
+    rig.submit(20)
+    rig.grant(1, 4)
+    assert shares(rig, (1, 9), (2, 9), grants_max=4) == ({2: 4}, [4])
+
+
+def test_turns_go_by_what_jobs_of_a_queue_cost() -> None:
+    """Also in one decision: who runs three times as long is given a third as many."""
+    rig = Rig(LASTING)
+    rig.open_session(1, slots=1_000)
+    for name, mean_run_ms in (("long", 3_000), ("short", 1_000)):
+        rig.configure(("default", name), QueueSettings(fair_by=FairBy.TIME))
+        rig.submit(200, Policy(name=name, queue=name))
+        state_of(rig.partition).lanes.queues["default", name].mean_run_ms = mean_run_ms
+    rig.open_session(2, names=("long", "short"), slots=1_000)
+    rows = rig.grant(2, 8 * QUANTUM)
+    queues = Counter(rig.record(row.job_id).policy.queue for row in rows)
+    assert queues == {"long": 2 * QUANTUM, "short": 6 * QUANTUM}
+
+
+def test_a_short_turn_counts_for_what_it_was() -> None:
+    """Who was given ten jobs in one is not given another before the others have had as many."""
+    rig = Rig(LASTING)
+    rig.open_session(1, names=("rival",), slots=20)
+    rig.open_session(2, slots=20)
+    rig.submit(30, Policy(name="rival"))
+    rig.grant(1, 10)
+    for name in "ab":
+        rig.submit(20, Policy(name="job", queue=name))
+    decision = rig.decide(
+        Dispatch(
+            credits=[(1, 20), (2, 20)], committed_seq=rig.partition.next_seq - 1, grants_max=24
+        )
+    )
+    turns = [
+        (turn.queue, turn.jobs)
+        for event in of_type(decision.events, TurnsTaken)
+        for turn in event.turns
+        if turn.queue != "default"
+    ]
+    assert turns[0] == ("a", 10)
+    assert len(turns) >= 5
+    assert {name for name, _ in turns[1:]} == {"b"}
+
+
+def test_a_tenant_of_which_nothing_has_committed_is_passed_over() -> None:
+    """The next one has its turn, though it has had more."""
+    rig = Rig(LASTING)
+    rig.open_session(1, slots=100)
+    rig.submit(4, Policy(name="job", tenant="t"))
+    rig.grant(1, 4)
+    (old,) = rig.submit(1, Policy(name="job", tenant="t"))
+    committed = rig.partition.next_seq - 1
+    rig.submit(1, Policy(name="job", tenant="new"))
+    decision = rig.decide(Dispatch(credits=[(1, 9)], committed_seq=committed, grants_max=9))
+    assert [row.job_id for row in leases_of(decision.effects)] == [old]
+
+
+def test_a_limit_holds_over_all_turns_of_a_decision() -> None:
+    """What earlier turns have taken of its places is not there for later ones."""
+    rig = Rig(LASTING)
+    rig.configure(("default", "a"), QueueSettings(concurrency=QUANTUM + 4))
+    rig.open_session(1, slots=100)
+    rig.submit(50, Policy(name="job", queue="a"))
+    rig.submit(50, Policy(name="job", queue="b"))
+    rows = rig.grant(1, 100)
+    queues = Counter(rig.record(row.job_id).policy.queue for row in rows)
+    assert queues == {"a": QUANTUM + 4, "b": 50}
+
+
+# Jobs of sticky keys.
+
+
+def bound(rig: Rig, *, queue: str = "default") -> None:
+    """Two workers that are alike, with a sticky key that is bound to the second."""
+    for session_id in (1, 2):
+        rig.open_session(session_id, slots=10)
+    rig.submit(1, Policy(name="job", queue=queue), sticky_key="s")
+    (row,) = rig.grant(2, 1)
+    rig.accept(2, 1)
+    rig.report(row, session_id=2)
+    # The second is fuller, so it would not be asked first.
+    rig.submit(4, Policy(name="job", queue="other"))
+    rig.grant(2, 4)
+
+
+def test_jobs_of_a_bound_key_wait_for_their_worker() -> None:
+    """Though another one that is alike is emptier: they get what credit theirs has, in order."""
+    rig = Rig(LASTING)
+    bound(rig)
+    ids = [rig.submit(1, priority=priority, sticky_key="s")[0] for priority in (5, 3, 4)]
+    assert shares(rig, (1, 9)) == ({}, [])
+    assert shares(rig, (1, 9), (2, 2))[0] == {2: 2}
+    assert shares(rig, (1, 9), (2, 9))[0] == {2: 3}
+    free = rig.submit_one(priority=9)
+    assert shares(rig, (1, 9), (2, 2))[0] == {1: 1, 2: 2}
+    rows = leases_of(rig.dispatch((1, 9), (2, 9)).effects)
+    assert {row.job_id for row in rows} == {free, *ids}
+    own = [row.job_id for row in rows if row.job_id != free]
+    assert own == [ids[1], ids[2], ids[0]]
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_who_gets_the_first_job_of_a_key_gets_the_others(jobs: int) -> None:
+    """As many as it has credit for, and not one more."""
+    rig = Rig(LASTING)
+    rig.open_session(1)
+    rig.open_session(2)
+    rig.submit(jobs, sticky_key="s")
+    assert shares(rig, (1, 1), (2, 9))[0] == {1: 1}
+    assert shares(rig, (1, 9), (2, 9))[0] == {1: jobs}
+
+
+@pytest.mark.parametrize("key", [("default", "default"), ("default",)], ids=["queue", "tenant"])
+def test_a_pause_holds_for_jobs_of_bound_keys(key: SettingsKey) -> None:
+    """Of a queue, and of its tenant."""
+    rig = Rig(LASTING)
+    bound(rig)
+    rig.submit(1, sticky_key="s")
+    pause = QueueSettings(paused=True) if len(key) == 2 else TenantSettings(paused=True)
+    rig.configure(key, pause)
+    assert shares(rig, (1, 9), (2, 9)) == ({}, [])
+
+
+# Slots that are kept free.
+
+
+def reserve(rig: Rig, **parts: float) -> None:
+    """These queues have parts of all slots for priorities up to 5."""
+    for name, share in parts.items():
+        settings = QueueSettings(reserved=share, reserved_priority=5)
+        rig.configure(("default", name), settings)
+
+
+def test_what_is_free_beside_a_reserve_is_taken_to_the_last_slot() -> None:
+    """And no more: of the rest each queue's own jobs get what it is due."""
+    rig = Rig(LASTING)
+    reserve(rig, urgent=0.4)
+    rig.open_session(1, slots=10)
+    rig.submit(3, Policy(name="job", queue="other"))
+    assert shares(rig, (1, 5))[0] == {1: 1}
+    rig.submit(9, Policy(name="job", queue="urgent"))
+    assert shares(rig, (1, 5))[0] == {1: 5}
+
+
+@pytest.mark.parametrize("idle", ["empty", "paused", "tenant"])
+def test_each_queue_gets_what_is_kept_for_it(idle: str) -> None:
+    """One after the other; one that has nothing to give holds up none behind it."""
+    rig = Rig(LASTING)
+    tenant = "t" if idle == "tenant" else "default"
+    rig.configure((tenant, "idle"), QueueSettings(reserved=0.1, paused=idle == "paused"))
+    rig.configure(("t",), TenantSettings(paused=True))
+    reserve(rig, first=0.2, second=0.3)
+    rig.open_session(1, slots=10)
+    if idle != "empty":
+        rig.submit(1, Policy(name="job", queue="idle", tenant=tenant))
+    for name in ("first", "second"):
+        rig.submit(9, Policy(name="job", queue=name))
+    assert shares(rig, (1, 6)) == ({1: 5}, [2, 3])
+
+
+def test_what_is_kept_is_for_jobs_of_bound_keys_too() -> None:
+    """A queue that has only such gets them to their worker."""
+    rig = Rig(LASTING)
+    reserve(rig, urgent=0.5)
+    bound(rig, queue="urgent")
+    rig.submit(2, Policy(name="job", queue="urgent"), sticky_key="s")
+    assert shares(rig, (1, 3), (2, 3))[0] == {2: 2}
+
+
+def test_nobody_else_is_looked_at_when_all_that_is_free_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many lanes wait: only those that the reserves are for."""
+    rig = Rig(LASTING)
+    reserve(rig, urgent=0.5)
+    rig.open_session(1, slots=10)
+    for priority in range(9):
+        rig.submit(2, Policy(name="job", queue="other"), priority=priority)
+    rig.submit(2, Policy(name="job", queue="urgent"))
+    seen = []
+    monkeypatch.setattr(pick, "walk_of", lambda *args: seen.append(args[0]) or walk_of(*args))
+    assert shares(rig, (1, 5))[0] == {1: 2}
+    assert [lane.queue.name for lane in seen] == ["urgent"]
+
+
+# Wishes.
+
+
+def wished(rig: Rig, *, queue: str = "default", **options: str) -> JobRecord:
+    """A job that had better have a worker with a GPU."""
+    (job_id,) = rig.submit(
+        1,
+        Policy(name="job", queue=queue, prefers=(LabelSelector("gpu"),)),
+        **options,  # type: ignore[arg-type]
+    )
+    return rig.record(job_id)
+
+
+@pytest.mark.parametrize("sticky_key", ["", "s"])
+@pytest.mark.parametrize("names", [("other",), ("job", "other")])
+def test_a_wish_is_fulfilled_whoever_is_between(sticky_key: str, names: tuple[str, ...]) -> None:
+    """Kinds of workers that cannot run the job, or have no credit, are passed over."""
+    rig = Rig(LASTING)
+    rig.open_session(1)
+    rig.open_session(2, names=names)
+    rig.open_session(3, labels={"gpu": "new"})
+    job = wished(rig, sticky_key=sticky_key)
+    rig.submit(1, priority=9)
+    for second in (0, 1):
+        command = Dispatch(
+            credits=[(1, 1), (2, second), (3, 1)],
+            committed_seq=rig.partition.next_seq - 1,
+            grants_max=1,
+        )
+        (effect,) = of_type(rig.decide(command).effects, SendAssignment)
+        assert effect.session_id == 3
+        assert [row.record for row in effect.rows] == [job]
+
+
+def test_a_wish_takes_nothing_that_is_kept_for_others() -> None:
+    """It goes to who fulfils it and has slots to spare, else to anybody; it may use its own."""
+    rig = Rig(LASTING)
+    reserve(rig, urgent=0.99)
+    gpu = {"gpu": "new"}
+    rig.open_session(1, queues=("default",), slots=10)
+    rig.open_session(2, labels=gpu, slots=10)
+    rig.open_session(3, queues=("default",), labels=gpu, slots=10)
+    wished(rig)
+    assert shares(rig, (1, 1), (2, 1))[0] == {1: 1}
+    assert shares(rig, (1, 1), (2, 1), (3, 1))[0] == {3: 1}
+    rig = Rig(LASTING)
+    reserve(rig, urgent=0.99)
+    rig.open_session(1, slots=10)
+    rig.open_session(2, labels=gpu, slots=10)
+    wished(rig, queue="urgent")
+    rig.submit(1, Policy(name="job", queue="urgent"), priority=9)
+    assert shares(rig, (1, 1), (2, 1), grants_max=1)[0] == {2: 1}
+
+
+def test_who_gets_a_wish_of_another_kinds_turn_takes_only_what_it_can_run() -> None:
+    """What it was given counts for its own share of the queue."""
+    rig = Rig(LASTING)
+    rig.open_session(1, names=("job", "only"))
+    rig.open_session(2, labels={"gpu": "new"})
+    wished(rig)
+    only = rig.submit(3, Policy(name="only"))
+    command = Dispatch(
+        credits=[(1, 2), (2, 9)], committed_seq=rig.partition.next_seq - 1, grants_max=9
+    )
+    for effect in of_type(rig.decide(command).effects, SendAssignment):
+        names = {row.record.policy.name for row in effect.rows}
+        assert names == ({"only"} if effect.session_id == 1 else {"job"})
+    assert len(only) == 3
+    assert shares(rig, (1, 2), (2, 9))[0] == {1: 2, 2: 1}
+
+
+def test_all_grants_under_a_limit_are_written_before_they_are_sent() -> None:
+    """To whomever they go, one by one."""
+    rig = Rig(LASTING)
+    rig.configure(("default", "default"), QueueSettings(concurrency=9))
+    for session_id in (1, 2):
+        rig.open_session(session_id)
+    rig.submit(4)
+    effects = of_type(rig.dispatch((1, 9), (2, 9)).effects, SendAssignment)
+    assert [effect.write_ahead for effect in effects] == [True, True]
+
+
+def test_jobs_that_wait_for_their_key_are_written_before_they_are_sent() -> None:
+    """Each of them is counted, also the only one that may run."""
+    rig = Rig(LASTING)
+    rig.configure(("default", "default"), QueueSettings(key_concurrency=1))
+    rig.open_session(1)
+    rig.submit(2, limit_key="k")
+    (effect,) = of_type(rig.dispatch((1, 9)).effects, SendAssignment)
+    assert (len(effect.rows), effect.write_ahead) == (1, True)

@@ -434,7 +434,7 @@ def test_nobody_is_told_of_a_lease_that_had_ended_before(rig: Rig) -> None:
     job_id = rig.submit_one()
     row = rig.grant_one()
     rig.give_back(row)
-    newer = LeaseRow(job_id, row.lease._replace(seq=row.lease.seq + 5))
+    newer = LeaseRow(job_id, msgspec.structs.replace(row.lease, seq=row.lease.seq + 5))
     rig.open_session(2)
     decision = rig.do(commands.ReportAttempts(session_id=2, rows=[report_row(newer)], jitter=[0.5]))
     assert verdicts_of(decision.effects)[0][2] is Verdict.ACCEPTED

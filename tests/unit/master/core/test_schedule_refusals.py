@@ -11,6 +11,15 @@ from tenure.master.core.command import (
     TriggerSchedule,
 )
 from tenure.master.core.config import PartitionConfig
+from tenure.master.core.effect import Deliver, SubmitReply
+from tenure.master.core.event import (
+    OutboxAppended,
+    ScheduleDeleted,
+    SchedulePaused,
+    SchedulesTicked,
+    TickedRow,
+)
+from tenure.master.core.message import ReleaseParent, SubmitFrom
 from tenure.master.core.record import Policy
 from tenure.master.core.ticks import restarted
 from tenure.master.core.timetable import ScheduleRecord
@@ -18,7 +27,7 @@ from tenure.protocol.ids import home_partition
 from tenure.protocol.refusal import Reason
 from tests.unit.master.core.audit import state_of
 from tests.unit.master.core.planner import EVERY_MS, changed, jobs, pause, put, schedule
-from tests.unit.master.core.rig import Rig
+from tests.unit.master.core.rig import Rig, of_type
 
 WHO = {"schedule": "s", "tenant": "default"}
 
@@ -100,6 +109,7 @@ def test_a_partition_keeps_so_many_schedules(monkeypatch: pytest.MonkeyPatch) ->
     )
     assert refusal.metadata == {"schedule": "u", "tenant": "default", "limit": "2"}
     assert "keep schedule u, but the partition has 2 schedules: delete some" in refusal.message
+    assert refusal.message.endswith(", or try again later")
     put(rig, changed(payload=b"more than before"))
 
 
@@ -118,6 +128,8 @@ def test_a_partition_keeps_so_many_bytes() -> None:
         refusal = rig.refused(command)
         assert (refusal.reason, refusal.metadata["limit"]) == (Reason.MEMORY_FULL, str(limit))
         assert f"the partition keeps {kept} bytes of at most {limit}: delete" in refusal.message
+    byte = PutSchedule(tenant="default", name="new", spec=changed(payload=b"x"), bytes_max=kept)
+    assert rig.refused(byte).reason is Reason.MEMORY_FULL
     rig.do(grown(0, 1))
     rig.do(grown(-1, 1))
     rig.do(grown(0, kept))
@@ -173,6 +185,7 @@ def test_a_trigger_is_taken_by_the_rules_of_submits(
             [],
             (0,),
         )
+        assert reply.refusals == []  # type: ignore[union-attr]
         return
     refusal = rig.refused(command)
     assert (refusal.reason, refusal.retry_after_ms) == (
@@ -195,7 +208,7 @@ def test_a_pause_is_told_as_it_is_from_now_on() -> None:
     reply = rig.do(command).reply
     assert isinstance(reply, ScheduleRecord)
     assert (reply.paused, reply.updated_ms, reply.created_ms) == (True, rig.now_ms, made.created_ms)
-    assert reply.seq == schedule(rig).seq
+    assert (reply.seq, reply.cursor) == (schedule(rig).seq, schedule(rig).cursor)
     again = rig.do(command)
     assert again.events == ()
     assert isinstance(again.reply, ScheduleRecord)
@@ -244,3 +257,104 @@ def test_a_deleted_schedule_is_told_as_it_was() -> None:
     assert isinstance(reply, ScheduleRecord)
     assert reply is not record
     assert (reply.key, reply.cursor.fired) == (("default", "s"), 1)
+
+
+def test_what_a_schedule_has_come_to_stays_when_its_times_change() -> None:
+    """How often it has fired, and which job was the last."""
+    rig = Rig()
+    put(rig)
+    rig.pass_time(EVERY_MS)
+    before = schedule(rig).cursor
+    after = put(rig, changed(cron="*/5 * * * * *")).cursor
+    assert (after.fired, after.last_job_id) == (1, before.last_job_id)
+    assert after.next_ms == rig.now_ms + EVERY_MS // 2
+
+
+def test_a_schedule_that_was_paused_goes_on_with_its_own_jitter() -> None:
+    """As if it had been put then: each schedule has its own."""
+    rig = Rig()
+    spec = changed(jitter_ms=9_000)
+    for name in ("s", "t"):
+        put(rig, spec, name=name)
+    for paused in (True, False):
+        pause(rig, paused=paused)
+    expected = put(Rig(), spec).cursor.due_ms
+    assert schedule(rig).cursor.due_ms == expected != schedule(rig, "t").cursor.due_ms
+
+
+def test_a_trigger_that_is_sent_again_is_told_of_its_job() -> None:
+    """It is there; nothing is refused, and nothing is written."""
+    rig = Rig()
+    put(rig, paused=True)
+    command = TriggerSchedule(tenant="default", name="s", job_id=rig.mint())
+    rig.do(command)
+    decision = rig.do(command)
+    assert decision.events == ()
+    assert decision.reply == SubmitReply(job_ids=[command.job_id], existing=[0], refusals=[])
+
+
+def test_a_trigger_keeps_to_the_bytes_that_its_command_lets_it() -> None:
+    """As a submit does."""
+    rig = Rig()
+    put(rig, paused=True)
+    job_id = rig.mint()
+    full = TriggerSchedule(tenant="default", name="s", job_id=job_id, bytes_max=1)
+    assert rig.refused(full).reason is Reason.MEMORY_FULL
+    rig.do(TriggerSchedule(tenant="default", name="s", job_id=job_id, bytes_max=1 << 30))
+    assert len(jobs(rig)) == 1
+
+
+def test_messages_of_a_trigger_and_of_a_delete_are_brought_at_once() -> None:
+    """The job to be submitted; and that nobody asks any more for the end of the last one."""
+    rig, queue = away()
+    other = Rig(PartitionConfig(partition=1, partitions=2))
+    put(rig, changed(policy=Policy(name="job", queue=queue)))
+    rig.pass_time(EVERY_MS)
+    trigger = TriggerSchedule(tenant="default", name="s", job_id=other.mint())
+    for command, kind in (
+        (trigger, SubmitFrom),
+        (DeleteSchedule(tenant="default", name="s"), ReleaseParent),
+    ):
+        decision = rig.do(command)
+        (appended,) = of_type(decision.events, OutboxAppended)
+        assert [type(message) for message in appended.messages] == [kind]
+        assert (appended.now_ms, appended.target) == (rig.now_ms, 1)
+        (deliver,) = of_type(decision.effects, Deliver)
+        assert (deliver.target, deliver.upto) == (1, appended.first_number)
+
+
+# What events write.
+
+
+def test_what_is_newer_than_an_event_stays() -> None:
+    """A snapshot may know more of one schedule than of another, and more than the event."""
+    rig = Rig()
+    for name in ("newer", "older"):
+        put(rig, name=name)
+    state = state_of(rig.partition)
+    state.live = False
+    records = state.timetable.records
+    newer, older = (records["default", name] for name in ("newer", "older"))
+    newer.seq, older.seq = 17, 13
+    moved = restarted("default", "s", changed(), newer.cursor, rig.now_ms + EVERY_MS)
+    rows = [TickedRow("default", name, moved) for name in ("newer", "nobody", "older")]
+    schedules.apply_ticked(state, SchedulesTicked(now_ms=1, rows=rows), 14)
+    assert [each.seq for each in (newer, older)] == [17, 14]
+    assert [each.cursor == moved for each in (newer, older)] == [False, True]
+    for name in ("newer", "nobody", "older"):
+        event = SchedulePaused(now_ms=1, tenant="default", name=name, paused=True, cursor=moved)
+        schedules.apply_paused(state, event, 15)
+    assert [each.paused for each in (newer, older)] == [False, True]
+    for name in ("newer", "nobody", "older"):
+        schedules.apply_deleted(state, ScheduleDeleted(now_ms=1, tenant="default", name=name), 16)
+    assert list(records) == [("default", "newer")]
+
+
+def test_equal_policies_of_schedules_are_one_object() -> None:
+    """With a hundred thousand schedules it makes the difference; after a replay, too."""
+    rig = Rig()
+    for name in "ab":
+        put(rig, changed(policy=Policy(name="job", queue="q")), name=name)
+    for partition in (rig.partition, rig.replayed()):
+        first, second = state_of(partition).timetable.records.values()
+        assert first.spec.policy is second.spec.policy

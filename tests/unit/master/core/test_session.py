@@ -1,5 +1,6 @@
 """What workers' messages come to: declarations, heartbeats, starts, returns."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +38,7 @@ def rig() -> Rig:
 
 def later(row: LeaseRow) -> LeaseRow:
     """A newer lease of the same job, which the journal has lost."""
-    return LeaseRow(row.job_id, row.lease._replace(seq=row.lease.seq + 100))
+    return LeaseRow(row.job_id, msgspec.structs.replace(row.lease, seq=row.lease.seq + 100))
 
 
 def ended(events: tuple[object, ...]) -> list[EndedRow]:

@@ -1,5 +1,6 @@
 """Slack: jobs of limit keys that cannot get full are ordered as jobs without a key."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,7 +105,7 @@ def test_jobs_that_run_take_slack() -> None:
     rig.fail(row)
     submit(rig, "a", "a")
     assert lanes_of(rig) == {"": 2}
-    newer = LeaseRow(failed, row.lease._replace(seq=row.lease.seq + 100))
+    newer = LeaseRow(failed, msgspec.structs.replace(row.lease, seq=row.lease.seq + 100))
     rig.open_session(2, "w2", declare=[held(newer)])
     assert rig.state(failed) is JobState.RUNNING
     assert lanes_of(rig) == {"a": 2}
@@ -215,7 +216,7 @@ def test_a_key_is_known_from_what_is_proved_to_run(name: str) -> None:
     (failed,) = submit(rig, name)
     row = rig.grant_one()
     rig.fail(row)
-    newer = LeaseRow(failed, row.lease._replace(seq=row.lease.seq + 100))
+    newer = LeaseRow(failed, msgspec.structs.replace(row.lease, seq=row.lease.seq + 100))
     rig.open_session(2, "w2", declare=[held(newer)])
     assert rig.state(failed) is JobState.RUNNING
     assert list(keys_of(rig)) == [name] * bool(name)
@@ -241,7 +242,7 @@ def test_a_key_is_known_until_its_bucket_is_full() -> None:
         row = rig.grant_one()
         rig.fail(row)
         rig.configure(MAIL, QueueSettings(key_rate=RateLimit(1, 1_000, 9)))
-        newer = LeaseRow(failed, row.lease._replace(seq=row.lease.seq + 100))
+        newer = LeaseRow(failed, msgspec.structs.replace(row.lease, seq=row.lease.seq + 100))
         rig.now_ms += idle_ms
         rig.open_session(2, "w2", declare=[held(newer)])
         rig.report(newer, session_id=2)

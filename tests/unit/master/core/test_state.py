@@ -40,7 +40,7 @@ def attempt(*, run: int = 2, started_ms: int = 0, fault: JobFault | None = None)
     return Attempt(
         number=1,
         worker="w",
-        lease=LEASE._replace(run=run),
+        lease=msgspec.structs.replace(LEASE, run=run),
         granted_ms=1,
         started_ms=started_ms,
         ended_ms=9,
@@ -102,7 +102,7 @@ def test_watches_are_told_of_new_states_only() -> None:
     assert rig.record(job_id).cancel_requested
     assert rig.partition.drain_changes() == []
     rig.open_session(2)
-    newer = LeaseRow(job_id, lease_of(rig.record(job_id))._replace(seq=9))
+    newer = LeaseRow(job_id, msgspec.structs.replace(lease_of(rig.record(job_id)), seq=9))
     rig.report(newer, session_id=2)
     assert [change.state for change in rig.partition.drain_changes()] == [JobState.COMPLETED]
     rig.now_ms += 7

@@ -3,6 +3,7 @@
 And windows of what happened lately (``core.window``).
 """
 
+import msgspec
 import pytest
 
 from tenure.master.core import command as commands
@@ -54,7 +55,7 @@ def test_a_higher_claim_is_not_undone_by_the_journals_holder(rig: Rig) -> None:
     """The worker that the journal names is back without the job: another one's later lease wins."""
     (job_id,) = rig.submit(1)
     row = rig.grant_one()
-    later = LeaseRow(job_id, row.lease._replace(seq=row.lease.seq + 1))
+    later = LeaseRow(job_id, msgspec.structs.replace(row.lease, seq=row.lease.seq + 1))
     rig.crash()
     rig.open_session(2, "w1", declare=[])
     rig.open_session(3, "w3", declare=[held(later)])
@@ -130,7 +131,7 @@ def test_the_loser_against_a_kept_report_is_told(rig: Rig) -> None:
     """A report under a later lease ends the journal's lease: its holder hears that, and why."""
     (job_id,) = rig.submit(1)
     row = rig.grant_one()
-    later = LeaseRow(job_id, row.lease._replace(seq=row.lease.seq + 1))
+    later = LeaseRow(job_id, msgspec.structs.replace(row.lease, seq=row.lease.seq + 1))
     rig.crash()
     rig.open_session(2, "w1", declare=[])
     rig.open_session(3, "w3")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+import msgspec
 import pytest
 
 from tenure.master.core.record import Policy
@@ -160,7 +161,9 @@ def test_a_position_is_never_in_the_middle_of_an_event() -> None:
 
     async def main() -> tuple[set[str], set[str]]:
         watch = _watch()
-        everything = [_change(1)._replace(job_id=JobId(f"job-{n}")) for n in range(1_200)]
+        everything = [
+            msgspec.structs.replace(_change(1), job_id=JobId(f"job-{n}")) for n in range(1_200)
+        ]
         seen: set[str] = set()
         follow = watch.follow(select_changes(""), None, _pace())
         await anext(follow)
