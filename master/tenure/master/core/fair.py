@@ -159,8 +159,10 @@ class LevelWalk(Generic[F]):
                 else:
                     heapreplace(frontier, (now, next(self._ties), -1, flow))
                 continue
-            self._see(2 * index + 1)
-            self._see(2 * index + 2)
+            behind = 2 * index + 1
+            if behind < len(self._heap):
+                self._see(behind)
+                self._see(behind + 1)
             if flow.active and flow not in self._tags:
                 self._tags[flow] = flow.tag
                 heapreplace(frontier, (flow.tag, next(self._ties), -1, flow))

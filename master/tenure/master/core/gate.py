@@ -425,11 +425,13 @@ class LimitKey(Limiter):
 
     def count(self, records: list[JobRecord], by: int) -> None:
         """More of its jobs run (by 1), or fewer (by -1), or others."""
+        jobs = self.jobs
         if by > 0:
-            self.jobs.update([(record.job_id, record) for record in records])
+            for record in records:
+                jobs[record.job_id] = record
         elif by < 0:
             for record in records:
-                self.jobs.pop(record.job_id, None)
+                jobs.pop(record.job_id, None)
         self.refresh()
 
     def granted(self, records: list[JobRecord]) -> None:
@@ -444,12 +446,16 @@ class LimitKey(Limiter):
         return min(room, self.breaker.probes)
 
     def refresh(self) -> None:
+        # For each job with a key it is asked twice, so it asks nobody for what it knows.
         probes = None if self.breaker is None else self.breaker.probes
         if probes is not None:
             self.queue.tripped[self] = None
         elif self.queue.tripped:
             self.queue.tripped.pop(self, None)
-        self.turn(probes != 0 and self.has_room())
+        full = 0 < self.concurrency <= len(self.jobs)
+        is_open = probes != 0 and not full and not self.is_dry
+        if is_open is not self.is_open:
+            self.turn(is_open)
 
     def next_ms(self) -> int | None:
         """When its bucket has a token again, or its breaker lets probes through."""

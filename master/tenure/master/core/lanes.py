@@ -361,8 +361,11 @@ class Lanes:
             for kind, own in runs.items():
                 if before is _PENDING:
                     left = kind if priority_before is None else (priority_before, *kind[1:])
-                    self.left(self._slack.leave(queue, policy, left, own), len(own))
-                key = self._slack.moved(queue, kind[1], runs=after is _RUNNING)
+                    place = self._slack.leave(queue, left, own)
+                    self.left(self.lane_of(queue, policy, place), len(own))
+                key = None
+                if kind[1]:
+                    key = self._slack.moved(queue, kind[1], runs=after is _RUNNING)
                 if before is _RUNNING or after is _RUNNING:
                     if ended and key is not None:
                         self._judge(key, own, done=done)
@@ -400,17 +403,18 @@ class Lanes:
             job_type = self.job_type(policy.tenant, policy.name)
             if job_type.granted(alike, now_ms):
                 eased.append(job_type)
-            left: dict[Lane, int] = {}
+            left: dict[Kind, int] = {}
             for kind, own in runs.items():
                 queue.running_of[kind[0]] += len(own)
-                lane = self._slack.leave(queue, policy, kind, own)
-                left[lane] = left.get(lane, 0) + len(own)
+                place = self._slack.leave(queue, kind, own)
+                left[place] = left.get(place, 0) + len(own)
                 if kind[1]:
                     key = self._slack.key(queue, kind[1])
                     key.count(own, 1)
                     self.refills.charge(key, len(own), now_ms)
                     key.granted(own)
-            for lane, jobs in left.items():
+            for place, jobs in left.items():
+                lane = self.lane_of(queue, policy, place)
                 self.left(lane, jobs)
                 if lane.sticky is not None:
                     self.bind(lane.sticky, incarnation)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from tenure.master.core.alike import Kin, Kind
 from tenure.master.core.gate import LimitKey, Queue
 from tenure.master.core.ready import Lane
-from tenure.master.core.record import JobRecord, Policy
+from tenure.master.core.record import JobRecord
 
 if TYPE_CHECKING:
     from tenure.master.core.lanes import Lanes
@@ -46,8 +46,8 @@ class Slack:
         return key
 
     def moved(self, queue: Queue, name: str, *, runs: bool) -> LimitKey | None:
-        """The key of jobs that have moved; None: they have none, or nobody needs it now."""
-        return self.key(queue, name) if name and runs else queue.limit_keys.get(name)
+        """The key of jobs that have moved; None: nobody needs it now."""
+        return self.key(queue, name) if runs else queue.limit_keys.get(name)
 
     def forget_if_unused(self, key: LimitKey) -> None:
         """Drops a key that has no lane, when forgetting it changes nothing."""
@@ -111,17 +111,17 @@ class Slack:
                 self._end(key)
         return found
 
-    def leave(self, queue: Queue, policy: Policy, kind: Kind, records: list[JobRecord]) -> Lane:
-        """Alike jobs are not ready any more; which lane they were in.
+    def leave(self, queue: Queue, kind: Kind, records: list[JobRecord]) -> Kind:
+        """Alike jobs are not ready any more; what tells the lane in which they were.
 
         All of a key's ready jobs wait in common lanes, or none; so do those that one event moves,
         while it puts the others under their key.
         """
-        key = queue.limit_keys.get(kind[1])
+        key = queue.limit_keys.get(kind[1]) if kind[1] else None
         if key is not None and records[0] in key.waiting:
             self._stop(key, records)
-            kind = _common(kind)
-        return self._lanes.lane_of(queue, policy, kind)
+            return _common(kind)
+        return kind
 
     def _stop(self, key: LimitKey, records: list[JobRecord]) -> None:
         """Jobs do not wait in common lanes any more."""
@@ -146,7 +146,8 @@ class Slack:
 
 def holds_up(key: LimitKey) -> bool:
     """Whether ready jobs of a key stand in lanes under it."""
-    return any(lane.ready for lane in key.under if isinstance(lane, Lane))
+    under = key.under
+    return bool(under) and any(lane.ready for lane in under if isinstance(lane, Lane))
 
 
 def has_slack(key: LimitKey, more: int = 0) -> bool:

@@ -44,6 +44,7 @@ T = TypeVar("T")
 
 #: Policies, and ties.
 _KNOWN_MAX: Final = 4_096
+_RUNNING: Final = JobState.RUNNING
 
 
 class JobChange(msgspec.Struct, frozen=True, gc=False):
@@ -201,7 +202,7 @@ class State:
 
     def holding_of(self, record: JobRecord) -> Holding | None:
         """What is known of a running job's lease in this term."""
-        if record.state is not JobState.RUNNING:
+        if record.state is not _RUNNING:
             return None
         holder = self.holders.get(record.incarnation)
         return None if holder is None else holder.leases.get(record.job_id)

@@ -380,6 +380,8 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
         for setting in event.settings
     ]
     names: dict[KeyName, KeyRecord] = {}
+    #: By limit key, sticky key and workflow: of jobs without parents many have the same.
+    ties: dict[tuple[str, str, str], Ties] = {}
     blocked: list[JobRecord] = []
     ordinal = event.first_ordinal - 1
     for row in event.rows:
@@ -401,19 +403,24 @@ def apply_submitted(state: State, event: JobsSubmitted, seq: int) -> None:
             ready_ms=ready_ms,
             run_due_ms=ready_ms,
         )
-        if row.limit_key or row.sticky_key or row.parents:
+        if row.parents:
             record.ties = state.intern_ties(_ties_of(row))
-            if row.parents:
-                apply_blocked(state, record, seq, settled=False)
-                blocked.append(record)
+            apply_blocked(state, record, seq, settled=False)
+            blocked.append(record)
+        elif row.limit_key or row.sticky_key:
+            keys = row.limit_key, row.sticky_key, row.workflow_id
+            known = ties.get(keys)
+            if known is None:
+                known = ties[keys] = state.intern_ties(_ties_of(row))
+            record.ties = known
         jobs[job_id] = record
         added.append(record)
         if key:
             name = (policy.tenant, policy.queue, key)
             names[name] = KeyRecord(job_id, now_ms + policy.key_window_ms, seq)
-    for name, known in names.items():
+    for name, taken in names.items():
         # Of several jobs with one key the last has taken it from the others.
-        state.keys.put(name, known)
+        state.keys.put(name, taken)
     state.next_ordinal = max(state.next_ordinal, ordinal + 1)
     for *_, added in settings:
         if added and state.live:
