@@ -173,13 +173,12 @@ def _source_with(tree: libcst.Module, mutation: Mutation) -> str:
 
 def _differing(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
     """The lines from the first to the last that differ, as they are and as they become."""
-    first = next(at for at, (old, new) in enumerate(zip(before, after, strict=False)) if old != new)
-    behind = min(len(before), len(after)) - first
-    last = next(
-        at
-        for at, (old, new) in enumerate(zip(reversed(before), reversed(after), strict=False))
-        if old != new or at == behind
-    )
+    shorter = min(len(before), len(after))
+    pairs = enumerate(zip(before, after, strict=False))
+    first = next((at for at, (old, new) in pairs if old != new), shorter)
+    behind = shorter - first
+    pairs = enumerate(zip(reversed(before), reversed(after), strict=False))
+    last = next((at for at, (old, new) in pairs if old != new or at == behind), behind)
     return _stripped(before[first : len(before) - last]), _stripped(
         after[first : len(after) - last]
     )

@@ -36,6 +36,17 @@ def test_functions_are_changed_and_nothing_else(tmp_path: Path) -> None:
     assert {function for function, _, _ in changes} == {"Gate.open", "check"}
 
 
+def test_the_end_of_a_module_is_changed_too(tmp_path: Path) -> None:
+    """Also by leaving it out, as a last case of several: then no line is another one."""
+    path = tmp_path / "sample.py"
+    cases = ("case 1:", "return 1", "case _:", "return 2")
+    body = "".join(f"{'    ' * (2 + at % 2)}{line}\n" for at, line in enumerate(cases))
+    path.write_text(f"def name(of: int) -> int:\n    match of:\n{body}")
+    changes = {(c.old, c.new) for c in mutation.changes_of("core/sample", path)}
+    assert ("case _:\nreturn 2", "") in changes
+    assert ("case 1:\nreturn 1", "") in changes
+
+
 def test_a_change_is_what_importers_run() -> None:
     """A change that is planted in a child is seen there by who imported the class long before."""
     (change,) = (
