@@ -2,6 +2,7 @@
 
 import pytest
 
+from tenure.master.core.command import MarkSession
 from tenure.master.core.record import Policy, RetryPolicy
 from tenure.master.core.settings import (
     BreakerSettings,
@@ -11,7 +12,7 @@ from tenure.master.core.settings import (
 )
 from tenure.protocol.vocabulary import Backoff, BlockerKind
 from tests.unit.master.core.rig import Rig
-from tests.unit.master.core.test_explain import QUEUE, SCENES, K, explain, kinds
+from tests.unit.master.core.test_explain import GPU, QUEUE, SCENES, K, explain, kinds
 
 
 def test_what_ends_by_itself_says_when() -> None:
@@ -134,3 +135,81 @@ def test_behind_its_own_gate_the_pace_of_its_queue_says_nothing() -> None:
     rig.grant_one(3)
     found = explain(rig, rig.submit_one(quick), [(3, 1)])
     assert (kinds(found), found.estimate_ms) == ([K.CIRCUIT_BREAKER], None)
+
+
+def test_what_should_have_ended_is_expected_at_once() -> None:
+    """A time that is over is no time to wait, and none to have waited."""
+    rig = Rig(window_ms=3_000)
+    rig.open_session(1)
+    job_id = rig.submit_one()
+    rig.now_ms += 5_000
+    found = explain(rig, job_id, [(1, 1)])
+    assert kinds(found) == [K.LEADER]
+    assert (found.estimate_ms, found.basis) == (0, "what keeps it ends then")
+
+
+def test_who_is_next_waits_for_the_next_token_only() -> None:
+    """Those behind wait for one more each, whatever limit key they have, or none."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.configure(QUEUE, QueueSettings(rate=RateLimit(1, 1_000, 1)))
+    jobs = rig.submit(4)
+    found = [explain(rig, job_id, [(1, 1)]) for job_id in (jobs[0], jobs[3])]
+    assert [kinds(each) for each in found] == [[K.QUEUE_RATE]] * 2
+    assert [(each.estimate_ms, each.basis) for each in found] == [
+        (1_000, "what keeps it ends then"),
+        (4_000, "3 jobs before it, one every 1 s"),
+    ]
+
+
+def test_tokens_count_for_those_before_it_and_the_pace_for_itself() -> None:
+    """Slots are scarcer than tokens, one every five seconds: what lasts longest says when."""
+    rig = Rig(audited=False)
+    rig.open_session(1, slots=1_000)
+    rig.configure(QUEUE, QueueSettings(rate=RateLimit(1, 1_000, 1)))
+    jobs = rig.submit(14)
+    for _ in range(10):
+        rig.pass_time(5_000)
+        rig.renew(1, 1_000)
+        row = rig.grant_one()
+        rig.accept(1, 1_000)
+        rig.report(row)
+    found = explain(rig, jobs[-1], [])
+    assert (kinds(found), found.ahead) == ([K.QUEUE_RATE, K.NO_CREDIT], 3)
+    assert found.estimate_ms == 5_000
+    assert found.basis == "0 jobs before it, and 0.2 a second have begun while jobs waited"
+
+
+def test_those_that_are_held_up_themselves_take_no_time() -> None:
+    """Jobs of another key that has no tokens come before nobody, though their place is before."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.configure(QUEUE, QueueSettings(key_rate=RateLimit(1, 60_000, 1)))
+    mine = rig.submit(3, limit_key="k")
+    rig.submit(5, priority=0, limit_key="j")
+    found = explain(rig, mine[-1], [(1, 1)])
+    assert (kinds(found), found.ahead) == ([K.KEY_RATE], 2)
+    assert (found.estimate_ms, found.basis) == (180_000, "2 jobs before it, one every 60 s")
+
+
+def test_behind_a_worker_in_quarantine_only_the_first_one_knows_when() -> None:
+    """It is tried with one job, and what then is not known, however fast others of its queue go."""
+    rig = Rig(audited=False)
+    rig.open_session(1, slots=1_000)
+    rig.open_session(2, labels={"gpu": "a100"})
+    rig.do(MarkSession(session_id=2, reason="its disk", by_hand=False, for_ms=20_000))
+    flow(rig)
+    first, second = rig.submit(2, Policy(name="job", requires=(GPU,)))
+    unknown = "how fast those begin that wait for the same is not known"
+    found = explain(rig, first, [(1, 1), (2, 1)])
+    assert (kinds(found), found.ahead) == ([K.QUARANTINE], 0)
+    assert (found.estimate_ms, found.basis) == (35_000, "what keeps it ends then")
+    found = explain(rig, second, [(1, 1), (2, 1)])
+    assert (kinds(found), found.ahead) == ([K.QUARANTINE], 1)
+    assert (found.estimate_ms, found.basis) == (None, unknown)
+    rig.now_ms += 35_000
+    rig.renew(2, 0)
+    rig.grant_one(2)
+    found = explain(rig, second, [(1, 1), (2, 1)])
+    assert (kinds(found), found.ahead) == ([K.QUARANTINE], 0)
+    assert (found.estimate_ms, found.basis) == (None, unknown)

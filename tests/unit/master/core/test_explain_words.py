@@ -338,6 +338,7 @@ def test_nobody_is_ahead_of_a_job_that_is_not_due() -> None:
     explaining = rig.partition.explain(rig.submit_one(delay_ms=1), [], rig.now_ms, None)
     assert explaining is not None
     assert explaining.done
+    explaining.take(9)
     assert explaining.result().ahead == 0
 
 
@@ -446,3 +447,41 @@ def test_a_sticky_key_that_is_bound_to_nobody_is_anybodys() -> None:
     (blocker,) = explain(rig, job_id, []).blockers
     assert blocker.kind is K.NO_CREDIT
     assert explain(rig, job_id, [(1, 1)]).blockers == []
+
+
+def test_a_sticky_key_of_a_worker_that_does_not_run_the_job_does_not_bind_it() -> None:
+    """It goes to others: theirs is the slot that it waits for."""
+    rig = Rig()
+    rig.open_session(1, names=("first",))
+    rig.open_session(2, names=("second",))
+    rig.submit(1, Policy(name="first"), sticky_key="s")
+    rig.grant_one(1)
+    job_id = rig.submit_one(Policy(name="second"), sticky_key="s")
+    (blocker,) = explain(rig, job_id, [(1, 1)]).blockers
+    assert blocker.kind is K.NO_CREDIT
+    assert explain(rig, job_id, [(1, 1), (2, 1)]).blockers == []
+
+
+def test_a_reserve_is_not_named_if_others_come_first_all_the_same() -> None:
+    """Without it the slot would be another job's."""
+    rig = Rig()
+    rig.open_session(1)
+    rig.submit_one(Policy(name="job", queue="urgent"), delay_ms=1_000)
+    rig.configure(("default", "urgent"), QueueSettings(reserved=0.5))
+    job_id = rig.submit_one()
+    rig.submit_one(priority=0)
+    found = explain(rig, job_id, [(1, 1)])
+    assert [blocker.kind for blocker in found.blockers] == [K.ORDER]
+
+
+def test_nobody_is_named_if_no_reserve_is_unmet() -> None:
+    """A worker offers more than its slots, and where slots are counted nothing is given beyond."""
+    rig = Rig()
+    rig.open_session(1, slots=2)
+    rig.configure(QUEUE, QueueSettings(reserved=0.5, reserved_priority=9))
+    rig.submit(2)
+    assert len(rig.grant(1, 2)) == 2
+    rig.accept(1, 1)
+    (blocker,) = explain(rig, rig.submit_one(), [(1, 1)]).blockers
+    assert blocker.kind is K.RESERVED
+    assert blocker.text == "the slots that are free are reserved for others"
