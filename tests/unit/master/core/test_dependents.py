@@ -1,15 +1,26 @@
 """Dependents: what is said to who submits a child, and what one decision does about children."""
 
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 
 from tenure.master.core import command as commands
 from tenure.master.core.command import SealWorkflow, SubmitRow
 from tenure.master.core.dependency import GONE, OPEN
 from tenure.master.core.effect import Deliver, NotifySettled
-from tenure.master.core.event import DependentsResolved, InboxTaken, OutboxAppended
+from tenure.master.core.event import (
+    DependentsResolved,
+    DurableEvent,
+    InboxTaken,
+    OutboxAppended,
+)
 from tenure.master.core.message import ParentState, RegisterChild, ReleaseParent
 from tenure.master.core.outbox import Numbered, Outbox
+from tenure.master.core.partition import Partition
 from tenure.master.core.record import Policy
+from tenure.master.core.snapshot import Slice
+from tenure.protocol.fence import Token
 from tenure.protocol.ids import JobId
 from tenure.protocol.refusal import Reason, Refusal
 from tenure.protocol.vocabulary import (
@@ -325,3 +336,66 @@ def test_a_member_of_a_workflow_elsewhere_is_taken_while_that_is_open(
     assert (first.reason, first.field) == (reason, "workflow_id")
     assert (second.reason, second.field) == (reason, "workflow_id")
     assert not state_of(here.partition).jobs
+
+
+# What a replay finds newer than what it reads.
+
+
+def slices_of(partition: Partition) -> list[Slice]:
+    """A snapshot of all of it."""
+    cursor = partition.snapshot()
+    slices = []
+    while (part := cursor.next_slice(1_000)) is not None:
+        slices.append(msgspec.msgpack.decode(msgspec.msgpack.encode(part)))
+    return slices
+
+
+def read_on(rig: Rig, slices: Sequence[Slice], events: Sequence[tuple[int, DurableEvent]]) -> bytes:
+    """The hash of what comes of a snapshot and of events that it has seen already."""
+    partition = Partition(rig.config)
+    for part in slices:
+        partition.load_slice(part)
+    for seq, event in events:
+        partition.replay(event, seq)
+    return partition.state_hash()
+
+
+def family() -> Town:
+    """Children and parents over two partitions, with all that is said among them."""
+    town = Town()
+    here, there = town.rigs
+    first, second = town.submit(1)[0], town.submit(1)[0]
+    child, _ = town.submit(0, [first, second])
+    other, _ = town.submit(0, [there.mint()])
+    town.submit(0, [other])
+    town.calm()
+    town.end(first, AttemptOutcome.FAILED_PERMANENT)
+    town.calm()
+    there.do(commands.CancelJobs(job_ids=[second]))
+    town.calm()
+    assert town.state(child) is JobState.FAILED
+    there.do(commands.RequeueJobs(job_ids=[first, second]))
+    here.do(commands.RequeueJobs(job_ids=[child]))
+    while town.resolve(0, 1):
+        pass
+    town.calm()
+    here.do(commands.CancelJobs(job_ids=[child]))
+    while town.resolve(0, 1):
+        pass
+    town.calm()
+    here.do(commands.RequeueJobs(job_ids=[child]))
+    town.resolve(0)
+    restored = commands.OpenTerm(token=Token(1_795_000_000, 1), incarnation="r", window_ms=0)
+    here.do(restored)
+    return town
+
+
+def test_what_a_snapshot_has_newer_stays_whatever_is_read_after_it() -> None:
+    """From wherever the journal is read on, and whenever the snapshot was taken."""
+    for rig in family().rigs:
+        events = list(enumerate(rig.events(), 1))
+        for last in range(1, len(events) + 1):
+            partition = rig.replayed(keep=last)
+            slices, expected = slices_of(partition), partition.state_hash()
+            for begin in range(last):
+                assert read_on(rig, slices, events[begin:last]) == expected
