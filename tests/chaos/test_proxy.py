@@ -50,6 +50,12 @@ def received(end: socket.socket, count: int) -> bytes:
     return data
 
 
+def send_for_ever(end: socket.socket) -> None:
+    """Until the connection breaks."""
+    while True:
+        end.sendall(b"x" * 1_000)
+
+
 def test_bytes_pass_unchanged_both_ways(pair: tuple[socket.socket, socket.socket]) -> None:
     """Without rules nothing is changed, and the end of one side is heard on the other."""
     near, far = pair
@@ -68,8 +74,7 @@ def test_one_side_goes_while_the_other_speaks(pair: tuple[socket.socket, socket.
     assert far.recv(1) == b""
     near.close()
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
-        while True:
-            far.sendall(b"x" * 1_000)
+        send_for_ever(far)
 
 
 @pytest.mark.parametrize("k", [0, 1, 3, 7])
