@@ -45,7 +45,7 @@ _STRANGER = "stranger"
 
 
 class _Broken(Exception):
-    """A rule ends the connection."""
+    """A rule ends the connection, or one of its ends is gone."""
 
 
 class People:
@@ -230,8 +230,9 @@ class Flow:
         while True:
             came_at, data = await self._queue.get()
             if not data:
-                with suppress(OSError):
-                    self._writer.write_eof()
+                if not self._writer.is_closing():
+                    with suppress(OSError):
+                        self._writer.write_eof()
                 return
             await self._wait(came_at)
             await self._pass(data)
@@ -262,6 +263,9 @@ class Flow:
             for rule in rules:
                 if rule.cut_after is not None:
                     await self._count(rule, rule.cut_after, piece)
+            if self._writer.is_closing():
+                # It was reset: uvloop takes a write then for a mistake of ours.
+                raise _Broken
             self._writer.write(piece)
             await self._writer.drain()
             if rate:

@@ -15,9 +15,12 @@ from tests.oracles.history import boottime_ms
 @pytest.fixture(scope="module")
 def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Links]:
     """One proxy, which knows this process as ``me``."""
-    with Links(tmp_path_factory.mktemp("proxy")) as links:
+    folder = tmp_path_factory.mktemp("proxy")
+    with Links(folder) as links:
         links.know("me", pid=os.getpid())
         yield links
+    (log,) = folder.glob("proxy.*.log")
+    assert log.read_text() == ""
 
 
 @pytest.fixture
@@ -47,6 +50,12 @@ def received(end: socket.socket, count: int) -> bytes:
     return data
 
 
+def send_for_ever(end: socket.socket) -> None:
+    """Until the connection breaks."""
+    while True:
+        end.sendall(b"x" * 1_000)
+
+
 def test_bytes_pass_unchanged_both_ways(pair: tuple[socket.socket, socket.socket]) -> None:
     """Without rules nothing is changed, and the end of one side is heard on the other."""
     near, far = pair
@@ -56,6 +65,16 @@ def test_bytes_pass_unchanged_both_ways(pair: tuple[socket.socket, socket.socket
     assert received(near, 4) == b"pong"
     near.shutdown(socket.SHUT_WR)
     assert far.recv(1) == b""
+
+
+def test_one_side_goes_while_the_other_speaks(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Who had said all, and goes before it has heard all, ends the connection for the other."""
+    near, far = pair
+    near.shutdown(socket.SHUT_WR)
+    assert far.recv(1) == b""
+    near.close()
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        send_for_ever(far)
 
 
 @pytest.mark.parametrize("k", [0, 1, 3, 7])

@@ -23,8 +23,6 @@ from tenure.master.node.term import Term
 
 _LOOK_MS: Final = 500
 _RETRY_MS: Final = 500
-#: What a job takes in a slice besides what it carries, about.
-_JOB_BYTES: Final = 150
 
 
 class Snapshotter:
@@ -54,10 +52,7 @@ class Snapshotter:
         self._sizes = sizes
         self._journal = journal
         self._clock = clock
-        #: What the last one came to; until this term has taken one, what it would come to, about.
-        #: A leader that took its first one early would do so when others have just lost theirs.
-        stats = term.partition.stats()
-        self._snapshot_bytes = stats.payload_bytes + stats.jobs * _JOB_BYTES
+        self._snapshot_bytes = 0
         self._taken = 0
         term.gate.log_bytes += log_bytes
 
