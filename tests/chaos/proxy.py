@@ -165,7 +165,7 @@ class Connection:
         people: Who owns the other end.
         peer: Its address.
         target: Who was dialled.
-        writers: To both ends.
+        writers: To those ends that have not been broken.
         accepted_at: When (the loop's time).
     """
 
@@ -175,7 +175,6 @@ class Connection:
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     accepted_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     _source: str = ""
-    _ended: bool = False
 
     @property
     def source(self) -> str:
@@ -185,11 +184,9 @@ class Connection:
         return self._source
 
     def end(self, *, reset: bool) -> None:
-        """Break it at both ends; the first call decides how. Idempotent."""
-        if self._ended:
-            return
-        self._ended = True
-        for writer in self.writers:
+        """Break it at both ends; for each of them the first call decides how."""
+        while self.writers:
+            writer = self.writers.pop()
             found = writer.get_extra_info("socket")
             if reset and found is not None:
                 with suppress(OSError):
@@ -359,7 +356,10 @@ class Proxy:
                 return
             far_reader, far_writer = await asyncio.open_connection(door.host, door.port)
             connection.writers.append(far_writer)
-            for each in connection.writers:
+            if writer.is_closing():
+                # It was reset meanwhile.
+                raise _Broken
+            for each in (writer, far_writer):
                 # So that what was let through has left before a cut.
                 each.transport.set_write_buffer_limits(0)
             up = Flow(connection, "up", self._rules, reader, far_writer)
