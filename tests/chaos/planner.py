@@ -216,10 +216,9 @@ class Planner:
             job = self._job(run_if=rng.choice(_RUN_IFS))
             if family:
                 job = job.options(after=rng.sample(family, rng.randint(1, min(2, len(family)))))
-            handle = await self._desk.submit(job, *self._call())
+            handle = await self._submit(job, *self._call())
             if handle is None:
                 break
-            self._count("acked")
             family.append(handle)
         if family and rng.random() < 0.2:
             await self._desk.cancel(rng.choice(family).id)
@@ -267,9 +266,8 @@ class Planner:
         async def bring(after_s: float) -> None:
             await self._pause(after_s)
             wished = job.options(key_conflict=rng.choice(_CONFLICTS))
-            handle = await self._desk.submit(wished, *self._call())
+            handle = await self._submit(wished, *self._call())
             if handle is not None:
-                self._count("acked")
                 await self._see(handle)
 
         async with asyncio.TaskGroup() as group:
@@ -282,10 +280,9 @@ class Planner:
         rng, desk = self._rng, self._desk
         job = self._kept(app.flaky, _OTHERS)
         failures = rng.choice((0, 9))
-        handle = await desk.submit(job, self._text(), rng.uniform(0, 0.5), failures)
+        handle = await self._submit(job, self._text(), rng.uniform(0, 0.5), failures)
         if handle is None:
             return
-        self._count("acked")
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read(handle))
             await self._pause(rng.uniform(0, 3))
@@ -304,9 +301,8 @@ class Planner:
         """A job of many steps: whoever is lost amid them, it goes on behind the last one saved."""
         job = self._kept(app.climb, _TENANTS)
         steps = self._rng.randint(3, 20)
-        handle = await self._desk.submit(job, self._text(), steps, self._step_s)
+        handle = await self._submit(job, self._text(), steps, self._step_s)
         if handle is not None:
-            self._count("acked")
             await self._see(handle)
         await self._pause(self._rng.uniform(0, 2))
 
@@ -314,10 +310,9 @@ class Planner:
         """A job is cancelled that goes on, at times for longer than its worker waits."""
         rng = self._rng
         job = self._kept(app.defy, _TENANTS)
-        handle = await self._desk.submit(job, self._text(), rng.uniform(2, 10))
+        handle = await self._submit(job, self._text(), rng.uniform(2, 10))
         if handle is None:
             return
-        self._count("acked")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._see(handle))
             await self._pause(rng.uniform(0.5, 2))
@@ -342,6 +337,15 @@ class Planner:
 
     def _text(self) -> str:
         return f"{self._name}/{next(self._texts):06d}"
+
+    async def _submit(
+        self, job: JobDef[..., Any], *arguments: object
+    ) -> AsyncJobHandle[Any] | None:
+        """As a user of ``Desk``; counts what was taken."""
+        handle = await self._desk.submit(job, *arguments)
+        if handle is not None:
+            self._count("acked")
+        return handle
 
     async def _see(self, *handles: AsyncJobHandle[Any]) -> None:
         """Reads results, as long as it takes; what never comes is left open in the history."""
