@@ -323,7 +323,10 @@ def _hand_overs(facts: Mapping[str, Any]) -> Iterable[str]:
     yield ""
     yield "| partition | from | to | at | no grant for |"
     yield "|---|---|---|---|---|"
-    slowest = sorted(facts["hand_overs"], key=lambda one: -one["first_grant_ms"])
+    # First those that the bar is for.
+    slowest = sorted(
+        facts["hand_overs"], key=lambda one: (not one["alone"], -one["first_grant_ms"])
+    )
     for one in slowest[:_SHOWN]:
         mark = "" if one["alone"] else " (with other faults)"
         yield (

@@ -311,7 +311,7 @@ class Seat:
         self._leaving.clear()
         number = str(office.token)
         replay = Replay(self._journal, office.token, self.partition)
-        why = "handed over"
+        why, closed = "handed over", None
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(keeper.run())
@@ -321,6 +321,7 @@ class Seat:
                     tasks.create_task(self._watch_office(office))
                 await self._reign(tasks, office, keeper, replay)
         except* _SteppedDown:
+            closed = self._term
             _log.info("Handed over", extra=self._extra("step_down"))
         except* OfficeLost as lost:
             why = "office lost"
@@ -350,6 +351,10 @@ class Seat:
                 # It has ended without having died: nobody shall count it.
                 await replay.end()
             await self._resign(office)
+        if closed is not None:
+            # Not before: whoever is next waits for the office.
+            end = closed.partition
+            await around.trace.last_state(self.partition, end.next_seq - 1, end.state_hash)
 
     async def _watch_office(self, office: Office) -> None:
         """Hears of it when the office is taken away, though its lease lives on and is renewed.
@@ -439,7 +444,6 @@ class Seat:
         await self._leaving.wait()
         owner.cancel()
         await term.close()
-        self._trace_state(term)
         raise _SteppedDown
 
     async def _open_term(
@@ -458,7 +462,7 @@ class Seat:
         self._term, self._keeper = term, keeper
         await term.begin(around.roster.me.incarnation, window=window)
         if stats.jobs <= _TRACED_JOBS_MAX:
-            self._trace_state(term)
+            around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
         around.roster.leaders.pop(self.partition, None)
         around.roster.terms[self.partition] = term
         self._role = _Role.PARTITION_ROLE_SERVING
@@ -470,10 +474,6 @@ class Seat:
         with self._around.standbys.at_rest(), suppress(TimeoutError):
             async with asyncio.timeout(_CALM_MS / 1000):
                 await term.granted.wait()
-
-    def _trace_state(self, term: Term) -> None:
-        partition = term.partition
-        self._around.trace.state(self.partition, partition.next_seq - 1, partition.state_hash)
 
     def _make_term(
         self, office: Office, keeper: Keeper, recovered: Replayed, clock: TermClock

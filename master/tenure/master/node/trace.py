@@ -5,6 +5,7 @@ one after it has committed, and each term the hash of its state at its end and, 
 its beginning.
 """
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,14 @@ class Trace:
         """The whole state after an event; it is hashed only if somebody traces."""
         if self._file is not None:
             text = state_hash().hex()
+            self._write("state", partition, last_seq=last_seq, hash=text)
+
+    async def last_state(
+        self, partition: int, last_seq: int, state_hash: Callable[[], bytes]
+    ) -> None:
+        """As ``state``, of one that changes no more: a large one is hashed beside the loop."""
+        if self._file is not None:
+            text = (await asyncio.to_thread(state_hash)).hex()
             self._write("state", partition, last_seq=last_seq, hash=text)
 
     def _write(self, event: str, partition: int, **fields: int | str) -> None:

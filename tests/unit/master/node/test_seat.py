@@ -1,9 +1,12 @@
 """A seat's life around its terms."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -22,7 +25,7 @@ from tenure.master.journal.port import HaltRecord, ReplayMark, SealedBatch
 from tenure.master.node.alarms import Alarms
 from tenure.master.node.hub import WorkerHub
 from tenure.master.node.roster import Roster
-from tenure.master.node.seat import Seat, Surroundings
+from tenure.master.node.seat import Seat, Surroundings, _SteppedDown
 from tenure.master.node.solitude import Solitude
 from tenure.master.node.space import SpaceWatch
 from tenure.master.node.standby import Standbys
@@ -303,6 +306,27 @@ def test_a_master_that_is_stopped_does_not_ask_for_an_office(stopped_ms: int) ->
         assert election.campaigned_ms == []
 
     run_virtual(main, limit_s=120)
+
+
+def test_a_state_is_hashed_for_a_trace_when_the_office_is_free(tmp_path: Path) -> None:
+    """That of a large partition takes a second, in which nobody would lead."""
+    seat, office, path = _seat(WonElection(), UnmarkedJournal()), FakeOffice(), tmp_path / "trace"
+    end = SimpleNamespace(next_seq=8, state_hash=lambda: bytes([office.lost]))
+    trace = Trace(path, SimClock())
+    seat._around = replace(seat._around, trace=trace)
+
+    async def step_down(*_: object) -> NoReturn:
+        seat._term = SimpleNamespace(partition=end, abandon=lambda _: None)  # type: ignore[assignment]
+        raise _SteppedDown
+
+    async def main() -> None:
+        await seat._lead(office, 0)  # type: ignore[arg-type]
+        trace.close()
+
+    seat._reign = step_down  # type: ignore[method-assign, assignment]
+    asyncio.run(main())
+    (line,) = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (line["event"], line["last_seq"], line["hash"]) == ("state", 7, "01")
 
 
 def _leading_seat(jobs: int) -> Seat:
