@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 _Context = Any
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
-#: DESIGN: pings find a frozen peer; two servers must never share a port silently.
+#: Pings find a frozen peer; two servers must never share a port silently.
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 2_000),
@@ -177,6 +177,10 @@ def _streaming(
 ) -> Callable[[Any, _Context], Awaitable[None]]:
     async def handle(requests: Any, context: _Context) -> None:
         try:
+            # By itself it would go with the first message; and where the write of that is
+            # cancelled, gRPC takes it for unsent, refuses the status after it, and leaves the
+            # caller waiting.
+            await context.send_initial_metadata(())
             await serve(requests, context.write)
         except Exception as error:  # noqa: BLE001 - every failure becomes a status
             await _abort(context, error)
