@@ -49,8 +49,8 @@ class Trace:
     ) -> None:
         """As ``state``, of one that changes no more: a large one is hashed beside the loop."""
         if self._file is not None:
-            text = (await asyncio.to_thread(state_hash)).hex()
-            self._write("state", partition, last_seq=last_seq, hash=text)
+            found = await asyncio.to_thread(state_hash)
+            self.state(partition, last_seq, lambda: found)
 
     def _write(self, event: str, partition: int, **fields: int | str) -> None:
         if self._file is None:
