@@ -153,6 +153,7 @@ class Master:
             self.roster,
             self._clock,
             well=self._well,
+            answers=self._answers,
             hand_over=lambda number: self._seats[number].hand_over(),
         )
 

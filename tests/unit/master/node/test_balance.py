@@ -1,5 +1,6 @@
 """The balancer: gentle, one at a time, and nothing while anything is amiss."""
 
+import asyncio
 import itertools
 
 from tenure.master.election.port import Candidate, Leader, Member, Nomination
@@ -30,9 +31,18 @@ class Desk:
         self.wishes: dict[int, Nomination] = {}
         #: By name: what a master has replayed; others have all.
         self.replayed: dict[str, list[int]] = {}
+        #: Masters that do not answer, though their keys stand.
+        self.dead: set[str] = set()
         self.balancer = Balancer(
-            self.roster, self.machine, well=lambda: self.well, hand_over=self._hand_over
+            self.roster,
+            self.machine,
+            well=lambda: self.well,
+            answers=self._answers,
+            hand_over=self._hand_over,
         )
+
+    async def _answers(self, name: str) -> bool:
+        return name not in self.dead
 
     def _hand_over(self, partition: int) -> bool:
         self.handed.append((self.now_ms, partition))
@@ -68,11 +78,15 @@ class Desk:
 
     def watch(self, seconds: float) -> list[int]:
         """What is handed over in this time."""
-        before, end_ms = len(self.handed), self.now_ms + int(1_000 * seconds)
+        before = len(self.handed)
+        asyncio.run(self._watch(int(1_000 * seconds)))
+        return [number for _, number in self.handed[before:]]
+
+    async def _watch(self, ms: int) -> None:
+        end_ms = self.now_ms + ms
         while self.now_ms < end_ms:
             self.now_ms += 500
-            self.balancer.run_once(self.now_ms)
-        return [number for _, number in self.handed[before:]]
+            await self.balancer.run_once(self.now_ms)
 
 
 class Settled:
@@ -207,3 +221,15 @@ def test_a_partition_waits_for_its_next_leader() -> None:
     other.leaders(*"aaaaaa")
     assert other.watch(29) == []
     assert other.watch(3) == [first]
+
+
+def test_nothing_is_handed_to_a_master_that_does_not_answer() -> None:
+    """It may have died just now, and its key still stands. It gets its share when it is back."""
+    desk = Desk("a")
+    desk.members("a", "b")
+    desk.leaders(*"aaaaaa")
+    first = desk.roster.shares().index("b")
+    desk.dead = {"b"}
+    assert desk.watch(60) == []
+    desk.dead = set()
+    assert desk.watch(1) == [first]
