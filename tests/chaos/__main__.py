@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--faults", default="", help="names or rows; all if empty")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--open", type=int, default=2_000, help="jobs under way")
-    parser.add_argument("--hold-s", type=float, default=5.5, help="a job takes one to two of these")
+    parser.add_argument("--hold-s", type=float, default=7.5, help="a job takes one to two of these")
     parser.add_argument("--office-ttl-s", type=int, default=OFFICE_TTL_S, help="to try another")
     parser.add_argument("--list", action="store_true", help="only show the faults")
     flags = parser.parse_args()
