@@ -54,6 +54,8 @@ _REVOKES_RIGHTLY = ((3, 4, 31), VERSION_FLOOR)
 _OFFICE_LAG_MS, _LEASE_LAG_MS = 12_000.0, 25_000.0
 #: For so long a failover withholds jobs whose workers have not come back: a lease TTL.
 _WITHHELD_MS = 15_000.0
+#: In so long before a hand-over a partition that is at work starts this many: one each 100 ms.
+_BUSY_MS, _BUSY_STARTS = 5_000.0, 50
 #: What a job that has ended takes of a master's memory, and of the store, until its retention is
 #: over: nothing of a run is. One master may hold all of them.
 _KEPT_JOB_BYTES, _STORED_JOB_BYTES = 4 << 10, 1 << 10
@@ -491,7 +493,8 @@ def hand_overs_of(
     """Each office given up in order, and whether anything else could hold up an election or grants.
 
     Where all workers had been killed, their jobs are withheld while their leases stand; and where
-    a failover has met such jobs, for a lease TTL from then on.
+    a failover has met such jobs, for a lease TTL from then on. A partition whose clients have all
+    their jobs running starts hardly any: between two of those nobody need have waited.
 
     Args:
         events: The masters' lines.
@@ -517,13 +520,15 @@ def hand_overs_of(
             partition == of and since_ms <= at_ms and pause.since_ms <= since_ms + _WITHHELD_MS
             for since_ms, of in withheld
         )
+        begun = starts.count(partition, pause.since_ms - _BUSY_MS, pause.since_ms)
+        alone = begun >= _BUSY_STARTS and not held_up and is_unhindered(strikes, *pause)
         found.append(
             HandOver(
                 partition=partition,
                 at_ms=at_ms,
                 by=event.process,
                 to=later.process,
-                alone=not held_up and is_unhindered(strikes, *pause),
+                alone=alone,
                 first_grant_ms=pause.length_ms,
             )
         )

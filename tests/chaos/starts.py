@@ -52,6 +52,11 @@ class Starts:
         later = starts[bisect_left(starts, (at_ms, "")) :]
         return next((ms for ms, under in later if under >= token), inf)
 
+    def count(self, partition: int, since_ms: float, until_ms: float) -> int:
+        """How many there were from one moment to another."""
+        starts = self._starts[partition]
+        return bisect_left(starts, (until_ms, "")) - bisect_left(starts, (since_ms, ""))
+
     def around(self, partition: int, token: str, at_ms: float) -> Pause:
         """The pause around an orderly change to a token, whose predecessor had ended by then."""
         until_ms = self.first_ms(partition, token, at_ms)

@@ -86,6 +86,11 @@ def starts(*begun: tuple[float, str]) -> Starts:
     )
 
 
+def work(until_ms: float) -> list[tuple[float, str]]:
+    """What a partition starts that has enough to do."""
+    return [(until_ms - 5 * number, OLD) for number in range(50, 0, -1)]
+
+
 def test_a_failover_is_timed_from_the_kill_of_who_led() -> None:
     """Kills of those that lead nothing are none, and neither is a zombie's late word."""
     events = [
@@ -158,7 +163,7 @@ HAND_OVER = [
 def test_a_hand_over_is_no_false_failover_and_is_timed() -> None:
     """From the last start under the old token, which comes before who gave it up says so."""
     assert lost_offices(HAND_OVER, []) == ([], [])
-    (one,) = hand_overs_of(HAND_OVER, starts((100, OLD), (600, OLD), (1_500, NEXT)), [])
+    (one,) = hand_overs_of(HAND_OVER, starts(*work(600), (600, OLD), (1_500, NEXT)), [])
     assert (one.by, one.to, one.alone) == ("master-1.0.log", "master-2.0.log", True)
     assert one.first_grant_ms == 900.0
 
@@ -187,7 +192,7 @@ def test_a_pause_is_what_workers_have_of_it(
 
 def test_a_hand_over_without_work_is_told_apart() -> None:
     """Where all workers are gone their jobs are withheld; where a client is, there are none."""
-    found = starts((600, OLD), (6_500, NEXT))
+    found = starts(*work(600), (600, OLD), (6_500, NEXT))
     for struck, alone in (
         (strike("workers-killed", 0, 20_000), False),
         (strike("worker-killed", 0, 20_000), True),
@@ -205,11 +210,30 @@ def test_a_hand_over_of_withheld_jobs_is_told_apart() -> None:
         event(20_000, "master-1", "follower", 10, "handed over"),
         event(20_200, "master-2", "leader", 20),
     ]
-    found = starts((19_500, OLD), (21_700, NEXT))
+    found = starts(*work(19_500), (19_500, OLD), (21_700, NEXT))
     for at_ms, alone in ((4_000, True), (6_000, False), (20_100, True)):
         events = [event(at_ms, "master-1", "suspect", 10), *hand_over]
         (one,) = hand_overs_of(sorted(events, key=lambda e: e.at_ms), found, [])
         assert one.alone is alone, at_ms
+
+
+@pytest.mark.parametrize(
+    ("before", "alone"),
+    [
+        (work(600), True),
+        (work(600)[1:], False),
+        # That was long ago.
+        ([*work(-4_400), (-4_300, OLD)], False),
+        ([], False),
+    ],
+)
+def test_a_hand_over_of_a_partition_that_starts_hardly_anything_is_told_apart(
+    before: list[tuple[float, str]], alone: bool
+) -> None:
+    """All that was submitted runs, so that nothing had to wait for the next leader."""
+    begun = starts(*before, (600, OLD), (2_700, NEXT))
+    (one,) = hand_overs_of(HAND_OVER, begun, [])
+    assert (one.alone, one.first_grant_ms) == (alone, 2_100.0)
 
 
 def test_a_killed_leader_leads_no_more() -> None:
