@@ -42,7 +42,7 @@ from tenure.master.core.config import PartitionConfig
 from tenure.master.core.record import Policy
 from tenure.master.core.settings import JobTypeSettings, QueueSettings, RateLimit
 from tenure.master.core.timetable import ScheduleSpec
-from tenure.master.main import calm_collector
+from tenure.master.node.collector import calm_collector
 from tenure.master.node.term import TIMER_ROWS
 from tenure.protocol.vocabulary import JobState, Misfire, Overlap
 

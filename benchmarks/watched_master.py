@@ -14,7 +14,8 @@ import time
 from typing import Final
 
 from benchmarks.pipe.client import say
-from tenure.master.main import MasterConfig, calm_collector, serve
+from tenure.master.main import MasterConfig, serve
+from tenure.master.node.collector import calm_collector
 from tenure.protocol import loop
 
 _TICK_S: Final = 0.001

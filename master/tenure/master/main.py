@@ -1,7 +1,6 @@
 """``tenure master``: one process from its flags to its exit code."""
 
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from typing import Final
 from tenure.master.backend.errors import StoreIoError, StoreMismatch
 from tenure.master.election.port import Candidate
 from tenure.master.node.clock import SystemClock
+from tenure.master.node.collector import calm_collector
 from tenure.master.node.master import MEMORY_BYTES_DEFAULT, QUARANTINE_FAILURES_DEFAULT, Master
 from tenure.master.node.space import demand_quota
 from tenure.master.node.trace import Trace
@@ -35,9 +35,6 @@ _log = logging.getLogger(__name__)
 
 EXIT_OK: Final = 0
 EXIT_STORE_IO: Final = 1
-#: The young are looked at every 50,000 allocations; all, hardly ever: with a million jobs that
-#: takes longer than a heartbeat may wait.
-_GC_THRESHOLDS: Final = (50_000, 50, 1_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,16 +113,6 @@ def run(config: MasterConfig) -> int:
         )
     calm_collector()
     return loop.run(serve(config))
-
-
-def calm_collector() -> None:
-    """Lets the garbage collector look at little, and seldom.
-
-    Records are out of its sight (``core.record``); what is left makes few cycles.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 async def serve(config: MasterConfig) -> int:

@@ -28,6 +28,7 @@ from tenure.master.election.port import Election, Office
 from tenure.master.journal.port import HaltRecord, Journal
 from tenure.master.node.batch_runner import BatchRunner
 from tenure.master.node.clock import TermClock
+from tenure.master.node.collector import collect_dropped
 from tenure.master.node.courier import Courier
 from tenure.master.node.gate import CommitGate
 from tenure.master.node.hub import WorkerHub
@@ -209,6 +210,7 @@ class Seat:
                 continue
             if office is not None:
                 await self._lead(office, sent_ms)
+                collect_dropped()
                 if self._leaving.is_set():
                     await self._yield(_YIELD_LOOKS, lambda: True)
                 await self._rest_if_halted()

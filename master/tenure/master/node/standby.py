@@ -32,6 +32,7 @@ from tenure.master.backend.errors import CorruptJournal, FormatTooNew, StoreUnav
 from tenure.master.core.config import PartitionConfig
 from tenure.master.election.port import Member
 from tenure.master.journal.port import Journal
+from tenure.master.node.collector import collect_dropped
 from tenure.master.node.port import Clock
 from tenure.master.node.recovery import TURN_BYTES, Replayed
 from tenure.master.node.roster import Roster
@@ -123,6 +124,7 @@ class Standby:
                 _log.exception("Cannot follow", extra=self._extra("standby_failed"))
             self.replayed, self.loading, self.caught_up = None, False, False
             await self._clock.sleep(self._retry_ms)
+            collect_dropped()
             self._retry_ms = min(2 * self._retry_ms, _RETRY_MS_MAX)
 
     async def _follow(self) -> None:
@@ -228,6 +230,8 @@ class Standbys:
         self._ended = False
         #: How many seats of this master are about to lead.
         self._hurries = 0
+        #: Whether a standby has ended since dropped ones were collected.
+        self._has_dropped = False
 
     async def run(self) -> None:
         """Follows what this master should, until cancelled."""
@@ -320,6 +324,9 @@ class Standbys:
     def _review(self, tasks: asyncio.TaskGroup) -> None:
         if self._ended:
             return
+        if self._has_dropped and not self._hurries:
+            self._has_dropped = False
+            collect_dropped()
         now_ms, leaders = self._clock.boot_ms(), self._roster.leaders
         self._awaited = {
             n for n, leader in leaders.items() if self._roster.is_ending(leader.candidate)
@@ -382,4 +389,5 @@ class Standbys:
             return None
         # It changes nothing any more: cancelled, it does not run on from where it waits.
         task.cancel()
+        self._has_dropped = True
         return standby.replayed

@@ -1,10 +1,12 @@
 """Small ports for the node's tests: a journal and an office that do what they are told."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 from tenure.master.backend.errors import OfficeLost, StoreUnavailable, TenureError
 from tenure.master.core.event import JobsReadied
+from tenure.master.core.state import State
 from tenure.master.journal.frame import FORMAT, Chain
 from tenure.master.journal.port import SealedBatch
 from tenure.master.node.gate import CommitGate
@@ -13,6 +15,11 @@ from tenure.protocol.fence import Token
 from tenure.testing.clock import SimClock
 
 TOKEN = Token(1, 7)
+
+
+def count_states() -> int:
+    """How many partitions' states are in memory, those included that nobody uses any more."""
+    return sum(isinstance(found, State) for found in gc.get_objects())
 
 
 class HeldJournal:

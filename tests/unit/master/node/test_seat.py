@@ -36,7 +36,7 @@ from tenure.protocol.fence import Token
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tenure.v1 import cluster_pb2
-from tests.unit.master.node.fakes import FakeOffice, settle
+from tests.unit.master.node.fakes import FakeOffice, count_states, settle
 
 
 class WonElection:
@@ -204,6 +204,39 @@ def test_row_49_what_an_append_finds_is_what_the_halt_says() -> None:
         ]
 
     run_virtual(main, limit_s=60)
+
+
+class HaltingJournal(LosingJournal):
+    """As it is; what is left of a term is looked at when its partition is looked at again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_look = lambda: None
+
+    async def halted(self) -> HaltRecord | None:
+        if self.halts:
+            self.on_look()
+        return self.halts[-1] if self.halts else None
+
+
+def test_nothing_is_left_of_a_term_that_has_ended(rare_collector: None) -> None:
+    """Its state goes at once: the collector, which comes hardly ever, had to find it."""
+    left: list[int] = []
+
+    async def main() -> None:
+        journal = HaltingJournal()
+        seat = _seat(WonElection(), journal)
+
+        def look() -> None:
+            left.append(count_states())
+            seat.stop()
+
+        journal.on_look = look
+        await seat.run()
+
+    before = count_states()
+    run_virtual(main, limit_s=60)
+    assert left == [before]
 
 
 @pytest.mark.fault(26)

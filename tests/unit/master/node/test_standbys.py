@@ -9,6 +9,7 @@ from tenure.master.node.standby import Standbys
 from tenure.testing.clock import SimClock
 from tenure.testing.loop import run_virtual
 from tests.unit.master.core.rig import CONFIG
+from tests.unit.master.node.fakes import count_states
 from tests.unit.master.node.standby_rig import TOKEN, Log
 
 
@@ -68,6 +69,29 @@ async def _leads_for_a_while(standbys: Standbys, roster: Roster, clock: SimClock
     roster.halted[0] = "why"
     await clock.sleep(10_000)
     assert standbys.seqs() == {}
+
+
+def test_nothing_is_left_of_what_is_followed_no_more(rare_collector: None) -> None:
+    """Another follows it now, or leads it here: what was replayed goes, and the log stays."""
+
+    async def main() -> None:
+        clock = SimClock()
+        me, boss = (Candidate(incarnation=n, name=n, address=f"{n}:1") for n in ("a", "b"))
+        roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
+        roster.leaders[0] = Leader(candidate=boss, token=TOKEN)
+        log = Log()
+        before = count_states()
+        standbys = _standbys(roster, clock, log)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(standbys.run())
+            await clock.sleep(10_000)
+            assert count_states() == before + 1
+            roster.halted[0] = "why"
+            await clock.sleep(10_000)
+            assert count_states() == before
+            task.cancel()
+
+    run_virtual(main, limit_s=60)
 
 
 def test_a_master_that_is_to_end_is_nobodys_standby() -> None:
