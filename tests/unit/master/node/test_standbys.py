@@ -20,6 +20,14 @@ def _standbys(roster: Roster, clock: SimClock, *logs: Log) -> Standbys:
     )
 
 
+def _follower(clock: SimClock) -> Roster:
+    """Of one of two masters; the other leads the only partition."""
+    me, boss = (Candidate(incarnation=n, name=n, address=f"{n}:1") for n in ("a", "b"))
+    roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
+    roster.leaders[0] = Leader(candidate=boss, token=TOKEN)
+    return roster
+
+
 def test_the_next_leader_follows_and_nobody_else() -> None:
     """Of the masters that do not lead it, the first in the order of campaigns; not at once."""
 
@@ -76,10 +84,7 @@ def test_nothing_is_left_of_what_is_followed_no_more(rare_collector: None) -> No
 
     async def main() -> None:
         clock = SimClock()
-        me, boss = (Candidate(incarnation=n, name=n, address=f"{n}:1") for n in ("a", "b"))
-        roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
-        roster.leaders[0] = Leader(candidate=boss, token=TOKEN)
-        log = Log()
+        roster, log = _follower(clock), Log()
         before = count_states()
         standbys = _standbys(roster, clock, log)
         async with asyncio.TaskGroup() as tasks:
@@ -99,10 +104,7 @@ def test_a_master_that_is_to_end_is_nobodys_standby() -> None:
 
     async def main() -> None:
         clock = SimClock()
-        me, boss = (Candidate(incarnation=n, name=n, address=f"{n}:1") for n in ("a", "b"))
-        roster = Roster(cluster_id="c", partitions=1, me=me, clock=clock)
-        roster.leaders[0] = Leader(candidate=boss, token=TOKEN)
-        log = Log()
+        roster, log = _follower(clock), Log()
         standbys = _standbys(roster, clock, log)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(standbys.run())
