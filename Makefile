@@ -88,7 +88,8 @@ types: $(INSTALLED) ## mypy, strict, on all hand-written product code; pyright, 
 	$(BIN)/pyright
 
 .PHONY: verify
-verify: lint types ## the static half of CI
+verify: $(INSTALLED) ## the static half of CI: `make lint` and `make types`, side by side
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint types
 
 .PHONY: test
 test: $(INSTALLED) etcd strace node ## every suite, in two lanes side by side
