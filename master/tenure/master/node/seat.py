@@ -353,8 +353,9 @@ class Seat:
                 # It has ended without having died: nobody shall count it.
                 await replay.end()
             await self._resign(office)
-        if closed is not None:
-            # Not before: whoever is next waits for the office.
+        if closed is not None and closed.gate.committed_seq == closed.partition.next_seq - 1:
+            # Not before: whoever is next waits for the office. A hand-over that was cut short has
+            # applied what the journal will never have.
             end = closed.partition
             await around.trace.last_state(self.partition, end.next_seq - 1, end.state_hash)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -343,13 +343,28 @@ def test_a_master_that_is_stopped_does_not_ask_for_an_office(stopped_ms: int) ->
 
 def test_a_state_is_hashed_for_a_trace_when_the_office_is_free(tmp_path: Path) -> None:
     """That of a large partition takes a second, in which nobody would lead."""
-    seat, office, path = _seat(WonElection(), UnmarkedJournal()), FakeOffice(), tmp_path / "trace"
-    end = SimpleNamespace(next_seq=8, state_hash=lambda: bytes([office.lost]))
+    (line,) = _traced_end(tmp_path / "trace", committed_seq=7)
+    assert (line["event"], line["last_seq"], line["hash"]) == ("state", 7, "01")
+
+
+def test_a_state_that_was_not_committed_is_not_traced(tmp_path: Path) -> None:
+    """The store did not take the end of the term in time: the next leader goes on from less."""
+    assert not _traced_end(tmp_path / "trace", committed_seq=6)
+
+
+def _traced_end(path: Path, *, committed_seq: int) -> list[dict[str, Any]]:
+    """What is traced of a term that ends when 7 events were applied."""
+    seat, office = _seat(WonElection(), UnmarkedJournal()), FakeOffice()
     trace = Trace(path, SimClock())
     seat._around = replace(seat._around, trace=trace)
+    term = SimpleNamespace(
+        partition=SimpleNamespace(next_seq=8, state_hash=lambda: bytes([office.lost])),
+        gate=SimpleNamespace(committed_seq=committed_seq),
+        abandon=lambda _: None,
+    )
 
     async def step_down(*_: object) -> NoReturn:
-        seat._term = SimpleNamespace(partition=end, abandon=lambda _: None)  # type: ignore[assignment]
+        seat._term = term  # type: ignore[assignment]
         raise _SteppedDown
 
     async def main() -> None:
@@ -358,8 +373,7 @@ def test_a_state_is_hashed_for_a_trace_when_the_office_is_free(tmp_path: Path) -
 
     seat._reign = step_down  # type: ignore[method-assign, assignment]
     asyncio.run(main())
-    (line,) = [json.loads(line) for line in path.read_text().splitlines()]
-    assert (line["event"], line["last_seq"], line["hash"]) == ("state", 7, "01")
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _leading_seat(jobs: int) -> Seat:
