@@ -95,8 +95,7 @@ class Round:
 def measure(jobs: int) -> list[Line]:
     """Runs ``jobs`` jobs in each round, half of them plain ones.
 
-    A round is long beside the window of the client: it is not its first and last jobs, between which
-    nothing is in step, that are measured.
+    A round is long beside the window of the client: what is measured is not how it begins and ends.
     """
     rounds, broken = _run(jobs // 2)
     plain = _mean([each.plain for each in rounds])
