@@ -1,10 +1,10 @@
 """Jobs of all kinds beside plain ones: what all that may order jobs costs, end to end.
 
-One client, one master, one worker, as in the throughput runs, and both kinds in one run, in turns:
-what the machine does meanwhile happens to both. The mix: 20 tenants of 50 queues each, all with
-weights, 5 priorities, half of the queues with a limit on what runs at once, a tenth of the jobs
-with a limit key and a tenth that ask for a label. Each call of the client submits 100 jobs of one
-queue.
+One client, one master, one worker, as in the throughput runs, and both kinds on each of some such
+clusters, one after the other: what the machine does meanwhile happens to both. The mix: 20 tenants
+of 50 queues each, all with weights, 5 priorities, half of the queues with a limit on what runs at
+once, a tenth of the jobs with a limit key and a tenth that ask for a label. Each call of the client
+submits 100 jobs of one queue.
 
     python -m benchmarks.mix [--jobs 80000]
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from benchmarks.process import Process, ProcessGroup, workplace
+from benchmarks.process import ProcessGroup, workplace
 from benchmarks.store import fresh_store
 from benchmarks.table import Line, at_least, print_lines
 from benchmarks.throughput import END_S, SLOTS, Throughput, sample
@@ -26,7 +26,7 @@ TENANTS: Final = 20
 QUEUES: Final = 50
 #: Jobs of one call of the client: ten calls take what one call of plain jobs does.
 CALL_JOBS: Final = 100
-ROUNDS: Final = 3
+_ROUNDS: Final = 3
 #: What a worker of the mix has, and what a tenth of the jobs asks for.
 LABEL: Final = ("region", "eu")
 _PRIORITIES: Final = (0, 2, 5, 7, 10)
@@ -96,8 +96,10 @@ def measure(jobs: int) -> list[Line]:
     """Runs ``jobs`` jobs in each round, half of them plain ones.
 
     A round is long beside the window of the client: what is measured is not how it begins and ends.
+    Each has a cluster of its own, so that none runs beside the purge of what the last one left.
     """
-    rounds, broken = _run(jobs // 2)
+    runs = [_round(jobs // 2) for _ in range(_ROUNDS)]
+    rounds, broken = [each for each, _ in runs], sum(count for _, count in runs)
     plain = _mean([each.plain for each in rounds])
     mixed = _mean([each.mixed for each in rounds])
     ratios = sorted(each.ratio for each in rounds)
@@ -120,8 +122,8 @@ def measure(jobs: int) -> list[Line]:
     ]
 
 
-def _run(jobs: int) -> tuple[list[Round], int]:
-    """Some rounds of so many jobs of either kind; and how many promises were broken."""
+def _round(jobs: int) -> tuple[Round, int]:
+    """So many jobs of either kind, on a new cluster; and how many promises were broken."""
     with (
         workplace() as folder,
         fresh_store("sqlite", folder) as store,
@@ -136,13 +138,10 @@ def _run(jobs: int) -> tuple[list[Round], int]:
         client = group.start(
             "client", "benchmarks.mix_client", "--master", address, "--jobs", str(jobs)
         )
-        rounds = [_round(client, master, worker) for _ in range(ROUNDS)]
-        return rounds, client.expect("checked", timeout_s=END_S)["count"]
-
-
-def _round(client: Process, master: Process, worker: Process) -> Round:
-    plain = sample(client, master, worker, kind="plain")
-    return Round(plain=plain, mixed=sample(client, master, worker, kind="mixed"))
+        plain = sample(client, master, worker, kind="plain")
+        mixed = sample(client, master, worker, kind="mixed")
+        broken = client.expect("checked", timeout_s=END_S)["count"]
+        return Round(plain=plain, mixed=mixed), broken
 
 
 def _mean(runs: Sequence[Throughput]) -> Throughput:

@@ -1,9 +1,9 @@
-"""The client of the mix: sets its queues, then submits plain jobs and jobs of the mix in turns.
+"""The client of the mix: sets its queues, then submits plain jobs, and then jobs of the mix.
 
     python -m benchmarks.mix_client --master HOST:PORT --jobs N
 
-For each round of N jobs of either kind it prints `begin` before the first submit and `end` after
-the last result, and in the end `checked` with how many promises were broken.
+For N jobs of either kind it prints `begin` before the first submit and `end` after the last result,
+and in the end `checked` with how many promises were broken.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import uvloop
 
 from benchmarks.client import Run, Submit, submit_plain
 from benchmarks.jobs import mixed
-from benchmarks.mix import CALL_JOBS, ROUNDS, call_options, queues, tenant_weights
+from benchmarks.mix import CALL_JOBS, call_options, queues, tenant_weights
 from benchmarks.pipe.client import WARM_UP_JOBS, say
 from tenure.client import AsyncClient, AsyncJobHandle
 
 #: The settings of so many queues are sent at once.
 _SETTERS = 32
-#: What a round leaves behind is done in this time.
+#: What the jobs before leave behind is done in this time.
 _PAUSE_S = 0.3
 
 
@@ -64,7 +64,7 @@ async def set_up(client: AsyncClient) -> None:
 
 
 async def measure(address: str, jobs: int) -> None:
-    """Warms up, runs the rounds, checks them."""
+    """Warms up, runs jobs of both kinds, checks them."""
     async with AsyncClient(address, timeout=60) as client:
         await set_up(client)
         kinds: dict[str, Run] = {
@@ -73,16 +73,14 @@ async def measure(address: str, jobs: int) -> None:
         }
         for run in kinds.values():
             await run.run(WARM_UP_JOBS)
-        for _ in range(ROUNDS):
-            for kind, run in kinds.items():
-                await asyncio.sleep(_PAUSE_S)
-                say("begin", kind=kind)
-                began = time.perf_counter()
-                await run.run(jobs)
-                say("end", kind=kind, seconds=time.perf_counter() - began, jobs=jobs)
-            # Before so many more have come that the master purges these.
-            await kinds["plain"].check()
-            await kinds["mixed"].check(mixed.name)
+        for kind, run in kinds.items():
+            await asyncio.sleep(_PAUSE_S)
+            say("begin", kind=kind)
+            began = time.perf_counter()
+            await run.run(jobs)
+            say("end", kind=kind, seconds=time.perf_counter() - began, jobs=jobs)
+        await kinds["plain"].check()
+        await kinds["mixed"].check(mixed.name)
         say("checked", count=sum(len(run.violations) for run in kinds.values()))
 
 
