@@ -14,7 +14,7 @@ COMPUTING := unit conformance histories simulation
 WAITING := integration chaos
 SUITES := $(COMPUTING) $(WAITING)
 # Of those that wait, these go with the ones that compute: both lanes end at about the same time.
-SHORTER := tests/integration/cli
+SHORTER := tests/integration/cli tests/integration/refusals tests/integration/test_pages.py
 # More for pytest, as in: make test-unit PYTEST_ARGS="-k lease -x"
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -94,7 +94,7 @@ verify: $(INSTALLED) ## the static half of CI: `make lint` and `make types`, sid
 .PHONY: test
 test: $(INSTALLED) etcd strace node ## every suite, in two lanes side by side
 	$(BIN)/python -m tools.lanes "$(COMPUTING:%=tests/%) $(SHORTER)" \
-	    "$(WAITING:%=tests/%) --ignore=$(SHORTER)" -- $(PYTEST_ARGS)
+	    "$(WAITING:%=tests/%) $(SHORTER:%=--ignore=%)" -- $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: $(INSTALLED) ## pure code only: no network, no etcd
