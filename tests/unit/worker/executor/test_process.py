@@ -2,7 +2,9 @@
 
 import logging
 import os
+import selectors
 import signal
+import socket
 import threading
 from pathlib import Path
 from queue import SimpleQueue
@@ -40,6 +42,18 @@ def call_small(pool: Bench, *names: str) -> None:
 def values(jobs: list[HeldJob]) -> list[object]:
     """What jobs gave back."""
     return [msgspec.msgpack.decode(job.result.result) for job in jobs if job.result is not None]
+
+
+class EndsFirst(selectors.DefaultSelector):
+    """Says that a child's stream has ended only along with the child's own end, and behind it."""
+
+    def select(
+        self, timeout: float | None = None
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        found = super().select(timeout)
+        while any(map(_is_at_end, found)) and not any(map(_is_process, found)):
+            found = super().select(WAIT_S)
+        return sorted(found, key=_is_process, reverse=True)
 
 
 class TestBatches:
@@ -116,6 +130,15 @@ class TestCharges:
             os.kill(first, signal.SIGKILL)
             (second,) = values([_ran(pool, "where_in_child")])
             assert second != first
+
+    def test_the_end_of_a_child_is_seen_before_that_of_its_stream(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The kernel tells of both at once, in any order: it costs the job that ran, no more."""
+        monkeypatch.setattr(selectors, "DefaultSelector", EndsFirst)
+        with bench("where_in_child", "kill_itself_in_child", slots=1) as pool:
+            assert pool.result("kill_itself_in_child").outcome is LOST
+            assert values([_ran(pool, "where_in_child")])
 
     def test_a_stopped_child_holds_up_nobody(self, tmp_path: Path) -> None:
         """Jobs behind one that is stopped, and cannot answer, go to another child unstarted."""
@@ -270,6 +293,20 @@ def _ran(pool: Bench, name: str, *args: object) -> HeldJob:
     job = pool.job(name, *args)
     pool.run(job)
     return job
+
+
+def _is_process(event: tuple[selectors.SelectorKey, int]) -> bool:
+    return isinstance(event[0].fileobj, int)
+
+
+def _is_at_end(event: tuple[selectors.SelectorKey, int]) -> bool:
+    sock = event[0].fileobj
+    if not isinstance(sock, socket.socket):
+        return False
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
 
 
 def _wait(seconds: float) -> None:

@@ -182,7 +182,9 @@ class ProcessExecutor:
                 now_ms = stage.clock.boot_ms()
                 self._keep_children(now_ms)
                 for key, mask in self._selector.select(self._patience_s(now_ms)):
-                    key.data(mask)
+                    # The end of its child may have come before it, in the same look.
+                    if key.fd in self._selector.get_map():
+                        key.data(mask)
                 while self._orders:
                     self._orders.popleft()()
                 while self._inbox:
