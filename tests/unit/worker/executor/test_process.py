@@ -47,9 +47,7 @@ def values(jobs: list[HeldJob]) -> list[object]:
 class EndsFirst(selectors.DefaultSelector):
     """Says that a child's stream has ended only along with the child's own end, and behind it."""
 
-    def select(
-        self, timeout: float | None = None
-    ) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         found = super().select(timeout)
         while any(map(_is_at_end, found)) and not any(map(_is_process, found)):
             found = super().select(WAIT_S)
